@@ -1,0 +1,1 @@
+"""The HTTP side: OpenAI's transcription API over any `TranscriptionService`."""

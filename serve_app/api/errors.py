@@ -1,0 +1,106 @@
+"""From our errors to HTTP: one table, one body.
+
+Source of the body: OpenAI's API reference, "Error codes" (an object `error` with
+message, type, param and code).
+"""
+
+from __future__ import annotations
+
+import math
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from serve_app.core import errors
+
+STATUS_OF: dict[type[errors.ParaserveError], int] = {
+    errors.ParaserveError: 500,
+    errors.RequestError: 400,
+    errors.InvalidParameter: 400,
+    errors.MalformedBody: 400,
+    errors.ModelNotFound: 404,
+    errors.StageNotDeployed: 400,
+    errors.UploadTooLarge: 413,
+    errors.AudioError: 422,
+    errors.EmptyUpload: 400,
+    errors.UnknownAudioFormat: 415,
+    errors.CorruptAudio: 422,
+    errors.TruncatedAudio: 422,
+    errors.UnsupportedAudioLayout: 422,
+    errors.InvalidSamples: 422,
+    errors.AudioTooShort: 422,
+    errors.AudioTooLong: 413,
+    errors.ServiceError: 500,
+    errors.NotReady: 503,
+    errors.StartFailed: 500,
+    errors.Overloaded: 429,
+    errors.DeadlineExceeded: 504,
+    errors.RecognitionFailed: 500,
+    errors.ConfigurationError: 500,
+    errors.PackError: 500,
+    errors.PackNotFound: 500,
+    errors.PackIncomplete: 500,
+    errors.PackCorrupt: 500,
+    errors.PackFetchFailed: 500,
+    errors.DeviceUnavailable: 500,
+}
+
+_NOT_READY_RETRY_S = 5
+_CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
+
+
+def error_body(error: errors.ParaserveError) -> dict[str, dict[str, str | None]]:
+    """Returns OpenAI's error object for one of our errors."""
+    status = STATUS_OF[type(error)]
+    param: str | None = None
+    if isinstance(error, errors.InvalidParameter):
+        param = error.param
+    elif isinstance(error, errors.AudioError | errors.UploadTooLarge):
+        param = "file"
+    elif isinstance(error, errors.ModelNotFound):
+        param = "model"
+    elif isinstance(error, errors.StageNotDeployed):
+        param = "stages"
+    return _body(str(error), _type_of(status), param, error.code)
+
+
+def error_response(error: errors.ParaserveError) -> JSONResponse:
+    headers: dict[str, str] = {}
+    if isinstance(error, errors.Overloaded):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    elif isinstance(error, errors.NotReady):
+        headers["Retry-After"] = str(_NOT_READY_RETRY_S)
+    return JSONResponse(error_body(error), STATUS_OF[type(error)], headers)
+
+
+def internal_error_response() -> JSONResponse:
+    """The answer to a failure that is not the caller's; details are in the log only."""
+    message = "the service failed to answer this request; its log has the request id"
+    return JSONResponse(_body(message, _type_of(500), None, "internal_error"), 500)
+
+
+async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """Gives what the framework refuses (unknown path, wrong method) the same body."""
+    if not isinstance(error, HTTPException):
+        return internal_error_response()
+    status = error.status_code
+    message = str(error.detail)
+    if status == 404:
+        message = f"there is no {request.url.path} here"
+    elif status == 405:
+        message = f"{request.method} is not allowed on {request.url.path}"
+    code = _CODE_OF_STATUS.get(status, "http_error")
+    return JSONResponse(_body(message, _type_of(status), None, code), status, error.headers)
+
+
+def _type_of(status: int) -> str:
+    if status == 429:
+        return "rate_limit_error"
+    return "invalid_request_error" if status < 500 else "server_error"
+
+
+def _body(
+    message: str, kind: str, param: str | None, code: str
+) -> dict[str, dict[str, str | None]]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}

@@ -1,0 +1,87 @@
+"""What the OpenAPI document says of the transcription route.
+
+Its body is parsed while it streams, so FastAPI cannot derive it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_FIELDS: dict[str, dict[str, Any]] = {
+    "file": {"type": "string", "format": "binary", "description": "The recording."},
+    "model": {"type": "string", "description": "A name from /v1/models."},
+    "language": {"type": "string", "description": "Its language, as zh."},
+    "response_format": {
+        "type": "string",
+        "enum": ["json", "text", "srt", "vtt", "verbose_json"],
+        "default": "json",
+    },
+    "timestamp_granularities[]": {
+        "type": "array",
+        "items": {"type": "string", "enum": ["word", "segment"]},
+        "description": "What verbose_json lists with times; segments unless given.",
+    },
+    "stream": {
+        "type": "boolean",
+        "default": False,
+        "description": "Send the text as server-sent events while it is recognised.",
+    },
+    "stages": {
+        "type": "string",
+        "description": "Which of vad, asr and punctuation to run, comma-separated; "
+        "all that are deployed unless given.",
+        "example": "vad,asr,punctuation",
+    },
+    "prompt": {"type": "string", "description": "Accepted and not used."},
+    "temperature": {"type": "number", "description": "Accepted and not used."},
+    "chunking_strategy": {"type": "string", "description": "Accepted and not used."},
+}
+
+TRANSCRIPTION_REQUEST: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "model"],
+                    "properties": _FIELDS,
+                }
+            }
+        },
+    }
+}
+
+_ERROR_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": "string", "nullable": True},
+                "code": {"type": "string"},
+            },
+        }
+    },
+}
+
+
+def _error(description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {"application/json": {"schema": _ERROR_SCHEMA}},
+    }
+
+
+TRANSCRIPTION_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The transcript, in the format that was asked for."},
+    400: _error("A field is wrong, the body is malformed or the file is empty."),
+    404: _error("The model is not served here."),
+    413: _error("The file is too large or the recording too long."),
+    415: _error("The file is not audio."),
+    422: _error("The audio is damaged, cut off, too short or not usable."),
+    500: _error("The service failed."),
+    504: _error("The deadline passed."),
+}

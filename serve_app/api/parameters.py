@@ -1,0 +1,183 @@
+"""The form fields of a transcription request, checked.
+
+Field names and values follow OpenAI's `POST /v1/audio/transcriptions`; `stages`
+is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from serve_app.core.errors import InvalidParameter, ModelNotFound, StageNotDeployed
+from serve_app.core.stages import STAGES, Stage
+
+ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
+Granularity = Literal["word", "segment"]
+
+STREAMABLE_FORMATS = ("json", "text")
+_LIST_FIELDS = frozenset({"timestamp_granularities[]", "timestamp_granularities", "include[]"})
+_FIELDS = _LIST_FIELDS | {
+    "model",
+    "language",
+    "prompt",
+    "response_format",
+    "temperature",
+    "stream",
+    "stages",
+    "chunking_strategy",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What this deployment can do for a request.
+
+    Attributes:
+        model: the pack that is served.
+        model_aliases: further names for it.
+        languages: accepted values of `language`.
+        stages: stages that are deployed.
+    """
+
+    model: str
+    model_aliases: tuple[str, ...]
+    languages: tuple[str, ...]
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptionParameters:
+    """What the caller asked for."""
+
+    model: str
+    language: str
+    stages: frozenset[Stage]
+    response_format: ResponseFormat = "json"
+    granularities: frozenset[Granularity] = frozenset()
+    stream: bool = False
+
+
+def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> TranscriptionParameters:
+    """Checks the form fields against what is offered.
+
+    `prompt`, `temperature` and `chunking_strategy` are accepted for the sake of
+    clients that always send them; greedy decoding has no use for them.
+
+    Raises:
+        InvalidParameter: a field is unknown, repeated or has a value out of range.
+        ModelNotFound: `model` is not served here.
+        StageNotDeployed: `stages` names a stage that is not deployed.
+    """
+    for name, values in fields.items():
+        if name not in _FIELDS:
+            raise InvalidParameter(
+                name, f"is not a known field; known: {', '.join(sorted(_FIELDS))}"
+            )
+        if name not in _LIST_FIELDS and len(values) > 1:
+            raise InvalidParameter(name, "must be given once")
+    single = {name: values[0] for name, values in fields.items() if name not in _LIST_FIELDS}
+    _check_ignored(single, fields)
+    response_format = _response_format(single.get("response_format", "json"))
+    stream = _boolean("stream", single.get("stream", "false"))
+    if stream and response_format not in STREAMABLE_FORMATS:
+        raise InvalidParameter(
+            "stream", f"works with response_format {' or '.join(STREAMABLE_FORMATS)} only"
+        )
+    return TranscriptionParameters(
+        model=_model(single.get("model"), offer),
+        language=_language(single.get("language"), offer),
+        stages=_stages(single.get("stages"), offer),
+        response_format=response_format,
+        granularities=_granularities(fields, response_format),
+        stream=stream,
+    )
+
+
+def _check_ignored(single: Mapping[str, str], fields: Mapping[str, Sequence[str]]) -> None:
+    if "temperature" in single:
+        try:
+            temperature = float(single["temperature"])
+        except ValueError:
+            raise InvalidParameter("temperature", "must be a number from 0 to 1") from None
+        if not 0 <= temperature <= 1:
+            raise InvalidParameter("temperature", "must be a number from 0 to 1")
+    if fields.get("include[]"):
+        raise InvalidParameter(
+            "include[]", "is not supported; word confidences are in verbose_json"
+        )
+
+
+def _model(model: str | None, offer: Offer) -> str:
+    if not model:
+        raise InvalidParameter("model", f"is required; served here: {offer.model}")
+    if model != offer.model and model not in offer.model_aliases:
+        raise ModelNotFound(model, offer.model)
+    return offer.model
+
+
+def _language(language: str | None, offer: Offer) -> str:
+    if not language:
+        return offer.languages[0]
+    # "zh-CN" and "zh_cn" name the same model as "zh" does.
+    code = language.lower().replace("_", "-").split("-")[0]
+    if code not in offer.languages:
+        raise InvalidParameter(
+            "language",
+            f"{language!r} is not among those of this model: {', '.join(offer.languages)}",
+        )
+    return code
+
+
+def _stages(value: str | None, offer: Offer) -> frozenset[Stage]:
+    if not value:
+        return frozenset(offer.stages)
+    names = {name.strip() for name in value.split(",")}
+    unknown = names - set(STAGES)
+    if unknown:
+        raise InvalidParameter(
+            "stages",
+            f"unknown stage {sorted(unknown)[0]!r}; a comma-separated choice of "
+            f"{', '.join(STAGES)}",
+        )
+    if "asr" not in names:
+        raise InvalidParameter("stages", "must contain asr")
+    for name in sorted(names):
+        if name not in offer.stages:
+            raise StageNotDeployed(name, ", ".join(offer.stages))
+    return frozenset(stage for stage in STAGES if stage in names)
+
+
+def _response_format(value: str) -> ResponseFormat:
+    if value not in get_args(ResponseFormat):
+        raise InvalidParameter(
+            "response_format", f"{value!r} is not one of {', '.join(get_args(ResponseFormat))}"
+        )
+    return cast(ResponseFormat, value)
+
+
+def _granularities(
+    fields: Mapping[str, Sequence[str]], response_format: ResponseFormat
+) -> frozenset[Granularity]:
+    name = "timestamp_granularities[]"
+    values = {*fields.get(name, ()), *fields.get("timestamp_granularities", ())}
+    for value in values:
+        if value not in get_args(Granularity):
+            raise InvalidParameter(
+                name, f"{value!r} is not one of {', '.join(get_args(Granularity))}"
+            )
+    if values and response_format != "verbose_json":
+        raise InvalidParameter(name, "needs response_format verbose_json")
+    if not values:
+        return frozenset({"segment"})
+    return frozenset(cast(set[Granularity], values))
+
+
+def _boolean(name: str, value: str) -> bool:
+    lowered = value.strip().lower()
+    if lowered in {"true", "1"}:
+        return True
+    if lowered in {"false", "0", ""}:
+        return False
+    raise InvalidParameter(name, f"{value!r} is not true or false")

@@ -1,0 +1,143 @@
+"""The command `paraserve`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from serve_app.cli_models import models_app
+from serve_app.core.errors import ParaserveError
+from serve_app.settings import DEFAULT_PROFILE, Settings, check_environment
+
+app = typer.Typer(
+    help="Long Mandarin speech to punctuated, timed text.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(models_app, name="models")
+
+_ERRORS = Console(stderr=True)
+
+ProfileOption = Annotated[
+    str, typer.Option("--profile", "-p", help="Built-in profile, or a YAML file.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="A setting, as recognizer.device=cpu; may be repeated."),
+]
+
+
+@app.command()
+def serve(profile: ProfileOption = DEFAULT_PROFILE, set_: SetOption = None) -> None:
+    """Start the service on this machine and keep it up until Ctrl-C."""
+    from serve_app.serving import serve_until_interrupted
+
+    serve_until_interrupted(load_settings(profile, set_), _ERRORS)
+
+
+@app.command()
+def demo(
+    profile: ProfileOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
+    exit_: Annotated[
+        bool, typer.Option("--exit", help="Stop after the transcript; exit code 0 if it is right.")
+    ] = False,
+) -> None:
+    """Start the service and transcribe the bundled recording through it."""
+    from serve_app.demo import run_demo
+
+    raise typer.Exit(run_demo(load_settings(profile, set_), stay_up=not exit_))
+
+
+@app.command()
+def transcribe(
+    files: Annotated[list[str], typer.Argument(help="Files, directories or glob patterns.")],
+    url: Annotated[
+        str | None, typer.Option(help="A running service; without it the models run in here.")
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", "-f", help="text, json, verbose_json, srt or vtt.")
+    ] = "text",
+    stages: Annotated[
+        str | None, typer.Option(help="Stages to run, as vad,asr,punctuation; all by default.")
+    ] = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option("--output-dir", "-o", help="Write one file per recording in here."),
+    ] = None,
+    profile: ProfileOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
+) -> None:
+    """Transcribe recordings."""
+    from serve_app.transcribing import TranscribeRequest, transcribe_files
+
+    request = TranscribeRequest(tuple(files), url, format_, stages, output_dir)
+    raise typer.Exit(transcribe_files(request, load_settings(profile, set_), _ERRORS))
+
+
+@app.command()
+def segments(
+    file: Annotated[Path, typer.Argument(help="A recording.", exists=True, dir_okay=False)],
+    profile: ProfileOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
+) -> None:
+    """Print the VAD's segments as JSON: [[start_ms, end_ms], ...]."""
+    from serve_app.transcribing import speech_segments
+
+    found = speech_segments(file, load_settings(profile, set_))
+    typer.echo(json.dumps([[segment.start_ms, segment.end_ms] for segment in found]))
+
+
+def load_settings(profile: str, assignments: list[str] | None) -> Settings:
+    """Returns the settings of the command line, the environment and the profile.
+
+    Raises:
+        ConfigurationError: the profile does not exist.
+        ValidationError: a value is not accepted.
+    """
+    check_environment()
+    values: dict[str, Any] = {"profile": profile}
+    for assignment in assignments or []:
+        path, separator, value = assignment.partition("=")
+        if not separator:
+            raise typer.BadParameter(f"{assignment!r} is not of the form name=value")
+        _assign(values, path.split("."), _parse(value))
+    return Settings(**values)
+
+
+def _assign(values: dict[str, Any], path: list[str], value: object) -> None:
+    for name in path[:-1]:
+        values = values.setdefault(name, {})
+    values[path[-1]] = value
+
+
+def _parse(value: str) -> object:
+    try:
+        parsed: object = json.loads(value)
+    except json.JSONDecodeError:
+        return value
+    return parsed
+
+
+def main() -> None:
+    """Runs the command; errors of ours are one line, not a traceback."""
+    try:
+        app()
+    except ParaserveError as error:
+        _ERRORS.print(f"[red]error:[/red] {error}", highlight=False)
+        sys.exit(1)
+    except ValidationError as error:
+        for problem in error.errors():
+            place = ".".join(str(part) for part in problem["loc"]) or "settings"
+            _ERRORS.print(f"[red]error:[/red] {place}: {problem['msg']}", highlight=False)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The records that travel between the stages, all plain data.
+
+All audio inside Paraserve is 16 kHz mono int16. Times are milliseconds; those
+of a `Recognition` count from the start of its chunk, those of an `Utterance`
+from the start of the recording.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLE_RATE_HZ = 16_000
+SAMPLES_PER_MS = SAMPLE_RATE_HZ // 1000
+
+Pcm: TypeAlias = npt.NDArray[np.int16]
+"""Samples, shape [n], 16 kHz mono."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechSegment:
+    """A span in which the VAD heard speech, in ms from the recording's start."""
+
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One utterance on its way to the recogniser.
+
+    Attributes:
+        request_id: the request that it belongs to.
+        index: position among the chunks of its request, from 0.
+        start_ms: where the chunk starts in the recording.
+        pcm: its samples.
+        deadline: Unix time in s after which the result is worthless, or None.
+    """
+
+    request_id: str
+    index: int
+    start_ms: int
+    pcm: Pcm
+    deadline: float | None = None
+
+    @property
+    def num_samples(self) -> int:
+        return int(self.pcm.shape[0])
+
+    @property
+    def duration_s(self) -> float:
+        return self.num_samples / SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A recognised unit as a reader sees it: one CJK character or one Latin word."""
+
+    text: str
+    start_ms: int
+    end_ms: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What was heard in one chunk; no tokens is a valid result."""
+
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkFailure:
+    """Why one chunk has no result; its neighbours are not concerned."""
+
+    code: str
+    message: str
+
+
+UtteranceStatus = Literal["done", "empty", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """The fate of one chunk, placed in the recording."""
+
+    index: int
+    start_ms: int
+    end_ms: int
+    status: UtteranceStatus
+    tokens: tuple[Token, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingEnd:
+    """Comes after the last utterance: the recording's length and its number of chunks."""
+
+    duration_ms: int
+    num_chunks: int

@@ -1,0 +1,62 @@
+"""What the pipeline asks of a model, whatever its framework.
+
+Implementations live in `serve_app.engines`; each port has a fake in
+`tests/fakes/`. An engine is used by one thread at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from serve_app.core.chunks import ChunkFailure, Pcm, Recognition, SpeechSegment
+
+
+class VadStream(Protocol):
+    """Finds speech in one recording while it arrives."""
+
+    def push(self, pcm: Pcm) -> list[SpeechSegment]:
+        """Takes the next samples; returns the segments that ended, in order."""
+        ...
+
+    def finish(self) -> list[SpeechSegment]:
+        """Ends the recording; returns the segments that were still open."""
+        ...
+
+    @property
+    def keep_from_ms(self) -> int:
+        """Audio before this time belongs to no segment still to come."""
+        ...
+
+    @property
+    def open_since_ms(self) -> int | None:
+        """Start of the segment that is open, None without one."""
+        ...
+
+
+class VoiceActivityDetector(Protocol):
+    """Opens a stream per recording; streams share the weights."""
+
+    def open(self) -> VadStream: ...
+
+
+class Recognizer(Protocol):
+    """Turns utterances into tokens."""
+
+    def transcribe(self, batch: Sequence[Pcm]) -> list[Recognition | ChunkFailure]:
+        """Returns one result per item, in order; an item's result does not
+        depend on its batch-mates."""
+        ...
+
+    def cost(self, num_samples: int) -> int:
+        """Encoder frames that an item of this length adds to a batch."""
+        ...
+
+
+class Punctuator(Protocol):
+    """Labels words with the mark that follows each."""
+
+    def label(self, batch: Sequence[Sequence[str]]) -> list[list[str]]:
+        """Returns, for each list of words, one of "", "，", "。", "？", "、" per
+        word; a text's labels do not depend on its batch-mates."""
+        ...

@@ -1,0 +1,109 @@
+"""The transcript: what the utterances of a recording become for the reader."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from serve_app.core.chunks import RecordingEnd, Token
+from serve_app.core.words import join_words
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedToken:
+    """A token and the punctuation mark that follows it ("" for none)."""
+
+    token: Token
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """Tokens that belong together; times in ms from the recording's start.
+
+    Without punctuation a sentence is what was said in one utterance.
+    """
+
+    tokens: tuple[MarkedToken, ...]
+
+    @property
+    def start_ms(self) -> int:
+        return self.tokens[0].token.start_ms
+
+    @property
+    def end_ms(self) -> int:
+        return self.tokens[-1].token.end_ms
+
+    @property
+    def text(self) -> str:
+        return join_words(_words_and_marks(self.tokens))
+
+    @property
+    def confidence(self) -> float:
+        return sum(marked.token.confidence for marked in self.tokens) / len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRange:
+    """A span of the recording for which there is no text because of an error."""
+
+    start_ms: int
+    end_ms: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """All that was recognised in one recording.
+
+    Attributes:
+        duration_ms: length of the recording.
+        sentences: in order of time.
+        failures: spans that could not be recognised; any makes it partial.
+    """
+
+    duration_ms: int
+    sentences: tuple[Sentence, ...]
+    failures: tuple[FailedRange, ...] = ()
+
+    @property
+    def partial(self) -> bool:
+        return bool(self.failures)
+
+    @property
+    def text(self) -> str:
+        return join_words(
+            part for sentence in self.sentences for part in _words_and_marks(sentence.tokens)
+        )
+
+    def words(self) -> Iterator[Token]:
+        for sentence in self.sentences:
+            for marked in sentence.tokens:
+                yield marked.token
+
+
+TranscriptEvent: TypeAlias = Sentence | FailedRange | RecordingEnd
+"""What comes out of the pipeline, in order of time; `RecordingEnd` is last."""
+
+
+async def collect(events: AsyncIterator[TranscriptEvent]) -> Transcript:
+    """Reads all events of a recording into one transcript."""
+    sentences: list[Sentence] = []
+    failures: list[FailedRange] = []
+    duration_ms = 0
+    async for event in events:
+        if isinstance(event, Sentence):
+            sentences.append(event)
+        elif isinstance(event, FailedRange):
+            failures.append(event)
+        else:
+            duration_ms = event.duration_ms
+    return Transcript(duration_ms, tuple(sentences), tuple(failures))
+
+
+def _words_and_marks(tokens: Iterable[MarkedToken]) -> Iterator[str]:
+    for marked in tokens:
+        yield marked.token.text
+        if marked.mark:
+            yield marked.mark

@@ -1,0 +1,102 @@
+"""`paraserve demo`: the service up, and the bundled recording transcribed through it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+
+from serve_app.deployments.cluster import prepare_environment, running
+from serve_app.pipeline.fetching import fetch_packs
+from serve_app.pipeline.scoring import character_error_rate
+from serve_app.serving import tell_urls, wait_for_signal
+from serve_app.settings import Settings
+
+MAX_CER = 0.03
+"""Of the bundled recording on the demo packs; above it the demo has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoRecording:
+    """The bundled recording and what is said in it."""
+
+    path: Path
+    text: str
+
+
+def demo_recording() -> DemoRecording:
+    folder = resources.files("serve_app.packs.builtin") / "samples"
+    spoken = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
+    return DemoRecording(
+        Path(str(folder / "demo.flac")), "".join(sentence["text"] for sentence in spoken)
+    )
+
+
+def run_demo(settings: Settings, *, stay_up: bool) -> int:
+    """Returns the exit code: 0 if the transcript is right.
+
+    Raises:
+        PackError: a model pack cannot be had.
+        StartFailed: a deployment did not come up.
+    """
+    console = Console()
+    prepare_environment(settings)
+
+    def progress(message: str) -> None:
+        console.print(f"[dim]{time.strftime('%H:%M:%S')}  {message}[/dim]", highlight=False)
+
+    fetch_packs(settings, progress)
+    with running(settings, progress) as application:
+        recording = demo_recording()
+        progress(f"posting {recording.path.name} ({recording.path.stat().st_size} bytes)")
+        started = time.monotonic()
+        answer = _post(application.url, recording.path, settings.recognizer.pack)
+        elapsed_s = time.monotonic() - started
+        right = _report(console, answer, recording.text, elapsed_s)
+        if stay_up:
+            tell_urls(console, application.url)
+            wait_for_signal()
+    return 0 if right else 1
+
+
+def _post(url: str, path: Path, model: str) -> dict[str, Any]:
+    with path.open("rb") as content:
+        response = httpx.post(
+            f"{url}/v1/audio/transcriptions",
+            data={"model": model, "response_format": "verbose_json"},
+            files={"file": (path.name, content)},
+            timeout=600.0,
+            trust_env=False,
+        )
+    response.raise_for_status()
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def _report(console: Console, answer: dict[str, Any], spoken: str, elapsed_s: float) -> bool:
+    for segment in answer["segments"]:
+        console.print(
+            f"[cyan]{_clock(segment['start'])} - {_clock(segment['end'])}[/cyan]  "
+            f"{segment['text']}",
+            highlight=False,
+        )
+    cer = character_error_rate(spoken, answer["text"])
+    duration_s = answer["duration"]
+    console.print(
+        f"CER {cer:.2%} against the known text (at most {MAX_CER:.0%});  "
+        f"{duration_s:.1f} s of audio in {elapsed_s:.2f} s;  "
+        f"RTF {elapsed_s / duration_s:.4f}, RTFx {duration_s / elapsed_s:.0f}",
+        highlight=False,
+    )
+    return cer <= MAX_CER and not answer.get("partial", False)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    return f"{int(minutes):02d}:{rest:05.2f}"

@@ -1,0 +1,130 @@
+"""Starts the application on Ray: on a cluster of its own here, or on one that runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from serve_app.core.errors import StartFailed
+from serve_app.settings import Settings
+
+_READY_TIMEOUT_S = 300.0
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class RunningApplication:
+    """Where a started application answers."""
+
+    url: str
+
+
+def prepare_environment(settings: Settings) -> None:
+    """Sets what Ray reads from the environment when it is imported.
+
+    Must run before the first import of Ray in this process.
+    """
+    os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1" if settings.http.haproxy else "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+@contextmanager
+def running(
+    settings: Settings, on_progress: Callable[[str], None] = lambda message: None
+) -> Iterator[RunningApplication]:
+    """Runs the application for the length of the `with` block.
+
+    Without `settings.cluster.address` a Ray cluster is started on this machine
+    and stopped at the end; otherwise the application is added to that cluster
+    and stays there.
+
+    Args:
+        settings: of the application.
+        on_progress: told what is being waited for.
+
+    Raises:
+        StartFailed: a deployment failed, or was not ready in time.
+    """
+    import ray
+    from ray import serve
+
+    from serve_app.app import build
+
+    own = settings.cluster.address is None
+    on_progress("starting Ray" if own else f"connecting to Ray at {settings.cluster.address}")
+    if own:
+        ray.init(
+            num_cpus=settings.cluster.num_cpus,
+            object_store_memory=settings.cluster.object_store_bytes,
+            include_dashboard=False,
+            log_to_driver=False,
+            namespace="serve",
+        )
+    else:
+        ray.init(address=settings.cluster.address, log_to_driver=False, namespace="serve")
+    try:
+        serve.start(http_options={"host": settings.http.host, "port": settings.http.port})
+        on_progress("starting the deployments")
+        target = serve.RunTarget(build(settings), name=settings.app_name, route_prefix="/")
+        serve.run_many([target], wait_for_applications_running=False)
+        _wait_until_running(settings, on_progress)
+        url = f"http://{_reachable(settings.http.host)}:{settings.http.port}"
+        _wait_until_ready(url, on_progress)
+        yield RunningApplication(url)
+    finally:
+        if own:
+            serve.shutdown()
+            ray.shutdown()
+
+
+def _wait_until_running(settings: Settings, on_progress: Callable[[str], None]) -> None:
+    from ray import serve
+
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    told = ""
+    while time.monotonic() < deadline:
+        application = serve.status().applications[settings.app_name]
+        if application.status == "RUNNING":
+            return
+        failed = [
+            f"{name}: {deployment.message}"
+            for name, deployment in application.deployments.items()
+            if deployment.status in {"DEPLOY_FAILED", "UNHEALTHY"}
+        ]
+        if application.status == "DEPLOY_FAILED" or failed:
+            raise StartFailed("\n".join(failed) or application.message)
+        waiting = [
+            name
+            for name, deployment in application.deployments.items()
+            if deployment.status != "HEALTHY"
+        ]
+        message = f"waiting for {', '.join(waiting)}"
+        if message != told:
+            on_progress(message)
+            told = message
+        time.sleep(_POLL_S)
+    raise StartFailed(f"not running after {_READY_TIMEOUT_S:.0f} s; {told}")
+
+
+def _wait_until_ready(url: str, on_progress: Callable[[str], None]) -> None:
+    on_progress("waiting for the HTTP proxy")
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    with httpx.Client(base_url=url, timeout=10.0, trust_env=False) as client:
+        while time.monotonic() < deadline:
+            try:
+                if client.get("/readyz").status_code == httpx.codes.OK:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(_POLL_S)
+    raise StartFailed(f"{url}/readyz is not ready after {_READY_TIMEOUT_S:.0f} s")
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104

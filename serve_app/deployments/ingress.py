@@ -1,0 +1,180 @@
+"""The ingress: HTTP in, the other deployments behind it, text out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayError, RayTaskError
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+
+from serve_app.api.parameters import Offer
+from serve_app.api.routes import ApiLimits, build_api
+from serve_app.api.service import TranscriptionJob
+from serve_app.core.chunks import RecordingEnd, Utterance
+from serve_app.core.errors import NotReady, ParaserveError
+from serve_app.core.joining import (
+    PunctuationResult,
+    PunctuationTask,
+    join_plain,
+    join_punctuated,
+)
+from serve_app.core.stages import Stage, StageReadiness
+from serve_app.core.transcripts import TranscriptEvent
+from serve_app.deployments.options import LOGGER, as_deployment
+from serve_app.deployments.segmenter import SegmentationJob
+from serve_app.settings import Settings
+
+_READINESS_TIMEOUT_S = 3.0
+
+
+class HandleTranscriptionService:
+    """`TranscriptionService` over the handles of the other deployments.
+
+    Args:
+        settings: of the whole application.
+        segmenter: decodes, cuts and has the chunks recognised.
+        recognizer: asked only whether it is ready.
+        punctuator: None in a deployment without punctuation.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        segmenter: DeploymentHandle,
+        recognizer: DeploymentHandle,
+        punctuator: DeploymentHandle | None,
+    ) -> None:
+        self._settings = settings
+        self._segmenter = segmenter
+        self._recognizer = recognizer
+        self._punctuator = punctuator
+
+    @property
+    def offer(self) -> Offer:
+        return Offer(
+            model=self._settings.recognizer.pack,
+            model_aliases=self._settings.ingress.model_aliases,
+            languages=self._settings.recognizer.languages,
+            stages=self._settings.stages,
+        )
+
+    async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
+        responses = self._segmenter.options(stream=True).recognize.remote(
+            SegmentationJob(job.request_id, job.audio, "vad" in job.stages)
+        )
+        recording = _Recording(responses)
+        if self._punctuator is not None and "punctuation" in job.stages:
+            parts = join_punctuated(
+                recording.utterances(),
+                self._punctuate,
+                self._settings.punctuator.sentence_break_s,
+            )
+        else:
+            parts = join_plain(recording.utterances())
+        try:
+            async with aclosing(parts):
+                async for part in parts:
+                    yield part
+        except RayTaskError as error:
+            raise _cause(error) from None
+        finally:
+            responses.cancel()
+        yield recording.end
+
+    async def readiness(self) -> list[StageReadiness]:
+        asked: dict[Stage, DeploymentHandle] = {"vad": self._segmenter, "asr": self._recognizer}
+        if self._punctuator is not None:
+            asked["punctuation"] = self._punctuator
+        answers = await asyncio.gather(*(_ask(stage, asked[stage]) for stage in asked))
+        return [answer for answer in answers if answer is not None]
+
+    async def _punctuate(self, task: PunctuationTask) -> PunctuationResult:
+        assert self._punctuator is not None  # noqa: S101 - transcribe() has checked
+        result: PunctuationResult = await self._punctuator.punctuate.remote(task)
+        return result
+
+
+class _Recording:
+    """Splits the segmenter's stream into the utterances and the recording's end."""
+
+    def __init__(self, responses: DeploymentResponseGenerator) -> None:
+        self._responses = responses
+        self.end = RecordingEnd(0, 0)
+
+    async def utterances(self) -> AsyncGenerator[Utterance]:
+        async for event in self._responses:
+            if isinstance(event, RecordingEnd):
+                self.end = event
+            else:
+                yield event
+
+
+async def _ask(stage: Stage, handle: DeploymentHandle) -> StageReadiness | None:
+    """Returns what a deployment says of itself.
+
+    Raises:
+        NotReady: it does not answer in time.
+    """
+    try:
+        async with asyncio.timeout(_READINESS_TIMEOUT_S):
+            answer: StageReadiness | None = await handle.describe.remote()
+            return answer
+    except (TimeoutError, RayError):
+        raise NotReady(stage) from None
+
+
+def _cause(error: RayTaskError) -> Exception:
+    """Returns our own error out of Ray's wrapper, whose text is a remote traceback."""
+    cause = error.cause
+    return cause if isinstance(cause, ParaserveError) else error
+
+
+class IngressDeployment:
+    """FastAPI on a Serve replica.
+
+    Args:
+        settings: of the whole application.
+        segmenter: handle of the segmenter.
+        recognizer: handle of the recogniser.
+        punctuator: handle of the punctuator, None without one.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        segmenter: DeploymentHandle,
+        recognizer: DeploymentHandle,
+        punctuator: DeploymentHandle | None = None,
+    ) -> None:
+        self._settings = settings
+        self._service = HandleTranscriptionService(settings, segmenter, recognizer, punctuator)
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        limits = ApiLimits(
+            max_upload_bytes=self._settings.audio.max_upload_bytes,
+            request_timeout_s=self._settings.ingress.request_timeout_s,
+            spool_dir=self._settings.audio.spool_dir,
+        )
+        return build_api(self._service, limits, LOGGER)
+
+
+def build_ingress(
+    settings: Settings,
+    segmenter: Application,
+    recognizer: Application,
+    punctuator: Application | None,
+) -> Application:
+    deployment = as_deployment(
+        serve.ingress()(IngressDeployment),
+        "Ingress",
+        settings.ingress.deployment,
+        settings.log_level,
+    )
+    if punctuator is None:
+        return deployment.bind(settings, segmenter, recognizer)
+    return deployment.bind(settings, segmenter, recognizer, punctuator)

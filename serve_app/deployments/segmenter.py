@@ -1,0 +1,100 @@
+"""The segmenter: a file in, its utterances out, recognised and in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from ray.exceptions import RayActorError
+from ray.serve import Application
+from ray.serve.handle import DeploymentHandle
+
+from serve_app.core.chunks import Chunk, ChunkFailure, Recognition, RecordingEnd, Utterance
+from serve_app.core.fanout import fan_out
+from serve_app.core.stages import StageReadiness
+from serve_app.deployments.options import LOGGER, as_deployment
+from serve_app.pipeline.loading import load_vad, segmentation_options
+from serve_app.pipeline.segmentation import Segmentation
+from serve_app.settings import Settings
+
+_RETRY_DELAY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationJob:
+    """A file and how it is to be cut.
+
+    Attributes:
+        request_id: names the request in all logs.
+        audio: the file as it was uploaded, shape [bytes].
+        use_vad: find the speech with the VAD, or cut everything.
+    """
+
+    request_id: str
+    audio: npt.NDArray[np.uint8]
+    use_vad: bool
+
+
+class SegmenterDeployment:
+    """Decodes and cuts, and keeps a window of calls at the recogniser.
+
+    Args:
+        settings: of the whole application.
+        recognizer: handle of the recogniser deployment.
+    """
+
+    def __init__(self, settings: Settings, recognizer: DeploymentHandle) -> None:
+        self._loaded_vad = load_vad(settings) if "vad" in settings.stages else None
+        self._options = segmentation_options(settings)
+        self._settings = settings.segmenter
+        self._recognizer = recognizer
+        # Recordings take turns on this thread, one decoded window at a time.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="segmenter")
+
+    async def recognize(self, job: SegmentationJob) -> AsyncGenerator[Utterance | RecordingEnd]:
+        """Yields the recording's utterances in order, then its end.
+
+        Raises:
+            AudioError: the file is not usable audio.
+        """
+        vad = self._loaded_vad.engine if job.use_vad and self._loaded_vad else None
+        segmentation = Segmentation(job.audio, vad, self._options)
+        num_chunks = 0
+        groups = segmentation.groups_on(self._thread, job.request_id)
+        async with aclosing(fan_out(groups, self._recognize, self._settings.window)) as utterances:
+            async for utterance in utterances:
+                num_chunks += 1
+                yield utterance
+        yield RecordingEnd(segmentation.duration_ms, num_chunks)
+
+    async def describe(self) -> StageReadiness | None:
+        return self._loaded_vad.readiness if self._loaded_vad else None
+
+    async def _recognize(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        """Calls the recogniser; if the replica dies, another one gets the chunks."""
+        for attempt in range(1, self._settings.max_attempts):
+            try:
+                return await self._call(chunks)
+            except RayActorError:
+                LOGGER.warning(
+                    "recognizer replica died, trying another",
+                    extra={"paraserve_request_id": chunks[0].request_id, "attempt": attempt},
+                )
+                await asyncio.sleep(_RETRY_DELAY_S * 2**attempt)
+        return await self._call(chunks)
+
+    async def _call(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        results: list[Recognition | ChunkFailure] = await self._recognizer.transcribe.remote(chunks)
+        return results
+
+
+def build_segmenter(settings: Settings, recognizer: Application) -> Application:
+    deployment = as_deployment(
+        SegmenterDeployment, "Segmenter", settings.segmenter.deployment, settings.log_level
+    )
+    return deployment.bind(settings, recognizer)

@@ -1,0 +1,113 @@
+"""From settings to engines that are loaded and warm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from serve_app.audio import AudioLimits
+from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
+from serve_app.core.stages import Stage, StageReadiness
+from serve_app.engines.ct_transformer import CtTransformerEngine
+from serve_app.engines.fsmn_vad import FsmnVad
+from serve_app.engines.paraformer import ParaformerEngine, ParaformerOptions
+from serve_app.engines.threads import limit_threads
+from serve_app.engines.vad_decision import VadOptions
+from serve_app.packs import PackContents, PackStore, resolve
+from serve_app.pipeline.segmentation import SegmentationOptions
+from serve_app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVad:
+    engine: VoiceActivityDetector
+    readiness: StageReadiness
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRecognizer:
+    engine: Recognizer
+    readiness: StageReadiness
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPunctuator:
+    engine: Punctuator
+    readiness: StageReadiness
+
+
+def packs_of(settings: Settings) -> dict[Stage, str]:
+    """Returns the pack that each deployed stage needs."""
+    names: dict[Stage, str] = {
+        "vad": settings.vad.pack,
+        "asr": settings.recognizer.pack,
+        "punctuation": settings.punctuator.pack,
+    }
+    return {stage: names[stage] for stage in settings.stages}
+
+
+def find_pack(settings: Settings, name: str) -> PackContents:
+    """Returns a pack, fetched if the settings allow it.
+
+    Raises:
+        PackError: it is not there, damaged, or cannot be fetched.
+    """
+    return resolve(name, PackStore(settings.pack_dir), fetch=not settings.offline)
+
+
+def segmentation_options(settings: Settings) -> SegmentationOptions:
+    audio = settings.audio
+    return SegmentationOptions(
+        limits=AudioLimits(
+            max_duration_s=audio.max_duration_s,
+            min_duration_s=audio.min_duration_s,
+            window_s=audio.window_s,
+        ),
+        max_segment_s=settings.segmenter.max_segment_s,
+        max_group_s=settings.segmenter.max_group_s,
+    )
+
+
+def load_vad(settings: Settings) -> LoadedVad:
+    """Loads the VAD; it computes on the CPU.
+
+    Raises:
+        PackError: the pack cannot be used.
+    """
+    limit_threads(settings.segmenter.num_threads)
+    pack = find_pack(settings, settings.vad.pack)
+    published = VadOptions.from_config(pack.config.get("model_conf") or {})
+    options = replace(published, max_end_silence_ms=settings.vad.max_end_silence_ms)
+    engine = FsmnVad(pack, options)
+    return LoadedVad(engine, _readiness("vad", "cpu", pack))
+
+
+def load_recognizer(settings: Settings) -> LoadedRecognizer:
+    """Loads the recogniser.
+
+    Raises:
+        PackError: the pack cannot be used.
+        DeviceUnavailable: the device is not on this machine.
+    """
+    section = settings.recognizer
+    limit_threads(section.num_threads)
+    pack = find_pack(settings, section.pack)
+    engine = ParaformerEngine(pack, ParaformerOptions(device=section.device))
+    return LoadedRecognizer(engine, _readiness("asr", section.device, pack))
+
+
+def load_punctuator(settings: Settings) -> LoadedPunctuator:
+    """Loads the punctuation model.
+
+    Raises:
+        PackError: the pack cannot be used.
+        DeviceUnavailable: the device is not on this machine.
+    """
+    section = settings.punctuator
+    limit_threads(section.num_threads)
+    pack = find_pack(settings, section.pack)
+    engine = CtTransformerEngine(pack, device=section.device)
+    return LoadedPunctuator(engine, _readiness("punctuation", section.device, pack))
+
+
+def _readiness(stage: Stage, device: str, pack: PackContents) -> StageReadiness:
+    return StageReadiness(stage, device, pack.name, pack.checksum)

@@ -1,0 +1,123 @@
+"""The pipeline in one process, without Ray or HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+
+from serve_app.core.batching import BatchLimits, MicroBatcher
+from serve_app.core.chunks import Chunk, ChunkFailure, Pcm, Recognition, RecordingEnd, Utterance
+from serve_app.core.fanout import fan_out
+from serve_app.core.joining import (
+    PunctuationResult,
+    PunctuationTask,
+    join_plain,
+    join_punctuated,
+    punctuate_tasks,
+)
+from serve_app.core.stages import Stage
+from serve_app.core.transcripts import TranscriptEvent
+from serve_app.pipeline.loading import (
+    load_punctuator,
+    load_recognizer,
+    load_vad,
+    segmentation_options,
+)
+from serve_app.pipeline.segmentation import Segmentation
+from serve_app.settings import Settings
+
+_THREAD_NAMES = ("segmenter", "recognizer", "punctuator")
+
+
+class LocalTranscriber:
+    """The stages of the settings, loaded into this process; use with `async with`.
+
+    Raises:
+        PackError: a model pack cannot be used.
+        DeviceUnavailable: a device is not on this machine.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        stages = settings.stages
+        self._settings = settings
+        self._options = segmentation_options(settings)
+        self._vad = load_vad(settings).engine if "vad" in stages else None
+        self._recognizer = load_recognizer(settings).engine
+        self._punctuator = load_punctuator(settings).engine if "punctuation" in stages else None
+        self._decoding, self._recognizing, self._punctuating = (
+            ThreadPoolExecutor(1, thread_name_prefix=name) for name in _THREAD_NAMES
+        )
+        self._batcher: MicroBatcher[Pcm, Recognition | ChunkFailure] = MicroBatcher(
+            self._run,
+            cost=lambda pcm: self._recognizer.cost(len(pcm)),
+            limits=BatchLimits(settings.recognizer.max_batch_frames),
+        )
+
+    async def __aenter__(self) -> LocalTranscriber:
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._batcher.close()
+        for thread in (self._decoding, self._recognizing, self._punctuating):
+            thread.shutdown(wait=True)
+
+    async def transcribe(
+        self, audio: npt.NDArray[np.uint8], stages: frozenset[Stage], request_id: str = "local"
+    ) -> AsyncGenerator[TranscriptEvent]:
+        """Yields the transcript of a file in order of time, then its end.
+
+        Args:
+            audio: the file, shape [bytes].
+            stages: which of the loaded stages to run.
+            request_id: names the recording in logs.
+
+        Raises:
+            AudioError: the file is not usable audio.
+        """
+        segmentation = Segmentation(audio, self._vad if "vad" in stages else None, self._options)
+        num_chunks = 0
+
+        async def utterances() -> AsyncGenerator[Utterance]:
+            nonlocal num_chunks
+            groups = segmentation.groups_on(self._decoding, request_id)
+            window = self._settings.segmenter.window
+            async with aclosing(fan_out(groups, self._recognize, window)) as recognized:
+                async for utterance in recognized:
+                    num_chunks += 1
+                    yield utterance
+
+        if self._punctuator is not None and "punctuation" in stages:
+            break_s = self._settings.punctuator.sentence_break_s
+            parts = join_punctuated(utterances(), self._punctuate, break_s)
+        else:
+            parts = join_plain(utterances())
+        async with aclosing(parts):
+            async for part in parts:
+                yield part
+        yield RecordingEnd(segmentation.duration_ms, num_chunks)
+
+    async def _recognize(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        return await asyncio.gather(*(self._batcher.submit(chunk.pcm) for chunk in chunks))
+
+    async def _run(self, batch: list[Pcm]) -> list[Recognition | ChunkFailure]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._recognizing, self._recognizer.transcribe, batch)
+
+    async def _punctuate(self, task: PunctuationTask) -> PunctuationResult:
+        assert self._punctuator is not None  # noqa: S101 - transcribe() has checked
+        loop = asyncio.get_running_loop()
+        results = await loop.run_in_executor(
+            self._punctuating, punctuate_tasks, self._punctuator, [task]
+        )
+        return results[0]

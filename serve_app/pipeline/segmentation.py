@@ -1,0 +1,133 @@
+"""From a file's bytes to the cuts that are to be recognised, window by window."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from serve_app.audio import AudioDecoder, AudioLimits
+from serve_app.core.chunks import SAMPLES_PER_MS, Chunk
+from serve_app.core.ports import VoiceActivityDetector
+from serve_app.core.windows import Cut, FixedCutter, SegmentCutter
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationOptions:
+    """How a recording is cut.
+
+    Attributes:
+        limits: what audio is accepted.
+        max_segment_s: longest cut in s.
+        max_group_s: audio of cuts that travel together, at most, in s.
+    """
+
+    limits: AudioLimits
+    max_segment_s: float
+    max_group_s: float
+
+
+class Segmentation:
+    """Decodes one recording and cuts it, holding only what is still needed.
+
+    Args:
+        audio: the file, shape [bytes].
+        vad: finds the speech; None to cut everything that there is.
+        options: how to cut.
+    """
+
+    def __init__(
+        self,
+        audio: npt.NDArray[np.uint8],
+        vad: VoiceActivityDetector | None,
+        options: SegmentationOptions,
+    ) -> None:
+        self._audio = audio
+        self._vad = vad
+        self._options = options
+        self._num_samples = 0
+
+    @property
+    def duration_ms(self) -> int:
+        """Length of what has been decoded so far."""
+        return self._num_samples // SAMPLES_PER_MS
+
+    def steps(self) -> Iterator[list[Cut]]:
+        """Yields, for each window that is decoded, the cuts that it completed.
+
+        Raises:
+            AudioError: the file is not usable audio; cuts before the place where
+                that shows have been yielded.
+        """
+        with AudioDecoder(self._audio, self._options.limits) as decoder:
+            yield from self._with_vad(decoder, self._vad) if self._vad else self._without(decoder)
+
+    def _with_vad(self, decoder: AudioDecoder, vad: VoiceActivityDetector) -> Iterator[list[Cut]]:
+        cutter = SegmentCutter(self._options.max_segment_s)
+        stream = vad.open()
+        for pcm in decoder.windows():
+            self._num_samples += len(pcm)
+            cutter.append(pcm)
+            closed = stream.push(pcm)
+            yield cutter.cut(closed, stream.open_since_ms, stream.keep_from_ms)
+        yield cutter.cut(stream.finish(), None, self.duration_ms)
+
+    def _without(self, decoder: AudioDecoder) -> Iterator[list[Cut]]:
+        cutter = FixedCutter(self._options.max_segment_s)
+        for pcm in decoder.windows():
+            self._num_samples += len(pcm)
+            cutter.append(pcm)
+            yield cutter.cut()
+        yield cutter.finish()
+
+    def groups(self, request_id: str, deadline: float | None = None) -> Generator[list[Chunk]]:
+        """Yields, for each window, the groups of chunks that it completed.
+
+        An empty group means that a window was decoded without completing a cut;
+        it lets the caller see progress and step aside.
+        """
+        index = 0
+        for cuts in self.steps():
+            chunks = [
+                Chunk(request_id, index + offset, cut.start_ms, cut.pcm, deadline)
+                for offset, cut in enumerate(cuts)
+            ]
+            index += len(cuts)
+            yield from grouped(chunks, self._options.max_group_s) or [[]]
+
+    async def groups_on(
+        self, thread: Executor, request_id: str, deadline: float | None = None
+    ) -> AsyncGenerator[list[Chunk]]:
+        """Yields the groups that are not empty; the work is done on `thread`.
+
+        Between two windows the thread is free for other recordings.
+        """
+        loop = asyncio.get_running_loop()
+        groups = self.groups(request_id, deadline)
+        try:
+            while (group := await loop.run_in_executor(thread, next, groups, None)) is not None:
+                if group:
+                    yield group
+        finally:
+            await asyncio.shield(loop.run_in_executor(thread, groups.close))
+
+
+def grouped(chunks: list[Chunk], max_group_s: float) -> list[list[Chunk]]:
+    """Divides chunks, in order, into groups of at most max_group_s of audio.
+
+    A chunk that is longer goes alone.
+    """
+    groups: list[list[Chunk]] = []
+    group_s = 0.0
+    for chunk in chunks:
+        if groups and group_s + chunk.duration_s <= max_group_s:
+            groups[-1].append(chunk)
+            group_s += chunk.duration_s
+        else:
+            groups.append([chunk])
+            group_s = chunk.duration_s
+    return groups
