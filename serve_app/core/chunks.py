@@ -19,6 +19,24 @@ SAMPLES_PER_MS = SAMPLE_RATE_HZ // 1000
 Pcm: TypeAlias = npt.NDArray[np.int16]
 """Samples, shape [n], 16 kHz mono."""
 
+FileBytes: TypeAlias = npt.NDArray[np.uint8]
+"""A file as it was uploaded, shape [bytes]."""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationJob:
+    """A file and how it is to be cut.
+
+    Attributes:
+        request_id: names the request in all logs.
+        audio: the file.
+        use_vad: find the speech with the VAD, or cut everything.
+    """
+
+    request_id: str
+    audio: FileBytes
+    use_vad: bool
+
 
 @dataclass(frozen=True, slots=True)
 class SpeechSegment:

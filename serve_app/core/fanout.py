@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from serve_app.core.chunks import Chunk, ChunkFailure, Recognition, Token, Utterance
@@ -14,7 +14,7 @@ Recognize: TypeAlias = Callable[[list[Chunk]], Awaitable[Sequence[Recognition | 
 
 async def fan_out(
     groups: AsyncIterator[list[Chunk]], recognize: Recognize, window: int
-) -> AsyncIterator[Utterance]:
+) -> AsyncGenerator[Utterance]:
     """Yields one utterance per chunk, in order, at most `window` groups in flight.
 
     The next group is drawn from `groups` only when there is room, which is how

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -106,7 +106,7 @@ class SentenceAssembler:
 
 async def join_plain(
     utterances: AsyncIterator[Utterance],
-) -> AsyncIterator[Sentence | FailedRange]:
+) -> AsyncGenerator[Sentence | FailedRange]:
     """Yields one sentence per utterance that has words."""
     async for utterance in utterances:
         if utterance.status == "failed":
@@ -119,7 +119,7 @@ async def join_punctuated(
     utterances: AsyncIterator[Utterance],
     punctuate: Punctuate,
     sentence_break_s: float | None,
-) -> AsyncIterator[Sentence | FailedRange]:
+) -> AsyncGenerator[Sentence | FailedRange]:
     """Yields sentences with their marks, in order, as soon as they are certain.
 
     While one punctuation call is under way, arriving utterances pile up and go

@@ -1,0 +1,51 @@
+# Everything runs in a virtual environment of the project's own.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The CPU build of PyTorch, installed before anything that would pull another.
+TORCH := torch==2.13.0
+
+.PHONY: demo test setup check format packs clean
+
+demo: $(VENV)/.demo
+	$(BIN)/paraserve demo $(if $(filter 1,$(DEMO_EXIT)),--exit)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+setup: $(VENV)/.dev
+
+# What CI and pre-commit run besides the tests.
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Trains the built-in demo packs anew; needs espeak-ng's library (Debian: libespeak-ng1).
+packs: $(VENV)/.dev
+	$(BIN)/python -m serve_app.packs.recipe.train
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.torch:
+	@echo "==> virtual environment in $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on --upgrade "pip>=24"
+	@echo "==> PyTorch"
+	$(BIN)/pip install --disable-pip-version-check $(TORCH)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch pyproject.toml
+	@echo "==> Paraserve and what it runs on"
+	$(BIN)/pip install --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.torch pyproject.toml
+	@echo "==> Paraserve, its tests and linters"
+	$(BIN)/pip install --disable-pip-version-check --editable '.[dev]'
+	@touch $@

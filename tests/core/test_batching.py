@@ -1,0 +1,199 @@
+"""MicroBatcher: batches follow the engine, and nobody loses a neighbour."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serve_app.core.batching import BatcherClosed, BatchLimits, MicroBatcher
+
+
+class GatedEngine:
+    """Records its batches; runs one only when it is let to."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.started = asyncio.Event()
+        self.gate = asyncio.Semaphore(0)
+        self.poison: set[int] = set()
+
+    async def run(self, items: list[int]) -> list[int]:
+        self.batches.append(items)
+        self.started.set()
+        await self.gate.acquire()
+        if self.poison & set(items):
+            raise MemoryError("poison")
+        return [item * 10 for item in items]
+
+    async def wait_started(self) -> None:
+        await self.started.wait()
+        self.started.clear()
+
+
+@pytest.fixture
+async def engine() -> GatedEngine:
+    return GatedEngine()
+
+
+@pytest.fixture
+async def batcher(engine: GatedEngine) -> AsyncIterator[MicroBatcher[int, int]]:
+    batcher = MicroBatcher(engine.run, cost=lambda item: item, limits=BatchLimits(100))
+    yield batcher
+    await batcher.close()
+
+
+async def test_single_item_runs_at_once(
+    engine: GatedEngine, batcher: MicroBatcher[int, int]
+) -> None:
+    engine.gate.release()
+    assert await batcher.submit(7) == 70
+
+
+async def test_items_that_arrive_while_the_engine_is_busy_form_one_batch(
+    engine: GatedEngine, batcher: MicroBatcher[int, int]
+) -> None:
+    first = asyncio.create_task(batcher.submit(1))
+    await engine.wait_started()
+    later = [asyncio.create_task(batcher.submit(item)) for item in (2, 3, 4)]
+    await asyncio.sleep(0)
+    engine.gate.release()
+    engine.gate.release()
+    assert await asyncio.gather(first, *later) == [10, 20, 30, 40]
+    assert engine.batches == [[1], [2, 3, 4]]
+
+
+async def test_batch_stays_within_its_budget_and_skips_what_does_not_fit(
+    engine: GatedEngine, batcher: MicroBatcher[int, int]
+) -> None:
+    first = asyncio.create_task(batcher.submit(1))
+    await engine.wait_started()
+    later = [asyncio.create_task(batcher.submit(item)) for item in (60, 50, 40)]
+    await asyncio.sleep(0)
+    for _ in range(3):
+        engine.gate.release()
+    await asyncio.gather(first, *later)
+    assert engine.batches == [[1], [60, 40], [50]]
+
+
+async def test_item_over_the_budget_goes_alone(
+    engine: GatedEngine, batcher: MicroBatcher[int, int]
+) -> None:
+    first = asyncio.create_task(batcher.submit(1))
+    await engine.wait_started()
+    later = [asyncio.create_task(batcher.submit(item)) for item in (500, 2)]
+    await asyncio.sleep(0)
+    for _ in range(3):
+        engine.gate.release()
+    await asyncio.gather(first, *later)
+    assert engine.batches == [[1], [500], [2]]
+
+
+async def test_cancelled_item_never_reaches_the_engine(
+    engine: GatedEngine, batcher: MicroBatcher[int, int]
+) -> None:
+    first = asyncio.create_task(batcher.submit(1))
+    await engine.wait_started()
+    unwanted = asyncio.create_task(batcher.submit(2))
+    wanted = asyncio.create_task(batcher.submit(3))
+    await asyncio.sleep(0)
+    unwanted.cancel()
+    await asyncio.sleep(0)
+    engine.gate.release()
+    engine.gate.release()
+    await asyncio.gather(first, wanted)
+    assert engine.batches == [[1], [3]]
+
+
+async def test_failing_batch_is_halved_until_the_poison_item_fails_alone(
+    engine: GatedEngine, batcher: MicroBatcher[int, int]
+) -> None:
+    engine.poison = {4}
+    first = asyncio.create_task(batcher.submit(1))
+    await engine.wait_started()
+    later = [asyncio.create_task(batcher.submit(item)) for item in (2, 3, 4, 5)]
+    await asyncio.sleep(0)
+    for _ in range(10):
+        engine.gate.release()
+    results = await asyncio.gather(first, *later, return_exceptions=True)
+    assert results[:3] == [10, 20, 30]
+    assert isinstance(results[3], MemoryError)
+    assert results[4] == 50
+
+
+async def test_wrong_number_of_results_is_an_error_not_a_mix_up() -> None:
+    async def run(items: list[int]) -> list[int]:
+        return []
+
+    batcher: MicroBatcher[int, int] = MicroBatcher(run, lambda item: 1, BatchLimits(10))
+    with pytest.raises(RuntimeError, match="0 results for 1 items"):
+        await batcher.submit(1)
+    await batcher.close()
+
+
+async def test_close_fails_what_waits_and_what_runs(engine: GatedEngine) -> None:
+    batcher = MicroBatcher(engine.run, cost=lambda item: item, limits=BatchLimits(100))
+    running = asyncio.create_task(batcher.submit(1))
+    await engine.wait_started()
+    waiting = asyncio.create_task(batcher.submit(2))
+    await asyncio.sleep(0)
+    await batcher.close()
+    results = await asyncio.gather(running, waiting, return_exceptions=True)
+    assert all(isinstance(result, BatcherClosed) for result in results)
+    with pytest.raises(BatcherClosed):
+        await batcher.submit(3)
+
+
+async def test_statistics_tell_queue_wait_and_padding(engine: GatedEngine) -> None:
+    now = 100.0
+    batcher = MicroBatcher(
+        engine.run, lambda item: item, BatchLimits(100, padded=True), clock=lambda: now
+    )
+    running = asyncio.create_task(batcher.submit(10))
+    await engine.wait_started()
+    waiting = [asyncio.create_task(batcher.submit(item)) for item in (20, 40)]
+    await asyncio.sleep(0)
+    now = 103.0
+    statistics = batcher.statistics()
+    assert (statistics.num_waiting, statistics.waiting_cost) == (2, 60)
+    assert statistics.running_cost == 10
+    assert statistics.oldest_wait_s == 3.0
+    engine.gate.release()
+    engine.gate.release()
+    await asyncio.gather(running, *waiting)
+    # 10 alone, then 20 padded to 40: 90 paid for 70 asked.
+    assert batcher.statistics().padding_ratio == pytest.approx(90 / 70)
+    assert batcher.statistics().num_items == 3
+    await batcher.close()
+
+
+@given(
+    costs=st.lists(st.integers(1, 150), min_size=1, max_size=40),
+    max_items=st.integers(1, 8),
+    padded=st.booleans(),
+)
+def test_every_item_runs_once_in_batches_within_limits(
+    costs: list[int], max_items: int, padded: bool
+) -> None:
+    limits = BatchLimits(100, max_items, padded)
+    batches: list[list[int]] = []
+
+    async def run(items: list[int]) -> list[int]:
+        batches.append([costs[item] for item in items])
+        await asyncio.sleep(0)
+        return items
+
+    async def submit_all() -> list[int]:
+        batcher: MicroBatcher[int, int] = MicroBatcher(run, lambda item: costs[item], limits)
+        results = await asyncio.gather(*(batcher.submit(item) for item in range(len(costs))))
+        await batcher.close()
+        return list(results)
+
+    assert asyncio.run(submit_all()) == list(range(len(costs)))
+    assert sum(len(batch) for batch in batches) == len(costs)
+    for batch in batches:
+        assert len(batch) <= max_items
+        assert len(batch) == 1 or limits.batch_cost(batch) <= limits.max_cost
