@@ -125,7 +125,7 @@ class ClusterSettings(_Section):
         description="Address of a running cluster (`auto`, or `ray://...`); unset to start one "
         "on this machine.",
     )
-    num_cpus: float | None = Field(
+    num_cpus: int | None = Field(
         default=None,
         gt=0,
         description="Cores that a cluster started here offers; unset for all. It may be more "

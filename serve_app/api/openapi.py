@@ -32,6 +32,11 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "all that are deployed unless given.",
         "example": "vad,asr,punctuation",
     },
+    "include[]": {
+        "type": "array",
+        "items": {"type": "string", "enum": ["utterances"]},
+        "description": "What verbose_json has besides: where speech was heard.",
+    },
     "prompt": {"type": "string", "description": "Accepted and not used."},
     "temperature": {"type": "number", "description": "Accepted and not used."},
     "chunking_strategy": {"type": "string", "description": "Accepted and not used."},

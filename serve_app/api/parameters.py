@@ -1,7 +1,7 @@
 """The form fields of a transcription request, checked.
 
 Field names and values follow OpenAI's `POST /v1/audio/transcriptions`; `stages`
-is ours.
+and the value `utterances` of `include[]` are ours.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from serve_app.core.stages import STAGES, Stage
 ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 Granularity = Literal["word", "segment"]
 
+_UTTERANCES = "utterances"
 STREAMABLE_FORMATS = ("json", "text")
 _LIST_FIELDS = frozenset({"timestamp_granularities[]", "timestamp_granularities", "include[]"})
 _FIELDS = _LIST_FIELDS | {
@@ -57,6 +58,7 @@ class TranscriptionParameters:
     response_format: ResponseFormat = "json"
     granularities: frozenset[Granularity] = frozenset()
     stream: bool = False
+    include_utterances: bool = False
 
 
 def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> TranscriptionParameters:
@@ -78,7 +80,7 @@ def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> Trans
         if name not in _LIST_FIELDS and len(values) > 1:
             raise InvalidParameter(name, "must be given once")
     single = {name: values[0] for name, values in fields.items() if name not in _LIST_FIELDS}
-    _check_ignored(single, fields)
+    _check_temperature(single)
     response_format = _response_format(single.get("response_format", "json"))
     stream = _boolean("stream", single.get("stream", "false"))
     if stream and response_format not in STREAMABLE_FORMATS:
@@ -92,10 +94,11 @@ def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> Trans
         response_format=response_format,
         granularities=_granularities(fields, response_format),
         stream=stream,
+        include_utterances=_includes_utterances(fields, response_format),
     )
 
 
-def _check_ignored(single: Mapping[str, str], fields: Mapping[str, Sequence[str]]) -> None:
+def _check_temperature(single: Mapping[str, str]) -> None:
     if "temperature" in single:
         try:
             temperature = float(single["temperature"])
@@ -103,10 +106,6 @@ def _check_ignored(single: Mapping[str, str], fields: Mapping[str, Sequence[str]
             raise InvalidParameter("temperature", "must be a number from 0 to 1") from None
         if not 0 <= temperature <= 1:
             raise InvalidParameter("temperature", "must be a number from 0 to 1")
-    if fields.get("include[]"):
-        raise InvalidParameter(
-            "include[]", "is not supported; word confidences are in verbose_json"
-        )
 
 
 def _model(model: str | None, offer: Offer) -> str:
@@ -172,6 +171,21 @@ def _granularities(
     if not values:
         return frozenset({"segment"})
     return frozenset(cast(set[Granularity], values))
+
+
+def _includes_utterances(
+    fields: Mapping[str, Sequence[str]], response_format: ResponseFormat
+) -> bool:
+    values = set(fields.get("include[]", ()))
+    if not values:
+        return False
+    if values != {_UTTERANCES}:
+        raise InvalidParameter(
+            "include[]", f"can be {_UTTERANCES} only; word confidences are in verbose_json"
+        )
+    if response_format != "verbose_json":
+        raise InvalidParameter("include[]", "needs response_format verbose_json")
+    return True
 
 
 def _boolean(name: str, value: str) -> bool:

@@ -136,6 +136,15 @@ def _verbose_json(transcript: Transcript, parameters: TranscriptionParameters) -
             }
             for token in transcript.words()
         ]
+    if parameters.include_utterances:
+        body["utterances"] = [
+            {
+                "start": _seconds(span.start_ms),
+                "end": _seconds(span.end_ms),
+                "status": span.status,
+            }
+            for span in transcript.utterances
+        ]
     return body
 
 

@@ -8,7 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
-from contextlib import aclosing, suppress
+from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from serve_app.core.transcripts import FailedRange, TranscriptEvent, collect
 REQUEST_ID_HEADER = "X-Request-ID"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CLIENT_CLOSED_REQUEST = 499
-_DISCONNECT_POLL_S = 0.5
+_FIRST_SERVER_ERROR = 500
 _DISCARD_S = 10.0
 
 
@@ -163,30 +163,10 @@ class _TranscriptionHandler:
 
     async def transcribe(self, request: Request) -> Response:
         log = _RequestLog(request_id_of(request), time.monotonic())
-        streaming = False
         try:
-            upload = await self._receive(request)
-            log.upload_bytes = upload.size_bytes
-            try:
-                parameters = parse_parameters(upload.fields, self._service.offer)
-                log.stages = ",".join(sorted(parameters.stages))
-                events = self._events(upload, parameters, log)
-                if parameters.stream:
-                    response = await self._stream(events, upload, log)
-                    streaming = True
-                else:
-                    response = await _unless_disconnected(request, self._answer(events, parameters))
-            finally:
-                if not streaming:
-                    upload.close()
+            response = await self._respond(request, log)
         except ParaserveError as error:
-            log.code = error.code
-            if STATUS_OF[type(error)] >= 500:
-                self._logger.error(
-                    "request failed",
-                    extra={"paraserve_request_id": log.request_id, "error": str(error)},
-                )
-            response = error_response(error)
+            response = self._refuse(error, log)
         except ClientDisconnect:
             log.code = "client_disconnected"
             response = Response(status_code=_CLIENT_CLOSED_REQUEST)
@@ -196,11 +176,35 @@ class _TranscriptionHandler:
             )
             log.code = "internal_error"
             response = internal_error_response()
-        response.headers[REQUEST_ID_HEADER] = log.request_id
         log.status = response.status_code
-        if not streaming:
+        if not isinstance(response, StreamingResponse):
             log.write(self._logger)
         return response
+
+    async def _respond(self, request: Request, log: _RequestLog) -> Response:
+        with ExitStack() as stack:
+            upload = stack.enter_context(await self._receive(request))
+            log.upload_bytes = upload.size_bytes
+            parameters = parse_parameters(upload.fields, self._service.offer)
+            log.stages = ",".join(sorted(parameters.stages))
+            events = self._events(upload, parameters, log)
+            if not parameters.stream:
+                return await _unless_disconnected(request, self._answer(events, parameters))
+            # Until the first event is there, an error can be told by its status.
+            first = await anext(events)
+            body = self._stream(_prepend(first, events), stack.pop_all(), log)
+            return StreamingResponse(
+                body, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+            )
+
+    def _refuse(self, error: ParaserveError, log: _RequestLog) -> Response:
+        log.code = error.code
+        if STATUS_OF[type(error)] >= _FIRST_SERVER_ERROR:
+            self._logger.error(
+                "request failed",
+                extra={"paraserve_request_id": log.request_id, "error": str(error)},
+            )
+        return error_response(error)
 
     async def _receive(self, request: Request) -> Upload:
         length = request.headers.get("content-length", "")
@@ -226,34 +230,25 @@ class _TranscriptionHandler:
         return render(transcript, parameters)
 
     async def _stream(
-        self, events: AsyncGenerator[TranscriptEvent], upload: Upload, log: _RequestLog
-    ) -> StreamingResponse:
-        """Starts to answer once the first event is there.
-
-        Until then an error can still be told by its status.
-        """
-        first = await anext(events)
-
-        async def body() -> AsyncIterator[str]:
-            try:
-                async for event in sse_events(_prepend(first, events)):
+        self, events: AsyncGenerator[TranscriptEvent], upload: ExitStack, log: _RequestLog
+    ) -> AsyncGenerator[str]:
+        """Yields server-sent events; closes the upload and writes the log at the end."""
+        try:
+            async with aclosing(events):
+                async for event in sse_events(events):
                     yield event
-            except ParaserveError as error:
-                log.code = error.code
-                yield sse_error(error_body(error))
-            except Exception:
-                self._logger.exception(
-                    "stream failed unexpectedly", extra={"paraserve_request_id": log.request_id}
-                )
-                log.code = "internal_error"
-                yield sse_error(error_body(ParaserveError("the service failed")))
-            finally:
-                upload.close()
-                log.write(self._logger)
-
-        return StreamingResponse(
-            body(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-        )
+        except ParaserveError as error:
+            log.code = error.code
+            yield sse_error(error_body(error))
+        except Exception:
+            self._logger.exception(
+                "stream failed unexpectedly", extra={"paraserve_request_id": log.request_id}
+            )
+            log.code = "internal_error"
+            yield sse_error(error_body(ParaserveError("the service failed")))
+        finally:
+            upload.close()
+            log.write(self._logger)
 
     async def _events(
         self, upload: Upload, parameters: TranscriptionParameters, log: _RequestLog
@@ -272,7 +267,7 @@ class _TranscriptionHandler:
                     raise DeadlineExceeded(timeout_s) from None
                 if isinstance(event, RecordingEnd):
                     log.audio_s = event.duration_ms / 1000
-                    log.num_chunks = event.num_chunks
+                    log.num_chunks = len(event.utterances)
                 elif isinstance(event, FailedRange):
                     log.num_failed_ranges += 1
                 yield event
@@ -307,8 +302,9 @@ async def _unless_disconnected(request: Request, answer: Coroutine[Any, Any, Res
 
 
 async def _disconnection(request: Request) -> None:
-    while not await request.is_disconnected():
-        await asyncio.sleep(_DISCONNECT_POLL_S)
+    """Returns when the caller has gone; the body must have been read to its end."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _discard(body: AsyncIterator[bytes], max_bytes: int) -> None:

@@ -6,10 +6,8 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from serve_app.api.parameters import Offer
+from serve_app.core.chunks import FileBytes
 from serve_app.core.stages import Stage, StageReadiness
 from serve_app.core.transcripts import TranscriptEvent
 
@@ -25,7 +23,7 @@ class TranscriptionJob:
     """
 
     request_id: str
-    audio: npt.NDArray[np.uint8]
+    audio: FileBytes
     stages: frozenset[Stage]
 
 

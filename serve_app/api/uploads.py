@@ -13,14 +13,17 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
-import numpy.typing as npt
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from serve_app.core.chunks import FileBytes
 from serve_app.core.errors import EmptyUpload, InvalidParameter, MalformedBody, UploadTooLarge
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 _MAX_FIELD_BYTES = 64 * 1024
 _MAX_FIELDS = 64
@@ -36,7 +39,7 @@ class Upload:
     size_bytes: int
     fields: dict[str, list[str]]
 
-    def content(self) -> npt.NDArray[np.uint8]:
+    def content(self) -> FileBytes:
         """Returns the file's bytes, mapped, not read into memory."""
         mapped = mmap.mmap(self.file.fileno(), self.size_bytes, access=mmap.ACCESS_READ)
         return np.frombuffer(mapped, dtype=np.uint8)
@@ -137,7 +140,7 @@ class _Form:
     _value: bytearray = field(default_factory=bytearray)
     _num_fields: int = 0
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> MultipartCallbacks:
         return {
             "on_part_begin": self._begin_part,
             "on_header_field": self._extend_header_name,

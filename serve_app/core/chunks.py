@@ -112,10 +112,28 @@ class Utterance:
     tokens: tuple[Token, ...] = ()
     error: str | None = None
 
+    @property
+    def span(self) -> UtteranceSpan:
+        return UtteranceSpan(self.start_ms, self.end_ms, self.status)
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceSpan:
+    """Where an utterance was and what became of it, without its words."""
+
+    start_ms: int
+    end_ms: int
+    status: UtteranceStatus
+
 
 @dataclass(frozen=True, slots=True)
 class RecordingEnd:
-    """Comes after the last utterance: the recording's length and its number of chunks."""
+    """Comes after the last utterance.
+
+    Attributes:
+        duration_ms: length of the recording.
+        utterances: the spans of all its utterances, in order.
+    """
 
     duration_ms: int
-    num_chunks: int
+    utterances: tuple[UtteranceSpan, ...] = ()

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from serve_app.core.chunks import RecordingEnd, Token
+from serve_app.core.chunks import RecordingEnd, Token, UtteranceSpan
 from serve_app.core.words import join_words
 
 
@@ -61,11 +61,13 @@ class Transcript:
         duration_ms: length of the recording.
         sentences: in order of time.
         failures: spans that could not be recognised; any makes it partial.
+        utterances: where speech was heard, with or without words.
     """
 
     duration_ms: int
     sentences: tuple[Sentence, ...]
     failures: tuple[FailedRange, ...] = ()
+    utterances: tuple[UtteranceSpan, ...] = ()
 
     @property
     def partial(self) -> bool:
@@ -91,15 +93,15 @@ async def collect(events: AsyncIterator[TranscriptEvent]) -> Transcript:
     """Reads all events of a recording into one transcript."""
     sentences: list[Sentence] = []
     failures: list[FailedRange] = []
-    duration_ms = 0
+    end = RecordingEnd(0)
     async for event in events:
         if isinstance(event, Sentence):
             sentences.append(event)
         elif isinstance(event, FailedRange):
             failures.append(event)
         else:
-            duration_ms = event.duration_ms
-    return Transcript(duration_ms, tuple(sentences), tuple(failures))
+            end = event
+    return Transcript(end.duration_ms, tuple(sentences), tuple(failures), end.utterances)
 
 
 def _words_and_marks(tokens: Iterable[MarkedToken]) -> Iterator[str]:

@@ -79,7 +79,7 @@ def running(
         yield RunningApplication(url)
     finally:
         if own:
-            serve.shutdown()
+            serve.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
             ray.shutdown()
 
 

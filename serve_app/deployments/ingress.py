@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any, cast
 
 from fastapi import FastAPI
 from ray import serve
@@ -15,7 +16,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 from serve_app.api.parameters import Offer
 from serve_app.api.routes import ApiLimits, build_api
 from serve_app.api.service import TranscriptionJob
-from serve_app.core.chunks import RecordingEnd, Utterance
+from serve_app.core.chunks import RecordingEnd, SegmentationJob, Utterance
 from serve_app.core.errors import NotReady, ParaserveError
 from serve_app.core.joining import (
     PunctuationResult,
@@ -26,7 +27,6 @@ from serve_app.core.joining import (
 from serve_app.core.stages import Stage, StageReadiness
 from serve_app.core.transcripts import TranscriptEvent
 from serve_app.deployments.options import LOGGER, as_deployment
-from serve_app.deployments.segmenter import SegmentationJob
 from serve_app.settings import Settings
 
 _READINESS_TIMEOUT_S = 3.0
@@ -45,9 +45,9 @@ class HandleTranscriptionService:
     def __init__(
         self,
         settings: Settings,
-        segmenter: DeploymentHandle,
-        recognizer: DeploymentHandle,
-        punctuator: DeploymentHandle | None,
+        segmenter: DeploymentHandle[Any],
+        recognizer: DeploymentHandle[Any],
+        punctuator: DeploymentHandle[Any] | None,
     ) -> None:
         self._settings = settings
         self._segmenter = segmenter
@@ -64,8 +64,11 @@ class HandleTranscriptionService:
         )
 
     async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
-        responses = self._segmenter.options(stream=True).recognize.remote(
-            SegmentationJob(job.request_id, job.audio, "vad" in job.stages)
+        responses = cast(
+            DeploymentResponseGenerator[Any],
+            self._segmenter.options(stream=True).recognize.remote(
+                SegmentationJob(job.request_id, job.audio, "vad" in job.stages)
+            ),
         )
         recording = _Recording(responses)
         if self._punctuator is not None and "punctuation" in job.stages:
@@ -83,11 +86,14 @@ class HandleTranscriptionService:
         except RayTaskError as error:
             raise _cause(error) from None
         finally:
-            responses.cancel()
+            responses.cancel()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
         yield recording.end
 
     async def readiness(self) -> list[StageReadiness]:
-        asked: dict[Stage, DeploymentHandle] = {"vad": self._segmenter, "asr": self._recognizer}
+        asked: dict[Stage, DeploymentHandle[Any]] = {
+            "vad": self._segmenter,
+            "asr": self._recognizer,
+        }
         if self._punctuator is not None:
             asked["punctuation"] = self._punctuator
         answers = await asyncio.gather(*(_ask(stage, asked[stage]) for stage in asked))
@@ -102,9 +108,9 @@ class HandleTranscriptionService:
 class _Recording:
     """Splits the segmenter's stream into the utterances and the recording's end."""
 
-    def __init__(self, responses: DeploymentResponseGenerator) -> None:
+    def __init__(self, responses: DeploymentResponseGenerator[Any]) -> None:
         self._responses = responses
-        self.end = RecordingEnd(0, 0)
+        self.end = RecordingEnd(0)
 
     async def utterances(self) -> AsyncGenerator[Utterance]:
         async for event in self._responses:
@@ -114,7 +120,7 @@ class _Recording:
                 yield event
 
 
-async def _ask(stage: Stage, handle: DeploymentHandle) -> StageReadiness | None:
+async def _ask(stage: Stage, handle: DeploymentHandle[Any]) -> StageReadiness | None:
     """Returns what a deployment says of itself.
 
     Raises:
@@ -147,9 +153,9 @@ class IngressDeployment:
     def __init__(
         self,
         settings: Settings,
-        segmenter: DeploymentHandle,
-        recognizer: DeploymentHandle,
-        punctuator: DeploymentHandle | None = None,
+        segmenter: DeploymentHandle[Any],
+        recognizer: DeploymentHandle[Any],
+        punctuator: DeploymentHandle[Any] | None = None,
     ) -> None:
         self._settings = settings
         self._service = HandleTranscriptionService(settings, segmenter, recognizer, punctuator)

@@ -40,4 +40,5 @@ def as_deployment(
         options["autoscaling_config"] = AutoscalingConfig(
             **settings.autoscaling.model_dump(), initial_replicas=settings.num_replicas
         )
-    return serve.deployment(target).options(**options)
+    deployment: serve.Deployment = serve.deployment(**options)(target)
+    return deployment

@@ -6,15 +6,21 @@ import asyncio
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
-from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from ray.exceptions import RayActorError
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.core.chunks import Chunk, ChunkFailure, Recognition, RecordingEnd, Utterance
+from serve_app.core.chunks import (
+    Chunk,
+    ChunkFailure,
+    Recognition,
+    RecordingEnd,
+    SegmentationJob,
+    Utterance,
+    UtteranceSpan,
+)
 from serve_app.core.fanout import fan_out
 from serve_app.core.stages import StageReadiness
 from serve_app.deployments.options import LOGGER, as_deployment
@@ -25,21 +31,6 @@ from serve_app.settings import Settings
 _RETRY_DELAY_S = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentationJob:
-    """A file and how it is to be cut.
-
-    Attributes:
-        request_id: names the request in all logs.
-        audio: the file as it was uploaded, shape [bytes].
-        use_vad: find the speech with the VAD, or cut everything.
-    """
-
-    request_id: str
-    audio: npt.NDArray[np.uint8]
-    use_vad: bool
-
-
 class SegmenterDeployment:
     """Decodes and cuts, and keeps a window of calls at the recogniser.
 
@@ -48,7 +39,7 @@ class SegmenterDeployment:
         recognizer: handle of the recogniser deployment.
     """
 
-    def __init__(self, settings: Settings, recognizer: DeploymentHandle) -> None:
+    def __init__(self, settings: Settings, recognizer: DeploymentHandle[Any]) -> None:
         self._loaded_vad = load_vad(settings) if "vad" in settings.stages else None
         self._options = segmentation_options(settings)
         self._settings = settings.segmenter
@@ -64,13 +55,13 @@ class SegmenterDeployment:
         """
         vad = self._loaded_vad.engine if job.use_vad and self._loaded_vad else None
         segmentation = Segmentation(job.audio, vad, self._options)
-        num_chunks = 0
+        spans: list[UtteranceSpan] = []
         groups = segmentation.groups_on(self._thread, job.request_id)
         async with aclosing(fan_out(groups, self._recognize, self._settings.window)) as utterances:
             async for utterance in utterances:
-                num_chunks += 1
+                spans.append(utterance.span)
                 yield utterance
-        yield RecordingEnd(segmentation.duration_ms, num_chunks)
+        yield RecordingEnd(segmentation.duration_ms, tuple(spans))
 
     async def describe(self) -> StageReadiness | None:
         return self._loaded_vad.readiness if self._loaded_vad else None

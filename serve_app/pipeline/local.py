@@ -8,11 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from types import TracebackType
 
-import numpy as np
-import numpy.typing as npt
-
 from serve_app.core.batching import BatchLimits, MicroBatcher
-from serve_app.core.chunks import Chunk, ChunkFailure, Pcm, Recognition, RecordingEnd, Utterance
+from serve_app.core.chunks import (
+    Chunk,
+    ChunkFailure,
+    FileBytes,
+    Pcm,
+    Recognition,
+    RecordingEnd,
+    Utterance,
+    UtteranceSpan,
+)
 from serve_app.core.fanout import fan_out
 from serve_app.core.joining import (
     PunctuationResult,
@@ -73,7 +79,7 @@ class LocalTranscriber:
             thread.shutdown(wait=True)
 
     async def transcribe(
-        self, audio: npt.NDArray[np.uint8], stages: frozenset[Stage], request_id: str = "local"
+        self, audio: FileBytes, stages: frozenset[Stage], request_id: str = "local"
     ) -> AsyncGenerator[TranscriptEvent]:
         """Yields the transcript of a file in order of time, then its end.
 
@@ -86,15 +92,14 @@ class LocalTranscriber:
             AudioError: the file is not usable audio.
         """
         segmentation = Segmentation(audio, self._vad if "vad" in stages else None, self._options)
-        num_chunks = 0
+        spans: list[UtteranceSpan] = []
 
         async def utterances() -> AsyncGenerator[Utterance]:
-            nonlocal num_chunks
             groups = segmentation.groups_on(self._decoding, request_id)
             window = self._settings.segmenter.window
             async with aclosing(fan_out(groups, self._recognize, window)) as recognized:
                 async for utterance in recognized:
-                    num_chunks += 1
+                    spans.append(utterance.span)
                     yield utterance
 
         if self._punctuator is not None and "punctuation" in stages:
@@ -105,7 +110,7 @@ class LocalTranscriber:
         async with aclosing(parts):
             async for part in parts:
                 yield part
-        yield RecordingEnd(segmentation.duration_ms, num_chunks)
+        yield RecordingEnd(segmentation.duration_ms, tuple(spans))
 
     async def _recognize(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
         return await asyncio.gather(*(self._batcher.submit(chunk.pcm) for chunk in chunks))

@@ -7,11 +7,8 @@ from collections.abc import AsyncGenerator, Generator, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from serve_app.audio import AudioDecoder, AudioLimits
-from serve_app.core.chunks import SAMPLES_PER_MS, Chunk
+from serve_app.core.chunks import SAMPLES_PER_MS, Chunk, FileBytes
 from serve_app.core.ports import VoiceActivityDetector
 from serve_app.core.windows import Cut, FixedCutter, SegmentCutter
 
@@ -42,7 +39,7 @@ class Segmentation:
 
     def __init__(
         self,
-        audio: npt.NDArray[np.uint8],
+        audio: FileBytes,
         vad: VoiceActivityDetector | None,
         options: SegmentationOptions,
     ) -> None:

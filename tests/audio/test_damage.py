@@ -146,6 +146,15 @@ def test_flac_with_a_changed_bit_is_corrupt() -> None:
         decoded_s(bytes(file))
 
 
+def test_ogg_with_a_changed_bit_is_corrupt() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 10 * 48_000).astype(np.float32)
+    file = bytearray(recordings.encode("ogg", noise, 48_000))
+    file[len(file) // 2] ^= 4
+
+    with pytest.raises(CorruptAudio):
+        decoded_s(bytes(file))
+
+
 @pytest.mark.parametrize("name", ["flac", "ogg", "webm", "mp4", "asf"])
 def test_zeros_after_the_magic_are_corrupt(name: str) -> None:
     rate_hz = recordings.COMPRESSED[name][2] or 16_000

@@ -70,7 +70,7 @@ def test_companded_and_compressed_wav_is_decoded(codec: str, name: str) -> None:
 
 def test_sixteen_bit_mono_at_16_khz_comes_out_bit_for_bit() -> None:
     samples = np.random.default_rng(1).integers(-32768, 32768, 40_000).astype(np.int16)
-    signal = samples.astype(np.float32) / 32768
+    signal = samples.astype(np.float32) / np.float32(32768)
 
     for name in ("wav", "flac"):
         _, pcm = decode(recordings.encode(name, signal, SAMPLE_RATE_HZ))

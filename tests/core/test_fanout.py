@@ -66,7 +66,11 @@ async def test_each_chunk_has_its_fate() -> None:
     async def recognize(group: list[Chunk]) -> Sequence[Recognition | ChunkFailure]:
         if group[0].index == 3:
             raise RuntimeError("the replica is gone")
-        results = [recognition("x"), Recognition(()), ChunkFailure("engine_error", "NaN")]
+        results: list[Recognition | ChunkFailure] = [
+            recognition("x"),
+            Recognition(()),
+            ChunkFailure("engine_error", "NaN"),
+        ]
         return [results[group[0].index]]
 
     found = [u async for u in fan_out(groups_of(4), recognize, window=2)]

@@ -50,9 +50,7 @@ def test_closed_segment_is_cut_out_exactly() -> None:
     cutter.append(audio)
     (cut,) = cutter.cut([SpeechSegment(1000, 3500)], None, 3500)
     assert (cut.start_ms, cut.end_ms) == (1000, 3500)
-    np.testing.assert_array_equal(
-        cut.pcm, audio[1000 * SAMPLES_PER_MS : 3500 * SAMPLES_PER_MS]
-    )
+    np.testing.assert_array_equal(cut.pcm, audio[1000 * SAMPLES_PER_MS : 3500 * SAMPLES_PER_MS])
 
 
 def test_segment_over_the_limit_is_divided_without_gap() -> None:
@@ -108,9 +106,7 @@ def test_cuts_do_not_depend_on_the_windows(data: st.DataObject) -> None:
             end = min(start + window_ms, 6000)
             cutter.append(audio[start * SAMPLES_PER_MS : end * SAMPLES_PER_MS])
             closed = [segment for segment in segments if start < segment.end_ms <= end]
-            open_since = next(
-                (s.start_ms for s in segments if s.start_ms <= end < s.end_ms), None
-            )
+            open_since = next((s.start_ms for s in segments if s.start_ms <= end < s.end_ms), None)
             keep = open_since if open_since is not None else end
             cuts += cutter.cut(closed, open_since, keep)
         return [(cut.start_ms, cut.end_ms) for cut in cuts]

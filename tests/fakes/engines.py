@@ -23,9 +23,7 @@ class FakeRecognizer:
     def transcribe(self, batch: Sequence[Pcm]) -> list[Recognition | ChunkFailure]:
         return [
             Recognition(
-                tuple(
-                    Token("一", i * 100, (i + 1) * 100, 0.9) for i in range(len(pcm) // 1600)
-                )
+                tuple(Token("一", i * 100, (i + 1) * 100, 0.9) for i in range(len(pcm) // 1600))
             )
             for pcm in batch
         ]

@@ -1,0 +1,96 @@
+"""What is known of a recording before it is decoded, and what is accepted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from serve_app.core.errors import AudioTooLong, TruncatedAudio, UnsupportedAudioLayout
+
+FloatMono: TypeAlias = npt.NDArray[np.float32]
+"""Samples, shape [n], full scale at 1.0."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioLimits:
+    """What is accepted.
+
+    Attributes:
+        max_duration_s: longest recording; compared with the declared length
+            first and with the decoded one while decoding.
+        min_duration_s: shortest recording.
+        window_s: length of the windows that the decoder yields.
+        max_channels: most channels; they are mixed down to one.
+        min_rate_hz: lowest sample rate; below it there is no speech band left.
+        max_rate_hz: highest sample rate.
+    """
+
+    max_duration_s: float = 5 * 3600.0
+    min_duration_s: float = 0.1
+    window_s: float = 5.0
+    max_channels: int = 32
+    min_rate_hz: int = 8_000
+    max_rate_hz: int = 192_000
+
+    def check_layout(self, sample_rate_hz: int, channels: int) -> None:
+        """Raises UnsupportedAudioLayout outside of the accepted rates and channels."""
+        if not self.min_rate_hz <= sample_rate_hz <= self.max_rate_hz:
+            raise UnsupportedAudioLayout(
+                f"a sample rate of {sample_rate_hz} Hz is not supported; "
+                f"accepted: {self.min_rate_hz} to {self.max_rate_hz} Hz"
+            )
+        if not 1 <= channels <= self.max_channels:
+            raise UnsupportedAudioLayout(
+                f"{channels} channels are not supported; accepted: 1 to {self.max_channels}"
+            )
+
+    def check_declared(self, declared_s: float | None) -> None:
+        """Raises AudioTooLong if the header already promises too much."""
+        if declared_s is not None and declared_s > self.max_duration_s:
+            raise AudioTooLong(declared_s, self.max_duration_s)
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What the header says.
+
+    Attributes:
+        container: "wav", "rf64", "w64", "aiff", "flac", "ogg", "mp3", "mp4",
+            "aac", "amr", "webm", "matroska", "au", "caf", "asf", "avi", "flv"
+            or "mpegts".
+        codec: name of the codec in lower case, e.g. "pcm_16" or "opus".
+        sample_rate_hz: as stored.
+        channels: as stored.
+        declared_s: length that the header declares, None where it declares
+            none or only an estimate.
+    """
+
+    container: str
+    codec: str
+    sample_rate_hz: int
+    channels: int
+    declared_s: float | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Decoded samples of one stretch, mixed to mono, at the rate of the file."""
+
+    samples: FloatMono
+    rate_hz: int
+
+
+def check_complete(decoded_s: float, declared_s: float | None) -> None:
+    """Raises TruncatedAudio if a quarter second and 1 % of the declared length are missing."""
+    if declared_s is not None and declared_s - decoded_s > max(0.25, 0.01 * declared_s):
+        raise TruncatedAudio(decoded_s, declared_s)
+
+
+def mix_down(samples: npt.NDArray[np.float32], channel_axis: int) -> FloatMono:
+    """Returns the mean over the channels; what is not finite stays not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mono: FloatMono = samples.mean(axis=channel_axis, dtype=np.float32)
+    return mono

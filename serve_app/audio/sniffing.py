@@ -1,0 +1,139 @@
+"""Which container the first bytes belong to.
+
+The name of an upload and its content type say nothing. FFmpeg's own probing is
+not used either: it would also recognise playlists, which make it open other
+files and addresses.
+
+Sources: the magic numbers are those of the containers' specifications; MPEG
+audio headers are ISO/IEC 11172-3 (2.4.1.3), ADTS ISO/IEC 13818-7 (6.2), ID3
+tags https://id3.org/id3v2.4.0-structure (3.1).
+"""
+
+from __future__ import annotations
+
+from serve_app.audio.bytesource import ByteSource
+
+HEAD_BYTES = 4096
+
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
+_MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot"}
+_MAX_ID3_TAGS = 8
+_MPEG_BITRATES_KBPS = {
+    # (is MPEG 1, layer) -> rate by index, index 0 and 15 are invalid here
+    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+
+
+def sniff(head: bytes) -> str | None:
+    """Returns the container's name, None if it is not one of audio.
+
+    Args:
+        head: the first bytes of the file, `HEAD_BYTES` of them if there are.
+    """
+    if head[:3] == b"ID3":
+        inner = head[id3_num_bytes(head) :]
+        return (sniff(inner) if inner[:3] != b"ID3" else None) or "mp3"
+    return _sniff_magic(head) or _sniff_frames(head)
+
+
+def sniff_source(source: ByteSource) -> str | None:
+    """Returns the container's name and hides ID3 tags that stand before the audio.
+
+    A tag may hold compressed pictures; no decoder needs to see it.
+    """
+    tagged = False
+    for _ in range(_MAX_ID3_TAGS):
+        num_tag_bytes = id3_num_bytes(source.peek(0, 10))
+        if not num_tag_bytes:
+            break
+        source.skip(num_tag_bytes)
+        tagged = True
+    found = sniff(source.peek(0, HEAD_BYTES))
+    return found or ("mp3" if tagged and source.num_bytes else None)
+
+
+def id3_num_bytes(head: bytes) -> int:
+    """Returns the length of the ID3v2 tag that head starts with, 0 without one."""
+    if len(head) < 10 or head[:3] != b"ID3" or max(head[6:10]) > 0x7F:
+        return 0
+    body = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+    footer = 10 if head[5] & 0x10 else 0
+    return 10 + body + footer
+
+
+def _sniff_magic(head: bytes) -> str | None:
+    if head[:4] == b"RIFF":
+        return {b"WAVE": "wav", b"AVI ": "avi"}.get(head[8:12])
+    if head[:4] == b"FORM":
+        return "aiff" if head[8:12] in {b"AIFF", b"AIFC"} else None
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return "webm" if b"webm" in head[:64] else "matroska"
+    # A box starts with its length, whose first byte is 0 but in absurd files.
+    if head[:1] == b"\0" and head[4:8] in _MP4_BOXES:
+        return "mp4"
+    for magic, container in (
+        (b"RF64", "rf64"),
+        (b"BW64", "rf64"),
+        (_W64, "w64"),
+        (b"fLaC", "flac"),
+        (b"OggS", "ogg"),
+        (b"#!AMR", "amr"),
+        (b".snd", "au"),
+        (b"caff", "caf"),
+        (_ASF, "asf"),
+        (b"FLV\x01", "flv"),
+    ):
+        if head.startswith(magic):
+            return container
+    return "mpegts" if len(head) > 376 and head[0] == head[188] == head[376] == 0x47 else None
+
+
+def _sniff_frames(head: bytes) -> str | None:
+    """Looks for frames without a container; a stream may start inside of one."""
+    for start in range(max(len(head) - 8, 0)):
+        if head[start] != 0xFF:
+            continue
+        for container, length_of in (("aac", _adts_num_bytes), ("mp3", _mpeg_num_bytes)):
+            if _has_frames(head, start, length_of(head[start : start + 7]), container):
+                return container
+    return None
+
+
+def _has_frames(head: bytes, start: int, num_bytes: int, container: str) -> bool:
+    """True if a second frame follows; at the very start of a short file one is enough."""
+    if not num_bytes:
+        return False
+    following = head[start + num_bytes : start + num_bytes + 7]
+    if len(following) < 7:
+        return start == 0
+    length_of = _adts_num_bytes if container == "aac" else _mpeg_num_bytes
+    return length_of(following) > 0
+
+
+def _adts_num_bytes(header: bytes) -> int:
+    if len(header) < 7 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
+        return 0
+    num_bytes = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
+    return num_bytes if header[2] >> 2 & 0xF <= 12 and num_bytes > 7 else 0
+
+
+def _mpeg_num_bytes(header: bytes) -> int:
+    if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
+        return 0
+    version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
+    bitrate_index, rate_index = header[2] >> 4, header[2] >> 2 & 3
+    if version == 1 or layer == 4 or bitrate_index in {0, 15} or rate_index == 3:
+        return 0
+    kbps = _MPEG_BITRATES_KBPS[version == 3, layer][bitrate_index - 1]
+    rate_hz = (44_100, 48_000, 32_000)[rate_index] >> {3: 0, 2: 1, 0: 2}[version]
+    padding = header[2] >> 1 & 1
+    if layer == 1:
+        return (12_000 * kbps // rate_hz + padding) * 4
+    slots = 72_000 if layer == 3 and version != 3 else 144_000
+    return slots * kbps // rate_hz + padding

@@ -1,0 +1,113 @@
+"""CT-Transformer: labels each word with the punctuation mark after it.
+
+Source: Chen et al., "Controllable Time-Delay Transformer for Real-Time Punctuation
+Prediction and Disfluency Detection", arXiv:2003.01309; the network and the names
+of its parameters are those of FunASR 1.4.16, `models/ct_transformer/model.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from serve_app.core.errors import PackCorrupt
+from serve_app.engines.devices import open_device
+from serve_app.engines.ragged import Ragged
+from serve_app.engines.sanm import SanmEncoder, SanmShape
+from serve_app.packs.contents import PackContents, load_into
+
+_UNKNOWN = "<unk>"
+_NO_MARK = frozenset({"_", _UNKNOWN})
+_REMEDY = "Use a CT-Transformer pack such as ct-punc"
+
+
+class CtTransformerNet(nn.Module):
+    """Embedding, SAN-M encoder, linear classifier."""
+
+    def __init__(
+        self, vocabulary_size: int, embedding_size: int, shape: SanmShape, num_marks: int
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary_size, embedding_size)
+        self.encoder = SanmEncoder(embedding_size, shape)
+        self.decoder = nn.Linear(shape.size, num_marks)
+
+    def forward(self, ids: torch.Tensor, layout: Ragged) -> torch.Tensor:
+        """Returns logits [layout.total, num_marks] of word ids, int64 [layout.total]."""
+        logits: torch.Tensor = self.decoder(self.encoder(self.embed(ids), layout))
+        return logits
+
+
+class CtTransformerEngine:
+    """Labels words; implements `core.ports.Punctuator`.
+
+    The texts of a batch are laid end to end without padding, and none sees
+    another: a text's labels do not depend on its batch-mates.
+
+    Args:
+        pack: a ct-punc pack.
+        device: as PyTorch writes it: `cpu`, `cuda`, `cuda:1`.
+
+    Raises:
+        PackIncomplete, PackCorrupt: the pack cannot be used.
+        DeviceUnavailable: the device is not on this machine.
+    """
+
+    def __init__(self, pack: PackContents, device: str = "cpu") -> None:
+        conf = _section(pack, "model_conf")
+        marks = [str(mark) for mark in conf.get("punc_list") or ()]
+        if pack.model_class != "CTTransformer" or not marks:
+            raise PackCorrupt(pack.name, "its model is no CTTransformer with a punc_list", _REMEDY)
+        self._device = open_device(device)
+        self._labels = ["" if mark in _NO_MARK else mark for mark in marks]
+        self._ids = {word: i for i, word in enumerate(pack.tokens)}
+        self._unknown_id = self._ids.get(_UNKNOWN, 0)
+        with torch.device("meta"):
+            net = CtTransformerNet(
+                len(pack.tokens),
+                int(conf.get("embed_unit", 128)),
+                _encoder_shape(pack),
+                len(marks),
+            )
+        load_into(net, pack)
+        self._net = net.to(self._device)
+        # The first pass touches the mapped weights and lets kernels be chosen.
+        self.label([[_UNKNOWN]])
+
+    @torch.inference_mode()
+    def label(self, batch: Sequence[Sequence[str]]) -> list[list[str]]:
+        """Returns the mark after each word; see `core.ports.Punctuator`."""
+        layout = Ragged([len(words) for words in batch], self._device)
+        if layout.total == 0:
+            return [[] for _ in batch]
+        get, unknown = self._ids.get, self._unknown_id
+        ids = torch.tensor([get(word, unknown) for words in batch for word in words])
+        best = self._net(ids.to(self._device), layout).argmax(dim=1).tolist()
+        labels = [self._labels[i] for i in best]
+        return [labels[start:end] for start, end in layout.spans]
+
+
+def _section(pack: PackContents, key: str) -> Mapping[str, Any]:
+    section = pack.config.get(key)
+    if not isinstance(section, dict):
+        raise PackCorrupt(pack.name, f"config.yaml has no `{key}:`", _REMEDY)
+    return section
+
+
+def _encoder_shape(pack: PackContents) -> SanmShape:
+    conf = _section(pack, "encoder_conf")
+    # Anything else would load and label wrongly without a word.
+    if pack.config.get("encoder") != "SANMEncoder" or conf.get("input_layer") != "pe":
+        raise PackCorrupt(pack.name, "its encoder is no SANMEncoder with input_layer pe", _REMEDY)
+    return SanmShape(
+        size=int(conf.get("output_size", 256)),
+        num_heads=int(conf.get("attention_heads", 4)),
+        feed_forward_size=int(conf.get("linear_units", 2048)),
+        num_blocks=int(conf.get("num_blocks", 6)),
+        kernel_size=int(conf.get("kernel_size", 11)),
+        # FunASR spells it so.
+        kernel_shift=int(conf.get("sanm_shfit", 0)),
+    )

@@ -1,0 +1,27 @@
+"""Where an engine computes."""
+
+from __future__ import annotations
+
+import torch
+
+from serve_app.core.errors import DeviceUnavailable
+
+
+def open_device(name: str) -> torch.device:
+    """Returns exactly the device that is asked for: an engine never moves to another in silence.
+
+    Args:
+        name: as PyTorch writes it: `cpu`, `cuda`, `cuda:1`.
+
+    Raises:
+        DeviceUnavailable: this machine, or this build of PyTorch, does not have it.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceUnavailable(name, "it is not a device of PyTorch") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceUnavailable(name, "engines run on cpu and cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceUnavailable(name, f"PyTorch finds {torch.cuda.device_count()} CUDA devices")
+    return device

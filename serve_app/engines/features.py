@@ -1,0 +1,116 @@
+"""Acoustic features as FunASR's models were trained on them.
+
+Source: the filterbank follows Kaldi's `feature-window.cc` and `mel-computations.cc`,
+as kaldi-native-fbank 1.22 computes them with the settings of FunASR 1.4.16
+(`frontends/wav_frontend.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+
+FRAME_SAMPLES = 400
+SHIFT_SAMPLES = 160
+NUM_MEL_BINS = 80
+
+_SAMPLE_RATE_HZ = 16_000
+_LOW_HZ = 20.0
+_PREEMPHASIS = 0.97
+_FFT_SIZE = 512
+# Small enough that a block's spectra stay in a core's L2 cache.
+_BLOCK_FRAMES = 256
+
+
+def num_frames(num_samples: int) -> int:
+    """Frames of 25 ms every 10 ms that lie wholly inside num_samples."""
+    return max(0, (num_samples - FRAME_SAMPLES) // SHIFT_SAMPLES + 1)
+
+
+def log_mel(pcm: torch.Tensor) -> torch.Tensor:
+    """Computes log mel energies, one row per 10 ms.
+
+    Long input is taken in blocks: beside the result, memory is constant.
+
+    Args:
+        pcm: samples, float32 [n], at the scale of int16 (-32768 to 32767).
+
+    Returns:
+        float32 [T, 80] with T = (n - 400) // 160 + 1, or T = 0 below 400 samples.
+    """
+    count = num_frames(pcm.shape[0])
+    features = pcm.new_empty((count, NUM_MEL_BINS), dtype=torch.float32)
+    for first in range(0, count, _BLOCK_FRAMES):
+        last = min(first + _BLOCK_FRAMES, count)
+        samples = pcm[first * SHIFT_SAMPLES : (last - 1) * SHIFT_SAMPLES + FRAME_SAMPLES]
+        features[first:last] = _log_mel_block(samples)
+    return features
+
+
+def _log_mel_block(samples: torch.Tensor) -> torch.Tensor:
+    frames = samples.unfold(0, FRAME_SAMPLES, SHIFT_SAMPLES)
+    frames = frames - frames.mean(dim=1, keepdim=True)
+    emphasised = torch.empty_like(frames)
+    torch.sub(frames[:, 1:], frames[:, :-1], alpha=_PREEMPHASIS, out=emphasised[:, 1:])
+    emphasised[:, 0] = frames[:, 0] * (1.0 - _PREEMPHASIS)
+    emphasised *= _hamming(samples.device)
+    # Kaldi's filters leave out the bin at the Nyquist frequency.
+    spectrum = torch.fft.rfft(emphasised, n=_FFT_SIZE)[:, :-1]
+    power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+    energies: torch.Tensor = power @ _mel_filters(samples.device)
+    return energies.clamp_min_(torch.finfo(torch.float32).eps).log_()
+
+
+@functools.cache
+def _hamming(device: torch.device) -> torch.Tensor:
+    window = torch.hamming_window(FRAME_SAMPLES, periodic=False, dtype=torch.float64)
+    return window.to(device, torch.float32)
+
+
+@functools.cache
+def _mel_filters(device: torch.device) -> torch.Tensor:
+    """Triangles that are linear on the mel scale, [256, 80]."""
+
+    def mel(hertz: torch.Tensor) -> torch.Tensor:
+        return 1127.0 * torch.log1p(hertz / 700.0)
+
+    bins_hz = torch.arange(_FFT_SIZE // 2, dtype=torch.float64) * _SAMPLE_RATE_HZ / _FFT_SIZE
+    ends = mel(torch.tensor([_LOW_HZ, _SAMPLE_RATE_HZ / 2], dtype=torch.float64))
+    edges = torch.linspace(float(ends[0]), float(ends[1]), NUM_MEL_BINS + 2, dtype=torch.float64)
+    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    bins = mel(bins_hz)[:, None]
+    rising = (bins - left) / (centre - left)
+    falling = (right - bins) / (right - centre)
+    return torch.minimum(rising, falling).clamp_min(0.0).to(device, torch.float32)
+
+
+def lfr(features: torch.Tensor, m: int, n: int) -> torch.Tensor:
+    """Stacks m neighbouring frames into one, every n frames (low frame rate).
+
+    Row i holds the frames from i * n - (m - 1) // 2 on; before the first frame
+    and after the last one, these two are repeated.
+
+    Args:
+        features: [T, dim].
+        m: frames in a row.
+        n: frames from a row to the next.
+
+    Returns:
+        [ceil(T / n), m * dim].
+
+    Source: `apply_lfr` of FunASR 1.4.16, `frontends/wav_frontend.py`.
+    """
+    count, dim = features.shape
+    rows = math.ceil(count / n)
+    if rows == 0:
+        return features.new_empty((0, m * dim))
+    starts = torch.arange(rows, device=features.device) * n - (m - 1) // 2
+    index = starts[:, None] + torch.arange(m, device=features.device)
+    return features[index.clamp_(0, count - 1)].reshape(rows, m * dim)
+
+
+def apply_cmvn(features: torch.Tensor, cmvn: torch.Tensor) -> torch.Tensor:
+    """Normalises [T, dim] features: adds the shift cmvn[0], then scales by cmvn[1]."""
+    return (features + cmvn[0]) * cmvn[1]

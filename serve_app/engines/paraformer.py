@@ -1,0 +1,267 @@
+"""Paraformer on packed frames: batches without padding, exact and repeatable."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from serve_app.core.chunks import SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition, Token
+from serve_app.core.errors import ConfigurationError, DeviceUnavailable
+from serve_app.engines.cif import Integration, embed_tokens, integrate
+from serve_app.engines.features import apply_cmvn, lfr, log_mel, num_frames
+from serve_app.engines.paraformer_net import ParaformerNet, TimestampPredictor, parse_shape
+from serve_app.engines.ragged import Ragged
+from serve_app.engines.timestamps import Span, spans_from_centres, spans_from_peaks
+from serve_app.engines.tokens import display_tokens
+from serve_app.packs.contents import PackContents, load_into
+
+_LOG = logging.getLogger(__name__)
+_RESERVED_IDS = (0, 1, 2)  # blank, sos, eos: never shown
+_HOTWORD_PREFIXES = (
+    "bias_encoder.",
+    "bias_embed.",
+    "lstm_proj.",
+    "seaco_decoder.",
+    "hotword_output_layer.",
+)
+_TRAINING_PREFIXES = ("ctc.", "decoder.embed.")
+_WARM_UP_SAMPLES = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class ParaformerOptions:
+    """How an engine runs.
+
+    Attributes:
+        device: as PyTorch writes it: `cpu`, `cuda`, `cuda:1`.
+        num_threads: CPU threads, for the whole process. One, and more processes,
+            serves more than two threads do.
+        dtype: of encoder and decoder; only float32 is exact, and the only one yet.
+    """
+
+    device: str = "cpu"
+    num_threads: int = 1
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What an operator wants to know about a loaded engine."""
+
+    pack: str
+    model_class: str
+    checksum: str
+    device: str
+    num_parameters: int
+    hotwords: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoded:
+    """One utterance after the network; arrays are [num_tokens]."""
+
+    ids: npt.NDArray[np.int64]
+    confidences: npt.NDArray[np.float32]
+    integration: Integration
+    fine_alphas: npt.NDArray[np.float32] | None
+
+    @property
+    def shown(self) -> npt.NDArray[np.bool_]:
+        return ~np.isin(self.ids, _RESERVED_IDS)
+
+
+class ParaformerEngine:
+    """Recognises Mandarin with a Paraformer pack; implements `ports.Recognizer`.
+
+    All utterances of a batch are laid end to end. No layer looks across their
+    borders and nothing is padded, so that a result does not depend on
+    batch-mates. Classes: Paraformer, BiCifParaformer, and SeacoParaformer
+    without its hotword branch. The pack must ask for no more than that.
+
+    Args:
+        pack: the model.
+        options: device and threads.
+
+    Raises:
+        PackError: the pack cannot be run; see its message.
+        DeviceUnavailable: the device is not on this machine.
+    """
+
+    def __init__(self, pack: PackContents, options: ParaformerOptions | None = None) -> None:
+        options = ParaformerOptions() if options is None else options
+        self._device = _open_device(options.device)
+        if options.dtype != "float32":
+            raise ConfigurationError(f"dtype {options.dtype!r} is not supported; use float32")
+        torch.set_num_threads(options.num_threads)
+        self._pack = pack
+        self._shape = parse_shape(pack)
+        # On the meta device nothing is allocated or initialised before it is loaded.
+        with torch.device("meta"):
+            self._net = ParaformerNet(self._shape)
+        load_into(self._net, pack, ignore_prefixes=_unused_prefixes(pack))
+        self._net.to(self._device)
+        self._cmvn = torch.from_numpy(pack.cmvn).to(self._device)
+        # The first pass touches the mapped weights and lets kernels be chosen.
+        self.transcribe([_noise(_WARM_UP_SAMPLES)])
+
+    def transcribe(self, batch: Sequence[Pcm]) -> list[Recognition | ChunkFailure]:
+        """Recognises each item; see `ports.Recognizer`.
+
+        An item without a single frame (under 25 ms) and digital silence give no
+        tokens. An item whose scores are not finite fails alone.
+        """
+        return [
+            self._recognition(pcm, decoded)
+            for pcm, decoded in zip(batch, self._decode(batch), strict=True)
+        ]
+
+    def token_ids(self, batch: Sequence[Pcm]) -> list[list[int]]:
+        """The vocabulary ids of each item, without blank, sos and eos."""
+        return [
+            decoded.ids[decoded.shown].tolist() if isinstance(decoded, _Decoded) else []
+            for decoded in self._decode(batch)
+        ]
+
+    def cost(self, num_samples: int) -> int:
+        """Encoder frames of an item; a batch costs the sum of its items."""
+        return -(-num_frames(num_samples) // self._shape.lfr_n)
+
+    def describe(self) -> EngineFacts:
+        return EngineFacts(
+            pack=self._pack.name,
+            model_class=self._pack.model_class,
+            checksum=self._pack.checksum,
+            device=str(self._device),
+            num_parameters=sum(parameter.numel() for parameter in self._net.parameters()),
+            hotwords=False,
+        )
+
+    @torch.inference_mode()
+    def _decode(self, batch: Sequence[Pcm]) -> list[_Decoded | ChunkFailure | None]:
+        """Runs the network; None for an item that has nothing to be heard."""
+        results: list[_Decoded | ChunkFailure | None] = [None] * len(batch)
+        heard = [index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()]
+        if heard:
+            features = [self._features(batch[index]) for index in heard]
+            for index, decoded in zip(heard, self._run(features), strict=True):
+                results[index] = decoded
+        return results
+
+    def _features(self, pcm: Pcm) -> torch.Tensor:
+        # astype copies: arrays from another process are read-only, which torch refuses.
+        samples = torch.from_numpy(pcm.astype(np.float32)).to(self._device)
+        return apply_cmvn(lfr(log_mel(samples), self._shape.lfr_m, self._shape.lfr_n), self._cmvn)
+
+    def _run(self, features: list[torch.Tensor]) -> list[_Decoded | ChunkFailure]:
+        net = self._net
+        layout = Ragged([len(rows) for rows in features], self._device)
+        frames = net.encoder(torch.cat(features), layout)
+        alphas = net.predictor(frames, layout).cpu().split(layout.lengths)
+        broken = [not bool(torch.isfinite(part).all()) for part in alphas]
+        sequential = isinstance(net.predictor, TimestampPredictor)
+        integrations = [
+            integrate(torch.zeros_like(part) if bad else part, self._shape.predictor, sequential)
+            for part, bad in zip(alphas, broken, strict=True)
+        ]
+        tokens = Ragged([item.num_tokens for item in integrations], self._device)
+        confidences, ids = self._classify(frames, layout, tokens, integrations)
+        fine = self._fine_alphas(frames, layout, integrations)
+        results: list[_Decoded | ChunkFailure] = []
+        for index, (start, end) in enumerate(tokens.spans):
+            if broken[index] or not np.isfinite(confidences[start:end]).all():
+                results.append(ChunkFailure("non_finite_scores", "the model's scores overflowed"))
+            else:
+                results.append(
+                    _Decoded(
+                        ids[start:end], confidences[start:end], integrations[index], fine[index]
+                    )
+                )
+        return results
+
+    def _classify(
+        self,
+        frames: torch.Tensor,
+        layout: Ragged,
+        tokens: Ragged,
+        integrations: list[Integration],
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """The best entry of each token and its probability."""
+        if tokens.total == 0:
+            return np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
+        embeddings = embed_tokens(frames, layout, integrations).to(frames.dtype)
+        logits = self._net.decoder(embeddings, frames, tokens, layout)
+        best = torch.log_softmax(logits.float(), dim=-1).max(dim=-1)
+        return best.values.exp().cpu().numpy(), best.indices.cpu().numpy()
+
+    def _fine_alphas(
+        self, frames: torch.Tensor, layout: Ragged, integrations: list[Integration]
+    ) -> list[npt.NDArray[np.float32] | None]:
+        """The timestamp head's weights, scaled to the number of tokens."""
+        if not isinstance(self._net.predictor, TimestampPredictor):
+            return [None] * len(integrations)
+        parts = [part.cpu() for part in self._net.predictor.fine_alphas(frames, layout)]
+        return [
+            (part * (item.num_tokens / part[None].sum(dim=-1))).numpy()
+            for part, item in zip(parts, integrations, strict=True)
+        ]
+
+    def _recognition(
+        self, pcm: Pcm, decoded: _Decoded | ChunkFailure | None
+    ) -> Recognition | ChunkFailure:
+        if decoded is None:
+            return Recognition(tokens=())
+        if isinstance(decoded, ChunkFailure):
+            return decoded
+        shown = decoded.shown
+        spans = _spans(decoded, int(shown.sum()), len(pcm) // SAMPLES_PER_MS)
+        rows = zip(decoded.ids[shown], decoded.confidences[shown], spans, strict=True)
+        return Recognition(
+            display_tokens(
+                Token(self._pack.tokens[token_id], start_ms, end_ms, float(confidence))
+                for token_id, confidence, (start_ms, end_ms) in rows
+            )
+        )
+
+
+def _spans(decoded: _Decoded, num_shown: int, duration_ms: int) -> list[Span]:
+    """Times of the tokens that are shown."""
+    spans = None
+    if decoded.fine_alphas is not None and num_shown > 0:
+        spans = spans_from_peaks(decoded.fine_alphas, num_shown, duration_ms)
+    if spans is None:
+        spans = spans_from_centres(decoded.integration.centres()[decoded.shown], duration_ms)
+    return spans
+
+
+def _open_device(name: str) -> torch.device:
+    """Never another device than the one that was asked for."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceUnavailable(name, "PyTorch knows no device of that name") from error
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise DeviceUnavailable(name, f"PyTorch sees {count} CUDA devices here")
+        # Convolutions would be rounded to TF32, which moves where tokens fire.
+        torch.backends.cudnn.allow_tf32 = False
+    elif device.type != "cpu":
+        raise DeviceUnavailable(name, "only cpu and cuda are supported")
+    return device
+
+
+def _unused_prefixes(pack: PackContents) -> tuple[str, ...]:
+    """Parts of a checkpoint that serve training, or hotwords, alone."""
+    if pack.model_class != "SeacoParaformer":
+        return _TRAINING_PREFIXES
+    _LOG.info("pack %s: hotwords are not supported; that branch is not loaded", pack.name)
+    return (*_TRAINING_PREFIXES, *_HOTWORD_PREFIXES)
+
+
+def _noise(num_samples: int) -> Pcm:
+    return np.random.default_rng(0).integers(-1000, 1000, num_samples).astype(np.int16)

@@ -1,0 +1,104 @@
+"""sha256 of pack files: computing them, and comparing with what is on record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from serve_app.core.errors import PackCorrupt, PackIncomplete
+from serve_app.packs.manifests import FileRecord
+
+BUILTIN_DIRECTORY = Path(__file__).parent / "builtin"
+BUILTIN_CHECKSUMS_NAME = "checksums.json"
+
+# Hashing this much takes tens of milliseconds, so a start always does it.
+_ALWAYS_HASHED_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class FileCheck:
+    """One file against its record; `problem` is None when they agree.
+
+    `actual_sha256` is None when the file is missing or was not hashed, and
+    `expected_sha256` when nothing is known of what it should be.
+    """
+
+    path: str
+    expected_sha256: str | None
+    actual_sha256: str | None
+    problem: str | None
+
+    @property
+    def is_missing(self) -> bool:
+        return self.problem == "missing"
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def record_files(directory: Path) -> tuple[FileRecord, ...]:
+    """Hashes every file in `directory` itself, in order of name."""
+    return tuple(
+        FileRecord(path.name, sha256_of(path), path.stat().st_size)
+        for path in sorted(directory.iterdir())
+        if path.is_file()
+    )
+
+
+def check_fully(directory: Path, records: Iterable[FileRecord]) -> tuple[FileCheck, ...]:
+    """Hashes every recorded file."""
+    return tuple(_check(directory, record, always_hash=True) for record in records)
+
+
+def check_quickly(directory: Path, records: Iterable[FileRecord]) -> tuple[FileCheck, ...]:
+    """Compares sizes and hashes small files; opening a pack hashes its weights
+    anyway, and a start need not read a gigabyte twice."""
+    return tuple(_check(directory, record, always_hash=False) for record in records)
+
+
+def raise_for_problems(pack: str, checks: Iterable[FileCheck], remedy: str) -> None:
+    """Raises when a file is missing or differs; otherwise does nothing.
+
+    Raises:
+        PackIncomplete: files are missing.
+        PackCorrupt: files differ from their records.
+    """
+    wrong = [check for check in checks if check.problem]
+    if not wrong:
+        return
+    problem = "; ".join(f"{check.path}: {check.problem}" for check in wrong)
+    if all(check.is_missing for check in wrong):
+        raise PackIncomplete(pack, problem, remedy)
+    raise PackCorrupt(pack, problem, remedy)
+
+
+def _check(directory: Path, record: FileRecord, *, always_hash: bool) -> FileCheck:
+    path = directory / record.path
+    if not path.is_file():
+        return FileCheck(record.path, record.sha256, None, "missing")
+    size_bytes = path.stat().st_size
+    if record.size_bytes is not None and size_bytes != record.size_bytes:
+        problem = f"has {size_bytes} bytes instead of {record.size_bytes}"
+        return FileCheck(record.path, record.sha256, None, problem)
+    if not always_hash and size_bytes > _ALWAYS_HASHED_BYTES:
+        return FileCheck(record.path, record.sha256, None, None)
+    actual = sha256_of(path)
+    differs = None if actual == record.sha256 else f"sha256 is {actual[:16]}…, not as recorded"
+    return FileCheck(record.path, record.sha256, actual, differs)
+
+
+def read_builtin_checksums(builtin: Path) -> dict[str, tuple[FileRecord, ...]]:
+    """Reads the committed list by directory; empty when there is none."""
+    path = builtin / BUILTIN_CHECKSUMS_NAME
+    if not path.is_file():
+        return {}
+    listed = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        str(directory): tuple(FileRecord(str(file), str(value)) for file, value in files.items())
+        for directory, files in listed.items()
+    }

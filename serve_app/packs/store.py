@@ -1,0 +1,87 @@
+"""The directory where fetched packs live, and how one gets in: whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serve_app.packs.references import PackReference
+
+
+def default_store_root() -> Path:
+    """`$XDG_CACHE_HOME/paraserve/packs`, or the same under `~/.cache`."""
+    cache_home = os.environ.get("XDG_CACHE_HOME")
+    base = Path(cache_home) if cache_home else Path.home() / ".cache"
+    return base / "paraserve" / "packs"
+
+
+@dataclass(frozen=True, slots=True)
+class PackStore:
+    """One directory per pack under `root`; replicas and nodes may share it."""
+
+    root: Path = field(default_factory=default_store_root)
+
+    def directory(self, reference: PackReference) -> Path:
+        """Where the pack lies, or would lie, in this store."""
+        return self.root / re.sub(r"[:/]", "--", reference.name)
+
+    @property
+    def recordings_directory(self) -> Path:
+        return self.root / "recordings"
+
+
+def install(
+    target: Path, *, is_good: Callable[[Path], bool], fill: Callable[[Path, Path], None]
+) -> None:
+    """Puts a directory at `target`, unless a good one is there already.
+
+    Whoever comes second waits for the first and then finds its work done.
+    `fill(scratch, content)` gets two empty directories on the file system of
+    `target`; `content` appears under the final name by one rename after `fill`
+    has returned, so a crash at any moment leaves nothing half-done in sight.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target):
+        if is_good(target):
+            return
+        _sweep(target)
+        staging = Path(tempfile.mkdtemp(prefix=_staging_prefix(target), dir=target.parent))
+        try:
+            scratch, content = staging / "scratch", staging / "content"
+            scratch.mkdir()
+            content.mkdir()
+            fill(scratch, content)
+            if target.exists():
+                target.rename(staging / "replaced")
+            content.rename(target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _staging_prefix(target: Path) -> str:
+    return f".{target.name}.partial-"
+
+
+def _sweep(target: Path) -> None:
+    """Removes what a killed process left; the lock says that nobody uses it."""
+    for leftover in target.parent.glob(_staging_prefix(target) + "*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    # The kernel drops the lock when its holder dies, so a crash blocks nobody; the
+    # file itself stays, since removing it would let two holders in.
+    with (target.parent / f".{target.name}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

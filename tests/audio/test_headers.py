@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from serve_app.audio.bytesource import ByteSource
+from serve_app.audio.headers import read_pcm_header
+from tests.audio import recordings
+
+
+@pytest.mark.parametrize("name", ["wav", "rf64", "w64", "aiff"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_both_lengths_are_read(name: str, subtype: str) -> None:
+    if name == "aiff" and subtype == "FLOAT":
+        pytest.skip("float is AIFC, whose lengths are left to libsndfile")
+    file = recordings.encode(name, recordings.sine(2.0, 16_000, channels=2), 16_000, subtype)
+    num_left_out = 2 * 16_000 * {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}[subtype]
+
+    header = read_pcm_header(ByteSource(file[:-num_left_out]), name)
+
+    assert header.plain
+    assert header.declared_s == pytest.approx(2.0)
+    # A few bytes of a trailing chunk may have been cut off instead.
+    assert header.available_s == pytest.approx(1.0, abs=0.002)
+
+
+def test_a_compressed_wav_is_not_plain() -> None:
+    file = recordings.encode("wav", recordings.sine(1.0, 16_000), 16_000, "adpcm_ms")
+
+    assert not read_pcm_header(ByteSource(file), "wav").plain
+
+
+@pytest.mark.parametrize("num_bytes", range(0, 60, 3))
+def test_a_cut_header_yields_no_lengths_or_true_ones(num_bytes: int) -> None:
+    file = recordings.encode("wav", recordings.sine(1.0, 16_000), 16_000)[:num_bytes]
+
+    assert read_pcm_header(ByteSource(file), "wav").declared_s in {None, 1.0}
+
+
+def test_a_file_of_endless_chunks_is_given_up() -> None:
+    file = b"RIFF\0\0\0\0WAVE" + b"junk\0\0\0\0" * 100_000
+
+    assert read_pcm_header(ByteSource(file), "wav").declared_s is None

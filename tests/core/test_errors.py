@@ -1,0 +1,65 @@
+"""The error tree: every class crosses process borders and speaks plainly."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+
+import pytest
+
+from serve_app.core import errors
+from serve_app.core.errors import ParaserveError
+
+ARGUMENTS: dict[type[ParaserveError], tuple[object, ...]] = {
+    errors.InvalidParameter: ("language", "is unknown"),
+    errors.MalformedBody: ("no boundary",),
+    errors.ModelNotFound: ("x", "y"),
+    errors.StageNotDeployed: ("vad", "asr"),
+    errors.UploadTooLarge: (1024,),
+    errors.UnknownAudioFormat: ("text",),
+    errors.CorruptAudio: ("bad frame",),
+    errors.TruncatedAudio: (1.0, 2.0),
+    errors.UnsupportedAudioLayout: ("99 channels",),
+    errors.InvalidSamples: (1.5,),
+    errors.AudioTooShort: (0.02, 0.1),
+    errors.AudioTooLong: (100.0, 50.0),
+    errors.NotReady: ("asr",),
+    errors.Overloaded: (7.2,),
+    errors.StartFailed: ("no pack",),
+    errors.DeadlineExceeded: (3.0,),
+    errors.RecognitionFailed: ("engine",),
+    errors.PackError: ("a", "b", "c"),
+    errors.PackNotFound: ("a", "b", "c"),
+    errors.PackIncomplete: ("a", "b", "c"),
+    errors.PackCorrupt: ("a", "b", "c"),
+    errors.PackFetchFailed: ("a", "b", "c"),
+    errors.DeviceUnavailable: ("cuda", "no driver"),
+}
+
+
+def descendants(root: type[ParaserveError]) -> Iterator[type[ParaserveError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from descendants(child)
+
+
+EVERY_CLASS = sorted(set(descendants(ParaserveError)), key=lambda cls: cls.__name__)
+
+
+@pytest.mark.parametrize("cls", EVERY_CLASS)
+def test_error_survives_pickling(cls: type[ParaserveError]) -> None:
+    error = cls(*ARGUMENTS.get(cls, ("detail",)))
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is cls
+    assert str(copy) == str(error)
+
+
+@pytest.mark.parametrize("cls", EVERY_CLASS)
+def test_error_says_something_and_has_a_docstring(cls: type[ParaserveError]) -> None:
+    assert str(cls(*ARGUMENTS.get(cls, ("detail",))))
+    assert cls.__doc__
+
+
+def test_codes_are_unique() -> None:
+    codes = [cls.code for cls in EVERY_CLASS]
+    assert len(codes) == len(set(codes))

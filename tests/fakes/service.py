@@ -1,0 +1,70 @@
+"""A `TranscriptionService` that says what the test tells it to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from serve_app.api.parameters import Offer
+from serve_app.api.service import TranscriptionJob
+from serve_app.core.chunks import RecordingEnd, Token, UtteranceSpan
+from serve_app.core.errors import ParaserveError
+from serve_app.core.stages import STAGES, Stage, StageReadiness
+from serve_app.core.transcripts import FailedRange, MarkedToken, Sentence, TranscriptEvent
+
+
+def sentence(text: str, start_ms: int, mark: str = "。") -> Sentence:
+    tokens = [
+        Token(word, start_ms + i * 200, start_ms + (i + 1) * 200, 0.9)
+        for i, word in enumerate(text)
+    ]
+    marked = [MarkedToken(token) for token in tokens]
+    marked[-1] = MarkedToken(tokens[-1], mark)
+    return Sentence(tuple(marked))
+
+
+class FakeService:
+    """Yields the same events for every job, and remembers the jobs.
+
+    Attributes:
+        events: what is yielded before the recording's end.
+        error: raised after the events, if set.
+        hang: never end, if set; `cancelled` tells that the caller gave up.
+    """
+
+    def __init__(self, stages: tuple[Stage, ...] = STAGES) -> None:
+        self.stages = stages
+        self.events: list[TranscriptEvent] = [sentence("你好", 0), sentence("再见", 1000)]
+        self.error: Exception | None = None
+        self.not_ready: ParaserveError | None = None
+        self.hang = False
+        self.cancelled = False
+        self.jobs: list[TranscriptionJob] = []
+        self.uploads: list[bytes] = []
+
+    @property
+    def offer(self) -> Offer:
+        return Offer("paraformer-demo", ("whisper-1",), ("zh",), self.stages)
+
+    async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
+        self.jobs.append(job)
+        self.uploads.append(job.audio.tobytes())
+        for event in self.events:
+            yield event
+        if self.error is not None:
+            raise self.error
+        if self.hang:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.cancelled = True
+        yield RecordingEnd(2000, SPANS)
+
+    async def readiness(self) -> list[StageReadiness]:
+        if self.not_ready is not None:
+            raise self.not_ready
+        return [StageReadiness("asr", "cpu", "paraformer-demo", "abc")]
+
+
+SPANS = (UtteranceSpan(0, 900, "done"), UtteranceSpan(950, 1400, "done"))
+FAILED_RANGE = FailedRange(500, 900, "engine_error: x")

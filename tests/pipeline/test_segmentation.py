@@ -1,0 +1,76 @@
+"""Segmentation on real files with an artificial VAD."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from serve_app.audio import AudioLimits
+from serve_app.core.chunks import Chunk, FileBytes
+from serve_app.core.errors import InvalidSamples
+from serve_app.pipeline.segmentation import Segmentation, SegmentationOptions, grouped
+from tests.fakes.engines import FakeVad
+
+OPTIONS = SegmentationOptions(AudioLimits(window_s=1.0), max_segment_s=2.0, max_group_s=3.0)
+
+
+def wav(*stretches: tuple[float, int]) -> FileBytes:
+    """A file of stretches of (seconds, constant sample value)."""
+    samples = np.concatenate(
+        [np.full(int(seconds * 16_000), value, np.int16) for seconds, value in stretches]
+    )
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, format="WAV", subtype="PCM_16")
+    return np.frombuffer(file.getvalue(), np.uint8)
+
+
+def chunks_of(audio: FileBytes, *, vad: bool) -> list[Chunk]:
+    segmentation = Segmentation(audio, FakeVad() if vad else None, OPTIONS)
+    return [chunk for group in segmentation.groups("request") for chunk in group]
+
+
+def test_chunks_are_the_vad_segments() -> None:
+    chunks = chunks_of(wav((1, 0), (1.5, 500), (1, 0), (0.5, 500)), vad=True)
+    assert [(c.start_ms, c.num_samples) for c in chunks] == [(1000, 24_000), (3500, 8_000)]
+    assert [c.index for c in chunks] == [0, 1]
+    assert all((c.pcm == 500).all() for c in chunks)
+
+
+def test_without_vad_everything_is_cut_in_pieces_within_the_limit() -> None:
+    chunks = chunks_of(wav((3, 0), (4.5, 500)), vad=False)
+    assert sum(c.num_samples for c in chunks) == int(7.5 * 16_000)
+    assert all(c.duration_s <= 2.0 for c in chunks)
+
+
+def test_silence_has_no_chunks_but_a_duration() -> None:
+    segmentation = Segmentation(wav((4, 0)), FakeVad(), OPTIONS)
+    assert [group for group in segmentation.groups("request") if group] == []
+    assert segmentation.duration_ms == 4000
+
+
+def test_groups_hold_at_most_their_share_of_audio() -> None:
+    chunks = [
+        Chunk("r", i, 0, np.zeros(int(seconds * 16_000), np.int16))
+        for i, seconds in enumerate([1, 1.5, 1, 5, 0.5, 0.5])
+    ]
+    sizes = [[c.index for c in group] for group in grouped(chunks, 3.0)]
+    assert sizes == [[0, 1], [2], [3], [4, 5]]
+
+
+def test_damage_is_told_after_the_chunks_before_it() -> None:
+    samples = np.zeros(12 * 16_000, np.float32)
+    samples[:16_000] = 0.1
+    samples[11 * 16_000] = np.nan
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, format="WAV", subtype="FLOAT")
+    groups = Segmentation(np.frombuffer(file.getvalue(), np.uint8), FakeVad(), OPTIONS).groups(
+        "request"
+    )
+    seen: list[Chunk] = []
+    with pytest.raises(InvalidSamples):
+        for group in groups:
+            seen.extend(group)
+    assert [chunk.start_ms for chunk in seen] == [0]
