@@ -1,0 +1,54 @@
+"""One local cluster with the demo profile for all service tests."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serve_app.deployments.cluster import prepare_environment, running
+from serve_app.settings import Settings
+
+SAMPLES = Path(__file__).parents[2] / "serve_app" / "packs" / "builtin" / "samples"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    settings = Settings.model_validate({"profile": "demo", "http": {"port": free_port()}})
+    # Must come before anything imports Ray.
+    prepare_environment(settings)
+    return settings
+
+
+@pytest.fixture(scope="session")
+def service_url(settings: Settings) -> Iterator[str]:
+    with running(settings) as application:
+        yield application.url
+
+
+@pytest.fixture
+def client(service_url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=service_url, timeout=240, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def demo_flac() -> bytes:
+    return (SAMPLES / "demo.flac").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def demo_text() -> str:
+    spoken = json.loads((SAMPLES / "demo.json").read_text(encoding="utf-8"))
+    return "".join(sentence["text"] for sentence in spoken)

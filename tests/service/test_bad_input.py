@@ -1,0 +1,69 @@
+"""What users send by mistake: one clear error each, and the service goes on."""
+
+from __future__ import annotations
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.service.requests import URL, audio_file, post, transcribe
+
+pytestmark = pytest.mark.ray
+
+TONE = (np.sin(np.arange(32_000) / 10) * 8000).astype(np.int16)
+
+
+def nan_wav() -> bytes:
+    samples = np.zeros(16_000, np.float32)
+    samples[8000] = np.nan
+    return audio_file(samples, subtype="FLOAT")
+
+
+BAD_FILES = {
+    "empty": (b"", 400, "empty_file"),
+    "text renamed wav": (b"this is not audio at all\n" * 50, 415, "unknown_audio_format"),
+    "pdf": (b"%PDF-1.7\n" + bytes(500), 415, "unknown_audio_format"),
+    "truncated wav": (audio_file(TONE)[:20_000], 422, "truncated_audio"),
+    "truncated flac": (audio_file(TONE, kind="FLAC")[:3000], 422, "truncated_audio"),
+    "zero samples": (audio_file(TONE[:0]), 422, "audio_too_short"),
+    "20 ms": (audio_file(TONE[:320]), 422, "audio_too_short"),
+    "nan": (nan_wav(), 422, "invalid_samples"),
+    "4 kHz": (audio_file(TONE, rate_hz=4000), 422, "unsupported_audio_layout"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+@pytest.mark.parametrize("stream", ["false", "true"])
+def test_bad_file_is_one_clear_error(client: httpx.Client, name: str, stream: str) -> None:
+    content, status, code = BAD_FILES[name]
+    response = post(client, content, stream=stream)
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (status, code), response.text
+    assert error["param"] == "file"
+    assert "Traceback" not in error["message"]
+
+
+def test_service_is_unharmed_by_bad_files(client: httpx.Client, demo_flac: bytes) -> None:
+    before = transcribe(client, demo_flac)
+    for content, _, _ in BAD_FILES.values():
+        post(client, content)
+    assert transcribe(client, demo_flac) == before
+    assert client.get("/readyz").status_code == 200
+
+
+def test_too_large_upload_is_refused(client: httpx.Client) -> None:
+    response = post(client, bytes(51 * 2**20))
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "upload_too_large"
+
+
+def test_recording_that_unfolds_over_the_limit_is_refused(client: httpx.Client) -> None:
+    hours = audio_file(np.zeros(6 * 3600 * 8000, np.int16), rate_hz=8000, kind="FLAC")
+    response = post(client, hours)
+    assert response.status_code == 413
+    assert response.json()["error"]["code"] == "audio_too_long"
+
+
+def test_wrong_method_and_path(client: httpx.Client) -> None:
+    assert client.get(URL).status_code == 405
+    assert client.get("/v1/nothing").status_code == 404

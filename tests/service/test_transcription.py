@@ -1,0 +1,215 @@
+"""The whole graph over HTTP: what goes in as audio comes out as the engines' own text."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from pathlib import Path
+
+import httpx
+import numpy as np
+import openai
+import pytest
+
+from serve_app.core.transcripts import Transcript, collect
+from serve_app.pipeline.local import LocalTranscriber
+from serve_app.pipeline.scoring import character_error_rate
+from serve_app.settings import Settings
+from tests.service.requests import URL, audio_file, post, read_audio, transcribe
+
+pytestmark = pytest.mark.ray
+
+PUBLISHED_SEGMENTS_MS = [
+    [70, 2340], [2620, 6200], [6480, 23670], [23950, 26250], [26780, 28990], [29950, 31430],
+    [31750, 37600], [38210, 46900], [47310, 49630], [49910, 56460], [56740, 59540],
+    [59820, 70450],
+]  # fmt: skip
+"""Of vad_example.wav, as FunASR publishes them."""
+
+
+def transcribe_in_process(settings: Settings, content: bytes) -> Transcript:
+    async def run() -> Transcript:
+        async with LocalTranscriber(settings) as transcriber:
+            audio = np.frombuffer(content, np.uint8)
+            stages = frozenset(settings.stages)
+            async with aclosing(transcriber.transcribe(audio, stages)) as events:
+                return await collect(events)
+
+    return asyncio.run(run())
+
+
+def test_demo_recording_is_transcribed_right(
+    client: httpx.Client, demo_flac: bytes, demo_text: str
+) -> None:
+    answer = transcribe(client, demo_flac, response_format="verbose_json")
+    assert character_error_rate(demo_text, answer["text"]) <= 0.03
+    assert "。" in answer["text"]
+    starts = [segment["start"] for segment in answer["segments"]]
+    assert starts == sorted(starts)
+
+
+def test_text_and_times_equal_those_of_the_engines_alone(
+    client: httpx.Client, settings: Settings, demo_flac: bytes
+) -> None:
+    answer = transcribe(
+        client,
+        demo_flac,
+        response_format="verbose_json",
+        **{"timestamp_granularities[]": ["word", "segment"]},
+    )
+    local = transcribe_in_process(settings, demo_flac)
+    assert answer["text"] == local.text
+    assert [(word["word"], word["start"], word["end"]) for word in answer["words"]] == [
+        (token.text, token.start_ms / 1000, token.end_ms / 1000) for token in local.words()
+    ]
+
+
+def test_real_recording_has_the_published_segments_in_order(
+    client: httpx.Client, vad_example: Path
+) -> None:
+    answer = transcribe(
+        client,
+        vad_example.read_bytes(),
+        response_format="verbose_json",
+        **{"include[]": "utterances"},
+    )
+    found = [
+        [round(span["start"] * 1000), round(span["end"] * 1000)] for span in answer["utterances"]
+    ]
+    assert found == PUBLISHED_SEGMENTS_MS
+
+
+def test_openai_client_transcribes(service_url: str, demo_flac: bytes) -> None:
+    with openai.OpenAI(
+        base_url=f"{service_url}/v1", api_key="unused", http_client=httpx.Client(trust_env=False)
+    ) as client:
+        assert "paraformer-demo" in [model.id for model in client.models.list()]
+        file = ("demo.flac", demo_flac)
+        plain = client.audio.transcriptions.create(model="paraformer-demo", file=file)
+        verbose = client.audio.transcriptions.create(
+            model="paraformer-demo",
+            file=file,
+            language="zh",
+            response_format="verbose_json",
+            timestamp_granularities=["word", "segment"],
+        )
+        assert verbose.text == plain.text
+        assert verbose.segments
+        assert verbose.words
+        assert "".join(segment.text for segment in verbose.segments) == plain.text
+        srt = client.audio.transcriptions.create(
+            model="paraformer-demo", file=file, response_format="srt"
+        )
+        assert srt.startswith("1\n00:00:0")
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
+            client.audio.transcriptions.create(
+                model="paraformer-demo", file=("a.wav", audio_file(np.zeros(320, np.int16)))
+            )
+        assert refused.value.code == "audio_too_short"
+
+
+def test_openai_client_streams_the_same_text(service_url: str, demo_flac: bytes) -> None:
+    with openai.OpenAI(
+        base_url=f"{service_url}/v1", api_key="unused", http_client=httpx.Client(trust_env=False)
+    ) as client:
+        stream = client.audio.transcriptions.create(
+            model="paraformer-demo", file=("demo.flac", demo_flac), stream=True
+        )
+        deltas, done = [], []
+        for event in stream:
+            if event.type == "transcript.text.delta":
+                deltas.append(event.delta)
+            elif event.type == "transcript.text.done":
+                done.append(event.text)
+        plain = client.audio.transcriptions.create(
+            model="paraformer-demo", file=("demo.flac", demo_flac)
+        )
+    assert "".join(deltas) == done[0] == plain.text
+    assert len(deltas) > 1
+
+
+def test_text_streams_before_the_recording_is_through(
+    client: httpx.Client, demo_flac: bytes
+) -> None:
+    long = audio_file(np.tile(read_audio(demo_flac), 8), kind="FLAC")
+    data = {"model": "whisper-1", "stream": "true"}
+    with client.stream("POST", URL, data=data, files={"file": ("a.flac", long)}) as response:
+        events = [json.loads(line[6:]) for line in response.iter_lines() if line]
+    # Told by order, not by the clock: the first delta is of the first seconds.
+    assert events[0]["type"] == "transcript.text.delta"
+    assert events[0]["end"] < 30
+    assert events[-1]["type"] == "transcript.text.done"
+
+
+def test_concurrent_clients_get_what_each_gets_alone(
+    client: httpx.Client, demo_flac: bytes
+) -> None:
+    pcm = read_audio(demo_flac)
+    files = [audio_file(pcm[start * 16_000 : (start + 25) * 16_000]) for start in range(0, 40, 5)]
+    alone = [transcribe(client, file)["text"] for file in files]
+    with ThreadPoolExecutor(len(files)) as pool:
+        together = list(pool.map(lambda file: transcribe(client, file)["text"], files))
+    assert len(files) == 8
+    assert together == alone
+
+
+def test_long_recording_is_the_concatenation_of_its_parts(
+    client: httpx.Client, demo_flac: bytes
+) -> None:
+    part = part_with_gap(demo_flac)
+    once = transcribe(client, audio_file(part, kind="FLAC"))["text"]
+    many = transcribe(client, audio_file(np.tile(part, 8), kind="FLAC"))["text"]
+    assert many == once * 8
+
+
+def part_with_gap(flac: bytes) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
+    """The recording with a pause after it that ends a sentence in any case."""
+    pcm = read_audio(flac)
+    # A whole number of VAD blocks, so that every repetition meets the same frames.
+    num_samples = -(-(len(pcm) + 5 * 16_000) // 40_960) * 40_960
+    return np.concatenate([pcm, np.zeros(num_samples - len(pcm), np.int16)])
+
+
+def test_stages_on_demand(client: httpx.Client, demo_flac: bytes) -> None:
+    full = transcribe(client, demo_flac, stages="vad,asr,punctuation")["text"]
+    no_punctuation = transcribe(client, demo_flac, stages="vad,asr")["text"]
+    assert full != no_punctuation
+    assert not set("，。？、") & set(no_punctuation)
+    assert [c for c in full if c not in "，。？、"] == list(no_punctuation)
+    no_vad = transcribe(client, demo_flac, stages="asr,punctuation")["text"]
+    assert set("，。？、") & set(no_vad)
+    assert character_error_rate(full, no_vad) < 0.2
+    assert not set("，。？、") & set(transcribe(client, demo_flac, stages="asr")["text"])
+
+
+def test_readiness_names_devices_packs_and_checksums(client: httpx.Client) -> None:
+    stages = client.get("/readyz").json()["stages"]
+    assert {name: stage["pack"] for name, stage in stages.items()} == {
+        "vad": "fsmn-vad",
+        "asr": "paraformer-demo",
+        "punctuation": "ct-punc-demo",
+    }
+    assert all(len(stage["checksum"]) == 64 for stage in stages.values())
+
+
+def test_request_id_is_given_back(client: httpx.Client, demo_flac: bytes) -> None:
+    response = client.post(
+        URL,
+        data={"model": "whisper-1"},
+        files={"file": ("a", demo_flac)},
+        headers={"X-Request-ID": "abc-1"},
+    )
+    assert response.headers.get_list("x-request-id") == ["abc-1"]
+
+
+def test_two_hours_of_silence_are_an_empty_transcript(client: httpx.Client) -> None:
+    silence = audio_file(np.zeros(2 * 3600 * 16_000, np.int16), kind="FLAC")
+    answer = transcribe(client, silence)
+    assert answer == {"text": "", "usage": {"type": "duration", "seconds": 7200}}
+
+
+def test_srt_of_silence_is_empty(client: httpx.Client) -> None:
+    response = post(client, audio_file(np.zeros(32_000, np.int16)), response_format="srt")
+    assert (response.status_code, response.text) == (200, "")
