@@ -1,4 +1,4 @@
-"""`paraserve models`: lists, pulls and verifies model packs."""
+"""`paraserve models`: lists, pulls, verifies and synthesises model packs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from rich.table import Table
 from serve_app.core.errors import PackError
 from serve_app.packs import PackReport, PackStatus, PackStore, list_packs, pull, verify
 
-models_app = typer.Typer(no_args_is_help=True, help="List, pull and verify model packs.")
+models_app = typer.Typer(
+    no_args_is_help=True, help="List, pull, verify and synthesise model packs."
+)
 
 StoreOption = Annotated[
     Path | None,
@@ -78,6 +80,21 @@ def verify_command(
         failed = failed or not report.ok
     if failed:
         raise typer.Exit(1)
+
+
+@models_app.command("synth")
+def synth_command(
+    name: Annotated[str, typer.Argument(help="The architecture; an unknown name lists them.")],
+    to: Annotated[Path, typer.Option("--to", help="The directory to write; it must be empty.")],
+    seed: Annotated[int, typer.Option("--seed", help="Of the random weights.")] = 0,
+) -> None:
+    """Write a pack of a published architecture with random weights, for benchmarks."""
+    # Imports engines; the other commands need none.
+    from serve_app.packs.synth import synthesise
+
+    with _errors_to_exit_code():
+        contents = synthesise(name, to, seed)
+    typer.echo(f"{name}: random weights of a {contents.model_class} in {contents.directory}")
 
 
 def _store(root: Path | None) -> PackStore:

@@ -292,6 +292,9 @@ async def _unless_disconnected(request: Request, answer: Coroutine[Any, Any, Res
     leaving = asyncio.create_task(_disconnection(request))
     try:
         await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if answering.cancelled():
+            # Not by the caller: the stages behind the ingress gave the work up.
+            raise RecognitionFailed("the work was given up inside the service")
         if answering.done():
             return answering.result()
         raise ClientDisconnect

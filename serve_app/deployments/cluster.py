@@ -30,6 +30,9 @@ def prepare_environment(settings: Settings) -> None:
     Must run before the first import of Ray in this process.
     """
     os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1" if settings.http.haproxy else "0"
+    if settings.cluster.address is None:
+        # No load balancer has to notice that a cluster of our own goes away.
+        os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "1")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -93,12 +96,12 @@ def _wait_until_running(settings: Settings, on_progress: Callable[[str], None]) 
         if application.status == "RUNNING":
             return
         failed = [
-            f"{name}: {deployment.message}"
+            f"{name}: {_reason(deployment.message)}"
             for name, deployment in application.deployments.items()
             if deployment.status in {"DEPLOY_FAILED", "UNHEALTHY"}
         ]
         if application.status == "DEPLOY_FAILED" or failed:
-            raise StartFailed("\n".join(failed) or application.message)
+            raise StartFailed("; ".join(failed) or _reason(application.message))
         waiting = [
             name
             for name, deployment in application.deployments.items()
@@ -110,6 +113,12 @@ def _wait_until_running(settings: Settings, on_progress: Callable[[str], None]) 
             told = message
         time.sleep(_POLL_S)
     raise StartFailed(f"not running after {_READY_TIMEOUT_S:.0f} s; {told}")
+
+
+def _reason(message: str) -> str:
+    """Returns the error at the end of a remote traceback, without its module."""
+    lines = [line for line in message.splitlines() if line.strip()]
+    return lines[-1].removeprefix("serve_app.core.errors.") if lines else "no reason given"
 
 
 def _wait_until_ready(url: str, on_progress: Callable[[str], None]) -> None:

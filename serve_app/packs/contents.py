@@ -29,6 +29,9 @@ from serve_app.packs.readers import (
     read_tokens,
 )
 
+# Named by published punctuation packs whose hub listing lacks it; Paraserve takes
+# the words as the recogniser gives them and segments nothing.
+_UNUSED_FILES = frozenset({"jieba_usr_dict"})
 _PARAFORMER_CLASSES = frozenset(
     {"Paraformer", "BiCifParaformer", "SeacoParaformer", "ContextualParaformer"}
 )
@@ -124,7 +127,11 @@ def _locate(directory: Path, name: str) -> _PackFiles:
         if isinstance(parsed, dict):
             metas = _flatten(parsed.get("file_path_metas"))
     files = {key: _inside(directory, value, name) for key, value in metas.items()}
-    missing = sorted(path.name for path in files.values() if not path.is_file())
+    missing = sorted(
+        path.name
+        for key, path in files.items()
+        if key not in _UNUSED_FILES and not path.is_file()
+    )
     if missing:
         raise PackIncomplete(
             name,

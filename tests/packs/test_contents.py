@@ -83,6 +83,13 @@ def test_file_names_in_configuration_json_are_honoured(pack_dir: Path) -> None:
     assert open_pack(pack_dir).weights == pack_dir / "model.pb"
 
 
+def test_file_that_serving_does_not_read_may_be_missing(pack_dir: Path) -> None:
+    configuration = json.loads((pack_dir / "configuration.json").read_text())
+    configuration["file_path_metas"]["tokenizer_conf"]["jieba_usr_dict"] = "jieba_usr_dict"
+    (pack_dir / "configuration.json").write_text(json.dumps(configuration))
+    assert open_pack(pack_dir).model_class == "Paraformer"
+
+
 @pytest.mark.parametrize("outside", ["../other/model.pt", "/etc/passwd"])
 def test_file_names_outside_of_the_pack_are_refused(pack_dir: Path, outside: str) -> None:
     configuration = (pack_dir / "configuration.json").read_text().replace("model.pt", outside)

@@ -25,7 +25,10 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
-    settings = Settings.model_validate({"profile": "demo", "http": {"port": free_port()}})
+    # Reservations for a second application beside the first.
+    settings = Settings.model_validate(
+        {"profile": "demo", "http": {"port": free_port()}, "cluster": {"num_cpus": 4}}
+    )
     # Must come before anything imports Ray.
     prepare_environment(settings)
     return settings

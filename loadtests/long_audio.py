@@ -1,0 +1,170 @@
+"""Does memory stay flat and the text whole when a recording is long?
+
+    python -m loadtests.long_audio [--short-min 5] [--long-min 60]
+
+Starts the demo profile on this machine, transcribes a short and a long recording
+made of repetitions of the bundled one, and compares the peak resident memory of
+every process of the cluster after each. Exit code 0 if the long transcript is the
+repetition of the short one's and no process grew by more than 64 MiB plus the
+upload.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import psutil
+import soundfile
+
+from serve_app.demo import demo_recording
+from serve_app.deployments.cluster import prepare_environment, running
+from serve_app.settings import Settings
+
+_RATE_HZ = 16_000
+# The VAD decides in blocks of this length; repetitions that are whole blocks apart
+# meet the same arithmetic.
+_VAD_BLOCK_SAMPLES = 40_960
+_PAUSE_S = 5.0
+_ALLOWED_GROWTH_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One recording through the service."""
+
+    text: str
+    upload_bytes: int
+    duration_s: float
+    elapsed_s: float
+    peak_bytes: dict[str, int]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short-min", type=float, default=5.0)
+    parser.add_argument("--long-min", type=float, default=60.0)
+    arguments = parser.parse_args()
+    settings = Settings.model_validate(
+        {
+            "profile": "demo",
+            "http": {"port": _free_port()},
+            "audio": {"max_upload_bytes": 2**28},
+        }
+    )
+    prepare_environment(settings)
+    part = _part(demo_recording().path)
+    part_s = len(part) / _RATE_HZ
+    num_short = max(1, round(arguments.short_min * 60 / part_s))
+    num_long = max(num_short + 1, round(arguments.long_min * 60 / part_s))
+    with running(settings, lambda message: print(message, flush=True)) as application:
+        with httpx.Client(base_url=application.url, timeout=3600, trust_env=False) as client:
+            one = _measure(client, part, 1)
+            _measure(client, part, num_short)
+            short = _measure(client, part, num_short)
+            long = _measure(client, part, num_long)
+    return _report(one, short, long, num_short, num_long)
+
+
+def _part(path: Path) -> npt.NDArray[np.int16]:
+    samples, _ = soundfile.read(path, dtype="int16")
+    wanted = len(samples) + int(_PAUSE_S * _RATE_HZ)
+    padded = -(-wanted // _VAD_BLOCK_SAMPLES) * _VAD_BLOCK_SAMPLES
+    return np.pad(np.asarray(samples, np.int16), (0, padded - len(samples)))
+
+
+def _measure(client: httpx.Client, part: npt.NDArray[np.int16], repetitions: int) -> Measurement:
+    file = io.BytesIO()
+    with soundfile.SoundFile(file, "w", _RATE_HZ, 1, "PCM_16", format="FLAC") as flac:
+        for _ in range(repetitions):
+            flac.write(part)
+    content = file.getvalue()
+    _reset_peaks()
+    started = time.monotonic()
+    response = client.post(
+        "/v1/audio/transcriptions",
+        data={"model": "whisper-1"},
+        files={"file": ("long.flac", content)},
+    )
+    elapsed_s = time.monotonic() - started
+    response.raise_for_status()
+    duration_s = repetitions * len(part) / _RATE_HZ
+    return Measurement(
+        response.json()["text"], len(content), duration_s, elapsed_s, _peaks()
+    )
+
+
+def _cluster_processes() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def _reset_peaks() -> None:
+    """Starts the kernel's count of peak resident memory anew (proc(5), clear_refs 5)."""
+    for process in _cluster_processes():
+        try:
+            Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+        except OSError:
+            continue
+
+
+def _peaks() -> dict[str, int]:
+    """Returns the peak resident memory per process since `_reset_peaks`."""
+    peaks: dict[str, int] = {}
+    for process in _cluster_processes():
+        try:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            name = " ".join(process.cmdline()[:1])[-48:] or process.name()
+        except (OSError, psutil.Error):
+            continue
+        fields = dict(line.split(":", 1) for line in status.splitlines())
+        if "VmHWM" in fields:
+            peaks[f"{process.pid} {name}"] = int(fields["VmHWM"].split()[0]) * 1024
+    return peaks
+
+
+def _report(
+    one: Measurement, short: Measurement, long: Measurement, num_short: int, num_long: int
+) -> int:
+    print(f"\n{'process':<56}{'short MiB':>10}{'long MiB':>10}{'growth':>9}")
+    allowed = _ALLOWED_GROWTH_BYTES + long.upload_bytes
+    worst = 0
+    for name, peak in sorted(long.peak_bytes.items(), key=lambda item: -item[1]):
+        before = short.peak_bytes.get(name)
+        if before is None:
+            continue
+        worst = max(worst, peak - before)
+        print(
+            f"{name:<56}{before / 2**20:>10.1f}{peak / 2**20:>10.1f}"
+            f"{(peak - before) / 2**20:>9.1f}"
+        )
+    right = short.text == one.text * num_short and long.text == one.text * num_long
+    print(
+        f"\nshort: {short.duration_s / 60:.1f} min in {short.elapsed_s:.1f} s; "
+        f"long: {long.duration_s / 60:.1f} min in {long.elapsed_s:.1f} s "
+        f"(RTFx {long.duration_s / long.elapsed_s:.0f})"
+    )
+    print(f"text is the concatenation of its parts: {'yes' if right else 'NO'}")
+    print(
+        f"largest growth {worst / 2**20:.1f} MiB; allowed {allowed / 2**20:.1f} MiB "
+        f"(64 MiB + upload of {long.upload_bytes / 2**20:.1f} MiB)"
+    )
+    return 0 if right and worst <= allowed else 1
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())
