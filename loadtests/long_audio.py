@@ -26,7 +26,7 @@ import psutil
 import soundfile
 
 from serve_app.demo import demo_recording
-from serve_app.deployments.cluster import prepare_environment, running
+from serve_app.cluster import prepare_environment, running
 from serve_app.settings import Settings
 
 _RATE_HZ = 16_000
@@ -65,12 +65,14 @@ def main() -> int:
     part_s = len(part) / _RATE_HZ
     num_short = max(1, round(arguments.short_min * 60 / part_s))
     num_long = max(num_short + 1, round(arguments.long_min * 60 / part_s))
-    with running(settings, lambda message: print(message, flush=True)) as application:
-        with httpx.Client(base_url=application.url, timeout=3600, trust_env=False) as client:
-            one = _measure(client, part, 1)
-            _measure(client, part, num_short)
-            short = _measure(client, part, num_short)
-            long = _measure(client, part, num_long)
+    with (
+        running(settings, lambda message: print(message, flush=True)) as application,
+        httpx.Client(base_url=application.url, timeout=3600, trust_env=False) as client,
+    ):
+        one = _measure(client, part, 1)
+        _measure(client, part, num_short)
+        short = _measure(client, part, num_short)
+        long = _measure(client, part, num_long)
     return _report(one, short, long, num_short, num_long)
 
 
@@ -97,9 +99,7 @@ def _measure(client: httpx.Client, part: npt.NDArray[np.int16], repetitions: int
     elapsed_s = time.monotonic() - started
     response.raise_for_status()
     duration_s = repetitions * len(part) / _RATE_HZ
-    return Measurement(
-        response.json()["text"], len(content), duration_s, elapsed_s, _peaks()
-    )
+    return Measurement(response.json()["text"], len(content), duration_s, elapsed_s, _peaks())
 
 
 def _cluster_processes() -> list[psutil.Process]:
@@ -142,8 +142,7 @@ def _report(
             continue
         worst = max(worst, peak - before)
         print(
-            f"{name:<56}{before / 2**20:>10.1f}{peak / 2**20:>10.1f}"
-            f"{(peak - before) / 2**20:>9.1f}"
+            f"{name:<56}{before / 2**20:>10.1f}{peak / 2**20:>10.1f}{(peak - before) / 2**20:>9.1f}"
         )
     right = short.text == one.text * num_short and long.text == one.text * num_long
     print(

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from rich.console import Console
 
-from serve_app.deployments.cluster import prepare_environment, running
+from serve_app.cluster import prepare_environment, running
 from serve_app.pipeline.fetching import fetch_packs
 from serve_app.pipeline.scoring import character_error_rate
 from serve_app.serving import tell_urls, wait_for_signal

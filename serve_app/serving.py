@@ -7,7 +7,7 @@ import threading
 
 from rich.console import Console
 
-from serve_app.deployments.cluster import prepare_environment, running
+from serve_app.cluster import prepare_environment, running
 from serve_app.pipeline.fetching import fetch_packs
 from serve_app.settings import Settings
 

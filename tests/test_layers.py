@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +15,11 @@ PACKAGE = Path(__file__).parent.parent / "serve_app"
 LAYERS = (
     {"core"},
     {"engines", "audio", "packs"},
-    {"settings"},
+    {"settings", "profiles"},
     {"pipeline"},
     {"api"},
     {"deployments"},
-    {"app", "cli", "cli_models", "demo", "serving", "transcribing"},
+    {"app", "cluster", "cli", "cli_models", "demo", "serving", "transcribing"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -27,7 +28,7 @@ HOMES = {
     "torch": {"engines", "packs"},
     "funasr": {"packs/recipe"},
     "onnxruntime": {"engines"},
-    "ray": {"app", "deployments", "batch"},
+    "ray": {"app", "cluster", "deployments", "batch"},
     "fastapi": {"api", "deployments"},
     "starlette": {"api"},
     "kubernetes": {"ops"},
@@ -35,7 +36,9 @@ HOMES = {
 
 
 def modules() -> list[Path]:
-    return sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__")
+    return sorted(
+        path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem != "__init__"
+    )
 
 
 def part_of(path: Path) -> str:
@@ -73,17 +76,15 @@ def test_framework_is_imported_only_in_its_home(path: Path) -> None:
     for name in imported_modules(path):
         homes = HOMES.get(name.split(".")[0])
         if homes is not None:
-            assert any(
-                relative == home or relative.startswith(f"{home}/") for home in homes
-            ), f"{relative} imports {name}"
+            assert any(relative == home or relative.startswith(f"{home}/") for home in homes), (
+                f"{relative} imports {name}"
+            )
 
 
 @pytest.mark.parametrize(
     "path", sorted((PACKAGE / "core").glob("*.py")), ids=lambda path: path.stem
 )
 def test_core_imports_only_the_standard_library_and_numpy(path: Path) -> None:
-    import sys
-
     allowed = sys.stdlib_module_names | {"numpy", "serve_app"}
     for name in imported_modules(path):
         assert name.split(".")[0] in allowed, f"core/{path.name} imports {name}"

@@ -71,6 +71,5 @@ def test_damage_is_told_after_the_chunks_before_it() -> None:
     )
     seen: list[Chunk] = []
     with pytest.raises(InvalidSamples):
-        for group in groups:
-            seen.extend(group)
+        seen.extend(chunk for group in groups for chunk in group)
     assert [chunk.start_ms for chunk in seen] == [0]

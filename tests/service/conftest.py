@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serve_app.deployments.cluster import prepare_environment, running
+from serve_app.cluster import prepare_environment, running
 from serve_app.settings import Settings
 
 SAMPLES = Path(__file__).parents[2] / "serve_app" / "packs" / "builtin" / "samples"

@@ -12,21 +12,17 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from typer.testing import CliRunner
 
+from serve_app.cli import app
 from serve_app.core.transcripts import Transcript, collect
 from serve_app.pipeline.local import LocalTranscriber
 from serve_app.pipeline.scoring import character_error_rate
 from serve_app.settings import Settings
+from tests.published import PUBLISHED_SEGMENTS_MS
 from tests.service.requests import URL, audio_file, post, read_audio, transcribe
 
 pytestmark = pytest.mark.ray
-
-PUBLISHED_SEGMENTS_MS = [
-    [70, 2340], [2620, 6200], [6480, 23670], [23950, 26250], [26780, 28990], [29950, 31430],
-    [31750, 37600], [38210, 46900], [47310, 49630], [49910, 56460], [56740, 59540],
-    [59820, 70450],
-]  # fmt: skip
-"""Of vad_example.wav, as FunASR publishes them."""
 
 
 def transcribe_in_process(settings: Settings, content: bytes) -> Transcript:
@@ -213,3 +209,15 @@ def test_two_hours_of_silence_are_an_empty_transcript(client: httpx.Client) -> N
 def test_srt_of_silence_is_empty(client: httpx.Client) -> None:
     response = post(client, audio_file(np.zeros(32_000, np.int16)), response_format="srt")
     assert (response.status_code, response.text) == (200, "")
+
+
+def test_command_line_transcribes_over_http(
+    service_url: str, client: httpx.Client, demo_flac: bytes, tmp_path: Path
+) -> None:
+    file = tmp_path / "demo.flac"
+    file.write_bytes(demo_flac)
+    arguments = ["transcribe", str(file), "--url", service_url, "--format", "srt"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    expected = post(client, demo_flac, response_format="srt").text
+    assert result.stdout.strip() == expected.strip()

@@ -1,0 +1,88 @@
+"""Settings: where values come from, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from serve_app.core.errors import ConfigurationError
+from serve_app.settings import Settings, check_environment, profile_names, read_profile
+
+
+@pytest.mark.parametrize("profile", profile_names())
+def test_every_built_in_profile_is_valid(profile: str) -> None:
+    assert Settings.model_validate({"profile": profile}).profile == profile
+
+
+def test_arguments_win_over_environment_over_profile(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("segmenter: {window: 3, max_group_s: 11, num_threads: 2}\n")
+    monkeypatch.setenv("PARASERVE_SEGMENTER__WINDOW", "5")
+    monkeypatch.setenv("PARASERVE_SEGMENTER__MAX_GROUP_S", "12")
+    settings = Settings.model_validate({"profile": str(profile), "segmenter": {"window": 7}})
+    assert settings.segmenter.window == 7
+    assert settings.segmenter.max_group_s == 12
+    assert settings.segmenter.num_threads == 2
+
+
+def test_profile_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARASERVE_PROFILE", "asr-only")
+    assert Settings().stages == ("asr",)
+
+
+def test_section_keeps_its_own_defaults_beside_what_is_set() -> None:
+    settings = Settings.model_validate({"ingress": {"deployment": {"num_replicas": 2}}})
+    assert settings.ingress.deployment.max_ongoing_requests == 256
+
+
+def test_settings_cross_processes_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.model_validate({"profile": "asr-only"})
+    pickled = pickle.dumps(settings)
+    monkeypatch.setenv("PARASERVE_SEGMENTER__WINDOW", "99")
+    assert pickle.loads(pickled) == settings
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ({"recogniser": {}}, "recogniser"),
+        ({"recognizer": {"pak": "x"}}, "pak"),
+        ({"recognizer": {"device": "tpu"}}, "device"),
+        ({"recognizer": {"device": "cuda"}}, "num_gpus"),
+        ({"recognizer": {"deployment": {"num_gpus": 1.5}}}, "whole GPUs"),
+        ({"stages": ["vad", "punctuation"]}, "must contain asr"),
+        ({"http": {"port": 0}}, "port"),
+        (
+            {"recognizer": {"deployment": {"autoscaling": {"min_replicas": 3, "max_replicas": 2}}}},
+            "min_replicas",
+        ),
+    ],
+)
+def test_wrong_value_is_refused_by_name(values: dict[str, object], place: str) -> None:
+    with pytest.raises(ValidationError, match=place):
+        Settings.model_validate(values)
+
+
+def test_stages_are_put_in_order() -> None:
+    assert Settings.model_validate({"stages": ["punctuation", "asr"]}).stages == (
+        "asr",
+        "punctuation",
+    )
+
+
+def test_unknown_profile_names_the_known_ones() -> None:
+    with pytest.raises(ConfigurationError, match="demo"):
+        read_profile("no-such-profile")
+
+
+def test_environment_variable_that_is_no_setting_is_refused() -> None:
+    check_environment({"PARASERVE_RECOGNIZER__DEPLOYMENT__NUM_GPUS": "0.5", "PATH": "/bin"})
+    with pytest.raises(ConfigurationError, match="PARASERVE_RECOGNISER__DEVICE"):
+        check_environment({"PARASERVE_RECOGNISER__DEVICE": "cpu"})
+    with pytest.raises(ConfigurationError, match="PARASERVE_HTTP__PROT"):
+        check_environment({"PARASERVE_HTTP__PROT": "1"})
