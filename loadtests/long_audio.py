@@ -25,8 +25,8 @@ import numpy.typing as npt
 import psutil
 import soundfile
 
-from serve_app.demo import demo_recording
 from serve_app.cluster import prepare_environment, running
+from serve_app.demo import demo_recording
 from serve_app.settings import Settings
 
 _RATE_HZ = 16_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -124,7 +125,7 @@ def test_sentences_do_not_depend_on_the_utterances(text: str, cuts: list[int]) -
     edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     pieces = [
         utterance(index, text[start:end], start * 100)
-        for index, (start, end) in enumerate(zip(edges, edges[1:], strict=False))
+        for index, (start, end) in enumerate(pairwise(edges))
     ]
     divided = asyncio.run(join(pieces))
     whole = asyncio.run(join([utterance(0, text, 0)]))

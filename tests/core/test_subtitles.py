@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,5 +63,5 @@ def test_cues_are_ordered_never_overlap_and_keep_every_word(
     found = list(cues(sentences))
     assert "".join(cue.text for cue in found) == "".join(s.text for s in sentences)
     assert all(cue.start_ms < cue.end_ms for cue in found)
-    assert all(a.end_ms <= b.start_ms for a, b in zip(found, found[1:], strict=False))
+    assert all(a.end_ms <= b.start_ms for a, b in pairwise(found))
     assert all(len(cue.text) <= 34 for cue in found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,7 +62,7 @@ def test_segment_over_the_limit_is_divided_without_gap() -> None:
     assert cuts[0].start_ms == 500
     assert cuts[-1].end_ms == 6800
     assert all(cut.end_ms - cut.start_ms <= 2000 for cut in cuts)
-    assert all(a.end_ms == b.start_ms for a, b in zip(cuts, cuts[1:], strict=False))
+    assert all(a.end_ms == b.start_ms for a, b in pairwise(cuts))
 
 
 def test_open_segment_is_handed_out_before_it_ends_and_memory_stays_bounded() -> None:
@@ -73,7 +75,7 @@ def test_open_segment_is_handed_out_before_it_ends_and_memory_stays_bounded() ->
     cuts += cutter.cut([SpeechSegment(200, 60_000)], None, 60_000)
     assert len(cuts) >= 30
     assert (cuts[0].start_ms, cuts[-1].end_ms) == (200, 60_000)
-    assert all(a.end_ms == b.start_ms for a, b in zip(cuts, cuts[1:], strict=False))
+    assert all(a.end_ms == b.start_ms for a, b in pairwise(cuts))
 
 
 @given(

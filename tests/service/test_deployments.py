@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -65,16 +66,15 @@ def test_profile_without_punctuation_transcribes_and_refuses_it(
 
 
 def test_serve_parses_the_arguments_of_a_config_into_settings() -> None:
-    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
+    from ray.serve._private import api
 
     from serve_app.app import build
 
-    app = call_user_app_builder_with_args_if_necessary(
-        build, {"profile": "demo", "recognizer": {"deployment": {"num_replicas": 3}}}
-    )
+    parse = cast(Callable[..., Any], api.call_user_app_builder_with_args_if_necessary)
+    app = parse(build, {"profile": "demo", "recognizer": {"deployment": {"num_replicas": 3}}})
     assert app._bound_deployment.name == "Ingress"
     with pytest.raises(ValueError, match="recogniser"):
-        call_user_app_builder_with_args_if_necessary(build, {"recogniser": {}})
+        parse(build, {"recogniser": {}})
 
 
 def test_recognizer_that_dies_costs_no_text(client: httpx.Client, demo_flac: bytes) -> None:

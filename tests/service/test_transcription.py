@@ -79,7 +79,9 @@ def test_real_recording_has_the_published_segments_in_order(
 
 def test_openai_client_transcribes(service_url: str, demo_flac: bytes) -> None:
     with openai.OpenAI(
-        base_url=f"{service_url}/v1", api_key="unused", http_client=httpx.Client(trust_env=False)
+        base_url=f"{service_url}/v1",
+        api_key="unused",
+        http_client=openai.DefaultHttpxClient(trust_env=False),
     ) as client:
         assert "paraformer-demo" in [model.id for model in client.models.list()]
         file = ("demo.flac", demo_flac)
@@ -108,7 +110,9 @@ def test_openai_client_transcribes(service_url: str, demo_flac: bytes) -> None:
 
 def test_openai_client_streams_the_same_text(service_url: str, demo_flac: bytes) -> None:
     with openai.OpenAI(
-        base_url=f"{service_url}/v1", api_key="unused", http_client=httpx.Client(trust_env=False)
+        base_url=f"{service_url}/v1",
+        api_key="unused",
+        http_client=openai.DefaultHttpxClient(trust_env=False),
     ) as client:
         stream = client.audio.transcriptions.create(
             model="paraformer-demo", file=("demo.flac", demo_flac), stream=True
