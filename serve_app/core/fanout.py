@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import TypeAlias
 
 from serve_app.core.chunks import Chunk, ChunkFailure, Recognition, Token, Utterance
+from serve_app.core.errors import ServiceError
 
 Recognize: TypeAlias = Callable[[list[Chunk]], Awaitable[Sequence[Recognition | ChunkFailure]]]
 
@@ -24,8 +25,11 @@ async def fan_out(
     Args:
         groups: chunks that travel together, in order of their index.
         recognize: returns a result per chunk; if it raises, every chunk of the
-            group becomes a failed utterance.
+            group becomes a failed utterance, save for a `ServiceError`.
         window: bound of groups in flight, at least 1.
+
+    Raises:
+        ServiceError: from `recognize`.
     """
     calls: deque[asyncio.Task[list[Utterance]]] = deque()
     try:
@@ -45,6 +49,9 @@ async def fan_out(
 async def _recognize_group(group: list[Chunk], recognize: Recognize) -> list[Utterance]:
     try:
         results = await recognize(group)
+    except ServiceError:
+        # Not about these chunks: the request as a whole cannot be answered now.
+        raise
     except Exception as error:
         results = [ChunkFailure("recognizer_error", str(error) or type(error).__name__)] * len(
             group

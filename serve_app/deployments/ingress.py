@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve import Application
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
 from serve_app.api.parameters import Offer
@@ -85,6 +86,8 @@ class HandleTranscriptionService:
                     yield part
         except RayTaskError as error:
             raise _cause(error) from None
+        except DeploymentUnavailableError:
+            raise NotReady("a deployment that failed to start") from None
         finally:
             responses.cancel()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
         yield recording.end
@@ -130,7 +133,7 @@ async def _ask(stage: Stage, handle: DeploymentHandle[Any]) -> StageReadiness | 
         async with asyncio.timeout(_READINESS_TIMEOUT_S):
             answer: StageReadiness | None = await handle.describe.remote()
             return answer
-    except (TimeoutError, RayError):
+    except (TimeoutError, RayError, RayServeException):
         raise NotReady(stage) from None
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ray.exceptions import RayActorError
 from ray.serve import Application
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.core.chunks import (
@@ -21,6 +22,7 @@ from serve_app.core.chunks import (
     Utterance,
     UtteranceSpan,
 )
+from serve_app.core.errors import NotReady
 from serve_app.core.fanout import fan_out
 from serve_app.core.stages import StageReadiness
 from serve_app.deployments.options import LOGGER, as_deployment
@@ -80,7 +82,12 @@ class SegmenterDeployment:
         return await self._call(chunks)
 
     async def _call(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
-        results: list[Recognition | ChunkFailure] = await self._recognizer.transcribe.remote(chunks)
+        try:
+            results: list[Recognition | ChunkFailure] = await self._recognizer.transcribe.remote(
+                chunks
+            )
+        except DeploymentUnavailableError:
+            raise NotReady("asr") from None
         return results
 
 

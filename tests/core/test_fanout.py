@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from serve_app.core.chunks import Chunk, ChunkFailure, Recognition, Token
+from serve_app.core.errors import NotReady
 from serve_app.core.fanout import fan_out
 
 
@@ -110,4 +111,13 @@ async def test_error_of_the_source_is_told_after_what_was_recognised() -> None:
 
     with pytest.raises(ValueError, match="bad audio"):
         async for _ in fan_out(broken(), recognize, window=1):
+            pass
+
+
+async def test_service_that_is_not_ready_fails_the_request_not_its_chunks() -> None:
+    async def recognize(group: list[Chunk]) -> Sequence[Recognition]:
+        raise NotReady("asr")
+
+    with pytest.raises(NotReady):
+        async for _ in fan_out(groups_of(3), recognize, window=2):
             pass
