@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from serve_app.core.errors import ConfigurationError
+from serve_app.core.places import default_pack_dir
 from serve_app.core.stages import STAGES, Stage
 
 DEFAULT_PROFILE = "demo"
@@ -209,15 +210,20 @@ class SegmenterSettings(_Section):
     )
 
 
-class RecognizerSettings(_Section):
-    """The speech recognition model."""
+class _ModelSettings(_Section):
+    """Where a model computes."""
 
-    deployment: RecognizerDeployment = RecognizerDeployment()
-    pack: str = Field(default="paraformer-demo", description="Model pack of the recogniser.")
     device: str = Field(
         default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N."
     )
     num_threads: int = Field(default=1, ge=1, description="Compute threads per replica on CPU.")
+
+
+class RecognizerSettings(_ModelSettings):
+    """The speech recognition model."""
+
+    deployment: RecognizerDeployment = RecognizerDeployment()
+    pack: str = Field(default="paraformer-demo", description="Model pack of the recogniser.")
     max_batch_frames: int = Field(
         default=1000,
         ge=1,
@@ -229,15 +235,11 @@ class RecognizerSettings(_Section):
     )
 
 
-class PunctuatorSettings(_Section):
+class PunctuatorSettings(_ModelSettings):
     """The punctuation model."""
 
     deployment: PunctuatorDeployment = PunctuatorDeployment()
     pack: str = Field(default="ct-punc-demo", description="Model pack of the punctuation model.")
-    device: str = Field(
-        default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N."
-    )
-    num_threads: int = Field(default=1, ge=1, description="Compute threads per replica on CPU.")
     max_batch_words: int = Field(
         default=2000, ge=20, description="Budget of a batch in words of 20-word windows."
     )
@@ -287,7 +289,7 @@ class Settings(BaseSettings):
         default=STAGES, description="Stages that are deployed. A request may ask for fewer."
     )
     pack_dir: Path = Field(
-        default_factory=lambda: _cache_home() / "paraserve" / "packs",
+        default_factory=default_pack_dir,
         description="Where model packs are kept.",
     )
     offline: bool = Field(default=False, description="Never fetch a pack; fail if it is missing.")
@@ -416,7 +418,3 @@ def _section_of(annotation: object) -> type[BaseModel] | None:
         if isinstance(option, type) and issubclass(option, BaseModel):
             return option
     return None
-
-
-def _cache_home() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

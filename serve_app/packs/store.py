@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import re
 import shutil
 import tempfile
@@ -12,21 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from serve_app.core.places import default_pack_dir
 from serve_app.packs.references import PackReference
-
-
-def default_store_root() -> Path:
-    """`$XDG_CACHE_HOME/paraserve/packs`, or the same under `~/.cache`."""
-    cache_home = os.environ.get("XDG_CACHE_HOME")
-    base = Path(cache_home) if cache_home else Path.home() / ".cache"
-    return base / "paraserve" / "packs"
 
 
 @dataclass(frozen=True, slots=True)
 class PackStore:
     """One directory per pack under `root`; replicas and nodes may share it."""
 
-    root: Path = field(default_factory=default_store_root)
+    root: Path = field(default_factory=default_pack_dir)
 
     def directory(self, reference: PackReference) -> Path:
         """Where the pack lies, or would lie, in this store."""

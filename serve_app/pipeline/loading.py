@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from serve_app.audio import AudioLimits
 from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
@@ -17,21 +18,14 @@ from serve_app.pipeline.segmentation import SegmentationOptions
 from serve_app.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedVad:
-    engine: VoiceActivityDetector
-    readiness: StageReadiness
+EngineT = TypeVar("EngineT")
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedRecognizer:
-    engine: Recognizer
-    readiness: StageReadiness
+class Loaded(Generic[EngineT]):
+    """An engine that is warm, and what to tell of it."""
 
-
-@dataclass(frozen=True, slots=True)
-class LoadedPunctuator:
-    engine: Punctuator
+    engine: EngineT
     readiness: StageReadiness
 
 
@@ -67,7 +61,7 @@ def segmentation_options(settings: Settings) -> SegmentationOptions:
     )
 
 
-def load_vad(settings: Settings) -> LoadedVad:
+def load_vad(settings: Settings) -> Loaded[VoiceActivityDetector]:
     """Loads the VAD; it computes on the CPU.
 
     Raises:
@@ -78,10 +72,10 @@ def load_vad(settings: Settings) -> LoadedVad:
     published = VadOptions.from_config(pack.config.get("model_conf") or {})
     options = replace(published, max_end_silence_ms=settings.vad.max_end_silence_ms)
     engine = FsmnVad(pack, options)
-    return LoadedVad(engine, _readiness("vad", "cpu", pack))
+    return Loaded(engine, _readiness("vad", "cpu", pack))
 
 
-def load_recognizer(settings: Settings) -> LoadedRecognizer:
+def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
     """Loads the recogniser.
 
     Raises:
@@ -92,10 +86,10 @@ def load_recognizer(settings: Settings) -> LoadedRecognizer:
     limit_threads(section.num_threads)
     pack = find_pack(settings, section.pack)
     engine = ParaformerEngine(pack, ParaformerOptions(device=section.device))
-    return LoadedRecognizer(engine, _readiness("asr", section.device, pack))
+    return Loaded(engine, _readiness("asr", section.device, pack))
 
 
-def load_punctuator(settings: Settings) -> LoadedPunctuator:
+def load_punctuator(settings: Settings) -> Loaded[Punctuator]:
     """Loads the punctuation model.
 
     Raises:
@@ -106,7 +100,7 @@ def load_punctuator(settings: Settings) -> LoadedPunctuator:
     limit_threads(section.num_threads)
     pack = find_pack(settings, section.pack)
     engine = CtTransformerEngine(pack, device=section.device)
-    return LoadedPunctuator(engine, _readiness("punctuation", section.device, pack))
+    return Loaded(engine, _readiness("punctuation", section.device, pack))
 
 
 def _readiness(stage: Stage, device: str, pack: PackContents) -> StageReadiness:

@@ -24,10 +24,20 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def settings() -> Settings:
-    # Reservations for a second application beside the first.
+def spool_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("spool")
+
+
+@pytest.fixture(scope="session")
+def settings(spool_dir: Path) -> Settings:
     settings = Settings.model_validate(
-        {"profile": "demo", "http": {"port": free_port()}, "cluster": {"num_cpus": 4}}
+        {
+            "profile": "demo",
+            "http": {"port": free_port()},
+            # Reservations for a second application beside the first.
+            "cluster": {"num_cpus": 4},
+            "audio": {"spool_dir": spool_dir},
+        }
     )
     # Must come before anything imports Ray.
     prepare_environment(settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import numpy as np
 import pytest
@@ -43,11 +45,14 @@ def test_bad_file_is_one_clear_error(client: httpx.Client, name: str, stream: st
     assert "Traceback" not in error["message"]
 
 
-def test_service_is_unharmed_by_bad_files(client: httpx.Client, demo_flac: bytes) -> None:
+def test_service_is_unharmed_by_bad_files_and_keeps_none(
+    client: httpx.Client, demo_flac: bytes, spool_dir: Path
+) -> None:
     before = transcribe(client, demo_flac)
     for content, _, _ in BAD_FILES.values():
         post(client, content)
     assert transcribe(client, demo_flac) == before
+    assert list(spool_dir.iterdir()) == []
     assert client.get("/readyz").status_code == 200
 
 
