@@ -205,9 +205,6 @@ class SegmenterSettings(_Section):
         "keeps a long file from crowding out short ones; at least twice the number of "
         "recogniser replicas lets one file use them all.",
     )
-    max_attempts: int = Field(
-        default=3, ge=1, description="Tries for a chunk whose recogniser replica dies."
-    )
 
 
 class _ModelSettings(_Section):
@@ -293,6 +290,9 @@ class Settings(BaseSettings):
         description="Where model packs are kept.",
     )
     offline: bool = Field(default=False, description="Never fetch a pack; fail if it is missing.")
+    max_attempts: int = Field(
+        default=3, ge=1, description="Tries of a call between the stages whose replica dies."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least level that is logged."
     )

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 from fastapi import FastAPI
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve import Application
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
-from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
+from ray.serve.handle import DeploymentHandle
 
 from serve_app.api.parameters import Offer
 from serve_app.api.routes import ApiLimits, build_api
 from serve_app.api.service import TranscriptionJob
-from serve_app.core.chunks import RecordingEnd, SegmentationJob, Utterance
+from serve_app.core.chunks import SegmentationJob
 from serve_app.core.errors import NotReady, ParaserveError
 from serve_app.core.joining import (
     PunctuationResult,
@@ -28,6 +29,8 @@ from serve_app.core.joining import (
 from serve_app.core.stages import Stage, StageReadiness
 from serve_app.core.transcripts import TranscriptEvent
 from serve_app.deployments.options import LOGGER, as_deployment
+from serve_app.deployments.recording import RemoteRecording
+from serve_app.deployments.retrying import call_until_answered
 from serve_app.settings import Settings
 
 _READINESS_TIMEOUT_S = 3.0
@@ -65,17 +68,15 @@ class HandleTranscriptionService:
         )
 
     async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
-        responses = cast(
-            DeploymentResponseGenerator[Any],
-            self._segmenter.options(stream=True).recognize.remote(
-                SegmentationJob(job.request_id, job.audio, "vad" in job.stages)
-            ),
+        recording = RemoteRecording(
+            self._segmenter,
+            SegmentationJob(job.request_id, job.audio, "vad" in job.stages),
+            self._settings.max_attempts,
         )
-        recording = _Recording(responses)
         if self._punctuator is not None and "punctuation" in job.stages:
             parts = join_punctuated(
                 recording.utterances(),
-                self._punctuate,
+                partial(self._punctuate, self._punctuator, job.request_id),
                 self._settings.punctuator.sentence_break_s,
             )
         else:
@@ -88,8 +89,6 @@ class HandleTranscriptionService:
             raise _cause(error) from None
         except DeploymentUnavailableError:
             raise NotReady("a deployment that failed to start") from None
-        finally:
-            responses.cancel()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
         yield recording.end
 
     async def readiness(self) -> list[StageReadiness]:
@@ -102,25 +101,16 @@ class HandleTranscriptionService:
         answers = await asyncio.gather(*(_ask(stage, asked[stage]) for stage in asked))
         return [answer for answer in answers if answer is not None]
 
-    async def _punctuate(self, task: PunctuationTask) -> PunctuationResult:
-        assert self._punctuator is not None  # noqa: S101 - transcribe() has checked
-        result: PunctuationResult = await self._punctuator.punctuate.remote(task)
+    async def _punctuate(
+        self, punctuator: DeploymentHandle[Any], request_id: str, task: PunctuationTask
+    ) -> PunctuationResult:
+        result: PunctuationResult = await call_until_answered(
+            lambda: punctuator.punctuate.remote(task),
+            max_attempts=self._settings.max_attempts,
+            stage="punctuation",
+            request_id=request_id,
+        )
         return result
-
-
-class _Recording:
-    """Splits the segmenter's stream into the utterances and the recording's end."""
-
-    def __init__(self, responses: DeploymentResponseGenerator[Any]) -> None:
-        self._responses = responses
-        self.end = RecordingEnd(0)
-
-    async def utterances(self) -> AsyncGenerator[Utterance]:
-        async for event in self._responses:
-            if isinstance(event, RecordingEnd):
-                self.end = event
-            else:
-                yield event
 
 
 async def _ask(stage: Stage, handle: DeploymentHandle[Any]) -> StageReadiness | None:

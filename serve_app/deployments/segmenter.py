@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
-from ray.exceptions import RayActorError
 from ray.serve import Application
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
@@ -25,12 +23,11 @@ from serve_app.core.chunks import (
 from serve_app.core.errors import NotReady
 from serve_app.core.fanout import fan_out
 from serve_app.core.stages import StageReadiness
-from serve_app.deployments.options import LOGGER, as_deployment
+from serve_app.deployments.options import as_deployment
+from serve_app.deployments.retrying import call_until_answered
 from serve_app.pipeline.loading import load_vad, segmentation_options
 from serve_app.pipeline.segmentation import Segmentation
 from serve_app.settings import Settings
-
-_RETRY_DELAY_S = 0.25
 
 
 class SegmenterDeployment:
@@ -45,6 +42,7 @@ class SegmenterDeployment:
         self._loaded_vad = load_vad(settings) if "vad" in settings.stages else None
         self._options = segmentation_options(settings)
         self._settings = settings.segmenter
+        self._max_attempts = settings.max_attempts
         self._recognizer = recognizer
         # Recordings take turns on this thread, one decoded window at a time.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="segmenter")
@@ -69,17 +67,12 @@ class SegmenterDeployment:
         return self._loaded_vad.readiness if self._loaded_vad else None
 
     async def _recognize(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
-        """Calls the recogniser; if the replica dies, another one gets the chunks."""
-        for attempt in range(1, self._settings.max_attempts):
-            try:
-                return await self._call(chunks)
-            except RayActorError:
-                LOGGER.warning(
-                    "recognizer replica died, trying another",
-                    extra={"paraserve_request_id": chunks[0].request_id, "attempt": attempt},
-                )
-                await asyncio.sleep(_RETRY_DELAY_S * 2**attempt)
-        return await self._call(chunks)
+        return await call_until_answered(
+            lambda: self._call(chunks),
+            max_attempts=self._max_attempts,
+            stage="asr",
+            request_id=chunks[0].request_id,
+        )
 
     async def _call(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
         try:

@@ -67,7 +67,7 @@ def test_recogniser_hears_as_many_tokens_as_people_speak(engine: ParaformerEngin
 
 def test_recogniser_hears_different_tokens(engine: ParaformerEngine) -> None:
     tokens = engine.token_ids([speech_like(160_000, 4)])[0]
-    assert len(set(tokens)) >= 5
+    assert len(set(tokens)) >= len(tokens) / 3
 
 
 def test_punctuator_sets_marks_as_often_as_people_do(tmp_path: Path) -> None:

@@ -77,15 +77,19 @@ def test_serve_parses_the_arguments_of_a_config_into_settings() -> None:
         parse(build, {"recogniser": {}})
 
 
-def test_recognizer_that_dies_costs_no_text(client: httpx.Client, demo_flac: bytes) -> None:
+@pytest.mark.parametrize("deployment", ["Recognizer", "Segmenter", "Punctuator"])
+def test_replica_that_dies_costs_no_text(
+    client: httpx.Client, demo_flac: bytes, deployment: str
+) -> None:
     import ray
 
-    recording = audio_file(np.tile(read_audio(demo_flac), 6), kind="FLAC")
+    recording = audio_file(np.tile(read_audio(demo_flac), 10), kind="FLAC")
     expected = transcribe(client, recording)["text"]
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(transcribe, client, recording)
         wait_until_busy(client)
-        (victim,) = replica_actors("Recognizer")
+        (victim,) = replica_actors(deployment)
+        assert not answer.done(), "the replica would be killed too late to matter"
         ray.kill(ray.get_actor(victim, namespace="serve"), no_restart=False)
         assert answer.result()["text"] == expected
 
