@@ -15,6 +15,9 @@ from serve_app.packs.synth.architectures import Architecture
 from serve_app.packs.synth.calibration import calibrate_punctuator, calibrate_recogniser
 
 _OUTPUT_SCALE = 4.0  # scores far enough apart that rounding changes no token
+_BIAS_SPREAD = 0.02
+_AFTER_ATTENTION = ("linear_out.weight",)
+_ATTENTION_SCALE = 0.2
 _AFTER_RELU = ("w_2.weight", "cif_output.weight")
 
 
@@ -82,7 +85,11 @@ def _fill(module: nn.Module, generator: torch.Generator) -> None:
                     # What is positive on average would else add the same vector to
                     # every frame in every layer, until all frames look alike.
                     parameter.sub_(parameter.mean(dim=1, keepdim=True))
+                if name.endswith(_AFTER_ATTENTION):
+                    # Random attention is nearly an average over all frames, so that
+                    # it, too, adds the same to each.
+                    parameter.mul_(_ATTENTION_SCALE)
             elif "norm" in name and name.endswith("weight"):
                 parameter.normal_(1.0, 0.1, generator=generator)
             else:
-                parameter.normal_(0.0, 0.1, generator=generator)
+                parameter.normal_(0.0, _BIAS_SPREAD, generator=generator)

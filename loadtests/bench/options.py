@@ -1,0 +1,105 @@
+"""What a comparison runs on; handed to its child processes as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from serve_app.core.chunks import SAMPLE_RATE_HZ, FileBytes, Pcm
+from serve_app.packs import PackContents, PackStore, resolve
+from serve_app.packs.integrity import BUILTIN_DIRECTORY
+from serve_app.packs.recordings import recording
+from serve_app.settings import Settings
+
+DEMO_AUDIO = "demo"
+REAL_AUDIO = "real"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Packs and audio of a comparison.
+
+    Attributes:
+        pack: the recogniser's, a name or `dir:/PATH`.
+        punctuation_pack: the punctuation model's, likewise.
+        vad_pack: the VAD's, likewise.
+        audio: `demo`, `real` (a pinned recording, downloaded), or a file.
+        seconds: how much of it; it is repeated until that long.
+        repeats: runs of each peer.
+        max_minutes: longest recording of `length`.
+        batch_size: of AutoModel where it batches.
+        scratch: directory for what is exported for a peer.
+    """
+
+    pack: str
+    punctuation_pack: str
+    vad_pack: str
+    audio: str
+    seconds: float
+    repeats: int
+    max_minutes: float
+    batch_size: int
+    scratch: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Options:
+        return cls(**json.loads(text))
+
+    def settings(self) -> Settings:
+        """The demo profile with these packs, for files of any length."""
+        return Settings.model_validate(
+            {
+                "profile": "demo",
+                "audio": {"max_duration_s": 24 * 3600.0},
+                "vad": {"pack": self.vad_pack},
+                "recognizer": {"pack": self.pack},
+                "punctuator": {"pack": self.punctuation_pack},
+            }
+        )
+
+    def samples(self, seconds: float | None = None) -> Pcm:
+        """The recording, repeated and cut to length."""
+        wanted = round((self.seconds if seconds is None else seconds) * SAMPLE_RATE_HZ)
+        samples, rate_hz = soundfile.read(_path(self.audio), dtype="int16")
+        if rate_hz != SAMPLE_RATE_HZ or samples.ndim != 1:
+            raise ValueError(f"{self.audio} is not 16 kHz mono")
+        tiled: Pcm = np.resize(samples, wanted)
+        return tiled
+
+
+def as_flac(samples: Pcm) -> FileBytes:
+    """The samples as a file, as a client would send it."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, SAMPLE_RATE_HZ, format="FLAC")
+    return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
+
+
+def pack_name(given: str) -> str:
+    """A directory, as the settings write it; other names as they are."""
+    path = Path(given).expanduser()
+    return f"dir:{path.absolute()}" if path.is_dir() else given
+
+
+def short(name: str) -> str:
+    """A pack's name without the directories above it."""
+    return name.rpartition("/")[2]
+
+
+def open_named(name: str) -> PackContents:
+    return resolve(name, PackStore())
+
+
+def _path(audio: str) -> Path:
+    if audio == DEMO_AUDIO:
+        return BUILTIN_DIRECTORY / "samples" / "demo.flac"
+    if audio == REAL_AUDIO:
+        return recording("vad_example.wav", PackStore())
+    return Path(audio)

@@ -1,0 +1,162 @@
+"""Recognisers that hear the same segments: ours, FunASR's AutoModel, funasr-onnx."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from serve_app.core.chunks import Pcm, Recognition
+from serve_app.core.errors import ConfigurationError
+from serve_app.engines.paraformer import ParaformerEngine, ParaformerOptions
+from serve_app.packs import PackContents
+
+PACKED_FRAMES = 1000
+
+
+class Peer(Protocol):
+    """A recogniser; `hear` returns the text of each segment without spaces."""
+
+    def hear(self, segments: list[Pcm]) -> list[str]: ...
+
+
+class PeerMissing(Exception):
+    """The peer cannot run here; the message says why."""
+
+
+class Packed:
+    """Paraserve's engine: segments end to end, up to PACKED_FRAMES in a batch."""
+
+    def __init__(self, pack: PackContents, dtype: str = "float32") -> None:
+        try:
+            self._engine = ParaformerEngine(pack, ParaformerOptions(dtype=dtype))
+        except ConfigurationError as error:
+            raise PeerMissing(str(error)) from error
+
+    def hear(self, segments: list[Pcm]) -> list[str]:
+        return [
+            "".join(token.text for token in heard.tokens) if isinstance(heard, Recognition) else "!"
+            for batch in self._batches(segments)
+            for heard in self._engine.transcribe(batch)
+        ]
+
+    def _batches(self, segments: list[Pcm]) -> Iterator[list[Pcm]]:
+        batch: list[Pcm] = []
+        cost = 0
+        for pcm in segments:
+            frames = self._engine.cost(len(pcm))
+            if batch and cost + frames > PACKED_FRAMES:
+                yield batch
+                batch, cost = [], 0
+            batch.append(pcm)
+            cost += frames
+        yield batch
+
+
+class Auto:
+    """FunASR's AutoModel; with a batch size above 1, segments of like length together."""
+
+    def __init__(self, model: Any, batch_size: int = 1) -> None:
+        self._model = model
+        self._batch_size = batch_size
+
+    def hear(self, segments: list[Pcm]) -> list[str]:
+        texts = [""] * len(segments)
+        order = sorted(range(len(segments)), key=lambda index: len(segments[index]))
+        if self._batch_size == 1:
+            order = list(range(len(segments)))
+        for first in range(0, len(order), self._batch_size):
+            indices = order[first : first + self._batch_size]
+            inputs = [as_float(segments[index]) for index in indices]
+            answers = self._model.generate(inputs, batch_size=len(inputs))
+            if len(answers) != len(indices):
+                raise PeerMissing("AutoModel gave fewer results than it was given segments")
+            for index, answer in zip(indices, answers, strict=True):
+                texts[index] = answer["text"].replace(" ", "")
+        return texts
+
+
+class Onnx:
+    """funasr-onnx, one segment a call: batches are padded there, too."""
+
+    def __init__(self, directory: Path, quantize: bool) -> None:
+        from funasr_onnx import Paraformer  # type: ignore[import-untyped]  # it has no stubs
+
+        self._model: Any = Paraformer(
+            str(directory), batch_size=1, quantize=quantize, intra_op_num_threads=1
+        )
+
+    def hear(self, segments: list[Pcm]) -> list[str]:
+        texts = []
+        for pcm in segments:
+            answers = self._model(as_float(pcm))
+            texts.append(str(answers[0]["preds"][0]).replace(" ", "") if answers else "")
+        return texts
+
+
+def as_float(pcm: Pcm) -> npt.NDArray[np.float32]:
+    """What FunASR takes: float32 between -1 and 1."""
+    return pcm.astype(np.float32) / np.float32(32_768)
+
+
+def auto_model(pack: PackContents, **models: object) -> Any:
+    """FunASR's AutoModel at its best on CPU: one thread, no progress bars."""
+    try:
+        from funasr import AutoModel
+    except ImportError as error:
+        raise PeerMissing(f"FunASR is not installed: {error}") from error
+    return AutoModel(
+        model=str(pack.directory),
+        device="cpu",
+        ncpu=1,
+        disable_update=True,
+        disable_pbar=True,
+        log_level="ERROR",
+        **models,
+    )
+
+
+def exported(pack: PackContents, model: Any, scratch: Path) -> Path:
+    """Exports the pack as funasr-onnx wants it, once; returns the directory.
+
+    Raises:
+        PeerMissing: with the reason.
+    """
+    if pack.model_class != "Paraformer":
+        raise PeerMissing(f"funasr-onnx runs class Paraformer here, not {pack.model_class}")
+    try:
+        for name in ("onnx", "funasr_onnx"):
+            importlib.import_module(name)
+    except ImportError as error:
+        remedy = "pip install paraserve[bench]; pip install --no-deps funasr-onnx==0.4.3"
+        raise PeerMissing(f"{error} ({remedy})") from error
+    directory = scratch / f"onnx-{pack.checksum[:12]}"
+    if (directory / "model_quant.onnx").is_file():
+        return directory
+    partial = directory.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name in ("config.yaml", "am.mvn", "tokens.json"):
+        shutil.copyfile(pack.directory / name, partial / name)
+    _export(model, partial)
+    partial.rename(directory)
+    return directory
+
+
+def _export(model: Any, directory: Path) -> None:
+    original = torch.onnx.export
+    # FunASR 1.4.16 is written for the exporter that PyTorch had before 2.9.
+    torch.onnx.export = functools.partial(original, dynamo=False)
+    try:
+        model.export(type="onnx", quantize=True, output_dir=str(directory))
+    except Exception as error:
+        raise PeerMissing(f"the export to ONNX failed: {error!r}") from error
+    finally:
+        torch.onnx.export = original
