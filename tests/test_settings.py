@@ -54,6 +54,7 @@ def test_settings_cross_processes_unchanged(monkeypatch: pytest.MonkeyPatch) -> 
         ({"recognizer": {"pak": "x"}}, "pak"),
         ({"recognizer": {"device": "tpu"}}, "device"),
         ({"recognizer": {"device": "cuda"}}, "num_gpus"),
+        ({"recognizer": {"device": "cuda", "dtype": "int8"}}, "int8 needs"),
         ({"recognizer": {"deployment": {"num_gpus": 1.5}}}, "whole GPUs"),
         ({"stages": ["vad", "punctuation"]}, "must contain asr"),
         ({"http": {"port": 0}}, "port"),

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 
 from serve_app.core.chunks import SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition, Token
-from serve_app.core.errors import ConfigurationError, DeviceUnavailable
+from serve_app.core.errors import ConfigurationError
 from serve_app.engines.cif import Integration, embed_tokens, integrate
+from serve_app.engines.devices import open_device
 from serve_app.engines.features import apply_cmvn, lfr, log_mel, num_frames
 from serve_app.engines.int8 import quantize_linears, release_checkpoint
 from serve_app.engines.onednn import use_onednn
@@ -45,8 +46,8 @@ class ParaformerOptions:
         num_threads: CPU threads, for the whole process. One, and more processes,
             serves more than two threads do.
         dtype: of the large matrices of encoder and decoder. `float32` is exact;
-            `int8` (CPU only) takes a quarter of the memory and less than half of
-            the time, and changes a token now and then.
+            `int8` (CPU only) takes about half of the time and changes a token now and
+            then; its weights, a quarter in size, are not shared between processes.
     """
 
     device: str = "cpu"
@@ -100,7 +101,10 @@ class ParaformerEngine:
 
     def __init__(self, pack: PackContents, options: ParaformerOptions | None = None) -> None:
         options = ParaformerOptions() if options is None else options
-        self._device = _open_device(options.device)
+        self._device = open_device(options.device)
+        if self._device.type == "cuda":
+            # Convolutions would be rounded to TF32, which moves where tokens fire.
+            torch.backends.cudnn.allow_tf32 = False
         _check_dtype(options.dtype, self._device)
         torch.set_num_threads(options.num_threads)
         self._pack = pack
@@ -261,23 +265,6 @@ def _spans(decoded: _Decoded, num_shown: int, duration_ms: int) -> list[Span]:
     if spans is None:
         spans = spans_from_centres(decoded.integration.centres()[decoded.shown], duration_ms)
     return spans
-
-
-def _open_device(name: str) -> torch.device:
-    """Never another device than the one that was asked for."""
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceUnavailable(name, "PyTorch knows no device of that name") from error
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise DeviceUnavailable(name, f"PyTorch sees {count} CUDA devices here")
-        # Convolutions would be rounded to TF32, which moves where tokens fire.
-        torch.backends.cudnn.allow_tf32 = False
-    elif device.type != "cpu":
-        raise DeviceUnavailable(name, "only cpu and cuda are supported")
-    return device
 
 
 def _check_dtype(dtype: str, device: torch.device) -> None:

@@ -17,7 +17,6 @@ from serve_app.packs import PackContents, PackStore, resolve
 from serve_app.pipeline.segmentation import SegmentationOptions
 from serve_app.settings import Settings
 
-
 EngineT = TypeVar("EngineT")
 
 
@@ -83,9 +82,13 @@ def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
         DeviceUnavailable: the device is not on this machine.
     """
     section = settings.recognizer
-    limit_threads(section.num_threads)
     pack = find_pack(settings, section.pack)
-    engine = ParaformerEngine(pack, ParaformerOptions(device=section.device))
+    engine = ParaformerEngine(
+        pack,
+        ParaformerOptions(
+            device=section.device, num_threads=section.num_threads, dtype=section.dtype
+        ),
+    )
     return Loaded(engine, _readiness("asr", section.device, pack))
 
 
