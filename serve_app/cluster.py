@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -59,6 +60,7 @@ def running(
 
     from serve_app.app import build
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     own = settings.cluster.address is None
     on_progress("starting Ray" if own else f"connecting to Ray at {settings.cluster.address}")
     if own:
@@ -67,6 +69,7 @@ def running(
             object_store_memory=settings.cluster.object_store_bytes,
             include_dashboard=False,
             log_to_driver=False,
+            logging_level=logging.ERROR,
             namespace="serve",
         )
     else:

@@ -85,6 +85,7 @@ def _report(console: Console, answer: dict[str, Any], spoken: str, elapsed_s: fl
             f"[cyan]{_clock(segment['start'])} - {_clock(segment['end'])}[/cyan]  "
             f"{segment['text']}",
             highlight=False,
+            soft_wrap=True,
         )
     cer = character_error_rate(spoken, answer["text"])
     duration_s = answer["duration"]
@@ -93,6 +94,7 @@ def _report(console: Console, answer: dict[str, Any], spoken: str, elapsed_s: fl
         f"{duration_s:.1f} s of audio in {elapsed_s:.2f} s;  "
         f"RTF {elapsed_s / duration_s:.4f}, RTFx {duration_s / elapsed_s:.0f}",
         highlight=False,
+        soft_wrap=True,
     )
     return cer <= MAX_CER and not answer.get("partial", False)
 

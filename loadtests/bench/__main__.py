@@ -16,6 +16,7 @@ COMMANDS = {
     "stages": "from bytes to text on one core against AutoModel, and where the time goes",
     "loading": "time and memory of imports and loading, cost of a second replica",
     "length": "time and peak memory as recordings grow",
+    "overhead": "the Serve graph against the same stages in one process",
 }
 
 
