@@ -128,9 +128,7 @@ def _locate(directory: Path, name: str) -> _PackFiles:
             metas = _flatten(parsed.get("file_path_metas"))
     files = {key: _inside(directory, value, name) for key, value in metas.items()}
     missing = sorted(
-        path.name
-        for key, path in files.items()
-        if key not in _UNUSED_FILES and not path.is_file()
+        path.name for key, path in files.items() if key not in _UNUSED_FILES and not path.is_file()
     )
     if missing:
         raise PackIncomplete(
