@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import httpx
 
 from serve_app.core.errors import StartFailed
-from serve_app.settings import Settings
+from serve_app.settings import HttpSettings, Settings
 
 _READY_TIMEOUT_S = 300.0
 _POLL_S = 0.5
@@ -53,15 +54,18 @@ def running(
         on_progress: told what is being waited for.
 
     Raises:
-        StartFailed: a deployment failed, or was not ready in time.
+        StartFailed: the port is taken, a deployment failed or was not ready in time.
     """
+    own = settings.cluster.address is None
+    if own:
+        _check_port(settings.http)
+
     import ray
     from ray import serve
 
     from serve_app.app import build
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    own = settings.cluster.address is None
     on_progress("starting Ray" if own else f"connecting to Ray at {settings.cluster.address}")
     if own:
         ray.init(
@@ -87,6 +91,20 @@ def running(
         if own:
             serve.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
             ray.shutdown()
+
+
+def _check_port(http: HttpSettings) -> None:
+    """Tells that the port is taken before a cluster is started in vain."""
+    with socket.socket(socket.AF_INET6 if ":" in http.host else socket.AF_INET) as probe:
+        # As the proxy will: a port that a closed connection still lingers on is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((http.host, http.port))
+        except OSError as error:
+            raise StartFailed(
+                f"cannot listen on {http.host}:{http.port} ({error.strerror}); "
+                "choose another port with --set http.port=PORT"
+            ) from None
 
 
 def _wait_until_running(settings: Settings, on_progress: Callable[[str], None]) -> None:
