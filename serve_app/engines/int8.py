@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from serve_app.core.errors import ConfigurationError
-from serve_app.engines.onednn import replace_linears
 
 # CPUs without VNNI add pairs of u8 * s8 products in 16 bits, which saturate at
 # 32767: 2 * 255 * 64 stays below. With 127, such CPUs would give other results.
@@ -21,6 +21,7 @@ _ACTIVATION_LIMIT = 127
 # oneDNN is quick with unsigned activations only (PyTorch 2.13): 128 stands for 0.
 _ZERO_POINT = 128
 _SMALLEST = 1e-30
+_BLOCK_ROWS = 64
 
 
 class QuantizedLinear(nn.Module):
@@ -47,7 +48,7 @@ class QuantizedLinear(nn.Module):
         """[n, in] -> [n, out], float32."""
         codes, steps = quantize_rows(rows)
         products: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            codes,
+            _whole_blocks(codes),
             1.0,  # the steps come later, row by row
             _ZERO_POINT,
             self._packed,
@@ -61,6 +62,7 @@ class QuantizedLinear(nn.Module):
             [],
             "",
         )
+        products = products[: len(rows)]
         if self._bias is None:
             return products.mul_(steps)
         return torch.addcmul(self._bias, products, steps, out=products)
@@ -82,6 +84,17 @@ def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return codes.bitwise_xor_(_ZERO_POINT), steps
 
 
+def _whole_blocks(codes: torch.Tensor) -> torch.Tensor:
+    """Adds rows up to a multiple of 64.
+
+    oneDNN keeps a kernel for each shape that it has met. Batches come in every
+    length: without this, a process grew by hundreds of megabytes and spent its
+    time on making kernels.
+    """
+    missing = -len(codes) % _BLOCK_ROWS
+    return functional.pad(codes, (0, 0, 0, missing)) if missing else codes
+
+
 def _steps(rows: torch.Tensor, limit: int) -> torch.Tensor:
     """[n, 1]: what the largest of each row must be divided by to give the limit."""
     largest = rows.abs().amax(dim=1, keepdim=True)
@@ -99,7 +112,10 @@ def quantize_linears(module: nn.Module) -> None:
         ConfigurationError: this CPU or this build of PyTorch cannot do it exactly.
     """
     _demand_exact_products()
-    replace_linears(module, QuantizedLinear)
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(parent, name, QuantizedLinear(child))
 
 
 def release_checkpoint(module: nn.Module) -> None:

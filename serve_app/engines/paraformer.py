@@ -16,7 +16,6 @@ from serve_app.engines.cif import Integration, embed_tokens, integrate
 from serve_app.engines.devices import open_device
 from serve_app.engines.features import apply_cmvn, lfr, log_mel, num_frames
 from serve_app.engines.int8 import quantize_linears, release_checkpoint
-from serve_app.engines.onednn import use_onednn
 from serve_app.engines.paraformer_net import ParaformerNet, TimestampPredictor, parse_shape
 from serve_app.engines.ragged import Ragged
 from serve_app.engines.timestamps import Span, spans_from_centres, spans_from_peaks
@@ -115,12 +114,9 @@ class ParaformerEngine:
         load_into(self._net, pack, ignore_prefixes=_unused_prefixes(pack))
         self._num_parameters = sum(parameter.numel() for parameter in self._net.parameters())
         self._net.to(self._device)
-        for stack in (self._net.encoder, self._net.decoder):
-            if options.dtype == "int8":
-                quantize_linears(stack)
-            elif self._device.type == "cpu":
-                use_onednn(stack)
         if options.dtype == "int8":
+            quantize_linears(self._net.encoder)
+            quantize_linears(self._net.decoder)
             release_checkpoint(self._net)
         self._cmvn = torch.from_numpy(pack.cmvn).to(self._device)
         # The first pass touches the mapped weights and lets kernels be chosen.

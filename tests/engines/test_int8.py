@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,3 +207,24 @@ def test_build_without_the_kernels_is_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(int8, "quantize_rows", absent)
     with pytest.raises(ConfigurationError, match="oneDNN"):
         quantize_linears(nn.Sequential(nn.Linear(8, 8)))
+
+
+def test_memory_does_not_grow_with_the_variety_of_batches() -> None:
+    linear = nn.Linear(512, 2048).requires_grad_(False)
+    quantized = QuantizedLinear(linear)
+    before_kib = own_memory_kib()
+    with torch.inference_mode():
+        for num_rows in range(1, 400):
+            quantized(torch.ones(num_rows, 512))
+    # A kernel for each of the 399 lengths took 80 MB and more.
+    assert own_memory_kib() - before_kib < 40_000
+
+
+def own_memory_kib() -> int:
+    """Anonymous memory of this process."""
+    (line,) = (
+        line
+        for line in Path("/proc/self/status").read_text().splitlines()
+        if line.startswith("RssAnon")
+    )
+    return int(line.split()[1])
