@@ -45,10 +45,12 @@ class Peak:
     """The most that a process held during one recording.
 
     Attributes:
+        name: of the process.
         resident_bytes: all of it.
         own_bytes: anonymous memory, which no other process shares.
     """
 
+    name: str
     resident_bytes: int = 0
     own_bytes: int = 0
 
@@ -61,7 +63,7 @@ class Measurement:
     upload_bytes: int
     duration_s: float
     elapsed_s: float
-    peaks: dict[str, Peak]
+    peaks: dict[int, Peak]
 
 
 def main() -> int:
@@ -136,7 +138,7 @@ class _Sampler:
     """Watches the memory of all processes of the cluster while a block runs."""
 
     def __init__(self) -> None:
-        self.peaks: dict[str, Peak] = {}
+        self.peaks: dict[int, Peak] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
@@ -162,7 +164,7 @@ class _Sampler:
                 continue
             fields = dict(line.split(":", 1) for line in status.splitlines())
             if "VmHWM" in fields:
-                peak = self.peaks.setdefault(f"{process.pid} {name}", Peak())
+                peak = self.peaks.setdefault(process.pid, Peak(name))
                 peak.resident_bytes = int(fields["VmHWM"].split()[0]) * 1024
                 own_bytes = int(fields["RssAnon"].split()[0]) * 1024
                 peak.own_bytes = max(peak.own_bytes, own_bytes)
@@ -175,8 +177,8 @@ def _report(
     print(f"{'process':<52}" + f"{'short':>8}{'long':>8}{'growth':>8}" * 2)
     allowed = _ALLOWED_GROWTH_BYTES + long.upload_bytes
     worst = 0
-    for name, peak in sorted(long.peaks.items(), key=lambda item: -item[1].resident_bytes):
-        before = short.peaks.get(name)
+    for pid, peak in sorted(long.peaks.items(), key=lambda item: -item[1].resident_bytes):
+        before = short.peaks.get(pid)
         if before is None:
             continue
         worst = max(worst, peak.resident_bytes - before.resident_bytes)
@@ -188,7 +190,7 @@ def _report(
             f"{old / 2**20:>8.1f}{new / 2**20:>8.1f}{(new - old) / 2**20:>8.1f}"
             for old, new in pairs
         )
-        print(f"{name:<52}" + "".join(cells))
+        print(f"{peak.name:<52}" + "".join(cells))
     right = short.text == one.text * num_short and long.text == one.text * num_long
     print(
         f"\nshort: {short.duration_s / 60:.1f} min in {short.elapsed_s:.1f} s; "
