@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import socket
 import sys
 import threading
 import time
@@ -27,6 +26,7 @@ import numpy.typing as npt
 import psutil
 import soundfile
 
+from loadtests.ports import free_port
 from serve_app.cluster import prepare_environment, running
 from serve_app.demo import demo_recording
 from serve_app.settings import Settings
@@ -74,7 +74,7 @@ def main() -> int:
     settings = Settings.model_validate(
         {
             "profile": "demo",
-            "http": {"port": _free_port()},
+            "http": {"port": free_port()},
             "audio": {"max_upload_bytes": 2**28},
         }
     )
@@ -203,13 +203,6 @@ def _report(
         f"(64 MiB + upload of {long.upload_bytes / 2**20:.1f} MiB)"
     )
     return 0 if right and worst <= allowed else 1
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 import time
 from dataclasses import astuple
@@ -17,6 +16,7 @@ import torch
 from loadtests.bench.measuring import Cost, Meter, hold, machine, report, run_child
 from loadtests.bench.options import Options, as_flac, short
 from loadtests.bench.tables import Bar, Comparison, Table
+from loadtests.ports import free_port
 from serve_app.cluster import prepare_environment, running
 from serve_app.core.chunks import FileBytes
 from serve_app.core.stages import STAGES
@@ -83,9 +83,7 @@ def _comparison(
 
 
 def _with_port(settings: Settings) -> Settings:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        http = settings.http.model_copy(update={"port": probe.getsockname()[1]})
+    http = settings.http.model_copy(update={"port": free_port()})
     audio = settings.audio.model_copy(update={"max_upload_bytes": 2**30})
     return settings.model_copy(update={"http": http, "audio": audio})
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import ExitStack, aclosing, suppress
 from dataclasses import dataclass
@@ -29,14 +27,13 @@ from serve_app.api.errors import (
 )
 from serve_app.api.parameters import TranscriptionParameters, parse_parameters
 from serve_app.api.rendering import render, sse_error, sse_events
+from serve_app.api.request_log import RequestLog, request_id_of
 from serve_app.api.service import TranscriptionJob, TranscriptionService
 from serve_app.api.uploads import Upload, receive_upload
 from serve_app.core.chunks import RecordingEnd
 from serve_app.core.errors import DeadlineExceeded, ParaserveError, RecognitionFailed
 from serve_app.core.transcripts import FailedRange, TranscriptEvent, collect
 
-REQUEST_ID_HEADER = "X-Request-ID"
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _CLIENT_CLOSED_REQUEST = 499
 _FIRST_SERVER_ERROR = 500
 _DISCARD_S = 10.0
@@ -118,41 +115,6 @@ def _model_object(name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "paraserve"}
 
 
-def request_id_of(request: Request) -> str:
-    """Returns the caller's request id if it is well-formed, else a new one."""
-    given = request.headers.get(REQUEST_ID_HEADER, "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-
-
-@dataclass(slots=True)
-class _RequestLog:
-    """What the one log line of a request says; never audio or text."""
-
-    request_id: str
-    started: float
-    status: int = 0
-    code: str | None = None
-    upload_bytes: int = 0
-    audio_s: float = 0.0
-    num_chunks: int = 0
-    num_failed_ranges: int = 0
-    stages: str = ""
-
-    def write(self, logger: logging.Logger) -> None:
-        fields = {
-            "paraserve_request_id": self.request_id,
-            "status": self.status,
-            "code": self.code,
-            "duration_s": round(time.monotonic() - self.started, 4),
-            "upload_bytes": self.upload_bytes,
-            "audio_s": round(self.audio_s, 3),
-            "num_chunks": self.num_chunks,
-            "num_failed_ranges": self.num_failed_ranges,
-            "stages": self.stages,
-        }
-        logger.info("transcription request", extra=fields)
-
-
 class _TranscriptionHandler:
     def __init__(
         self, service: TranscriptionService, limits: ApiLimits, logger: logging.Logger
@@ -162,7 +124,7 @@ class _TranscriptionHandler:
         self._logger = logger
 
     async def transcribe(self, request: Request) -> Response:
-        log = _RequestLog(request_id_of(request), time.monotonic())
+        log = RequestLog(request_id_of(request), time.monotonic())
         try:
             response = await self._respond(request, log)
         except ParaserveError as error:
@@ -181,7 +143,7 @@ class _TranscriptionHandler:
             log.write(self._logger)
         return response
 
-    async def _respond(self, request: Request, log: _RequestLog) -> Response:
+    async def _respond(self, request: Request, log: RequestLog) -> Response:
         with ExitStack() as stack:
             upload = stack.enter_context(await self._receive(request))
             log.upload_bytes = upload.size_bytes
@@ -197,7 +159,7 @@ class _TranscriptionHandler:
                 body, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
             )
 
-    def _refuse(self, error: ParaserveError, log: _RequestLog) -> Response:
+    def _refuse(self, error: ParaserveError, log: RequestLog) -> Response:
         log.code = error.code
         if STATUS_OF[type(error)] >= _FIRST_SERVER_ERROR:
             self._logger.error(
@@ -230,7 +192,7 @@ class _TranscriptionHandler:
         return render(transcript, parameters)
 
     async def _stream(
-        self, events: AsyncGenerator[TranscriptEvent], upload: ExitStack, log: _RequestLog
+        self, events: AsyncGenerator[TranscriptEvent], upload: ExitStack, log: RequestLog
     ) -> AsyncGenerator[str]:
         """Yields server-sent events; closes the upload and writes the log at the end."""
         try:
@@ -251,7 +213,7 @@ class _TranscriptionHandler:
             log.write(self._logger)
 
     async def _events(
-        self, upload: Upload, parameters: TranscriptionParameters, log: _RequestLog
+        self, upload: Upload, parameters: TranscriptionParameters, log: RequestLog
     ) -> AsyncGenerator[TranscriptEvent]:
         job = TranscriptionJob(log.request_id, upload.content(), parameters.stages)
         timeout_s = self._limits.request_timeout_s

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from types import TracebackType
 
-from serve_app.core.batching import BatchLimits, MicroBatcher
 from serve_app.core.chunks import (
-    Chunk,
-    ChunkFailure,
     FileBytes,
-    Pcm,
-    Recognition,
     RecordingEnd,
     Utterance,
     UtteranceSpan,
@@ -29,6 +25,7 @@ from serve_app.core.joining import (
 )
 from serve_app.core.stages import Stage
 from serve_app.core.transcripts import TranscriptEvent
+from serve_app.pipeline.batched import BatchedRecognizer
 from serve_app.pipeline.loading import (
     load_punctuator,
     load_recognizer,
@@ -38,7 +35,7 @@ from serve_app.pipeline.loading import (
 from serve_app.pipeline.segmentation import Segmentation
 from serve_app.settings import Settings
 
-_THREAD_NAMES = ("segmenter", "recognizer", "punctuator")
+_LOGGER = logging.getLogger(__name__)
 
 
 class LocalTranscriber:
@@ -54,16 +51,12 @@ class LocalTranscriber:
         self._settings = settings
         self._options = segmentation_options(settings)
         self._vad = load_vad(settings).engine if "vad" in stages else None
-        self._recognizer = load_recognizer(settings).engine
+        self._recognizer = BatchedRecognizer(
+            load_recognizer(settings).engine, settings.recognizer.max_batch_frames, _LOGGER
+        )
         self._punctuator = load_punctuator(settings).engine if "punctuation" in stages else None
-        self._decoding, self._recognizing, self._punctuating = (
-            ThreadPoolExecutor(1, thread_name_prefix=name) for name in _THREAD_NAMES
-        )
-        self._batcher: MicroBatcher[Pcm, Recognition | ChunkFailure] = MicroBatcher(
-            self._run,
-            cost=lambda pcm: self._recognizer.cost(len(pcm)),
-            limits=BatchLimits(settings.recognizer.max_batch_frames),
-        )
+        self._decoding = ThreadPoolExecutor(1, thread_name_prefix="segmenter")
+        self._punctuating = ThreadPoolExecutor(1, thread_name_prefix="punctuator")
 
     async def __aenter__(self) -> LocalTranscriber:
         return self
@@ -74,9 +67,9 @@ class LocalTranscriber:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._batcher.close()
-        for thread in (self._decoding, self._recognizing, self._punctuating):
-            thread.shutdown(wait=True)
+        await self._recognizer.close()
+        self._decoding.shutdown(wait=True)
+        self._punctuating.shutdown(wait=True)
 
     async def transcribe(
         self, audio: FileBytes, stages: frozenset[Stage], request_id: str = "local"
@@ -97,7 +90,7 @@ class LocalTranscriber:
         async def utterances() -> AsyncGenerator[Utterance]:
             groups = segmentation.groups_on(self._decoding, request_id)
             window = self._settings.segmenter.window
-            async with aclosing(fan_out(groups, self._recognize, window)) as recognized:
+            async with aclosing(fan_out(groups, self._recognizer.transcribe, window)) as recognized:
                 async for utterance in recognized:
                     spans.append(utterance.span)
                     yield utterance
@@ -111,13 +104,6 @@ class LocalTranscriber:
             async for part in parts:
                 yield part
         yield RecordingEnd(segmentation.duration_ms, tuple(spans))
-
-    async def _recognize(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
-        return await asyncio.gather(*(self._batcher.submit(chunk.pcm) for chunk in chunks))
-
-    async def _run(self, batch: list[Pcm]) -> list[Recognition | ChunkFailure]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._recognizing, self._recognizer.transcribe, batch)
 
     async def _punctuate(self, task: PunctuationTask) -> PunctuationResult:
         assert self._punctuator is not None  # noqa: S101 - transcribe() has checked

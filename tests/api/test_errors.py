@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from serve_app.api.errors import STATUS_OF, error_response
 from serve_app.core.errors import Overloaded, ParaserveError, RequestError
+from tests.error_tree import EVERY_ERROR
 
 
-def descendants(root: type[ParaserveError]) -> Iterator[type[ParaserveError]]:
-    yield root
-    for child in root.__subclasses__():
-        yield from descendants(child)
-
-
-EVERY_CLASS = sorted(set(descendants(ParaserveError)), key=repr)
-
-
-@pytest.mark.parametrize("cls", EVERY_CLASS)
+@pytest.mark.parametrize("cls", EVERY_ERROR)
 def test_every_error_has_a_status(cls: type[ParaserveError]) -> None:
     assert cls in STATUS_OF
     assert (400 <= STATUS_OF[cls] < 500) or not issubclass(cls, RequestError)

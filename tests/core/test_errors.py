@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 
 import pytest
 
 from serve_app.core import errors
 from serve_app.core.errors import ParaserveError
+from tests.error_tree import EVERY_ERROR
 
 ARGUMENTS: dict[type[ParaserveError], tuple[object, ...]] = {
     errors.InvalidParameter: ("language", "is unknown"),
@@ -37,16 +37,7 @@ ARGUMENTS: dict[type[ParaserveError], tuple[object, ...]] = {
 }
 
 
-def descendants(root: type[ParaserveError]) -> Iterator[type[ParaserveError]]:
-    yield root
-    for child in root.__subclasses__():
-        yield from descendants(child)
-
-
-EVERY_CLASS = sorted(set(descendants(ParaserveError)), key=lambda cls: cls.__name__)
-
-
-@pytest.mark.parametrize("cls", EVERY_CLASS)
+@pytest.mark.parametrize("cls", EVERY_ERROR)
 def test_error_survives_pickling(cls: type[ParaserveError]) -> None:
     error = cls(*ARGUMENTS.get(cls, ("detail",)))
     copy = pickle.loads(pickle.dumps(error))
@@ -54,12 +45,12 @@ def test_error_survives_pickling(cls: type[ParaserveError]) -> None:
     assert str(copy) == str(error)
 
 
-@pytest.mark.parametrize("cls", EVERY_CLASS)
+@pytest.mark.parametrize("cls", EVERY_ERROR)
 def test_error_says_something_and_has_a_docstring(cls: type[ParaserveError]) -> None:
     assert str(cls(*ARGUMENTS.get(cls, ("detail",))))
     assert cls.__doc__
 
 
 def test_codes_are_unique() -> None:
-    codes = [cls.code for cls in EVERY_CLASS]
+    codes = [cls.code for cls in EVERY_ERROR]
     assert len(codes) == len(set(codes))

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from loadtests.ports import free_port
 from serve_app.cluster import prepare_environment, running
 from serve_app.settings import Settings
 
 SAMPLES = Path(__file__).parents[2] / "serve_app" / "packs" / "builtin" / "samples"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="session")
