@@ -32,6 +32,7 @@ from serve_app.api.service import TranscriptionJob, TranscriptionService
 from serve_app.api.uploads import Upload, receive_upload
 from serve_app.core.chunks import RecordingEnd
 from serve_app.core.errors import DeadlineExceeded, ParaserveError, RecognitionFailed
+from serve_app.core.origin import Origin
 from serve_app.core.transcripts import FailedRange, TranscriptEvent, collect
 
 _CLIENT_CLOSED_REQUEST = 499
@@ -215,8 +216,9 @@ class _TranscriptionHandler:
     async def _events(
         self, upload: Upload, parameters: TranscriptionParameters, log: RequestLog
     ) -> AsyncGenerator[TranscriptEvent]:
-        job = TranscriptionJob(log.request_id, upload.content(), parameters.stages)
         timeout_s = self._limits.request_timeout_s
+        origin = Origin(log.request_id, deadline=time.time() + timeout_s)
+        job = TranscriptionJob(origin, upload.content(), parameters.stages)
         deadline = asyncio.get_running_loop().time() + timeout_s
         async with aclosing(self._service.transcribe(job)) as events:
             while True:

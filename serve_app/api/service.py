@@ -8,6 +8,7 @@ from typing import Protocol
 
 from serve_app.api.parameters import Offer
 from serve_app.core.chunks import FileBytes
+from serve_app.core.origin import Origin
 from serve_app.core.stages import Stage, StageReadiness
 from serve_app.core.transcripts import TranscriptEvent
 
@@ -17,12 +18,12 @@ class TranscriptionJob:
     """One accepted recording.
 
     Attributes:
-        request_id: names the request in all logs.
+        origin: the request, its caller and its deadline.
         audio: the file as it was uploaded, shape [bytes].
         stages: what is to be done with it.
     """
 
-    request_id: str
+    origin: Origin
     audio: FileBytes
     stages: frozenset[Stage]
 

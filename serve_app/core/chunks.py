@@ -13,6 +13,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from serve_app.core.origin import Origin
+
 SAMPLE_RATE_HZ = 16_000
 SAMPLES_PER_MS = SAMPLE_RATE_HZ // 1000
 
@@ -28,12 +30,12 @@ class SegmentationJob:
     """A file and how it is to be cut.
 
     Attributes:
-        request_id: names the request in all logs.
+        origin: the request that it belongs to.
         audio: the file.
         use_vad: find the speech with the VAD, or cut everything.
     """
 
-    request_id: str
+    origin: Origin
     audio: FileBytes
     use_vad: bool
 
@@ -51,18 +53,16 @@ class Chunk:
     """One utterance on its way to the recogniser.
 
     Attributes:
-        request_id: the request that it belongs to.
+        origin: the request that it belongs to.
         index: position among the chunks of its request, from 0.
         start_ms: where the chunk starts in the recording.
         pcm: its samples.
-        deadline: Unix time in s after which the result is worthless, or None.
     """
 
-    request_id: str
+    origin: Origin
     index: int
     start_ms: int
     pcm: Pcm
-    deadline: float | None = None
 
     @property
     def num_samples(self) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from serve_app.core.chunks import Token, Utterance
+from serve_app.core.origin import Origin
 from serve_app.core.ports import Punctuator
 from serve_app.core.punctuation import PunctuationSession, PunctuationState, advance_all
 from serve_app.core.transcripts import FailedRange, MarkedToken, Sentence
@@ -26,11 +27,13 @@ class PunctuationTask:
     """Words to punctuate after those that led to `state`.
 
     Attributes:
+        origin: the request that they belong to.
         state: what earlier words left open.
         words: the next words of the text.
         final: no more words follow, so all come out.
     """
 
+    origin: Origin
     state: PunctuationState
     words: tuple[str, ...]
     final: bool
@@ -116,6 +119,7 @@ async def join_plain(
 
 
 async def join_punctuated(
+    origin: Origin,
     utterances: AsyncIterator[Utterance],
     punctuate: Punctuate,
     sentence_break_s: float | None,
@@ -126,6 +130,7 @@ async def join_punctuated(
     into the next call together: the faster the recogniser, the fewer calls.
 
     Args:
+        origin: the request whose utterances they are.
         utterances: in order of time.
         punctuate: labels words; called once at a time.
         sentence_break_s: a pause of at least this many seconds ends a sentence
@@ -140,7 +145,7 @@ async def join_punctuated(
         finally:
             arrivals.put_nowait(None)
 
-    joiner = _Joiner(punctuate, sentence_break_s)
+    joiner = _Joiner(origin, punctuate, sentence_break_s)
     reader = asyncio.create_task(read())
     try:
         ended = False
@@ -164,7 +169,10 @@ async def join_punctuated(
 
 
 class _Joiner:
-    def __init__(self, punctuate: Punctuate, sentence_break_s: float | None) -> None:
+    def __init__(
+        self, origin: Origin, punctuate: Punctuate, sentence_break_s: float | None
+    ) -> None:
+        self._origin = origin
         self._punctuate = punctuate
         self._break_ms = None if sentence_break_s is None else int(sentence_break_s * 1000)
         self._assembler = SentenceAssembler()
@@ -205,7 +213,9 @@ class _Joiner:
         return sentences
 
     async def _call(self, *, final: bool) -> list[Sentence]:
-        result = await self._punctuate(PunctuationTask(self._state, tuple(self._words), final))
+        result = await self._punctuate(
+            PunctuationTask(self._origin, self._state, tuple(self._words), final)
+        )
         self._words = []
         self._state = result.state
         return self._assembler.mark(result.pairs)

@@ -70,13 +70,14 @@ class HandleTranscriptionService:
     async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
         recording = RemoteRecording(
             self._segmenter,
-            SegmentationJob(job.request_id, job.audio, "vad" in job.stages),
+            SegmentationJob(job.origin, job.audio, "vad" in job.stages),
             self._settings.max_attempts,
         )
         if self._punctuator is not None and "punctuation" in job.stages:
             parts = join_punctuated(
+                job.origin,
                 recording.utterances(),
-                partial(self._punctuate, self._punctuator, job.request_id),
+                partial(self._punctuate, self._punctuator),
                 self._settings.punctuator.sentence_break_s,
             )
         else:
@@ -102,13 +103,13 @@ class HandleTranscriptionService:
         return [answer for answer in answers if answer is not None]
 
     async def _punctuate(
-        self, punctuator: DeploymentHandle[Any], request_id: str, task: PunctuationTask
+        self, punctuator: DeploymentHandle[Any], task: PunctuationTask
     ) -> PunctuationResult:
         result: PunctuationResult = await call_until_answered(
             lambda: punctuator.punctuate.remote(task),
             max_attempts=self._settings.max_attempts,
             stage="punctuation",
-            request_id=request_id,
+            request_id=task.origin.request_id,
         )
         return result
 

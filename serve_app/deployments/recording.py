@@ -56,7 +56,7 @@ class RemoteRecording:
                         yield event
                 return
             except RayActorError:
-                await pause_after_death(attempt, "vad", self._job.request_id)
+                await pause_after_death(attempt, "vad", self._job.origin.request_id)
             finally:
                 responses.cancel()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
         raise RecognitionFailed(f"{self._max_attempts} segmenters died over it")

@@ -56,7 +56,7 @@ class SegmenterDeployment:
         vad = self._loaded_vad.engine if job.use_vad and self._loaded_vad else None
         segmentation = Segmentation(job.audio, vad, self._options)
         spans: list[UtteranceSpan] = []
-        groups = segmentation.groups_on(self._thread, job.request_id)
+        groups = segmentation.groups_on(self._thread, job.origin)
         async with aclosing(fan_out(groups, self._recognize, self._settings.window)) as utterances:
             async for utterance in utterances:
                 spans.append(utterance.span)
@@ -71,7 +71,7 @@ class SegmenterDeployment:
             lambda: self._call(chunks),
             max_attempts=self._max_attempts,
             stage="asr",
-            request_id=chunks[0].request_id,
+            request_id=chunks[0].origin.request_id,
         )
 
     async def _call(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:

@@ -45,7 +45,7 @@ class BatchedRecognizer:
         except Exception as error:
             self._logger.exception(
                 "chunk failed",
-                extra={"paraserve_request_id": chunk.request_id, "chunk": chunk.index},
+                extra={"paraserve_request_id": chunk.origin.request_id, "chunk": chunk.index},
             )
             return ChunkFailure("engine_error", type(error).__name__)
 

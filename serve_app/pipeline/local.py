@@ -23,6 +23,7 @@ from serve_app.core.joining import (
     join_punctuated,
     punctuate_tasks,
 )
+from serve_app.core.origin import Origin
 from serve_app.core.stages import Stage
 from serve_app.core.transcripts import TranscriptEvent
 from serve_app.pipeline.batched import BatchedRecognizer
@@ -84,11 +85,12 @@ class LocalTranscriber:
         Raises:
             AudioError: the file is not usable audio.
         """
+        origin = Origin(request_id)
         segmentation = Segmentation(audio, self._vad if "vad" in stages else None, self._options)
         spans: list[UtteranceSpan] = []
 
         async def utterances() -> AsyncGenerator[Utterance]:
-            groups = segmentation.groups_on(self._decoding, request_id)
+            groups = segmentation.groups_on(self._decoding, origin)
             window = self._settings.segmenter.window
             async with aclosing(fan_out(groups, self._recognizer.transcribe, window)) as recognized:
                 async for utterance in recognized:
@@ -97,7 +99,7 @@ class LocalTranscriber:
 
         if self._punctuator is not None and "punctuation" in stages:
             break_s = self._settings.punctuator.sentence_break_s
-            parts = join_punctuated(utterances(), self._punctuate, break_s)
+            parts = join_punctuated(origin, utterances(), self._punctuate, break_s)
         else:
             parts = join_plain(utterances())
         async with aclosing(parts):

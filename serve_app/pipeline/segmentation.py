@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.core.chunks import SAMPLES_PER_MS, Chunk, FileBytes
+from serve_app.core.origin import Origin
 from serve_app.core.ports import VoiceActivityDetector
 from serve_app.core.windows import Cut, FixedCutter, SegmentCutter
 
@@ -81,7 +82,7 @@ class Segmentation:
             yield cutter.cut()
         yield cutter.finish()
 
-    def groups(self, request_id: str, deadline: float | None = None) -> Generator[list[Chunk]]:
+    def groups(self, origin: Origin) -> Generator[list[Chunk]]:
         """Yields, for each window, the groups of chunks that it completed.
 
         An empty group means that a window was decoded without completing a cut;
@@ -90,21 +91,19 @@ class Segmentation:
         index = 0
         for cuts in self.steps():
             chunks = [
-                Chunk(request_id, index + offset, cut.start_ms, cut.pcm, deadline)
+                Chunk(origin, index + offset, cut.start_ms, cut.pcm)
                 for offset, cut in enumerate(cuts)
             ]
             index += len(cuts)
             yield from grouped(chunks, self._options.max_group_s) or [[]]
 
-    async def groups_on(
-        self, thread: Executor, request_id: str, deadline: float | None = None
-    ) -> AsyncGenerator[list[Chunk]]:
+    async def groups_on(self, thread: Executor, origin: Origin) -> AsyncGenerator[list[Chunk]]:
         """Yields the groups that are not empty; the work is done on `thread`.
 
         Between two windows the thread is free for other recordings.
         """
         loop = asyncio.get_running_loop()
-        groups = self.groups(request_id, deadline)
+        groups = self.groups(origin)
         try:
             while (group := await loop.run_in_executor(thread, next, groups, None)) is not None:
                 if group:

@@ -12,10 +12,11 @@ import pytest
 from serve_app.core.chunks import Chunk, ChunkFailure, Recognition, Token
 from serve_app.core.errors import NotReady
 from serve_app.core.fanout import fan_out
+from serve_app.core.origin import Origin
 
 
 def chunk(index: int) -> Chunk:
-    return Chunk("request", index, index * 1000, np.zeros(8000, np.int16))
+    return Chunk(Origin("request"), index, index * 1000, np.zeros(8000, np.int16))
 
 
 def recognition(text: str) -> Recognition:

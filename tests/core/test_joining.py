@@ -19,6 +19,7 @@ from serve_app.core.joining import (
     join_punctuated,
     punctuate_tasks,
 )
+from serve_app.core.origin import Origin
 from serve_app.core.transcripts import FailedRange, Sentence
 from tests.fakes.engines import FakePunctuator
 
@@ -49,7 +50,10 @@ async def join(
         await asyncio.sleep(0)
         return punctuate_tasks(FakePunctuator(), [task])[0]
 
-    return [part async for part in join_punctuated(arriving(utterances), punctuate, break_s)]
+    return [
+        part
+        async for part in join_punctuated(Origin("r"), arriving(utterances), punctuate, break_s)
+    ]
 
 
 def texts(parts: Sequence[Sentence | FailedRange]) -> list[str]:
@@ -92,7 +96,7 @@ async def test_error_of_the_utterances_is_passed_on() -> None:
         return punctuate_tasks(FakePunctuator(), [task])[0]
 
     with pytest.raises(ValueError, match="bad audio"):
-        async for _ in join_punctuated(broken(), punctuate, None):
+        async for _ in join_punctuated(Origin("r"), broken(), punctuate, None):
             pass
 
 
@@ -105,7 +109,7 @@ async def test_short_texts_cost_one_call() -> None:
         return punctuate_tasks(FakePunctuator(), [task])[0]
 
     utterances = [utterance(i, "一二三", i * 1000) for i in range(5)]
-    async for _ in join_punctuated(arriving(utterances), punctuate, None):
+    async for _ in join_punctuated(Origin("r"), arriving(utterances), punctuate, None):
         pass
     assert calls == 1
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from serve_app.core.chunks import Chunk, ChunkFailure, Pcm, Recognition
+from serve_app.core.origin import Origin
 from serve_app.pipeline.batched import BatchedRecognizer
 from tests.fakes.engines import FakeRecognizer
 
@@ -20,7 +21,7 @@ class BreakableRecognizer(FakeRecognizer):
 
 
 def chunk(index: int, level: int) -> Chunk:
-    return Chunk("request", index, 0, np.full(3200, level, np.int16))
+    return Chunk(Origin("request"), index, 0, np.full(3200, level, np.int16))
 
 
 async def test_chunk_that_breaks_the_engine_fails_alone() -> None:

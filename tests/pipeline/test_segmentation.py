@@ -11,6 +11,7 @@ import soundfile
 from serve_app.audio import AudioLimits
 from serve_app.core.chunks import Chunk, FileBytes
 from serve_app.core.errors import InvalidSamples
+from serve_app.core.origin import Origin
 from serve_app.pipeline.segmentation import Segmentation, SegmentationOptions, grouped
 from tests.fakes.engines import FakeVad
 
@@ -29,7 +30,7 @@ def wav(*stretches: tuple[float, int]) -> FileBytes:
 
 def chunks_of(audio: FileBytes, *, vad: bool) -> list[Chunk]:
     segmentation = Segmentation(audio, FakeVad() if vad else None, OPTIONS)
-    return [chunk for group in segmentation.groups("request") for chunk in group]
+    return [chunk for group in segmentation.groups(Origin("request")) for chunk in group]
 
 
 def test_chunks_are_the_vad_segments() -> None:
@@ -47,13 +48,13 @@ def test_without_vad_everything_is_cut_in_pieces_within_the_limit() -> None:
 
 def test_silence_has_no_chunks_but_a_duration() -> None:
     segmentation = Segmentation(wav((4, 0)), FakeVad(), OPTIONS)
-    assert [group for group in segmentation.groups("request") if group] == []
+    assert [group for group in segmentation.groups(Origin("request")) if group] == []
     assert segmentation.duration_ms == 4000
 
 
 def test_groups_hold_at_most_their_share_of_audio() -> None:
     chunks = [
-        Chunk("r", i, 0, np.zeros(int(seconds * 16_000), np.int16))
+        Chunk(Origin("r"), i, 0, np.zeros(int(seconds * 16_000), np.int16))
         for i, seconds in enumerate([1, 1.5, 1, 5, 0.5, 0.5])
     ]
     sizes = [[c.index for c in group] for group in grouped(chunks, 3.0)]
@@ -67,7 +68,7 @@ def test_damage_is_told_after_the_chunks_before_it() -> None:
     file = io.BytesIO()
     soundfile.write(file, samples, 16_000, format="WAV", subtype="FLOAT")
     groups = Segmentation(np.frombuffer(file.getvalue(), np.uint8), FakeVad(), OPTIONS).groups(
-        "request"
+        Origin("request")
     )
     seen: list[Chunk] = []
     with pytest.raises(InvalidSamples):

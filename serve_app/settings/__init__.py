@@ -1,0 +1,34 @@
+"""Everything that can be set, in one model; see `serve_app.settings.model`."""
+
+from serve_app.settings.deployments import AutoscalingSettings, DeploymentSettings
+from serve_app.settings.environment import check_environment
+from serve_app.settings.model import Settings
+from serve_app.settings.section import Section
+from serve_app.settings.service import ClusterSettings, HttpSettings, IngressSettings
+from serve_app.settings.sources import DEFAULT_PROFILE, profile_names, read_profile
+from serve_app.settings.stages import (
+    AudioSettings,
+    PunctuatorSettings,
+    RecognizerSettings,
+    SegmenterSettings,
+    VadSettings,
+)
+
+__all__ = [
+    "DEFAULT_PROFILE",
+    "AudioSettings",
+    "AutoscalingSettings",
+    "ClusterSettings",
+    "DeploymentSettings",
+    "HttpSettings",
+    "IngressSettings",
+    "PunctuatorSettings",
+    "RecognizerSettings",
+    "Section",
+    "SegmenterSettings",
+    "Settings",
+    "VadSettings",
+    "check_environment",
+    "profile_names",
+    "read_profile",
+]

@@ -1,0 +1,110 @@
+"""Everything that can be set, in one model, read once at the entry point.
+
+A value comes from, first wins: arguments (the `args` of a Serve config or the
+command line), environment variables with the prefix `PARASERVE_` (nested names
+joined by `__`, as in `PARASERVE_RECOGNIZER__DEVICE`), the YAML profile, the
+defaults below. Replicas never read the environment: they are given what they
+need when they are built.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from serve_app.core.places import default_pack_dir
+from serve_app.core.stages import STAGES, Stage
+from serve_app.settings.admission import AdmissionSettings, AuthSettings
+from serve_app.settings.observability import TracingSettings
+from serve_app.settings.service import ClusterSettings, HttpSettings, IngressSettings
+from serve_app.settings.sources import DEFAULT_PROFILE, ENV_PREFIX, ProfileSource
+from serve_app.settings.stages import (
+    AudioSettings,
+    PunctuatorSettings,
+    RecognizerSettings,
+    SegmenterSettings,
+    VadSettings,
+)
+
+
+class Settings(BaseSettings):
+    """Settings of one deployment of Paraserve.
+
+    Raises:
+        pydantic.ValidationError: a value is out of bounds or a key is unknown.
+        ConfigurationError: the profile does not exist or is not a mapping.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    profile: str = Field(
+        default=DEFAULT_PROFILE,
+        description="Name of a built-in profile, or the path of a YAML file.",
+    )
+    app_name: str = Field(default="paraserve", min_length=1, description="Ray Serve's name of it.")
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = Field(
+        default=STAGES, description="Stages that are deployed. A request may ask for fewer."
+    )
+    pack_dir: Path = Field(
+        default_factory=default_pack_dir,
+        description="Where model packs are kept.",
+    )
+    offline: bool = Field(default=False, description="Never fetch a pack; fail if it is missing.")
+    max_attempts: int = Field(
+        default=3, ge=1, description="Tries of a call between the stages whose replica dies."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Least level that is logged."
+    )
+    http: HttpSettings = HttpSettings()
+    cluster: ClusterSettings = ClusterSettings()
+    audio: AudioSettings = AudioSettings()
+    vad: VadSettings = VadSettings()
+    auth: AuthSettings = AuthSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    tracing: TracingSettings = TracingSettings()
+    ingress: IngressSettings = IngressSettings()
+    segmenter: SegmenterSettings = SegmenterSettings()
+    recognizer: RecognizerSettings = RecognizerSettings()
+    punctuator: PunctuatorSettings = PunctuatorSettings()
+
+    @field_validator("stages")
+    @classmethod
+    def _stages_in_order(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        if "asr" not in stages:
+            raise ValueError("stages must contain asr")
+        return tuple(stage for stage in STAGES if stage in stages)
+
+    @model_validator(mode="after")
+    def _devices_have_gpus(self) -> Settings:
+        if self.recognizer.dtype == "int8" and self.recognizer.device != "cpu":
+            raise ValueError("recognizer.dtype int8 needs recognizer.device cpu")
+        for name, section in (("recognizer", self.recognizer), ("punctuator", self.punctuator)):
+            on_gpu = section.device.startswith("cuda")
+            if on_gpu and section.deployment.num_gpus == 0:
+                raise ValueError(
+                    f"{name}.device is {section.device}, but {name}.deployment.num_gpus is 0: "
+                    "Ray would hide the GPU from the replica"
+                )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        profile = init_settings().get("profile") or env_settings().get("profile")
+        return (
+            init_settings,
+            env_settings,
+            ProfileSource(settings_cls, str(profile or DEFAULT_PROFILE)),
+        )

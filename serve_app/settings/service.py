@@ -1,0 +1,58 @@
+"""Where the service listens, and what its ingress does."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from serve_app.settings.deployments import IngressDeployment
+from serve_app.settings.section import Section
+
+
+class HttpSettings(Section):
+    """Where the service listens."""
+
+    host: str = Field(default="127.0.0.1", description="Address of the HTTP proxy.")
+    port: int = Field(default=8000, ge=1, le=65535, description="Port of the HTTP proxy.")
+    haproxy: bool = Field(
+        default=True,
+        description="Use HAProxy instead of Ray's Python proxy: uploads pass it in a stream "
+        "and it takes a tenth of the CPU.",
+    )
+
+
+class ClusterSettings(Section):
+    """The Ray cluster that `paraserve serve` runs on; `serve run` brings its own."""
+
+    address: str | None = Field(
+        default=None,
+        description="Address of a running cluster (`auto`, or `ray://...`); unset to start one "
+        "on this machine.",
+    )
+    num_cpus: int | None = Field(
+        default=None,
+        gt=0,
+        description="Cores that a cluster started here offers; unset for all. It may be more "
+        "than there are, since reservations are logical.",
+    )
+    object_store_bytes: int = Field(
+        default=512 * 2**20,
+        ge=80 * 2**20,
+        description="Shared memory of a cluster started here, in bytes. It holds the uploads "
+        "and chunks in flight.",
+    )
+
+
+class IngressSettings(Section):
+    """The HTTP side."""
+
+    deployment: IngressDeployment = IngressDeployment()
+    request_timeout_s: float = Field(
+        default=3600.0,
+        gt=0,
+        description="Deadline of a request in s, from its last byte to the end of its text.",
+    )
+    model_aliases: tuple[str, ...] = Field(
+        default=("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe"),
+        description="Further values of `model` that mean the pack that is served, since many "
+        "clients send a fixed one.",
+    )
