@@ -7,13 +7,14 @@ from the start of the recording.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from serve_app.core.origin import Origin
+from serve_app.core.timing import RequestCost
 
 SAMPLE_RATE_HZ = 16_000
 SAMPLES_PER_MS = SAMPLE_RATE_HZ // 1000
@@ -133,7 +134,9 @@ class RecordingEnd:
     Attributes:
         duration_ms: length of the recording.
         utterances: the spans of all its utterances, in order.
+        cost: of the request so far; equal ends may have cost differently.
     """
 
     duration_ms: int
     utterances: tuple[UtteranceSpan, ...] = ()
+    cost: RequestCost = field(default_factory=RequestCost, compare=False)

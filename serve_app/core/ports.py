@@ -1,7 +1,8 @@
 """What the pipeline asks of a model, whatever its framework.
 
 Implementations live in `serve_app.engines`; each port has a fake in
-`tests/fakes/`. An engine is used by one thread at a time.
+`tests/fakes/`. An engine is used by one thread at a time, or by as many as its
+`max_in_flight` says.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class VoiceActivityDetector(Protocol):
 class Recognizer(Protocol):
     """Turns utterances into tokens."""
 
+    @property
+    def max_in_flight(self) -> int:
+        """Calls of `transcribe` that may be under way at once, each on its own thread."""
+        ...
+
     def transcribe(self, batch: Sequence[Pcm]) -> list[Recognition | ChunkFailure]:
         """Returns one result per item, in order; an item's result does not
         depend on its batch-mates."""
@@ -55,6 +61,11 @@ class Recognizer(Protocol):
 
 class Punctuator(Protocol):
     """Labels words with the mark that follows each."""
+
+    @property
+    def max_in_flight(self) -> int:
+        """Calls of `label` that may be under way at once, each on its own thread."""
+        ...
 
     def label(self, batch: Sequence[Sequence[str]]) -> list[list[str]]:
         """Returns, for each list of words, one of "", "，", "。", "？", "、" per

@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.core.batching import BatcherClosed, BatchLimits, MicroBatcher
+from serve_app.core.batching import BatcherClosed, BatchLimits, EngineStuck, MicroBatcher
+from serve_app.core.errors import DeadlineExceeded
+from serve_app.core.origin import Origin
+
+ORIGIN = Origin("request")
 
 
 class GatedEngine:
@@ -50,15 +54,15 @@ async def test_single_item_runs_at_once(
     engine: GatedEngine, batcher: MicroBatcher[int, int]
 ) -> None:
     engine.gate.release()
-    assert await batcher.submit(7) == 70
+    assert await batcher.submit(7, ORIGIN) == 70
 
 
 async def test_items_that_arrive_while_the_engine_is_busy_form_one_batch(
     engine: GatedEngine, batcher: MicroBatcher[int, int]
 ) -> None:
-    first = asyncio.create_task(batcher.submit(1))
+    first = asyncio.create_task(batcher.submit(1, ORIGIN))
     await engine.wait_started()
-    later = [asyncio.create_task(batcher.submit(item)) for item in (2, 3, 4)]
+    later = [asyncio.create_task(batcher.submit(item, ORIGIN)) for item in (2, 3, 4)]
     await asyncio.sleep(0)
     engine.gate.release()
     engine.gate.release()
@@ -69,22 +73,22 @@ async def test_items_that_arrive_while_the_engine_is_busy_form_one_batch(
 async def test_batch_stays_within_its_budget_and_skips_what_does_not_fit(
     engine: GatedEngine, batcher: MicroBatcher[int, int]
 ) -> None:
-    first = asyncio.create_task(batcher.submit(1))
+    first = asyncio.create_task(batcher.submit(1, ORIGIN))
     await engine.wait_started()
-    later = [asyncio.create_task(batcher.submit(item)) for item in (60, 50, 40)]
+    later = [asyncio.create_task(batcher.submit(item, Origin(str(item)))) for item in (60, 50, 40)]
     await asyncio.sleep(0)
     for _ in range(3):
         engine.gate.release()
     await asyncio.gather(first, *later)
-    assert engine.batches == [[1], [60, 40], [50]]
+    assert engine.batches == [[1], [40, 50], [60]]
 
 
 async def test_item_over_the_budget_goes_alone(
     engine: GatedEngine, batcher: MicroBatcher[int, int]
 ) -> None:
-    first = asyncio.create_task(batcher.submit(1))
+    first = asyncio.create_task(batcher.submit(1, ORIGIN))
     await engine.wait_started()
-    later = [asyncio.create_task(batcher.submit(item)) for item in (500, 2)]
+    later = [asyncio.create_task(batcher.submit(item, ORIGIN)) for item in (500, 2)]
     await asyncio.sleep(0)
     for _ in range(3):
         engine.gate.release()
@@ -95,10 +99,10 @@ async def test_item_over_the_budget_goes_alone(
 async def test_cancelled_item_never_reaches_the_engine(
     engine: GatedEngine, batcher: MicroBatcher[int, int]
 ) -> None:
-    first = asyncio.create_task(batcher.submit(1))
+    first = asyncio.create_task(batcher.submit(1, ORIGIN))
     await engine.wait_started()
-    unwanted = asyncio.create_task(batcher.submit(2))
-    wanted = asyncio.create_task(batcher.submit(3))
+    unwanted = asyncio.create_task(batcher.submit(2, ORIGIN))
+    wanted = asyncio.create_task(batcher.submit(3, ORIGIN))
     await asyncio.sleep(0)
     unwanted.cancel()
     await asyncio.sleep(0)
@@ -112,9 +116,9 @@ async def test_failing_batch_is_halved_until_the_poison_item_fails_alone(
     engine: GatedEngine, batcher: MicroBatcher[int, int]
 ) -> None:
     engine.poison = {4}
-    first = asyncio.create_task(batcher.submit(1))
+    first = asyncio.create_task(batcher.submit(1, ORIGIN))
     await engine.wait_started()
-    later = [asyncio.create_task(batcher.submit(item)) for item in (2, 3, 4, 5)]
+    later = [asyncio.create_task(batcher.submit(item, ORIGIN)) for item in (2, 3, 4, 5)]
     await asyncio.sleep(0)
     for _ in range(10):
         engine.gate.release()
@@ -130,36 +134,164 @@ async def test_wrong_number_of_results_is_an_error_not_a_mix_up() -> None:
 
     batcher: MicroBatcher[int, int] = MicroBatcher(run, lambda item: 1, BatchLimits(10))
     with pytest.raises(RuntimeError, match="0 results for 1 items"):
-        await batcher.submit(1)
+        await batcher.submit(1, ORIGIN)
     await batcher.close()
 
 
 async def test_close_fails_what_waits_and_what_runs(engine: GatedEngine) -> None:
     batcher = MicroBatcher(engine.run, cost=lambda item: item, limits=BatchLimits(100))
-    running = asyncio.create_task(batcher.submit(1))
+    running = asyncio.create_task(batcher.submit(1, ORIGIN))
     await engine.wait_started()
-    waiting = asyncio.create_task(batcher.submit(2))
+    waiting = asyncio.create_task(batcher.submit(2, ORIGIN))
     await asyncio.sleep(0)
     await batcher.close()
     results = await asyncio.gather(running, waiting, return_exceptions=True)
     assert all(isinstance(result, BatcherClosed) for result in results)
     with pytest.raises(BatcherClosed):
-        await batcher.submit(3)
+        await batcher.submit(3, ORIGIN)
+
+
+async def test_item_whose_deadline_passed_fails_without_being_run(engine: GatedEngine) -> None:
+    unix_s = 1000.0
+    batcher = MicroBatcher(
+        engine.run,
+        lambda item: item,
+        BatchLimits(100),
+        clock=lambda: unix_s - 900,
+        unix_clock=lambda: unix_s,
+    )
+    first = asyncio.create_task(batcher.submit(1, ORIGIN))
+    await engine.wait_started()
+    late = asyncio.create_task(batcher.submit(2, Origin("late", deadline=1005.0)))
+    early = asyncio.create_task(batcher.submit(3, Origin("early", deadline=1015.0)))
+    await asyncio.sleep(0)
+    unix_s = 1010.0
+    engine.gate.release()
+    engine.gate.release()
+    with pytest.raises(DeadlineExceeded):
+        await late
+    assert (await first, await early) == (10, 30)
+    assert engine.batches == [[1], [3]]
+    assert batcher.statistics().num_expired == 1
+    await batcher.close()
+
+
+async def test_clip_overtakes_the_backlog_of_a_long_file(engine: GatedEngine) -> None:
+    batcher = MicroBatcher(engine.run, lambda item: 50, BatchLimits(50))
+    file = [asyncio.create_task(batcher.submit(number, Origin("file"))) for number in range(4)]
+    await engine.wait_started()
+    clip = asyncio.create_task(batcher.submit(99, Origin("clip")))
+    await asyncio.sleep(0)
+    for _ in range(5):
+        engine.gate.release()
+    await asyncio.gather(clip, *file)
+    assert engine.batches == [[0], [99], [1], [2], [3]]
+    await batcher.close()
+
+
+async def test_as_many_batches_run_at_once_as_the_engine_takes(engine: GatedEngine) -> None:
+    batcher = MicroBatcher(engine.run, lambda item: 1, BatchLimits(1), concurrency=2)
+    calls = [asyncio.create_task(batcher.submit(number, ORIGIN)) for number in range(3)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert engine.batches == [[0], [1]]
+    for _ in range(3):
+        engine.gate.release()
+    await asyncio.gather(*calls)
+    await batcher.close()
+
+
+async def test_item_that_is_to_run_alone_has_the_engine_to_itself(engine: GatedEngine) -> None:
+    batcher = MicroBatcher(engine.run, lambda item: 1, BatchLimits(1), concurrency=2)
+    begun: list[int] = []
+
+    async def on_begun() -> None:
+        begun.append(1)
+
+    calls = [
+        asyncio.create_task(batcher.submit(0, ORIGIN)),
+        asyncio.create_task(batcher.submit(1, ORIGIN, alone=True, on_begun=on_begun)),
+        asyncio.create_task(batcher.submit(2, ORIGIN)),
+    ]
+    await engine.wait_started()
+    await asyncio.sleep(0)
+    assert (engine.batches, len(begun)) == ([[0]], 0)
+    engine.gate.release()
+    await engine.wait_started()
+    await asyncio.sleep(0)
+    assert (engine.batches, len(begun)) == ([[0], [1]], 1)
+    engine.gate.release()
+    engine.gate.release()
+    assert await asyncio.gather(*calls) == [0, 10, 20]
+    await batcher.close()
+
+
+async def test_batch_that_takes_far_too_long_is_told(engine: GatedEngine) -> None:
+    now = 0.0
+    batcher = MicroBatcher(engine.run, lambda item: item, BatchLimits(100), clock=lambda: now)
+    first = asyncio.create_task(batcher.submit(10, ORIGIN))
+    await engine.wait_started()
+    now = 1.0
+    engine.gate.release()
+    await first
+    second = asyncio.create_task(batcher.submit(20, ORIGIN))
+    await engine.wait_started()
+    now = 60.0
+    waiting = asyncio.create_task(batcher.submit(30, ORIGIN))
+    await asyncio.sleep(0)
+    # 2 s are expected, it has been 59.
+    batcher.check(patience_s=5.0, factor=40.0)
+    batcher.check(patience_s=100.0, factor=10.0)
+    with pytest.raises(EngineStuck, match="59 s"):
+        batcher.check(patience_s=5.0, factor=10.0)
+    for call in (second, waiting):
+        with pytest.raises(EngineStuck):
+            await call
+    with pytest.raises(BatcherClosed):
+        await batcher.submit(1, ORIGIN)
+    engine.gate.release()
+    with pytest.raises(EngineStuck, match="59 s"):
+        batcher.check(patience_s=100.0, factor=10.0)
+    await batcher.close()
+
+
+async def test_batches_shrink_to_the_time_that_one_may_take() -> None:
+    now = 0.0
+    batches: list[int] = []
+
+    async def run(items: list[int]) -> list[int]:
+        nonlocal now
+        batches.append(len(items))
+        now += 0.1 * len(items)
+        await asyncio.sleep(0)
+        return items
+
+    limits = BatchLimits(1000, max_s=0.5)
+    batcher = MicroBatcher(run, lambda item: 10, limits, clock=lambda: now)
+    await asyncio.gather(*(batcher.submit(number, ORIGIN) for number in range(30)))
+    assert batches[:3] == [1, 4, 5]
+    assert max(batches) == 5
+    await batcher.close()
 
 
 async def test_statistics_tell_queue_wait_and_padding(engine: GatedEngine) -> None:
     now = 100.0
     batcher = MicroBatcher(
-        engine.run, lambda item: item, BatchLimits(100, padded=True), clock=lambda: now
+        engine.run,
+        lambda item: item,
+        BatchLimits(100, padded=True),
+        size_s=lambda item: item / 10,
+        clock=lambda: now,
     )
-    running = asyncio.create_task(batcher.submit(10))
+    running = asyncio.create_task(batcher.submit(10, ORIGIN))
     await engine.wait_started()
-    waiting = [asyncio.create_task(batcher.submit(item)) for item in (20, 40)]
+    waiting = [asyncio.create_task(batcher.submit(item, ORIGIN)) for item in (20, 40)]
     await asyncio.sleep(0)
     now = 103.0
     statistics = batcher.statistics()
     assert (statistics.num_waiting, statistics.waiting_cost) == (2, 60)
-    assert statistics.running_cost == 10
+    assert (statistics.running_cost, statistics.running_audio_s) == (10, 1.0)
+    assert statistics.queued_audio_s == 6.0
     assert statistics.oldest_wait_s == 3.0
     engine.gate.release()
     engine.gate.release()
@@ -188,7 +320,9 @@ def test_every_item_runs_once_in_batches_within_limits(
 
     async def submit_all() -> list[int]:
         batcher: MicroBatcher[int, int] = MicroBatcher(run, lambda item: costs[item], limits)
-        results = await asyncio.gather(*(batcher.submit(item) for item in range(len(costs))))
+        results = await asyncio.gather(
+            *(batcher.submit(item, ORIGIN) for item in range(len(costs)))
+        )
         await batcher.close()
         return list(results)
 

@@ -24,6 +24,8 @@ class HashLabeler:
         self._seed = seed
         self._marks = marks
 
+    max_in_flight = 1
+
     def label(self, batch: Sequence[Sequence[str]]) -> list[list[str]]:
         return [self._window(words) for words in batch]
 

@@ -1,0 +1,91 @@
+"""The service cannot answer now; its operator must act or its caller wait."""
+
+from __future__ import annotations
+
+from serve_app.core.errors.root import ParaserveError
+
+
+class ServiceError(ParaserveError):
+    """The service cannot answer now; the operator must act or the caller wait."""
+
+    code = "service_error"
+
+
+class NotReady(ServiceError):
+    """A deployment has not warmed up yet; the caller should try again."""
+
+    code = "not_ready"
+
+    def __init__(self, waiting_for: str) -> None:
+        super().__init__(waiting_for)
+
+    def __str__(self) -> str:
+        return f"the service is starting; waiting for: {self.args[0]}"
+
+
+class StartFailed(ServiceError):
+    """A deployment did not come up; the operator must read why and fix it."""
+
+    code = "start_failed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+
+    def __str__(self) -> str:
+        return f"the application did not start: {self.args[0]}"
+
+
+class Overloaded(ServiceError):
+    """More work is waiting than the limits allow; the caller must retry later."""
+
+    code = "overloaded"
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(retry_after_s)
+
+    @property
+    def retry_after_s(self) -> float:
+        return float(str(self.args[0]))
+
+    def __str__(self) -> str:
+        return f"the service is at its limit; retry after {self.retry_after_s:.0f} s"
+
+
+class StorageFull(ServiceError):
+    """The disk for uploads is full; the operator must make room, the caller retry."""
+
+    code = "storage_full"
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__(retry_after_s)
+
+    @property
+    def retry_after_s(self) -> float:
+        return float(str(self.args[0]))
+
+    def __str__(self) -> str:
+        return "the service has no room left to take in the recording"
+
+
+class DeadlineExceeded(ServiceError):
+    """The request did not finish within its deadline."""
+
+    code = "deadline_exceeded"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(limit_s)
+
+    def __str__(self) -> str:
+        return f"the request did not finish within {float(str(self.args[0])):.1f} s"
+
+
+class RecognitionFailed(ServiceError):
+    """Every chunk of the request failed in the recogniser; the operator must look."""
+
+    code = "recognition_failed"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+
+    def __str__(self) -> str:
+        return f"the recording could not be recognised: {self.args[0]}"

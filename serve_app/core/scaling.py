@@ -1,0 +1,233 @@
+"""How many recogniser replicas the audio that waits is worth.
+
+The wish is `ceil(audio / (rtfx * target_drain_s))`: enough replicas to work off what
+is there within the target. What is done about it is slower than the wish, so that a
+load that comes and goes does not start and stop replicas with every wave:
+
+- up only when the wish has been higher for the whole of `upscale_delay_s`, to the
+  smallest wish in it; down only to the largest wish of the last `downscale_delay_s`;
+- at most a step per `step_period_s` in either direction;
+- down only as far as the replicas that are left would not be busier than
+  `max_utilization`. A queue that is empty because enough replicas work on it is no
+  reason to stop them, which a rule of the queue's length alone would do, again and
+  again.
+
+All of it is made of minima and maxima, so that more load never gives fewer replicas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+_SLACK = 1e-9  # ceil(3.0000000001) shall be 3
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingLimits:
+    """What the policy may do, and how fast.
+
+    Attributes:
+        min_replicas: kept when idle; 0 lets an idle deployment vanish.
+        max_replicas: at most.
+        target_drain_s: time in which all the audio that is there shall be recognised.
+        fallback_rtfx: seconds of audio that a replica recognises per second, used until
+            that has been measured.
+        hysteresis: share by which the load must fall short before a replica goes.
+        max_utilization: share of their time that the replicas left by a step down may
+            be busy, in (0, 1].
+        upscale_delay_s: how long more must have been wished for.
+        downscale_delay_s: how long less must have been wished for.
+        idle_to_zero_delay_s: how long nothing at all must have been there before the last
+            replica goes; counts from the same moment as `downscale_delay_s`.
+        upscale_step: replicas added per `step_period_s`.
+        downscale_step: replicas taken away per `step_period_s`.
+        step_period_s: see the steps.
+    """
+
+    min_replicas: int
+    max_replicas: int
+    target_drain_s: float = 30.0
+    fallback_rtfx: float = 20.0
+    hysteresis: float = 0.2
+    max_utilization: float = 0.9
+    upscale_delay_s: float = 15.0
+    downscale_delay_s: float = 300.0
+    idle_to_zero_delay_s: float = 600.0
+    upscale_step: int = 4
+    downscale_step: int = 1
+    step_period_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_replicas <= self.max_replicas or self.max_replicas < 1:
+            raise ValueError("0 <= min_replicas <= max_replicas, max_replicas >= 1")
+        if self.target_drain_s <= 0 or self.fallback_rtfx <= 0:
+            raise ValueError("target_drain_s and fallback_rtfx must be positive")
+        if not 0 < self.max_utilization <= 1 or self.hysteresis < 0:
+            raise ValueError("max_utilization must be in (0, 1], hysteresis at least 0")
+        if self.upscale_step < 1 or self.downscale_step < 1:
+            raise ValueError("steps must be at least 1")
+        delays_s = (self.upscale_delay_s, self.downscale_delay_s, self.idle_to_zero_delay_s)
+        if min(*delays_s, self.step_period_s) < 0:
+            raise ValueError("delays and periods must be at least 0")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSample:
+    """What is known of the load at one moment; None is not known.
+
+    What is not known is taken as no less than before: an incomplete sample may add
+    replicas for what it does know, and never takes one away.
+
+    Attributes:
+        queued_audio_s: audio that waits in the recognisers' queues.
+        running_audio_s: audio in the batches being run.
+        hidden_audio_s: audio that the segmenters know of, but hold back or have on
+            its way, so that no recogniser has it yet.
+        rtfx_per_replica: audio seconds that a replica recognises per second while it
+            is busy; not known before the first batch, which forbids nothing.
+        num_replicas: replicas asked for so far, those still starting included.
+        throughput: audio seconds recognised per second by all replicas lately; not
+            known only forgoes the bound by utilization.
+        all_reported: False if some replica is missing from the sums.
+    """
+
+    queued_audio_s: float | None
+    running_audio_s: float | None
+    hidden_audio_s: float | None
+    rtfx_per_replica: float | None
+    num_replicas: int
+    throughput: float | None = None
+    all_reported: bool = True
+
+    @property
+    def is_complete(self) -> bool:
+        parts_s = (self.queued_audio_s, self.running_audio_s, self.hidden_audio_s)
+        return self.all_reported and None not in parts_s
+
+    @property
+    def known_audio_s(self) -> float:
+        parts_s = (self.queued_audio_s, self.running_audio_s, self.hidden_audio_s)
+        return sum(max(0.0, part_s) for part_s in parts_s if part_s is not None)
+
+
+class ScalingPolicy:
+    """Follows the load of one deployment; asked every now and then.
+
+    Args:
+        limits: what it may do.
+    """
+
+    def __init__(self, limits: ScalingLimits) -> None:
+        self._limits = limits
+        self._up = _WindowExtreme("min", limits.upscale_delay_s)
+        self._down = _WindowExtreme("max", limits.downscale_delay_s)
+        self._in_use = _WindowExtreme("max", limits.idle_to_zero_delay_s)
+        self._fewest = _WindowExtreme("min", limits.step_period_s)
+        self._most = _WindowExtreme("max", limits.step_period_s)
+        self._last_now: float | None = None
+
+    @property
+    def limits(self) -> ScalingLimits:
+        return self._limits
+
+    def wanted(self, sample: LoadSample) -> int:
+        """Returns the replicas that the sample alone is worth, within the bounds."""
+        return self._bounded(self._replicas_for(sample, 1.0))
+
+    def decide(self, sample: LoadSample, now: float) -> int:
+        """Returns how many replicas there shall be.
+
+        Args:
+            sample: the load now.
+            now: monotonic seconds; a time before that of the last call counts as that.
+        """
+        now = now if self._last_now is None else max(now, self._last_now)
+        current = sample.num_replicas
+        if self._last_now is None:
+            self._begin(current, now)
+        self._last_now = now
+
+        up, down = self._wishes(sample)
+        in_use = 1 if sample.known_audio_s > 0 or not sample.is_complete else 0
+        fewest = self._fewest.push(current, now)
+        most = self._most.push(current, now)
+        highest = min(self._up.push(up, now), fewest + self._limits.upscale_step)
+        lowest = max(
+            self._down.push(down, now),
+            most - self._limits.downscale_step,
+            self._in_use.push(in_use, now),
+        )
+        decided = max(highest, min(current, lowest))
+        if sample.known_audio_s > 0:
+            # At zero replicas nothing is measured and somebody waits: no delay.
+            decided = max(decided, 1)
+        decided = self._bounded(decided)
+        self._fewest.push(decided, now)
+        self._most.push(decided, now)
+        return decided
+
+    def _begin(self, current: int, now: float) -> None:
+        """Lets all delays count from the first sample on."""
+        self._up.push(current, now)
+        self._down.push(max(current, self._limits.min_replicas), now)
+        self._in_use.push(min(current, 1), now)
+
+    def _wishes(self, sample: LoadSample) -> tuple[int, int]:
+        """Returns the replicas to go up to, and those to go down to, in this order."""
+        up = self.wanted(sample)
+        if not sample.is_complete:
+            return up, max(up, sample.num_replicas)
+        down = self._replicas_for(sample, 1.0 + self._limits.hysteresis)
+        if sample.throughput is not None:
+            busy = sample.throughput / self._rtfx(sample)
+            down = max(down, math.ceil(busy / self._limits.max_utilization - _SLACK))
+        return up, self._bounded(max(up, down))
+
+    def _replicas_for(self, sample: LoadSample, factor: float) -> int:
+        audio_s = sample.known_audio_s
+        if audio_s <= 0:
+            return 0
+        per_replica_s = self._rtfx(sample) * self._limits.target_drain_s
+        return max(1, math.ceil(audio_s * factor / per_replica_s - _SLACK))
+
+    def _rtfx(self, sample: LoadSample) -> float:
+        measured = sample.rtfx_per_replica
+        if measured is None or not math.isfinite(measured) or measured <= 0:
+            return self._limits.fallback_rtfx
+        return measured
+
+    def _bounded(self, num_replicas: int) -> int:
+        return min(max(num_replicas, self._limits.min_replicas), self._limits.max_replicas)
+
+
+@dataclass(slots=True)
+class _Span:
+    value: int
+    end: float
+
+
+class _WindowExtreme:
+    """The least or the greatest value that was in force during the last `length_s`.
+
+    A value is in force from its push to the next one. Each costs constant time on
+    average, however long the window is.
+    """
+
+    def __init__(self, kind: Literal["min", "max"], length_s: float) -> None:
+        self._sign = 1 if kind == "min" else -1
+        self._length_s = length_s
+        self._spans: deque[_Span] = deque()
+
+    def push(self, value: int, now: float) -> int:
+        """Adds a value and returns the extreme, the value itself included."""
+        if self._spans:
+            self._spans[-1].end = now
+        while self._spans and self._sign * (self._spans[-1].value - value) >= 0:
+            self._spans.pop()
+        self._spans.append(_Span(value, math.inf))
+        while self._spans[0].end <= now - self._length_s:
+            self._spans.popleft()
+        return self._spans[0].value

@@ -1,0 +1,82 @@
+"""What a batcher has done so far, and how it is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serve_app.core.fairness import QueueStatistics
+from serve_app.core.pacing import BatchLimits
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherStatistics:
+    """A snapshot of a batcher.
+
+    Attributes:
+        num_waiting: items that no batch has taken yet.
+        waiting_cost: their summed cost.
+        queued_audio_s: their summed size.
+        running_cost: summed cost of the batches that are being run, 0 when idle.
+        running_audio_s: their summed size.
+        oldest_wait_s: age of the oldest waiting item.
+        num_batches: batches run so far.
+        num_items: items run so far.
+        num_expired: items whose deadline passed before a batch took them.
+        padding_ratio: cost paid over cost asked for, of all batches; 1.0 is none.
+        rtfx: seconds of audio done in a second of work lately; 0 before the first batch.
+        last_batch_items: length of the batch that ended last.
+    """
+
+    num_waiting: int
+    waiting_cost: int
+    queued_audio_s: float
+    running_cost: int
+    running_audio_s: float
+    oldest_wait_s: float
+    num_batches: int
+    num_items: int
+    num_expired: int
+    padding_ratio: float
+    rtfx: float
+    last_batch_items: int
+
+
+class Tally:
+    """Counts batches."""
+
+    def __init__(self, limits: BatchLimits) -> None:
+        self._limits = limits
+        self._num_batches = 0
+        self._num_items = 0
+        self._last_batch_items = 0
+        self._cost_asked = 0
+        self._cost_paid = 0
+        self.num_expired = 0
+        """Items that came too late for any batch."""
+
+    def count(self, costs: Sequence[int]) -> None:
+        """Takes note of a batch that has ended, by the costs of its items."""
+        self._num_batches += 1
+        self._num_items += len(costs)
+        self._last_batch_items = len(costs)
+        self._cost_asked += sum(costs)
+        self._cost_paid += self._limits.batch_cost(costs)
+
+    def statistics(
+        self, queue: QueueStatistics, running_cost: int, running_audio_s: float, rtfx: float
+    ) -> BatcherStatistics:
+        return BatcherStatistics(
+            num_waiting=queue.num_items,
+            waiting_cost=queue.cost,
+            queued_audio_s=queue.size_s,
+            running_cost=running_cost,
+            running_audio_s=running_audio_s,
+            oldest_wait_s=queue.oldest_wait_s,
+            num_batches=self._num_batches,
+            num_items=self._num_items,
+            num_expired=self.num_expired,
+            padding_ratio=self._cost_paid / self._cost_asked if self._cost_asked else 1.0,
+            rtfx=rtfx,
+            last_batch_items=self._last_batch_items,
+        )
