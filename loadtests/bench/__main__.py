@@ -15,6 +15,7 @@ COMMANDS = {
     "engine": "the recogniser alone against AutoModel and funasr-onnx",
     "stages": "from bytes to text on one core against AutoModel, and where the time goes",
     "loading": "time and memory of imports and loading, cost of a second replica",
+    "growth": "recognisers side by side, and recordings at a time in one process",
     "length": "time and peak memory as recordings grow",
     "overhead": "the Serve graph against the same stages in one process",
 }

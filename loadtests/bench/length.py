@@ -22,14 +22,14 @@ from loadtests.bench.measuring import (
     resident_bytes,
     run_child,
 )
-from loadtests.bench.options import Options, as_flac, short
+from loadtests.bench.options import Options, as_flac, long_flac, short
 from loadtests.bench.tables import Bar, Comparison, Table, megabytes
 from serve_app.core.chunks import FileBytes
 from serve_app.core.stages import STAGES
 from serve_app.core.transcripts import collect
 from serve_app.pipeline.local import LocalTranscriber
 
-MINUTES = (1, 5, 20, 60)
+MINUTES = (1, 5, 20, 60, 180, 600)
 _WARM_UP_S = 30.0
 
 
@@ -117,7 +117,7 @@ async def _measure(minutes: float, options: Options) -> Growth:
 
         await text(as_flac(options.samples(_WARM_UP_S)))
         # A copy of the file alone: making it took memory that must not count.
-        audio = np.copy(as_flac(options.samples(60 * minutes)))
+        audio = np.copy(long_flac(options, 60 * minutes))
         gc.collect()
         forget_peak()
         before_bytes = resident_bytes()

@@ -176,6 +176,10 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
     def result(self) -> object:
         """Reads what the child reports.
 

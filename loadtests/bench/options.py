@@ -18,6 +18,7 @@ from serve_app.settings import Settings
 
 DEMO_AUDIO = "demo"
 REAL_AUDIO = "real"
+_PART_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,18 @@ class Options:
             raise ValueError(f"{self.audio} is not 16 kHz mono")
         tiled: Pcm = np.resize(samples, wanted)
         return tiled
+
+
+def long_flac(options: Options, seconds: float) -> FileBytes:
+    """As `as_flac`, of any length: the samples are never all in memory."""
+    left = round(seconds * SAMPLE_RATE_HZ)
+    part = options.samples(min(seconds, _PART_S))
+    buffer = io.BytesIO()
+    with soundfile.SoundFile(buffer, "w", SAMPLE_RATE_HZ, 1, format="FLAC") as file:
+        while left > 0:
+            file.write(part[:left])
+            left -= len(part)
+    return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
 
 
 def as_flac(samples: Pcm) -> FileBytes:

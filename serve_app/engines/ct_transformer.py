@@ -15,6 +15,7 @@ from torch import nn
 
 from serve_app.core.errors import PackCorrupt
 from serve_app.engines.devices import open_device
+from serve_app.engines.onednn import use_onednn
 from serve_app.engines.ragged import Ragged
 from serve_app.engines.sanm import SanmEncoder, SanmShape
 from serve_app.packs.contents import PackContents, load_into
@@ -56,6 +57,8 @@ class CtTransformerEngine:
         DeviceUnavailable: the device is not on this machine.
     """
 
+    max_in_flight = 1
+
     def __init__(self, pack: PackContents, device: str = "cpu") -> None:
         conf = _section(pack, "model_conf")
         marks = [str(mark) for mark in conf.get("punc_list") or ()]
@@ -74,6 +77,8 @@ class CtTransformerEngine:
             )
         load_into(net, pack)
         self._net = net.to(self._device)
+        if self._device.type == "cpu":
+            use_onednn(self._net.encoder.encoders)
         # The first pass touches the mapped weights and lets kernels be chosen.
         self.label([[_UNKNOWN]])
 

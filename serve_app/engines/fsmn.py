@@ -15,7 +15,12 @@ from torch import nn
 from torch.nn import functional
 
 from serve_app.core.errors import PackCorrupt
+from serve_app.engines.onednn import has_onednn, product
 from serve_app.packs.contents import PackContents, load_into
+
+# oneDNN is quicker than MKL but keeps a kernel for each number of rows: only
+# whole blocks of a recording, which all have this many, go through it.
+_BLOCK_FRAMES = 256
 
 FsmnState: TypeAlias = tuple[torch.Tensor, ...]
 """What each layer remembers: [(lorder - 1) * lstride, proj_dim]."""
@@ -57,12 +62,20 @@ class FsmnSize:
 
 
 class _Affine(nn.Module):
-    def __init__(self, input_dim: int, output_dim: int, *, bias: bool = True) -> None:
+    def __init__(
+        self, input_dim: int, output_dim: int, *, bias: bool = True, relu: bool = False
+    ) -> None:
         super().__init__()
         self.linear = nn.Linear(input_dim, output_dim, bias=bias)
+        self._relu = relu
+        self._onednn = has_onednn()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.linear(x, self.linear.weight, self.linear.bias)
+        weight, bias = self.linear.weight, self.linear.bias
+        if self._onednn and len(x) == _BLOCK_FRAMES:
+            return product(x, weight, bias, "relu" if self._relu else "none")
+        projected = functional.linear(x, weight, bias)
+        return projected.relu_() if self._relu else projected
 
 
 class _Memory(nn.Module):
@@ -93,11 +106,11 @@ class _Layer(nn.Module):
         super().__init__()
         self.linear = _Affine(size.linear_dim, size.proj_dim, bias=False)
         self.fsmn_block = _Memory(size)
-        self.affine = _Affine(size.proj_dim, size.linear_dim)
+        self.affine = _Affine(size.proj_dim, size.linear_dim, relu=True)
 
     def forward(self, x: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x, past = self.fsmn_block(self.linear(x), past)
-        return torch.relu_(self.affine(x)), past
+        return self.affine(x), past
 
 
 class Fsmn(nn.Module):
@@ -107,7 +120,7 @@ class Fsmn(nn.Module):
         super().__init__()
         self._size = size
         self.in_linear1 = _Affine(size.input_dim, size.input_affine_dim)
-        self.in_linear2 = _Affine(size.input_affine_dim, size.linear_dim)
+        self.in_linear2 = _Affine(size.input_affine_dim, size.linear_dim, relu=True)
         self.fsmn = nn.ModuleList(_Layer(size) for _ in range(size.fsmn_layers))
         self.out_linear1 = _Affine(size.linear_dim, size.output_affine_dim)
         self.out_linear2 = _Affine(size.output_affine_dim, size.output_dim)
@@ -119,7 +132,7 @@ class Fsmn(nn.Module):
 
     def forward(self, features: torch.Tensor, state: FsmnState) -> tuple[torch.Tensor, FsmnState]:
         """Returns probabilities [T, output_dim] of features [T, input_dim], and the next state."""
-        x = torch.relu_(self.in_linear2(self.in_linear1(features)))
+        x = self.in_linear2(self.in_linear1(features))
         after: list[torch.Tensor] = []
         for layer, past in zip(self.fsmn, state, strict=True):
             x, past = layer(x, past)

@@ -8,6 +8,10 @@ whole call, which PyTorch's own dynamic quantisation uses, would break that.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+from pathlib import Path
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -116,6 +120,35 @@ def quantize_linears(module: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(parent, name, QuantizedLinear(child))
+                _drop_pages(child.weight)
+
+
+def _drop_pages(weight: torch.Tensor) -> None:
+    """Takes a weight that lies in a mapped file out of this process's memory.
+
+    A load would else hold the whole file in float32 beside the codes. The file
+    keeps what it holds: whoever reads the weight again gets it from there.
+    """
+    start = -(-weight.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = weight.data_ptr() + weight.nbytes
+    length = (end - start) // mmap.PAGESIZE * mmap.PAGESIZE
+    if length <= 0 or not _is_file(start, length):
+        return
+    madvise = ctypes.CDLL(None, use_errno=True).madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    # Refused, the pages stay: nothing but memory is lost.
+    madvise(start, length, mmap.MADV_DONTNEED)
+
+
+def _is_file(start: int, length: int) -> bool:
+    """Whether the addresses are a file's; other memory would lose what it holds."""
+    maps = Path("/proc/self/maps")
+    for line in maps.read_text().splitlines() if maps.is_file() else ():
+        addresses, _, _, _, inode, *_ = line.split(maxsplit=5)
+        first, last = (int(address, 16) for address in addresses.split("-"))
+        if first <= start and start + length <= last:
+            return inode != "0"
+    return False
 
 
 def release_checkpoint(module: nn.Module) -> None:

@@ -15,6 +15,8 @@ from itertools import accumulate
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from serve_app.engines.onednn import whole_rows
+
 
 class Ragged:
     """Where each sequence begins and ends in a packed matrix of shape [sum, dim].
@@ -22,6 +24,7 @@ class Ragged:
     Attributes:
         lengths: rows of each sequence; 0 is allowed.
         total: rows of all.
+        num_filled: rows of a matrix that is filled up, see `fill`.
         device: where the index tensors lie.
     """
 
@@ -30,6 +33,16 @@ class Ragged:
         self.device = device
         self._ends = tuple(accumulate(self.lengths))
         self.total = self._ends[-1] if self._ends else 0
+        self.num_filled = whole_rows(self.total) if device.type == "cpu" else self.total
+
+    def fill(self, packed: torch.Tensor) -> torch.Tensor:
+        """[total, dim] -> [num_filled, dim]: adds rows of zeros that are nobody's.
+
+        On the CPU, matrix kernels like few different numbers of rows. What looks
+        across rows never reads the added ones.
+        """
+        missing = self.num_filled - self.total
+        return F.pad(packed, (0, 0, 0, missing)) if missing else packed
 
     @cached_property
     def spans(self) -> tuple[tuple[int, int], ...]:
@@ -74,12 +87,24 @@ class Spaced:
 
     def __init__(self, layout: Ragged, width: int, left: int, right: int) -> None:
         gap = max(left, right)
-        self.left = left
-        self._single = len(layout.lengths) == 1
+        self._layout = layout
+        # Where each sequence begins in what the convolution gives.
+        self._starts = [start + i * gap for i, (start, _) in enumerate(layout.spans)]
         rows = left + layout.total + max(len(layout.lengths) - 1, 0) * gap + right
-        self._rows = torch.arange(layout.total, device=layout.device) + layout.sequence_of_row * gap
+        if layout.device.type == "cpu":
+            rows = whole_rows(rows)
         self._scratch = torch.zeros(rows, width, device=layout.device)
-        self._total = layout.total
+        self._slots = self._parts(self._scratch[left:])
+
+    @cached_property
+    def _rows(self) -> torch.Tensor:
+        """int64 [total]: where each row stands in what the convolution gives."""
+        starts = torch.tensor(self._starts, dtype=torch.int64, device=self._layout.device)
+        shifts = starts - torch.tensor(
+            [start for start, _ in self._layout.spans], device=self._layout.device
+        )
+        rows = torch.arange(self._layout.total, device=self._layout.device)
+        return rows + shifts[self._layout.sequence_of_row]
 
     def convolve(
         self,
@@ -91,7 +116,7 @@ class Spaced:
         """Convolves along the rows of each sequence, with zeros beyond its ends.
 
         Args:
-            frames: [total, width].
+            frames: [at least total, width].
             weight: [out, width / groups, kernel] with kernel = left + right + 1.
             bias: [out] or None.
             groups: as in `torch.nn.functional.conv1d`.
@@ -99,15 +124,47 @@ class Spaced:
         Returns:
             [total, out].
         """
-        if self._single:
-            self._scratch[self.left : self.left + self._total] = frames
-        else:
-            self._scratch.index_copy_(0, self._rows + self.left, frames)
+        spread = self._convolve_spread(frames, weight, bias, groups)
+        if len(self._starts) == 1:
+            return spread[: self._layout.total]
+        return spread.index_select(0, self._rows)
+
+    def add_convolved(
+        self, onto: torch.Tensor, frames: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
+        """Adds to `onto`, in place, what `convolve` gives with a group a column."""
+        groups = weight.shape[0]
+        if onto.device.type != "cpu":
+            onto[: self._layout.total] += self.convolve(frames, weight, groups=groups)
+            return onto
+        spread = self._convolve_spread(frames, weight, None, groups)
+        for (start, end), part in zip(self._layout.spans, self._parts(spread), strict=True):
+            onto[start:end] += part
+        return onto
+
+    def _convolve_spread(
+        self, frames: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, groups: int
+    ) -> torch.Tensor:
+        """The convolution of all rows, the zero rows between the sequences included."""
+        self._spread(frames[: self._layout.total])
         # Rows as the image's width and channels last: no transposition is needed.
         image = self._scratch[None, None].permute(0, 3, 1, 2)
         convolved = F.conv2d(image, weight.unsqueeze(2), bias, groups=groups)
-        rows = convolved.permute(0, 2, 3, 1)[0, 0]
-        return rows if self._single else rows.index_select(0, self._rows)
+        return convolved.permute(0, 2, 3, 1)[0, 0]
+
+    def _spread(self, frames: torch.Tensor) -> None:
+        if frames.device.type == "cpu" or len(self._slots) == 1:
+            for slot, (start, end) in zip(self._slots, self._layout.spans, strict=True):
+                slot.copy_(frames[start:end])
+        else:
+            left = self._slots[0].storage_offset() // self._scratch.shape[1]
+            self._scratch.index_copy_(0, self._rows + left, frames)
+
+    def _parts(self, spread: torch.Tensor) -> list[torch.Tensor]:
+        return [
+            spread[start : start + length]
+            for start, length in zip(self._starts, self._layout.lengths, strict=True)
+        ]
 
 
 def attend(
@@ -121,15 +178,15 @@ def attend(
     """Multi-head attention within each sequence.
 
     Args:
-        query: [query_layout.total, dim], not yet scaled.
-        key: [key_layout.total, dim].
-        value: [key_layout.total, dim].
+        query: [at least query_layout.total, dim], not yet scaled.
+        key: [at least key_layout.total, dim].
+        value: likewise.
         num_heads: divides dim.
         query_layout: borders of the queries.
         key_layout: borders of keys and values, as many sequences.
 
     Returns:
-        [query_layout.total, dim].
+        The shape of `query`; rows beyond query_layout.total are zero.
     """
     if query.device.type == "cpu":
         return attend_one_by_one(query, key, value, num_heads, query_layout, key_layout)
@@ -146,6 +203,8 @@ def attend_one_by_one(
 ) -> torch.Tensor:
     """`attend` with one call per sequence: no wasted work, many small calls."""
     attended = query.new_empty(query.shape)
+    # No sequence writes these, and rubbish may be slow to compute with.
+    attended[query_layout.total :] = 0.0
     for (start, end), (first, last) in zip(query_layout.spans, key_layout.spans, strict=True):
         if start == end:
             continue
@@ -154,7 +213,7 @@ def attend_one_by_one(
             _heads(key[first:last], num_heads),
             _heads(value[first:last], num_heads),
         )
-        attended[start:end] = heads[0].transpose(0, 1).reshape(end - start, -1)
+        _heads(attended[start:end], num_heads).copy_(heads)
     return attended
 
 
@@ -182,7 +241,10 @@ def attend_padded(
         split(value, key_layout),
         attn_mask=key_layout.padded_mask[:, None, None, :],
     )
-    return heads.transpose(1, 2)[query_layout.padded_mask].reshape(query.shape)
+    attended = query.new_zeros(query.shape)
+    rows = heads.transpose(1, 2)[query_layout.padded_mask]
+    attended[: query_layout.total] = rows.flatten(1)
+    return attended
 
 
 def _heads(rows: torch.Tensor, num_heads: int) -> torch.Tensor:

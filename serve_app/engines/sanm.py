@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from serve_app.engines.onednn import linear_relu
 from serve_app.engines.ragged import Ragged, Spaced, attend
 
 _NORM_EPS = 1e-12
@@ -55,14 +56,16 @@ class SanmShape:
 
 
 class FsmnMemory(nn.Module):
-    """A depthwise convolution along each sequence; holds weights only."""
+    """Each frame and a depthwise convolution around it; holds weights only."""
 
     def __init__(self, size: int, kernel_size: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(size, 1, kernel_size))
 
-    def forward(self, frames: torch.Tensor, spaced: Spaced) -> torch.Tensor:
-        return spaced.convolve(frames, self.weight, groups=self.weight.shape[0]) + frames
+    def forward(self, onto: torch.Tensor, frames: torch.Tensor, spaced: Spaced) -> torch.Tensor:
+        """Adds the memory of `frames` to `onto`, in place."""
+        onto += frames
+        return spaced.add_convolved(onto, frames, self.weight)
 
 
 class SanmSelfAttention(nn.Module):
@@ -79,7 +82,8 @@ class SanmSelfAttention(nn.Module):
         query, key, value = self.linear_q_k_v(frames).chunk(3, dim=1)
         heads = attend(query, key, value, self.num_heads, layout, layout)
         attended: torch.Tensor = self.linear_out(heads)
-        return attended.add_(self.fsmn_block(value, spaced))
+        remembered: torch.Tensor = self.fsmn_block(attended, value, spaced)
+        return remembered
 
 
 class FeedForward(nn.Module):
@@ -89,7 +93,7 @@ class FeedForward(nn.Module):
         self.w_2 = nn.Linear(inner_size, size)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        projected: torch.Tensor = self.w_2(self.w_1(frames).relu_())
+        projected: torch.Tensor = self.w_2(linear_relu(self.w_1, frames))
         return projected
 
 
@@ -136,11 +140,14 @@ class SanmEncoder(nn.Module):
         Returns:
             [layout.total, shape.size].
         """
-        hidden = frames * math.sqrt(self.shape.size) + self._position_rows(frames, layout)
+        hidden = torch.add(
+            self._position_rows(frames, layout), frames, alpha=math.sqrt(self.shape.size)
+        )
+        hidden = layout.fill(hidden)
         spaced = self.shape.spaced(layout)
         for layer in (*self.encoders0, *self.encoders):
             hidden = layer(hidden, layout, spaced)
-        normed: torch.Tensor = self.after_norm(hidden)
+        normed: torch.Tensor = self.after_norm(hidden[: layout.total])
         return normed
 
     def _position_rows(self, frames: torch.Tensor, layout: Ragged) -> torch.Tensor:
@@ -170,7 +177,7 @@ class NormedFeedForward(nn.Module):
         self.norm = nn.LayerNorm(inner_size, eps=_NORM_EPS)
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        projected: torch.Tensor = self.w_2(self.norm(self.w_1(rows).relu_()))
+        projected: torch.Tensor = self.w_2(self.norm(linear_relu(self.w_1, rows)))
         return projected
 
 
@@ -181,8 +188,9 @@ class DecoderMemory(nn.Module):
         super().__init__()
         self.fsmn_block = FsmnMemory(shape.size, shape.kernel_size)
 
-    def forward(self, rows: torch.Tensor, spaced: Spaced) -> torch.Tensor:
-        remembered: torch.Tensor = self.fsmn_block(rows, spaced)
+    def forward(self, onto: torch.Tensor, rows: torch.Tensor, spaced: Spaced) -> torch.Tensor:
+        """Adds the memory of `rows` to `onto`, in place."""
+        remembered: torch.Tensor = self.fsmn_block(onto, rows, spaced)
         return remembered
 
 
@@ -211,6 +219,7 @@ class DecoderLayer(nn.Module):
     Args:
         shape: sizes.
         memory: False in the last layer, which then has no residual either.
+            With it, `rows` is added to in place.
         attention: False in layers beyond FunASR's `att_layer_num`.
     """
 
@@ -233,9 +242,9 @@ class DecoderLayer(nn.Module):
     ) -> torch.Tensor:
         hidden: torch.Tensor = self.feed_forward(self.norm1(rows))
         if self.self_attn is not None and self.norm2 is not None:
-            hidden = rows + self.self_attn(self.norm2(hidden), spaced)
+            hidden = self.self_attn(rows, self.norm2(hidden), spaced)
         if self.src_attn is not None and self.norm3 is not None:
-            hidden = hidden + self.src_attn(self.norm3(hidden), frames, tokens, layout)
+            hidden += self.src_attn(self.norm3(hidden), frames, tokens, layout)
         return hidden
 
 
@@ -273,7 +282,8 @@ class SanmDecoder(nn.Module):
         spaced = self.shape.spaced(tokens)
         # FunASR applies the shift only to the layers that have cross-attention.
         centred = replace(self.shape, kernel_shift=0).spaced(tokens)
-        hidden = embeddings
+        # The layers add to what they are given.
+        hidden = embeddings.clone()
         for layer in self.decoders:
             hidden = layer(hidden, frames, tokens, layout, spaced)
         for layer in (*self.decoders2, *self.decoders3):

@@ -189,6 +189,27 @@ def test_weights_in_float32_are_let_go() -> None:
     assert not addresses & {parameter.data_ptr() for parameter in left.values()}
 
 
+def test_weights_of_a_mapped_file_leave_memory_and_stay_readable(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2048, 4096).state_dict(), tmp_path / "model.pt")
+    with torch.device("meta"):
+        module = nn.Sequential(nn.Linear(2048, 4096))
+    state = torch.load(tmp_path / "model.pt", mmap=True)
+    expected = state["weight"].clone()
+    module[0].load_state_dict(state, assign=True)
+    module.requires_grad_(False)
+    mapped_kib = file_memory_kib()
+    quantize_linears(module)
+    assert file_memory_kib() < mapped_kib - 30_000
+    assert torch.equal(state["weight"], expected)
+
+
+def test_weights_that_are_in_memory_only_are_kept() -> None:
+    linear = nn.Linear(2048, 1024).requires_grad_(False)
+    expected = linear.weight.clone()
+    quantize_linears(nn.Sequential(linear))
+    assert torch.equal(linear.weight, expected)
+
+
 def test_machine_whose_sums_saturate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     true_forward = QuantizedLinear.forward
 
@@ -222,9 +243,15 @@ def test_memory_does_not_grow_with_the_variety_of_batches() -> None:
 
 def own_memory_kib() -> int:
     """Anonymous memory of this process."""
-    (line,) = (
-        line
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("RssAnon")
-    )
+    return _status_kib("RssAnon")
+
+
+def file_memory_kib() -> int:
+    """Pages of files that this process holds."""
+    return _status_kib("RssFile")
+
+
+def _status_kib(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(key))
     return int(line.split()[1])

@@ -48,3 +48,29 @@ def test_broken_sequence_does_not_spoil_its_neighbours(
     assert torch.isfinite(attended[:3]).all()
     assert torch.isfinite(attended[5:]).all()
     assert torch.isnan(attended[3:5]).all()
+
+
+@pytest.mark.parametrize("lengths", [[7], [1, 9, 4], [3, 0, 3]])
+def test_filled_rows_are_zero_and_nobody_reads_them(lengths: list[int]) -> None:
+    layout = Ragged(lengths, CPU)
+    rows = torch.randn(layout.total, 8)
+    filled = layout.fill(rows)
+    assert len(filled) == layout.num_filled >= layout.total
+    assert not filled[layout.total :].any()
+    filled[layout.total :] = torch.nan
+    for attend in (attend_one_by_one, attend_padded):
+        attended = attend(filled, filled, filled, 2, layout, layout)
+        assert not attended[layout.total :].any()
+        expected = attend(rows, rows, rows, 2, layout, layout)
+        torch.testing.assert_close(attended[: layout.total], expected)
+
+
+@pytest.mark.parametrize("lengths", [[7], [1, 9, 4], [3, 0, 3]])
+def test_convolution_is_added_to_what_is_there(lengths: list[int]) -> None:
+    layout = Ragged(lengths, CPU)
+    frames, weight = layout.fill(torch.randn(layout.total, 6)), torch.randn(6, 1, 11)
+    spaced = Spaced(layout, 6, 5, 5)
+    onto = torch.randn(layout.num_filled, 6)
+    expected = onto.clone()
+    expected[: layout.total] += spaced.convolve(frames, weight, groups=6)
+    torch.testing.assert_close(spaced.add_convolved(onto, frames, weight), expected)
