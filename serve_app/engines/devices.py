@@ -11,7 +11,11 @@ def open_device(name: str) -> torch.device:
     """Returns exactly the device that is asked for: an engine never moves to another in silence.
 
     Args:
-        name: as PyTorch writes it: `cpu`, `cuda`, `cuda:1`.
+        name: as PyTorch writes it: `cpu`, `cuda`, `cuda:1`. `cuda` is the first that
+            this process sees.
+
+    Returns:
+        The device, with its number where it is a GPU.
 
     Raises:
         DeviceUnavailable: this machine, or this build of PyTorch, does not have it.
@@ -24,4 +28,4 @@ def open_device(name: str) -> torch.device:
         raise DeviceUnavailable(name, "engines run on cpu and cuda")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceUnavailable(name, f"PyTorch finds {torch.cuda.device_count()} CUDA devices")
-    return device
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device

@@ -1,0 +1,158 @@
+"""Recognisers and punctuation models on one device: ours and FunASR's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import torch
+
+from loadtests.bench.peers import PeerMissing, as_float
+from loadtests.gpu.options import Trial
+from serve_app.core.chunks import ChunkFailure, Pcm, Recognition
+from serve_app.engines.gpu.options import GpuOptions as EngineOptions
+from serve_app.engines.gpu.paraformer import GpuParaformer
+from serve_app.packs import PackContents
+
+Heard = Recognition | ChunkFailure
+
+
+class Contestant(Protocol):
+    """A recogniser; `hear` returns the text of each segment without spaces."""
+
+    def hear(self, segments: list[Pcm]) -> list[str]: ...
+
+
+class Ours:
+    """Our engine as the service drives it: full batches, two under way at a time.
+
+    Args:
+        pack: the recogniser's.
+        options: device and budget.
+        dtype: of the matrix products.
+        graphs: use CUDA graphs.
+        memory_fraction: of the device.
+    """
+
+    def __init__(
+        self,
+        pack: PackContents,
+        options: Trial,
+        dtype: str,
+        graphs: bool = True,
+        memory_fraction: float | None = None,
+    ) -> None:
+        standard = EngineOptions()
+        self._budget = options.max_batch_frames
+        self._engine = GpuParaformer(
+            pack,
+            EngineOptions(
+                device=options.device,
+                dtype=dtype,
+                max_batch_rows=options.max_batch_frames,
+                max_graphs=standard.max_graphs if graphs else 0,
+                memory_fraction=memory_fraction,
+            ),
+        )
+        self._threads = ThreadPoolExecutor(self._engine.max_in_flight)
+
+    @property
+    def warm_up(self) -> str:
+        return str(self._engine.warm_up)
+
+    def hear(self, segments: list[Pcm]) -> list[str]:
+        return [text(heard) for heard in self.recognise(segments)]
+
+    def recognise(self, segments: Iterable[Pcm]) -> Iterator[Heard]:
+        """Yields a result a segment, in order."""
+        for results in self._threads.map(self._engine.transcribe, self._batches(segments)):
+            yield from results
+
+    def _batches(self, segments: Iterable[Pcm]) -> Iterator[list[Pcm]]:
+        batch: list[Pcm] = []
+        cost = 0
+        for pcm in segments:
+            frames = self._engine.cost(len(pcm))
+            if batch and cost + frames > self._budget:
+                yield batch
+                batch, cost = [], 0
+            batch.append(pcm)
+            cost += frames
+        if batch:
+            yield batch
+
+
+class Auto:
+    """FunASR's AutoModel, segments of like length in batches of one size."""
+
+    def __init__(self, model: Any, batch_size: int) -> None:
+        self._model = model
+        self._batch_size = batch_size
+
+    def hear(self, segments: list[Pcm]) -> list[str]:
+        texts = [""] * len(segments)
+        order = sorted(range(len(segments)), key=lambda index: len(segments[index]))
+        for first in range(0, len(order), self._batch_size):
+            indices = order[first : first + self._batch_size]
+            inputs = [as_float(segments[index]) for index in indices]
+            answers = self._model.generate(inputs, batch_size=len(inputs))
+            if len(answers) != len(indices):
+                raise PeerMissing("AutoModel gave fewer results than it was given segments")
+            for index, answer in zip(indices, answers, strict=True):
+                texts[index] = answer["text"].replace(" ", "")
+        return texts
+
+
+class AutoAllInOne:
+    """FunASR's AutoModel with VAD and punctuation, a recording at a time."""
+
+    def __init__(self, model: Any, batch_size_s: int) -> None:
+        self._model = model
+        self._batch_size_s = batch_size_s
+
+    def read(self, recordings: Sequence[Pcm]) -> list[str]:
+        texts = []
+        for pcm in recordings:
+            answers = self._model.generate(as_float(pcm), batch_size_s=self._batch_size_s)
+            texts.append(answers[0]["text"].replace(" ", "") if answers else "")
+        return texts
+
+
+def auto_model(pack: PackContents, options: Trial, **models: object) -> Any:
+    """FunASR's AutoModel on the device, without progress bars.
+
+    Raises:
+        PeerMissing: it is not installed, or does not load.
+    """
+    try:
+        from funasr import AutoModel
+    except ImportError as error:
+        raise PeerMissing(f"FunASR is not installed: {error}") from error
+    threads = torch.get_num_threads()
+    try:
+        return AutoModel(
+            model=str(pack.directory),
+            device=options.device,
+            ncpu=threads,
+            disable_update=True,
+            disable_pbar=True,
+            log_level="ERROR",
+            **models,
+        )
+    except Exception as error:
+        raise PeerMissing(f"AutoModel did not load: {error!r}") from error
+
+
+def text(heard: Heard) -> str:
+    """What was heard, without spaces; "!" for a failure, which no text has."""
+    return "".join(words(heard)) if isinstance(heard, Recognition) else "!"
+
+
+def words(heard: Heard) -> list[str]:
+    return [token.text for token in heard.tokens] if isinstance(heard, Recognition) else []
+
+
+def held_bytes(options: Trial) -> int:
+    """Memory of the device that PyTorch holds for this process, what is cached included."""
+    return torch.cuda.memory_reserved(options.device) if options.on_gpu else 0
