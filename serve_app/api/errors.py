@@ -21,6 +21,10 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.MalformedBody: 400,
     errors.ModelNotFound: 404,
     errors.StageNotDeployed: 400,
+    errors.Unauthenticated: 401,
+    errors.KeyNotAllowed: 403,
+    errors.UrlNotAllowed: 403,
+    errors.UrlFetchFailed: 422,
     errors.UploadTooLarge: 413,
     errors.AudioError: 422,
     errors.EmptyUpload: 400,
@@ -35,6 +39,7 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.NotReady: 503,
     errors.StartFailed: 500,
     errors.Overloaded: 429,
+    errors.StorageFull: 503,
     errors.DeadlineExceeded: 504,
     errors.RecognitionFailed: 500,
     errors.ConfigurationError: 500,
@@ -58,6 +63,8 @@ def error_body(error: errors.ParaserveError) -> dict[str, dict[str, str | None]]
         param = error.param
     elif isinstance(error, errors.AudioError | errors.UploadTooLarge):
         param = "file"
+    elif isinstance(error, errors.UrlNotAllowed | errors.UrlFetchFailed):
+        param = "audio_url"
     elif isinstance(error, errors.ModelNotFound):
         param = "model"
     elif isinstance(error, errors.StageNotDeployed):
@@ -67,10 +74,12 @@ def error_body(error: errors.ParaserveError) -> dict[str, dict[str, str | None]]
 
 def error_response(error: errors.ParaserveError) -> JSONResponse:
     headers: dict[str, str] = {}
-    if isinstance(error, errors.Overloaded):
+    if isinstance(error, errors.Overloaded | errors.StorageFull):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     elif isinstance(error, errors.NotReady):
         headers["Retry-After"] = str(_NOT_READY_RETRY_S)
+    elif isinstance(error, errors.Unauthenticated | errors.KeyNotAllowed):
+        headers["WWW-Authenticate"] = 'Bearer realm="paraserve"'
     return JSONResponse(error_body(error), STATUS_OF[type(error)], headers)
 
 

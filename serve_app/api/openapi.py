@@ -7,8 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from serve_app.api.deadlines import TIMEOUT_HEADER
+
 _FIELDS: dict[str, dict[str, Any]] = {
     "file": {"type": "string", "format": "binary", "description": "The recording."},
+    "audio_url": {
+        "type": "string",
+        "description": "Where the recording is to be fetched from instead, https or s3, if the "
+        "service is set up for it.",
+    },
     "model": {"type": "string", "description": "A name from /v1/models."},
     "language": {"type": "string", "description": "Its language, as zh."},
     "response_format": {
@@ -42,19 +49,37 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "chunking_strategy": {"type": "string", "description": "Accepted and not used."},
 }
 
+_JSON_FIELDS = {name.removesuffix("[]"): field for name, field in _FIELDS.items() if name != "file"}
+
 TRANSCRIPTION_REQUEST: dict[str, Any] = {
+    "security": [{"apiKey": []}, {}],
+    "parameters": [
+        {
+            "name": TIMEOUT_HEADER,
+            "in": "header",
+            "schema": {"type": "number", "exclusiveMinimum": 0},
+            "description": "Seconds from the request's arrival after which it is given up.",
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["file", "model"],
+                    "required": ["model"],
                     "properties": _FIELDS,
                 }
-            }
+            },
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["model", "audio_url"],
+                    "properties": _JSON_FIELDS,
+                }
+            },
         },
-    }
+    },
 }
 
 _ERROR_SCHEMA: dict[str, Any] = {
@@ -83,10 +108,26 @@ def _error(description: str) -> dict[str, Any]:
 TRANSCRIPTION_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The transcript, in the format that was asked for."},
     400: _error("A field is wrong, the body is malformed or the file is empty."),
+    401: _error("The API key is missing or not known."),
+    403: _error("The API key is disabled or has expired, or the URL is not allowed."),
     404: _error("The model is not served here."),
     413: _error("The file is too large or the recording too long."),
     415: _error("The file is not audio."),
-    422: _error("The audio is damaged, cut off, too short or not usable."),
+    422: _error("The audio is damaged, cut off, too short or not usable, or was not fetched."),
+    429: {
+        **_error("The service, or the API key, is at its limit."),
+        "headers": {
+            "Retry-After": {
+                "description": "Seconds until it should be otherwise.",
+                "schema": {"type": "integer"},
+            }
+        },
+    },
     500: _error("The service failed."),
+    503: _error("The service is starting, or has no room for the recording."),
     504: _error("The deadline passed."),
+}
+
+SECURITY_SCHEMES: dict[str, Any] = {
+    "apiKey": {"type": "http", "scheme": "bearer", "description": "If the service demands keys."}
 }

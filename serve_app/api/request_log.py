@@ -6,12 +6,20 @@ import logging
 import re
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from fastapi import Request
 
+from serve_app.core.admission import AdmissionStatistics
+from serve_app.core.origin import ANONYMOUS
+from serve_app.core.timing import RequestCost
+
 REQUEST_ID_HEADER = "X-Request-ID"
+TRACEPARENT_HEADER = "traceparent"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def request_id_of(request: Request) -> str:
@@ -20,30 +28,94 @@ def request_id_of(request: Request) -> str:
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
+def traceparent_of(request: Request) -> str | None:
+    """Returns the caller's trace context if it is well-formed.
+
+    Source: W3C Trace Context, version 00.
+    """
+    given = request.headers.get(TRACEPARENT_HEADER, "")
+    return given if _TRACEPARENT.fullmatch(given) else None
+
+
 @dataclass(slots=True)
 class RequestLog:
-    """What the one log line of a request says; never audio or text."""
+    """What the one log line of a request says; never audio, text or a key's secret.
+
+    Attributes:
+        request_id: the caller's or a new one.
+        started: monotonic time of its arrival.
+        key: name of the caller's key.
+        status: HTTP status of the answer; 200 for a stream, however it ended.
+        code: error code, of an error in the stream as well.
+        waited_s: time in line.
+        upload_bytes: of the file.
+        audio_s: length of the recording, 0 if it never became known.
+        num_chunks: chunks that were recognised or failed.
+        num_failed_ranges: stretches that are missing from the text.
+        stages: what was asked for.
+        cost: time by stage, and calls made again.
+    """
 
     request_id: str
     started: float
+    key: str = ANONYMOUS
     status: int = 0
     code: str | None = None
+    waited_s: float = 0.0
     upload_bytes: int = 0
     audio_s: float = 0.0
     num_chunks: int = 0
     num_failed_ranges: int = 0
     stages: str = ""
+    cost: RequestCost = field(default_factory=RequestCost)
+
+    @property
+    def is_partial(self) -> bool:
+        return self.num_failed_ranges > 0
+
+    @property
+    def duration_s(self) -> float:
+        return time.monotonic() - self.started
 
     def write(self, logger: logging.Logger) -> None:
         fields = {
             "paraserve_request_id": self.request_id,
+            "key": self.key,
             "status": self.status,
             "code": self.code,
-            "duration_s": round(time.monotonic() - self.started, 4),
+            "duration_s": round(self.duration_s, 4),
+            "waited_s": round(self.waited_s, 4),
             "upload_bytes": self.upload_bytes,
             "audio_s": round(self.audio_s, 3),
             "num_chunks": self.num_chunks,
             "num_failed_ranges": self.num_failed_ranges,
+            "partial": self.is_partial,
             "stages": self.stages,
+            "decode_s": round(self.cost.decode_s, 4),
+            "recognize_s": round(self.cost.recognize_s, 4),
+            "punctuate_s": round(self.cost.punctuate_s, 4),
+            "num_retries": self.cost.num_retries,
         }
         logger.info("transcription request", extra=fields)
+
+
+class RequestObserver(Protocol):
+    """Is told of the requests, for metrics."""
+
+    def watch(self, line: Callable[[], AdmissionStatistics]) -> None:
+        """Takes what tells the state of the line; called once, in the event loop or not."""
+        ...
+
+    def ended(self, log: RequestLog) -> None:
+        """A transcription request was answered, refused or given up."""
+        ...
+
+
+class NoObserver:
+    """Looks away."""
+
+    def watch(self, line: Callable[[], AdmissionStatistics]) -> None:
+        pass
+
+    def ended(self, log: RequestLog) -> None:
+        pass

@@ -1,26 +1,18 @@
-"""Takes in a multipart upload: the file goes to disk, the fields are returned.
-
-The file is spooled to an unnamed temporary file. It has no directory entry, so
-it cannot be left behind: the kernel frees it when its last handle closes, also
-when the process is killed.
-"""
+"""Takes in a request's body: the recording goes to disk, the fields are returned."""
 
 from __future__ import annotations
 
-import mmap
-import tempfile
+import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING
 
-import numpy as np
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from serve_app.core.chunks import FileBytes
-from serve_app.core.errors import EmptyUpload, InvalidParameter, MalformedBody, UploadTooLarge
+from serve_app.api.spool import SpoolFile
+from serve_app.core.errors import EmptyUpload, InvalidParameter, MalformedBody
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -28,46 +20,32 @@ if TYPE_CHECKING:
 _MAX_FIELD_BYTES = 64 * 1024
 _MAX_FIELDS = 64
 _MAX_HEADER_BYTES = 16 * 1024
-_FILE_FIELD = "file"
+FILE_FIELD = "file"
+
+# It warns of every malformed body; the request's own log line says so already.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+
+MAX_FIELDS_BYTES = _MAX_FIELDS * _MAX_FIELD_BYTES
+"""What a body may have besides the file."""
 
 
-@dataclass(slots=True)
-class Upload:
-    """A file on disk and the form fields that came with it; close it when done."""
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What came in a body.
 
-    file: BinaryIO
-    size_bytes: int
+    Attributes:
+        fields: values by name, in the order in which they came.
+        has_file: whether the recording came too; it is in the spool file then.
+    """
+
     fields: dict[str, list[str]]
-
-    def content(self) -> FileBytes:
-        """Returns the file's bytes, mapped, not read into memory."""
-        mapped = mmap.mmap(self.file.fileno(), self.size_bytes, access=mmap.ACCESS_READ)
-        return np.frombuffer(mapped, dtype=np.uint8)
-
-    def close(self) -> None:
-        self.file.close()
-
-    def __enter__(self) -> Upload:
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
+    has_file: bool
 
 
-async def receive_upload(
-    body: AsyncIterator[bytes],
-    content_type: str | None,
-    content_length: int | None,
-    *,
-    max_bytes: int,
-    spool_dir: Path | None,
-) -> Upload:
-    """Reads a multipart body to its end.
+async def receive_form(
+    body: AsyncIterator[bytes], content_type: str | None, spool: SpoolFile
+) -> Form:
+    """Reads a body to its end: multipart/form-data, or JSON with a field `audio_url`.
 
     Bytes are counted as they arrive, so a chunked body is bounded as well as one
     that declares its length.
@@ -75,62 +53,84 @@ async def receive_upload(
     Args:
         body: the request's body.
         content_type: its Content-Type header.
-        content_length: its Content-Length header, None when it is chunked.
-        max_bytes: limit of the file's size.
-        spool_dir: directory of the temporary file, None for the system's.
+        spool: takes the field `file`, and bounds its size.
 
     Raises:
-        UploadTooLarge: the file, or the declared body, is over the limit.
-        MalformedBody: the body is not multipart/form-data, or is cut off.
-        InvalidParameter: there is no field `file`, or more than one.
+        UploadTooLarge: the file is over the limit.
+        MalformedBody: the body is not what its type says, or is cut off.
+        InvalidParameter: a field is too long, or `file` is given more than once.
         EmptyUpload: the file has no bytes.
     """
-    max_body_bytes = max_bytes + _MAX_FIELDS * _MAX_FIELD_BYTES
-    if content_length is not None and content_length > max_body_bytes:
-        raise UploadTooLarge(max_bytes)
-    # The file outlives this function inside the returned Upload.
-    file = cast(BinaryIO, tempfile.TemporaryFile(dir=spool_dir))  # noqa: SIM115
-    try:
-        form = _Form(file, max_bytes)
-        parser = MultipartParser(_boundary(content_type), form.callbacks())
-        async for data in body:
-            parser.write(data)
-        parser.finalize()
-        if not form.ended:
-            raise MalformedBody("it ends in the middle of a part")
-        if not form.has_file:
-            raise InvalidParameter(_FILE_FIELD, "is required, as a multipart file")
-        if form.file_bytes == 0:
-            raise EmptyUpload
-        file.flush()
-        return Upload(file, form.file_bytes, form.fields)
-    except FormParserError as error:
-        file.close()
-        raise MalformedBody(str(error)) from None
-    except BaseException:
-        file.close()
-        raise
-
-
-def _boundary(content_type: str | None) -> bytes:
     kind, options = parse_options_header(content_type)
+    if kind == b"application/json":
+        return Form(_fields_of(await _read_small(body)), has_file=False)
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise MalformedBody(
             "Content-Type must be multipart/form-data with a boundary; "
             "send the recording as the form field 'file'"
         )
-    return boundary
+    return await _receive_multipart(body, boundary, spool)
+
+
+async def _receive_multipart(body: AsyncIterator[bytes], boundary: bytes, spool: SpoolFile) -> Form:
+    form = _Form(spool)
+    try:
+        parser = MultipartParser(boundary, form.callbacks())
+        async for data in body:
+            parser.write(data)
+        parser.finalize()
+    except FormParserError as error:
+        raise MalformedBody(str(error)) from None
+    if not form.ended:
+        raise MalformedBody("it ends in the middle of a part")
+    if form.has_file and not spool.size_bytes:
+        raise EmptyUpload
+    return Form(form.fields, form.has_file)
+
+
+async def _read_small(body: AsyncIterator[bytes]) -> bytes:
+    content = bytearray()
+    async for data in body:
+        content += data
+        if len(content) > _MAX_FIELD_BYTES:
+            raise MalformedBody(f"JSON may have {_MAX_FIELD_BYTES} bytes")
+    return bytes(content)
+
+
+def _fields_of(content: bytes) -> dict[str, list[str]]:
+    """Returns the fields of a JSON object, as if they had come in a form."""
+    try:
+        parsed: object = json.loads(content)
+    except (ValueError, RecursionError):
+        raise MalformedBody("it is not JSON") from None
+    if not isinstance(parsed, dict):
+        raise MalformedBody("it is not a JSON object")
+    fields: dict[str, list[str]] = {}
+    for name, value in parsed.items():
+        values = value if isinstance(value, list) else [value]
+        # A list is written as `include` in JSON and as `include[]` in a form.
+        form_name = f"{name}[]" if name in {"include", "timestamp_granularities"} else name
+        fields[form_name] = [_as_field(name, one) for one in values if one is not None]
+        if not fields[form_name]:
+            del fields[form_name]
+    return fields
+
+
+def _as_field(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise InvalidParameter(name, "must be a string, a number, a boolean or a list of strings")
 
 
 @dataclass(slots=True)
 class _Form:
     """Collects what the parser calls out."""
 
-    file: BinaryIO
-    max_file_bytes: int
+    spool: SpoolFile
     fields: dict[str, list[str]] = field(default_factory=dict)
-    file_bytes: int = 0
     has_file: bool = False
     ended: bool = False
     _header_name: bytearray = field(default_factory=bytearray)
@@ -181,9 +181,9 @@ class _Form:
         if not name:
             raise MalformedBody("a part has no name")
         self._part_name = name.decode("utf-8", "replace")
-        if self._part_name == _FILE_FIELD:
+        if self._part_name == FILE_FIELD:
             if self.has_file:
-                raise InvalidParameter(_FILE_FIELD, "must be given once")
+                raise InvalidParameter(FILE_FIELD, "must be given once")
             self.has_file = True
             return
         self._num_fields += 1
@@ -191,18 +191,15 @@ class _Form:
             raise MalformedBody(f"it has more than {_MAX_FIELDS} fields")
 
     def _take_data(self, data: bytes, start: int, end: int) -> None:
-        if self._part_name == _FILE_FIELD:
-            self.file_bytes += end - start
-            if self.file_bytes > self.max_file_bytes:
-                raise UploadTooLarge(self.max_file_bytes)
-            self.file.write(memoryview(data)[start:end])
+        if self._part_name == FILE_FIELD:
+            self.spool.write(memoryview(data)[start:end])
             return
         self._value += data[start:end]
         if len(self._value) > _MAX_FIELD_BYTES:
             raise InvalidParameter(self._part_name, f"is longer than {_MAX_FIELD_BYTES} bytes")
 
     def _end_part(self) -> None:
-        if self._part_name != _FILE_FIELD:
+        if self._part_name != FILE_FIELD:
             try:
                 value = self._value.decode("utf-8")
             except UnicodeDecodeError:

@@ -5,7 +5,7 @@ table can declare billions in a few bytes. Here the numbers are added up first,
 so that a small file cannot ask for gigabytes.
 
 Source: ISO/IEC 14496-12 (8.6.1.2 time to sample, 8.7.3 sample sizes, 8.7.4
-sample to chunk, 8.8.8 track runs).
+sample to chunk, 8.8.8 track runs, 8.2.2 movie header).
 """
 
 from __future__ import annotations
@@ -86,6 +86,23 @@ def read_mp4_layout(source: ByteSource) -> Mp4Layout:
     if not has_index and not fragmented:
         raise CorruptAudio("its index (moov) is missing; the file may be cut off")
     return Mp4Layout(fragmented)
+
+
+def read_mp4_duration_s(source: ByteSource) -> float | None:
+    """Returns the length that the movie header declares, None without one.
+
+    Raises:
+        CorruptAudio: the file has more boxes than a recording can have.
+    """
+    for box in _walk(source):
+        if box.name == b"mvhd":
+            wide = source.peek(box.start, 1) == b"\x01"
+            ticks_per_s = _count_at(source, box, 20 if wide else 12)
+            field = source.peek(box.start + (24 if wide else 16), 8 if wide else 4)
+            ticks = int.from_bytes(field, "big")
+            unknown = ticks == (1 << 8 * len(field)) - 1
+            return ticks / ticks_per_s if ticks_per_s and ticks and not unknown else None
+    return None
 
 
 def _read_table(source: ByteSource, box: _Box, track: _Track) -> None:

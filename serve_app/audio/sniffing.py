@@ -99,7 +99,7 @@ def _sniff_frames(head: bytes) -> str | None:
     for start in range(max(len(head) - 8, 0)):
         if head[start] != 0xFF:
             continue
-        for container, length_of in (("aac", _adts_num_bytes), ("mp3", _mpeg_num_bytes)):
+        for container, length_of in (("aac", adts_num_bytes), ("mp3", mpeg_num_bytes)):
             if _has_frames(head, start, length_of(head[start : start + 7]), container):
                 return container
     return None
@@ -112,18 +112,20 @@ def _has_frames(head: bytes, start: int, num_bytes: int, container: str) -> bool
     following = head[start + num_bytes : start + num_bytes + 7]
     if len(following) < 7:
         return start == 0
-    length_of = _adts_num_bytes if container == "aac" else _mpeg_num_bytes
+    length_of = adts_num_bytes if container == "aac" else mpeg_num_bytes
     return length_of(following) > 0
 
 
-def _adts_num_bytes(header: bytes) -> int:
+def adts_num_bytes(header: bytes) -> int:
+    """Returns the length of the ADTS frame that begins here, 0 if none does."""
     if len(header) < 7 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
         return 0
     num_bytes = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
     return num_bytes if header[2] >> 2 & 0xF <= 12 and num_bytes > 7 else 0
 
 
-def _mpeg_num_bytes(header: bytes) -> int:
+def mpeg_num_bytes(header: bytes) -> int:
+    """Returns the length of the MPEG audio frame that begins here, 0 if none does."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return 0
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)

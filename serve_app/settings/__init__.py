@@ -1,5 +1,7 @@
 """Everything that can be set, in one model; see `serve_app.settings.model`."""
 
+from serve_app.settings.admission import AdmissionSettings, AuthSettings
+from serve_app.settings.audio_url import AudioUrlSettings
 from serve_app.settings.deployments import AutoscalingSettings, DeploymentSettings
 from serve_app.settings.environment import check_environment
 from serve_app.settings.model import Settings
@@ -16,7 +18,10 @@ from serve_app.settings.stages import (
 
 __all__ = [
     "DEFAULT_PROFILE",
+    "AdmissionSettings",
     "AudioSettings",
+    "AudioUrlSettings",
+    "AuthSettings",
     "AutoscalingSettings",
     "ClusterSettings",
     "DeploymentSettings",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from serve_app.core.errors import ConfigurationError
 from serve_app.settings.section import Section
+
+REFUSAL_HEADROOM = 32
+"""Requests that an ingress replica can be refusing while it is full."""
 
 
 class AuthSettings(Section):
@@ -24,9 +29,30 @@ class AuthSettings(Section):
         "it changes, so that keys are rotated without a restart.",
     )
 
+    def demanded(self, host: str) -> bool:
+        """True if callers need a key when the service listens on host."""
+        return self.mode == "keys" or (self.mode == "auto" and not _is_loopback(host))
+
+    def check(self, host: str) -> None:
+        """Refuses to start without keys where keys are demanded.
+
+        Raises:
+            ConfigurationError: there is no keys file to ask.
+        """
+        if self.demanded(host) and self.keys_file is None:
+            raise ConfigurationError(
+                f"auth.mode is {self.mode} and the service listens on {host}, so callers need API "
+                "keys: set auth.keys_file (`paraserve keys new` writes one), or auth.mode off "
+                "to let everybody in"
+            )
+
 
 class AdmissionSettings(Section):
-    """Limits of one ingress replica; what exceeds them is refused with 429."""
+    """Limits of one ingress replica; what exceeds them is refused with 429.
+
+    A request over `max_running`, or without room for its bytes or audio, waits in
+    line; one that finds the line full is refused.
+    """
 
     max_running: int = Field(default=16, ge=1, description="Requests worked on at once.")
     max_waiting: int = Field(
@@ -57,3 +83,12 @@ class AdmissionSettings(Section):
     max_retry_after_s: float = Field(
         default=300.0, ge=1, description="Upper bound of the Retry-After that a refusal carries."
     )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -17,7 +17,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from serve_app.core.places import default_pack_dir
 from serve_app.core.stages import STAGES, Stage
-from serve_app.settings.admission import AdmissionSettings, AuthSettings
+from serve_app.settings.admission import REFUSAL_HEADROOM, AdmissionSettings, AuthSettings
+from serve_app.settings.audio_url import AudioUrlSettings
+from serve_app.settings.keys import read_keys
 from serve_app.settings.observability import TracingSettings
 from serve_app.settings.service import ClusterSettings, HttpSettings, IngressSettings
 from serve_app.settings.sources import DEFAULT_PROFILE, ENV_PREFIX, ProfileSource
@@ -64,6 +66,7 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     cluster: ClusterSettings = ClusterSettings()
     audio: AudioSettings = AudioSettings()
+    audio_url: AudioUrlSettings = AudioUrlSettings()
     vad: VadSettings = VadSettings()
     auth: AuthSettings = AuthSettings()
     admission: AdmissionSettings = AdmissionSettings()
@@ -72,6 +75,16 @@ class Settings(BaseSettings):
     segmenter: SegmenterSettings = SegmenterSettings()
     recognizer: RecognizerSettings = RecognizerSettings()
     punctuator: PunctuatorSettings = PunctuatorSettings()
+
+    def check_access(self) -> None:
+        """Refuses a service that would demand keys and has none to compare with.
+
+        Raises:
+            ConfigurationError: there is no keys file, or it cannot be used.
+        """
+        self.auth.check(self.http.host)
+        if self.auth.keys_file is not None and self.auth.demanded(self.http.host):
+            read_keys(self.auth.keys_file)
 
     @field_validator("stages")
     @classmethod
@@ -86,11 +99,34 @@ class Settings(BaseSettings):
             raise ValueError("recognizer.dtype int8 needs recognizer.device cpu")
         for name, section in (("recognizer", self.recognizer), ("punctuator", self.punctuator)):
             on_gpu = section.device.startswith("cuda")
+            if not on_gpu and section.dtype in ("bfloat16", "float16"):
+                raise ValueError(
+                    f"{name}.dtype {section.dtype} needs {name}.device cuda; a CPU computes in "
+                    "float32 or int8"
+                )
             if on_gpu and section.deployment.num_gpus == 0:
                 raise ValueError(
                     f"{name}.device is {section.device}, but {name}.deployment.num_gpus is 0: "
                     "Ray would hide the GPU from the replica"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _admission_fits(self) -> Settings:
+        line = self.admission
+        wanted = line.max_running + line.max_waiting + REFUSAL_HEADROOM
+        if self.ingress.deployment.max_ongoing_requests < wanted:
+            raise ValueError(
+                f"ingress.deployment.max_ongoing_requests must be at least {wanted}: "
+                f"admission.max_running + admission.max_waiting + {REFUSAL_HEADROOM} to refuse with"
+            )
+        largest = self.audio.max_upload_bytes
+        if self.audio_url.enabled:
+            largest = max(largest, self.audio_url.max_bytes)
+        if line.max_bytes < largest:
+            raise ValueError(f"admission.max_bytes is less than one upload of {largest} bytes")
+        if line.max_audio_s < self.audio.max_duration_s:
+            raise ValueError("admission.max_audio_s is less than audio.max_duration_s")
         return self
 
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from serve_app.settings.deployments import IngressDeployment
 from serve_app.settings.section import Section
@@ -40,6 +40,13 @@ class ClusterSettings(Section):
         description="Shared memory of a cluster started here, in bytes. It holds the uploads "
         "and chunks in flight.",
     )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Port on which a cluster started here serves its metrics to Prometheus, on "
+        "all interfaces; unset for one that is free.",
+    )
 
 
 class IngressSettings(Section):
@@ -49,10 +56,21 @@ class IngressSettings(Section):
     request_timeout_s: float = Field(
         default=3600.0,
         gt=0,
-        description="Deadline of a request in s, from its last byte to the end of its text.",
+        description="Deadline of a request in s, from its arrival to the end of its text; its "
+        "upload and its time in line count. A caller may set another with the header "
+        "`X-Paraserve-Timeout-S`.",
+    )
+    max_request_timeout_s: float = Field(
+        default=4 * 3600.0, gt=0, description="Longest deadline that a caller may ask for, in s."
     )
     model_aliases: tuple[str, ...] = Field(
         default=("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe"),
         description="Further values of `model` that mean the pack that is served, since many "
         "clients send a fixed one.",
     )
+
+    @model_validator(mode="after")
+    def _timeouts_ordered(self) -> IngressSettings:
+        if self.request_timeout_s > self.max_request_timeout_s:
+            raise ValueError("request_timeout_s is larger than max_request_timeout_s")
+        return self

@@ -80,6 +80,18 @@ class SegmenterSettings(Section):
         "keeps a long file from crowding out short ones; at least twice the number of "
         "recogniser replicas lets one file use them all.",
     )
+    silence_timeout_s: float = Field(
+        default=60.0,
+        ge=15,
+        description="A recording whose segmenter gives no sign of life this long, in s, is "
+        "started anew on another one. It gives one every 5 s.",
+    )
+    stuck_after_s: float = Field(
+        default=120.0,
+        ge=5,
+        description="A segmenter that has been busy with one window of `audio.window_s` this "
+        "long, in s, is replaced.",
+    )
 
 
 class _ModelSettings(Section):
@@ -89,6 +101,35 @@ class _ModelSettings(Section):
         default="cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="cpu, cuda or cuda:N."
     )
     num_threads: int = Field(default=1, ge=1, description="Compute threads per replica on CPU.")
+    warm_up_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="Longest time spent on CUDA graphs before a replica is ready, in s; the rest "
+        "are made when they are first needed.",
+    )
+    max_graphs: int = Field(
+        default=24, ge=0, description="CUDA graphs that a replica keeps; 0 for none."
+    )
+    max_batch_s: float | None = Field(
+        default=1.0,
+        gt=0,
+        description="Longest time that one batch should take, in s; batches shrink to it by what "
+        "the last ones took, down to one item. Who comes while a batch runs waits for its end, "
+        "so this is about what a clip waits behind long files. Unset for full batches always.",
+    )
+    call_timeout_s: float = Field(
+        default=600.0,
+        ge=1,
+        description="A call that is not answered within this many seconds, its time in the queue "
+        "included, is made again elsewhere. The last resort: a replica that is stuck is found "
+        "and replaced after `stuck_after_s`.",
+    )
+    stuck_after_s: float = Field(
+        default=60.0,
+        ge=1,
+        description="A replica whose batch has been running this many seconds, and ten times as "
+        "long as the last ones let expect, fails its health check and is replaced.",
+    )
 
 
 class RecognizerSettings(_ModelSettings):
@@ -96,16 +137,30 @@ class RecognizerSettings(_ModelSettings):
 
     deployment: RecognizerDeployment = RecognizerDeployment()
     pack: str = Field(default="paraformer-demo", description="Model pack of the recogniser.")
-    dtype: Literal["float32", "int8"] = Field(
+    dtype: Literal["float32", "int8", "bfloat16", "float16"] = Field(
         default="float32",
-        description="float32 is exact; int8 needs a CPU, is more than twice as fast on large "
-        "models and changes few tokens.",
+        description="Of the matrix products. float32 is exact; int8 needs a CPU, is more than "
+        "twice as fast on large models and changes few tokens; bfloat16 and float16 need a GPU, "
+        "and float16 is checked for overflow when it is loaded.",
+    )
+    tokens_per_frame: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Room for tokens per encoder frame of 60 ms in a CUDA graph, averaged over a "
+        "batch. A batch with more is run twice.",
     )
     max_batch_frames: int = Field(
         default=1000,
         ge=1,
         description="Budget of a batch in encoder frames of 60 ms. On CPUs more than about "
         "1,000 makes it slower; GPUs want tens of thousands.",
+    )
+    max_deaths: int = Field(
+        default=2,
+        ge=1,
+        description="A chunk under which, running alone, this many replicas have died is given "
+        "up; the transcript is partial and names its time range.",
     )
     languages: tuple[str, ...] = Field(
         default=("zh",), description="Values that `language` may have in a request."
@@ -117,6 +172,10 @@ class PunctuatorSettings(_ModelSettings):
 
     deployment: PunctuatorDeployment = PunctuatorDeployment()
     pack: str = Field(default="ct-punc-demo", description="Model pack of the punctuation model.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32",
+        description="Of the matrix products; bfloat16 and float16 need a GPU.",
+    )
     max_batch_words: int = Field(
         default=2000, ge=20, description="Budget of a batch in words of 20-word windows."
     )

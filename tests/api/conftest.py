@@ -7,7 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serve_app.api.routes import ApiLimits, build_api
+from serve_app.api.limits import ApiLimits
+from serve_app.api.routes import build_api
 from tests.fakes.service import FakeService
 
 MAX_UPLOAD_BYTES = 100_000
@@ -20,7 +21,7 @@ def service() -> FakeService:
 
 @pytest.fixture
 async def client(service: FakeService, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    limits = ApiLimits(MAX_UPLOAD_BYTES, request_timeout_s=0.3, spool_dir=tmp_path)
+    limits = ApiLimits(MAX_UPLOAD_BYTES, request_timeout_s=30, spool_dir=tmp_path)
     app = build_api(service, limits, logging.getLogger("tests.api"))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

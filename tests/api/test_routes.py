@@ -54,4 +54,6 @@ async def test_openapi_describes_the_form(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     route = document["paths"]["/v1/audio/transcriptions"]["post"]
     schema = route["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert {"file", "model", "stages", "stream"} <= set(schema["properties"])
+    assert {"file", "audio_url", "model", "stages", "stream"} <= set(schema["properties"])
+    assert {"401", "403", "429", "504"} <= set(route["responses"])
+    assert "apiKey" in document["components"]["securitySchemes"]

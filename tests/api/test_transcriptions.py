@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import logging
 import os
@@ -12,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.api.routes import ApiLimits, build_api
+from serve_app.api.limits import ApiLimits
+from serve_app.api.routes import build_api
 from serve_app.core import errors
 from tests.api.conftest import MAX_UPLOAD_BYTES
 from tests.fakes.service import FAILED_RANGE, FakeService, sentence
@@ -24,10 +27,11 @@ async def post(
     client: httpx.AsyncClient,
     content: bytes = b"RIFF",
     fields: Mapping[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
     **more: str,
 ) -> httpx.Response:
     data = {"model": "whisper-1", **(fields or {}), **more}
-    return await client.post(URL, data=data, files={"file": ("a.wav", content)})
+    return await client.post(URL, data=data, files={"file": ("a.wav", content)}, headers=headers)
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
@@ -225,7 +229,9 @@ async def test_upload_over_the_limit_is_refused_also_when_chunked(
 @pytest.mark.parametrize(
     ("content_type", "content"),
     [
-        ("application/json", b"{}"),
+        ("text/plain", b"{}"),
+        ("application/json", b"[]"),
+        ("application/json", b"{"),
         ("multipart/form-data", b""),
         ("multipart/form-data; boundary=b", b"no parts here"),
         (
@@ -279,7 +285,7 @@ async def test_deadline_is_a_504_and_the_work_is_dropped(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
     service.hang = True
-    response = await post(client)
+    response = await post(client, headers={"X-Paraserve-Timeout-S": "0.2"})
     assert response.status_code == 504
     assert error_of(response)["code"] == "deadline_exceeded"
     assert service.cancelled
@@ -294,6 +300,39 @@ async def test_nothing_is_left_on_disk(
     await post(client)
     await post(client, bytes(MAX_UPLOAD_BYTES + 1))
     assert os.listdir(tmp_path) == []
+
+
+def num_open_files(folder: Path) -> int:
+    """Counts this process's open files in a folder, unnamed ones included."""
+    links = Path("/proc/self/fd").iterdir()
+    return sum(str(link.readlink()).startswith(f"{folder}/") for link in links if link.is_symlink())
+
+
+@pytest.mark.parametrize("stream", ["false", "true"])
+@pytest.mark.parametrize("end", ["text", "audio error", "failure", "deadline"])
+async def test_recording_is_freed_with_its_request(
+    client: httpx.AsyncClient, service: FakeService, tmp_path: Path, stream: str, end: str
+) -> None:
+    service.hang = end == "deadline"
+    service.error = {
+        "audio error": errors.CorruptAudio("x"),
+        "failure": RuntimeError(),
+    }.get(end)
+    if end != "text":
+        service.events = []
+    service.keep_uploads = False
+    gc.collect()
+    gc.disable()
+    try:
+        response = await post(client, stream=stream, headers={"X-Paraserve-Timeout-S": "0.3"})
+        assert response.status_code in {200, 422, 500, 504}
+        service.error = None
+        del response
+        # The transport's own tasks let go of what they hold.
+        await asyncio.sleep(0)
+        assert num_open_files(tmp_path) == 0
+    finally:
+        gc.enable()
 
 
 async def test_each_request_is_one_log_line_without_text(

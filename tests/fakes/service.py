@@ -29,6 +29,8 @@ class FakeService:
     Attributes:
         events: what is yielded before the recording's end.
         error: raised after the events, if set.
+        keep_uploads: remember the jobs, and with them the recordings.
+        until: waited for before the recording's end, if set.
         hang: never end, if set; `cancelled` tells that the caller gave up.
     """
 
@@ -37,8 +39,10 @@ class FakeService:
         self.events: list[TranscriptEvent] = [sentence("你好", 0), sentence("再见", 1000)]
         self.error: Exception | None = None
         self.not_ready: ParaserveError | None = None
+        self.until: asyncio.Event | None = None
         self.hang = False
         self.cancelled = False
+        self.keep_uploads = True
         self.jobs: list[TranscriptionJob] = []
         self.uploads: list[bytes] = []
 
@@ -47,12 +51,15 @@ class FakeService:
         return Offer("paraformer-demo", ("whisper-1",), ("zh",), self.stages)
 
     async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
-        self.jobs.append(job)
+        if self.keep_uploads:
+            self.jobs.append(job)
         self.uploads.append(job.audio.tobytes())
         for event in self.events:
             yield event
         if self.error is not None:
             raise self.error
+        if self.until is not None:
+            await self.until.wait()
         if self.hang:
             try:
                 await asyncio.Event().wait()

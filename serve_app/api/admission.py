@@ -1,0 +1,151 @@
+"""The line of `serve_app.core.admission`, for requests that can be awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from starlette.requests import ClientDisconnect
+
+from serve_app.api.auth import Caller
+from serve_app.api.body import RequestBody
+from serve_app.api.deadlines import Deadline
+from serve_app.core.admission import AdmissionLine, AdmissionStatistics, Place
+from serve_app.core.errors import DeadlineExceeded
+from serve_app.core.limits import Limits
+
+
+@dataclass(eq=False, slots=True)
+class Admission:
+    """One request's permission to be worked on; leave it in the end, once or more."""
+
+    place: Place
+    _gate: AdmissionGate
+    processed_audio_s: float = 0.0
+
+    @property
+    def num_bytes(self) -> int:
+        return self.place.num_bytes
+
+    @property
+    def max_audio_s(self) -> float:
+        """The longest recording that can ever be admitted; infinite without a limit."""
+        return self._gate.max_audio_s(self.place)
+
+    @property
+    def waited_s(self) -> float:
+        return (self.place.began or self.place.arrived) - self.place.arrived
+
+    def resize(self, num_bytes: int) -> None:
+        """Corrects the bytes that are reserved.
+
+        Raises:
+            Overloaded: there is no room for so many now.
+            UploadTooLarge: there never is.
+        """
+        self._gate.resize(self.place, num_bytes)
+
+    def expect_audio(self, audio_s: float) -> None:
+        """Reserves the length of the recording.
+
+        Raises:
+            Overloaded: there is no room for it now.
+            AudioTooLong: there never is.
+        """
+        self._gate.expect_audio(self.place, audio_s)
+
+    def leave(self) -> None:
+        self._gate.leave(self.place, self.processed_audio_s)
+
+
+class AdmissionGate:
+    """Lets requests in as an `AdmissionLine` decides. Belongs to one event loop.
+
+    Args:
+        limits: of all callers together.
+        max_retry_after_s: longest that a refused caller is told to wait.
+        clock: monotonic time in s.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        max_retry_after_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limits = limits
+        self._line = AdmissionLine(limits, max_retry_after_s)
+        self._clock = clock
+        self._waiting: dict[Place, asyncio.Event] = {}
+
+    async def enter(
+        self, caller: Caller, num_bytes: int, deadline: Deadline, body: RequestBody
+    ) -> Admission:
+        """Waits until the caller may begin.
+
+        Args:
+            caller: whose request it is.
+            num_bytes: of the body as declared, or a guess.
+            deadline: of the request.
+            body: is hardly read; tells whether the caller is still there.
+
+        Raises:
+            Overloaded: the line is full.
+            UploadTooLarge: the body is more than can be in flight.
+            DeadlineExceeded: the deadline passed in line.
+            ClientDisconnect: the caller went away.
+        """
+        place = self._line.arrive(
+            caller.name, caller.limits, num_bytes, deadline.at, self._clock(), caller.weight
+        )
+        if place.state == "waiting":
+            try:
+                await self._wait(place, deadline, body)
+            except BaseException:
+                self.leave(place, 0.0)
+                raise
+        return Admission(place, self)
+
+    def statistics(self) -> AdmissionStatistics:
+        return self._line.statistics(self._clock())
+
+    def max_audio_s(self, place: Place) -> float:
+        bounds = (self._limits.max_audio_s, place.key_limits.max_audio_s)
+        return min((bound for bound in bounds if bound is not None), default=math.inf)
+
+    def resize(self, place: Place, num_bytes: int) -> None:
+        self._wake(self._line.resize(place, num_bytes, self._clock()))
+
+    def expect_audio(self, place: Place, audio_s: float) -> None:
+        self._wake(self._line.expect_audio(place, audio_s, self._clock()))
+
+    def leave(self, place: Place, processed_audio_s: float) -> None:
+        self._wake(self._line.leave(place, self._clock(), processed_audio_s))
+
+    async def _wait(self, place: Place, deadline: Deadline, body: RequestBody) -> None:
+        turn = self._waiting[place] = asyncio.Event()
+        coming = asyncio.ensure_future(turn.wait())
+        leaving = asyncio.ensure_future(body.departure())
+        try:
+            done, _ = await asyncio.wait(
+                {coming, leaving},
+                timeout=deadline.remaining_s(),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            del self._waiting[place]
+            coming.cancel()
+            leaving.cancel()
+            await asyncio.gather(coming, leaving, return_exceptions=True)
+        if leaving in done:
+            raise ClientDisconnect
+        if not done:
+            raise DeadlineExceeded(deadline.timeout_s)
+
+    def _wake(self, places: Iterable[Place]) -> None:
+        for place in places:
+            if (turn := self._waiting.get(place)) is not None:
+                turn.set()

@@ -1,0 +1,54 @@
+"""The ASGI application as the settings want it."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI
+
+from serve_app.api import flow
+from serve_app.api.audio_url import BotocoreSigner, UrlPolicy
+from serve_app.api.auth import Authenticator, Everybody, KeyRing
+from serve_app.api.fetching import Fetcher, HttpFetcher
+from serve_app.api.limits import key_limits_of, limits_of
+from serve_app.api.request_log import RequestObserver
+from serve_app.api.routes import build_api
+from serve_app.api.service import TranscriptionService
+from serve_app.settings import AudioUrlSettings, Settings
+
+
+def assemble_api(
+    service: TranscriptionService,
+    settings: Settings,
+    logger: logging.Logger,
+    observer: RequestObserver | None = None,
+) -> FastAPI:
+    """Returns the application over a service.
+
+    Raises:
+        ConfigurationError: keys are demanded and cannot be read, or a package is missing.
+    """
+    flow.enable()
+    return build_api(
+        service,
+        limits_of(settings),
+        logger,
+        authenticator=_authenticator(settings, logger),
+        fetcher=_fetcher(settings.audio_url),
+        observer=observer,
+    )
+
+
+def _authenticator(settings: Settings, logger: logging.Logger) -> Authenticator:
+    settings.auth.check(settings.http.host)
+    defaults = key_limits_of(settings)
+    if settings.auth.keys_file is None or not settings.auth.demanded(settings.http.host):
+        return Everybody(defaults)
+    return KeyRing(settings.auth.keys_file, defaults, logger)
+
+
+def _fetcher(settings: AudioUrlSettings) -> Fetcher | None:
+    if not settings.enabled:
+        return None
+    signer = BotocoreSigner(settings) if settings.s3_sign else None
+    return HttpFetcher(settings, UrlPolicy(settings, signer))

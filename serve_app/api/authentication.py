@@ -1,0 +1,68 @@
+"""Asks everything under /v1 for its key, before anything else is done."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve_app.api.auth import Authenticator, Caller
+from serve_app.api.body import RequestBody
+from serve_app.api.errors import error_response
+from serve_app.api.request_log import request_id_of
+from serve_app.core.errors import ParaserveError
+
+_PROTECTED = "/v1"
+_CALLER = "paraserve.caller"
+
+
+class AuthenticationMiddleware:
+    """Answers 401 or 403 to requests whose key is not good.
+
+    Args:
+        app: what is protected.
+        authenticator: knows the keys.
+        logger: for one line a refusal.
+    """
+
+    def __init__(self, app: ASGIApp, authenticator: Authenticator, logger: logging.Logger) -> None:
+        self._app = app
+        self._authenticator = authenticator
+        self._logger = logger
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _is_protected(scope):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            scope[_CALLER] = self._authenticator.caller_of(request.headers.get("authorization"))
+        except ParaserveError as error:
+            response = error_response(error)
+            self._logger.info(
+                "request refused",
+                extra={
+                    "paraserve_request_id": request_id_of(request),
+                    "status": response.status_code,
+                    "code": error.code,
+                },
+            )
+            body = RequestBody(request)
+            await body.discard()
+            body.close()
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def caller_of(request: Request) -> Caller:
+    """Returns whose request it is, as the middleware found out."""
+    caller: Caller = request.scope[_CALLER]
+    return caller
+
+
+def _is_protected(scope: Scope) -> bool:
+    # Serve puts its route prefix into both: the path is that of the whole URL.
+    path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
+    return path == _PROTECTED or path.startswith(f"{_PROTECTED}/")

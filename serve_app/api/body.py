@@ -1,0 +1,124 @@
+"""A request's body, which is read only as far as there is a use for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
+from typing import TypeVar
+
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.types import Message
+
+from serve_app.api.flow import window_of
+from serve_app.core.errors import RecognitionFailed
+
+_MAX_AHEAD_BYTES = 64 * 1024
+_DISCARD_BYTES = 1 << 20
+_DISCARD_S = 1.0
+
+_T = TypeVar("_T")
+
+
+class RequestBody:
+    """Yields the body, or watches for its sender's departure, one at a time.
+
+    Close it when the request ends: a read may still be pending then.
+
+    Args:
+        request: whose body nobody else reads.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self._receive = request.receive
+        self._window = window_of(request.scope)
+        self._ahead: deque[bytes] = deque()
+        self._pending: asyncio.Future[Message] | None = None
+        self._ended = False
+        # The sender holds the body back until it is asked for it, and asking is to read.
+        self._held_back = request.headers.get("expect", "").lower() == "100-continue"
+
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yields what has not been read yet.
+
+        Raises:
+            ClientDisconnect: the sender went away before the end.
+        """
+        while self._ahead or not self._ended:
+            if not self._ahead:
+                await self._read()
+            while self._ahead:
+                yield self._take()
+
+    async def departure(self) -> None:
+        """Returns when the sender has gone.
+
+        Of a body that has not been read, a little is read ahead. A sender of more
+        than that is noticed when the rest of it is read.
+        """
+        with suppress(ClientDisconnect):
+            while self._ended or self._may_read_ahead():
+                await self._read()
+            await asyncio.Event().wait()
+
+    async def discard(self) -> None:
+        """Reads on for a moment after a request was refused.
+
+        Closing a connection with unread data resets it, and most clients then report
+        the reset instead of the answer.
+        """
+        num_bytes = 0
+        with suppress(TimeoutError, ClientDisconnect):
+            async with asyncio.timeout(_DISCARD_S):
+                while not self._held_back and not self._ended and num_bytes < _DISCARD_BYTES:
+                    await self._read()
+                    while self._ahead:
+                        num_bytes += len(self._take())
+
+    async def unless_departed(self, work: Awaitable[_T]) -> _T:
+        """Waits for work on a body that has been read, or cancels it when the sender goes.
+
+        Raises:
+            ClientDisconnect: the sender went away.
+        """
+        working = asyncio.ensure_future(work)
+        leaving = asyncio.ensure_future(self.departure())
+        try:
+            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if working.cancelled():
+                # Not by the caller: the stages behind the ingress gave the work up.
+                raise RecognitionFailed("the work was given up inside the service")
+            if working.done():
+                return working.result()
+            raise ClientDisconnect
+        finally:
+            leaving.cancel()
+            working.cancel()
+            await asyncio.wait({working, leaving})
+
+    def close(self) -> None:
+        if self._pending is not None:
+            self._pending.cancel()
+
+    def _may_read_ahead(self) -> bool:
+        return not self._held_back and sum(map(len, self._ahead)) < _MAX_AHEAD_BYTES
+
+    def _take(self) -> bytes:
+        data = self._ahead.popleft()
+        if self._window is not None:
+            self._window.used(len(data))
+        return data
+
+    async def _read(self) -> None:
+        if self._pending is None:
+            self._pending = asyncio.ensure_future(self._receive())
+        # Whoever waits may be cancelled; the message is then for the next one.
+        message = await asyncio.shield(self._pending)
+        self._pending = None
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        if data := message.get("body", b""):
+            self._ahead.append(data)
+        self._ended = not message.get("more_body", False)

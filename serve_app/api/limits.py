@@ -1,0 +1,58 @@
+"""What the routes enforce, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from serve_app.core.limits import NO_LIMITS, Limits
+from serve_app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ApiLimits:
+    """Bounds that the routes enforce.
+
+    Attributes:
+        max_upload_bytes: largest file.
+        request_timeout_s: deadline of a request that asks for none, from its arrival.
+        spool_dir: where recordings are spooled, None for the system's directory.
+        max_request_timeout_s: longest deadline that may be asked for.
+        max_audio_s: longest recording.
+        in_flight: of all callers together.
+        max_retry_after_s: longest that a refused caller is told to wait.
+    """
+
+    max_upload_bytes: int
+    request_timeout_s: float
+    spool_dir: Path | None
+    max_request_timeout_s: float = 4 * 3600.0
+    max_audio_s: float = 5 * 3600.0
+    in_flight: Limits = NO_LIMITS
+    max_retry_after_s: float = 300.0
+
+
+def limits_of(settings: Settings) -> ApiLimits:
+    admission = settings.admission
+    return ApiLimits(
+        max_upload_bytes=settings.audio.max_upload_bytes,
+        request_timeout_s=settings.ingress.request_timeout_s,
+        spool_dir=settings.audio.spool_dir,
+        max_request_timeout_s=settings.ingress.max_request_timeout_s,
+        max_audio_s=settings.audio.max_duration_s,
+        in_flight=Limits(
+            admission.max_running, admission.max_waiting, admission.max_bytes, admission.max_audio_s
+        ),
+        max_retry_after_s=admission.max_retry_after_s,
+    )
+
+
+def key_limits_of(settings: Settings) -> Limits:
+    """Returns the bounds of a key that has none of its own."""
+    admission = settings.admission
+    return Limits(
+        admission.key_max_running,
+        admission.key_max_waiting,
+        admission.key_max_bytes,
+        admission.key_max_audio_s,
+    )

@@ -1,0 +1,104 @@
+"""Where a recording lies while it is worked on: an unnamed file.
+
+It has no directory entry, so it cannot be left behind: the kernel frees it when its
+last handle closes, also when the process is killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from serve_app.core.chunks import FileBytes
+from serve_app.core.errors import StorageFull, UploadTooLarge
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL_RETRY_S = 30.0
+
+
+@dataclass(slots=True)
+class SpoolFile:
+    """A file that grows up to a limit; close it when done.
+
+    Attributes:
+        max_bytes: the limit.
+        on_growth: told of the new size before it is reached; may refuse it.
+        size_bytes: written so far.
+    """
+
+    file: BinaryIO
+    max_bytes: int
+    on_growth: Callable[[int], None]
+    size_bytes: int = field(default=0, init=False)
+    _content: FileBytes | None = field(default=None, init=False)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Appends.
+
+        Raises:
+            UploadTooLarge: the file would exceed its limit.
+            StorageFull: the disk is full.
+        """
+        size_bytes = self.size_bytes + len(data)
+        if size_bytes > self.max_bytes:
+            raise UploadTooLarge(self.max_bytes)
+        self.on_growth(size_bytes)
+        rest = memoryview(data)
+        try:
+            # Unbuffered, so that a full disk is noticed here; then a write may be partial.
+            while rest:
+                rest = rest[self.file.write(rest) :]
+        except OSError as error:
+            raise _as_full(error) from error
+        self.size_bytes = size_bytes
+
+    def content(self) -> FileBytes:
+        """Returns the file's bytes, mapped, not read into memory; nothing is written after.
+
+        The file goes when it is closed and the last user of its bytes is gone.
+        """
+        if self._content is None:
+            mapped = mmap.mmap(self.file.fileno(), self.size_bytes, access=mmap.ACCESS_READ)
+            self._content = np.frombuffer(mapped, dtype=np.uint8)
+        return self._content
+
+    def close(self) -> None:
+        self._content = None
+        self.file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolDirectory:
+    """Makes spool files.
+
+    Attributes:
+        path: on disk or tmpfs; None for the system's temporary directory.
+    """
+
+    path: Path | None = None
+
+    def open(
+        self, max_bytes: int, on_growth: Callable[[int], None] = lambda num_bytes: None
+    ) -> SpoolFile:
+        """Returns an empty file.
+
+        Raises:
+            StorageFull: the disk is full.
+        """
+        try:
+            # It outlives this function inside of the returned object.
+            file = tempfile.TemporaryFile(dir=self.path, buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise _as_full(error) from error
+        return SpoolFile(cast(BinaryIO, file), max_bytes, on_growth)
+
+
+def _as_full(error: OSError) -> Exception:
+    return StorageFull(_FULL_RETRY_S) if error.errno in _FULL else error

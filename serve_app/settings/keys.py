@@ -1,0 +1,114 @@
+"""The file of API keys: hashes and what each key may do, never a key itself."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from serve_app.core.errors import ConfigurationError
+from serve_app.settings.section import Section
+
+KEY_PREFIX = "psk_"
+_KEY_BYTES = 32
+
+
+class KeyLimits(Section):
+    """Bounds of one key in each ingress replica; those left out are the service's."""
+
+    max_running: int | None = Field(default=None, ge=1)
+    max_waiting: int | None = Field(default=None, ge=0)
+    max_bytes: int | None = Field(default=None, ge=1024)
+    max_audio_s: float | None = Field(default=None, gt=0)
+
+
+class KeyEntry(Section):
+    """One key. Several may have the same name, so that a new one can replace an old one."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
+    weight: float = Field(default=1.0, gt=0, le=1000)
+    limits: KeyLimits = KeyLimits()
+    expires: datetime | None = None
+    disabled: bool = False
+
+    @field_validator("expires")
+    @classmethod
+    def _in_utc(cls, expires: datetime | None) -> datetime | None:
+        if expires is not None and expires.tzinfo is None:
+            return expires.replace(tzinfo=UTC)
+        return expires
+
+    def expired(self, now: datetime) -> bool:
+        return self.expires is not None and now >= self.expires
+
+
+class KeysFile(Section):
+    keys: tuple[KeyEntry, ...] = ()
+
+
+def new_key() -> str:
+    """Returns a key with 256 random bits."""
+    return KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
+
+
+def hash_of(key: str) -> str:
+    """Returns what is kept of a key.
+
+    A fast hash is enough: the key is random and too long to be guessed, unlike a
+    password.
+    """
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def read_keys(path: Path) -> tuple[KeyEntry, ...]:
+    """Returns the entries of a keys file.
+
+    Raises:
+        ConfigurationError: it cannot be read or is not a keys file; the message never
+            repeats its values.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"keys file {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError):
+        raise ConfigurationError(f"keys file {path} is not YAML") from None
+    try:
+        keys = KeysFile.model_validate(content if content is not None else {}).keys
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise ConfigurationError(f"keys file {path}: {place}: {first['msg']}") from None
+    if len({entry.sha256 for entry in keys}) < len(keys):
+        raise ConfigurationError(f"keys file {path} has the same hash twice")
+    return keys
+
+
+def add_key(path: Path, entry: KeyEntry) -> None:
+    """Adds an entry to a keys file, which only its owner may read if it is new.
+
+    Raises:
+        ConfigurationError: the file is there and cannot be read.
+    """
+    keys = read_keys(path) if path.exists() else ()
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    text = yaml.safe_dump(
+        {"keys": [as_yaml(key) for key in (*keys, entry)]}, sort_keys=False, allow_unicode=True
+    )
+    # A reader sees the old file or the new one, never half of it.
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    draft.touch(mode=0o600)
+    draft.write_text(text, encoding="utf-8")
+    draft.chmod(mode)
+    draft.replace(path)
+
+
+def as_yaml(entry: KeyEntry) -> dict[str, Any]:
+    """Returns the entry as it stands in a file, without what is the default anyway."""
+    return entry.model_dump(exclude_defaults=True, mode="json")

@@ -1,0 +1,219 @@
+"""Admission over HTTP: who is let in, who waits, who is told to come back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from serve_app.api.limits import ApiLimits
+from serve_app.api.routes import build_api
+from serve_app.core.limits import Limits
+from tests.fakes.service import FakeService
+from tests.service.requests import audio_file
+
+URL = "/v1/audio/transcriptions"
+ONE = Limits(max_running=1, max_waiting=1)
+
+
+@asynccontextmanager
+async def client_of(
+    service: FakeService, tmp_path: Path, in_flight: Limits, timeout_s: float = 30
+) -> AsyncIterator[httpx.AsyncClient]:
+    limits = ApiLimits(
+        10_000_000,
+        request_timeout_s=timeout_s,
+        spool_dir=tmp_path,
+        in_flight=in_flight,
+        max_retry_after_s=60,
+    )
+    app = build_api(service, limits, logging.getLogger("tests.api"))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        yield http
+
+
+async def post(
+    client: httpx.AsyncClient, content: bytes = b"RIFF", headers: Mapping[str, str] | None = None
+) -> httpx.Response:
+    return await client.post(
+        URL, data={"model": "whisper-1"}, files={"file": content}, headers=headers
+    )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - conditions of many kinds
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+def service() -> FakeService:
+    service = FakeService()
+    service.until = asyncio.Event()
+    return service
+
+
+def release(service: FakeService) -> None:
+    assert service.until is not None
+    service.until.set()
+
+
+async def test_over_the_line_is_a_429_with_retry_after(
+    service: FakeService, tmp_path: Path
+) -> None:
+    async with client_of(service, tmp_path, ONE) as client:
+        running = asyncio.create_task(post(client))
+        await until(lambda: len(service.jobs) == 1)
+        waiting = asyncio.create_task(post(client))
+        await asyncio.sleep(0.05)
+        refused = await post(client)
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert refused.json()["error"]["code"] == "overloaded"
+        assert refused.json()["error"]["type"] == "rate_limit_error"
+        release(service)
+        assert [(await task).status_code for task in (running, waiting)] == [200, 200]
+
+
+async def test_body_of_a_waiting_request_is_not_read_on(
+    service: FakeService, tmp_path: Path
+) -> None:
+    num_read = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal num_read
+        yield b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+        yield b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+        for _ in range(64):
+            num_read += 1
+            yield bytes(64 * 1024)
+        yield b"\r\n--b--\r\n"
+
+    async with client_of(service, tmp_path, ONE) as client:
+        running = asyncio.create_task(post(client))
+        await until(lambda: len(service.jobs) == 1)
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        waiting = asyncio.create_task(client.post(URL, content=body(), headers=headers))
+        await asyncio.sleep(0.1)
+        assert num_read <= 2
+        release(service)
+        assert (await running).status_code == 200
+        assert (await waiting).status_code == 200
+        assert num_read == 64
+
+
+async def test_deadline_that_passes_in_line_is_a_504(service: FakeService, tmp_path: Path) -> None:
+    async with client_of(service, tmp_path, ONE) as client:
+        running = asyncio.create_task(post(client))
+        await until(lambda: len(service.jobs) == 1)
+        late = await post(client, headers={"X-Paraserve-Timeout-S": "0.05"})
+        assert late.status_code == 504
+        release(service)
+        assert (await running).status_code == 200
+        assert (await post(client)).status_code == 200
+        assert len(service.jobs) == 2
+
+
+async def test_chunked_body_reserves_as_it_grows(service: FakeService, tmp_path: Path) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+        for _ in range(64):
+            yield bytes(64 * 1024)
+        yield b"\r\n--b--\r\n"
+
+    limits = Limits(max_running=2, max_waiting=0, max_bytes=3_000_000)
+    async with client_of(service, tmp_path, limits) as client:
+        running = asyncio.create_task(post(client, bytes(1_500_000)))
+        await until(lambda: len(service.jobs) == 1)
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        refused = await client.post(URL, content=body(), headers=headers)
+        assert refused.status_code == 429
+        refused = await post(client, bytes(2_000_000))
+        assert refused.status_code == 429
+        release(service)
+        assert (await running).status_code == 200
+
+
+async def test_audio_in_flight_holds_before_anything_is_decoded(
+    service: FakeService, tmp_path: Path
+) -> None:
+    minute = audio_file(np.zeros(60 * 16_000, np.int16))
+    limits = Limits(max_running=9, max_waiting=9, max_audio_s=100.0)
+    async with client_of(service, tmp_path, limits) as client:
+        running = asyncio.create_task(post(client, minute))
+        await until(lambda: len(service.jobs) == 1)
+        refused = await post(client, minute)
+        assert refused.status_code == 429
+        assert len(service.jobs) == 1
+        release(service)
+        assert (await running).status_code == 200
+        assert (await post(client, minute)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "stream", [b"", b'--b\r\nContent-Disposition: form-data; name="stream"\r\n\r\ntrue\r\n']
+)
+async def test_place_of_a_caller_who_leaves_is_free_again(
+    service: FakeService, tmp_path: Path, stream: bytes
+) -> None:
+    limits = ApiLimits(10_000, request_timeout_s=30, spool_dir=tmp_path, in_flight=Limits(1, 0))
+    app = build_api(service, limits, logging.getLogger("tests.api"))
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+        + stream
+        + b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nRIFF\r\n--b--\r\n'
+    )
+    left = asyncio.Event()
+    messages: list[dict[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop(0)
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        pass
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": URL,
+        "query_string": b"",
+        "headers": [(b"content-type", b"multipart/form-data; boundary=b")],
+    }
+    request = asyncio.create_task(app(scope, receive, send))
+    await until(lambda: len(service.jobs) == 1)
+    left.set()
+    await request
+    release(service)
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://test"
+    ) as client:
+        assert (await post(client)).status_code == 200
+
+
+async def test_caller_who_leaves_the_line_is_forgotten(
+    service: FakeService, tmp_path: Path
+) -> None:
+    async with client_of(service, tmp_path, ONE) as client:
+        running = asyncio.create_task(post(client))
+        await until(lambda: len(service.jobs) == 1)
+        waiting = asyncio.create_task(post(client))
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        another = asyncio.create_task(post(client))
+        await asyncio.sleep(0.05)
+        release(service)
+        assert (await running).status_code == 200
+        assert (await another).status_code == 200
+        assert len(service.jobs) == 2
