@@ -21,7 +21,11 @@ def build(args: Settings) -> Application:
 
     Args:
         args: Serve parses them from the mapping that it is given.
+
+    Raises:
+        ConfigurationError: API keys are demanded and there are none.
     """
+    args.check_access()
     recognizer = build_recognizer(args)
     segmenter = build_segmenter(args, recognizer)
     punctuator = build_punctuator(args) if "punctuation" in args.stages else None

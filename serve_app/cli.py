@@ -11,7 +11,9 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from serve_app.cli_keys import keys_app
 from serve_app.cli_models import models_app
+from serve_app.cli_plan import plan_command
 from serve_app.core.errors import ParaserveError
 from serve_app.settings import DEFAULT_PROFILE, Settings, check_environment
 
@@ -21,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
+app.command("plan")(plan_command)
 
 _ERRORS = Console(stderr=True)
 

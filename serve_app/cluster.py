@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from serve_app.api import flow
 from serve_app.core.errors import StartFailed
 from serve_app.settings import HttpSettings, Settings
 
@@ -35,6 +37,7 @@ def prepare_environment(settings: Settings) -> None:
     if settings.cluster.address is None:
         # No load balancer has to notice that a cluster of our own goes away.
         os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "1")
+    os.environ.setdefault(flow.IMPORT_PATH_VARIABLE, flow.IMPORT_PATH)
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -54,8 +57,10 @@ def running(
         on_progress: told what is being waited for.
 
     Raises:
+        ConfigurationError: API keys are demanded and there are none.
         StartFailed: the port is taken, a deployment failed or was not ready in time.
     """
+    settings.check_access()
     own = settings.cluster.address is None
     if own:
         _check_port(settings.http)
@@ -69,12 +74,15 @@ def running(
     on_progress("starting Ray" if own else f"connecting to Ray at {settings.cluster.address}")
     if own:
         ray.init(
+            # Else it would join a cluster that runs on this machine, or RAY_ADDRESS.
+            address="local",
             num_cpus=settings.cluster.num_cpus,
             object_store_memory=settings.cluster.object_store_bytes,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,
             namespace="serve",
+            _metrics_export_port=settings.cluster.metrics_port,
         )
     else:
         ray.init(address=settings.cluster.address, log_to_driver=False, namespace="serve")
@@ -139,7 +147,7 @@ def _wait_until_running(settings: Settings, on_progress: Callable[[str], None]) 
 def _reason(message: str) -> str:
     """Returns the error at the end of a remote traceback, without its module."""
     lines = [line for line in message.splitlines() if line.strip()]
-    return lines[-1].removeprefix("serve_app.core.errors.") if lines else "no reason given"
+    return re.sub(r"^serve_app(\.\w+)+\.(?=[A-Z])", "", lines[-1]) if lines else "no reason given"
 
 
 def _wait_until_ready(url: str, on_progress: Callable[[str], None]) -> None:

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from serve_app.cluster import running
-from serve_app.core.errors import StartFailed
+from serve_app.core.errors import ConfigurationError, StartFailed
 from serve_app.settings import Settings
 
 
@@ -19,3 +19,11 @@ def test_port_that_is_taken_is_told_before_anything_starts() -> None:
         settings = Settings.model_validate({"http": {"port": port}})
         with pytest.raises(StartFailed, match=f"127.0.0.1:{port}"), running(settings):
             pass
+
+
+def test_missing_api_keys_are_told_before_a_cluster_is_started() -> None:
+    settings = Settings.model_validate({"auth": {"mode": "keys"}})
+    told: list[str] = []
+    with pytest.raises(ConfigurationError, match="keys_file"), running(settings, told.append):
+        pass
+    assert told == []

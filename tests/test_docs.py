@@ -14,15 +14,21 @@ from serve_app.cli import app
 ROOT = Path(__file__).parent.parent
 
 
-def test_settings_page_is_that_of_the_model() -> None:
-    path = ROOT / "docs" / "generate_settings.py"
-    spec = importlib.util.spec_from_file_location("generate_settings", path)
+def generated(name: str, function: str) -> str:
+    """Returns what a generator in docs/ would write."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    assert page == module.settings_page(), "run: python docs/generate_settings.py"
+    return str(getattr(module, function)())
+
+
+@pytest.mark.parametrize("page", ["settings", "metrics"])
+def test_generated_page_is_that_of_the_code(page: str) -> None:
+    expected = generated(f"generate_{page}", f"{page}_page")
+    written = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert written == expected, f"run: python docs/generate_{page}.py"
 
 
 def readme_commands() -> list[str]:

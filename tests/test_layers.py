@@ -16,10 +16,12 @@ LAYERS = (
     {"core"},
     {"engines", "audio", "packs"},
     {"settings", "profiles"},
-    {"pipeline"},
+    {"pipeline", "planning"},
     {"api"},
+    {"metrics", "tracing"},
     {"deployments"},
-    {"app", "cluster", "cli", "cli_models", "demo", "serving", "transcribing"},
+    {"app", "cluster", "demo", "serving", "transcribing"},
+    {"cli", "cli_keys", "cli_models", "cli_plan"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -28,9 +30,10 @@ HOMES = {
     "torch": {"engines", "packs"},
     "funasr": {"packs/recipe"},
     "onnxruntime": {"engines"},
-    "ray": {"app", "cluster", "deployments", "batch"},
+    "ray": {"app", "cluster", "deployments", "metrics", "batch"},
     "fastapi": {"api", "deployments"},
     "starlette": {"api"},
+    "opentelemetry": {"tracing"},
     "kubernetes": {"ops"},
 }
 

@@ -55,6 +55,8 @@ def test_settings_cross_processes_unchanged(monkeypatch: pytest.MonkeyPatch) -> 
         ({"recognizer": {"device": "tpu"}}, "device"),
         ({"recognizer": {"device": "cuda"}}, "num_gpus"),
         ({"recognizer": {"device": "cuda", "dtype": "int8"}}, "int8 needs"),
+        ({"recognizer": {"dtype": "bfloat16"}}, "needs recognizer.device cuda"),
+        ({"punctuator": {"dtype": "float16"}}, "needs punctuator.device cuda"),
         ({"recognizer": {"deployment": {"num_gpus": 1.5}}}, "whole GPUs"),
         ({"stages": ["vad", "punctuation"]}, "must contain asr"),
         ({"http": {"port": 0}}, "port"),
@@ -87,3 +89,51 @@ def test_environment_variable_that_is_no_setting_is_refused() -> None:
         check_environment({"PARASERVE_RECOGNISER__DEVICE": "cpu"})
     with pytest.raises(ConfigurationError, match="PARASERVE_HTTP__PROT"):
         check_environment({"PARASERVE_HTTP__PROT": "1"})
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ({"admission": {"max_running": 200, "max_waiting": 200}}, "max_ongoing_requests"),
+        ({"admission": {"max_bytes": 1024}}, "less than one upload"),
+        ({"admission": {"max_audio_s": 60}}, "max_duration_s"),
+        ({"ingress": {"max_request_timeout_s": 60}}, "request_timeout_s is larger"),
+    ],
+)
+def test_admission_that_cannot_work_is_refused(values: dict[str, object], place: str) -> None:
+    with pytest.raises(ValidationError, match=place):
+        Settings.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("auth", "host", "demanded"),
+    [
+        ({}, "127.0.0.1", False),
+        ({}, "localhost", False),
+        ({}, "::1", False),
+        ({}, "0.0.0.0", True),
+        ({}, "::", True),
+        ({}, "10.0.0.5", True),
+        ({"mode": "off"}, "0.0.0.0", False),
+        ({"mode": "keys"}, "127.0.0.1", True),
+    ],
+)
+def test_keys_are_demanded_unless_nobody_else_can_call(
+    auth: dict[str, object], host: str, demanded: bool
+) -> None:
+    settings = Settings.model_validate({"auth": auth, "http": {"host": host}})
+    assert settings.auth.demanded(host) is demanded
+    if demanded:
+        with pytest.raises(ConfigurationError, match=r"auth\.keys_file"):
+            settings.check_access()
+    else:
+        settings.check_access()
+
+
+def test_keys_file_is_read_before_anything_is_started(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.yaml"
+    settings = Settings.model_validate({"auth": {"mode": "keys", "keys_file": keys}})
+    with pytest.raises(ConfigurationError, match=r"keys\.yaml"):
+        settings.check_access()
+    keys.write_text("keys: []")
+    settings.check_access()

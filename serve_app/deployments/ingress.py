@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,8 @@ from ray.serve import Application
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from serve_app.api.assembly import assemble_api
 from serve_app.api.parameters import Offer
-from serve_app.api.routes import ApiLimits, build_api
 from serve_app.api.service import TranscriptionJob
 from serve_app.core.chunks import SegmentationJob
 from serve_app.core.errors import NotReady, ParaserveError
@@ -27,11 +28,14 @@ from serve_app.core.joining import (
     join_punctuated,
 )
 from serve_app.core.stages import Stage, StageReadiness
+from serve_app.core.timing import RequestCost
 from serve_app.core.transcripts import TranscriptEvent
+from serve_app.deployments.metering import IngressMetrics, take_retries
 from serve_app.deployments.options import LOGGER, as_deployment
 from serve_app.deployments.recording import RemoteRecording
-from serve_app.deployments.retrying import call_until_answered
-from serve_app.settings import Settings
+from serve_app.deployments.retrying import Tries, call_until_answered
+from serve_app.settings import DeploymentSettings, Settings
+from serve_app.tracing import open_tracer
 
 _READINESS_TIMEOUT_S = 3.0
 
@@ -57,6 +61,9 @@ class HandleTranscriptionService:
         self._segmenter = segmenter
         self._recognizer = recognizer
         self._punctuator = punctuator
+        self._tracer = open_tracer(settings.tracing, "ingress")
+        self._tries = Tries(settings.max_attempts)
+        self._ready: dict[Stage, StageReadiness] = {}
 
     @property
     def offer(self) -> Offer:
@@ -68,16 +75,28 @@ class HandleTranscriptionService:
         )
 
     async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
+        attributes = {"paraserve.stages": ",".join(sorted(job.stages))}
+        try:
+            with self._tracer.span("ingress", job.origin, attributes) as origin:
+                async with aclosing(self._events(replace(job, origin=origin))) as events:
+                    async for event in events:
+                        yield event
+        finally:
+            take_retries(job.origin)
+
+    async def _events(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
         recording = RemoteRecording(
             self._segmenter,
             SegmentationJob(job.origin, job.audio, "vad" in job.stages),
             self._settings.max_attempts,
+            self._settings.segmenter.silence_timeout_s,
         )
+        cost = RequestCost()
         if self._punctuator is not None and "punctuation" in job.stages:
             parts = join_punctuated(
                 job.origin,
                 recording.utterances(),
-                partial(self._punctuate, self._punctuator),
+                partial(self._punctuate, self._punctuator, cost),
                 self._settings.punctuator.sentence_break_s,
             )
         else:
@@ -90,7 +109,9 @@ class HandleTranscriptionService:
             raise _cause(error) from None
         except DeploymentUnavailableError:
             raise NotReady("a deployment that failed to start") from None
-        yield recording.end
+        cost.add(recording.end.cost)
+        cost.num_retries += take_retries(job.origin)
+        yield replace(recording.end, cost=cost)
 
     async def readiness(self) -> list[StageReadiness]:
         asked: dict[Stage, DeploymentHandle[Any]] = {
@@ -99,19 +120,42 @@ class HandleTranscriptionService:
         }
         if self._punctuator is not None:
             asked["punctuation"] = self._punctuator
-        answers = await asyncio.gather(*(_ask(stage, asked[stage]) for stage in asked))
+        answers = await asyncio.gather(*(self._ask(stage, asked[stage]) for stage in asked))
         return [answer for answer in answers if answer is not None]
 
+    async def _ask(self, stage: Stage, handle: DeploymentHandle[Any]) -> StageReadiness | None:
+        """Returns what a deployment says of itself; one that may be asleep is asked once.
+
+        To ask is to wake: a probe every few seconds would keep it from ever going to zero.
+
+        Raises:
+            NotReady: it does not answer in time.
+        """
+        if stage in self._ready:
+            return self._ready[stage]
+        answer = await _ask(stage, handle)
+        scaling = _deployment_of(self._settings, stage).autoscaling
+        if answer is not None and scaling is not None and scaling.min_replicas == 0:
+            self._ready[stage] = answer
+        return answer
+
     async def _punctuate(
-        self, punctuator: DeploymentHandle[Any], task: PunctuationTask
+        self, punctuator: DeploymentHandle[Any], cost: RequestCost, task: PunctuationTask
     ) -> PunctuationResult:
-        result: PunctuationResult = await call_until_answered(
-            lambda: punctuator.punctuate.remote(task),
-            max_attempts=self._settings.max_attempts,
-            stage="punctuation",
-            request_id=task.origin.request_id,
-        )
+        with cost.punctuating():
+            result: PunctuationResult = await call_until_answered(
+                lambda: punctuator.punctuate.remote(task),
+                tries=self._tries,
+                stage="punctuation",
+                origin=task.origin,
+            )
         return result
+
+
+def _deployment_of(settings: Settings, stage: Stage) -> DeploymentSettings:
+    if stage == "vad":
+        return settings.segmenter.deployment
+    return (settings.recognizer if stage == "asr" else settings.punctuator).deployment
 
 
 async def _ask(stage: Stage, handle: DeploymentHandle[Any]) -> StageReadiness | None:
@@ -155,12 +199,7 @@ class IngressDeployment:
         self._service = HandleTranscriptionService(settings, segmenter, recognizer, punctuator)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        limits = ApiLimits(
-            max_upload_bytes=self._settings.audio.max_upload_bytes,
-            request_timeout_s=self._settings.ingress.request_timeout_s,
-            spool_dir=self._settings.audio.spool_dir,
-        )
-        return build_api(self._service, limits, LOGGER)
+        return assemble_api(self._service, self._settings, LOGGER, IngressMetrics())
 
 
 def build_ingress(

@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
-
 from ray.serve import Application
 
-from serve_app.core.batching import BatchLimits, MicroBatcher
-from serve_app.core.joining import PunctuationResult, PunctuationTask, punctuate_tasks
+from serve_app.core.joining import PunctuationResult, PunctuationTask
 from serve_app.core.stages import StageReadiness
+from serve_app.deployments.gpu_bytes import gpu_bytes_of
+from serve_app.deployments.metering import ModelMetrics
 from serve_app.deployments.options import as_deployment
+from serve_app.pipeline.batched import BatchedPunctuator, punctuator_limits
 from serve_app.pipeline.loading import load_punctuator
 from serve_app.settings import Settings
+from serve_app.tracing import open_tracer
 
 
 class PunctuatorDeployment:
-    """One model, one batch in flight; a task's windows run one after another."""
+    """One model, and as many batches in flight as it takes."""
 
     def __init__(self, settings: Settings) -> None:
         loaded = load_punctuator(settings)
-        self._engine = loaded.engine
         self._readiness = loaded.readiness
-        # The engine is used by one thread at a time; this is that thread.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="punctuator")
-        self._batcher: MicroBatcher[PunctuationTask, PunctuationResult] = MicroBatcher(
-            self._run,
-            cost=lambda task: len(task.words),
-            limits=BatchLimits(settings.punctuator.max_batch_words),
+        self._stuck_after_s = settings.punctuator.stuck_after_s
+        self._punctuator = BatchedPunctuator(loaded.engine, punctuator_limits(settings))
+        self._tracer = open_tracer(settings.tracing, "punctuator")
+        self._metrics = ModelMetrics(
+            loaded.readiness, self._punctuator.statistics, gpu_bytes_of(loaded.readiness)
         )
+        self._punctuator.on_batch = self._metrics.batch_ended
 
     async def punctuate(self, task: PunctuationTask) -> PunctuationResult:
-        return await self._batcher.submit(task)
+        """Returns the marks; cancelling drops what has not begun.
+
+        Raises:
+            DeadlineExceeded: the request's deadline passed.
+        """
+        attributes = {"paraserve.num_words": len(task.words)}
+        with self._tracer.span("punctuator", task.origin, attributes):
+            return await self._punctuator.punctuate(task)
 
     async def describe(self) -> StageReadiness:
         return self._readiness
 
-    async def _run(self, batch: list[PunctuationTask]) -> list[PunctuationResult]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, punctuate_tasks, self._engine, batch)
+    async def check_health(self) -> None:
+        """Serve replaces the replica if this raises."""
+        self._metrics.start()
+        self._punctuator.check(self._stuck_after_s)
 
 
 def build_punctuator(settings: Settings) -> Application:

@@ -1,4 +1,4 @@
-"""Tries a call again when the replica that had it dies.
+"""Tries a call again when the replica that had it is lost.
 
 All calls between the stages are idempotent: the same input gives the same result on
 any replica.
@@ -7,45 +7,173 @@ any replica.
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, TypeVar
 
-from ray.exceptions import RayActorError
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    RayActorError,
+    RayTaskError,
+    RpcError,
+    WorkerCrashedError,
+)
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+)
 
+from serve_app.core.batching import BatcherClosed, EngineStuck
+from serve_app.core.errors import DeadlineExceeded, NotReady
+from serve_app.core.origin import Origin
+from serve_app.core.stages import Stage
+from serve_app.deployments.metering import count_retry
 from serve_app.deployments.options import LOGGER
 
 ResultT = TypeVar("ResultT")
 
+Trouble: TypeAlias = Literal["died", "away", "late", "full"]
+"""Why a call has no answer, none of it the call's fault as far as one can tell: its
+replica died with it, could not be reached, did not answer in time, or takes no more."""
+
 _FIRST_DELAY_S = 0.5
+_LONGEST_DELAY_S = 10.0
+_DIED = (RayActorError, WorkerCrashedError, NodeDiedError, LocalRayletDiedError)
+_AWAY = (ReplicaUnavailableError, DeploymentUnavailableError, ObjectLostError, RpcError)
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """How long to go on.
+
+    Attributes:
+        max_attempts: calls in all, at least 1; those that found a full stage not counted.
+        timeout_s: longest wait for one answer, None for as long as the deadline allows.
+    """
+
+    max_attempts: int
+    timeout_s: float | None = None
+
+
+class ReplicaDied(Exception):
+    """The replica that had the call died with it."""
+
+
+def trouble_of(error: BaseException) -> Trouble | None:
+    """Returns why there is no answer; None if the error is one."""
+    if isinstance(error, RayTaskError):
+        # What the callee raised; it may wrap what befell the callee's own calls.
+        if isinstance(error.cause, EngineStuck):
+            return "died"  # it is about to be replaced
+        lost = isinstance(error.cause, (BatcherClosed, *_DIED, *_AWAY))
+        return "away" if lost else None
+    if isinstance(error, _DIED):
+        return "died"
+    if isinstance(error, BackPressureError):
+        return "full"
+    if isinstance(error, TimeoutError):
+        return "late"
+    if isinstance(error, asyncio.CancelledError):
+        # Ray says so of a call that was cancelled at the other end, too.
+        task = asyncio.current_task()
+        return "away" if task is not None and not task.cancelling() else None
+    return "away" if isinstance(error, _AWAY) else None
 
 
 async def call_until_answered(
-    call: Callable[[], Awaitable[ResultT]], *, max_attempts: int, stage: str, request_id: str
+    call: Callable[[], Awaitable[ResultT]],
+    *,
+    tries: Tries,
+    stage: Stage,
+    origin: Origin,
+    retry_deaths: bool = True,
 ) -> ResultT:
-    """Returns the call's result; a dead replica costs another attempt.
+    """Returns the call's result, from whichever replica gives it.
 
     Args:
         call: makes the call anew each time.
-        max_attempts: calls in all, at least 1.
+        tries: how often, and how long each.
         stage: who is called, for the log.
-        request_id: whose request it is, for the log.
+        origin: whose request it is, for the log, and its deadline.
+        retry_deaths: False to be told of a death instead.
 
     Raises:
-        RayActorError: the replica died in the last attempt, too.
-        Exception: what the call itself raised.
+        DeadlineExceeded: the request's deadline passed meanwhile.
+        ReplicaDied: the replica died, and `retry_deaths` is False.
+        NotReady: the deployment failed to start.
+        Exception: what the call itself raised, or the last trouble.
     """
-    for attempt in range(1, max_attempts):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
-            return await call()
-        except RayActorError:
-            await pause_after_death(attempt, stage, request_id)
-    return await call()
+            async with asyncio.timeout(wait_s(origin, tries.timeout_s)):
+                return await call()
+        except (Exception, asyncio.CancelledError) as error:
+            trouble = trouble_of(error)
+            if trouble is None:
+                raise
+            if trouble == "died" and not retry_deaths:
+                raise ReplicaDied from error
+            attempt -= trouble == "full"
+            if attempt >= tries.max_attempts:
+                raise_last(error, stage)
+            await pause(max(attempt, 1), trouble, stage, origin)
 
 
-async def pause_after_death(attempt: int, stage: str, request_id: str) -> None:
-    """Logs a death and waits, longer each time, for a replica that lives."""
+def raise_last(error: BaseException, stage: Stage) -> None:
+    """Raises what a caller is told after the last attempt.
+
+    Raises:
+        NotReady: the deployment failed to start.
+        Exception: the error itself otherwise; never a cancellation that nobody asked for.
+    """
+    if isinstance(error, DeploymentUnavailableError):
+        raise NotReady(stage) from None
+    if isinstance(error, asyncio.CancelledError):
+        raise ConnectionError(f"the {stage} stage dropped the call") from error
+    raise error
+
+
+async def pause(attempt: int, trouble: Trouble, stage: Stage, origin: Origin) -> None:
+    """Logs a lost call and waits, longer each time, for a replica that answers.
+
+    Half of the wait is random, so that the calls that a replica took with it do not
+    come back all at once.
+
+    Raises:
+        DeadlineExceeded: the request's deadline comes first.
+    """
+    delay_s = min(_FIRST_DELAY_S * 2 ** (attempt - 1), _LONGEST_DELAY_S)
+    delay_s *= random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    count_retry(stage, origin)
     LOGGER.warning(
-        "replica died, trying another",
-        extra={"paraserve_request_id": request_id, "stage": stage, "attempt": attempt},
+        "call lost, trying again",
+        extra={
+            "paraserve_request_id": origin.request_id,
+            "stage": stage,
+            "trouble": trouble,
+            "attempt": attempt,
+        },
     )
-    await asyncio.sleep(_FIRST_DELAY_S * 2 ** (attempt - 1))
+    await asyncio.sleep(min(delay_s, wait_s(origin, None) or delay_s))
+    wait_s(origin, None)
+
+
+def wait_s(origin: Origin, timeout_s: float | None) -> float | None:
+    """Returns how long an answer may be waited for, None for ever.
+
+    Raises:
+        DeadlineExceeded: not at all.
+    """
+    if origin.deadline is None:
+        return timeout_s
+    left_s = origin.deadline - time.time()
+    if left_s <= 0:
+        raise DeadlineExceeded(0.0)
+    return left_s if timeout_s is None else min(left_s, timeout_s)

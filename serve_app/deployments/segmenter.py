@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ray.serve import Application
-from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
+from serve_app.core.backlog import Backlog, RecordingBacklog
 from serve_app.core.chunks import (
     Chunk,
     ChunkFailure,
@@ -20,14 +21,22 @@ from serve_app.core.chunks import (
     Utterance,
     UtteranceSpan,
 )
-from serve_app.core.errors import NotReady
 from serve_app.core.fanout import fan_out
+from serve_app.core.heartbeat import beating
+from serve_app.core.origin import Origin
 from serve_app.core.stages import StageReadiness
-from serve_app.deployments.options import as_deployment
-from serve_app.deployments.retrying import call_until_answered
+from serve_app.core.timing import RequestCost
+from serve_app.deployments.load_reports import SegmenterLoad
+from serve_app.deployments.metering import SegmenterMetrics, take_retries
+from serve_app.deployments.options import as_deployment, segmenter_autoscaling
+from serve_app.deployments.remote_recognizer import RemoteRecognizer
+from serve_app.pipeline.fair_thread import FairThread
 from serve_app.pipeline.loading import load_vad, segmentation_options
 from serve_app.pipeline.segmentation import Segmentation
 from serve_app.settings import Settings
+from serve_app.tracing import open_tracer
+
+_HEARTBEAT_S = 5.0
 
 
 class SegmenterDeployment:
@@ -42,50 +51,93 @@ class SegmenterDeployment:
         self._loaded_vad = load_vad(settings) if "vad" in settings.stages else None
         self._options = segmentation_options(settings)
         self._settings = settings.segmenter
-        self._max_attempts = settings.max_attempts
-        self._recognizer = recognizer
+        self._recognizer = RemoteRecognizer(recognizer, settings)
         # Recordings take turns on this thread, one decoded window at a time.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="segmenter")
+        self._thread: FairThread[list[Chunk] | None] = FairThread("segmenter")
+        self._backlog = Backlog()
+        self._tracer = open_tracer(settings.tracing, "segmenter")
+        self._metrics = SegmenterMetrics(
+            self._backlog, self._loaded_vad.readiness if self._loaded_vad else None
+        )
 
-    async def recognize(self, job: SegmentationJob) -> AsyncGenerator[Utterance | RecordingEnd]:
+    async def recognize(
+        self, job: SegmentationJob
+    ) -> AsyncGenerator[Utterance | RecordingEnd | None]:
         """Yields the recording's utterances in order, then its end.
+
+        None in between is a sign of life.
 
         Raises:
             AudioError: the file is not usable audio.
+            DeadlineExceeded: the request's deadline passed.
         """
-        vad = self._loaded_vad.engine if job.use_vad and self._loaded_vad else None
-        segmentation = Segmentation(job.audio, vad, self._options)
-        spans: list[UtteranceSpan] = []
-        groups = segmentation.groups_on(self._thread, job.origin)
-        async with aclosing(fan_out(groups, self._recognize, self._settings.window)) as utterances:
-            async for utterance in utterances:
-                spans.append(utterance.span)
-                yield utterance
-        yield RecordingEnd(segmentation.duration_ms, tuple(spans))
+        with self._tracer.span("segmenter", job.origin) as origin:
+            recording = self._events(replace(job, origin=origin))
+            async with aclosing(beating(recording, _HEARTBEAT_S)) as events:
+                async for event in events:
+                    yield event
+
+    async def record_autoscaling_stats(self) -> SegmenterLoad:
+        """Returns what the autoscaling policy is told of this replica."""
+        return SegmenterLoad(backlog_audio_s=self._backlog.audio_s)
 
     async def describe(self) -> StageReadiness | None:
         return self._loaded_vad.readiness if self._loaded_vad else None
 
-    async def _recognize(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
-        return await call_until_answered(
-            lambda: self._call(chunks),
-            max_attempts=self._max_attempts,
-            stage="asr",
-            request_id=chunks[0].origin.request_id,
-        )
+    async def check_health(self) -> None:
+        """Serve replaces the replica if this raises."""
+        self._metrics.start()
+        self._thread.check(self._settings.stuck_after_s)
 
-    async def _call(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+    async def _events(self, job: SegmentationJob) -> AsyncGenerator[Utterance | RecordingEnd]:
+        vad = self._loaded_vad.engine if job.use_vad and self._loaded_vad else None
+        segmentation = Segmentation(job.audio, vad, self._options)
+        spans: list[UtteranceSpan] = []
+        cost = RequestCost()
+        with self._backlog.open() as account:
+            groups = self._accounted(segmentation, job.origin, account)
+            recognize = partial(self._recognize, account, cost)
+            recognized = fan_out(groups, recognize, self._settings.window)
+            try:
+                async with aclosing(groups), aclosing(recognized) as utterances:
+                    async for utterance in utterances:
+                        spans.append(utterance.span)
+                        yield utterance
+            finally:
+                cost.decode_s = segmentation.busy_s
+                cost.num_retries = take_retries(job.origin)
+                self._metrics.decoded(cost.decode_s)
+                self._metrics.chunks(span.status for span in spans)
+        yield RecordingEnd(segmentation.duration_ms, tuple(spans), cost)
+
+    async def _accounted(
+        self, segmentation: Segmentation, origin: Origin, account: RecordingBacklog
+    ) -> AsyncGenerator[list[Chunk]]:
+        """Yields the groups; `account` knows what is decoded and what is sent."""
+        async with aclosing(segmentation.groups_on(self._thread, origin)) as groups:
+            async for group in groups:
+                account.decoded(segmentation.duration_ms / 1000, segmentation.declared_s)
+                yield group
+        account.decoded(segmentation.duration_ms / 1000, None)
+
+    async def _recognize(
+        self, account: RecordingBacklog, cost: RequestCost, chunks: list[Chunk]
+    ) -> list[Recognition | ChunkFailure]:
+        audio_s = sum(chunk.duration_s for chunk in chunks)
+        account.sent(audio_s)
         try:
-            results: list[Recognition | ChunkFailure] = await self._recognizer.transcribe.remote(
-                chunks
-            )
-        except DeploymentUnavailableError:
-            raise NotReady("asr") from None
-        return results
+            with cost.recognizing():
+                return await self._recognizer.recognize(chunks)
+        finally:
+            account.answered(audio_s)
 
 
 def build_segmenter(settings: Settings, recognizer: Application) -> Application:
     deployment = as_deployment(
-        SegmenterDeployment, "Segmenter", settings.segmenter.deployment, settings.log_level
+        SegmenterDeployment,
+        "Segmenter",
+        settings.segmenter.deployment,
+        settings.log_level,
+        segmenter_autoscaling(settings),
     )
     return deployment.bind(settings, recognizer)

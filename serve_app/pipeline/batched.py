@@ -1,47 +1,153 @@
-"""A recogniser that many callers share."""
+"""Models that many callers share."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, Literal, TypeAlias, TypeVar
 
-from serve_app.core.batching import BatchLimits, MicroBatcher
-from serve_app.core.chunks import Chunk, ChunkFailure, Pcm, Recognition
-from serve_app.core.ports import Recognizer
+from serve_app.core.batching import BatcherClosed, BatchLimits, EngineStuck, MicroBatcher
+from serve_app.core.chunks import Chunk, ChunkFailure, Recognition
+from serve_app.core.errors import ServiceError
+from serve_app.core.joining import PunctuationResult, PunctuationTask, punctuate_tasks
+from serve_app.core.ports import Punctuator, Recognizer
+from serve_app.core.tally import BatcherStatistics
+from serve_app.settings import Settings
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+BEGUN: Literal["begun"] = "begun"
+"""The last word of `transcribe_alone` before the model has the chunk."""
+
+AloneEvent: TypeAlias = Literal["begun"] | Recognition | ChunkFailure
+OnBegun: TypeAlias = Callable[[], Awaitable[None]]
+
+_MAX_ITEMS = 256
+_DELIVERY_S = 0.05
+"""What `BEGUN` has to reach a caller in another process, should this one die next."""
 
 
-class BatchedRecognizer:
-    """One engine, one batch in flight.
+class _Batched(Generic[ItemT, ResultT]):
+    """An engine's threads and the batcher before them."""
+
+    def __init__(
+        self,
+        name: str,
+        limits: BatchLimits,
+        max_in_flight: int,
+        cost: Callable[[ItemT], int],
+        size_s: Callable[[ItemT], float],
+    ) -> None:
+        self._threads = ThreadPoolExecutor(max_in_flight, thread_name_prefix=name)
+        self._batcher: MicroBatcher[ItemT, ResultT] = MicroBatcher(
+            self._run,
+            cost,
+            limits,
+            size_s=size_s,
+            on_batch=self._batch_ended,
+            concurrency=max_in_flight,
+        )
+        self.on_batch: Callable[[Sequence[float], float], None] | None = None
+        """Told of each batch: how long each item waited and how long the batch took, in s."""
+
+    def statistics(self) -> BatcherStatistics:
+        return self._batcher.statistics()
+
+    def check(self, patience_s: float) -> None:
+        """Finds out whether the engine still gets on with its work.
+
+        Raises:
+            EngineStuck: it does not.
+        """
+        self._batcher.check(patience_s)
+
+    async def close(self) -> None:
+        """Fails what still waits and ends the threads."""
+        await self._batcher.close()
+        await asyncio.to_thread(self._threads.shutdown)
+
+    def _batch_ended(self, waits_s: Sequence[float], took_s: float) -> None:
+        if self.on_batch is not None:
+            self.on_batch(waits_s, took_s)
+
+    async def _run(self, batch: list[ItemT]) -> list[ResultT]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._compute, batch)
+
+    def _compute(self, batch: list[ItemT]) -> list[ResultT]:
+        raise NotImplementedError
+
+
+class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
+    """One engine, and as many batches in flight as it takes.
 
     Args:
-        engine: called from one thread of this object's own.
-        max_batch_frames: budget of a batch, in the engine's encoder frames.
+        engine: called from threads of this object's own.
+        limits: of a batch, in the engine's encoder frames.
         logger: told of chunks that fail.
     """
 
-    def __init__(self, engine: Recognizer, max_batch_frames: int, logger: logging.Logger) -> None:
+    def __init__(self, engine: Recognizer, limits: BatchLimits, logger: logging.Logger) -> None:
         self._engine = engine
         self._logger = logger
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recognizer")
-        self._batcher: MicroBatcher[Pcm, Recognition | ChunkFailure] = MicroBatcher(
-            self._run,
-            cost=lambda pcm: engine.cost(len(pcm)),
-            limits=BatchLimits(max_batch_frames),
+        super().__init__(
+            "recognizer",
+            limits,
+            engine.max_in_flight,
+            cost=lambda chunk: engine.cost(chunk.num_samples),
+            size_s=lambda chunk: chunk.duration_s,
         )
 
     async def transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
-        """Returns a result per chunk, in order; cancelling drops what has not begun."""
-        return await asyncio.gather(*(self._transcribe_one(chunk) for chunk in chunks))
+        """Returns a result per chunk, in order; cancelling drops what has not begun.
 
-    async def close(self) -> None:
-        """Fails what still waits and ends the thread."""
-        await self._batcher.close()
-        self._thread.shutdown(wait=True)
-
-    async def _transcribe_one(self, chunk: Chunk) -> Recognition | ChunkFailure:
+        Raises:
+            DeadlineExceeded: the request's deadline passed before all chunks were begun.
+            BatcherClosed: `close` was called.
+        """
+        calls = [asyncio.ensure_future(self._transcribe_one(chunk)) for chunk in chunks]
         try:
-            return await self._batcher.submit(chunk.pcm)
+            return list(await asyncio.gather(*calls))
+        finally:
+            for call in calls:
+                call.cancel()
+
+    async def transcribe_alone(self, chunk: Chunk) -> AsyncGenerator[AloneEvent]:
+        """Yields `BEGUN` when the chunk is about to be run with nothing beside it, then
+        its result; if this process dies in between, it is the chunk that is to blame.
+
+        Raises:
+            DeadlineExceeded: the request's deadline passed before the chunk was begun.
+            BatcherClosed: `close` was called.
+        """
+        begun = asyncio.Event()
+
+        async def tell() -> None:
+            begun.set()
+            await asyncio.sleep(_DELIVERY_S)
+
+        call = asyncio.ensure_future(self._transcribe_one(chunk, tell))
+        waiting = asyncio.ensure_future(begun.wait())
+        try:
+            await asyncio.wait((call, waiting), return_when=asyncio.FIRST_COMPLETED)
+            if begun.is_set():
+                yield BEGUN
+            yield await call
+        finally:
+            waiting.cancel()
+            call.cancel()
+
+    async def _transcribe_one(
+        self, chunk: Chunk, on_begun: OnBegun | None = None
+    ) -> Recognition | ChunkFailure:
+        alone = on_begun is not None
+        try:
+            return await self._batcher.submit(chunk, chunk.origin, alone=alone, on_begun=on_begun)
+        except (ServiceError, BatcherClosed, EngineStuck):
+            raise
         except Exception as error:
             self._logger.exception(
                 "chunk failed",
@@ -49,6 +155,46 @@ class BatchedRecognizer:
             )
             return ChunkFailure("engine_error", type(error).__name__)
 
-    async def _run(self, batch: list[Pcm]) -> list[Recognition | ChunkFailure]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._engine.transcribe, batch)
+    def _compute(self, batch: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        return self._engine.transcribe([chunk.pcm for chunk in batch])
+
+
+class BatchedPunctuator(_Batched[PunctuationTask, PunctuationResult]):
+    """One engine; a task's windows run one after another, side by side with other tasks'.
+
+    Args:
+        engine: called from threads of this object's own.
+        limits: of a batch, in words.
+    """
+
+    def __init__(self, engine: Punctuator, limits: BatchLimits) -> None:
+        self._engine = engine
+        super().__init__(
+            "punctuator",
+            limits,
+            engine.max_in_flight,
+            cost=lambda task: len(task.words),
+            size_s=lambda task: 0.0,
+        )
+
+    async def punctuate(self, task: PunctuationTask) -> PunctuationResult:
+        """Returns the marks; cancelling drops what has not begun.
+
+        Raises:
+            DeadlineExceeded: the request's deadline passed before its turn.
+            BatcherClosed: `close` was called.
+        """
+        return await self._batcher.submit(task, task.origin)
+
+    def _compute(self, batch: list[PunctuationTask]) -> list[PunctuationResult]:
+        return punctuate_tasks(self._engine, batch)
+
+
+def recognizer_limits(settings: Settings) -> BatchLimits:
+    section = settings.recognizer
+    return BatchLimits(section.max_batch_frames, _MAX_ITEMS, max_s=section.max_batch_s)
+
+
+def punctuator_limits(settings: Settings) -> BatchLimits:
+    section = settings.punctuator
+    return BatchLimits(section.max_batch_words, _MAX_ITEMS, max_s=section.max_batch_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
@@ -10,6 +11,9 @@ from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
 from serve_app.core.stages import Stage, StageReadiness
 from serve_app.engines.ct_transformer import CtTransformerEngine
 from serve_app.engines.fsmn_vad import FsmnVad
+from serve_app.engines.gpu.ct_transformer import GpuCtTransformer
+from serve_app.engines.gpu.options import GpuOptions
+from serve_app.engines.gpu.paraformer import GpuParaformer
 from serve_app.engines.paraformer import ParaformerEngine, ParaformerOptions
 from serve_app.engines.threads import limit_threads
 from serve_app.engines.vad_decision import VadOptions
@@ -18,6 +22,8 @@ from serve_app.pipeline.segmentation import SegmentationOptions
 from serve_app.settings import Settings
 
 EngineT = TypeVar("EngineT")
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +86,26 @@ def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
     Raises:
         PackError: the pack cannot be used.
         DeviceUnavailable: the device is not on this machine.
+        ConfigurationError: the dtype does not go with the device, or the model with the dtype.
     """
     section = settings.recognizer
     pack = find_pack(settings, section.pack)
+    if section.device != "cpu":
+        limit_threads(section.num_threads)
+        on_gpu = GpuParaformer(
+            pack,
+            GpuOptions(
+                device=section.device,
+                dtype=section.dtype,
+                max_batch_rows=section.max_batch_frames,
+                memory_fraction=_memory_fraction(section.deployment.num_gpus),
+                warm_up_s=section.warm_up_s,
+                max_graphs=section.max_graphs,
+                tokens_per_frame=section.tokens_per_frame,
+            ),
+        )
+        _LOG.info("recogniser on %s: %s", section.device, on_gpu.warm_up)
+        return Loaded(on_gpu, _readiness("asr", section.device, pack))
     engine = ParaformerEngine(
         pack,
         ParaformerOptions(
@@ -102,8 +125,27 @@ def load_punctuator(settings: Settings) -> Loaded[Punctuator]:
     section = settings.punctuator
     limit_threads(section.num_threads)
     pack = find_pack(settings, section.pack)
+    if section.device != "cpu":
+        on_gpu = GpuCtTransformer(
+            pack,
+            GpuOptions(
+                device=section.device,
+                dtype=section.dtype,
+                max_batch_rows=section.max_batch_words,
+                memory_fraction=_memory_fraction(section.deployment.num_gpus),
+                warm_up_s=section.warm_up_s,
+                max_graphs=section.max_graphs,
+            ),
+        )
+        _LOG.info("punctuation on %s: %s", section.device, on_gpu.warm_up)
+        return Loaded(on_gpu, _readiness("punctuation", section.device, pack))
     engine = CtTransformerEngine(pack, device=section.device)
     return Loaded(engine, _readiness("punctuation", section.device, pack))
+
+
+def _memory_fraction(num_gpus: float) -> float | None:
+    """A replica's share of a device's memory is its share of the device."""
+    return min(num_gpus, 1.0) if num_gpus > 0 else None
 
 
 def _readiness(stage: Stage, device: str, pack: PackContents) -> StageReadiness:

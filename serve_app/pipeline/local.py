@@ -7,9 +7,11 @@ import logging
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from types import TracebackType
 
 from serve_app.core.chunks import (
+    Chunk,
     FileBytes,
     RecordingEnd,
     Utterance,
@@ -26,7 +28,8 @@ from serve_app.core.joining import (
 from serve_app.core.origin import Origin
 from serve_app.core.stages import Stage
 from serve_app.core.transcripts import TranscriptEvent
-from serve_app.pipeline.batched import BatchedRecognizer
+from serve_app.pipeline.batched import BatchedRecognizer, recognizer_limits
+from serve_app.pipeline.fair_thread import FairThread
 from serve_app.pipeline.loading import (
     load_punctuator,
     load_recognizer,
@@ -52,11 +55,11 @@ class LocalTranscriber:
         self._settings = settings
         self._options = segmentation_options(settings)
         self._vad = load_vad(settings).engine if "vad" in stages else None
-        self._recognizer = BatchedRecognizer(
-            load_recognizer(settings).engine, settings.recognizer.max_batch_frames, _LOGGER
-        )
+        # Nobody comes in between whom a long batch would hold up.
+        limits = replace(recognizer_limits(settings), max_s=None)
+        self._recognizer = BatchedRecognizer(load_recognizer(settings).engine, limits, _LOGGER)
         self._punctuator = load_punctuator(settings).engine if "punctuation" in stages else None
-        self._decoding = ThreadPoolExecutor(1, thread_name_prefix="segmenter")
+        self._decoding: FairThread[list[Chunk] | None] = FairThread("segmenter")
         self._punctuating = ThreadPoolExecutor(1, thread_name_prefix="punctuator")
 
     async def __aenter__(self) -> LocalTranscriber:
@@ -69,7 +72,7 @@ class LocalTranscriber:
         traceback: TracebackType | None,
     ) -> None:
         await self._recognizer.close()
-        self._decoding.shutdown(wait=True)
+        await self._decoding.close()
         self._punctuating.shutdown(wait=True)
 
     async def transcribe(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import time
 from collections.abc import AsyncGenerator, Generator, Iterator
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serve_app.audio import AudioDecoder, AudioLimits
+from serve_app.core.batching import BatcherClosed
 from serve_app.core.chunks import SAMPLES_PER_MS, Chunk, FileBytes
 from serve_app.core.origin import Origin
 from serve_app.core.ports import VoiceActivityDetector
 from serve_app.core.windows import Cut, FixedCutter, SegmentCutter
+from serve_app.pipeline.fair_thread import FairThread
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,18 @@ class Segmentation:
         self._vad = vad
         self._options = options
         self._num_samples = 0
+        self._declared_s: float | None = None
+        self._busy_s = 0.0
+
+    @property
+    def declared_s(self) -> float | None:
+        """Length that the file's header declares; None if it does not, or is not read yet."""
+        return self._declared_s
+
+    @property
+    def busy_s(self) -> float:
+        """Time that decoding and cutting took so far."""
+        return self._busy_s
 
     @property
     def duration_ms(self) -> int:
@@ -62,6 +77,7 @@ class Segmentation:
                 that shows have been yielded.
         """
         with AudioDecoder(self._audio, self._options.limits) as decoder:
+            self._declared_s = decoder.info.declared_s
             yield from self._with_vad(decoder, self._vad) if self._vad else self._without(decoder)
 
     def _with_vad(self, decoder: AudioDecoder, vad: VoiceActivityDetector) -> Iterator[list[Cut]]:
@@ -97,19 +113,30 @@ class Segmentation:
             index += len(cuts)
             yield from grouped(chunks, self._options.max_group_s) or [[]]
 
-    async def groups_on(self, thread: Executor, origin: Origin) -> AsyncGenerator[list[Chunk]]:
+    def _step(self, groups: Iterator[list[Chunk]]) -> list[Chunk] | None:
+        began = time.monotonic()
+        try:
+            return next(groups, None)
+        finally:
+            self._busy_s += time.monotonic() - began
+
+    async def groups_on(
+        self, thread: FairThread[list[Chunk] | None], origin: Origin
+    ) -> AsyncGenerator[list[Chunk]]:
         """Yields the groups that are not empty; the work is done on `thread`.
 
         Between two windows the thread is free for other recordings.
         """
-        loop = asyncio.get_running_loop()
         groups = self.groups(origin)
         try:
-            while (group := await loop.run_in_executor(thread, next, groups, None)) is not None:
+            while (group := await thread.run(lambda: self._step(groups), origin)) is not None:
                 if group:
                     yield group
         finally:
-            await asyncio.shield(loop.run_in_executor(thread, groups.close))
+            # On the thread, since a step of a recording that was given up may be running.
+            closing = thread.run(groups.close, replace(origin, deadline=None))
+            with contextlib.suppress(BatcherClosed):
+                await asyncio.shield(closing)
 
 
 def grouped(chunks: list[Chunk], max_group_s: float) -> list[list[Chunk]]:

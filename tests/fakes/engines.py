@@ -12,6 +12,8 @@ from serve_app.core.chunks import ChunkFailure, Pcm, Recognition, SpeechSegment,
 class FakePunctuator:
     """Ends a sentence after 句 and puts a comma after 五."""
 
+    max_in_flight = 1
+
     def label(self, batch: Sequence[Sequence[str]]) -> list[list[str]]:
         marks = {"句": "。", "五": "，"}
         return [[marks.get(word, "") for word in words] for words in batch]
@@ -19,6 +21,8 @@ class FakePunctuator:
 
 class FakeRecognizer:
     """Says, for each item, how many whole tenths of a second it heard."""
+
+    max_in_flight = 1
 
     def transcribe(self, batch: Sequence[Pcm]) -> list[Recognition | ChunkFailure]:
         return [

@@ -1,0 +1,160 @@
+"""The autoscaling policies, as Ray Serve's controller calls them.
+
+They are policies of one deployment each, not of the application: Serve takes an
+application's policy from a config file alone, and these must work under `serve.run`,
+too. An instance lives as long as the controller does, or until the deployment's
+settings change; after that all delays count anew, and the number of replicas stays
+what it was.
+
+Serve sends this module to the controller by value, hence it holds nothing global.
+Source: ray 2.60, serve/config.py and serve/_private/autoscaling_state.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ray.serve.autoscaling_policy import replica_queue_length_autoscaling_policy
+from ray.serve.config import AutoscalingContext
+
+from serve_app.core.scaling import LoadSample, ScalingLimits, ScalingPolicy
+from serve_app.deployments.load_board import ReportedBacklog, backlog_of, leave_backlog
+
+_REPORTS_MISSED = 5  # after this many a replica's last report is no longer believed
+_MIN_REPORT_AGE_S = 10.0
+
+
+@dataclass(slots=True)
+class _Seen:
+    sent_at: float
+    at_s: float
+
+
+class _Reports:
+    """The latest value of each replica, as long as it goes on reporting.
+
+    The age of a report is told by this process's clock, since those of other nodes may
+    differ.
+    """
+
+    def __init__(self, max_age_s: float) -> None:
+        self._max_age_s = max_age_s
+        self._seen: dict[str, _Seen] = {}
+
+    def latest(self, ctx: AutoscalingContext, now: float) -> list[dict[str, float]]:
+        """Returns the values by name, an entry per running replica that reports."""
+        running = {replica.to_full_id_str(): replica for replica in ctx.running_replicas}
+        self._seen = {name: seen for name, seen in self._seen.items() if name in running}
+        raw = ctx.raw_metrics or {}
+        reports: list[dict[str, float]] = []
+        for name, replica in running.items():
+            points = {
+                metric: series[replica] for metric, series in raw.items() if series.get(replica)
+            }
+            if points and self._is_fresh(name, max(p[-1].timestamp for p in points.values()), now):
+                reports.append({metric: series[-1].value for metric, series in points.items()})
+        return reports
+
+    def _is_fresh(self, name: str, sent_at: float, now: float) -> bool:
+        seen = self._seen.get(name)
+        if seen is None or sent_at != seen.sent_at:
+            self._seen[name] = _Seen(sent_at, now)
+            return True
+        return now - seen.at_s <= self._max_age_s
+
+
+class SegmenterPolicy:
+    """Leaves the segmenters' backlog on the board; their number follows their requests.
+
+    Args:
+        report_interval_s: how often the replicas report.
+    """
+
+    def __init__(self, report_interval_s: float) -> None:
+        self._reports = _Reports(max(_MIN_REPORT_AGE_S, _REPORTS_MISSED * report_interval_s))
+
+    def __call__(self, ctx: AutoscalingContext) -> tuple[float, dict[str, object]]:
+        now = time.monotonic()
+        reports = self._reports.latest(ctx, now)
+        backlog_s = [r["backlog_audio_s"] for r in reports if "backlog_audio_s" in r]
+        leave_backlog(
+            ctx.app_name or "",
+            ReportedBacklog(sum(backlog_s), len(backlog_s) == len(ctx.running_replicas), now),
+        )
+        num_replicas, state = replica_queue_length_autoscaling_policy(ctx)
+        return num_replicas, state
+
+
+class QueuedAudioPolicy:
+    """As many recognisers as the audio that waits is worth.
+
+    Args:
+        report_interval_s: how often the replicas report.
+        limits: the fields of `ScalingLimits`.
+    """
+
+    def __init__(self, report_interval_s: float, limits: Mapping[str, float]) -> None:
+        self._max_age_s = max(_MIN_REPORT_AGE_S, _REPORTS_MISSED * report_interval_s)
+        self._reports = _Reports(self._max_age_s)
+        self._policy = ScalingPolicy(ScalingLimits(**limits))  # type: ignore[arg-type]  # from JSON
+        # Serve configures the handlers of this logger in the controller.
+        self._logger = logging.getLogger("ray.serve")
+
+    def __call__(self, ctx: AutoscalingContext) -> tuple[int, dict[str, object]]:
+        now = time.monotonic()
+        sample = self._sample(ctx, now)
+        decided = self._policy.decide(sample, now)
+        if decided != ctx.target_num_replicas:
+            self._logger.info(
+                f"queued audio: {ctx.target_num_replicas} -> {decided} replicas of "
+                f"{ctx.deployment_name} for {sample}"
+            )
+        return decided, {}
+
+    def _sample(self, ctx: AutoscalingContext, now: float) -> LoadSample:
+        reports = self._reports.latest(ctx, now)
+        backlog = backlog_of(ctx.app_name or "")
+        if backlog is not None and now - backlog.at_s > self._max_age_s:
+            backlog = None
+        return load_sample(
+            reports,
+            backlog,
+            num_running=len(ctx.running_replicas),
+            num_replicas=ctx.target_num_replicas,
+        )
+
+
+def load_sample(
+    reports: Sequence[Mapping[str, float]],
+    backlog: ReportedBacklog | None,
+    *,
+    num_running: int,
+    num_replicas: int,
+) -> LoadSample:
+    """Returns what is known of the load.
+
+    Args:
+        reports: a `RecognizerLoad` of each recogniser that reports.
+        backlog: what the segmenters have left, None without any.
+        num_running: recognisers that run.
+        num_replicas: recognisers that are asked for.
+    """
+    reports = [report for report in reports if "queued_audio_s" in report]
+    queued_s = sum(report["queued_audio_s"] for report in reports)
+    running_s = sum(report["running_audio_s"] for report in reports)
+    rates = [report["rtfx"] for report in reports if report["rtfx"] > 0]
+    # What the recognisers have is part of the segmenters' backlog; the rest is hidden.
+    hidden_s = None if backlog is None else max(0.0, backlog.audio_s - queued_s - running_s)
+    all_reported = len(reports) == num_running and (backlog is None or backlog.all_reported)
+    return LoadSample(
+        queued_audio_s=queued_s if reports or num_running == 0 else None,
+        running_audio_s=running_s if reports or num_running == 0 else None,
+        hidden_audio_s=hidden_s,
+        rtfx_per_replica=sum(rates) / len(rates) if rates else None,
+        num_replicas=num_replicas,
+        throughput=sum(report["audio_s_per_s"] for report in reports) if reports else None,
+        all_reported=all_reported,
+    )

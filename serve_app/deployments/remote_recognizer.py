@@ -1,0 +1,104 @@
+"""The recogniser deployment, seen from a segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from serve_app.core.chunks import Chunk, ChunkFailure, Recognition
+from serve_app.deployments.retrying import (
+    ReplicaDied,
+    Tries,
+    call_until_answered,
+    pause,
+    trouble_of,
+)
+from serve_app.deployments.streaming import stream_call
+from serve_app.pipeline.batched import BEGUN, AloneEvent
+from serve_app.settings import Settings
+
+_MAX_LONE_ATTEMPTS = 10
+
+
+class RemoteRecognizer:
+    """Has groups of chunks recognised, whatever happens to the replicas.
+
+    A group whose replica dies goes on chunk by chunk: each is run with nothing beside
+    it, so that when a replica dies again it is known under which chunk. A chunk that
+    has cost `recognizer.max_deaths` replicas that way is given up, and its neighbours
+    are not.
+
+    Args:
+        handle: of the deployment.
+        settings: of the whole application.
+    """
+
+    def __init__(self, handle: DeploymentHandle[Any], settings: Settings) -> None:
+        self._handle = handle
+        self._lone = handle.options(method_name="transcribe_alone", stream=True)
+        self._max_deaths = settings.recognizer.max_deaths
+        self._tries = Tries(settings.max_attempts, settings.recognizer.call_timeout_s)
+
+    async def recognize(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        """Returns a result per chunk, in order.
+
+        Raises:
+            DeadlineExceeded: the request's deadline passed.
+            NotReady: the deployment failed to start.
+            Exception: the last trouble, if no replica could be reached.
+        """
+        try:
+            return await call_until_answered(
+                lambda: self._call(chunks),
+                tries=self._tries,
+                stage="asr",
+                origin=chunks[0].origin,
+                retry_deaths=False,
+            )
+        except ReplicaDied:
+            await pause(1, "died", "asr", chunks[0].origin)
+        return [await self.recognize_alone(chunk) for chunk in chunks]
+
+    async def recognize_alone(self, chunk: Chunk) -> Recognition | ChunkFailure:
+        """Returns the chunk's result, or a failure `poison` if replicas die of it.
+
+        A replica that is lost before it has begun on the chunk says nothing about it.
+
+        Raises:
+            DeadlineExceeded: the request's deadline passed.
+        """
+        num_deaths = 0
+        for attempt in range(1, _MAX_LONE_ATTEMPTS + 1):
+            begun = False
+            try:
+                async with aclosing(self._call_alone(chunk)) as events:
+                    async for event in events:
+                        if not isinstance(event, str):
+                            return event
+                        begun = event == BEGUN
+            except BaseException as error:
+                trouble = trouble_of(error)
+                if trouble is None:
+                    raise
+            else:
+                trouble = "away"
+            num_deaths += begun and trouble == "died"
+            if num_deaths >= self._max_deaths:
+                return ChunkFailure("poison", f"{num_deaths} replicas died while they had it")
+            await pause(attempt, trouble, "asr", chunk.origin)
+        return ChunkFailure("unavailable", f"{_MAX_LONE_ATTEMPTS} calls for it were lost")
+
+    async def _call(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        results: list[Recognition | ChunkFailure] = await self._handle.transcribe.remote(chunks)
+        return results
+
+    def _call_alone(self, chunk: Chunk) -> AsyncGenerator[AloneEvent]:
+        return stream_call(
+            lambda: self._lone.remote(chunk),
+            chunk.origin,
+            first_s=self._tries.timeout_s,
+            next_s=self._tries.timeout_s,
+        )

@@ -1,0 +1,128 @@
+"""OpenTelemetry traces, one span a stage; without an endpoint, nothing is even imported.
+
+The context travels in `Origin.traceparent`, so that a span on any replica knows its
+parent. Spans name sizes and outcomes, never text.
+Source of the header's format: W3C Trace Context, level 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Protocol, TypeAlias
+
+from serve_app import __version__
+from serve_app.core.errors import ConfigurationError
+from serve_app.core.origin import Origin
+from serve_app.settings.observability import TracingSettings
+
+Attributes: TypeAlias = Mapping[str, str | int | float | bool]
+
+_PARENT = "traceparent"
+
+
+class Tracer(Protocol):
+    """Opens the spans of one stage."""
+
+    def span(
+        self, name: str, origin: Origin, attributes: Attributes | None = None
+    ) -> AbstractContextManager[Origin]:
+        """Returns a context manager that is the span's time.
+
+        It yields the origin that the stages below must be given. An exception ends the
+        span as an error, by its class; its message stays out.
+
+        Args:
+            name: of the stage.
+            origin: whose work it is; its trace context is the span's parent.
+            attributes: numbers and names, no text.
+        """
+        ...
+
+    def close(self) -> None:
+        """Sends what has not been sent."""
+        ...
+
+
+def open_tracer(settings: TracingSettings, stage: str) -> Tracer:
+    """Returns a tracer that exports to the endpoint of the settings, if there is one.
+
+    Args:
+        settings: where to, and which share.
+        stage: names the service of the spans: `paraserve-<stage>`.
+
+    Raises:
+        ConfigurationError: an endpoint is set, but OpenTelemetry is not installed.
+    """
+    if settings.otlp_endpoint is None:
+        return _NoTracer()
+    try:
+        return _OtlpTracer(settings.otlp_endpoint, settings.sample_ratio, stage)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"tracing.otlp_endpoint is set, but {error.name} is not installed: "
+            "pip install 'paraserve[tracing]'"
+        ) from None
+
+
+class _NoTracer:
+    def span(
+        self, name: str, origin: Origin, attributes: Attributes | None = None
+    ) -> AbstractContextManager[Origin]:
+        return nullcontext(origin)
+
+    def close(self) -> None:
+        pass
+
+
+class _OtlpTracer:
+    def __init__(self, endpoint: str, sample_ratio: float, stage: str) -> None:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+        from opentelemetry.trace import Status, StatusCode
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        resource = Resource.create(
+            {"service.name": f"paraserve-{stage}", "service.version": __version__}
+        )
+        # A caller who has decided about sampling is followed.
+        sampler = ParentBased(TraceIdRatioBased(sample_ratio))
+        self._provider = TracerProvider(resource=resource, sampler=sampler)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
+        self._tracer = self._provider.get_tracer("paraserve", __version__)
+        self._propagator = TraceContextTextMapPropagator()
+        self._error = Status(StatusCode.ERROR)
+
+    @contextmanager
+    def span(
+        self, name: str, origin: Origin, attributes: Attributes | None = None
+    ) -> Generator[Origin]:
+        from opentelemetry.context import Context
+        from opentelemetry.trace import set_span_in_context
+
+        carrier = {} if origin.traceparent is None else {_PARENT: origin.traceparent}
+        # Contexts are handed on by hand: the stages interleave requests in one task.
+        span = self._tracer.start_span(
+            name,
+            context=self._propagator.extract(carrier, context=Context()),
+            attributes={"paraserve.request_id": origin.request_id, **(attributes or {})},
+        )
+        below: dict[str, str] = {}
+        self._propagator.inject(below, context=set_span_in_context(span, Context()))
+        try:
+            yield replace(origin, traceparent=below.get(_PARENT))
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            span.set_attribute("error.type", type(error).__name__)
+            span.set_status(self._error)
+            raise
+        finally:
+            span.end()
+
+    def close(self) -> None:
+        self._provider.shutdown()

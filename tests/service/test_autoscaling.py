@@ -1,0 +1,85 @@
+"""The autoscaling policy in Serve's own controller."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+from tests.service.requests import transcribe
+
+pytestmark = pytest.mark.ray
+
+APP = "sleepy"
+
+
+@pytest.fixture(scope="module")
+def sleepy_url(service_url: str) -> Iterator[str]:
+    """An application whose recogniser may go to zero, deployed as `serve deploy` does."""
+    from ray import serve
+    from ray.serve.context import _get_global_client
+    from ray.serve.schema import ServeDeploySchema
+
+    scaling = {
+        "min_replicas": 0,
+        "max_replicas": 1,
+        "downscale_delay_s": 2.0,
+        "idle_to_zero_delay_s": 2.0,
+        "step_period_s": 1.0,
+        "report_interval_s": 1.0,
+    }
+    config = {
+        "applications": [
+            {
+                "name": APP,
+                "route_prefix": f"/{APP}",
+                "import_path": "serve_app.app:build",
+                "args": {
+                    "profile": "asr-only",
+                    "app_name": APP,
+                    "recognizer": {"deployment": {"autoscaling": scaling}},
+                },
+            }
+        ]
+    }
+    client = _get_global_client()
+    assert client is not None
+    client.deploy_apps(ServeDeploySchema.model_validate(config))
+    assert eventually(lambda: num_recognizers() == 1), serve.status()
+    yield f"{service_url}/{APP}"
+    serve.delete(APP)
+
+
+def eventually(look: Callable[[], bool], timeout_s: float = 90.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not (seen := look()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return seen
+
+
+def num_recognizers() -> int | None:
+    """Returns the recognisers that run or start; None while the application starts."""
+    from ray import serve
+
+    application = serve.status().applications[APP]
+    if application.status != "RUNNING":
+        return None
+    return sum(application.deployments["Recognizer"].replica_states.values())
+
+
+def test_recogniser_goes_to_zero_and_a_request_wakes_it(
+    sleepy_url: str, client: httpx.Client, demo_flac: bytes
+) -> None:
+    with httpx.Client(base_url=sleepy_url, timeout=120, trust_env=False) as http:
+        expected = transcribe(client, demo_flac, stages="asr")["text"]
+        assert transcribe(http, demo_flac)["text"] == expected
+        assert http.get("/readyz").status_code == 200
+        assert eventually(lambda: num_recognizers() == 0)
+        # Probes of a sleeping service must not wake it.
+        for _ in range(5):
+            assert http.get("/readyz").status_code == 200
+            time.sleep(1.0)
+        assert num_recognizers() == 0
+        assert transcribe(http, demo_flac)["text"] == expected

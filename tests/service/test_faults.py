@@ -1,0 +1,156 @@
+"""What happens to the text when a chunk kills or blocks its recogniser, and on redeploys."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from serve_app.settings import Settings
+from tests.fakes.faulty_recognizer import DEADLY, STICKY, build_faulty_recognizer, marked
+from tests.service.requests import audio_file, post, read_audio, transcribe
+
+pytestmark = pytest.mark.ray
+
+MARK_S = 45.0
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("traces")
+
+
+@pytest.fixture(scope="module")
+def faulty_client(service_url: str, traces: Path) -> Iterator[httpx.Client]:
+    from ray import serve
+
+    from serve_app.deployments.ingress import build_ingress
+    from serve_app.deployments.segmenter import build_segmenter
+
+    faulty = Settings.model_validate(
+        {
+            "profile": "asr-only",
+            "app_name": "faulty",
+            "pack_dir": traces / "packs",
+            "recognizer": {"stuck_after_s": 3},
+        }
+    )
+    recognizer = build_faulty_recognizer(faulty)
+    app = build_ingress(faulty, build_segmenter(faulty, recognizer), recognizer, None)
+    serve.run(app, name="faulty", route_prefix="/faulty")
+    with httpx.Client(base_url=f"{service_url}/faulty", timeout=240, trust_env=False) as client:
+        yield client
+    serve.delete("faulty")
+
+
+@pytest.fixture
+def recording(demo_flac: bytes) -> np.ndarray:
+    speech = read_audio(demo_flac)
+    return np.tile(speech, 100 * 16_000 // len(speech) + 1)
+
+
+@pytest.fixture(autouse=True)
+def forgotten(traces: Path) -> None:
+    (traces / "faulty.trace").unlink(missing_ok=True)
+
+
+def spans(answer: dict[str, list[dict[str, float]]]) -> list[tuple[float, str]]:
+    return [(part["start"], str(part["text"])) for part in answer["segments"]]
+
+
+def test_chunk_that_kills_its_recogniser_is_given_up_and_its_neighbours_are_not(
+    client: httpx.Client, faulty_client: httpx.Client, recording: np.ndarray, traces: Path
+) -> None:
+    file = audio_file(marked(recording, DEADLY, MARK_S))
+    fields = {"response_format": "verbose_json", "stages": "asr"}
+    whole = transcribe(client, file, **fields)
+    response = post(faulty_client, file, **fields)
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    (failed,) = answer["failed_ranges"]
+    assert failed["start"] <= MARK_S <= failed["end"] <= failed["start"] + 30
+    assert "poison" in str(failed)
+    assert answer["partial"] is True
+    kept = [part for part in spans(whole) if not failed["start"] <= part[0] < failed["end"]]
+    assert kept
+    assert spans(answer) == kept
+    # The first death had no culprit yet; then the chunk ran alone, twice.
+    lines = (traces / "faulty.trace").read_text().splitlines()
+    assert lines[1:] == ["died with 1", "died with 1"]
+
+
+def test_recogniser_that_hangs_is_replaced_and_costs_no_text(
+    client: httpx.Client, faulty_client: httpx.Client, recording: np.ndarray, traces: Path
+) -> None:
+    file = audio_file(marked(recording, STICKY, MARK_S))
+    expected = transcribe(client, file, stages="asr")["text"]
+    answer = transcribe(faulty_client, file, stages="asr")
+    assert (traces / "faulty.trace").read_text().startswith("stuck")
+    assert answer["text"] == expected
+
+
+@pytest.fixture(scope="module")
+def deployed(settings: Settings) -> list[Settings]:
+    """What was deployed last is the last one."""
+    return [settings]
+
+
+@pytest.mark.parametrize("deployment", ["Recognizer", "Segmenter", "Punctuator"])
+def test_request_under_way_while_its_deployment_is_replaced_ends_with_its_text(
+    client: httpx.Client, deployed: list[Settings], demo_flac: bytes, deployment: str
+) -> None:
+    recording = audio_file(np.tile(read_audio(demo_flac), 30), kind="FLAC")
+    expected = transcribe(client, recording)["text"]
+    name = deployment.lower()
+    # A changed constructor argument replaces the replicas.
+    section = getattr(deployed[-1], name).model_copy(update={"stuck_after_s": 77.0})
+    deployed.append(deployed[-1].model_copy(update={name: section}))
+    begun = threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        answer = pool.submit(streamed_text, client, recording, begun)
+        assert begun.wait(60)
+        change = pool.submit(redeploy, deployed[-1])
+        wait_until_updating(deployed[-1].app_name, deployment)
+        assert not answer.done(), "the replica was told to stop too late to matter"
+        change.result()
+        assert answer.result() == expected
+
+
+def redeploy(settings: Settings) -> None:
+    from ray import serve
+
+    from serve_app.app import build
+
+    serve.run(build(settings), name=settings.app_name, route_prefix="/")
+
+
+def wait_until_updating(app_name: str, deployment: str) -> None:
+    from ray import serve
+
+    deadline = time.monotonic() + 60
+    while serve.status().applications[app_name].deployments[deployment].status == "HEALTHY":
+        assert time.monotonic() < deadline, "the deployment was not replaced"
+        threading.Event().wait(0.02)
+
+
+def streamed_text(client: httpx.Client, recording: bytes, begun: threading.Event) -> str:
+    """Returns the text of a request; tells when its first words have come."""
+    import json
+
+    from tests.service.requests import URL
+
+    data = {"model": "whisper-1", "stream": "true"}
+    with client.stream("POST", URL, data=data, files={"file": ("r", recording)}) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: {"):
+                begun.set()
+                event = json.loads(line.removeprefix("data: "))
+                if event["type"] == "transcript.text.done":
+                    return str(event["text"])
+    raise AssertionError("the stream ended without a text")

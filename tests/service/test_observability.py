@@ -1,0 +1,187 @@
+"""What the running service tells of itself: metrics, log lines, traces."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from serve_app import metrics
+from serve_app.settings import Settings
+from tests.otlp_receiver import ReceivedSpan, Receiver, receiving
+from tests.service.requests import audio_file, post, read_audio, transcribe
+
+pytestmark = pytest.mark.ray
+
+# Appear with the first event of a kind that this test does not bring about.
+RARE = {
+    metric.name
+    for metric in (
+        metrics.GPU_MEMORY,
+        metrics.SHEDS,
+        metrics.PARTIALS,
+        metrics.RETRIES,
+        metrics.EXPIRED,
+    )
+}
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+CALLER_SPAN = "b7ad6b7169203331"
+
+
+def eventually(look: Callable[[], bool], timeout_s: float = 60.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not (seen := look()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return seen
+
+
+def scrape() -> str:
+    import ray
+
+    (node,) = ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    with httpx.Client(trust_env=False, timeout=30) as http:
+        return http.get(url).text
+
+
+def log_directory() -> Path:
+    from ray._private import worker
+
+    node = worker._global_node
+    assert node is not None
+    return Path(node.get_session_dir_path()) / "logs" / "serve"
+
+
+def log_lines_of(request_id: str) -> list[dict[str, Any]]:
+    return [
+        record
+        for path in sorted(log_directory().glob("*.log"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith("{")
+        if (record := json.loads(line)).get("paraserve_request_id") == request_id
+    ]
+
+
+def test_every_declared_metric_is_exported(client: httpx.Client, demo_flac: bytes) -> None:
+    transcribe(client, demo_flac)
+    post(client, b"no audio")
+    late = client.post(
+        "/v1/audio/transcriptions",
+        data={"model": "whisper-1"},
+        files={"file": ("a.flac", demo_flac)},
+        headers={"X-Paraserve-Timeout-S": "0.02"},
+    )
+    assert late.status_code == 504
+    declared = {f"ray_{name}" for name in metrics.METRICS if name not in RARE}
+
+    def missing() -> set[str]:
+        page = scrape()
+        return {name for name in declared if f"# TYPE {name} " not in page}
+
+    assert eventually(lambda: not missing()), missing()
+
+
+def test_metrics_count_what_was_done(client: httpx.Client, demo_flac: bytes) -> None:
+    def value(start: str) -> float:
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in scrape().splitlines()
+            if line.startswith(start)
+        )
+
+    audio_s = len(read_audio(demo_flac)) / 16_000
+    name = "ray_paraserve_audio_done_seconds_total"
+    before = value(name)
+    for _ in range(2):
+        transcribe(client, demo_flac)
+    assert eventually(lambda: value(name) - before >= 2 * audio_s - 0.1)
+    assert value(name) - before == pytest.approx(2 * audio_s, abs=0.1)
+
+
+def test_a_request_leaves_one_line_with_its_times(client: httpx.Client, demo_flac: bytes) -> None:
+    response = client.post(
+        "/v1/audio/transcriptions",
+        data={"model": "whisper-1"},
+        files={"file": ("a.flac", demo_flac)},
+        headers={"X-Request-ID": "log-test-1"},
+    )
+    assert eventually(lambda: bool(log_lines_of("log-test-1")))
+    (line,) = log_lines_of("log-test-1")
+    assert line["status"] == response.status_code == 200
+    assert line["key"] == "anonymous"
+    assert line["audio_s"] == pytest.approx(len(read_audio(demo_flac)) / 16_000, abs=0.01)
+    assert line["num_chunks"] > 0
+    assert line["partial"] is False
+    assert line["num_retries"] == 0
+    for field in ("decode_s", "recognize_s", "punctuate_s"):
+        assert 0 < line[field] < 100
+    assert line["waited_s"] >= 0
+
+
+def test_no_text_is_logged_by_any_process(client: httpx.Client, demo_flac: bytes) -> None:
+    text = transcribe(client, demo_flac)["text"]
+    post(client, audio_file(np.zeros(100, np.int16)))
+    pieces = [text[start : start + 6] for start in range(0, len(text) - 6, 6)]
+    for path in log_directory().glob("*"):
+        if path.is_file():
+            content = path.read_text(encoding="utf-8", errors="replace")
+            escaped = content.encode("ascii", "replace")
+            assert not any(piece in content for piece in pieces), path
+            assert not any(json.dumps(p)[1:-1].encode() in escaped for p in pieces), path
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def traced_url(service_url: str, receiver: Receiver) -> Iterator[str]:
+    from ray import serve
+
+    from serve_app.app import build
+
+    app = build(
+        Settings.model_validate(
+            {
+                "profile": "demo",
+                "app_name": "traced",
+                "tracing": {"otlp_endpoint": receiver.url},
+            }
+        )
+    )
+    serve.run(app, name="traced", route_prefix="/traced")
+    yield f"{service_url}/traced"
+    serve.delete("traced")
+
+
+def test_one_trace_runs_through_the_four_stages(
+    traced_url: str, receiver: Receiver, demo_flac: bytes
+) -> None:
+    with httpx.Client(base_url=traced_url, timeout=120, trust_env=False) as client:
+        response = client.post(
+            "/v1/audio/transcriptions",
+            data={"model": "whisper-1"},
+            files={"file": ("a.flac", demo_flac)},
+            headers={"traceparent": f"00-{TRACE}-{CALLER_SPAN}-01"},
+        )
+    text = response.json()["text"]
+
+    def spans() -> dict[str, ReceivedSpan]:
+        return {span.name: span for span in receiver.spans if span.trace_id == TRACE}
+
+    stages = {"ingress", "segmenter", "recognizer", "punctuator"}
+    assert eventually(lambda: set(spans()) == stages), set(spans())
+    found = spans()
+    assert found["ingress"].parent_id == CALLER_SPAN
+    assert found["segmenter"].parent_id == found["ingress"].span_id
+    assert found["recognizer"].parent_id == found["segmenter"].span_id
+    assert found["punctuator"].parent_id == found["ingress"].span_id
+    assert text[:6] not in str(receiver.spans)
