@@ -1,0 +1,1 @@
+"""Thousands of broken uploads against a running service; see `__main__`."""
