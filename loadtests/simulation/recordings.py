@@ -1,0 +1,63 @@
+"""The recordings that both the service and the simulator get."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from serve_app.core.chunks import Chunk
+from serve_app.core.origin import Origin
+from serve_app.core.ports import VoiceActivityDetector
+from serve_app.demo import demo_recording
+from serve_app.pipeline.loading import segmentation_options
+from serve_app.pipeline.segmentation import Segmentation, grouped
+from serve_app.planning.speech import Recording, Window, group_of
+from serve_app.settings import Settings
+
+_RATE_HZ = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A recording of the bundled speech, repeated to a length.
+
+    Attributes:
+        audio_s: its length.
+        content: the FLAC file.
+    """
+
+    audio_s: float
+    content: bytes
+
+
+def make_clip(audio_s: float) -> Clip:
+    spoken, _ = soundfile.read(demo_recording().path, dtype="int16")
+    samples: npt.NDArray[np.int16] = np.resize(
+        np.asarray(spoken, np.int16), round(audio_s * _RATE_HZ)
+    )
+    file = io.BytesIO()
+    soundfile.write(file, samples, _RATE_HZ, format="FLAC", subtype="PCM_16")
+    return Clip(audio_s, file.getvalue())
+
+
+def cut(clip: Clip, vad: VoiceActivityDetector, settings: Settings) -> Recording:
+    """Returns what the segmenter makes of a clip, for the simulator."""
+    options = segmentation_options(settings)
+    audio = np.frombuffer(clip.content, np.uint8)
+    segmentation = Segmentation(audio, vad, options)
+    origin = Origin("cut")
+    windows: list[Window] = []
+    before_ms = 0
+    for cuts in segmentation.steps():
+        chunks = [Chunk(origin, 0, each.start_ms, each.pcm) for each in cuts]
+        groups = tuple(
+            group_of([chunk.duration_s for chunk in group], 0.06)
+            for group in grouped(chunks, options.max_group_s)
+        )
+        windows.append(Window((segmentation.duration_ms - before_ms) / 1000, groups))
+        before_ms = segmentation.duration_ms
+    return tuple(windows)

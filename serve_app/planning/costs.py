@@ -1,0 +1,182 @@
+"""What the stages cost, as measured, and where those figures come from."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from serve_app.core.errors import ConfigurationError
+
+PartT = TypeVar("PartT")
+
+
+class CostsError(ConfigurationError):
+    """A file of costs cannot be used; never leaves the command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineCost:
+    """Time of a call that does several things at once: a fixed part and one per unit.
+
+    Attributes:
+        fixed_s: per call.
+        unit_s: per encoder frame, word or second of audio, as the owner says.
+        item_s: per item in the call.
+    """
+
+    fixed_s: float
+    unit_s: float
+    item_s: float = 0.0
+
+    def of(self, units: float, num_items: int = 1) -> float:
+        return self.fixed_s + self.unit_s * units + self.item_s * num_items
+
+
+@dataclass(frozen=True, slots=True)
+class CallCost:
+    """What a call from one replica to another takes beside its work.
+
+    Attributes:
+        cpu_s: core seconds that both sides spend on it.
+        delay_s: further time on the way.
+        handover_s: from a batch's being due until the model has it, which its items wait.
+    """
+
+    cpu_s: float
+    delay_s: float
+    handover_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StartCost:
+    """What it takes until a replica that was asked for works.
+
+    Attributes:
+        replica_s: process start, loading and warming up, where there is room.
+        node_s: until a node is there, where there is none.
+    """
+
+    replica_s: float
+    node_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Costs of all stages of one profile on one kind of machine.
+
+    Attributes:
+        name: of the profile.
+        origin: where and how they were measured.
+        assumed: names of the figures that nobody measured, with the reason.
+        recognizer: of a batch; units are encoder frames.
+        segmenter: of a decoded window; units are seconds of audio.
+        punctuator: of a batch; units are words.
+        request: of the ingress for a request; units are seconds of audio.
+        call: of a call between replicas.
+        start: of a recogniser replica.
+        words_per_s: words in a second of speech.
+        frame_s: audio in an encoder frame.
+        slowdown: how much longer work takes while all cores of the machine are busy.
+    """
+
+    name: str
+    origin: str
+    recognizer: LineCost
+    segmenter: LineCost
+    punctuator: LineCost
+    request: LineCost
+    call: CallCost
+    start: StartCost
+    words_per_s: float = 4.5
+    frame_s: float = 0.06
+    slowdown: float = 1.0
+    assumed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def recognizer_rtfx(self) -> float:
+        """Audio seconds per second of a replica whose batches are large."""
+        return self.frame_s / self.recognizer.unit_s
+
+
+def read_costs(path: Path) -> Costs:
+    """Reads what `write_costs` wrote.
+
+    Raises:
+        CostsError: the file cannot be read, or says something else than costs.
+    """
+    try:
+        return _parse(json.loads(path.read_text(encoding="utf-8")), path.name)
+    except (OSError, ValueError) as error:
+        raise CostsError(f"{path}: {error}") from None
+
+
+def write_costs(costs: Costs, path: Path) -> None:
+    path.write_text(json.dumps(asdict(costs), indent=2) + "\n", encoding="utf-8")
+
+
+def shipped_costs(profile: str) -> Costs:
+    """Returns the costs that come with a built-in profile.
+
+    Raises:
+        CostsError: none were measured for it.
+    """
+    folder = resources.files("serve_app.planning") / "costs"
+    file = folder / f"{profile}.json"
+    if not file.is_file():
+        known = sorted(
+            entry.name.removesuffix(".json")
+            for entry in folder.iterdir()
+            if entry.name.endswith(".json")
+        )
+        raise CostsError(
+            f"no costs are known for profile {profile!r} (there are for {', '.join(known)}); "
+            "measure them with `python -m loadtests.simulation measure` and give --costs"
+        )
+    return _parse(json.loads(file.read_text(encoding="utf-8")), file.name)
+
+
+_PARTS: dict[str, type] = {
+    "recognizer": LineCost,
+    "segmenter": LineCost,
+    "punctuator": LineCost,
+    "request": LineCost,
+    "call": CallCost,
+    "start": StartCost,
+}
+
+
+def _parse(content: object, name: str) -> Costs:
+    values = _mapping(content, name)
+    for part, kind in _PARTS.items():
+        if part in values:
+            values[part] = _build(
+                kind, _mapping(values[part], f"{name}: {part}"), f"{name}: {part}"
+            )
+    return _build(Costs, values, name)
+
+
+def _mapping(content: object, name: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise CostsError(f"{name}: not a mapping")
+    return dict(cast("dict[str, Any]", content))
+
+
+def _build(kind: type[PartT], values: dict[str, Any], name: str) -> PartT:
+    known = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]  # all are dataclasses
+    if unknown := sorted(set(values) - known):
+        raise CostsError(f"{name}: {unknown[0]} is not known")
+    for key, value in values.items():
+        if isinstance(value, bool) or (
+            isinstance(value, int | float) and not (math.isfinite(value) and value >= 0)
+        ):
+            raise CostsError(f"{name}: {key} must be a number of at least 0")
+        if key.endswith("_s") and not isinstance(value, int | float):
+            raise CostsError(f"{name}: {key} must be a number of at least 0")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise CostsError(f"{name}: {error}") from None

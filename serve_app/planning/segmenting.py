@@ -1,0 +1,224 @@
+"""Segmenters: recordings decoded window by window, their groups held back by a window."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+
+from serve_app.core.backlog import Backlog
+from serve_app.core.fairness import FairQueue
+from serve_app.core.pacing import BatchLimits
+from serve_app.planning.clock import Clock
+from serve_app.planning.cores import Cores
+from serve_app.planning.costs import LineCost
+from serve_app.planning.records import Call, Request
+from serve_app.planning.speech import Speech
+from serve_app.planning.station import Station
+
+_ONE_STEP = BatchLimits(max_cost=1, max_items=1)
+
+
+class SegmenterModel:
+    """One segmenter replica: its recordings take fair turns on one thread."""
+
+    __slots__ = ("busy", "busy_s", "num_recordings", "turns")
+
+    def __init__(self) -> None:
+        self.turns: FairQueue[Request] = FairQueue()
+        self.num_recordings = 0
+        self.busy = False
+        self.busy_s = 0.0
+
+
+class Segmenting:
+    """Decodes recordings and keeps a window of calls at the recogniser.
+
+    Args:
+        clock: the simulation's.
+        cores: what the segmenters compute on.
+        cost: of a decoded window.
+        speech: what recordings consist of.
+        recognizer: where the groups go.
+        num_segmenters: replicas.
+        max_recordings: of a replica at once; others wait.
+        window: groups of one recording in flight.
+        seed: of the routing.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        cores: Cores,
+        cost: LineCost,
+        speech: Speech,
+        recognizer: Station,
+        *,
+        num_segmenters: int,
+        max_recordings: int,
+        window: int,
+        seed: int,
+    ) -> None:
+        self._clock = clock
+        self._cores = cores
+        self._cost = cost
+        self._speech = speech
+        self._recognizer = recognizer
+        self._max_recordings = max_recordings
+        self._window = window
+        self._random = random.Random(seed)  # noqa: S311  # a simulation, not a secret
+        self._segmenters = [SegmenterModel() for _ in range(num_segmenters)]
+        self._unrouted: deque[Request] = deque()
+        self._backlog = Backlog()
+        self.on_answer: Callable[[Request, Call], None] = _ignore_call
+        """Told of each group that was recognised."""
+        self.on_end: Callable[[Request], None] = _ignore
+        """Told of each recording that is through."""
+        recognizer.on_answer = self._answered
+
+    @property
+    def backlog_audio_s(self) -> float:
+        """Audio that is still to be recognised, as the segmenters would report it."""
+        return self._backlog.audio_s
+
+    @property
+    def busy_s(self) -> float:
+        return sum(segmenter.busy_s for segmenter in self._segmenters)
+
+    def submit(self, request: Request) -> None:
+        """Takes on a recording as soon as a segmenter has room for it."""
+        self._unrouted.append(request)
+        self._route()
+
+    def _route(self) -> None:
+        while self._unrouted:
+            one, other = (
+                self._segmenters[int(self._random.random() * len(self._segmenters))]
+                for _ in range(2)
+            )
+            chosen = one if one.num_recordings <= other.num_recordings else other
+            if chosen.num_recordings >= self._max_recordings:
+                chosen = min(self._segmenters, key=lambda one: one.num_recordings)
+                if chosen.num_recordings >= self._max_recordings:
+                    return
+            request = self._unrouted.popleft()
+            if not request.finished:
+                self._begin(chosen, request)
+
+    def _begin(self, segmenter: SegmenterModel, request: Request) -> None:
+        segmenter.num_recordings += 1
+        request.segmenter = segmenter
+        request.started_s = self._clock.now
+        request.windows = self._speech.recording(request.audio_s)
+        request.backlog = self._backlog.open().__enter__()
+        request.backlog.decoded(0.0, request.audio_s)
+        self._enqueue(segmenter, request)
+
+    def _enqueue(self, segmenter: SegmenterModel, request: Request) -> None:
+        if not segmenter.busy:
+            # Nobody waits while the thread is free, so there is nothing to decide.
+            self._decode(segmenter, request)
+            return
+        segmenter.turns.push(
+            request,
+            key=request.key,
+            flow=request.flow,
+            cost=1,
+            now=self._clock.now,
+            weight=request.weight,
+            deadline=request.deadline_s,
+        )
+
+    def _decode(self, segmenter: SegmenterModel, request: Request) -> None:
+        segmenter.busy = True
+        work_s = self._cost.of(request.windows[request.next_window].audio_s)
+        segmenter.busy_s += work_s
+        self._cores.run(work_s, self._decoded, request)
+
+    def _decode_next(self, segmenter: SegmenterModel) -> None:
+        segmenter.busy = False
+        now = self._clock.now
+        for request in segmenter.turns.pop_expired(now):
+            self._leave(request)
+        while not segmenter.busy and len(segmenter.turns):
+            for request in segmenter.turns.pop_batch(_ONE_STEP, now):
+                if request.finished:
+                    self._leave(request)
+                else:
+                    self._decode(segmenter, request)
+
+    def _decoded(self, request: Request) -> None:
+        window = request.windows[request.next_window]
+        request.next_window += 1
+        request.pending.extend(window.groups)
+        segmenter, backlog = request.segmenter, request.backlog
+        if segmenter is None or backlog is None:
+            raise RuntimeError("a window was decoded of a recording that no segmenter has")
+        decoded_s = backlog_decoded_s(request)
+        backlog.decoded(decoded_s, request.audio_s)
+        # The thread goes on after the recording that it served has asked again; where
+        # nobody else waits, it may have it at once.
+        segmenter.busy = len(segmenter.turns) > 0
+        self._pump(request)
+        if segmenter.turns:
+            self._decode_next(segmenter)
+
+    def _pump(self, request: Request) -> None:
+        """Sends what the window allows, then asks for more, or ends the recording."""
+        segmenter, backlog = request.segmenter, request.backlog
+        if segmenter is None or backlog is None:
+            return
+        if request.finished:
+            self._leave(request)
+            return
+        calls, pending = request.calls, request.pending
+        while pending and len(calls) < self._window:
+            call = Call(request, pending.popleft(), self._clock.now)
+            calls.append(call)
+            backlog.sent(call.group.audio_s)
+            self._recognizer.submit(call)
+        if pending or len(calls) >= self._window:
+            return
+        if request.next_window < len(request.windows):
+            self._enqueue(segmenter, request)
+        elif not calls:
+            self._leave(request)
+            self.on_end(request)
+
+    def _answered(self, call: Call) -> None:
+        request = call.request
+        call.done = True
+        if request.backlog is not None:
+            request.backlog.answered(call.group.audio_s)
+        self.on_answer(request, call)
+        calls = request.calls
+        was_full = len(calls) >= self._window
+        # Utterances leave in order, so the oldest call holds the others' places.
+        while calls and calls[0].done:
+            calls.popleft()
+        decoded = request.next_window >= len(request.windows) and not request.pending
+        if (was_full and len(calls) < self._window) or (decoded and not calls):
+            self._pump(request)
+
+    def _leave(self, request: Request) -> None:
+        if request.segmenter is None or request.backlog is None:
+            return
+        request.segmenter.num_recordings -= 1
+        request.backlog.__exit__(None, None, None)
+        request.segmenter = request.backlog = None
+        self._route()
+
+
+def backlog_decoded_s(request: Request) -> float:
+    """Returns how much has been decoded; all windows but the last are of one length."""
+    if request.next_window >= len(request.windows):
+        return request.audio_s
+    return request.next_window * request.windows[0].audio_s
+
+
+def _ignore(_: Request) -> None:
+    return
+
+
+def _ignore_call(_: Request, __: Call) -> None:
+    return

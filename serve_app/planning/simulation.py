@@ -1,0 +1,272 @@
+"""A trace through the simulated service."""
+
+from __future__ import annotations
+
+import gc
+import time
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from serve_app.planning.clock import Clock
+from serve_app.planning.cores import Cores, OwnCores, SharedCores
+from serve_app.planning.costs import Costs
+from serve_app.planning.fleet import Fleet
+from serve_app.planning.front import Front
+from serve_app.planning.records import Request
+from serve_app.planning.results import Outcomes, Percentiles, RunResult, Timeline
+from serve_app.planning.segmenting import Segmenting
+from serve_app.planning.shape import ServiceShape, StationShape
+from serve_app.planning.speech import Speech
+from serve_app.planning.station import Station
+from serve_app.planning.trace import Trace
+
+_NUM_SAMPLES = 1440
+
+
+@dataclass(frozen=True, slots=True)
+class MachineShape:
+    """Cores that all processes of the service share.
+
+    Attributes:
+        num_cores: of the machine.
+        others: times in s, and how many threads of other programs want a core from then on.
+    """
+
+    num_cores: float
+    others: tuple[tuple[float, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How to simulate.
+
+    Attributes:
+        seed: of all that is random.
+        by_item: have every chunk be an item, as the service has it. Otherwise a group
+            is one, and punctuation a delay that nobody queues for, which is several
+            times as fast.
+        chunks_per_group: to scale the bound of a batch's items when groups are items.
+        machine: one that all processes share; None where each thread has its core.
+        warm_up_s: what arrives before is left out of the percentiles.
+    """
+
+    seed: int = 0
+    by_item: bool = True
+    chunks_per_group: float = 1.0
+    machine: MachineShape | None = None
+    warm_up_s: float = 0.0
+
+
+class Simulation:
+    """One run; `result` may be called once.
+
+    Args:
+        trace: the requests.
+        shape: of the service.
+        costs: of its stages.
+        speech: what recordings consist of.
+        options: how to simulate.
+    """
+
+    def __init__(
+        self,
+        trace: Trace,
+        shape: ServiceShape,
+        costs: Costs,
+        speech: Speech,
+        options: RunOptions | None = None,
+    ) -> None:
+        options = options or RunOptions()
+        self._trace = trace
+        self._shape = shape
+        self._costs = costs
+        self._clock = Clock()
+        cores = self._cores(options.machine)
+        self.outcomes = Outcomes(options.warm_up_s)
+        self._recognizer = Station(
+            self._clock,
+            cores,
+            shape.recognizer if options.by_item else _grouped(shape.recognizer, options),
+            (costs.recognizer, costs.call),
+            unit_s=costs.frame_s,
+            by_item=options.by_item,
+            seed=options.seed,
+        )
+        self._recognizer.on_begin = self.outcomes.begun
+        self._segmenting = Segmenting(
+            self._clock,
+            cores,
+            costs.segmenter,
+            speech,
+            self._recognizer,
+            num_segmenters=shape.num_segmenters,
+            max_recordings=shape.segmenter_max_recordings,
+            window=shape.window,
+            seed=options.seed + 1,
+        )
+        self._front = Front(
+            self._clock,
+            cores,
+            shape,
+            costs.request,
+            self._segmenting,
+            self._punctuator(cores, options) if options.by_item else None,
+            costs.words_per_s,
+            0.0 if options.by_item or shape.punctuator is None else _last_words_s(costs),
+            self.outcomes,
+        )
+        self._fleet = Fleet(
+            self._clock,
+            self._recognizer,
+            shape,
+            costs.start,
+            lambda: self._segmenting.backlog_audio_s,
+            options.seed + 3,
+        )
+        self._num_arrived = 0
+        self._arrivals = zip(
+            trace.arrival_s.tolist(), trace.audio_s.tolist(), trace.key_index.tolist(), strict=True
+        )
+        self._sample_every_s = max(trace.span_s / _NUM_SAMPLES, 1.0)
+        self._samples = array("d")
+
+    def result(self) -> RunResult:
+        """Runs until every request has its answer."""
+        began = time.perf_counter()
+        self._fleet.begin()
+        self._front.on_all_answered = self._stop_at_end
+        self._next_arrival()
+        self._sample(None)
+        with _garbage_left_alone():
+            self._clock.run()
+        return self._result(time.perf_counter() - began)
+
+    def _cores(self, machine: MachineShape | None) -> Cores:
+        if machine is None:
+            return OwnCores(self._clock)
+        cores = SharedCores(self._clock, machine.num_cores, self._costs.slowdown)
+        cores.follow(machine.others)
+        return cores
+
+    def _punctuator(self, cores: Cores, options: RunOptions) -> Station | None:
+        shape = self._shape.punctuator
+        if shape is None:
+            return None
+        costs = (self._costs.punctuator, self._costs.call)
+        station = Station(self._clock, cores, shape, costs, seed=options.seed + 2)
+        for _ in range(shape.num_replicas):
+            station.add_replica()
+        return station
+
+    def _next_arrival(self) -> None:
+        entry = next(self._arrivals, None)
+        if entry is None:
+            return
+        arrival_s, audio_s, key = entry
+        request = Request(
+            self._num_arrived,
+            arrival_s,
+            audio_s,
+            self._trace.keys[key],
+            self._trace.weights[key],
+            arrival_s + self._shape.request_timeout_s,
+        )
+        self._num_arrived += 1
+        self._clock.at(arrival_s, self._arrive, request)
+
+    def _arrive(self, request: Request) -> None:
+        # The next one first, so that this one's answer does not look like the end.
+        self._next_arrival()
+        self._front.arrive(request)
+
+    def _stop_at_end(self) -> None:
+        if self._num_arrived == len(self._trace) and self._front.num_open == 0:
+            last_s = float(self._trace.arrival_s[-1])
+            if self._clock.now >= last_s:
+                self._clock.stop()
+
+    def _sample(self, _: object) -> None:
+        self._samples.extend(
+            (
+                self._clock.now,
+                self._fleet.num_working,
+                self._fleet.requested,
+                self._segmenting.backlog_audio_s,
+                self.outcomes.take_longest_s(),
+                self._front.num_open,
+            )
+        )
+        self._clock.after(self._sample_every_s, self._sample)
+
+    def _result(self, elapsed_s: float) -> RunResult:
+        outcomes, span_s, fleet = self.outcomes, self._clock.now, self._fleet
+        samples = np.frombuffer(self._samples).reshape(-1, 6).T
+        punctuator = self._shape.punctuator
+        gpu_s = fleet.held_s * self._shape.recognizer.gpu_share
+        if punctuator is not None:
+            gpu_s += span_s * punctuator.num_replicas * punctuator.gpu_share
+        return RunResult(
+            num_requests=len(self._trace),
+            num_answered=outcomes.num_answered,
+            num_refused=outcomes.num_refused,
+            num_expired=outcomes.num_expired,
+            num_rejected=outcomes.num_rejected,
+            audio_hours=outcomes.answered_audio_s / 3600,
+            item_delay=Percentiles.of(outcomes.item_delays_s),
+            queue_delay=Percentiles.of(outcomes.delays_s),
+            latency=Percentiles.of(outcomes.latencies_s),
+            classes=outcomes.classes(),
+            replica_hours=fleet.held_s / 3600,
+            gpu_hours=gpu_s / 3600,
+            peak_replicas=fleet.peak,
+            utilization=self._recognizer.busy_s / max(fleet.held_s, 1e-9),
+            segmenter_utilization=self._segmenting.busy_s
+            / max(span_s * self._shape.num_segmenters, 1e-9),
+            mean_batch_items=self._recognizer.num_items / max(1, self._recognizer.num_batches),
+            num_scalings=fleet.num_scalings,
+            num_reversals=fleet.num_reversals,
+            num_retries=self._recognizer.num_retries,
+            span_s=span_s,
+            num_events=self._clock.num_events,
+            elapsed_s=elapsed_s,
+            timeline=Timeline(*samples),
+        )
+
+
+def simulate(
+    trace: Trace,
+    shape: ServiceShape,
+    costs: Costs,
+    speech: Speech,
+    options: RunOptions | None = None,
+) -> RunResult:
+    """Returns how the trace fares; the same arguments give the same result."""
+    return Simulation(trace, shape, costs, speech, options).result()
+
+
+def _last_words_s(costs: Costs) -> float:
+    """Returns how long the last utterance's words take at an idle punctuator."""
+    num_words = 5.0 * costs.words_per_s
+    return costs.call.cpu_s + costs.call.delay_s + costs.punctuator.of(num_words)
+
+
+def _grouped(shape: StationShape, options: RunOptions) -> StationShape:
+    """Bounds a batch's groups so that it has as many chunks as the service would take."""
+    max_items = max(1, round(shape.limits.max_items / options.chunks_per_group))
+    return replace(shape, limits=replace(shape.limits, max_items=max_items))
+
+
+@contextmanager
+def _garbage_left_alone() -> Iterator[None]:
+    """Spares the collector's walks over millions of live objects; ours have few cycles."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

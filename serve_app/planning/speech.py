@@ -1,0 +1,179 @@
+"""What recordings consist of: which chunks each decoded window completes."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Chunks that travel in one call.
+
+    Attributes:
+        frames: encoder frames of each chunk.
+        total_frames: their sum.
+        audio_s: their length.
+    """
+
+    frames: tuple[int, ...]
+    total_frames: int
+    audio_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What decoding a stretch of a recording leads to.
+
+    Attributes:
+        audio_s: length of the stretch.
+        groups: the groups that it completed.
+    """
+
+    audio_s: float
+    groups: tuple[Group, ...]
+
+
+Recording: TypeAlias = Sequence[Window]
+
+
+class Speech(Protocol):
+    """Says what a recording of a given length consists of."""
+
+    def recording(self, audio_s: float) -> Recording: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechOptions:
+    """How people speak and how the segmenter cuts.
+
+    Attributes:
+        window_s: audio decoded at a time.
+        max_group_s: longest group.
+        max_chunk_s: longest chunk.
+        frame_s: audio in an encoder frame.
+        speech_share: part of the audio that is speech.
+        mean_chunk_s: mean length of an utterance.
+        spread: of the lengths, the deviation of their logarithm.
+        period_s: after this much audio the pattern repeats.
+    """
+
+    window_s: float = 20.0
+    max_group_s: float = 30.0
+    max_chunk_s: float = 30.0
+    frame_s: float = 0.06
+    speech_share: float = 0.85
+    mean_chunk_s: float = 5.0
+    spread: float = 0.7
+    period_s: float = 7200.0
+
+
+def group_of(chunks_s: Sequence[float], frame_s: float) -> Group:
+    frames = tuple(max(1, round(chunk_s / frame_s)) for chunk_s in chunks_s)
+    return Group(frames, sum(frames), float(sum(chunks_s)))
+
+
+def grouped(chunks_s: Sequence[float], options: SpeechOptions) -> tuple[Group, ...]:
+    """Divides chunks into groups as the segmenter does."""
+    groups: list[list[float]] = []
+    for chunk_s in chunks_s:
+        if groups and sum(groups[-1]) + chunk_s <= options.max_group_s:
+            groups[-1].append(chunk_s)
+        else:
+            groups.append([chunk_s])
+    return tuple(group_of(group, options.frame_s) for group in groups)
+
+
+class DrawnSpeech:
+    """Utterances with lognormal lengths and pauses between them, drawn once.
+
+    Every recording is a stretch of the same long pattern from a random window on, so
+    that a day of recordings takes no more memory than one of them.
+
+    Args:
+        options: how people speak.
+        seed: of all that is random.
+    """
+
+    def __init__(self, options: SpeechOptions, seed: int) -> None:
+        self._options = options
+        self._random = random.Random(seed)  # noqa: S311  # a simulation, not a secret
+        self._windows = tuple(self._draw())
+
+    @property
+    def mean_chunks_per_group(self) -> float:
+        groups = [group for window in self._windows for group in window.groups]
+        return sum(len(group.frames) for group in groups) / max(1, len(groups))
+
+    def recording(self, audio_s: float) -> Recording:
+        num_whole, rest_s = divmod(audio_s, self._options.window_s)
+        whole = int(num_whole)
+        first = self._random.randrange(len(self._windows))
+        windows = [self._windows[(first + index) % len(self._windows)] for index in range(whole)]
+        if rest_s > 1e-6 or not windows:
+            windows.append(self._short(rest_s))
+        return windows
+
+    def _short(self, audio_s: float) -> Window:
+        """Returns a window for the end of a recording, or for all of a short one."""
+        left_s = audio_s * self._options.speech_share
+        chunks_s: list[float] = []
+        while left_s > 0.3:
+            chunk_s = min(left_s, self._chunk_s())
+            chunks_s.append(chunk_s)
+            left_s -= chunk_s
+        return Window(audio_s, grouped(chunks_s, self._options))
+
+    def _chunk_s(self) -> float:
+        spread = self._options.spread
+        middle = math.log(self._options.mean_chunk_s) - spread * spread / 2
+        chunk_s = self._random.lognormvariate(middle, spread)
+        return min(max(chunk_s, 0.3), self._options.max_chunk_s)
+
+    def _draw(self) -> Iterator[Window]:
+        options = self._options
+        num_windows = max(1, round(options.period_s / options.window_s))
+        ends: list[list[float]] = [[] for _ in range(num_windows)]
+        now_s = 0.0
+        pauses_per_speech = 1.0 / options.speech_share - 1.0
+        while True:
+            chunk_s = self._chunk_s()
+            now_s += chunk_s
+            index = int(now_s / options.window_s)
+            if index >= num_windows:
+                break
+            ends[index].append(chunk_s)
+            now_s += self._random.expovariate(1.0) * pauses_per_speech * options.mean_chunk_s
+        for chunks_s in ends:
+            yield Window(options.window_s, grouped(chunks_s, options))
+
+
+class MeasuredSpeech:
+    """Recordings that were cut before, by their length.
+
+    Args:
+        recordings: what a recording of each length in s consists of.
+    """
+
+    def __init__(self, recordings: Mapping[float, Recording]) -> None:
+        self._recordings = recordings
+
+    def recording(self, audio_s: float) -> Recording:
+        return self._recordings[audio_s]
+
+
+class SingleChunks:
+    """Every recording is one chunk of its own length, as queueing theory has it.
+
+    Args:
+        frame_s: audio in an encoder frame.
+    """
+
+    def __init__(self, frame_s: float) -> None:
+        self._frame_s = frame_s
+
+    def recording(self, audio_s: float) -> Recording:
+        return (Window(audio_s, (group_of([audio_s], self._frame_s),)),)

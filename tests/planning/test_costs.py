@@ -1,0 +1,63 @@
+"""Files of costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from serve_app.planning.costs import CostsError, read_costs, shipped_costs, write_costs
+from tests.planning.models import costs
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    written = costs(7.0, assumed={"start": "a guess"})
+    write_costs(written, tmp_path / "costs.json")
+    assert read_costs(tmp_path / "costs.json") == written
+
+
+@pytest.mark.parametrize(
+    "profile", ["demo", "paraformer-large", "paraformer-large-cpu", "cpu-int8"]
+)
+def test_shipped_costs_say_where_they_come_from(profile: str) -> None:
+    shipped = shipped_costs(profile)
+    assert shipped.name == profile
+    assert shipped.origin
+    assert shipped.recognizer_rtfx > 1
+    assert set(shipped.assumed) <= {
+        "recognizer", "segmenter", "punctuator", "request", "call", "start", "words_per_s",
+    }  # fmt: skip
+
+
+def test_figures_of_gpus_that_nobody_measured_are_marked() -> None:
+    assert "recognizer" in shipped_costs("paraformer-large").assumed
+
+
+def test_an_unknown_profile_is_told_how_to_measure() -> None:
+    with pytest.raises(CostsError, match="simulation measure"):
+        shipped_costs("mine")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recognizer": {"fixed_s": -1, "unit_s": 1}}, "recognizer: fixed_s must be a number"),
+        ({"recognizer": {"fixed_s": 1}}, "unit_s"),
+        ({"recognizer": 3}, "recognizer: not a mapping"),
+        ({"speed": 3}, "speed is not known"),
+        ({"words_per_s": "many"}, "words_per_s must be a number"),
+    ],
+)
+def test_what_is_wrong_is_named(change: dict[str, object], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "costs.json"
+    write_costs(costs(), path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(CostsError, match=message):
+        read_costs(path)
+
+
+def test_a_file_that_is_no_json_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "costs.json").write_text("{")
+    with pytest.raises(CostsError, match=r"costs\.json"):
+        read_costs(tmp_path / "costs.json")
