@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.core.batching import BatcherClosed
-from serve_app.core.chunks import SAMPLES_PER_MS, Chunk, FileBytes
+from serve_app.core.chunks import SAMPLE_RATE_HZ, SAMPLES_PER_MS, Chunk, FileBytes
+from serve_app.core.errors import AudioError
 from serve_app.core.origin import Origin
 from serve_app.core.ports import VoiceActivityDetector
 from serve_app.core.windows import Cut, FixedCutter, SegmentCutter
@@ -25,11 +26,13 @@ class SegmentationOptions:
         limits: what audio is accepted.
         max_segment_s: longest cut in s.
         max_group_s: audio of cuts that travel together, at most, in s.
+        gather_s: audio decoded between two hand-outs of cuts, in s; 0 hands out at once.
     """
 
     limits: AudioLimits
     max_segment_s: float
     max_group_s: float
+    gather_s: float = 0.0
 
 
 class Segmentation:
@@ -99,19 +102,37 @@ class Segmentation:
         yield cutter.finish()
 
     def groups(self, origin: Origin) -> Generator[list[Chunk]]:
-        """Yields, for each window, the groups of chunks that it completed.
+        """Yields the groups of chunks, and an empty one for each window without any.
 
-        An empty group means that a window was decoded without completing a cut;
-        it lets the caller see progress and step aside.
+        The first chunks go out at once, for their text to come early; later ones are
+        gathered, since a call costs as much as a short chunk. An empty group lets the
+        caller see progress and step aside.
+
+        Raises:
+            AudioError: the file is not usable audio; the chunks before the place where
+                that shows have been yielded.
         """
+        gather_samples = int(self._options.gather_s * SAMPLE_RATE_HZ)
         index = 0
-        for cuts in self.steps():
-            chunks = [
-                Chunk(origin, index + offset, cut.start_ms, cut.pcm)
-                for offset, cut in enumerate(cuts)
-            ]
-            index += len(cuts)
-            yield from grouped(chunks, self._options.max_group_s) or [[]]
+        gathered: list[Chunk] = []
+        hand_out_at = 0
+        try:
+            for cuts in self.steps():
+                gathered += (
+                    Chunk(origin, index + offset, cut.start_ms, cut.pcm)
+                    for offset, cut in enumerate(cuts)
+                )
+                index += len(cuts)
+                if gathered and self._num_samples >= hand_out_at:
+                    hand_out_at = self._num_samples + gather_samples
+                    ready, gathered = gathered, []
+                    yield from grouped(ready, self._options.max_group_s)
+                else:
+                    yield []
+        except AudioError:
+            yield from grouped(gathered, self._options.max_group_s)
+            raise
+        yield from grouped(gathered, self._options.max_group_s)
 
     def _step(self, groups: Iterator[list[Chunk]]) -> list[Chunk] | None:
         began = time.monotonic()

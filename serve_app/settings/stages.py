@@ -29,8 +29,15 @@ class AudioSettings(Section):
         default=20.0,
         ge=0.5,
         le=120,
-        description="Audio decoded at a time, in s. Larger windows make fewer, larger calls "
-        "to the recogniser; the first text comes a little later.",
+        description="Audio whose chunks are gathered for one round of calls to the recogniser, "
+        "in s; a recording's first chunks go at once. More makes fewer, larger calls.",
+    )
+    turn_s: float = Field(
+        default=4.0,
+        ge=0.5,
+        le=120,
+        description="Audio decoded and searched for speech before another recording has its "
+        "turn, in s. A clip waits for one turn at most.",
     )
     spool_dir: Path | None = Field(
         default=None,
@@ -89,7 +96,7 @@ class SegmenterSettings(Section):
     stuck_after_s: float = Field(
         default=120.0,
         ge=5,
-        description="A segmenter that has been busy with one window of `audio.window_s` this "
+        description="A segmenter that has been busy with one turn of `audio.turn_s` this "
         "long, in s, is replaced.",
     )
 

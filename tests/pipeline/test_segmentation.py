@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,3 +75,17 @@ def test_damage_is_told_after_the_chunks_before_it() -> None:
     with pytest.raises(InvalidSamples):
         seen.extend(chunk for group in groups for chunk in group)
     assert [chunk.start_ms for chunk in seen] == [0]
+
+
+def test_first_chunks_go_at_once_and_later_ones_are_gathered() -> None:
+    options = replace(OPTIONS, gather_s=6.0, max_group_s=60.0)
+    samples = np.full(20 * 16_000, 0.1, np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, format="WAV")
+    whole = np.frombuffer(file.getvalue(), np.uint8)
+    gathered = [g for g in Segmentation(whole, None, options).groups(Origin("r")) if g]
+    at_once = [g for g in Segmentation(whole, None, OPTIONS).groups(Origin("r")) if g]
+    flat = [chunk.start_ms for group in gathered for chunk in group]
+    assert flat == [chunk.start_ms for group in at_once for chunk in group]
+    assert len(gathered[0]) == 1
+    assert len(gathered) < len(at_once) / 2
