@@ -37,7 +37,10 @@ class BatcherClosed(RuntimeError):
 
 
 class EngineStuck(RuntimeError):
-    """The engine does not come back; whoever runs this process must replace it."""
+    """The engine does not come back; whoever runs this process must replace it.
+
+    An engine may raise it itself: then nothing more is asked of it.
+    """
 
 
 @dataclass(slots=True, eq=False)
@@ -201,11 +204,15 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         if self._stuck is None:
             self._stuck = self._find_stuck(patience_s, factor)
         if self._stuck is not None:
-            self._closed = True
-            running = [waiting for one in self._running.values() for waiting in one.batch]
-            for waiting in (*running, *self._queue.pop_all()):
-                _fail(waiting, EngineStuck(*self._stuck.args))
+            self._give_up(self._stuck)
             raise self._stuck
+
+    def _give_up(self, reason: EngineStuck) -> None:
+        self._stuck = reason
+        self._closed = True
+        running = [waiting for one in self._running.values() for waiting in one.batch]
+        for waiting in (*running, *self._queue.pop_all()):
+            _fail(waiting, EngineStuck(*reason.args))
 
     def _find_stuck(self, patience_s: float, factor: float) -> EngineStuck | None:
         now = self._clock()
@@ -263,6 +270,9 @@ class MicroBatcher(Generic[ItemT, ResultT]):
                 raise RuntimeError(
                     f"the engine returned {len(results)} results for {len(batch)} items"
                 )
+        except EngineStuck as error:
+            self._give_up(error)
+            return
         except Exception as error:
             if len(batch) == 1:
                 self._tally.count([batch[0].cost])

@@ -60,7 +60,7 @@ class CtTransformerEngine:
     max_in_flight = 1
 
     def __init__(self, pack: PackContents, device: str = "cpu") -> None:
-        conf = _section(pack, "model_conf")
+        conf = config_section(pack, "model_conf")
         marks = [str(mark) for mark in conf.get("punc_list") or ()]
         if pack.model_class != "CTTransformer" or not marks:
             raise PackCorrupt(pack.name, "its model is no CTTransformer with a punc_list", _REMEDY)
@@ -72,7 +72,7 @@ class CtTransformerEngine:
             net = CtTransformerNet(
                 len(pack.tokens),
                 int(conf.get("embed_unit", 128)),
-                _encoder_shape(pack),
+                encoder_shape_of(pack),
                 len(marks),
             )
         load_into(net, pack)
@@ -95,15 +95,25 @@ class CtTransformerEngine:
         return [labels[start:end] for start, end in layout.spans]
 
 
-def _section(pack: PackContents, key: str) -> Mapping[str, Any]:
+def config_section(pack: PackContents, key: str) -> Mapping[str, Any]:
+    """Returns a mapping of config.yaml.
+
+    Raises:
+        PackCorrupt: there is none.
+    """
     section = pack.config.get(key)
     if not isinstance(section, dict):
         raise PackCorrupt(pack.name, f"config.yaml has no `{key}:`", _REMEDY)
     return section
 
 
-def _encoder_shape(pack: PackContents) -> SanmShape:
-    conf = _section(pack, "encoder_conf")
+def encoder_shape_of(pack: PackContents) -> SanmShape:
+    """Returns the sizes of the encoder.
+
+    Raises:
+        PackCorrupt: it is not one that is known here.
+    """
+    conf = config_section(pack, "encoder_conf")
     # Anything else would load and label wrongly without a word.
     if pack.config.get("encoder") != "SANMEncoder" or conf.get("input_layer") != "pe":
         raise PackCorrupt(pack.name, "its encoder is no SANMEncoder with input_layer pe", _REMEDY)

@@ -115,7 +115,7 @@ class ParaformerEngine:
         # On the meta device nothing is allocated or initialised before it is loaded.
         with torch.device("meta"):
             self._net = ParaformerNet(self._shape)
-        load_into(self._net, pack, ignore_prefixes=_unused_prefixes(pack))
+        load_into(self._net, pack, ignore_prefixes=unused_prefixes(pack))
         self._num_parameters = sum(parameter.numel() for parameter in self._net.parameters())
         self._net.to(self._device)
         if options.dtype == "int8":
@@ -278,7 +278,7 @@ def _check_dtype(dtype: str, device: torch.device) -> None:
         raise ConfigurationError(f"dtype int8 runs on the cpu, not on {device}; use float32 there")
 
 
-def _unused_prefixes(pack: PackContents) -> tuple[str, ...]:
+def unused_prefixes(pack: PackContents) -> tuple[str, ...]:
     """Parts of a checkpoint that serve training, or hotwords, alone."""
     if pack.model_class != "SeacoParaformer":
         return _TRAINING_PREFIXES

@@ -331,3 +331,21 @@ def test_every_item_runs_once_in_batches_within_limits(
     for batch in batches:
         assert len(batch) <= max_items
         assert len(batch) == 1 or limits.batch_cost(batch) <= limits.max_cost
+
+
+async def test_engine_that_says_it_is_lost_is_asked_nothing_more() -> None:
+    runs: list[list[int]] = []
+
+    async def run(items: list[int]) -> list[int]:
+        runs.append(items)
+        raise EngineStuck("the device failed")
+
+    batcher: MicroBatcher[int, int] = MicroBatcher(run, lambda item: item, BatchLimits(100))
+    results = await asyncio.gather(
+        *(batcher.submit(item, ORIGIN) for item in (60, 30, 90)), return_exceptions=True
+    )
+    assert [type(result) for result in results] == [EngineStuck] * 3
+    assert len(runs) == 1
+    with pytest.raises(EngineStuck, match="the device failed"):
+        batcher.check(patience_s=60)
+    await batcher.close()

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from serve_app.core.errors import PackCorrupt
-from serve_app.engines.ct_transformer import CtTransformerNet, _encoder_shape, _section
+from serve_app.engines.ct_transformer import CtTransformerNet, config_section, encoder_shape_of
 from serve_app.engines.devices import open_device
 from serve_app.engines.gpu.borders import lay_out
 from serve_app.engines.gpu.buckets import Bucket, BucketPlan
@@ -48,7 +48,7 @@ class GpuCtTransformer:
 
     def __init__(self, pack: PackContents, options: GpuOptions | None = None) -> None:
         options = GpuOptions() if options is None else options
-        conf = _section(pack, "model_conf")
+        conf = config_section(pack, "model_conf")
         marks = [str(mark) for mark in conf.get("punc_list") or ()]
         if pack.model_class != "CTTransformer" or not marks:
             raise PackCorrupt(pack.name, "its model is no CTTransformer with a punc_list", _REMEDY)
@@ -92,7 +92,7 @@ class GpuCtTransformer:
     def _load(
         self, pack: PackContents, embedding_size: int, num_marks: int, dtype: torch.dtype
     ) -> None:
-        shape = _encoder_shape(pack)
+        shape = encoder_shape_of(pack)
         with torch.device("meta"):
             net = CtTransformerNet(len(pack.tokens), embedding_size, shape, num_marks)
         load_into(net, pack)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from serve_app.core.batching import EngineStuck
 from serve_app.engines.gpu.buckets import Bucket
 from serve_app.engines.gpu.graphs import Graphs
 
@@ -147,7 +148,12 @@ class Lane:
         return 0 if self._graphs is None else len(self._graphs)
 
     def run(self, load: Load, fill: Fill) -> npt.NDArray[np.uint8]:
-        """Runs one batch, which `fill` writes; returns its bytes of results."""
+        """Runs one batch, which `fill` writes; returns its bytes of results.
+
+        Raises:
+            EngineStuck: the device failed for good; only a new process can help.
+            OutOfMemoryError: PyTorch's; a smaller batch may fit.
+        """
         kept = self._slots.get()
         slot = kept
         sizes = load.sizes
@@ -194,6 +200,9 @@ class Lane:
             computing.synchronize()
             torch.cuda.empty_cache()
             raise
+        except torch.AcceleratorError as error:
+            # CUDA keeps such an error for the life of the process: every call to come fails.
+            raise EngineStuck(f"the device failed: {error}") from error
 
     def _enqueue(self, load: Load, slot: _Slot) -> torch.Tensor:
         """Puts the computation on the current stream; returns where its results will be."""

@@ -17,6 +17,7 @@ from serve_app.engines.gpu.heard import HeardLayout
 from serve_app.engines.gpu.layers import Decoder, Encoder, choose_kernels
 from serve_app.engines.gpu.timestamp_head import TimestampHead
 from serve_app.engines.gpu.weights import Watch, Weights
+from serve_app.engines.paraformer import unused_prefixes
 from serve_app.engines.paraformer_net import ParaformerNet, ParaformerShape, parse_shape
 from serve_app.packs.contents import PackContents, load_into
 
@@ -124,12 +125,9 @@ class GpuParaformerNet:
 
 def _state(pack: PackContents, shape: ParaformerShape) -> Mapping[str, torch.Tensor]:
     """The checkpoint, mapped and checked, by FunASR's names."""
-    # The recogniser for CPUs knows what a checkpoint may hold beside the network.
-    from serve_app.engines.paraformer import _unused_prefixes
-
     with torch.device("meta"):
         net = ParaformerNet(shape)
-    load_into(net, pack, ignore_prefixes=_unused_prefixes(pack))
+    load_into(net, pack, ignore_prefixes=unused_prefixes(pack))
     return net.state_dict()
 
 
