@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The CPU build of PyTorch, installed before anything that would pull another.
 TORCH := torch==2.13.0
 
-.PHONY: demo test setup check format packs clean
+.PHONY: demo test setup check format packs chart clean
 
 demo: $(VENV)/.demo
 	$(BIN)/paraserve demo $(if $(filter 1,$(DEMO_EXIT)),--exit)
@@ -29,8 +29,18 @@ format: $(VENV)/.dev
 packs: $(VENV)/.dev
 	$(BIN)/python -m serve_app.packs.recipe.train
 
+# Writes what the chart derives from the code: schema, profiles, dashboards.
+chart: $(VENV)/.dev
+	$(BIN)/python deploy/generate_chart.py
+	$(BIN)/python deploy/generate_dashboards.py
+
+# checkov's dependencies clash with ours.
+.venv-checkov:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --disable-pip-version-check --quiet checkov==3.3.30
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-checkov .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.torch:
 	@echo "==> virtual environment in $(VENV)"

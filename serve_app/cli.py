@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from serve_app.cli_cluster import cluster_app
 from serve_app.cli_keys import keys_app
 from serve_app.cli_models import models_app
 from serve_app.cli_plan import plan_command
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
+app.add_typer(cluster_app, name="cluster")
 app.command("plan")(plan_command)
 
 _ERRORS = Console(stderr=True)

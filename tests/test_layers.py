@@ -20,8 +20,8 @@ LAYERS = (
     {"api"},
     {"metrics", "tracing"},
     {"deployments"},
-    {"app", "cluster", "demo", "serving", "transcribing"},
-    {"cli", "cli_keys", "cli_models", "cli_plan"},
+    {"app", "cluster", "demo", "ops", "serving", "transcribing"},
+    {"cli", "cli_cluster", "cli_keys", "cli_models", "cli_plan"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 

@@ -49,6 +49,11 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.PackCorrupt: 500,
     errors.PackFetchFailed: 500,
     errors.DeviceUnavailable: 500,
+    # Only the operator's tools raise these.
+    errors.TraceError: 500,
+    errors.CostsError: 500,
+    errors.ClusterError: 500,
+    errors.ClusterRefused: 500,
 }
 
 _NOT_READY_RETRY_S = 5

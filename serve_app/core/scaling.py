@@ -23,6 +23,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 _SLACK = 1e-9  # ceil(3.0000000001) shall be 3
+# Share of a replica's time that is as good as none: a throughput that fades is never
+# exactly 0, and would keep the last replica for ever.
+_IDLE_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +186,7 @@ class ScalingPolicy:
         down = self._replicas_for(sample, 1.0 + self._limits.hysteresis)
         if sample.throughput is not None:
             busy = sample.throughput / self._rtfx(sample)
-            down = max(down, math.ceil(busy / self._limits.max_utilization - _SLACK))
+            down = max(down, math.ceil(busy / self._limits.max_utilization - _IDLE_SHARE))
         return up, self._bounded(max(up, down))
 
     def _replicas_for(self, sample: LoadSample, factor: float) -> int:

@@ -9,13 +9,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from serve_app.core.errors import ConfigurationError
+from serve_app.core.errors import CostsError
 
 PartT = TypeVar("PartT")
-
-
-class CostsError(ConfigurationError):
-    """A file of costs cannot be used; never leaves the command line."""
 
 
 @dataclass(frozen=True, slots=True)

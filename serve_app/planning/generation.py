@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serve_app.planning.trace import Seconds, Trace, TraceError
+from serve_app.core.errors import TraceError
+from serve_app.planning.trace import Seconds, Trace
 
 DAY_S = 86_400.0
 

@@ -12,20 +12,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.core.errors import ConfigurationError
+from serve_app.core.errors import TraceError
 from serve_app.core.origin import ANONYMOUS
 
 Seconds = npt.NDArray[np.float64]
 
 COLUMNS = ("arrival_s", "audio_s", "key", "weight")
 """Of a trace file; the last two may be left out."""
-
-
-class TraceError(ConfigurationError):
-    """A trace cannot be used; the message names the line.
-
-    Never leaves the command line, so it has no status of its own.
-    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,3 +272,9 @@ def test_a_steady_arrival_settles_and_stays(arrival: float) -> None:
     assert len(set(settled)) == 1
     assert settled[0] * 10.0 >= arrival
     assert queued_s < 100.0
+
+
+def test_throughput_that_fades_does_not_keep_the_last_replica() -> None:
+    limits = replace(LIMITS, min_replicas=0, downscale_delay_s=5.0, idle_to_zero_delay_s=5.0)
+    cluster = Cluster(limits)
+    assert cluster.run(load(0, throughput=0.01), 60) == 0

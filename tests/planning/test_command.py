@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from serve_app.cli import app
+from serve_app.core.errors import TraceError
 from serve_app.planning.report import check_plotting
-from serve_app.planning.trace import TraceError
 
 RUNNER = CliRunner()
 

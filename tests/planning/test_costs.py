@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.planning.costs import CostsError, read_costs, shipped_costs, write_costs
+from serve_app.core.errors import CostsError
+from serve_app.planning.costs import read_costs, shipped_costs, write_costs
 from tests.planning.models import costs
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from serve_app.core.errors import TraceError
 from serve_app.planning.generation import DAY_S, generate, parse_generation
-from serve_app.planning.trace import Trace, TraceError, make_trace, read_trace, write_trace
+from serve_app.planning.trace import Trace, make_trace, read_trace, write_trace
 
 MILLISECONDS = st.integers(0, 10**8)
 

@@ -17,14 +17,17 @@ from serve_app.core.errors.audio import (
     UnknownAudioFormat,
     UnsupportedAudioLayout,
 )
+from serve_app.core.errors.cluster import ClusterError, ClusterRefused
 from serve_app.core.errors.configuration import (
     ConfigurationError,
+    CostsError,
     DeviceUnavailable,
     PackCorrupt,
     PackError,
     PackFetchFailed,
     PackIncomplete,
     PackNotFound,
+    TraceError,
 )
 from serve_app.core.errors.requests import (
     InvalidParameter,
@@ -53,8 +56,11 @@ __all__ = [
     "AudioError",
     "AudioTooLong",
     "AudioTooShort",
+    "ClusterError",
+    "ClusterRefused",
     "ConfigurationError",
     "CorruptAudio",
+    "CostsError",
     "DeadlineExceeded",
     "DeviceUnavailable",
     "EmptyUpload",
@@ -77,6 +83,7 @@ __all__ = [
     "StageNotDeployed",
     "StartFailed",
     "StorageFull",
+    "TraceError",
     "TruncatedAudio",
     "Unauthenticated",
     "UnknownAudioFormat",

@@ -57,3 +57,15 @@ class DeviceUnavailable(ConfigurationError):
 
     def __str__(self) -> str:
         return f"device {self.args[0]!r} is not available: {self.args[1]}"
+
+
+class TraceError(ConfigurationError):
+    """A trace of requests cannot be planned with; the message names the line."""
+
+    code = "trace_error"
+
+
+class CostsError(ConfigurationError):
+    """A file of measured costs cannot be used."""
+
+    code = "costs_error"

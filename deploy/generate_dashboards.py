@@ -1,0 +1,270 @@
+"""Writes the Grafana dashboards of the chart: `python deploy/generate_dashboards.py`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TARGET = Path(__file__).parent / "helm" / "paraserve" / "files" / "dashboards"
+_CLUSTER = 'ray_io_cluster=~"$cluster"'
+_PANELS_PER_ROW = 3
+_WIDTH = 24 // _PANELS_PER_ROW
+_HEIGHT = 8
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One chart.
+
+    Attributes:
+        title: what it shows.
+        unit: Grafana's name of the unit.
+        queries: PromQL by legend; `$SEL` stands for the choice of the cluster.
+        help: how to read it.
+    """
+
+    title: str
+    unit: str
+    queries: dict[str, str]
+    help: str
+
+
+def _quantile(quantile: float, metric: str, by: str) -> str:
+    labels = f"le, {by}" if by else "le"
+    return (
+        f"histogram_quantile({quantile}, sum by ({labels}) "
+        f"(rate(ray_paraserve_{metric}_bucket{{$SEL}}[5m])))"
+    )
+
+
+def _rate(metric: str, by: str = "") -> str:
+    aggregation = f"sum by ({by}) " if by else "sum "
+    return f"{aggregation}(rate(ray_paraserve_{metric}{{$SEL}}[5m]))"
+
+
+def _gauge(function: str, metric: str, by: str = "") -> str:
+    aggregation = f"{function} by ({by}) " if by else f"{function} "
+    return f"{aggregation}(ray_paraserve_{metric}{{$SEL}})"
+
+
+SERVICE = [
+    Panel(
+        "Requests by status",
+        "reqps",
+        {"{{status}} {{code}}": _rate("requests_total", "status, code")},
+        "429 is load that was refused, 5xx is for the operator.",
+    ),
+    Panel(
+        "Time of a request",
+        "s",
+        {
+            "p50": _quantile(0.5, "request_seconds", ""),
+            "p95": _quantile(0.95, "request_seconds", ""),
+        },
+        "All lengths together: a wave of long recordings raises it without harm.",
+    ),
+    Panel(
+        "Audio transcribed per second",
+        "none",
+        {
+            "done": _rate("audio_done_seconds_total"),
+            "accepted": _rate("audio_accepted_seconds_total"),
+        },
+        "Throughput in seconds of audio; accepted above done for long means a growing queue.",
+    ),
+    Panel(
+        "Refused with 429",
+        "reqps",
+        {"{{reason}}": _rate("requests_shed_total", "reason")},
+        "By the limit that refused.",
+    ),
+    Panel(
+        "Requests in the ingress",
+        "short",
+        {
+            "running": _gauge("sum", "requests_running"),
+            "waiting": _gauge("sum", "requests_waiting"),
+        },
+        "Waiting at its limit means that the next is refused.",
+    ),
+    Panel(
+        "Partial transcripts, deadlines, retries",
+        "ops",
+        {
+            "partial": _rate("partial_transcripts_total"),
+            "deadline": _rate("deadline_misses_total"),
+            "retry {{stage}}": _rate("retries_total", "stage"),
+        },
+        "Retries alone lose nothing; partial transcripts do, and say so.",
+    ),
+    Panel(
+        "Uploads in flight",
+        "bytes",
+        {"bytes": _gauge("sum", "upload_bytes_in_flight")},
+        "Bounded by settings.admission.max_bytes per ingress replica.",
+    ),
+    Panel(
+        "First in line has waited",
+        "s",
+        {"wait": _gauge("max", "line_oldest_wait_seconds")},
+        "At the ingress, before any work.",
+    ),
+    Panel(
+        "Healthy replicas",
+        "short",
+        {"{{deployment}}": "sum by (deployment) (ray_serve_deployment_replica_healthy{$SEL})"},
+        "Zero of a deployment is an outage.",
+    ),
+]
+STAGES = [
+    Panel(
+        "Audio that waits",
+        "s",
+        {
+            "queued": _gauge("sum", "queued_audio_seconds"),
+            "running": _gauge("sum", "running_audio_seconds"),
+            "backlog of the segmenters": _gauge("sum", "backlog_audio_seconds"),
+        },
+        "What the recognisers' number follows.",
+    ),
+    Panel(
+        "Oldest in a queue",
+        "s",
+        {"{{stage}}": _gauge("max", "queue_oldest_wait_seconds", "stage")},
+        "Above a minute an alert is raised.",
+    ),
+    Panel(
+        "Speed of a recogniser",
+        "none",
+        {"{{replica}}": _gauge("avg", "rtfx", "replica")},
+        "Seconds of audio per second of work. One that is slower than its like shares a device.",
+    ),
+    Panel(
+        "Wait for a batch, p95",
+        "s",
+        {"{{stage}}": _quantile(0.95, "stage_queue_seconds", "stage")},
+        "Grows first when a stage is the bottleneck.",
+    ),
+    Panel(
+        "Time of a batch, p95",
+        "s",
+        {"{{stage}}": _quantile(0.95, "stage_work_seconds", "stage")},
+        "Follows the batch budget of the settings.",
+    ),
+    Panel(
+        "Items in a batch",
+        "short",
+        {
+            "{{stage}}": "sum by (stage) (rate(ray_paraserve_batch_items_sum{$SEL}[5m])) / "
+            "sum by (stage) (rate(ray_paraserve_batch_items_count{$SEL}[5m]))"
+        },
+        "Small batches under load mean too many replicas.",
+    ),
+    Panel(
+        "Padding",
+        "none",
+        {"{{stage}}": _gauge("avg", "padding_ratio", "stage")},
+        "Computed over useful; 1 is none.",
+    ),
+    Panel(
+        "Chunks by fate",
+        "ops",
+        {"{{status}}": _rate("chunks_total", "status")},
+        "A failed chunk is a gap in a transcript.",
+    ),
+    Panel(
+        "Memory on the GPUs",
+        "bytes",
+        {"{{replica}} {{kind}}": _gauge("max", "gpu_memory_bytes", "replica, kind")},
+        "Reserved stays within the fraction of the replica.",
+    ),
+    Panel(
+        "Model packs",
+        "short",
+        {
+            "{{stage}} {{pack}} {{checksum}} {{device}}": _gauge(
+                "count", "pack_info", "stage, pack, checksum, device"
+            )
+        },
+        "Replicas by what they have loaded: two checksums of one pack are an upgrade under way.",
+    ),
+]
+
+
+def dashboard(title: str, uid: str, panels: list[Panel]) -> Json:
+    return {
+        "title": title,
+        "uid": uid,
+        "tags": ["paraserve"],
+        "schemaVersion": 39,
+        "editable": False,
+        "refresh": "30s",
+        "time": {"from": "now-3h", "to": "now"},
+        "templating": {"list": [_datasource(), _cluster()]},
+        "panels": [_panel(panel, number) for number, panel in enumerate(panels)],
+    }
+
+
+def _datasource() -> Json:
+    return {"name": "datasource", "label": "Source", "type": "datasource", "query": "prometheus"}
+
+
+def _cluster() -> Json:
+    return {
+        "name": "cluster",
+        "label": "Cluster",
+        "type": "query",
+        "datasource": {"type": "prometheus", "uid": "$datasource"},
+        "query": "label_values(ray_paraserve_requests_running, ray_io_cluster)",
+        "refresh": 2,
+        "multi": True,
+        "includeAll": True,
+        "allValue": ".*",
+        "current": {"text": "All", "value": "$__all"},
+    }
+
+
+def _panel(panel: Panel, number: int) -> Json:
+    row, column = divmod(number, _PANELS_PER_ROW)
+    source = {"type": "prometheus", "uid": "$datasource"}
+    targets = [
+        {
+            "refId": chr(ord("A") + index),
+            "datasource": source,
+            "expr": query.replace("$SEL", _CLUSTER),
+            "legendFormat": legend,
+        }
+        for index, (legend, query) in enumerate(panel.queries.items())
+    ]
+    return {
+        "id": number + 1,
+        "type": "timeseries",
+        "title": panel.title,
+        "description": panel.help,
+        "datasource": source,
+        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "gridPos": {"x": column * _WIDTH, "y": row * _HEIGHT, "w": _WIDTH, "h": _HEIGHT},
+        "targets": targets,
+    }
+
+
+def outputs() -> dict[Path, str]:
+    """Returns the content of each file."""
+    dashboards = {
+        "paraserve-service.json": dashboard("Paraserve: service", "paraserve-service", SERVICE),
+        "paraserve-stages.json": dashboard("Paraserve: stages", "paraserve-stages", STAGES),
+    }
+    return {
+        TARGET / name: json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        for name, content in dashboards.items()
+    }
+
+
+if __name__ == "__main__":
+    TARGET.mkdir(parents=True, exist_ok=True)
+    for path, content in outputs().items():
+        path.write_text(content, encoding="utf-8")

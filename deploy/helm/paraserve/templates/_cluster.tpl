@@ -1,0 +1,121 @@
+{{/* The Ray cluster, the same for the service and for batch jobs. */}}
+
+{{- define "paraserve.raylet" -}}
+wget --tries 1 -T 2 -q -O- http://localhost:52365/api/local_raylet_healthz | grep -q success
+{{- end -}}
+
+{{- define "paraserve.gcs" -}}
+wget --tries 1 -T 2 -q -O- http://localhost:8265/api/gcs_healthz | grep -q success
+{{- end -}}
+
+{{/*
+Specification of a RayCluster; arguments: root, groups (names, empty for all that are
+enabled), serves (whether requests come to the workers), scaling (of worker groups).
+*/}}
+{{- define "paraserve.clusterSpec" -}}
+{{- $root := .root -}}
+{{- $raylet := include "paraserve.raylet" . -}}
+{{- $gcs := include "paraserve.gcs" . -}}
+rayVersion: {{ $root.Values.rayVersion | quote }}
+{{- if $root.Values.rayAuth.enabled }}
+authOptions:
+  mode: token
+  secretName: {{ include "paraserve.raySecret" $root }}
+{{- end }}
+enableInTreeAutoscaling: {{ $root.Values.autoscaler.enabled }}
+{{- if $root.Values.autoscaler.enabled }}
+autoscalerOptions:
+  version: v2
+  idleTimeoutSeconds: {{ $root.Values.autoscaler.idleTimeoutSeconds }}
+  upscalingMode: {{ $root.Values.autoscaler.upscalingMode }}
+  imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+  resources:
+    {{- toYaml $root.Values.autoscaler.resources | nindent 4 }}
+  securityContext:
+    {{- toYaml $root.Values.pods.containerSecurityContext | nindent 4 }}
+  env:
+    - {name: HOME, value: /tmp}
+  volumeMounts:
+    - {name: tmp, mountPath: /tmp}
+{{- end }}
+{{- if and .serves $root.Values.gcsFaultTolerance.enabled }}
+gcsFaultToleranceOptions:
+  redisAddress: {{ $root.Values.gcsFaultTolerance.redisAddress | quote }}
+  {{- with $root.Values.gcsFaultTolerance.redisPasswordSecret }}
+  redisPassword:
+    valueFrom:
+      secretKeyRef: {name: {{ . }}, key: {{ $root.Values.gcsFaultTolerance.redisPasswordKey }}}
+  {{- end }}
+  {{- with $root.Values.gcsFaultTolerance.externalStorageNamespace }}
+  externalStorageNamespace: {{ . }}
+  {{- end }}
+{{- end }}
+headGroupSpec:
+  rayStartParams:
+    {{- merge (dict "num-cpus" "0" "dashboard-host" "0.0.0.0") $root.Values.head.rayStartParams | toYaml | nindent 4 }}
+  template:
+    {{- include "paraserve.podTemplate" (dict "root" $root "component" "head" "container" "ray-head" "options" $root.Values.head.pod "resources" $root.Values.head.resources "gpus" 0 "sharedMemory" $root.Values.head.sharedMemory "tmpSize" $root.Values.head.tmpSize "liveness" (printf "%s && %s" $raylet $gcs) "readiness" (printf "%s && %s" $raylet $gcs) "account" (include "paraserve.headAccount" $root) "drains" false) | nindent 4 }}
+workerGroupSpecs:
+  {{- range $name, $group := $root.Values.workerGroups }}
+  {{- if and $group.enabled (or (empty $.groups) (has $name $.groups)) }}
+  {{- $scaled := get ($.scaling | default dict) $name | default dict }}
+  {{- $ready := $raylet }}
+  {{- if $.serves }}
+  {{- $ready = printf "%s && wget --tries 1 -T 5 -q -O- http://localhost:%v/-/healthz | grep -q success" $raylet $root.Values.serve.port }}
+  {{- end }}
+  - groupName: {{ $name }}
+    replicas: {{ dig "replicas" $group.replicas $scaled }}
+    minReplicas: {{ dig "minReplicas" $group.minReplicas $scaled }}
+    maxReplicas: {{ dig "maxReplicas" $group.maxReplicas $scaled }}
+    idleTimeoutSeconds: {{ $group.idleTimeoutSeconds }}
+    rayStartParams:
+      {{- toYaml ($group.rayStartParams | default dict) | nindent 6 }}
+    template:
+      {{- include "paraserve.podTemplate" (dict "root" $root "component" "worker" "container" "ray-worker" "options" $group.pod "resources" $group.resources "gpus" $group.gpus "sharedMemory" $group.sharedMemory "tmpSize" $group.tmpSize "liveness" $raylet "readiness" $ready "account" (include "paraserve.workerAccount" $root) "drains" $.serves) | nindent 6 }}
+  {{- end }}
+  {{- end }}
+{{- end -}}
+
+{{/* Specification of a RayJob. */}}
+{{- define "paraserve.jobSpec" -}}
+entrypoint: {{ .Values.batch.entrypoint | quote }}
+shutdownAfterJobFinishes: true
+ttlSecondsAfterFinished: {{ .Values.batch.ttlSecondsAfterFinished }}
+activeDeadlineSeconds: {{ .Values.batch.activeDeadlineSeconds }}
+backoffLimit: {{ .Values.batch.backoffLimit }}
+submissionMode: K8sJobMode
+submitterPodTemplate:
+  metadata:
+    labels:
+      {{- merge (dict "app.kubernetes.io/component" "submitter") (include "paraserve.podLabels" . | fromYaml) | toYaml | nindent 6 }}
+  spec:
+    restartPolicy: Never
+    serviceAccountName: {{ include "paraserve.workerAccount" . }}
+    automountServiceAccountToken: false
+    securityContext:
+      {{- toYaml .Values.pods.securityContext | nindent 6 }}
+    {{- with .Values.image.pullSecrets }}
+    imagePullSecrets:
+      {{- range . }}
+      - name: {{ . }}
+      {{- end }}
+    {{- end }}
+    containers:
+      - name: ray-job-submitter
+        image: {{ include "paraserve.image" . }}
+        imagePullPolicy: {{ .Values.image.pullPolicy }}
+        securityContext:
+          {{- toYaml .Values.pods.containerSecurityContext | nindent 10 }}
+        resources:
+          requests: {cpu: 200m, memory: 512Mi}
+          limits: {cpu: "1", memory: 1Gi}
+        env:
+          - {name: HOME, value: /tmp}
+        volumeMounts:
+          - {name: tmp, mountPath: /tmp}
+    volumes:
+      - name: tmp
+        emptyDir: {sizeLimit: 1Gi}
+rayClusterSpec:
+  {{- include "paraserve.clusterSpec" (dict "root" . "groups" .Values.batch.workerGroups "serves" false "scaling" dict) | nindent 2 }}
+{{- end -}}

@@ -1,0 +1,193 @@
+{{/* Pods of head and workers. */}}
+
+{{- define "paraserve.env" -}}
+- {name: RAY_SERVE_ENABLE_HA_PROXY, value: {{ ternary "1" "0" .Values.serve.haproxy | quote }}}
+# Has Ray load the middleware that keeps it from reading bodies ahead.
+- {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: serve_app.api.flow.http_middlewares}
+# A replica without num_gpus keeps its sight of the devices that its container has.
+- {name: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, value: "0"}
+- {name: RAY_USAGE_STATS_ENABLED, value: "0"}
+# The root file system is read-only.
+- {name: HOME, value: /tmp}
+- {name: XDG_CACHE_HOME, value: /tmp/.cache}
+{{- end -}}
+
+{{- define "paraserve.modelsVolume" -}}
+name: models
+{{- if eq .Values.models.source "pvc" }}
+persistentVolumeClaim:
+  claimName: {{ include "paraserve.modelsClaim" . }}
+  readOnly: true
+{{- else if eq .Values.models.source "volume" }}
+{{ toYaml .Values.models.volume }}
+{{- else }}
+emptyDir:
+  sizeLimit: {{ .Values.models.size }}
+{{- end }}
+{{- end -}}
+
+{{/*
+A pod template; arguments: root, component, container, options (of `pods`, over the
+common ones), resources, gpus, sharedMemory, tmpSize, probe (the command of readiness),
+account, drains.
+*/}}
+{{- define "paraserve.podTemplate" -}}
+{{- $root := .root -}}
+{{- $pods := mustMergeOverwrite (deepCopy $root.Values.pods) (deepCopy (.options | default dict)) -}}
+{{- $labels := merge (dict "app.kubernetes.io/component" .component) $pods.labels (include "paraserve.podLabels" $root | fromYaml) -}}
+{{- $annotations := merge (deepCopy $pods.annotations) $root.Values.commonAnnotations -}}
+metadata:
+  labels:
+    {{- toYaml $labels | nindent 4 }}
+  {{- with $annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  serviceAccountName: {{ .account }}
+  automountServiceAccountToken: {{ eq .component "head" }}
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ include "paraserve.gracePeriod" $root }}
+  securityContext:
+    {{- toYaml $pods.securityContext | nindent 4 }}
+  {{- with $root.Values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- range . }}
+    - name: {{ . }}
+    {{- end }}
+  {{- end }}
+  {{- with $pods.priorityClassName }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with $pods.runtimeClassName }}
+  runtimeClassName: {{ . }}
+  {{- end }}
+  {{- with $pods.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $pods.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $pods.tolerations }}
+  tolerations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $pods.topologySpreadConstraints }}
+  topologySpreadConstraints:
+    {{- $selector := dict "matchLabels" (merge (dict "app.kubernetes.io/component" $.component) (include "paraserve.selectorLabels" $root | fromYaml)) }}
+    {{- range . }}
+    - {{- merge (deepCopy .) (dict "labelSelector" $selector) | toYaml | nindent 6 }}
+    {{- end }}
+  {{- end }}
+  {{- if and (ne .component "head") (include "paraserve.preloads" $root) }}
+  initContainers:
+    # A replica that finds no pack fails, and after a few of them the deployment has.
+    - name: await-models
+      image: {{ include "paraserve.image" $root }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      securityContext:
+        {{- toYaml $pods.containerSecurityContext | nindent 8 }}
+      command: [bash, -c, {{ printf "until [ -f %s ]; do sleep 2; done" (include "paraserve.preloadMark" $root) | quote }}]
+      resources:
+        requests: {cpu: 10m, memory: 32Mi}
+        limits: {cpu: 100m, memory: 64Mi}
+      volumeMounts:
+        - {name: models, mountPath: {{ $root.Values.models.mountPath }}, readOnly: true}
+  {{- end }}
+  containers:
+    - {{- include "paraserve.rayContainer" (merge (dict "pods" $pods) .) | nindent 6 }}
+  volumes:
+    - name: tmp
+      emptyDir:
+        sizeLimit: {{ .tmpSize }}
+    - name: spool
+      emptyDir:
+        sizeLimit: {{ .tmpSize }}
+    - name: shared-memory
+      emptyDir:
+        medium: Memory
+        sizeLimit: {{ .sharedMemory }}
+    {{- if ne $root.Values.models.source "baked" }}
+    - {{- include "paraserve.modelsVolume" $root | nindent 6 }}
+    {{- end }}
+    {{- if include "paraserve.wantsKeys" $root }}
+    - name: api-keys
+      secret:
+        secretName: {{ include "paraserve.keysSecret" $root }}
+        items:
+          - {key: {{ $root.Values.apiKeys.secretKey }}, path: keys.yaml}
+    {{- end }}
+    {{- if .drains }}
+    - name: scripts
+      configMap:
+        name: {{ include "paraserve.fullname" $root }}-scripts
+    {{- end }}
+    {{- with $pods.volumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+{{- end -}}
+
+{{- define "paraserve.rayContainer" -}}
+{{- $root := .root -}}
+name: {{ .container }}
+image: {{ include "paraserve.image" $root }}
+imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+securityContext:
+  {{- toYaml .pods.containerSecurityContext | nindent 2 }}
+{{- $resources := deepCopy .resources }}
+{{- if gt (.gpus | int) 0 }}
+{{- $_ := set $resources "requests" (merge (dict $root.Values.gpuResource (.gpus | toString)) ($resources.requests | default dict)) }}
+{{- $_ := set $resources "limits" (merge (dict $root.Values.gpuResource (.gpus | toString)) ($resources.limits | default dict)) }}
+{{- end }}
+resources:
+  {{- toYaml $resources | nindent 2 }}
+env:
+  {{- include "paraserve.env" $root | nindent 2 }}
+  {{- with .pods.env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+ports:
+  {{- if eq .component "head" }}
+  - {name: gcs-server, containerPort: 6379}
+  - {name: dashboard, containerPort: 8265}
+  - {name: client, containerPort: 10001}
+  {{- end }}
+  - {name: metrics, containerPort: 8080}
+  - {name: serve, containerPort: {{ $root.Values.serve.port }}}
+{{- $probes := .pods.probes }}
+livenessProbe:
+  exec: {command: [bash, -c, {{ .liveness | quote }}]}
+  initialDelaySeconds: {{ add $probes.initialDelaySeconds 20 }}
+  periodSeconds: {{ $probes.periodSeconds }}
+  timeoutSeconds: {{ $probes.timeoutSeconds }}
+  failureThreshold: {{ $probes.livenessFailures }}
+readinessProbe:
+  exec: {command: [bash, -c, {{ .readiness | quote }}]}
+  initialDelaySeconds: {{ $probes.initialDelaySeconds }}
+  periodSeconds: {{ $probes.periodSeconds }}
+  timeoutSeconds: {{ $probes.timeoutSeconds }}
+  failureThreshold: {{ $probes.readinessFailures }}
+{{- if .drains }}
+lifecycle:
+  preStop:
+    exec: {command: [python, /etc/paraserve/scripts/drain.py, {{ include "paraserve.longestRequest" $root | quote }}]}
+{{- end }}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+  - {name: spool, mountPath: /spool}
+  - {name: shared-memory, mountPath: /dev/shm}
+  {{- if ne $root.Values.models.source "baked" }}
+  - {name: models, mountPath: {{ $root.Values.models.mountPath }}{{ if ne $root.Values.models.source "ephemeral" }}, readOnly: true{{ end }}}
+  {{- end }}
+  {{- if include "paraserve.wantsKeys" $root }}
+  - {name: api-keys, mountPath: /etc/paraserve/keys, readOnly: true}
+  {{- end }}
+  {{- if .drains }}
+  - {name: scripts, mountPath: /etc/paraserve/scripts, readOnly: true}
+  {{- end }}
+  {{- with .pods.volumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}

@@ -1,0 +1,64 @@
+{{/* The Serve config. */}}
+
+{{/*
+One application of the config; arguments: root, name, application.
+
+A fixed number of replicas moves from the settings to Serve's list of deployments: a
+change of `args` makes Serve start all replicas anew, a change there does not. It stays
+where the recogniser follows the queue, since the segmenter then reports to its policy,
+which only deployments with bounds may do.
+*/}}
+{{- define "paraserve.application" -}}
+{{- $root := .root -}}
+{{- $settings := deepCopy (.application.settings | default dict) -}}
+{{- $effective := include "paraserve.effective" (dict "root" $root "settings" $settings) | fromYaml -}}
+{{- $overrides := deepCopy (.application.deployments | default dict) -}}
+{{- $scaling := dig "recognizer" "deployment" "autoscaling" dict $effective | default dict -}}
+{{- $byQueue := and $scaling (ne ($scaling.policy | default "queued_audio") "ongoing_requests") -}}
+{{- range $stage, $deployment := dict "ingress" "Ingress" "segmenter" "Segmenter" "recognizer" "Recognizer" "punctuator" "Punctuator" -}}
+{{- $size := dig $stage "deployment" dict $effective | default dict -}}
+{{- $keeps := or $size.autoscaling (and (eq $stage "segmenter") $byQueue) -}}
+{{- $deployed := or (ne $stage "punctuator") (has "punctuation" ($effective.stages | default (list "punctuation"))) -}}
+{{- if and $size.num_replicas $deployed (not $keeps) -}}
+{{- $own := get $overrides $deployment | default dict -}}
+{{- $_ := set $overrides $deployment (merge $own (dict "num_replicas" ($size.num_replicas | int))) -}}
+{{- end -}}
+{{- if and (hasKey $settings $stage) (not $keeps) -}}
+{{- $section := get $settings $stage -}}
+{{- if hasKey ($section.deployment | default dict) "num_replicas" -}}
+{{- $_ := set $section "deployment" (omit $section.deployment "num_replicas") -}}
+{{- /* An empty rest would still be a change of args. */ -}}
+{{- if not $section.deployment -}}{{- $_ := unset $section "deployment" -}}{{- end -}}
+{{- if not $section -}}{{- $_ := unset $settings $stage -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $http := dict "host" "0.0.0.0" "port" ($root.Values.serve.port | int) "haproxy" $root.Values.serve.haproxy -}}
+{{- $args := merge (dict "http" $http "pack_dir" $root.Values.models.mountPath "app_name" .name) $settings -}}
+{{- if or (ne $root.Values.models.source "ephemeral") $effective.offline -}}
+{{- $_ := set $args "offline" true -}}
+{{- end -}}
+{{- if ne (dig "auth" "mode" "auto" $effective | toString) "off" -}}
+{{- $_ := set $args "auth" (merge (dict "keys_file" "/etc/paraserve/keys/keys.yaml") ($settings.auth | default dict)) -}}
+{{- end -}}
+{{- $audio := merge (deepCopy ($settings.audio | default dict)) (dict "spool_dir" "/spool") -}}
+{{- $_ := set $args "audio" $audio -}}
+{{- $deployments := list -}}
+{{- range $deployment, $options := $overrides -}}
+{{- $deployments = append $deployments (merge (dict "name" $deployment) $options) -}}
+{{- end -}}
+{{- $application := dict "name" .name "route_prefix" (.application.route_prefix | default (printf "/%s" .name)) "import_path" "serve_app.app:build" "args" $args -}}
+{{- with $deployments -}}
+{{- $_ := set $application "deployments" . -}}
+{{- end -}}
+{{- toYaml $application -}}
+{{- end -}}
+
+{{- define "paraserve.serveConfig" -}}
+{{- $http := dict "host" "0.0.0.0" "port" (.Values.serve.port | int) "keep_alive_timeout_s" (.Values.serve.keepAliveTimeoutSeconds | int) -}}
+{{- $applications := list -}}
+{{- range $name, $application := include "paraserve.applications" . | fromYaml -}}
+{{- $applications = append $applications (include "paraserve.application" (dict "root" $ "name" $name "application" $application) | fromYaml) -}}
+{{- end -}}
+{{- dict "proxy_location" "EveryNode" "http_options" $http "applications" $applications | toYaml -}}
+{{- end -}}

@@ -1,0 +1,49 @@
+"""Everything that `paraserve cluster doctor` looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from serve_app.core.errors import ClusterError
+from serve_app.ops import looking
+from serve_app.ops.findings import Finding, specification_findings
+from serve_app.ops.kube import Kube
+from serve_app.ops.serve_config import read_config
+from serve_app.ops.service import find_service, read_state
+
+
+def examine(kube: Kube, name: str | None, with_hub: bool = True) -> Iterator[Finding]:
+    """Yields what is wrong with a RayService, and what could not be seen.
+
+    Args:
+        kube: where.
+        name: of the RayService; None for the only one.
+        with_hub: whether the hubs of the models are tried from here.
+
+    Raises:
+        ClusterRefused: the RayService may not be read, or the API server does not answer.
+        ClusterError: there is no RayService, or no CRD of it.
+    """
+    service = find_service(kube, name)
+    state = read_state(service)
+    yield from looking.state_findings(state)
+    yield from looking.version_findings(kube, service, state)
+    yield from looking.secret_findings(kube, service)
+    yield from looking.claim_findings(kube, service)
+    yield from looking.node_findings(kube, service)
+    yield from looking.running_findings(kube, service, state)
+    try:
+        config = read_config(service)
+    except ClusterError as error:
+        yield Finding(str(error), "correct the values and run helm upgrade")
+        return
+    yield from specification_findings(service, config)
+    if with_hub:
+        yield from looking.hub_findings(config)
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """Returns 0 if all is well, 1 if something is wrong, 2 if that could not be seen."""
+    if any(finding.is_certain for finding in findings):
+        return 1
+    return 2 if findings else 0

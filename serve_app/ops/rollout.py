@@ -1,0 +1,95 @@
+"""How far a change of a RayService has come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from serve_app.core.errors import ClusterError
+from serve_app.ops.service import ServiceState
+
+# KubeRay writes that all is well before it has looked at what it has just changed.
+_SETTLE_S = 6.0
+_POLL_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a rollout is.
+
+    Attributes:
+        is_done: everything that was asked for is there and serves.
+        failure: why it will not come right by waiting; None if it may.
+        told: a sentence.
+    """
+
+    is_done: bool
+    failure: str | None
+    told: str
+
+
+def progress_of(state: ServiceState) -> Progress:
+    """Returns where the rollout of the RayService is."""
+    target = state.pending or state.active
+    if state.observed is not None and state.observed < state.generation:
+        return Progress(False, None, "KubeRay has not yet seen the last change")
+    if target is None:
+        return Progress(False, None, "KubeRay has not yet made a cluster")
+    place = f"cluster {target.name}"
+    if target.failures:
+        reason = "; ".join(target.failures)
+        return Progress(False, reason, f"{place} failed: {reason}")
+    if target.unready:
+        workers = f"{target.ready_workers} of {target.desired_workers} workers"
+        return Progress(False, None, f"{place} ({workers}) waits for {', '.join(target.unready)}")
+    if state.pending is not None:
+        return Progress(False, None, f"{place} is ready and gets the traffic")
+    if not state.is_ready:
+        ready = state.condition("Ready")
+        reason = (ready.message or ready.reason) if ready else "no condition Ready yet"
+        return Progress(False, None, f"{place} has no endpoint yet: {reason}")
+    return Progress(True, None, f"{place} serves on {state.num_endpoints} pods")
+
+
+def wait_for_rollout(
+    read: Callable[[], ServiceState],
+    on_progress: Callable[[str], None],
+    timeout_s: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> str:
+    """Waits until the rollout is done and stays so for a few seconds.
+
+    Args:
+        read: returns the state as it is.
+        on_progress: told each new sentence.
+        timeout_s: at most.
+        clock: in s.
+        pause: waits for a number of s.
+
+    Returns:
+        The last sentence.
+
+    Raises:
+        ClusterError: it failed, or was not done in time.
+        ClusterRefused: the API server refuses.
+    """
+    deadline = clock() + timeout_s
+    done_since: float | None = None
+    told = ""
+    while True:
+        progress = progress_of(read())
+        if progress.told != told:
+            told = progress.told
+            on_progress(told)
+        if progress.failure is not None:
+            raise ClusterError(f"the rollout failed: {progress.failure}")
+        now = clock()
+        done_since = (done_since if done_since is not None else now) if progress.is_done else None
+        if done_since is not None and now - done_since >= _SETTLE_S:
+            return told
+        if now >= deadline:
+            raise ClusterError(f"not done after {timeout_s:.0f} s: {told}")
+        pause(_POLL_S)

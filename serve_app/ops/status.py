@@ -1,0 +1,191 @@
+"""The state of a RayService in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from serve_app.core.errors import ClusterError, ClusterRefused
+from serve_app.ops.bounds import demands_of, gpus_of_pod, group_size, num_gpus_offered
+from serve_app.ops.dashboard import open_dashboard
+from serve_app.ops.gpus import num_gpus_needed
+from serve_app.ops.kube import Kube
+from serve_app.ops.serve_config import Application, ServeConfig, read_config
+from serve_app.ops.service import RAY, ServiceState, find_service, is_ready_pod, pods_of, read_state
+from serve_app.ops.tree import Tree
+from serve_app.ops.waiting import GAUGES, read_waiting
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentRow:
+    """A deployment; None for what could not be learnt.
+
+    Attributes:
+        application: that it belongs to.
+        name: of the deployment.
+        status: as Serve told KubeRay.
+        running: replicas that run.
+        target: replicas that Serve wants now.
+        minimum: replicas at least, by the configuration.
+        maximum: replicas at most.
+        num_gpus: of a replica.
+        waiting: what waits before it.
+        waiting_unit: its unit.
+    """
+
+    application: str
+    name: str
+    status: str
+    running: int | None
+    target: int | None
+    minimum: int
+    maximum: int
+    num_gpus: float
+    waiting: float | None
+    waiting_unit: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """A worker group: pods that are ready, that there should be, and the bounds."""
+
+    name: str
+    ready: int | None
+    replicas: int
+    minimum: int
+    maximum: int
+    gpus_per_pod: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """All of it.
+
+    Attributes:
+        state: what KubeRay reports.
+        deployments: of all applications.
+        groups: of the cluster that serves.
+        gpus_needed: by the least number of replicas.
+        gpus_offered: at most, by the worker groups.
+        notes: why something is missing.
+    """
+
+    state: ServiceState
+    deployments: tuple[DeploymentRow, ...]
+    groups: tuple[GroupRow, ...]
+    gpus_needed: int
+    gpus_offered: int
+    notes: tuple[str, ...]
+
+
+def read_status(kube: Kube, name: str | None) -> Status:
+    """Returns the state of the RayService; what cannot be reached is noted and left out.
+
+    Raises:
+        ClusterError: there is no such RayService, or it is not Paraserve's.
+        ClusterRefused: it may not be read.
+    """
+    service = find_service(kube, name)
+    state = read_state(service)
+    config = read_config(service)
+    notes: list[str] = []
+    pods = _pods(kube, state, notes)
+    groups = _groups(kube, service, state, notes)
+    details = _details(kube, service, state, notes)
+    amounts: dict[tuple[str, str], float] | None = None
+    if pods:
+        waiting = read_waiting(kube, [pod for pod in pods if is_ready_pod(pod)])
+        amounts = dict(waiting.amounts)
+        if waiting.problem:
+            notes.append(waiting.problem)
+    rows = [
+        _row(application, deployment, state, details, amounts)
+        for application in config.applications
+        for deployment in application.deployments
+    ]
+    return Status(
+        state,
+        tuple(rows),
+        tuple(_group_row(spec, pods) for spec in groups.each()),
+        *_gpus(config, groups),
+        tuple(notes),
+    )
+
+
+def _gpus(config: ServeConfig, groups: Tree) -> tuple[int, int]:
+    return num_gpus_needed(demands_of(config)), num_gpus_offered(groups)
+
+
+def _pods(kube: Kube, state: ServiceState, notes: list[str]) -> list[Tree] | None:
+    try:
+        return pods_of(kube, state.clusters)
+    except ClusterRefused as error:
+        notes.append(f"no pods: {error}")
+        return None
+
+
+def _groups(kube: Kube, service: Tree, state: ServiceState, notes: list[str]) -> Tree:
+    """Returns the groups of what runs, since the autoscaler changes them there."""
+    if state.active is not None:
+        try:
+            path = kube.path("rayclusters", state.active.name, group=RAY)
+            return kube.get(path).at("spec", "workerGroupSpecs")
+        except ClusterRefused as error:
+            notes.append(f"worker groups as configured, not as they are: {error}")
+    return service.at("spec", "rayClusterConfig", "workerGroupSpecs")
+
+
+def _details(kube: Kube, service: Tree, state: ServiceState, notes: list[str]) -> Tree:
+    try:
+        return open_dashboard(kube, service, state.active or state.pending).applications()
+    except ClusterError as error:
+        notes.append(f"no numbers of replicas from Serve: {error}")
+        return Tree()
+
+
+def _row(
+    application: Application,
+    deployment: str,
+    state: ServiceState,
+    details: Tree,
+    amounts: dict[tuple[str, str], float] | None,
+) -> DeploymentRow:
+    told = details.at(application.name, "deployments", deployment)
+    minimum, maximum = application.bounds(deployment)
+    running = sum(
+        1 for replica in told.at("replicas").each() if replica.at("state").text() == "RUNNING"
+    )
+    target = told.at("target_num_replicas")
+    key = (application.name, deployment)
+    return DeploymentRow(
+        application.name,
+        deployment,
+        told.at("status").text(_status(state, key)),
+        running if told.is_there else None,
+        target.count() if target.is_there else None,
+        minimum,
+        maximum,
+        application.num_gpus(deployment),
+        None if amounts is None else amounts.get(key),
+        GAUGES[deployment].unit,
+    )
+
+
+def _status(state: ServiceState, key: tuple[str, str]) -> str:
+    for cluster in state.clusters:
+        for part in cluster.deployments:
+            if (part.application, part.name) == key:
+                return part.status
+    return "unknown"
+
+
+def _group_row(spec: Tree, pods: list[Tree] | None) -> GroupRow:
+    name = spec.at("groupName").text()
+    size = group_size(spec)
+    ready = None
+    if pods is not None:
+        ready = sum(
+            is_ready_pod(pod) and pod.at("metadata", "labels", "ray.io/group").text() == name
+            for pod in pods
+        )
+    gpus = gpus_of_pod(spec.at("template", "spec"))
+    return GroupRow(name, ready, size.replicas, size.minimum, size.maximum, gpus)

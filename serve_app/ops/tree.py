@@ -1,0 +1,76 @@
+"""JSON of others, read without trusting its shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import yaml
+
+from serve_app.core.errors import ClusterError
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A value of a JSON document; what is missing, or of another type, reads as empty."""
+
+    value: object = None
+
+    def at(self, *path: str) -> Tree:
+        """Returns what lies under the keys; an empty tree where there is nothing."""
+        value = self.value
+        for key in path:
+            value = value.get(key) if isinstance(value, dict) else None
+        return Tree(value)
+
+    def pairs(self) -> Iterator[tuple[str, Tree]]:
+        """Yields key and value of a mapping."""
+        if isinstance(self.value, dict):
+            for key, value in self.value.items():
+                yield str(key), Tree(value)
+
+    def each(self) -> Iterator[Tree]:
+        """Yields the entries of a list."""
+        if isinstance(self.value, list):
+            for value in self.value:
+                yield Tree(value)
+
+    def text(self, default: str = "") -> str:
+        if isinstance(self.value, str):
+            return self.value
+        is_number = isinstance(self.value, int | float) and not isinstance(self.value, bool)
+        return str(self.value) if is_number else default
+
+    def number(self, default: float = 0.0) -> float:
+        """Returns a number, also one that is written as text."""
+        try:
+            return float(self.text())
+        except ValueError:
+            return default
+
+    def count(self, default: int = 0) -> int:
+        return int(self.number(default))
+
+    @property
+    def is_true(self) -> bool:
+        return self.value is True
+
+    @property
+    def is_there(self) -> bool:
+        return self.value is not None
+
+    def mapping(self) -> dict[str, object]:
+        """Returns a copy of the mapping; an empty one if it is none."""
+        return {key: value.value for key, value in self.pairs()}
+
+
+def read_yaml(text: str, what: str) -> Tree:
+    """Returns the tree of a YAML document.
+
+    Raises:
+        ClusterError: it is none.
+    """
+    try:
+        return Tree(yaml.safe_load(text))
+    except yaml.YAMLError:
+        raise ClusterError(f"{what} is not YAML: correct it, best by a helm upgrade") from None

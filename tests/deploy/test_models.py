@@ -1,0 +1,100 @@
+"""The model packs are there before a replica wants them, and the cores, too."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from serve_app.packs.registry import REGISTERED
+from serve_app.settings import Settings
+from tests.deploy.charting import (
+    READY_MADE,
+    Json,
+    cluster_specs,
+    only,
+    ready_values,
+    render,
+    serve_config,
+)
+
+
+def preload_script(objects: list[Json]) -> list[str]:
+    container = only(objects, "Job")["spec"]["template"]["spec"]["containers"][0]
+    command: list[str] = container["command"] + container["args"]
+    return command
+
+
+def waiting_commands(objects: list[Json]) -> list[list[str]]:
+    (spec,) = cluster_specs(only(objects, "RayService"))
+    return [
+        group["template"]["spec"]["initContainers"][0]["command"]
+        for group in spec["workerGroupSpecs"]
+    ]
+
+
+def test_workers_wait_for_the_mark_that_the_preload_job_leaves(tmp_path: Path) -> None:
+    values = ready_values("one-gpu")
+    values["models"]["mountPath"] = str(tmp_path)
+    objects = render(values)
+    told = tmp_path / "told"
+    fake = tmp_path / "paraserve"
+    fake.write_text(f'#!/bin/bash\necho "$@" >> {told}\n')
+    fake.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    wait, other = waiting_commands(objects)
+    assert wait == other
+    waiting = subprocess.Popen(wait)
+    assert waiting.poll() is None
+    subprocess.run(preload_script(objects), check=True, env=environment)
+    assert waiting.wait(timeout=30) == 0
+    pulls = told.read_text().splitlines()
+    assert pulls[0] == f"models pull ct-punc --store {tmp_path}"
+    assert pulls[-1] == f"models verify --store {tmp_path}"
+    assert len(pulls) == 5
+
+
+def test_failed_fetch_leaves_no_mark(tmp_path: Path) -> None:
+    values = ready_values("one-gpu")
+    values["models"]["mountPath"] = str(tmp_path)
+    fake = tmp_path / "paraserve"
+    fake.write_text("#!/bin/bash\nexit 1\n")
+    fake.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(preload_script(render(values)), check=False, env=environment)
+    assert done.returncode == 1
+    assert list(tmp_path.glob(".preloaded*")) == []
+
+
+@pytest.mark.parametrize("name", ["one-gpu", "many-gpus"])
+def test_packs_that_are_fetched_are_known(name: str) -> None:
+    packs = preload_script(render(ready_values(name)))[4:]
+    assert set(packs) <= set(REGISTERED)
+
+
+@pytest.mark.parametrize("name", READY_MADE)
+def test_cores_of_the_groups_hold_what_the_settings_ask(name: str) -> None:
+    objects = render(ready_values(name))
+    (spec,) = cluster_specs(only(objects, "RayService"))
+    offered = sum(
+        int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
+        * group["replicas"]
+        for group in spec["workerGroupSpecs"]
+    )
+    asked = sum(_cores(application) for application in serve_config(objects)["applications"])
+    assert asked <= offered
+
+
+def _cores(application: Json) -> float:
+    settings = Settings.model_validate(application["args"])
+    fixed = {entry["name"]: entry["num_replicas"] for entry in application["deployments"]}
+    total = 0.0
+    for name in ("Ingress", "Segmenter", "Recognizer", "Punctuator"):
+        if name == "Punctuator" and "punctuation" not in settings.stages:
+            continue
+        size = getattr(settings, name.lower()).deployment
+        least = size.autoscaling.min_replicas if size.autoscaling else size.num_replicas
+        total += size.num_cpus * fixed.get(name, least)
+    return total

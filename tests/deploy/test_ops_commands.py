@@ -1,0 +1,171 @@
+"""`paraserve cluster` on a real API server, as somebody calls it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import helm_python as helm
+import pytest
+import yaml
+from kubernetes import client
+from typer.testing import CliRunner, Result
+
+from serve_app.cli import app
+from serve_app.core.errors import ClusterError, ClusterRefused
+from serve_app.ops.bounds import Wish
+from serve_app.ops.kube import Kube, Place, connect
+from serve_app.ops.scaling import scale_group
+from tests.deploy.cluster import KubeServer
+from tests.deploy.live import NAME, NAMESPACE, gpu_values, groups, install
+from tests.deploy.operator import create_cluster, play_operator
+from tests.deploy.scaling import RayServices
+
+pytestmark = pytest.mark.k8s
+
+READING = [
+    {"apiGroups": ["ray.io"], "resources": ["rayservices", "rayclusters"], "verbs": ["get", "list"]}
+]
+SCALING = [{"apiGroups": ["ray.io"], "resources": ["rayservices"], "verbs": ["get", "patch"]}]
+
+
+@pytest.fixture
+def admin(kube: KubeServer) -> Iterator[Kube]:
+    with kube.api_client() as api_client:
+        yield Kube(api_client, NAMESPACE)
+
+
+@pytest.fixture
+def running(releases: helm.Config, admin: Kube) -> Iterator[str]:
+    install(releases, gpu_values())
+    with create_cluster(admin, NAME, "abcde") as name:
+        play_operator(admin, NAME, active=name)
+        yield name
+
+
+def account(kube: KubeServer, folder: Path, name: str, rules: list[dict[str, list[str]]]) -> Place:
+    """Makes a ServiceAccount with these rights, and a kubeconfig with its token."""
+    metadata = client.V1ObjectMeta(name=name, namespace=NAMESPACE)
+    with kube.api_client() as api_client:
+        rights = client.RbacAuthorizationV1Api(api_client)
+        allowed = [
+            client.V1PolicyRule(
+                api_groups=rule["apiGroups"], resources=rule["resources"], verbs=rule["verbs"]
+            )
+            for rule in rules
+        ]
+        rights.create_namespaced_role(NAMESPACE, client.V1Role(metadata=metadata, rules=allowed))
+        binding = client.V1RoleBinding(
+            metadata=metadata,
+            role_ref=client.V1RoleRef(
+                api_group="rbac.authorization.k8s.io", kind="Role", name=name
+            ),
+            subjects=[client.RbacV1Subject(kind="ServiceAccount", name=name, namespace=NAMESPACE)],
+        )
+        rights.create_namespaced_role_binding(NAMESPACE, binding)
+        core = client.CoreV1Api(api_client)
+        core.create_namespaced_service_account(
+            NAMESPACE, client.V1ServiceAccount(metadata=metadata)
+        )
+        spec = client.V1TokenRequestSpec(audiences=["https://kubernetes.default.svc"])
+        told = core.create_namespaced_service_account_token(
+            name, NAMESPACE, client.AuthenticationV1TokenRequest(spec=spec)
+        )
+    config = yaml.safe_load(kube.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": told.status.token if told.status else ""}
+    path = folder / f"{name}.kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    return Place(NAMESPACE, path)
+
+
+def call(kube: KubeServer, *arguments: str) -> Result:
+    place = ["-n", NAMESPACE, "--kubeconfig", str(kube.kubeconfig)]
+    return CliRunner().invoke(app, ["cluster", *arguments, *place])
+
+
+def test_reader_may_look_and_is_told_what_scaling_wants(
+    running: str, kube: KubeServer, tmp_path: Path
+) -> None:
+    reader = connect(account(kube, tmp_path, "reader", READING))
+    with pytest.raises(ClusterRefused) as refused:
+        scale_group(reader, NAME, "gpu", Wish(maximum=20))
+    assert refused.value.status == 403
+    assert str(refused.value).startswith(
+        f"system:serviceaccount:asr:reader may not patch rayservices {NAME} in asr;"
+    )
+
+
+def test_half_a_scaling_is_told_as_such(
+    running: str, kube: KubeServer, tmp_path: Path, services: RayServices
+) -> None:
+    half = connect(account(kube, tmp_path, "half", SCALING))
+    with pytest.raises(ClusterRefused, match="the RayService is changed, but not the running"):
+        scale_group(half, NAME, "gpu", Wish(maximum=20))
+    assert groups(services)["gpu"]["maxReplicas"] == 20
+
+
+def test_status_tells_what_it_can_without_nodes(running: str, kube: KubeServer) -> None:
+    result = call(kube, "status", "--json")
+    assert result.exit_code == 0, result.output
+    status = json.loads(result.stdout)
+    assert status["state"]["active"]["name"] == running
+    assert {row["name"]: row["status"] for row in status["deployments"]} == dict.fromkeys(
+        ("Ingress", "Segmenter", "Recognizer", "Punctuator"), "HEALTHY"
+    )
+    assert (status["gpus_needed"], status["gpus_offered"]) == (3, 16)
+    assert "no numbers of replicas from Serve" in status["notes"][0]
+
+
+def test_status_is_a_table(running: str, kube: KubeServer) -> None:
+    told = call(kube, "status", "--name", NAME).stdout
+    assert f"{NAME}: cluster {running} serves on 4 pods" in told
+    assert "Recognizer" in told
+    assert "GPUs: 3 needed at least, 16 at most" in told
+
+
+def test_scale_is_told_and_seen(running: str, kube: KubeServer, services: RayServices) -> None:
+    result = call(kube, "scale", "group", "gpu", "--max", "20")
+    assert result.stdout.splitlines() == [
+        "group gpu: 2 to 16 (now 2) -> 2 to 20 (now 2) pods; no pod restarts",
+        f"the running RayCluster {running} follows",
+    ]
+    assert groups(services)["gpu"]["maxReplicas"] == 20
+
+
+def test_rollout_tells_by_its_exit_code(running: str, kube: KubeServer, admin: Kube) -> None:
+    assert call(kube, "rollout", "status").exit_code == 0
+    play_operator(admin, NAME, active=running, settled=False)
+    result = call(kube, "rollout", "status")
+    assert result.exit_code == 1
+    assert "KubeRay has not yet seen the last change" in result.stdout
+    waited = call(kube, "rollout", "wait", "--timeout", "0")
+    assert isinstance(waited.exception, ClusterError)
+    assert "not done after 0 s" in str(waited.exception)
+
+
+def test_doctor_finds_what_this_server_lacks(running: str, kube: KubeServer) -> None:
+    result = call(kube, "doctor", "--json", "--no-hub")
+    assert result.exit_code == 1, result.output
+    told = [finding["problem"] for finding in json.loads(result.stdout)]
+    for expected in (
+        "no pod of the KubeRay operator",
+        "there is no Secret paraserve-api-keys",
+        "there is no Secret paraserve-redis",
+        "a pod of gpu wants 1 GPUs, but no node has more than 0",
+    ):
+        assert any(expected in problem for problem in told), told
+
+
+def test_doctor_cannot_tell_without_a_server(kube: KubeServer, tmp_path: Path) -> None:
+    config = yaml.safe_load(kube.kubeconfig.read_text())
+    config["clusters"][0]["cluster"] = {"server": "http://127.0.0.1:9"}
+    path = tmp_path / "nowhere"
+    path.write_text(yaml.safe_dump(config))
+    result = CliRunner().invoke(app, ["cluster", "doctor", "--kubeconfig", str(path)])
+    assert result.exit_code == 2
+
+
+def test_missing_service_is_told(kube: KubeServer) -> None:
+    result = call(kube, "status", "--name", "nobody")
+    assert "no RayService nobody in asr" in str(result.exception)

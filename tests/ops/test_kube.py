@@ -1,0 +1,103 @@
+"""Refusals in plain words, and where a cluster is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from serve_app.core.errors import ClusterError, ClusterRefused, ConfigurationError
+from serve_app.ops.kube import Place, connect, explain
+from serve_app.ops.service import find_service
+from tests.fakes.recorded_kube import SERVICES, RecordedKube, ray_service
+
+
+def forbidden(message: str) -> str:
+    return json.dumps({"kind": "Status", "message": message})
+
+
+def test_missing_right_names_user_verb_resource_and_name() -> None:
+    message = (
+        'rayservices.ray.io "speech" is forbidden: User "olga" cannot patch resource '
+        '"rayservices" in API group "ray.io" in the namespace "asr"'
+    )
+    told = explain(403, forbidden(message), "asr")
+    assert told.startswith("olga may not patch rayservices speech in asr; rbac.operators")
+
+
+def test_missing_right_on_a_list_has_no_name() -> None:
+    message = 'pods is forbidden: User "olga" cannot list resource "pods" in API group ""'
+    assert explain(403, forbidden(message), "asr").startswith("olga may not list pods in asr;")
+
+
+def test_refusal_of_another_kind_is_passed_on() -> None:
+    told = explain(403, forbidden("exceeded quota: gpus"), "asr")
+    assert "exceeded quota: gpus" in told
+
+
+def test_answer_that_is_no_json_is_cut_short() -> None:
+    assert len(explain(502, "x" * 5000, "asr")) < 300
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> Path:
+    contexts = [
+        {"name": name, "context": {"cluster": "c", "user": "u", "namespace": f"ns-{name}"}}
+        for name in ("one", "two")
+    ]
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}],
+        "users": [{"name": "u", "user": {"token": "very-secret"}}],
+        "contexts": contexts,
+        "current-context": "one",
+    }
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def test_namespace_is_that_of_the_chosen_context(kubeconfig: Path) -> None:
+    assert connect(Place(kubeconfig=kubeconfig)).namespace == "ns-one"
+    assert connect(Place(kubeconfig=kubeconfig, context="two")).namespace == "ns-two"
+    assert connect(Place("mine", kubeconfig)).namespace == "mine"
+
+
+def test_server_that_does_not_answer_is_told_without_the_token(kubeconfig: Path) -> None:
+    with pytest.raises(ClusterRefused, match="no answer from http://127") as refused:
+        find_service(connect(Place(kubeconfig=kubeconfig, timeout_s=2.0)), None)
+    assert "very-secret" not in str(refused.value)
+    assert refused.value.status == 0
+
+
+def test_missing_kubeconfig_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="give --kubeconfig"):
+        connect(Place(kubeconfig=tmp_path / "none"))
+
+
+def test_missing_client_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'paraserve\[ops\]'"):
+        connect(Place())
+
+
+def test_only_service_needs_no_name() -> None:
+    kube = RecordedKube({SERVICES: {"items": [ray_service()]}})
+    assert find_service(kube, None).at("metadata", "name").text() == "speech"
+
+
+def test_several_services_are_named() -> None:
+    kube = RecordedKube({SERVICES: {"items": [ray_service(), ray_service()]}})
+    with pytest.raises(ClusterError, match=r"several RayServices in asr \(speech, speech\)"):
+        find_service(kube, None)
+
+
+def test_absent_definition_is_told_apart_from_an_absent_service() -> None:
+    with pytest.raises(ClusterError, match="install the KubeRay operator"):
+        find_service(RecordedKube({}), "speech")
+    with pytest.raises(ClusterError, match="no RayService speech in asr"):
+        find_service(RecordedKube({"/apis/ray.io/v1": {}}), "speech")
