@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from serve_app.core.chunks import Chunk
 from serve_app.core.origin import Origin
 from serve_app.core.ports import VoiceActivityDetector
 from serve_app.demo import demo_recording
 from serve_app.pipeline.loading import segmentation_options
-from serve_app.pipeline.segmentation import Segmentation, grouped
+from serve_app.pipeline.segmentation import Segmentation
 from serve_app.planning.speech import Recording, Window, group_of
 from serve_app.settings import Settings
 
@@ -46,18 +45,16 @@ def make_clip(audio_s: float) -> Clip:
 
 def cut(clip: Clip, vad: VoiceActivityDetector, settings: Settings) -> Recording:
     """Returns what the segmenter makes of a clip, for the simulator."""
-    options = segmentation_options(settings)
     audio = np.frombuffer(clip.content, np.uint8)
-    segmentation = Segmentation(audio, vad, options)
-    origin = Origin("cut")
+    segmentation = Segmentation(audio, vad, segmentation_options(settings))
     windows: list[Window] = []
     before_ms = 0
-    for cuts in segmentation.steps():
-        chunks = [Chunk(origin, 0, each.start_ms, each.pcm) for each in cuts]
-        groups = tuple(
-            group_of([chunk.duration_s for chunk in group], 0.06)
-            for group in grouped(chunks, options.max_group_s)
-        )
-        windows.append(Window((segmentation.duration_ms - before_ms) / 1000, groups))
+    for chunks in segmentation.groups(Origin("cut")):
+        groups = (group_of([chunk.duration_s for chunk in chunks], 0.06),) if chunks else ()
+        stretch_s = (segmentation.duration_ms - before_ms) / 1000
         before_ms = segmentation.duration_ms
+        if stretch_s or not windows:
+            windows.append(Window(stretch_s, groups))
+        else:
+            windows[-1] = replace(windows[-1], groups=(*windows[-1].groups, *groups))
     return tuple(windows)
