@@ -89,6 +89,8 @@ class Plan:
                 "profile": "demo",
                 "http": {"port": free_port()},
                 "cluster": {"num_cpus": 2 + self.max_replicas},
+                # What waits in the ingress's line is not seen by the policy.
+                "admission": {"max_running": _MAX_SENDERS, "max_waiting": _MAX_SENDERS},
                 "recognizer": {"deployment": {"num_cpus": 0.5, "autoscaling": scaling}},
             }
         )
