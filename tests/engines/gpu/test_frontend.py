@@ -52,8 +52,18 @@ def test_features_of_a_batch_are_those_of_each_alone(
 ) -> None:
     batch = [speech_like(length, length) for length in lengths]
     for found, pcm in zip(_together(batch, *spare), batch, strict=True):
-        # Pure tones leave bins empty: there, either way is up to 8e-4 off the exact value.
-        torch.testing.assert_close(found, _alone(pcm), atol=2e-3, rtol=0)
+        expected = _alone(pcm)
+        assert ((found - expected).abs() <= _rounding(expected)).all()
+
+
+def _rounding(features: torch.Tensor) -> torch.Tensor:
+    """What float32 may change of a log energy.
+
+    A transform rounds all its bins by a share of the frame's norm; the narrow bands at the
+    bottom may hold next to nothing of it, and the logarithm shows the rounding.
+    """
+    loudest = features.amax(dim=1, keepdim=True)
+    return 1e-3 + 2e-6 * torch.exp((loudest - features) / 2)
 
 
 def test_features_of_a_real_recording_are_the_same(vad_example: Path) -> None:
