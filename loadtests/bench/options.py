@@ -61,7 +61,8 @@ class Options:
                 "profile": "demo",
                 "audio": {"max_duration_s": 24 * 3600.0},
                 "vad": {"pack": self.vad_pack},
-                "recognizer": {"pack": self.pack},
+                # As the large CPU profile: full batches, whoever waits.
+                "recognizer": {"pack": self.pack, "max_batch_s": None},
                 "punctuator": {"pack": self.punctuation_pack},
             }
         )
