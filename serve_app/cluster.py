@@ -93,7 +93,8 @@ def running(
         serve.run_many([target], wait_for_applications_running=False)
         _wait_until_running(settings, on_progress)
         url = f"http://{_reachable(settings.http.host)}:{settings.http.port}"
-        _wait_until_ready(url, on_progress)
+        on_progress("waiting for the HTTP proxy")
+        wait_until_ready(url, _READY_TIMEOUT_S)
         yield RunningApplication(url)
     finally:
         if own:
@@ -150,9 +151,13 @@ def _reason(message: str) -> str:
     return re.sub(r"^serve_app(\.\w+)+\.(?=[A-Z])", "", lines[-1]) if lines else "no reason given"
 
 
-def _wait_until_ready(url: str, on_progress: Callable[[str], None]) -> None:
-    on_progress("waiting for the HTTP proxy")
-    deadline = time.monotonic() + _READY_TIMEOUT_S
+def wait_until_ready(url: str, timeout_s: float) -> None:
+    """Waits until the service says that all its deployments have warmed up.
+
+    Raises:
+        StartFailed: it did not within `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
     with httpx.Client(base_url=url, timeout=10.0, trust_env=False) as client:
         while time.monotonic() < deadline:
             try:
@@ -161,7 +166,7 @@ def _wait_until_ready(url: str, on_progress: Callable[[str], None]) -> None:
             except httpx.TransportError:
                 pass
             time.sleep(_POLL_S)
-    raise StartFailed(f"{url}/readyz is not ready after {_READY_TIMEOUT_S:.0f} s")
+    raise StartFailed(f"{url}/readyz is not ready after {timeout_s:.0f} s")
 
 
 def _reachable(host: str) -> str:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import httpx
-
 from loadtests.load.target import own_settings
-from serve_app.cluster import prepare_environment
+from serve_app.cluster import prepare_environment, wait_until_ready
 from serve_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -24,13 +21,8 @@ _NODE_ADDRESS = "127.0.0.2"
 _OBJECT_STORE_BYTES = 256 * 2**20
 _NODE_CPUS = 2
 _READY_TIMEOUT_S = 120.0
-_POLL_S = 0.5
 _REPLICAS = 2
 _STAGES = ("ingress", "segmenter", "recognizer", "punctuator")
-
-
-class NotReadyInTime(Exception):
-    """The application did not come up."""
 
 
 class LocalNodes:
@@ -107,7 +99,7 @@ def application(settings: Settings, num_workers: int) -> Iterator[tuple[str, Loc
     proxy on each would compete for the port.
 
     Raises:
-        NotReadyInTime: it did not come up.
+        StartFailed: it did not come up.
     """
     prepare_environment(settings)
     import ray
@@ -131,23 +123,10 @@ def application(settings: Settings, num_workers: int) -> Iterator[tuple[str, Loc
         )
         serve.run(build(settings), name=settings.app_name, route_prefix="/")
         url = f"http://{_LOCAL}:{settings.http.port}"
-        _wait_until_ready(url)
+        wait_until_ready(url, _READY_TIMEOUT_S)
         yield url, nodes
     finally:
         if ray.is_initialized():
             serve.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
             ray.shutdown()
         nodes.shutdown()
-
-
-def _wait_until_ready(url: str) -> None:
-    deadline_s = time.monotonic() + _READY_TIMEOUT_S
-    with httpx.Client(base_url=url, timeout=10.0, trust_env=False) as client:
-        while time.monotonic() < deadline_s:
-            try:
-                if client.get("/readyz").status_code == httpx.codes.OK:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(_POLL_S)
-    raise NotReadyInTime(f"{url}/readyz after {_READY_TIMEOUT_S:.0f} s")

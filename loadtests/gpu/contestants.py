@@ -83,27 +83,6 @@ class Ours:
             yield batch
 
 
-class Auto:
-    """FunASR's AutoModel, segments of like length in batches of one size."""
-
-    def __init__(self, model: Any, batch_size: int) -> None:
-        self._model = model
-        self._batch_size = batch_size
-
-    def hear(self, segments: list[Pcm]) -> list[str]:
-        texts = [""] * len(segments)
-        order = sorted(range(len(segments)), key=lambda index: len(segments[index]))
-        for first in range(0, len(order), self._batch_size):
-            indices = order[first : first + self._batch_size]
-            inputs = [as_float(segments[index]) for index in indices]
-            answers = self._model.generate(inputs, batch_size=len(inputs))
-            if len(answers) != len(indices):
-                raise PeerMissing("AutoModel gave fewer results than it was given segments")
-            for index, answer in zip(indices, answers, strict=True):
-                texts[index] = answer["text"].replace(" ", "")
-        return texts
-
-
 class AutoAllInOne:
     """FunASR's AutoModel with VAD and punctuation, a recording at a time."""
 

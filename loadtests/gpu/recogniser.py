@@ -9,9 +9,9 @@ from functools import partial
 
 from loadtests.bench.measuring import interleaved
 from loadtests.bench.options import open_named, short
-from loadtests.bench.peers import PeerMissing
+from loadtests.bench.peers import Auto, PeerMissing
 from loadtests.bench.tables import Bar, Table, megabytes
-from loadtests.gpu.contestants import Auto, Contestant, Ours, auto_model, held_bytes
+from loadtests.gpu.contestants import Contestant, Ours, auto_model, held_bytes
 from loadtests.gpu.options import Trial
 from serve_app.core.chunks import SAMPLE_RATE_HZ, Pcm
 from serve_app.core.errors import ConfigurationError
