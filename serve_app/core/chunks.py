@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.origin import Origin
 from serve_app.core.timing import RequestCost
 
@@ -34,11 +35,13 @@ class SegmentationJob:
         origin: the request that it belongs to.
         audio: the file.
         use_vad: find the speech with the VAD, or cut everything.
+        hints: for the recogniser.
     """
 
     origin: Origin
     audio: FileBytes
     use_vad: bool
+    hints: Hints = NO_HINTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,14 @@ class Chunk:
         index: position among the chunks of its request, from 0.
         start_ms: where the chunk starts in the recording.
         pcm: its samples.
+        hints: of its request.
     """
 
     origin: Origin
     index: int
     start_ms: int
     pcm: Pcm
+    hints: Hints = NO_HINTS
 
     @property
     def num_samples(self) -> int:
@@ -76,19 +81,29 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A recognised unit as a reader sees it: one CJK character or one Latin word."""
+    """A recognised unit as a reader sees it: one CJK character or one Latin word.
+
+    `model` names the pack that heard it, where a recogniser has several.
+    """
 
     text: str
     start_ms: int
     end_ms: int
     confidence: float
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """What was heard in one chunk; no tokens is a valid result."""
+    """What was heard in one chunk; no tokens is a valid result.
+
+    Attributes:
+        tokens: in order.
+        model: name of the pack that heard them, where a recogniser has several.
+    """
 
     tokens: tuple[Token, ...]
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ def place(chunk: Chunk, result: Recognition | ChunkFailure) -> Utterance:
             chunk.start_ms + token.start_ms,
             chunk.start_ms + token.end_ms,
             token.confidence,
+            result.model,
         )
         for token in result.tokens
     )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from serve_app.core.chunks import ChunkFailure, Pcm, Recognition, SpeechSegment
+from serve_app.core.hints import Hints
 
 
 class VadStream(Protocol):
@@ -49,9 +50,16 @@ class Recognizer(Protocol):
         """Calls of `transcribe` that may be under way at once, each on its own thread."""
         ...
 
-    def transcribe(self, batch: Sequence[Pcm]) -> list[Recognition | ChunkFailure]:
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
         """Returns one result per item, in order; an item's result does not
-        depend on its batch-mates."""
+        depend on its batch-mates.
+
+        Args:
+            batch: samples, each of shape [n].
+            hints: none at all, or one per item; a model ignores those that it has no use for.
+        """
         ...
 
     def cost(self, num_samples: int) -> int:

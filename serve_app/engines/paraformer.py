@@ -12,6 +12,7 @@ import torch
 
 from serve_app.core.chunks import SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition, Token
 from serve_app.core.errors import ConfigurationError
+from serve_app.core.hints import Hints
 from serve_app.engines.cif import Integration, embed_tokens, integrate
 from serve_app.engines.devices import open_device
 from serve_app.engines.features import apply_cmvn, lfr, log_mel, num_frames
@@ -130,7 +131,9 @@ class ParaformerEngine:
         # The first pass touches the mapped weights and lets kernels be chosen.
         self.transcribe([_noise(_WARM_UP_SAMPLES)])
 
-    def transcribe(self, batch: Sequence[Pcm]) -> list[Recognition | ChunkFailure]:
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
         """Recognises each item; see `ports.Recognizer`.
 
         An item without a single frame (under 25 ms) and digital silence give no

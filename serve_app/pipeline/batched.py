@@ -14,6 +14,7 @@ from serve_app.core.errors import ServiceError
 from serve_app.core.joining import PunctuationResult, PunctuationTask, punctuate_tasks
 from serve_app.core.ports import Punctuator, Recognizer
 from serve_app.core.tally import BatcherStatistics
+from serve_app.pipeline.priority import Priority, give_way
 from serve_app.settings import Settings
 
 ItemT = TypeVar("ItemT")
@@ -26,6 +27,7 @@ AloneEvent: TypeAlias = Literal["begun"] | Recognition | ChunkFailure
 OnBegun: TypeAlias = Callable[[], Awaitable[None]]
 
 _MAX_ITEMS = 256
+_ALL_ALIKE = Priority()
 _DELIVERY_S = 0.05
 """What `BEGUN` has to reach a caller in another process, should this one die next."""
 
@@ -40,8 +42,13 @@ class _Batched(Generic[ItemT, ResultT]):
         max_in_flight: int,
         cost: Callable[[ItemT], int],
         size_s: Callable[[ItemT], float],
+        priority: Priority,
     ) -> None:
-        self._threads = ThreadPoolExecutor(max_in_flight, thread_name_prefix=name)
+        self._urgent_ms = priority.urgent_ms
+        self._threads = ThreadPoolExecutor(
+            max_in_flight, name, initializer=give_way, initargs=(priority.nice,)
+        )
+        self._urgent_thread = ThreadPoolExecutor(1, f"{name}-urgent")
         self._batcher: MicroBatcher[ItemT, ResultT] = MicroBatcher(
             self._run,
             cost,
@@ -49,6 +56,7 @@ class _Batched(Generic[ItemT, ResultT]):
             size_s=size_s,
             on_batch=self._batch_ended,
             concurrency=max_in_flight,
+            run_urgent=self._run_urgent if priority.urgent_ms else None,
         )
         self.on_batch: Callable[[Sequence[float], float], None] | None = None
         """Told of each batch: how long each item waited and how long the batch took, in s."""
@@ -68,6 +76,7 @@ class _Batched(Generic[ItemT, ResultT]):
         """Fails what still waits and ends the threads."""
         await self._batcher.close()
         await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._urgent_thread.shutdown)
 
     def _batch_ended(self, waits_s: Sequence[float], took_s: float) -> None:
         if self.on_batch is not None:
@@ -76,6 +85,10 @@ class _Batched(Generic[ItemT, ResultT]):
     async def _run(self, batch: list[ItemT]) -> list[ResultT]:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._compute, batch)
+
+    async def _run_urgent(self, batch: list[ItemT]) -> list[ResultT]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._urgent_thread, self._compute, batch)
 
     def _compute(self, batch: list[ItemT]) -> list[ResultT]:
         raise NotImplementedError
@@ -88,9 +101,17 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
         engine: called from threads of this object's own.
         limits: of a batch, in the engine's encoder frames.
         logger: told of chunks that fail.
+        priority: of the beginnings of recordings. If they may be urgent, the engine must
+            bear one call more than its `max_in_flight`.
     """
 
-    def __init__(self, engine: Recognizer, limits: BatchLimits, logger: logging.Logger) -> None:
+    def __init__(
+        self,
+        engine: Recognizer,
+        limits: BatchLimits,
+        logger: logging.Logger,
+        priority: Priority = _ALL_ALIKE,
+    ) -> None:
         self._engine = engine
         self._logger = logger
         super().__init__(
@@ -99,6 +120,7 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
             engine.max_in_flight,
             cost=lambda chunk: engine.cost(chunk.num_samples),
             size_s=lambda chunk: chunk.duration_s,
+            priority=priority,
         )
 
     async def transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
@@ -145,7 +167,13 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
     ) -> Recognition | ChunkFailure:
         alone = on_begun is not None
         try:
-            return await self._batcher.submit(chunk, chunk.origin, alone=alone, on_begun=on_begun)
+            return await self._batcher.submit(
+                chunk,
+                chunk.origin,
+                alone=alone,
+                urgent=chunk.start_ms < self._urgent_ms,
+                on_begun=on_begun,
+            )
         except (ServiceError, BatcherClosed, EngineStuck):
             raise
         except Exception as error:
@@ -156,7 +184,9 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
             return ChunkFailure("engine_error", type(error).__name__)
 
     def _compute(self, batch: list[Chunk]) -> list[Recognition | ChunkFailure]:
-        return self._engine.transcribe([chunk.pcm for chunk in batch])
+        return self._engine.transcribe(
+            [chunk.pcm for chunk in batch], [chunk.hints for chunk in batch]
+        )
 
 
 class BatchedPunctuator(_Batched[PunctuationTask, PunctuationResult]):
@@ -165,9 +195,12 @@ class BatchedPunctuator(_Batched[PunctuationTask, PunctuationResult]):
     Args:
         engine: called from threads of this object's own.
         limits: of a batch, in words.
+        priority: see `BatchedRecognizer`.
     """
 
-    def __init__(self, engine: Punctuator, limits: BatchLimits) -> None:
+    def __init__(
+        self, engine: Punctuator, limits: BatchLimits, priority: Priority = _ALL_ALIKE
+    ) -> None:
         self._engine = engine
         super().__init__(
             "punctuator",
@@ -175,6 +208,7 @@ class BatchedPunctuator(_Batched[PunctuationTask, PunctuationResult]):
             engine.max_in_flight,
             cost=lambda task: len(task.words),
             size_s=lambda task: 0.0,
+            priority=priority,
         )
 
     async def punctuate(self, task: PunctuationTask) -> PunctuationResult:
@@ -184,10 +218,22 @@ class BatchedPunctuator(_Batched[PunctuationTask, PunctuationResult]):
             DeadlineExceeded: the request's deadline passed before its turn.
             BatcherClosed: `close` was called.
         """
-        return await self._batcher.submit(task, task.origin)
+        urgent = task.end_ms < self._urgent_ms
+        return await self._batcher.submit(task, task.origin, urgent=urgent)
 
     def _compute(self, batch: list[PunctuationTask]) -> list[PunctuationResult]:
         return punctuate_tasks(self._engine, batch)
+
+
+def priority_of(settings: Settings, device: str) -> Priority:
+    """Returns what is urgent to a model on a device.
+
+    A GPU runs its batches one after another anyway, and the thread that feeds it must
+    not wait for a core.
+    """
+    if device != "cpu":
+        return _ALL_ALIKE
+    return Priority(round(settings.audio.urgent_s * 1000), settings.compute_nice)
 
 
 def recognizer_limits(settings: Settings) -> BatchLimits:

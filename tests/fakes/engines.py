@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from serve_app.core.chunks import ChunkFailure, Pcm, Recognition, SpeechSegment, Token
+from serve_app.core.hints import Hints
 
 
 class FakePunctuator:
@@ -24,7 +25,9 @@ class FakeRecognizer:
 
     max_in_flight = 1
 
-    def transcribe(self, batch: Sequence[Pcm]) -> list[Recognition | ChunkFailure]:
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
         return [
             Recognition(
                 tuple(Token("一", i * 100, (i + 1) * 100, 0.9) for i in range(len(pcm) // 1600))

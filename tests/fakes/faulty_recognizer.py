@@ -12,6 +12,7 @@ import numpy as np
 from ray.serve import Application
 
 from serve_app.core.chunks import ChunkFailure, Pcm, Recognition
+from serve_app.core.hints import Hints
 from serve_app.core.ports import Recognizer
 from serve_app.deployments.options import as_deployment
 from serve_app.deployments.recognizer import RecognizerDeployment
@@ -45,14 +46,16 @@ class FaultyEngine:
     def cost(self, num_samples: int) -> int:
         return self._engine.cost(num_samples)
 
-    def transcribe(self, batch: Sequence[Pcm]) -> list[Recognition | ChunkFailure]:
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
         if _has(batch, DEADLY):
             self._note(f"died with {len(batch)}")
             os._exit(1)
         if _has(batch, STICKY) and not self._trace.exists():
             self._note(f"stuck with {len(batch)}")
             time.sleep(600)
-        return self._engine.transcribe(batch)
+        return self._engine.transcribe(batch, hints)
 
     def _note(self, line: str) -> None:
         with self._trace.open("a") as file:

@@ -14,6 +14,7 @@ import pytest
 from serve_app.core.batching import BatcherClosed, BatchLimits, EngineStuck
 from serve_app.core.chunks import Chunk, ChunkFailure, Pcm, Recognition
 from serve_app.core.errors import DeadlineExceeded
+from serve_app.core.hints import Hints
 from serve_app.core.origin import Origin
 from serve_app.pipeline.batched import BEGUN, BatchedRecognizer
 from tests.fakes.engines import FakeRecognizer
@@ -23,10 +24,12 @@ LIMITS = BatchLimits(1000)
 
 
 class BreakableRecognizer(FakeRecognizer):
-    def transcribe(self, batch: Sequence[Pcm]) -> list[Recognition | ChunkFailure]:
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
         if any(pcm.any() for pcm in batch):
             raise MemoryError
-        return super().transcribe(batch)
+        return super().transcribe(batch, hints)
 
 
 class GatedRecognizer(FakeRecognizer):
@@ -41,7 +44,9 @@ class GatedRecognizer(FakeRecognizer):
         self.most_inside = 0
         self._lock = threading.Lock()
 
-    def transcribe(self, batch: Sequence[Pcm]) -> list[Recognition | ChunkFailure]:
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
         with self._lock:
             self.sizes.append(len(batch))
             self.num_inside += 1
@@ -50,7 +55,7 @@ class GatedRecognizer(FakeRecognizer):
         self.gate.wait(10)
         with self._lock:
             self.num_inside -= 1
-        return super().transcribe(batch)
+        return super().transcribe(batch, hints)
 
     async def entered(self) -> None:
         """Returns when one more call is inside."""

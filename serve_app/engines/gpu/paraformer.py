@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from serve_app.core.chunks import SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition, Token
+from serve_app.core.hints import Hints
 from serve_app.engines.devices import open_device
 from serve_app.engines.gpu.buckets import Bucket, BucketPlan
 from serve_app.engines.gpu.device_memory import claim
@@ -84,7 +85,9 @@ class GpuParaformer:
             )
             self.warm_up = self._warm_up(buckets, dtype, options)
 
-    def transcribe(self, batch: Sequence[Pcm]) -> list[Recognition | ChunkFailure]:
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
         """Recognises each item; see `ports.Recognizer`.
 
         An item without a single frame (under 25 ms) and digital silence give no
