@@ -1,0 +1,108 @@
+"""Chinese numerals to Arabic ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DIGITS = {char: value for value, char in enumerate("零一二三四五六七八九")} | {
+    "〇": 0,
+    "两": 2,
+    "幺": 1,
+}
+_SMALL_UNITS = {"千": 1000, "百": 100, "十": 10}
+_LARGE_UNITS = {"亿": 10**8, "万": 10**4}
+NUMERALS = frozenset(DIGITS) | frozenset(_SMALL_UNITS) | frozenset(_LARGE_UNITS)
+
+_SPOKEN_DIGITS = frozenset(DIGITS) - {"两"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cardinal:
+    """A number that was said with its units.
+
+    Attributes:
+        value: what it counts.
+        text: as it is written; 万 and 亿 stay where the number ends with them.
+    """
+
+    value: int
+    text: str
+
+
+def read_digits(chars: str) -> str | None:
+    """Returns digits that were said one by one (二零二四), or None."""
+    if not chars or any(char not in _SPOKEN_DIGITS for char in chars):
+        return None
+    return "".join(str(DIGITS[char]) for char in chars)
+
+
+def read_cardinal(chars: str) -> Cardinal | None:
+    """Returns a number with units (两千零三, 一百五), or None for what is not exactly one.
+
+    Approximations (三四十, 十七八) are not.
+    """
+    if not chars or "幺" in chars:
+        return None
+    value, written, rest = 0, "", chars
+    last_unit: int | None = None
+    for unit, size in _LARGE_UNITS.items():
+        head, found, tail = rest.partition(unit)
+        if not found:
+            continue
+        count = _read_section(head, None if last_unit is None else last_unit // size)
+        if count is None or count == 0:
+            return None
+        value += count * size
+        written += f"{count}{unit}"
+        rest, last_unit = tail, size
+    if not rest:
+        return Cardinal(value, written)
+    if last_unit is not None and len(rest) == 1 and rest in DIGITS and DIGITS[rest]:
+        # 一万二 is 12,000.
+        value += DIGITS[rest] * last_unit // 10
+        return Cardinal(value, str(value))
+    section = _read_section(rest, last_unit)
+    if section is None or (last_unit is not None and section == 0):
+        return None
+    value += section
+    return Cardinal(value, str(value))
+
+
+def _read_section(chars: str, above: int | None) -> int | None:
+    """Reads a number below 10,000.
+
+    Args:
+        chars: all of it.
+        above: size of the unit that it follows, in units of its own, None for none; says
+            whether it has to begin with 零.
+    """
+    value, position = 0, 0
+    last_size = None if above is None else 10_000
+    zero = False
+    if chars[:1] in ("零", "〇") and above is not None:
+        zero, position = True, 1
+    while position < len(chars):
+        char = chars[position]
+        if char in ("零", "〇") and value and not zero:
+            zero, position = True, position + 1
+            continue
+        if char == "十" and position == 0 and last_size is None:
+            count, size, width = 1, 10, 1
+        elif DIGITS.get(char):
+            count = DIGITS[char]
+            unit = chars[position + 1 : position + 2]
+            size, width = (_SMALL_UNITS[unit], 2) if unit in _SMALL_UNITS else (1, 1)
+        elif char in ("零", "〇") and len(chars) == 1 and above is None:
+            return 0
+        else:
+            return None
+        if size == 1 and position + 1 < len(chars):
+            return None
+        if last_size is not None and size >= last_size:
+            return None
+        if size == 1 and not zero and last_size in (100, 1000) and value:
+            # 一百五 is 150.
+            size = last_size // 10
+        value += count * size
+        last_size, zero, position = size, False, position + width
+    return None if zero else value
