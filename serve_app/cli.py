@@ -73,6 +73,9 @@ def transcribe(
     stages: Annotated[
         str | None, typer.Option(help="Stages to run, as vad,asr,punctuation; all by default.")
     ] = None,
+    itn: Annotated[
+        bool, typer.Option("--itn", help="Write Mandarin numbers, dates and amounts in digits.")
+    ] = False,
     output_dir: Annotated[
         Path | None,
         typer.Option("--output-dir", "-o", help="Write one file per recording in here."),
@@ -83,7 +86,7 @@ def transcribe(
     """Transcribe recordings."""
     from serve_app.transcribing import TranscribeRequest, transcribe_files
 
-    request = TranscribeRequest(tuple(files), url, format_, stages, output_dir)
+    request = TranscribeRequest(tuple(files), url, format_, stages, itn, output_dir)
     raise typer.Exit(transcribe_files(request, load_settings(profile, set_), _ERRORS))
 
 

@@ -20,6 +20,7 @@ from serve_app.api.rendering import render_body
 from serve_app.audio import AudioDecoder
 from serve_app.core.chunks import RecordingEnd, SpeechSegment
 from serve_app.core.errors import ParaserveError
+from serve_app.core.itn import rewrite_events
 from serve_app.core.transcripts import Transcript, TranscriptEvent, collect
 from serve_app.pipeline.loading import load_vad, segmentation_options
 from serve_app.pipeline.local import LocalTranscriber
@@ -40,6 +41,7 @@ class TranscribeRequest:
         url: a running service, None to run the models in this process.
         response_format: as in the HTTP API.
         stages: as in the HTTP API, None for all.
+        itn: write numbers in digits.
         output_dir: where to write one file per recording, None for stdout.
     """
 
@@ -47,6 +49,7 @@ class TranscribeRequest:
     url: str | None
     response_format: str
     stages: str | None
+    itn: bool
     output_dir: Path | None
 
 
@@ -108,6 +111,8 @@ def _parameters(request: TranscribeRequest, settings: Settings) -> Transcription
     fields = {"model": [offer.model], "response_format": [request.response_format]}
     if request.stages:
         fields["stages"] = [request.stages]
+    if request.itn:
+        fields["itn"] = ["true"]
     if request.response_format == "verbose_json":
         fields["timestamp_granularities[]"] = ["word", "segment"]
     return parse_parameters(fields, offer)
@@ -169,7 +174,10 @@ class _Run:
 
         async def watched() -> AsyncGenerator[TranscriptEvent]:
             stages = self._parameters.stages
-            async with aclosing(transcriber.transcribe(audio, stages, file.name)) as events:
+            events = transcriber.transcribe(audio, stages, file.name)
+            if self._parameters.itn:
+                events = rewrite_events(events)
+            async with aclosing(events):
                 async for event in events:
                     if not isinstance(event, RecordingEnd):
                         self._advance(task, event.end_ms)
@@ -186,6 +194,8 @@ class _Run:
         }
         if self._request.stages:
             fields["stages"] = self._request.stages
+        if self._request.itn:
+            fields["itn"] = "true"
         if self._request.response_format == "verbose_json":
             fields["timestamp_granularities[]"] = ["word", "segment"]
         with file.open("rb") as content:

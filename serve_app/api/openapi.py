@@ -47,6 +47,11 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "prompt": {"type": "string", "description": "Accepted and not used."},
     "temperature": {"type": "number", "description": "Accepted and not used."},
     "chunking_strategy": {"type": "string", "description": "Accepted and not used."},
+    "itn": {
+        "type": "boolean",
+        "default": False,
+        "description": "Write Mandarin numbers, dates and amounts in digits. Times stay.",
+    },
 }
 
 _JSON_FIELDS = {name.removesuffix("[]"): field for name, field in _FIELDS.items() if name != "file"}

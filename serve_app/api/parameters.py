@@ -1,6 +1,6 @@
 """The form fields of a transcription request, checked.
 
-Field names and values follow OpenAI's `POST /v1/audio/transcriptions`; `stages`
+Field names and values follow OpenAI's `POST /v1/audio/transcriptions`; `stages`, `itn`
 and the value `utterances` of `include[]` are ours.
 """
 
@@ -28,6 +28,7 @@ _FIELDS = _LIST_FIELDS | {
     "stream",
     "stages",
     "chunking_strategy",
+    "itn",
 }
 
 
@@ -59,6 +60,7 @@ class TranscriptionParameters:
     granularities: frozenset[Granularity] = frozenset()
     stream: bool = False
     include_utterances: bool = False
+    itn: bool = False
 
 
 def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> TranscriptionParameters:
@@ -95,6 +97,7 @@ def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> Trans
         granularities=_granularities(fields, response_format),
         stream=stream,
         include_utterances=_includes_utterances(fields, response_format),
+        itn=_boolean("itn", single.get("itn", "false")),
     )
 
 

@@ -7,7 +7,15 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeAlias
 
-from serve_app.core.chunks import Chunk, ChunkFailure, Recognition, Token, Utterance
+from serve_app.core.chunks import (
+    SAMPLES_PER_MS,
+    Chunk,
+    ChunkFailure,
+    Recognition,
+    Token,
+    Utterance,
+    UtteranceStatus,
+)
 from serve_app.core.errors import ServiceError
 
 Recognize: TypeAlias = Callable[[list[Chunk]], Awaitable[Sequence[Recognition | ChunkFailure]]]
@@ -60,20 +68,29 @@ async def _recognize_group(group: list[Chunk], recognize: Recognize) -> list[Utt
 
 
 def place(chunk: Chunk, result: Recognition | ChunkFailure) -> Utterance:
-    """Moves a chunk's result to the chunk's place in the recording."""
-    end_ms = chunk.start_ms + round(chunk.duration_s * 1000)
+    """Moves a chunk's result to the chunk's place in the recording.
+
+    Whatever an engine says, tokens come in order, without overlap, inside the chunk.
+    """
+    duration_ms = chunk.num_samples // SAMPLES_PER_MS
+    end_ms = chunk.start_ms + duration_ms
     if isinstance(result, ChunkFailure):
         return Utterance(
             chunk.index, chunk.start_ms, end_ms, "failed", error=f"{result.code}: {result.message}"
         )
-    tokens = tuple(
-        Token(
-            token.text,
-            chunk.start_ms + token.start_ms,
-            chunk.start_ms + token.end_ms,
-            token.confidence,
-            result.model,
+    tokens: list[Token] = []
+    said_until_ms = 0
+    for token in result.tokens:
+        token_start_ms = min(max(token.start_ms, said_until_ms), duration_ms)
+        said_until_ms = min(max(token.end_ms, token_start_ms), duration_ms)
+        tokens.append(
+            Token(
+                token.text,
+                chunk.start_ms + token_start_ms,
+                chunk.start_ms + said_until_ms,
+                token.confidence,
+                result.model,
+            )
         )
-        for token in result.tokens
-    )
-    return Utterance(chunk.index, chunk.start_ms, end_ms, "done" if tokens else "empty", tokens)
+    status: UtteranceStatus = "done" if tokens else "empty"
+    return Utterance(chunk.index, chunk.start_ms, end_ms, status, tuple(tokens))

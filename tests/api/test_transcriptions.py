@@ -99,6 +99,16 @@ async def test_stream_sends_deltas_that_add_up_to_the_text(client: httpx.AsyncCl
     assert "".join(e["delta"] for e in events[:-1]) == events[-1]["text"] == "你好。再见。"
 
 
+async def test_numbers_are_written_in_digits_if_asked_for(
+    client: httpx.AsyncClient, service: FakeService
+) -> None:
+    service.events = [sentence("共二十五人", 0)]
+    assert (await post(client)).json()["text"] == "共二十五人。"
+    assert (await post(client, itn="true")).json()["text"] == "共25人。"
+    streamed = await post(client, itn="true", stream="true")
+    assert json.loads(streamed.text.split("\n\n")[-2][6:])["text"] == "共25人。"
+
+
 async def test_latin_sentences_are_separated_in_text_and_stream(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
