@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
@@ -16,7 +16,7 @@ from serve_app.cli_keys import keys_app
 from serve_app.cli_models import models_app
 from serve_app.cli_plan import plan_command
 from serve_app.core.errors import ParaserveError
-from serve_app.settings import DEFAULT_PROFILE, Settings, check_environment
+from serve_app.settings import DEFAULT_PROFILE, load_settings
 
 app = typer.Typer(
     help="Long Mandarin speech to punctuated, timed text.",
@@ -101,37 +101,6 @@ def segments(
 
     found = speech_segments(file, load_settings(profile, set_))
     typer.echo(json.dumps([[segment.start_ms, segment.end_ms] for segment in found]))
-
-
-def load_settings(profile: str, assignments: list[str] | None) -> Settings:
-    """Returns the settings of the command line, the environment and the profile.
-
-    Raises:
-        ConfigurationError: the profile does not exist.
-        ValidationError: a value is not accepted.
-    """
-    check_environment()
-    values: dict[str, Any] = {"profile": profile}
-    for assignment in assignments or []:
-        path, separator, value = assignment.partition("=")
-        if not separator:
-            raise typer.BadParameter(f"{assignment!r} is not of the form name=value")
-        _assign(values, path.split("."), _parse(value))
-    return Settings(**values)
-
-
-def _assign(values: dict[str, Any], path: list[str], value: object) -> None:
-    for name in path[:-1]:
-        values = values.setdefault(name, {})
-    values[path[-1]] = value
-
-
-def _parse(value: str) -> object:
-    try:
-        parsed: object = json.loads(value)
-    except json.JSONDecodeError:
-        return value
-    return parsed
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from serve_app.planning.shape import ServiceShape, scaling_limits, shape_of, spe
 from serve_app.planning.simulation import RunOptions
 from serve_app.planning.speech import DrawnSpeech
 from serve_app.planning.trace import Trace, read_trace, write_trace
-from serve_app.settings import Settings
+from serve_app.settings import Settings, load_settings
 
 _BY_ITEM_HOURS = 300.0
 _WHOLE_HOURS = 3000.0
@@ -228,9 +228,6 @@ def plan_command(
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
 ) -> None:
     """Say how many GPUs a trace needs for its waiting times."""
-    # The command line's own module imports this one.
-    from serve_app.cli import load_settings
-
     console = Console()
     if save_trace is not None:
         made = generate(parse_generation(generate_ or ""), seed)

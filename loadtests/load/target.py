@@ -11,9 +11,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from loadtests.ports import free_port
-from serve_app.cli import load_settings
 from serve_app.cluster import prepare_environment, running
-from serve_app.settings import Settings
+from serve_app.settings import Settings, load_settings
 
 _OBJECT_STORE_BYTES = 2**30
 _MAX_UPLOAD_BYTES = 2**28

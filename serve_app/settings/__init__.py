@@ -1,6 +1,7 @@
 """Everything that can be set, in one model; see `serve_app.settings.model`."""
 
 from serve_app.settings.admission import AdmissionSettings, AuthSettings
+from serve_app.settings.assignments import load_settings
 from serve_app.settings.audio_url import AudioUrlSettings
 from serve_app.settings.deployments import AutoscalingSettings, DeploymentSettings
 from serve_app.settings.environment import check_environment
@@ -34,6 +35,7 @@ __all__ = [
     "Settings",
     "VadSettings",
     "check_environment",
+    "load_settings",
     "profile_names",
     "read_profile",
 ]
