@@ -11,6 +11,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from serve_app.cli_batch import batch_app
 from serve_app.cli_cluster import cluster_app
 from serve_app.cli_keys import keys_app
 from serve_app.cli_models import models_app
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(keys_app, name="keys")
 app.add_typer(cluster_app, name="cluster")
+app.add_typer(batch_app, name="batch")
 app.command("plan")(plan_command)
 
 _ERRORS = Console(stderr=True)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any, cast
+
+import pytest
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from loadtests.ports import free_port
+from serve_app.batch.client import (
+    EXIT_CODES,
+    BatchJobs,
+    ExitCode,
+    JobRequest,
+    JobView,
+    connect,
+    last_progress,
+)
+from serve_app.core.errors import ClusterError
+from tests.fakes.ray_jobs import FakeRay
+
+
+@pytest.fixture
+def ray_jobs() -> FakeRay:
+    return FakeRay()
+
+
+@pytest.fixture
+def jobs(ray_jobs: FakeRay) -> BatchJobs:
+    return BatchJobs(cast(JobSubmissionClient, ray_jobs))
+
+
+REQUEST = JobRequest("/in put/list.jsonl", "s3://b/out", ("--stages", "asr"))
+
+
+def test_entrypoint_survives_a_shell() -> None:
+    assert shlex.split(REQUEST.entrypoint) == [
+        "python", "-m", "serve_app.batch", "/in put/list.jsonl", "s3://b/out", "--stages", "asr",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_code", "expected"),
+    [
+        (JobStatus.PENDING, None, ExitCode.STILL_RUNNING),
+        (JobStatus.RUNNING, None, ExitCode.STILL_RUNNING),
+        (JobStatus.SUCCEEDED, 0, ExitCode.DONE),
+        (JobStatus.FAILED, 3, ExitCode.SOME_RECORDINGS_FAILED),
+        (JobStatus.FAILED, 1, ExitCode.FAILED),
+        (JobStatus.FAILED, None, ExitCode.FAILED),
+        (JobStatus.STOPPED, None, ExitCode.FAILED),
+    ],
+)
+def test_exit_code_tells_how_a_job_stands(
+    jobs: BatchJobs,
+    ray_jobs: FakeRay,
+    status: JobStatus,
+    exit_code: int | None,
+    expected: ExitCode,
+) -> None:
+    job_id = jobs.submit(REQUEST)
+    ray_jobs.end(job_id, status, exit_code)
+
+    assert EXIT_CODES[jobs.view(job_id).phase] == expected
+
+
+def test_two_jobs_never_write_to_one_place(jobs: BatchJobs) -> None:
+    first = jobs.submit(REQUEST)
+
+    with pytest.raises(ClusterError, match=first):
+        jobs.submit(REQUEST)
+
+
+def test_resumed_job_is_the_same_command(jobs: BatchJobs, ray_jobs: FakeRay) -> None:
+    first = jobs.submit(REQUEST)
+    ray_jobs.end(first, JobStatus.FAILED)
+
+    second = jobs.resume(first)
+
+    assert second != first
+    assert ray_jobs.details[second].entrypoint == ray_jobs.details[first].entrypoint
+
+
+def test_job_under_way_is_not_resumed(jobs: BatchJobs) -> None:
+    job_id = jobs.submit(REQUEST)
+
+    with pytest.raises(ClusterError, match="nothing to resume"):
+        jobs.resume(job_id)
+
+
+def test_cancel_says_whether_there_was_something_to_end(jobs: BatchJobs) -> None:
+    job_id = jobs.submit(REQUEST)
+
+    assert jobs.cancel(job_id)
+    assert not jobs.cancel(job_id)
+    assert jobs.view(job_id).phase == "cancelled"
+
+
+def test_jobs_of_others_are_left_alone(jobs: BatchJobs, ray_jobs: FakeRay) -> None:
+    other = ray_jobs.submit_job(entrypoint="python train.py", metadata={})
+
+    assert jobs.jobs() == []
+    with pytest.raises(ClusterError, match="not a batch transcription"):
+        jobs.resume(other)
+
+
+def test_unknown_job_is_one_clear_error(jobs: BatchJobs) -> None:
+    with pytest.raises(ClusterError, match="there is no job nothing"):
+        jobs.resume("nothing")
+
+
+def test_last_job_comes_first(jobs: BatchJobs) -> None:
+    first = jobs.submit(REQUEST)
+    second = jobs.submit(JobRequest("in", "out"))
+
+    assert [job.job_id for job in jobs.jobs()] == [second, first]
+
+
+def test_waiting_tells_of_changes_and_ends_with_the_job(
+    jobs: BatchJobs, ray_jobs: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = jobs.submit(REQUEST)
+    seen: list[JobView] = []
+
+    def tell(job: JobView) -> None:
+        seen.append(job)
+        ray_jobs.end(job_id, JobStatus.SUCCEEDED, 0)
+
+    monkeypatch.setattr("serve_app.batch.client._POLL_S", 0.0)
+
+    assert jobs.wait(job_id, tell).phase == "done"
+    assert [job.phase for job in seen] == ["running", "done"]
+
+
+def test_progress_is_the_last_that_was_logged() -> None:
+    def line(done: int) -> str:
+        return json.dumps({"message": "batch", "progress": {"done": done}})
+
+    logs = "\n".join([line(1), "Running Dataset: progress", line(2), '{"progress": broken'])
+
+    progress: Any = last_progress(logs)
+    assert progress == {"done": 2}
+    assert last_progress("nothing yet") == {}
+
+
+def test_cluster_out_of_reach_is_one_clear_error() -> None:
+    with pytest.raises(ClusterError, match="cannot reach Ray's jobs"):
+        connect(f"http://127.0.0.1:{free_port()}")

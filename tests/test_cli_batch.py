@@ -1,0 +1,128 @@
+"""`paraserve batch` over a Job API in memory."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import cast
+
+import pytest
+from ray.job_submission import JobStatus, JobSubmissionClient
+from typer.testing import CliRunner
+
+from serve_app.batch.client import BatchJobs
+from serve_app.cli import app
+from tests.fakes.ray_jobs import FakeRay
+
+
+@pytest.fixture
+def ray_jobs(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    fake = FakeRay()
+
+    def connect(address: str, token: str | None = None) -> BatchJobs:
+        fake.seen = (address, token)
+        return BatchJobs(cast(JobSubmissionClient, fake))
+
+    monkeypatch.setattr("serve_app.batch.client.connect", connect)
+    return fake
+
+
+@pytest.fixture
+def runner() -> CliRunner:
+    return CliRunner()
+
+
+def test_submit_prints_the_id_and_passes_everything_on(
+    runner: CliRunner, ray_jobs: FakeRay
+) -> None:
+    result = runner.invoke(
+        app,
+        ["batch", "submit", "in.jsonl", "out", "--formats", "srt", "--stages", "asr",
+         "--retry-failed", "--set", "batch.resources=serve"],
+    )  # fmt: skip
+
+    assert (result.exit_code, result.stdout) == (0, "raysubmit_0\n")
+    assert shlex.split(ray_jobs.details["raysubmit_0"].entrypoint)[3:] == [
+        "in.jsonl", "out", "--profile", "demo", "--set", "batch.resources=serve",
+        "--formats", "srt", "--stages", "asr", "--retry-failed",
+    ]  # fmt: skip
+
+
+def test_wrong_setting_shows_before_anything_is_submitted(
+    runner: CliRunner, ray_jobs: FakeRay
+) -> None:
+    result = runner.invoke(app, ["batch", "submit", "in", "out", "--set", "batch.resources=all"])
+
+    assert result.exit_code != 0
+    assert not ray_jobs.details
+
+
+def test_status_exits_as_the_job_stands(runner: CliRunner, ray_jobs: FakeRay) -> None:
+    runner.invoke(app, ["batch", "submit", "in", "out"])
+    assert runner.invoke(app, ["batch", "status", "raysubmit_0"]).exit_code == 4
+
+    ray_jobs.end("raysubmit_0", JobStatus.FAILED, 3)
+    assert runner.invoke(app, ["batch", "status", "raysubmit_0"]).exit_code == 3
+
+
+def test_status_shows_the_figures_of_the_log(runner: CliRunner, ray_jobs: FakeRay) -> None:
+    runner.invoke(app, ["batch", "submit", "in", "out"])
+    ray_jobs.written["raysubmit_0"] = json.dumps(
+        {"progress": {"done": 7, "total": 9, "failed": 1, "rtfx": 51.2}}
+    )
+
+    result = runner.invoke(app, ["batch", "status", "raysubmit_0"])
+
+    assert "7 of 9 done, 1 failed, 51.2 x real time" in result.stderr
+    as_json = runner.invoke(app, ["batch", "status", "raysubmit_0", "--json"])
+    assert json.loads(as_json.stdout)["progress"]["done"] == 7
+
+
+def test_all_jobs_are_listed(runner: CliRunner, ray_jobs: FakeRay) -> None:
+    runner.invoke(app, ["batch", "submit", "in", "out"])
+
+    listed = json.loads(runner.invoke(app, ["batch", "status", "--json"]).stdout)
+
+    assert [(job["job_id"], job["phase"]) for job in listed] == [("raysubmit_0", "running")]
+
+
+def test_resume_waits_for_the_end_if_told_to(runner: CliRunner, ray_jobs: FakeRay) -> None:
+    runner.invoke(app, ["batch", "submit", "in", "out"])
+    ray_jobs.end("raysubmit_0", JobStatus.FAILED, 1)
+    ray_jobs.ends_at_once = (JobStatus.SUCCEEDED, 0)
+
+    result = runner.invoke(app, ["batch", "resume", "raysubmit_0", "--wait"])
+
+    assert (result.exit_code, result.stdout) == (0, "raysubmit_1\n")
+
+
+def test_logs_are_printed_as_they_are(runner: CliRunner, ray_jobs: FakeRay) -> None:
+    runner.invoke(app, ["batch", "submit", "in", "out"])
+    ray_jobs.written["raysubmit_0"] = "one\ntwo\n"
+
+    assert runner.invoke(app, ["batch", "logs", "raysubmit_0"]).stdout == "one\ntwo\n"
+
+
+def test_cancelled_job_is_over(runner: CliRunner, ray_jobs: FakeRay) -> None:
+    runner.invoke(app, ["batch", "submit", "in", "out"])
+
+    assert "being cancelled" in runner.invoke(app, ["batch", "cancel", "raysubmit_0"]).stdout
+    assert runner.invoke(app, ["batch", "status", "raysubmit_0"]).exit_code == 1
+
+
+def test_token_comes_from_its_file_and_is_never_printed(
+    runner: CliRunner, ray_jobs: FakeRay, tmp_path: Path
+) -> None:
+    token_file = tmp_path / "token"
+    token_file.write_text("s3cret\n", encoding="utf-8")
+
+    result = runner.invoke(
+        app,
+        ["batch", "submit", "in", "out", "--address", "http://head:8265",
+         "--token-file", str(token_file)],
+    )  # fmt: skip
+
+    assert ray_jobs.seen == ("http://head:8265", "s3cret")
+    assert "s3cret" not in result.output
+    assert "s3cret" not in ray_jobs.details["raysubmit_0"].entrypoint
