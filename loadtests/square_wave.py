@@ -39,7 +39,8 @@ from serve_app.settings import Settings
 _RATE_HZ = 16_000
 _CLIP_S = 60.0
 _SAMPLE_S = 1.0
-_MAX_SENDERS = 32
+# Those under way have half of their audio left: twice what one replica may have must fit.
+_MAX_SENDERS = 80
 # A report may be as old as its interval, and the controller looks a few times a second.
 _REPORT_SLACK_S = 4.0
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.chaos.mayhem import Death, Mayhem
-from loadtests.chaos.nodes import LocalNodes, application, replicated_settings
+from loadtests.chaos.nodes import application, replicated_settings
 from loadtests.chaos.reports import chaos_report, tables, write
-from loadtests.chaos.schedule import plan_kills
+from loadtests.chaos.schedule import Kill, plan_kills
 from loadtests.load import arrivals
 from loadtests.load.clips import ClipLibrary
 from loadtests.load.generator import Bounds, Generator, Load, Retries, open_client
@@ -46,7 +46,14 @@ class Chaos:
 
 def main() -> int:
     """Returns the exit code: 0 if nothing was lost or wrong over enough kills."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    # Before anything is started.
+    dice = random.Random(options.seed)  # noqa: S311, nothing secret
+    try:
+        kills = plan_kills(options.kills, options.duration, dice)
+    except ValueError as error:
+        parser.error(str(error))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))
     settings = replicated_settings(tuple(options.set or ()))
     with (
@@ -54,7 +61,8 @@ def main() -> int:
         application(settings, options.nodes) as (url, nodes),
     ):
         library = ClipLibrary(Path(directory))
-        found = asyncio.run(_run(options, library, url, nodes, settings.app_name))
+        mayhem = Mayhem(nodes, settings.app_name, dice, lambda text: print(text, flush=True))
+        found = asyncio.run(_run(options, library, url, mayhem, kills, dice))
     report = chaos_report(found.outcomes, found.deaths, found.began_s)
     for table in tables(report):
         print(f"\n{table.text()}")
@@ -67,11 +75,10 @@ async def _run(
     options: argparse.Namespace,
     library: ClipLibrary,
     url: str,
-    nodes: LocalNodes,
-    app_name: str,
+    mayhem: Mayhem,
+    kills: list[Kill],
+    dice: random.Random,
 ) -> Chaos:
-    dice = random.Random(options.seed)  # noqa: S311, nothing secret
-    kills = plan_kills(options.kills, options.duration, dice)
     bounds = Bounds(grace_s=options.grace, timeout_s=options.grace)
     async with open_client(url, bounds) as client:
         clips = [library.clip(length.audio_s) for length in _MIX.classes]
@@ -83,7 +90,6 @@ async def _run(
             retries = Retries(refusals=True, breaks=True)
             load = Load(planned, texts, stream=stream, retries=retries)
             generators.append(Generator(client, library, load, bounds))
-        mayhem = Mayhem(nodes, app_name, dice, lambda message: print(message, flush=True))
         began_s = time.monotonic()
         killing = asyncio.create_task(mayhem.carry_out(kills, began_s))
         try:

@@ -30,9 +30,10 @@ class LocalNodes:
 
     Args:
         num_workers: nodes that the replicas are spread over.
+        dashboard_port: where jobs can be submitted; None for no dashboard.
     """
 
-    def __init__(self, num_workers: int) -> None:
+    def __init__(self, num_workers: int, dashboard_port: int | None = None) -> None:
         from ray.cluster_utils import Cluster
 
         # Idle workers in reserve would only take memory and processor time.
@@ -46,8 +47,9 @@ class LocalNodes:
                 "num_cpus": 0,
                 "object_store_memory": _OBJECT_STORE_BYTES,
                 "node_ip_address": _NODE_ADDRESS,
-                "include_dashboard": False,
+                "include_dashboard": dashboard_port is not None,
                 "_system_config": system,
+                **({} if dashboard_port is None else {"dashboard_port": dashboard_port}),
             },
         )
         self._workers: list[Node] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 from fastapi import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -10,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from serve_app.api.auth import Authenticator, Caller
 from serve_app.api.body import RequestBody
 from serve_app.api.errors import error_response
-from serve_app.api.request_log import request_id_of
+from serve_app.api.request_log import RequestLog, RequestObserver, request_id_of
 from serve_app.core.errors import ParaserveError
 
 _PROTECTED = "/v1"
@@ -24,34 +25,47 @@ class AuthenticationMiddleware:
         app: what is protected.
         authenticator: knows the keys.
         logger: for one line a refusal.
+        observer: is told of the end of each refused request.
     """
 
-    def __init__(self, app: ASGIApp, authenticator: Authenticator, logger: logging.Logger) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticator: Authenticator,
+        logger: logging.Logger,
+        observer: RequestObserver,
+    ) -> None:
         self._app = app
         self._authenticator = authenticator
         self._logger = logger
+        self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _is_protected(scope):
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
+        log = RequestLog(request_id_of(request), time.monotonic())
         try:
             scope[_CALLER] = self._authenticator.caller_of(request.headers.get("authorization"))
         except ParaserveError as error:
             response = error_response(error)
+            log.status, log.code = response.status_code, error.code
             self._logger.info(
                 "request refused",
                 extra={
-                    "paraserve_request_id": request_id_of(request),
-                    "status": response.status_code,
-                    "code": error.code,
+                    "paraserve_request_id": log.request_id,
+                    "status": log.status,
+                    "code": log.code,
                 },
             )
             body = RequestBody(request)
             await body.discard()
             body.close()
-            await response(scope, receive, send)
+            try:
+                await response(scope, receive, send)
+            finally:
+                self._observer.ended(log)
         else:
             await self._app(scope, receive, send)
 

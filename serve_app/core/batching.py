@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Generic, TypeVar
 
+from serve_app.core.batch_items import Running, Waiting, fail
+from serve_app.core.device_turns import DeviceTurns
 from serve_app.core.errors import DeadlineExceeded
-from serve_app.core.fairness import FairQueue
+from serve_app.core.fairness import FairQueue, Ticket
 from serve_app.core.origin import Origin
 from serve_app.core.pacing import BatchLimits, Pace
 from serve_app.core.tally import BatcherStatistics, Tally
@@ -32,6 +34,10 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
+_BACKGROUND_BATCH_S = 0.2
+"""Longest time that a batch should take for which nobody waits."""
+
+
 class BatcherClosed(RuntimeError):
     """Raised by `submit` after `close`."""
 
@@ -41,32 +47,6 @@ class EngineStuck(RuntimeError):
 
     An engine may raise it itself: then nothing more is asked of it.
     """
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting(Generic[ItemT, ResultT]):
-    item: ItemT
-    cost: int
-    size_s: float
-    since: float
-    left_s: float
-    alone: bool
-    on_begun: Callable[[], Awaitable[None]] | None
-    future: asyncio.Future[ResultT]
-
-
-@dataclass(slots=True, eq=False)
-class _Running(Generic[ItemT, ResultT]):
-    batch: list[_Waiting[ItemT, ResultT]]
-    since: float
-
-    @property
-    def cost(self) -> int:
-        return sum(waiting.cost for waiting in self.batch)
-
-    @property
-    def size_s(self) -> float:
-        return sum(waiting.size_s for waiting in self.batch)
 
 
 class MicroBatcher(Generic[ItemT, ResultT]):
@@ -86,6 +66,9 @@ class MicroBatcher(Generic[ItemT, ResultT]):
             long the batch took, in s.
         concurrency: batches in flight: more than 1 prepares the next one while the one
             before is being computed.
+        run_urgent: as `run`, for batches of urgent items alone. One of those does not wait
+            for a batch of other items, but is run beside it. None if nothing may overtake.
+        turns: shared with the batchers of other models on the same device.
         clock: monotonic seconds.
         unix_clock: seconds since 1970, in which deadlines are given.
     """
@@ -99,10 +82,14 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         size_s: Callable[[ItemT], float] = lambda item: 0.0,
         on_batch: Callable[[Sequence[float], float], None] | None = None,
         concurrency: int = 1,
+        run_urgent: Callable[[list[ItemT]], Awaitable[Sequence[ResultT]]] | None = None,
+        turns: DeviceTurns | None = None,
         clock: Callable[[], float] = time.monotonic,
         unix_clock: Callable[[], float] = time.time,
     ) -> None:
         self._run = run
+        self._run_urgent = run_urgent
+        self._turns = turns or DeviceTurns(concurrency)
         self._cost = cost
         self._size_s = size_s
         self._limits = limits
@@ -110,9 +97,9 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         self._concurrency = concurrency
         self._clock = clock
         self._unix_clock = unix_clock
-        self._queue: FairQueue[_Waiting[ItemT, ResultT]] = FairQueue()
+        self._queue: FairQueue[Waiting[ItemT, ResultT]] = FairQueue()
         self._pace = Pace()
-        self._running: dict[asyncio.Task[None], _Running[ItemT, ResultT]] = {}
+        self._running: dict[asyncio.Task[None], Running[ItemT, ResultT]] = {}
         self._woken = False
         self._closed = False
         self._stuck: EngineStuck | None = None
@@ -124,6 +111,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         origin: Origin,
         *,
         alone: bool = False,
+        urgent: bool = False,
         on_begun: Callable[[], Awaitable[None]] | None = None,
     ) -> ResultT:
         """Returns the item's result once a batch has run it.
@@ -134,6 +122,8 @@ class MicroBatcher(Generic[ItemT, ResultT]):
             item: the work.
             origin: whose it is; the share, the order and the deadline follow from it.
             alone: run it while nothing else runs here.
+            urgent: somebody waits for it; see `run_urgent`. Whose turn it is remains as
+                the shares say.
             on_begun: awaited just before a batch with the item is run.
 
         Raises:
@@ -145,12 +135,15 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         if self._closed:
             raise BatcherClosed
         now = self._clock()
+        background = origin.background
+        urgent = urgent and not background
         left_s = float("inf")
         if origin.deadline is not None:
             left_s = origin.deadline - self._unix_clock()
         future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(
-            item, self._cost(item), self._size_s(item), now, left_s, alone, on_begun, future
+        cost, size_s = self._cost(item), self._size_s(item)
+        waiting = Waiting(
+            item, cost, size_s, now, left_s, alone, urgent, background, on_begun, future
         )
         ticket = self._queue.push(
             waiting,
@@ -161,6 +154,8 @@ class MicroBatcher(Generic[ItemT, ResultT]):
             size_s=waiting.size_s,
             deadline=None if origin.deadline is None else now + left_s,
             alone=alone,
+            urgent=urgent,
+            background=background,
             now=now,
         )
         self._wake()
@@ -174,7 +169,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         """Fails what waits or runs with `BatcherClosed` and ends what runs."""
         self._closed = True
         for waiting in self._queue.pop_all():
-            _fail(waiting, BatcherClosed())
+            fail(waiting, BatcherClosed())
         for task in list(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -212,7 +207,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         self._closed = True
         running = [waiting for one in self._running.values() for waiting in one.batch]
         for waiting in (*running, *self._queue.pop_all()):
-            _fail(waiting, EngineStuck(*reason.args))
+            fail(waiting, EngineStuck(*reason.args))
 
     def _find_stuck(self, patience_s: float, factor: float) -> EngineStuck | None:
         now = self._clock()
@@ -234,24 +229,53 @@ class MicroBatcher(Generic[ItemT, ResultT]):
 
     def _dispatch(self) -> None:
         self._woken = False
-        while len(self._running) < self._concurrency:
+        while True:
             now = self._clock()
             for expired in self._queue.pop_expired(now):
                 self._tally.num_expired += 1
-                _fail(expired, DeadlineExceeded(max(0.0, expired.left_s)))
+                fail(expired, DeadlineExceeded(max(0.0, expired.left_s)))
             first = self._queue.first()
-            if first is None or (self._running and (first.alone or self._runs_alone())):
+            in_turn = first is not None and self._has_turn()
+            if first is None or not self._may_begin(first, in_turn):
+                if first is None or first.alone or first.background:
+                    self._turns.withdraw(self)
                 break
-            batch = self._queue.pop_batch(self._pace.limits(self._limits), now)
+            limits = self._pace.limits(self._limits_of(first))
+            batch = self._queue.pop_batch(limits, now, only_urgent=not in_turn)
             task = asyncio.get_running_loop().create_task(self._work(batch))
-            self._running[task] = _Running(batch, now)
+            self._running[task] = Running(batch, now)
             # Not in `_work`: a task that is cancelled before it starts runs nothing.
             task.add_done_callback(self._ended)
+            if in_turn:
+                self._turns.begin(self)
+                task.add_done_callback(lambda _: self._turns.end())
+
+    def _has_turn(self) -> bool:
+        has_room = len(self._running) < self._concurrency
+        return has_room and self._turns.may_begin(self, self._wake)
+
+    def _may_begin(self, first: Ticket[Waiting[ItemT, ResultT]], in_turn: bool) -> bool:
+        running = self._running.values()
+        if running and (first.alone or self._runs_alone()):
+            return False
+        if first.background and any(not one.background for one in running):
+            return False
+        if in_turn:
+            return True
+        overtakes = self._run_urgent is not None and first.urgent
+        return overtakes and not any(one.urgent for one in running)
+
+    def _limits_of(self, first: Ticket[Waiting[ItemT, ResultT]]) -> BatchLimits:
+        if not first.background:
+            return self._limits
+        # Whoever comes next waits for its end, or shares the cores with it.
+        max_s = min(self._limits.max_s or _BACKGROUND_BATCH_S, _BACKGROUND_BATCH_S)
+        return replace(self._limits, max_s=max_s)
 
     def _runs_alone(self) -> bool:
         return any(waiting.alone for running in self._running.values() for waiting in running.batch)
 
-    async def _work(self, batch: list[_Waiting[ItemT, ResultT]]) -> None:
+    async def _work(self, batch: list[Waiting[ItemT, ResultT]]) -> None:
         for waiting in batch:
             if waiting.on_begun is not None:
                 await waiting.on_begun()
@@ -259,13 +283,13 @@ class MicroBatcher(Generic[ItemT, ResultT]):
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         for waiting in self._running.pop(task).batch:
-            _fail(waiting, BatcherClosed())
+            fail(waiting, BatcherClosed())
         self._wake()
 
-    async def _run_or_split(self, batch: list[_Waiting[ItemT, ResultT]]) -> None:
+    async def _run_or_split(self, batch: list[Waiting[ItemT, ResultT]]) -> None:
         began = self._clock()
         try:
-            results = await self._run([waiting.item for waiting in batch])
+            results = await self._runner_of(batch)([waiting.item for waiting in batch])
             if len(results) != len(batch):
                 raise RuntimeError(
                     f"the engine returned {len(results)} results for {len(batch)} items"
@@ -276,7 +300,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         except Exception as error:
             if len(batch) == 1:
                 self._tally.count([batch[0].cost])
-                _fail(batch[0], error)
+                fail(batch[0], error)
                 return
             middle = len(batch) // 2
             await self._run_or_split(batch[:middle])
@@ -287,15 +311,17 @@ class MicroBatcher(Generic[ItemT, ResultT]):
             if not waiting.future.done():
                 waiting.future.set_result(result)
 
-    def _note(self, batch: list[_Waiting[ItemT, ResultT]], began: float, ended: float) -> None:
+    def _runner_of(
+        self, batch: list[Waiting[ItemT, ResultT]]
+    ) -> Callable[[list[ItemT]], Awaitable[Sequence[ResultT]]]:
+        if self._run_urgent is not None and all(waiting.urgent for waiting in batch):
+            return self._run_urgent
+        return self._run
+
+    def _note(self, batch: list[Waiting[ItemT, ResultT]], began: float, ended: float) -> None:
         costs = [waiting.cost for waiting in batch]
         self._tally.count(costs)
         size_s = sum(waiting.size_s for waiting in batch)
         self._pace.observe(self._limits.batch_cost(costs), size_s, began, ended)
         if self._on_batch is not None:
             self._on_batch([began - waiting.since for waiting in batch], ended - began)
-
-
-def _fail(waiting: _Waiting[ItemT, ResultT], error: Exception) -> None:
-    if not waiting.future.done():
-        waiting.future.set_exception(error)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from serve_app.core.pacing import BatchLimits
+from serve_app.core.queue_statistics import QueueStatistics
 from serve_app.core.turns import Node, Rank, Turns
 
 ItemT = TypeVar("ItemT")
@@ -25,6 +26,8 @@ class Ticket(Generic[ItemT]):
     cost: int
     size_s: float
     alone: bool
+    urgent: bool
+    background: bool
     deadline: float
     since: float
     number: int
@@ -35,26 +38,10 @@ class Ticket(Generic[ItemT]):
         """What its flow pays for it: nothing is for nothing, or it would go on for ever."""
         return max(self.cost, 1)
 
-
-@dataclass(frozen=True, slots=True)
-class QueueStatistics:
-    """A snapshot of a queue.
-
-    Attributes:
-        num_items: items that wait.
-        cost: their summed cost.
-        size_s: their summed audio in s.
-        oldest_wait_s: age of the item that waits the longest.
-        num_flows: requests that have items here.
-        num_keys: callers that have items here.
-    """
-
-    num_items: int
-    cost: int
-    size_s: float
-    oldest_wait_s: float
-    num_flows: int
-    num_keys: int
+    @property
+    def length(self) -> int:
+        """By which it is compared at equal claims: what is urgent counts as the shortest."""
+        return 0 if self.urgent else self.price
 
 
 @dataclass(slots=True, eq=False)
@@ -68,8 +55,9 @@ class _Flow(Node, Generic[ItemT]):
 
 
 class _Key(Node, Generic[ItemT]):
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, level: Turns[_Key[ItemT]]) -> None:
         super().__init__(name)
+        self.level = level
         self.flows: Turns[_Flow[ItemT]] = Turns(_rank_of_flow)
 
 
@@ -80,15 +68,17 @@ class FairQueue(Generic[ItemT]):
     requests (flows) of a key share its part evenly; items of a request keep their
     order. A request that arrives starts at the present: it goes before the backlog of
     those that have had their turn, and yet nobody who waits is overtaken for ever (see
-    `Turns`). At equal claims the smaller item goes first, then the earlier
+    `Turns`). At equal claims what is urgent goes first, then the smaller item, then the earlier
     deadline, then the earlier arrival. Whoever has nothing here lays no claim: what
-    it leaves goes to the others.
+    it leaves goes to the others. What is in the background has a turn only while nothing
+    else waits, and shares no batch with others.
 
     All operations take O(log n) time. Times are monotonic seconds of the caller's.
     """
 
     def __init__(self) -> None:
         self._keys: Turns[_Key[ItemT]] = Turns(_rank_of_key)
+        self._background: Turns[_Key[ItemT]] = Turns(_rank_of_key)
         self._tickets: OrderedDict[int, Ticket[ItemT]] = OrderedDict()
         self._deadlines: list[tuple[float, int]] = []
         self._expired: list[ItemT] = []
@@ -112,6 +102,8 @@ class FairQueue(Generic[ItemT]):
         deadline: float | None = None,
         size_s: float = 0.0,
         alone: bool = False,
+        urgent: bool = False,
+        background: bool = False,
     ) -> Ticket[ItemT]:
         """Adds an item behind those of its flow.
 
@@ -125,18 +117,24 @@ class FairQueue(Generic[ItemT]):
             deadline: when it expires, None for never.
             size_s: its audio in s, for the statistics.
             alone: share no batch with others.
+            urgent: goes first at equal claims, whatever its size.
+            background: has its turn only while nothing else waits.
         """
         self._num_pushed += 1
-        owner = self._keys.nodes.get(key)
+        level = self._background if background else self._keys
+        owner = level.nodes.get(key)
         if owner is None:
-            owner = self._keys.nodes[key] = _Key(key)
+            owner = level.nodes[key] = _Key(key, level)
         if owner.weight != weight:
-            self._keys.reweigh(owner, weight)
+            level.reweigh(owner, weight)
         request = owner.flows.nodes.get(flow)
         if request is None:
             request = owner.flows.nodes[flow] = _Flow(flow, key=owner)
         expires = math.inf if deadline is None else deadline
-        ticket = Ticket(item, cost, size_s, alone, expires, now, self._num_pushed, request)
+        number = self._num_pushed
+        ticket = Ticket(
+            item, cost, size_s, alone, urgent, background, expires, now, number, request
+        )
         request.tickets[ticket.number] = self._tickets[ticket.number] = ticket
         self._cost += cost
         self._size_s += size_s
@@ -146,9 +144,9 @@ class FairQueue(Generic[ItemT]):
             self._num_flows += 1
             owner.flows.enter(request)
             if owner.waiting:
-                self._keys.show(owner)
+                level.show(owner)
             else:
-                self._keys.enter(owner)
+                level.enter(owner)
         return ticket
 
     def remove(self, ticket: Ticket[ItemT]) -> bool:
@@ -163,23 +161,30 @@ class FairQueue(Generic[ItemT]):
 
     def first(self) -> Ticket[ItemT] | None:
         """Returns what the next batch begins with, expired or not; None without items."""
-        owner = self._keys.first()
+        owner = self._keys.first() or self._background.first()
         request = owner.flows.first() if owner else None
         return request.head if request else None
 
-    def pop_batch(self, limits: BatchLimits, now: float) -> list[ItemT]:
+    def pop_batch(
+        self, limits: BatchLimits, now: float, *, only_urgent: bool = False
+    ) -> list[ItemT]:
         """Takes out a batch: the first item in any case, more in fair order while they fit.
 
         An item that does not fit lets other flows pass, but not those behind it in its
         own, and is the first of a coming batch. A newcomer's batch is not filled up with
         the backlog of others, for which it would wait as if they had gone before it.
         Expired items are left to `pop_expired`.
+
+        Args:
+            limits: of the batch.
+            now: the present.
+            only_urgent: leave out what is not urgent, except for the first item.
         """
         self._expire(now)
         batch: list[ItemT] = []
         costs: list[int] = []
         skipped: list[_Flow[ItemT]] = []
-        express = False
+        express = background = False
         while len(batch) < limits.max_items and len(skipped) < _MAX_SKIPPED:
             ticket = self.first()
             if ticket is None:
@@ -187,7 +192,11 @@ class FairQueue(Generic[ItemT]):
             ahead = self._is_ahead(ticket.flow)
             express = express or (not batch and ahead)
             fits = limits.batch_cost([*costs, ticket.cost]) <= limits.max_cost
-            if batch and (ticket.alone or not fits or (express and not ahead)):
+            unwanted = (express and not ahead) or (only_urgent and not ticket.urgent)
+            if batch and ticket.background and not background:
+                break
+            background = ticket.background
+            if batch and (ticket.alone or not fits or unwanted):
                 self._hide(ticket.flow)
                 skipped.append(ticket.flow)
                 continue
@@ -198,7 +207,7 @@ class FairQueue(Generic[ItemT]):
                 break
         for flow in skipped:
             flow.key.flows.show(flow)
-            self._keys.show(flow.key)
+            flow.key.level.show(flow.key)
         return batch
 
     def pop_expired(self, now: float) -> list[ItemT]:
@@ -223,17 +232,17 @@ class FairQueue(Generic[ItemT]):
             size_s=max(0.0, self._size_s) if self._tickets else 0.0,
             oldest_wait_s=now - oldest.since if oldest else 0.0,
             num_flows=self._num_flows,
-            num_keys=self._keys.num_waiting,
+            num_keys=self._keys.num_waiting + self._background.num_waiting,
         )
 
     def _is_ahead(self, flow: _Flow[ItemT]) -> bool:
-        return flow.key.flows.is_ahead(flow) or self._keys.is_ahead(flow.key)
+        return flow.key.flows.is_ahead(flow) or flow.key.level.is_ahead(flow.key)
 
     def _serve(self, ticket: Ticket[ItemT]) -> None:
         flow = ticket.flow
         self._take(ticket)
         flow.key.flows.charge(flow, ticket.price)
-        self._keys.charge(flow.key, ticket.price)
+        flow.key.level.charge(flow.key, ticket.price)
         self._settle(flow)
 
     def _take(self, ticket: Ticket[ItemT]) -> None:
@@ -251,18 +260,18 @@ class FairQueue(Generic[ItemT]):
             self._num_flows -= 1
             key.flows.leave(flow)
         if key.flows.num_waiting == 0:
-            self._keys.leave(key)
+            key.level.leave(key)
         elif key.flows.first() is None:
-            self._keys.hide(key)
+            key.level.hide(key)
         else:
-            self._keys.show(key)
+            key.level.show(key)
 
     def _hide(self, flow: _Flow[ItemT]) -> None:
         flow.key.flows.hide(flow)
         if flow.key.flows.first() is None:
-            self._keys.hide(flow.key)
+            flow.key.level.hide(flow.key)
         else:
-            self._keys.show(flow.key)
+            flow.key.level.show(flow.key)
 
     def _expire(self, now: float) -> None:
         while self._deadlines and self._deadlines[0][0] <= now:
@@ -277,7 +286,7 @@ class FairQueue(Generic[ItemT]):
 
 def _rank_of_flow(flow: _Flow[ItemT]) -> Rank:
     head = flow.head
-    return flow.start, flow.start + head.price, head.deadline, head.number
+    return flow.start, flow.start + head.length, head.deadline, head.number
 
 
 def _rank_of_key(key: _Key[ItemT]) -> Rank:
@@ -285,4 +294,4 @@ def _rank_of_key(key: _Key[ItemT]) -> Rank:
     if flow is None:
         raise LookupError("a key without flows takes no turns")
     head = flow.head
-    return key.start, key.start + head.price / key.weight, head.deadline, head.number
+    return key.start, key.start + head.length / key.weight, head.deadline, head.number

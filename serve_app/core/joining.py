@@ -31,12 +31,14 @@ class PunctuationTask:
         state: what earlier words left open.
         words: the next words of the text.
         final: no more words follow, so all come out.
+        end_ms: end of the last word, in the recording.
     """
 
     origin: Origin
     state: PunctuationState
     words: tuple[str, ...]
     final: bool
+    end_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +216,9 @@ class _Joiner:
 
     async def _call(self, *, final: bool) -> list[Sentence]:
         result = await self._punctuate(
-            PunctuationTask(self._origin, self._state, tuple(self._words), final)
+            PunctuationTask(
+                self._origin, self._state, tuple(self._words), final, self._last_end_ms or 0
+            )
         )
         self._words = []
         self._state = result.state

@@ -95,6 +95,8 @@ class LoadSample:
         throughput: audio seconds recognised per second by all replicas lately; not
             known only forgoes the bound by utilization.
         all_reported: False if some replica is missing from the sums.
+        starting: whether replicas were asked for and none runs yet: somebody may be
+            waiting, so that the time until then does not count as idle.
     """
 
     queued_audio_s: float | None
@@ -104,6 +106,7 @@ class LoadSample:
     num_replicas: int
     throughput: float | None = None
     all_reported: bool = True
+    starting: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -154,7 +157,8 @@ class ScalingPolicy:
         self._last_now = now
 
         up, down = self._wishes(sample)
-        in_use = 1 if sample.known_audio_s > 0 or not sample.is_complete else 0
+        idle = sample.is_complete and not sample.starting and sample.known_audio_s <= 0
+        in_use = 0 if idle else 1
         fewest = self._fewest.push(current, now)
         most = self._most.push(current, now)
         highest = min(self._up.push(up, now), fewest + self._limits.upscale_step)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serve_app.core.fairness import QueueStatistics
 from serve_app.core.pacing import BatchLimits
+from serve_app.core.queue_statistics import QueueStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +80,47 @@ class Tally:
             rtfx=rtfx,
             last_batch_items=self._last_batch_items,
         )
+
+
+def combine(
+    parts: Sequence[BatcherStatistics], *, waiting_audio_s: float = 0.0, num_waiting: int = 0
+) -> BatcherStatistics:
+    """Returns the statistics of several batchers on one device as of one.
+
+    Audio and items are summed. `rtfx` is what the device does with the audio that is
+    there: models that have none of it count only if all have none.
+
+    Args:
+        parts: at least one.
+        waiting_audio_s: audio that waits for none of them yet.
+        num_waiting: items that do.
+    """
+    num_batches = sum(part.num_batches for part in parts)
+    paid = sum(part.padding_ratio * part.num_batches for part in parts)
+    return BatcherStatistics(
+        num_waiting=sum(part.num_waiting for part in parts) + num_waiting,
+        waiting_cost=sum(part.waiting_cost for part in parts),
+        queued_audio_s=sum(part.queued_audio_s for part in parts) + waiting_audio_s,
+        running_cost=sum(part.running_cost for part in parts),
+        running_audio_s=sum(part.running_audio_s for part in parts),
+        oldest_wait_s=max(part.oldest_wait_s for part in parts),
+        num_batches=num_batches,
+        num_items=sum(part.num_items for part in parts),
+        num_expired=sum(part.num_expired for part in parts),
+        padding_ratio=paid / num_batches if num_batches else 1.0,
+        rtfx=_joint_rtfx(parts),
+        last_batch_items=parts[0].last_batch_items,
+    )
+
+
+def _joint_rtfx(parts: Sequence[BatcherStatistics]) -> float:
+    measured = [
+        (part.queued_audio_s + part.running_audio_s, part.rtfx) for part in parts if part.rtfx > 0
+    ]
+    if not measured:
+        return 0.0
+    if not any(audio_s for audio_s, _ in measured):
+        measured = [(1.0, rtfx) for _, rtfx in measured]
+    return sum(audio_s for audio_s, _ in measured) / sum(
+        audio_s / rtfx for audio_s, rtfx in measured
+    )

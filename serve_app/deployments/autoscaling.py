@@ -157,4 +157,5 @@ def load_sample(
         num_replicas=num_replicas,
         throughput=sum(report["audio_s_per_s"] for report in reports) if reports else None,
         all_reported=all_reported,
+        starting=num_running == 0 < num_replicas,
     )

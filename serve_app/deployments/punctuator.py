@@ -9,7 +9,7 @@ from serve_app.core.stages import StageReadiness
 from serve_app.deployments.gpu_bytes import gpu_bytes_of
 from serve_app.deployments.metering import ModelMetrics
 from serve_app.deployments.options import as_deployment
-from serve_app.pipeline.batched import BatchedPunctuator, punctuator_limits
+from serve_app.pipeline.batched import BatchedPunctuator, priority_of, punctuator_limits
 from serve_app.pipeline.loading import load_punctuator
 from serve_app.settings import Settings
 from serve_app.tracing import open_tracer
@@ -22,7 +22,11 @@ class PunctuatorDeployment:
         loaded = load_punctuator(settings)
         self._readiness = loaded.readiness
         self._stuck_after_s = settings.punctuator.stuck_after_s
-        self._punctuator = BatchedPunctuator(loaded.engine, punctuator_limits(settings))
+        self._punctuator = BatchedPunctuator(
+            loaded.engine,
+            punctuator_limits(settings),
+            priority_of(settings, settings.punctuator.device, loaded.engine),
+        )
         self._tracer = open_tracer(settings.tracing, "punctuator")
         self._metrics = ModelMetrics(
             loaded.readiness, self._punctuator.statistics, gpu_bytes_of(loaded.readiness)

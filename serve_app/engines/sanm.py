@@ -153,18 +153,24 @@ class SanmEncoder(nn.Module):
     def _position_rows(self, frames: torch.Tensor, layout: Ragged) -> torch.Tensor:
         """Positions count from 1 anew in each utterance."""
         longest = max(layout.lengths)
-        if len(self._positions) < longest or self._positions.device != frames.device:
-            self._positions = sinusoids(2 * longest, self.input_size).to(frames.device)
-        table = self._positions.to(frames.dtype)
+        positions = self._positions  # another thread may put in its own meanwhile
+        if len(positions) < longest or positions.device != frames.device:
+            positions = sinusoids(2 * longest, self.input_size).to(frames.device)
+            self._positions = positions
+        table = positions.to(frames.dtype)
         return torch.cat([table[:length] for length in layout.lengths])
 
 
 def sinusoids(count: int, size: int) -> torch.Tensor:
     """Position vectors of 1 to count, float32 [count, size]: sines, then cosines."""
-    log_step = torch.log(torch.tensor([10_000.0])) / (size / 2 - 1)
-    rates = torch.exp(torch.arange(size / 2) * -log_step)
-    angles = torch.arange(1, count + 1, dtype=torch.float32)[:, None] * rates
+    angles = torch.arange(1, count + 1, dtype=torch.float32)[:, None] * position_rates(size)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def position_rates(size: int) -> torch.Tensor:
+    """By how much the angles grow from a position to the next, float32 [size / 2]."""
+    log_step = torch.log(torch.tensor([10_000.0])) / (size / 2 - 1)
+    return torch.exp(torch.arange(size / 2) * -log_step)
 
 
 class NormedFeedForward(nn.Module):
@@ -279,6 +285,13 @@ class SanmDecoder(nn.Module):
         Returns:
             logits, [tokens.total, vocabulary_size].
         """
+        logits: torch.Tensor = self.output_layer(self.represent(embeddings, frames, tokens, layout))
+        return logits
+
+    def represent(
+        self, embeddings: torch.Tensor, frames: torch.Tensor, tokens: Ragged, layout: Ragged
+    ) -> torch.Tensor:
+        """What `forward` scores the vocabulary from, [tokens.total, size]."""
         spaced = self.shape.spaced(tokens)
         # FunASR applies the shift only to the layers that have cross-attention.
         centred = replace(self.shape, kernel_shift=0).spaced(tokens)
@@ -288,5 +301,5 @@ class SanmDecoder(nn.Module):
             hidden = layer(hidden, frames, tokens, layout, spaced)
         for layer in (*self.decoders2, *self.decoders3):
             hidden = layer(hidden, frames, tokens, layout, centred)
-        logits: torch.Tensor = self.output_layer(self.after_norm(hidden))
-        return logits
+        states: torch.Tensor = self.after_norm(hidden)
+        return states

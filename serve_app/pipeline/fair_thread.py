@@ -1,4 +1,4 @@
-"""One thread on which many requests take turns."""
+"""One thread on which many requests take turns, and one for those in a hurry."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from serve_app.core.batching import BatchLimits, MicroBatcher
 from serve_app.core.origin import Origin
 from serve_app.core.tally import BatcherStatistics
+from serve_app.pipeline.priority import give_way
 
 StepT = TypeVar("StepT")
 
@@ -20,22 +21,27 @@ class FairThread(Generic[StepT]):
     """Runs steps of about the same length one after another, in `FairQueue`'s order.
 
     Whoever comes waits for the step that is being run, and not for the others' next
-    ones, however many others there are.
+    ones, however many others there are. An urgent step does not wait for one that is
+    not: it is run beside it, on a thread of its own.
 
     Args:
-        name: of the thread.
+        name: of the threads.
+        nice: how far the thread for what is not urgent gives way, see `give_way`.
     """
 
-    def __init__(self, name: str) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+    def __init__(self, name: str, nice: int = 0) -> None:
+        self._thread = ThreadPoolExecutor(1, name, initializer=give_way, initargs=(nice,))
+        self._urgent_thread = ThreadPoolExecutor(1, f"{name}-urgent")
         self._turns: MicroBatcher[Callable[[], StepT], StepT] = MicroBatcher(
-            self._run, cost=lambda step: 1, limits=_ONE_STEP
+            self._run, cost=lambda step: 1, limits=_ONE_STEP, run_urgent=self._run_urgent
         )
 
-    async def run(self, step: Callable[[], StepT], origin: Origin) -> StepT:
+    async def run(
+        self, step: Callable[[], StepT], origin: Origin, *, urgent: bool = False
+    ) -> StepT:
         """Returns what the step returns.
 
-        Cancelling drops a step that has not begun; one that has is finished before the
+        Cancelling drops a step that has not begun; one that has is finished before its
         thread does anything else.
 
         Raises:
@@ -43,14 +49,14 @@ class FairThread(Generic[StepT]):
             BatcherClosed: after `close`.
             Exception: what the step raised.
         """
-        return await self._turns.submit(step, origin)
+        return await self._turns.submit(step, origin, urgent=urgent)
 
     def statistics(self) -> BatcherStatistics:
         """Costs and items are steps."""
         return self._turns.statistics()
 
     def check(self, patience_s: float) -> None:
-        """Finds out whether the thread still gets on.
+        """Finds out whether the threads still get on.
 
         Raises:
             EngineStuck: a step takes too long.
@@ -58,10 +64,18 @@ class FairThread(Generic[StepT]):
         self._turns.check(patience_s)
 
     async def close(self) -> None:
-        """Drops what waits and ends the thread after the step that is being run."""
+        """Drops what waits and ends the threads after the steps that are being run."""
         await self._turns.close()
         await asyncio.to_thread(self._thread.shutdown)
+        await asyncio.to_thread(self._urgent_thread.shutdown)
 
     async def _run(self, steps: list[Callable[[], StepT]]) -> Sequence[StepT]:
-        loop = asyncio.get_running_loop()
-        return [await loop.run_in_executor(self._thread, step) for step in steps]
+        return await _run_on(self._thread, steps)
+
+    async def _run_urgent(self, steps: list[Callable[[], StepT]]) -> Sequence[StepT]:
+        return await _run_on(self._urgent_thread, steps)
+
+
+async def _run_on(thread: ThreadPoolExecutor, steps: list[Callable[[], StepT]]) -> Sequence[StepT]:
+    loop = asyncio.get_running_loop()
+    return [await loop.run_in_executor(thread, step) for step in steps]

@@ -11,6 +11,7 @@ import pytest
 
 from serve_app.api.auth import KeyRing
 from serve_app.api.limits import ApiLimits
+from serve_app.api.request_log import NoObserver, RequestLog
 from serve_app.api.routes import build_api
 from serve_app.core.limits import Limits
 from serve_app.settings.keys import KeyEntry, add_key, hash_of, new_key
@@ -86,3 +87,55 @@ async def test_disabled_key_is_a_403(client: httpx.AsyncClient, service: FakeSer
     assert response.status_code == 403
     assert response.json()["error"]["code"] == "key_not_allowed"
     assert service.jobs == []
+
+
+class Ended(NoObserver):
+    """Remembers what ended."""
+
+    def __init__(self) -> None:
+        self.logs: list[RequestLog] = []
+
+    def ended(self, log: RequestLog) -> None:
+        self.logs.append(log)
+
+
+async def test_refused_keys_are_counted(tmp_path: Path) -> None:
+    keys = tmp_path / "keys.yaml"
+    add_key(keys, KeyEntry(name="team-b", sha256=hash_of(DISABLED), disabled=True))
+    logger = logging.getLogger("tests.api")
+    ended = Ended()
+    app = build_api(
+        FakeService(),
+        ApiLimits(100_000, request_timeout_s=30, spool_dir=None),
+        logger,
+        authenticator=KeyRing(keys, Limits(), logger),
+        observer=ended,
+    )
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        await http.post(URL, data={"model": "whisper-1"})
+        await http.post(URL, headers={"Authorization": f"Bearer {DISABLED}"})
+    counted = [(log.status, log.code) for log in ended.logs]
+    assert counted == [(401, "invalid_api_key"), (403, "key_not_allowed")]
+
+
+@pytest.mark.parametrize("key", [KEY, DISABLED, new_key()])
+@pytest.mark.parametrize("num_samples", [0, 160, 16_000])
+async def test_neither_keys_nor_audio_reach_the_log(
+    client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, key: str, num_samples: int
+) -> None:
+    audio = b"RIFF" + b"\x17\x2b\x39\x4d" * num_samples
+    with caplog.at_level(logging.DEBUG):
+        await client.post(
+            URL,
+            data={"model": "whisper-1"},
+            files={"file": audio},
+            headers={"Authorization": f"Bearer {key}"},
+        )
+    assert caplog.records
+    formatter = logging.Formatter()
+    told = "".join(formatter.format(record) + str(record.__dict__) for record in caplog.records)
+    assert key not in told
+    assert hash_of(key) not in told
+    for trace in ("\x17\x2b\x39\x4d", r"\x17+9M", audio[4:20].hex(), "17\\x2b"):
+        assert not (num_samples and trace in told)

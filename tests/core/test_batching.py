@@ -226,6 +226,106 @@ async def test_item_that_is_to_run_alone_has_the_engine_to_itself(engine: GatedE
     await batcher.close()
 
 
+class TwoLanes:
+    """A batcher whose urgent batches have an engine of their own."""
+
+    def __init__(self) -> None:
+        self.usual, self.urgent = GatedEngine(), GatedEngine()
+        self.batcher: MicroBatcher[int, int] = MicroBatcher(
+            self.usual.run, lambda item: 50, BatchLimits(100), run_urgent=self.urgent.run
+        )
+
+    def submit(self, item: int, name: str, *, urgent: bool) -> asyncio.Task[int]:
+        return asyncio.create_task(self.batcher.submit(item, Origin(name), urgent=urgent))
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_urgent_batch_is_run_beside_one_that_is_not() -> None:
+    lanes = TwoLanes()
+    file = [lanes.submit(number, "file", urgent=False) for number in range(4)]
+    await lanes.usual.wait_started()
+    clips = [lanes.submit(number, f"clip {number}", urgent=True) for number in (7, 8, 9)]
+    await settle()
+    assert (lanes.usual.batches, lanes.urgent.batches) == ([[0, 1]], [[7, 8]])
+    lanes.urgent.gate.release()
+    lanes.urgent.gate.release()
+    assert await asyncio.gather(*clips) == [70, 80, 90]
+    assert lanes.usual.batches == [[0, 1]]
+    lanes.usual.gate.release()
+    lanes.usual.gate.release()
+    await asyncio.gather(*file)
+    await lanes.batcher.close()
+
+
+async def test_what_is_not_urgent_joins_no_batch_that_overtakes() -> None:
+    lanes = TwoLanes()
+    first = lanes.submit(0, "file", urgent=False)
+    await lanes.usual.wait_started()
+    others = [lanes.submit(1, "clip", urgent=True), lanes.submit(2, "other", urgent=False)]
+    await settle()
+    assert (lanes.usual.batches, lanes.urgent.batches) == ([[0]], [[1]])
+    for engine in (lanes.usual, lanes.urgent):
+        engine.gate.release()
+        engine.gate.release()
+    await asyncio.gather(first, *others)
+    await lanes.batcher.close()
+
+
+async def test_urgent_batches_do_not_overtake_each_other() -> None:
+    lanes = TwoLanes()
+    first = lanes.submit(1, "a", urgent=True)
+    await lanes.urgent.wait_started()
+    second = lanes.submit(2, "b", urgent=True)
+    await settle()
+    assert (lanes.usual.batches, lanes.urgent.batches) == ([], [[1]])
+    lanes.urgent.gate.release()
+    lanes.urgent.gate.release()
+    assert list(await asyncio.gather(first, second)) == [10, 20]
+    await lanes.batcher.close()
+
+
+async def test_nothing_overtakes_an_item_that_is_to_run_alone() -> None:
+    lanes = TwoLanes()
+    alone = asyncio.create_task(lanes.batcher.submit(1, Origin("poison"), alone=True))
+    await lanes.usual.wait_started()
+    clip = lanes.submit(2, "clip", urgent=True)
+    await settle()
+    assert lanes.urgent.batches == []
+    lanes.usual.gate.release()
+    lanes.urgent.gate.release()
+    assert list(await asyncio.gather(alone, clip)) == [10, 20]
+    await lanes.batcher.close()
+
+
+async def test_caller_with_many_clips_overtakes_no_further_than_its_share() -> None:
+    lanes = TwoLanes()
+    file = [
+        asyncio.create_task(lanes.batcher.submit(number, Origin("file", "a")))
+        for number in range(20)
+    ]
+    await lanes.usual.wait_started()
+    flood = [
+        asyncio.create_task(
+            lanes.batcher.submit(100 + number, Origin(f"clip {number}", "b"), urgent=True)
+        )
+        for number in range(100)
+    ]
+    for _ in range(100):
+        lanes.urgent.gate.release()
+        await settle()
+    # The usual lane has not moved, and yet the flood stands still by now.
+    assert len(lanes.usual.batches) == 1
+    assert 0 < sum(len(batch) for batch in lanes.urgent.batches) < 30
+    for _ in range(100):
+        lanes.usual.gate.release()
+    await asyncio.gather(*file, *flood)
+    await lanes.batcher.close()
+
+
 async def test_batch_that_takes_far_too_long_is_told(engine: GatedEngine) -> None:
     now = 0.0
     batcher = MicroBatcher(engine.run, lambda item: item, BatchLimits(100), clock=lambda: now)

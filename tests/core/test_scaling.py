@@ -140,6 +140,16 @@ def test_idle_goes_to_zero_only_after_its_own_delay() -> None:
     assert cluster.run(load(0), 1) == 0
 
 
+def test_replica_that_is_starting_is_not_stopped_as_idle() -> None:
+    limits = replace(LIMITS, min_replicas=0, downscale_delay_s=1.0, idle_to_zero_delay_s=3.0)
+    cluster = Cluster(limits, num_replicas=0)
+    assert cluster.run(LoadSample(0.0, 0.0, 5.0, None, 0), 1) == 1
+    # The caller has left, the replica takes 30 s to start.
+    assert cluster.run(replace(load(0), starting=True), 30) == 1
+    assert cluster.run(load(0), 2) == 1
+    assert cluster.run(load(0), 10) == 0
+
+
 def test_a_trickle_keeps_one_replica() -> None:
     cluster = Cluster(replace(LIMITS, min_replicas=0))
     for _ in range(20):

@@ -162,6 +162,17 @@ def test_backlog_wakes_recognisers_that_went_to_zero(clock: Clock) -> None:
     assert recognizers(context("Recognizer", {}))[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("num_running", "num_replicas", "starting"), [(0, 0, False), (0, 1, True), (1, 2, False)]
+)
+def test_deployment_is_starting_while_none_of_its_replicas_runs(
+    num_running: int, num_replicas: int, starting: bool
+) -> None:
+    reports = [recognizer_report(0.0)] * num_running
+    sample = load_sample(reports, None, num_running=num_running, num_replicas=num_replicas)
+    assert sample.starting is starting
+
+
 def test_replicas_that_stop_reporting_hold_the_number(clock: Clock) -> None:
     policy = QueuedAudioPolicy(2.0, LIMITS)
     segmenters = SegmenterPolicy(2.0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from loadtests.chaos.__main__ import main
 from loadtests.chaos.mayhem import Death
 from loadtests.chaos.reports import ChaosReport, chaos_report, tables, write
 from loadtests.chaos.schedule import Kill, Target, plan_kills
@@ -59,6 +61,17 @@ def test_two_dozen_kills_have_their_shares() -> None:
 def test_no_time_for_kills_is_refused() -> None:
     with pytest.raises(ValueError, match="longer than 20 s"):
         plan_kills(5, 20.0, random.Random(1))
+
+
+@pytest.mark.parametrize("arguments", [["--duration", "20"], ["--kills", "0"]])
+def test_arguments_are_refused_before_anything_is_started(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["chaos", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "longer than 20 s" in capsys.readouterr().err
 
 
 def test_break_that_the_client_mended_is_counted_and_not_lost() -> None:

@@ -79,3 +79,21 @@ async def test_after_closing_nothing_is_run() -> None:
     await thread.close()
     with pytest.raises(BatcherClosed):
         await thread.run(lambda: 1, Origin("a"))
+
+
+async def test_urgent_step_is_run_beside_one_that_is_not() -> None:
+    thread: FairThread[str] = FairThread("test")
+    entered, gate = threading.Event(), threading.Event()
+
+    def long_step() -> str:
+        entered.set()
+        gate.wait(10)
+        return "file"
+
+    file = asyncio.create_task(thread.run(long_step, Origin("file")))
+    await asyncio.to_thread(entered.wait)
+    assert await thread.run(lambda: "clip", Origin("clip"), urgent=True) == "clip"
+    assert not file.done()
+    gate.set()
+    assert await file == "file"
+    await thread.close()
