@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 
@@ -17,14 +18,35 @@ class Spent:
     """What a run cost.
 
     Attributes:
+        elapsed_s: by the clock.
         cpu_s: CPU seconds of the replicas, by deployment.
+        others_s: CPU seconds of all else on the shared cores.
+        intruded: part of the recognisers' cores that other programs took.
         lengths_s: of the recordings that went through.
         records: the recogniser's batches.
     """
 
+    elapsed_s: float
     cpu_s: Mapping[str, float]
+    others_s: float
+    intruded: float
     lengths_s: Sequence[float]
     records: Sequence[BatchRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """What is known of the recordings.
+
+    Attributes:
+        recordings: what each consists of, by length.
+        decoding_s: CPU time of decoding and cutting a second of them.
+        words_per_s: words in a second of speech.
+    """
+
+    recordings: Mapping[float, Recording]
+    decoding_s: float
+    words_per_s: float
 
 
 def fit_batches(
@@ -50,66 +72,72 @@ def fit_batches(
     return LineCost(float(solution[0]), float(solution[1]), float(solution[2]))
 
 
-def handover_s(records: Sequence[BatchRecord]) -> float:
-    """Returns the median time until a batch began that could have begun: the model was
-    free and a chunk was there."""
+def handovers_s(records: Sequence[BatchRecord]) -> list[float]:
+    """Returns for each batch the time until it began that it could have begun: the model
+    was free and a chunk was there."""
     waits_s = []
     ended_s: dict[int, float] = {}
     for record in records:
         due_s = max(ended_s.get(record.replica, 0.0), min(record.arrived_s))
         waits_s.append(max(0.0, record.began_s - due_s))
         ended_s[record.replica] = record.ended_s
-    return float(np.median(waits_s)) if waits_s else 0.0
+    return waits_s
+
+
+def batch_cost(records: Sequence[BatchRecord]) -> LineCost:
+    """Returns what batches took by the clock."""
+    return fit_batches(
+        [record.frames for record in records],
+        [len(record.arrived_s) for record in records],
+        [record.ended_s - record.began_s for record in records],
+    )
 
 
 def calibrate(
     spent: Spent,
-    recordings: Mapping[float, Recording],
-    segmenter_s: float,
-    words_per_s: float,
+    is_chosen: Sequence[bool],
+    idle: Mapping[str, float],
+    speech: Speech,
     start_s: float,
     origin: str,
 ) -> Costs:
     """Divides what the replicas spent among the costs that the simulator knows.
 
-    Everything that a replica's process spends is somebody's cost.
+    Recognisers have cores of their own, so their batches count by the clock; the other
+    stages share cores, so they count by CPU time, less what they take when idle.
 
     Args:
-        spent: on the recordings.
-        recordings: what each consists of.
-        segmenter_s: CPU time of decoding and cutting a second of audio.
-        words_per_s: in speech.
+        spent: on recordings.
+        is_chosen: of each batch, whether the recogniser is to be measured by it.
+        idle: CPU seconds a second while nothing is asked, by deployment.
+        speech: what the recordings consist of.
         start_s: of a replica.
         origin: of the figures.
     """
-    records = spent.records
-    batch = fit_batches(
-        [record.frames for record in records],
-        [len(record.arrived_s) for record in records],
-        [record.cpu_s for record in records],
-    )
-    num_calls = sum(
-        len(window.groups) for length_s in spent.lengths_s for window in recordings[length_s]
-    )
-    audio_s = sum(spent.lengths_s)
-    speech_s = sum(
-        group.audio_s
+    groups = [
+        group
         for length_s in spent.lengths_s
-        for window in recordings[length_s]
+        for window in speech.recordings[length_s]
         for group in window.groups
-    )
-    # What is not the models' work is the calls': sending them, waiting, and sorting.
-    around_s = spent.cpu_s["Recognizer"] - sum(record.cpu_s for record in records)
-    around_s += spent.cpu_s["Segmenter"] - segmenter_s * audio_s
-    call_s = max(0.0, around_s) / max(1, num_calls)
+    ]
+    audio_s = sum(spent.lengths_s)
+    words = sum(group.audio_s for group in groups) * speech.words_per_s
+
+    def work_s(deployment: str) -> float:
+        return max(0.0, spent.cpu_s[deployment] - idle[deployment] * spent.elapsed_s)
+
+    # What a segmenter spends beside decoding is the calls': one half is taken to go into
+    # sending them, the other into sorting their answers and passing them on.
+    call_s = max(0.0, work_s("Segmenter") - speech.decoding_s * audio_s) / len(groups)
+    handover_s = float(np.mean(list(compress(handovers_s(spent.records), is_chosen))))
     return Costs(
-        name="demo",
+        name="measured",
         origin=origin,
-        recognizer=batch,
-        segmenter=LineCost(0.0, segmenter_s),
-        punctuator=LineCost(0.0, spent.cpu_s["Punctuator"] / (speech_s * words_per_s)),
-        request=LineCost(0.0, spent.cpu_s["Ingress"] / audio_s),
-        call=CallCost(call_s, 0.0, handover_s(records)),
+        recognizer=batch_cost(list(compress(spent.records, is_chosen))),
+        segmenter=LineCost(0.0, speech.decoding_s),
+        punctuator=LineCost(0.0, work_s("Punctuator") / words),
+        request=LineCost(work_s("Ingress") / len(spent.lengths_s), 0.0),
+        call=CallCost(call_s / 2, 0.0, handover_s, call_s / 2),
         start=StartCost(start_s),
-        words_per_s=words_per_s,
+        words_per_s=speech.words_per_s,
     )

@@ -22,21 +22,19 @@ class RealRun:
         trace: the requests.
         start_s: when it began, on the monotonic clock.
         answers: to the requests, in their order.
-        records: the recogniser's batches.
-        cores_left: times since the start, and cores that others left.
-        spent: by the replicas.
-        calibration: what they spent on other recordings before.
-        segmenter_s: CPU time of decoding and cutting a second of audio.
+        spent: on the trace.
+        idle: CPU seconds a second of the replicas, by deployment, while nothing is asked.
+        decoding_s: CPU time of decoding and cutting a second of audio.
+        num_shared: cores of all but the recognisers.
     """
 
     trace: Trace
     start_s: float
     answers: tuple[Answer, ...]
-    records: tuple[BatchRecord, ...]
-    cores_left: tuple[tuple[float, float], ...]
     spent: Spent
-    calibration: Spent
-    segmenter_s: float
+    idle: dict[str, float]
+    decoding_s: float
+    num_shared: int
 
 
 def keep(run: RealRun, path: Path) -> None:
@@ -45,11 +43,10 @@ def keep(run: RealRun, path: Path) -> None:
         "audio_s": run.trace.audio_s.tolist(),
         "start_s": run.start_s,
         "answers": [asdict(answer) for answer in run.answers],
-        "records": [asdict(record) for record in run.records],
-        "cores_left": run.cores_left,
         "spent": asdict(run.spent),
-        "calibration": asdict(run.calibration),
-        "segmenter_s": run.segmenter_s,
+        "idle": run.idle,
+        "decoding_s": run.decoding_s,
+        "num_shared": run.num_shared,
     }
     path.write_text(json.dumps(content), encoding="utf-8")
 
@@ -60,21 +57,16 @@ def kept(path: Path) -> RealRun:
         make_trace(np.array(content["arrival_s"]), np.array(content["audio_s"])),
         content["start_s"],
         tuple(Answer(**answer) for answer in content["answers"]),
-        _records(content["records"]),
-        tuple((time_s, num_cores) for time_s, num_cores in content["cores_left"]),
         _spent(content["spent"]),
-        _spent(content["calibration"]),
-        content["segmenter_s"],
+        content["idle"],
+        content["decoding_s"],
+        content["num_shared"],
     )
 
 
 def _spent(values: dict[str, list[dict[str, object]]]) -> Spent:
-    records = _records(values["records"])
-    return Spent(**{**values, "records": records})  # type: ignore[arg-type]  # from asdict
-
-
-def _records(values: list[dict[str, object]]) -> tuple[BatchRecord, ...]:
-    return tuple(
+    records = tuple(
         BatchRecord(**{**each, "arrived_s": tuple(each["arrived_s"])})  # type: ignore[arg-type]
-        for each in values
+        for each in values["records"]
     )
+    return Spent(**{**values, "records": records})  # type: ignore[arg-type]  # from asdict

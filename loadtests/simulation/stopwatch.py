@@ -11,6 +11,7 @@ from pathlib import Path
 from ray.serve import Application
 
 from serve_app.core.chunks import Chunk, ChunkFailure, Pcm, Recognition
+from serve_app.core.hints import Hints
 from serve_app.core.ports import Recognizer
 from serve_app.deployments.ingress import build_ingress
 from serve_app.deployments.options import as_deployment
@@ -68,9 +69,11 @@ class StopwatchRecognizer:
     def cost(self, num_samples: int) -> int:
         return self._engine.cost(num_samples)
 
-    def transcribe(self, batch: Sequence[Pcm]) -> list[Recognition | ChunkFailure]:
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
         began_s, cpu_s = time.monotonic(), time.thread_time()
-        results = self._engine.transcribe(batch)
+        results = self._engine.transcribe(batch, hints)
         record = BatchRecord(
             self._replica,
             began_s,

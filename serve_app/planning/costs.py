@@ -37,14 +37,16 @@ class CallCost:
     """What a call from one replica to another takes beside its work.
 
     Attributes:
-        cpu_s: core seconds that both sides spend on it.
+        cpu_s: core seconds that the caller spends until it is on its way.
         delay_s: further time on the way.
         handover_s: from a batch's being due until the model has it, which its items wait.
+        answer_s: core seconds that the caller spends on the answer.
     """
 
     cpu_s: float
     delay_s: float
     handover_s: float = 0.0
+    answer_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from serve_app.core.scaling import LoadSample, ScalingPolicy
 from serve_app.planning.clock import Clock
 from serve_app.planning.costs import StartCost
+from serve_app.planning.replica import ReplicaModel
 from serve_app.planning.shape import ServiceShape
-from serve_app.planning.station import ReplicaModel, Station
+from serve_app.planning.station import Station
 
 
 class Fleet:

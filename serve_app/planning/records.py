@@ -10,8 +10,8 @@ from serve_app.core.backlog import RecordingBacklog
 from serve_app.planning.speech import Group, Recording
 
 if TYPE_CHECKING:
+    from serve_app.planning.replica import ReplicaModel
     from serve_app.planning.segmenting import SegmenterModel
-    from serve_app.planning.station import ReplicaModel
 
 
 class Request:

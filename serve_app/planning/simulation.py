@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -16,7 +16,7 @@ from serve_app.planning.cores import Cores, OwnCores, SharedCores
 from serve_app.planning.costs import Costs
 from serve_app.planning.fleet import Fleet
 from serve_app.planning.front import Front
-from serve_app.planning.records import Request
+from serve_app.planning.records import Call, Request
 from serve_app.planning.results import Outcomes, Percentiles, RunResult, Timeline
 from serve_app.planning.segmenting import Segmenting
 from serve_app.planning.shape import ServiceShape, StationShape
@@ -32,12 +32,14 @@ class MachineShape:
     """Cores that all processes of the service share.
 
     Attributes:
-        num_cores: of the machine.
+        num_cores: of the machine, a fraction if others use a part of one all the time.
         others: times in s, and how many threads of other programs want a core from then on.
+        recognizers_apart: each recogniser has a core of its own beside these.
     """
 
     num_cores: float
     others: tuple[tuple[float, float], ...] = ()
+    recognizers_apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +88,16 @@ class Simulation:
         self._costs = costs
         self._clock = Clock()
         cores = self._cores(options.machine)
+        apart = options.machine is not None and options.machine.recognizers_apart
         self.outcomes = Outcomes(options.warm_up_s)
         self._recognizer = Station(
             self._clock,
-            cores,
+            OwnCores(self._clock) if apart else cores,
             shape.recognizer if options.by_item else _grouped(shape.recognizer, options),
             (costs.recognizer, costs.call),
             unit_s=costs.frame_s,
             by_item=options.by_item,
+            call_cores=cores,
             seed=options.seed,
         )
         self._recognizer.on_begin = self.outcomes.begun
@@ -133,6 +137,16 @@ class Simulation:
         )
         self._sample_every_s = max(trace.span_s / _NUM_SAMPLES, 1.0)
         self._samples = array("d")
+
+    def watch_items(self, on_item: Callable[[Call, float], None]) -> None:
+        """Has each item that a recogniser's batch takes told, and how long it waited there."""
+        begun = self.outcomes.begun
+
+        def both(call: Call, waited_s: float) -> None:
+            begun(call, waited_s)
+            on_item(call, waited_s)
+
+        self._recognizer.on_begin = both
 
     def result(self) -> RunResult:
         """Runs until every request has its answer."""

@@ -5,67 +5,15 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import TypeAlias
 
-from serve_app.core.fairness import FairQueue
-from serve_app.core.pacing import Pace
-from serve_app.core.throughput import Throughput
 from serve_app.planning.clock import Clock
 from serve_app.planning.cores import Cores
 from serve_app.planning.costs import CallCost, LineCost
 from serve_app.planning.records import Call
+from serve_app.planning.replica import Batch, Item, ReplicaModel
 from serve_app.planning.shape import StationShape
 
-Item: TypeAlias = tuple[Call, int]
-"""A call, and what one of its items costs."""
-
 _FIRST_RETRY_S = 0.5
-_RATE_MEMORY_S = 60.0
-
-
-class ReplicaModel:
-    """One replica; the station that it belongs to does the work.
-
-    Attributes:
-        num_calls: calls that it holds.
-        busy_s: time that its model was at work.
-    """
-
-    __slots__ = (
-        "alive",
-        "batches",
-        "busy_s",
-        "draining",
-        "num_calls",
-        "pace",
-        "queue",
-        "throughput",
-    )
-
-    def __init__(self, now: float) -> None:
-        self.queue: FairQueue[Item] = FairQueue()
-        self.pace = Pace()
-        self.throughput = Throughput(_RATE_MEMORY_S, now)
-        self.num_calls = 0
-        self.batches: deque[Batch] = deque()
-        self.busy_s = 0.0
-        self.alive = True
-        self.draining = False
-
-
-class Batch:
-    """Items that are computed together; the first batch of a replica is at the model."""
-
-    __slots__ = ("began_s", "cost", "items", "replica", "work_s")
-
-    def __init__(
-        self, replica: ReplicaModel, items: list[Item], cost: int, work_s: float, began_s: float
-    ) -> None:
-        self.replica = replica
-        self.items = items
-        self.cost = cost
-        self.work_s = work_s
-        self.began_s = began_s
 
 
 class Station:
@@ -82,6 +30,7 @@ class Station:
         unit_s: audio in a unit of cost.
         by_item: have every chunk of a call be an item, as in the service; otherwise
             the call is one item, which is what makes large simulations fast.
+        call_cores: what the callers compute on, by default the same.
         seed: of the routing.
 
     Source: Mitzenmacher, "The power of two choices in randomized load balancing",
@@ -97,10 +46,12 @@ class Station:
         *,
         unit_s: float = 0.0,
         by_item: bool = False,
+        call_cores: Cores | None = None,
         seed: int = 0,
     ) -> None:
         self._clock = clock
         self._cores = cores
+        self._call_cores = call_cores or cores
         self._shape = shape
         self._batch_cost, self._call_cost = costs
         self._unit_s = unit_s
@@ -163,7 +114,7 @@ class Station:
     def submit(self, call: Call) -> None:
         """Sends a call on its way."""
         cost = self._call_cost
-        self._cores.run(cost.cpu_s, self._route, call, cost.delay_s)
+        self._call_cores.run(cost.cpu_s, self._route, call, cost.delay_s)
 
     def _route(self, call: Call) -> None:
         replica = None if self._unrouted else self._choose()
@@ -292,7 +243,10 @@ class Station:
                 self._check_drained(replica)
             elif self._unrouted:
                 self._route_waiting()
-        self.on_answer(call)
+        if self._call_cost.answer_s > 0:
+            self._call_cores.run(self._call_cost.answer_s, self.on_answer, call)
+        else:
+            self.on_answer(call)
 
     def _route_waiting(self) -> None:
         while self._unrouted and (replica := self._choose()) is not None:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from serve_app.core.limits import Limits
 from serve_app.core.pacing import BatchLimits
 from serve_app.core.scaling import ScalingLimits
-from serve_app.planning.costs import LineCost, StartCost
+from serve_app.planning.costs import CallCost, LineCost, StartCost
 from serve_app.planning.generation import Generation, generate
 from serve_app.planning.results import RunResult
-from serve_app.planning.simulation import RunOptions, Simulation, simulate
+from serve_app.planning.simulation import MachineShape, RunOptions, Simulation, simulate
 from serve_app.planning.speech import DrawnSpeech, SingleChunks, SpeechOptions
 from serve_app.planning.trace import make_trace
 from tests.planning.models import FRAME_S, costs, poisson, shape
@@ -61,6 +61,35 @@ def test_an_idle_service_takes_exactly_the_sum_of_its_stages() -> None:
     result = simulate(make_trace([1.0], [6.0]), shape(), stages, SINGLE)
     assert result.latency.p50_s == pytest.approx(0.2 + 0.1 + 0.06 + 0.5 + 0.6, abs=1e-5)
     assert result.queue_delay.p50_s == pytest.approx(0.2, abs=1e-5)
+
+
+def test_a_recogniser_with_a_core_of_its_own_is_not_slowed_by_the_others() -> None:
+    stages = costs(10.0, segmenter=LineCost(3.0, 0.0), recognizer=LineCost(3.0, 0.0))
+    trace = make_trace([0.0, 3.0], [6.0, 6.0])
+
+    def last_s(apart: bool) -> float:
+        machine = MachineShape(1.0, recognizers_apart=apart)
+        return simulate(trace, shape(), stages, SINGLE, RunOptions(machine=machine)).span_s
+
+    # The second is decoded while the first is recognised: 3 + 3 + 3, or 12 on one core.
+    assert last_s(apart=True) == pytest.approx(9.0)
+    assert last_s(apart=False) == pytest.approx(12.0)
+
+
+def test_an_answer_costs_its_caller_time() -> None:
+    trace = make_trace([0.0], [6.0])
+    free, dear = (costs(1.0, call=CallCost(0.0, 0.0, answer_s=answer_s)) for answer_s in (0.0, 2.0))
+    took_s = [simulate(trace, shape(), each, SINGLE).latency.p50_s for each in (free, dear)]
+    assert took_s[1] - took_s[0] == pytest.approx(2.0)
+
+
+def test_every_item_is_told_with_its_wait() -> None:
+    trace = poisson(50, 1.0, 0.6, 0, exponential=False)
+    run = Simulation(trace, shape(), costs(), SINGLE)
+    told: list[float] = []
+    run.watch_items(lambda call, waited_s: told.append(waited_s))
+    run.result()
+    assert told == pytest.approx(run.outcomes.item_delays_s.tolist(), abs=1e-6)
 
 
 def test_a_long_recording_never_has_more_groups_in_flight_than_its_window() -> None:

@@ -1,0 +1,103 @@
+"""What the comparison of service and simulator measures with."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from loadtests.simulation.agreement import Waits, agreement
+from loadtests.simulation.calibration import Speech, Spent, calibrate, fit_batches, handovers_s
+from loadtests.simulation.placement import kept_on, placement_for
+from loadtests.simulation.stopwatch import BatchRecord
+from loadtests.simulation.traffic import LENGTHS_S, MEAN_S, Traffic, make_traffic
+from serve_app.core.errors import ConfigurationError
+from serve_app.planning.speech import Group, Window
+from serve_app.planning.trace import Seconds
+
+
+def record(arrived_s: float, began_s: float, ended_s: float, frames: int = 100) -> BatchRecord:
+    return BatchRecord(1, began_s, ended_s, ended_s - began_s, frames, (arrived_s,))
+
+
+def waits(waited_s: Seconds) -> Waits:
+    return Waits(np.linspace(0.0, 100.0, len(waited_s)), waited_s)
+
+
+def test_the_parts_of_a_batchs_time_are_found_again() -> None:
+    random = np.random.default_rng(0)
+    frames, items = random.integers(20, 600, 50), random.integers(1, 9, 50)
+    took_s = 0.05 + 0.002 * frames + 0.01 * items
+    cost = fit_batches(frames.tolist(), items.tolist(), took_s.tolist())
+    assert cost.of(300, 4) == pytest.approx(0.05 + 0.6 + 0.04, rel=1e-6)
+
+
+def test_no_part_of_a_batchs_time_is_negative() -> None:
+    cost = fit_batches([10, 20, 30], [1, 1, 1], [0.0, 0.1, 0.3])
+    assert min(cost.fixed_s, cost.unit_s, cost.item_s) >= 0
+
+
+def test_a_batch_hands_over_from_when_both_model_and_chunk_were_there() -> None:
+    records = [record(0.0, 0.1, 1.0), record(0.5, 1.25, 2.0), record(3.0, 3.5, 4.0)]
+    assert handovers_s(records) == pytest.approx([0.1, 0.25, 0.5])
+
+
+def test_costs_come_from_the_chosen_batches_and_leave_out_idling() -> None:
+    group = Group((100,), 100, 6.0)
+    speech = Speech({10.0: (Window(10.0, (group,)),)}, 0.01, 5.0)
+    cpu_s = {"Recognizer": 9.0, "Segmenter": 3.0, "Punctuator": 4.0, "Ingress": 6.0}
+    spent = Spent(
+        10.0, cpu_s, 0.0, 0.0, (10.0, 10.0),
+        (record(0.0, 0.0, 1.0), record(1.0, 1.0, 5.0)),
+    )  # fmt: skip
+    idle = dict.fromkeys(cpu_s, 0.1)
+    costs = calibrate(spent, [True, False], idle, speech, 6.0, "test")
+    assert costs.recognizer.of(100, 1) == pytest.approx(1.0)
+    # Two requests with a group each: (3 - 1 idle - 0.2 decoding) / 2.
+    assert costs.call.cpu_s + costs.call.answer_s == pytest.approx(0.9)
+    assert costs.request.fixed_s == pytest.approx(2.5)
+    assert costs.punctuator.unit_s == pytest.approx(3.0 / 60)
+
+
+def test_equal_waits_agree_with_certainty() -> None:
+    same = waits(np.random.default_rng(0).exponential(1.0, 1000))
+    found = agreement(same, same, 95)
+    assert found.holds
+    assert (found.ratio, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("factor", "holds"), [(0.8, False), (0.9, True), (1.1, True), (1.2, False)]
+)
+def test_waits_agree_within_the_tolerance_only(factor: float, holds: bool) -> None:
+    real = waits(np.random.default_rng(0).exponential(1.0, 1000))
+    found = agreement(real, waits(real.waited_s * factor), 50)
+    assert found.holds == holds
+    assert found.low <= found.ratio <= found.high + 1e-9
+
+
+def test_traffic_asks_for_its_loads() -> None:
+    traffic, capacity = Traffic(), 1000.0
+    trace = make_traffic(traffic, capacity, 2400.0, 0)
+    assert set(trace.audio_s.tolist()) <= set(LENGTHS_S)
+    assert float(trace.audio_s.mean()) == pytest.approx(MEAN_S, rel=0.05)
+    asked = float(trace.audio_s.sum()) / 2400.0 / capacity
+    assert asked == pytest.approx(traffic.mean_load, rel=0.05)
+
+
+def test_every_other_stretch_is_for_costs() -> None:
+    chosen = Traffic(every_s=10.0).is_for_costs(np.array([0.0, 9.9, 10.0, 19.9, 20.0]))
+    assert chosen.tolist() == [True, True, False, False, True]
+
+
+def test_cores_that_are_not_there_cannot_be_lent() -> None:
+    with pytest.raises(ConfigurationError, match="cores"):
+        placement_for(10_000)
+
+
+def test_a_process_returns_to_its_cores() -> None:
+    before = os.sched_getaffinity(0)
+    with kept_on((min(before),)):
+        assert os.sched_getaffinity(0) == {min(before)}
+    assert os.sched_getaffinity(0) == before
