@@ -1,4 +1,4 @@
-"""`paraserve models`: lists, pulls, verifies and synthesises model packs."""
+"""`paraserve models`: lists, pulls, verifies, exports and synthesises model packs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from rich.console import Console
 from rich.table import Table
 
 from serve_app.core.errors import PackError
-from serve_app.packs import PackReport, PackStatus, PackStore, list_packs, pull, verify
+from serve_app.packs import (
+    PackReport,
+    PackStatus,
+    PackStore,
+    list_packs,
+    pull,
+    resolve,
+    verify,
+)
 
 models_app = typer.Typer(
-    no_args_is_help=True, help="List, pull, verify and synthesise model packs."
+    no_args_is_help=True, help="List, pull, verify, export and synthesise model packs."
 )
 
 StoreOption = Annotated[
@@ -95,6 +103,35 @@ def synth_command(
     with _errors_to_exit_code():
         contents = synthesise(name, to, seed)
     typer.echo(f"{name}: random weights of a {contents.model_class} in {contents.directory}")
+
+
+@models_app.command("export")
+def export_command(
+    name: NameArgument,
+    to: Annotated[Path, typer.Argument(help="The directory to write; it must be empty.")],
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="Of the large products: int8 or float32.")
+    ] = "int8",
+    check: Annotated[
+        bool, typer.Option(help="Compare the texts of both on the bundled recording.")
+    ] = True,
+    store: StoreOption = None,
+) -> None:
+    """Write a recogniser's pack as ONNX, for `recognizer.engine: onnx`."""
+    # Imports engines, onnx and onnxruntime; the other commands need none.
+    try:
+        from serve_app.packs.export import export
+        from serve_app.pipeline.export_check import check_export
+    except ImportError as error:
+        typer.echo(f"{error}; pip install 'paraserve[onnx]'", err=True)
+        raise typer.Exit(1) from error
+
+    with _errors_to_exit_code():
+        original = resolve(name, _store(store))
+        exported = export(original, to, dtype)
+        typer.echo(f"{name}: {original.model_class} in {dtype} in {exported.directory}")
+        if check:
+            typer.echo(f"compared with PyTorch in float32: {check_export(original, exported)}")
 
 
 def _store(root: Path | None) -> PackStore:

@@ -12,8 +12,19 @@ import math
 
 import torch
 
-FRAME_SAMPLES = 400
-SHIFT_SAMPLES = 160
+from serve_app.engines.framing import FRAME_SAMPLES, SHIFT_SAMPLES, num_frames
+
+__all__ = [
+    "FRAME_SAMPLES",
+    "NUM_MEL_BINS",
+    "SHIFT_SAMPLES",
+    "apply_cmvn",
+    "lfr",
+    "log_mel",
+    "mel_filters",
+    "num_frames",
+]
+
 NUM_MEL_BINS = 80
 
 _SAMPLE_RATE_HZ = 16_000
@@ -22,11 +33,6 @@ _PREEMPHASIS = 0.97
 _FFT_SIZE = 512
 # Small enough that a block's spectra stay in a core's L2 cache.
 _BLOCK_FRAMES = 256
-
-
-def num_frames(num_samples: int) -> int:
-    """Frames of 25 ms every 10 ms that lie wholly inside num_samples."""
-    return max(0, (num_samples - FRAME_SAMPLES) // SHIFT_SAMPLES + 1)
 
 
 def log_mel(pcm: torch.Tensor) -> torch.Tensor:
@@ -59,7 +65,7 @@ def _log_mel_block(samples: torch.Tensor) -> torch.Tensor:
     # Kaldi's filters leave out the bin at the Nyquist frequency.
     spectrum = torch.fft.rfft(emphasised, n=_FFT_SIZE)[:, :-1]
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
-    energies: torch.Tensor = power @ _mel_filters(samples.device)
+    energies: torch.Tensor = power @ mel_filters(samples.device)
     return energies.clamp_min_(torch.finfo(torch.float32).eps).log_()
 
 
@@ -70,8 +76,8 @@ def _hamming(device: torch.device) -> torch.Tensor:
 
 
 @functools.cache
-def _mel_filters(device: torch.device) -> torch.Tensor:
-    """Triangles that are linear on the mel scale, [256, 80]."""
+def mel_filters(device: torch.device) -> torch.Tensor:
+    """Triangles that are linear on the mel scale, [256, 80]: power to energies."""
 
     def mel(hertz: torch.Tensor) -> torch.Tensor:
         return 1127.0 * torch.log1p(hertz / 700.0)

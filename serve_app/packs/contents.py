@@ -14,13 +14,13 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from serve_app.core.errors import PackCorrupt, PackIncomplete, PackNotFound
+from serve_app.packs.ggml import MODEL_CLASS, check_whisper, find_whisper
 from serve_app.packs.readers import (
     fetch_remedy,
     read_config,
@@ -29,11 +29,20 @@ from serve_app.packs.readers import (
     read_tokens,
 )
 
+if TYPE_CHECKING:
+    import torch
+
 # Named by published punctuation packs whose hub listing lacks it; Paraserve takes
 # the words as the recogniser gives them and segments nothing.
 _UNUSED_FILES = frozenset({"jieba_usr_dict"})
 _PARAFORMER_CLASSES = frozenset(
-    {"Paraformer", "BiCifParaformer", "SeacoParaformer", "ContextualParaformer"}
+    {
+        "Paraformer",
+        "BiCifParaformer",
+        "SeacoParaformer",
+        "ContextualParaformer",
+        "ParaformerOnnx",
+    }
 )
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _NAMES_SHOWN = 3
@@ -90,6 +99,10 @@ def open_pack(directory: Path, name: str | None = None) -> PackContents:
     name = directory.name if name is None else name
     if not directory.is_dir():
         raise PackNotFound(name, f"{directory} is not a directory", fetch_remedy(name))
+    if (whisper := find_whisper(directory)) is not None:
+        check_whisper(whisper, name)
+        checksum = _checksum(whisper)
+        return PackContents(name, directory, MODEL_CLASS, {}, whisper, (), None, checksum)
     files = _locate(directory, name)
     config = read_config(files.config, name)
     model_class = config.get("model")
@@ -104,8 +117,6 @@ def open_pack(directory: Path, name: str | None = None) -> PackContents:
             name, f"tokens.json (the vocabulary) is missing in {directory}", fetch_remedy(name)
         )
     cmvn = read_frontend_cmvn(config, files.cmvn, directory, name)
-    with files.weights.open("rb") as stream:
-        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
     return PackContents(
         name=name,
         directory=directory,
@@ -114,8 +125,13 @@ def open_pack(directory: Path, name: str | None = None) -> PackContents:
         weights=files.weights,
         tokens=tokens,
         cmvn=cmvn,
-        checksum=checksum,
+        checksum=_checksum(files.weights),
     )
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _locate(directory: Path, name: str) -> _PackFiles:
@@ -187,6 +203,9 @@ def load_weights(contents: PackContents) -> dict[str, torch.Tensor]:
     Raises:
         PackCorrupt: the file is no checkpoint, or holds other things than tensors.
     """
+    # A replica that runs ONNX opens packs, too, and has no use for 200 MB of PyTorch.
+    import torch
+
     try:
         loaded: object = torch.load(
             contents.weights,

@@ -23,13 +23,17 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Where a pack came from and what was received then."""
+    """Where a pack came from and what was received then.
+
+    `kind` is set where a pack was made here: `paraformer-onnx` by an export.
+    """
 
     name: str
     source: str
     revision: str | None
     fetched_at: str
     files: tuple[FileRecord, ...]
+    kind: str | None = None
 
     def write(self, directory: Path) -> None:
         text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
@@ -60,6 +64,7 @@ def read_manifest(directory: Path, pack: str) -> Manifest | None:
                 )
                 for file in record["files"]
             ),
+            kind=None if record.get("kind") is None else str(record["kind"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PackCorrupt(

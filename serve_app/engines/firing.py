@@ -1,0 +1,116 @@
+"""When tokens fire: integrating the weights of one utterance, in numpy alone.
+
+Source: Dong and Xu, "CIF: Continuous Integrate-and-Fire for End-to-End Speech
+Recognition" (2020); rounding follows FunASR 1.4.16 on one utterance alone
+(`models/paraformer/cif_predictor.py`, `models/bicif_paraformer/cif_predictor.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class CifShape:
+    """Sizes and constants of a predictor; see `predictor_conf` in config.yaml."""
+
+    size: int
+    left: int
+    right: int
+    threshold: float = 1.0
+    smooth_factor: float = 1.0
+    noise_threshold: float = 0.0
+    tail_threshold: float = 0.45
+
+
+@dataclass(frozen=True, slots=True)
+class Integration:
+    """How the frames of one utterance add up to tokens.
+
+    Entry e says: frame `frames[e]` has the share `shares[e]` in token `tokens[e]`.
+    """
+
+    num_tokens: int
+    frames: npt.NDArray[np.int64]
+    tokens: npt.NDArray[np.int64]
+    shares: FloatArray
+
+    def centres(self) -> npt.NDArray[np.float64]:
+        """Where each token's mass is centred, in frames; shape [num_tokens].
+
+        A token without any mass stands where its predecessor does.
+        """
+        shares = self.shares.astype(np.float64)
+        mass = np.bincount(self.tokens, shares, self.num_tokens)
+        moment = np.bincount(self.tokens, shares * self.frames, self.num_tokens)
+        centres = np.where(mass > 0.0, moment / np.maximum(mass, 1e-12), 0.0)
+        return np.maximum.accumulate(centres)
+
+
+def fire(
+    weights: FloatArray, num_frames: int, num_tokens: int, threshold: float, sequential: bool
+) -> Integration:
+    """Divides the frames of one utterance among its tokens.
+
+    Args:
+        weights: float32, one a frame, and the tail's if there is one.
+        num_frames: without the tail.
+        num_tokens: what the weights add up to.
+        threshold: the sum at which a token fires, where `sequential`.
+        sequential: True adds in float32, frame by frame, as FunASR's
+            CifPredictorV3 does; False in float64 at once, as V2 does. Sums near
+            a whole number fire at different frames.
+    """
+    fired, rest = _fire_sequentially(weights, threshold) if sequential else _fire_at_once(weights)
+    return _shares(weights, fired, rest, num_frames, num_tokens)
+
+
+def _fire_at_once(weights: FloatArray) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+    """Where tokens fire, and what each frame leaves to the next token."""
+    sums = np.cumsum(weights, dtype=np.float64).astype(np.float32)
+    whole = np.floor(sums)
+    return np.diff(whole, prepend=np.float32(0.0)) > 0, sums - whole
+
+
+def _fire_sequentially(
+    weights: FloatArray, threshold: float
+) -> tuple[npt.NDArray[np.bool_], FloatArray]:
+    fired = np.zeros(weights.shape, dtype=np.bool_)
+    rest = np.zeros(weights.shape, dtype=np.float32)
+    total = np.float32(0.0)
+    for index, weight in enumerate(weights):
+        before = total
+        total = np.float32(total + weight)
+        if total >= threshold:
+            fired[index] = True
+            rest[index] = weight - (np.float32(1.0) - before)
+            total = np.float32(total - np.float32(1.0))
+    return fired, rest
+
+
+def _shares(
+    weights: FloatArray,
+    fired: npt.NDArray[np.bool_],
+    rest: FloatArray,
+    num_frames: int,
+    num_tokens: int,
+) -> Integration:
+    """A frame belongs to one token, or is shared by the one that fires and the next."""
+    token: npt.NDArray[np.int64] = np.cumsum(fired) - fired
+    last = np.flatnonzero(fired)
+    frames = np.concatenate([np.arange(len(weights)), last])
+    tokens = np.concatenate([token, token[last] + 1])
+    shares = np.concatenate([weights - np.where(fired, rest, np.float32(0.0)), rest[last]])
+    # What comes after the last token is dropped, and so is the tail: it has no content.
+    kept = (tokens < num_tokens) & (frames < num_frames)
+    return Integration(
+        num_tokens=num_tokens,
+        frames=frames[kept].astype(np.int64),
+        tokens=tokens[kept].astype(np.int64),
+        shares=shares[kept].astype(np.float32),
+    )

@@ -1,0 +1,55 @@
+"""The exported demo pack behind the service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serve_app.packs import open_pack
+from serve_app.packs.export import export
+from serve_app.packs.integrity import BUILTIN_DIRECTORY
+from serve_app.pipeline.scoring import character_error_rate
+from serve_app.settings import Settings
+from tests.service.requests import transcribe
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def onnx_url(
+    service_url: str, settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A second application whose recogniser runs on onnxruntime."""
+    from ray import serve
+
+    from serve_app.app import build
+
+    demo = open_pack(BUILTIN_DIRECTORY / "paraformer-demo")
+    directory: Path = tmp_path_factory.mktemp("packs") / "onnx"
+    export(demo, directory, "int8")
+    app = build(
+        Settings.model_validate(
+            {
+                "profile": "asr-only",
+                "app_name": "onnx",
+                "recognizer": {"engine": "onnx", "pack": f"dir:{directory}"},
+            }
+        )
+    )
+    serve.run(app, name="onnx", route_prefix="/onnx")
+    yield f"{service_url}/onnx"
+    serve.delete("onnx")
+
+
+def test_demo_recording_is_transcribed_right_in_int8(
+    onnx_url: str, demo_flac: bytes, demo_text: str
+) -> None:
+    with httpx.Client(base_url=onnx_url, timeout=120, trust_env=False) as client:
+        answer = transcribe(client, demo_flac, response_format="verbose_json")
+    assert character_error_rate(demo_text, answer["text"]) <= 0.03
+    starts = [segment["start"] for segment in answer["segments"]]
+    assert starts == sorted(starts)
+    assert answer["duration"] == pytest.approx(answer["segments"][-1]["end"], abs=5.0)
