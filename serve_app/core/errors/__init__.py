@@ -22,6 +22,7 @@ from serve_app.core.errors.configuration import (
     ConfigurationError,
     CostsError,
     DeviceUnavailable,
+    ManifestError,
     PackCorrupt,
     PackError,
     PackFetchFailed,
@@ -44,6 +45,7 @@ from serve_app.core.errors.requests import (
 from serve_app.core.errors.root import ParaserveError
 from serve_app.core.errors.service import (
     DeadlineExceeded,
+    ModelUnavailable,
     NotReady,
     Overloaded,
     RecognitionFailed,
@@ -68,7 +70,9 @@ __all__ = [
     "InvalidSamples",
     "KeyNotAllowed",
     "MalformedBody",
+    "ManifestError",
     "ModelNotFound",
+    "ModelUnavailable",
     "NotReady",
     "Overloaded",
     "PackCorrupt",

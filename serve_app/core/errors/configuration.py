@@ -69,3 +69,9 @@ class CostsError(ConfigurationError):
     """A file of measured costs cannot be used."""
 
     code = "costs_error"
+
+
+class ManifestError(ConfigurationError):
+    """A list of recordings cannot be used; the message names its lines."""
+
+    code = "manifest_error"

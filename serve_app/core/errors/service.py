@@ -35,6 +35,18 @@ class StartFailed(ServiceError):
         return f"the application did not start: {self.args[0]}"
 
 
+class ModelUnavailable(ServiceError):
+    """A model could not be loaded; the operator must read why, the caller may retry."""
+
+    code = "model_unavailable"
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(model, reason)
+
+    def __str__(self) -> str:
+        return f"model {self.args[0]!r} cannot be loaded now: {self.args[1]}"
+
+
 class Overloaded(ServiceError):
     """More work is waiting than the limits allow; the caller must retry later."""
 

@@ -1,0 +1,61 @@
+"""Batch transcription: thousands of recordings in one resumable job.
+
+`run_batch` is for notebooks and scripts; `paraserve batch` and `python -m serve_app.batch`
+do the same on the command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from serve_app.batch.figures import BatchReport
+    from serve_app.batch.records import TextFormat
+    from serve_app.core.stages import Stage
+    from serve_app.settings import Settings
+
+__all__ = ["run_batch"]
+
+
+def run_batch(
+    source: str,
+    output: str,
+    *,
+    settings: Settings | None = None,
+    stages: Sequence[Stage] | None = None,
+    formats: Sequence[TextFormat] | None = None,
+    retry_failed: bool = False,
+) -> BatchReport:
+    """Transcribes every recording of a source once; called again, it goes on.
+
+    Uses the Ray cluster that this process is connected to, or the one that
+    `settings.cluster.address` or RAY_ADDRESS names, or one of its own on this machine.
+
+    Args:
+        source: manifest (JSONL, CSV), directory, glob or bucket prefix.
+        output: directory or bucket prefix of the results.
+        settings: None for the demo profile.
+        stages: to run; None for all of the settings.
+        formats: to write beside JSON; None for what the settings say.
+        retry_failed: try recordings again that were found to be no good.
+
+    Returns:
+        The report; `report.totals` and `report.failures` tell what became of them.
+
+    Raises:
+        ManifestError: the source cannot be made sense of.
+        PackError: a model cannot be used.
+        ConfigurationError: the settings do not fit what is asked for.
+    """
+    from serve_app.batch.job import BatchJob, JobOrder
+    from serve_app.settings import DEFAULT_PROFILE, load_settings
+
+    order = JobOrder(
+        source,
+        output,
+        None if stages is None else tuple(stages),
+        None if formats is None else tuple(formats),
+        retry_failed,
+    )
+    return BatchJob(settings or load_settings(DEFAULT_PROFILE), order).run()

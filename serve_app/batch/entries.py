@@ -1,0 +1,249 @@
+"""The rows of a manifest, each checked by itself."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import fsspec
+
+from serve_app.batch.records import BatchItem, JsonValue
+from serve_app.batch.uris import has_scheme, plain_uri, resolved
+from serve_app.core.stages import STAGES, Stage
+
+_URI_NAMES = ("uri", "path", "audio")
+_REFERENCE_NAMES = ("reference", "text")
+_KNOWN = frozenset({"id", "language", "stages", "metadata", *_URI_NAMES, *_REFERENCE_NAMES})
+_MAX_ID_CHARACTERS = 1000
+_BOM = b"\xef\xbb\xbf"
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Fields by name, as they were written."""
+
+    line: int
+    fields: Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class RowProblem:
+    """Why a line cannot be used."""
+
+    line: int
+    problem: str
+
+
+class _Unusable(Exception):
+    """The row's problem, as a sentence."""
+
+
+def jsonl_rows(lines: Iterable[bytes]) -> Iterator[Row | RowProblem]:
+    """Yields the object of each line that is not empty."""
+    for number, text in _text_lines(lines):
+        if isinstance(text, RowProblem):
+            yield text
+        elif text.strip():
+            try:
+                fields = json.loads(text, parse_constant=_refuse_constant)
+            except (ValueError, RecursionError) as error:
+                yield RowProblem(number, f"is not JSON: {error}")
+                continue
+            if isinstance(fields, dict):
+                yield Row(number, fields)
+            else:
+                yield RowProblem(number, "is not a JSON object")
+
+
+def csv_rows(lines: Iterable[bytes], delimiter: str) -> Iterator[Row | RowProblem]:
+    """Yields the fields of each row that is not empty, by the names in the first."""
+    unreadable: list[RowProblem] = []
+
+    def texts() -> Iterator[str]:
+        for _, text in _text_lines(lines):
+            if isinstance(text, RowProblem):
+                unreadable.append(text)
+                return
+            yield text
+
+    reader = csv.reader(texts(), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if header is None:
+                header = [_column(name) for name in cells]
+                problem = _header_problem(header)
+                if problem:
+                    yield RowProblem(reader.line_num, problem)
+                    return
+            elif len(cells) != len(header):
+                yield RowProblem(
+                    reader.line_num, f"has {len(cells)} fields, the header {len(header)}"
+                )
+            else:
+                yield Row(reader.line_num, _cells(header, cells))
+    except csv.Error as error:
+        if not unreadable:
+            yield RowProblem(reader.line_num, f"is not CSV: {error}")
+    yield from unreadable
+
+
+def item_of(row: Row, root: str) -> BatchItem | RowProblem:
+    """Returns the recording of a row.
+
+    Args:
+        row: of either format.
+        root: the manifest's directory, where relative URIs start.
+    """
+    try:
+        return _item(row.fields, root)
+    except _Unusable as error:
+        return RowProblem(row.line, str(error))
+
+
+def _item(fields: Mapping[str, JsonValue], root: str) -> BatchItem:
+    written = _one_of(fields, _URI_NAMES)
+    if written is None:
+        raise _Unusable("has no uri")
+    uri = resolved(written, root)
+    if has_scheme(uri):
+        _check_scheme(uri.replace("::", ":", 1).split(":", 1)[0].lower())
+    given = fields.get("id")
+    if isinstance(given, int) and not isinstance(given, bool):
+        given = str(given)
+    recording_id = _text("id", given) or _default_id(uri, root)
+    if len(recording_id) > _MAX_ID_CHARACTERS:
+        raise _Unusable(f"has an id of more than {_MAX_ID_CHARACTERS} characters")
+    if not recording_id.isprintable():
+        raise _Unusable(f"has control characters in its id {recording_id!r}")
+    return BatchItem(
+        id=recording_id,
+        uri=uri,
+        language=_text("language", fields.get("language")) or None,
+        stages=_stages(fields.get("stages")),
+        reference=_one_of(fields, _REFERENCE_NAMES),
+        metadata=_metadata(fields),
+    )
+
+
+def _one_of(fields: Mapping[str, JsonValue], names: tuple[str, ...]) -> str | None:
+    found = {name: text for name in names if (text := _text(name, fields.get(name)))}
+    if len(found) > 1:
+        raise _Unusable(f"has {' and '.join(found)}; one of them is enough")
+    return next(iter(found.values()), None)
+
+
+def _text(name: str, value: JsonValue) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _Unusable(f"has a {name} that is not text")
+    _check_unicode(name, value)
+    return value.strip()
+
+
+def _check_unicode(name: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _Unusable(f"has a {name} with half a surrogate pair in it") from None
+
+
+def _stages(value: JsonValue) -> tuple[Stage, ...] | None:
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        value = ",".join(str(name) for name in value)
+    names = {name.strip() for name in _text("stages", value).split(",")} - {""}
+    if not names:
+        return None
+    unknown = sorted(names - set(STAGES))
+    if unknown:
+        raise _Unusable(f"has an unknown stage {unknown[0]!r}; known: {', '.join(STAGES)}")
+    if "asr" not in names:
+        raise _Unusable("has stages without asr")
+    return tuple(stage for stage in STAGES if stage in names)
+
+
+def _metadata(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    metadata = fields.get("metadata")
+    if isinstance(metadata, str):  # a column of that name
+        metadata = {"metadata": metadata} if metadata else None
+    if metadata is not None and not isinstance(metadata, dict):
+        raise _Unusable("has a metadata that is not an object")
+    found = {name: value for name, value in fields.items() if name not in _KNOWN}
+    found |= metadata or {}
+    if found:
+        _check_unicode("metadata", json.dumps(found, ensure_ascii=False))
+    return found
+
+
+def _default_id(uri: str, root: str) -> str:
+    prefix = f"{root.rstrip('/')}/"
+    if uri.startswith(prefix):
+        return plain_uri(uri.removeprefix(prefix))
+    shown = plain_uri(uri)
+    return shown.split("://", 1)[-1].lstrip("/")
+
+
+@cache
+def _scheme_problem(scheme: str) -> str | None:
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except (ImportError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _check_scheme(scheme: str) -> None:
+    problem = _scheme_problem(scheme)
+    if problem:
+        raise _Unusable(f"{scheme}:// cannot be read: {problem}")
+
+
+def _text_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, str | RowProblem]]:
+    for number, line in enumerate(lines, start=1):
+        if number == 1:
+            if line.startswith(_UTF16_BOMS):
+                yield 1, RowProblem(1, "is UTF-16; save the manifest as UTF-8")
+                return
+            line = line.removeprefix(_BOM)
+        try:
+            yield number, line.decode()
+        except UnicodeDecodeError:
+            yield (
+                number,
+                RowProblem(
+                    number,
+                    "is not UTF-8 (GBK, perhaps, as Excel writes by default); save the manifest "
+                    'as "CSV UTF-8" or convert it: iconv -f GB18030 -t UTF-8',
+                ),
+            )
+            return
+
+
+def _cells(header: list[str], cells: list[str]) -> dict[str, JsonValue]:
+    return {name: cell.strip() for name, cell in zip(header, cells, strict=True) if name}
+
+
+def _column(name: str) -> str:
+    stripped = name.strip()
+    return stripped.lower() if stripped.lower() in _KNOWN else stripped
+
+
+def _header_problem(header: list[str]) -> str | None:
+    named = [name for name in header if name]
+    repeated = sorted({name for name in named if named.count(name) > 1})
+    if repeated:
+        return f"names the column {repeated[0]!r} twice"
+    if not set(named) & set(_URI_NAMES):
+        return f"must name the columns, one of them {', '.join(_URI_NAMES)}"
+    return None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")

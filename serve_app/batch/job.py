@@ -1,0 +1,277 @@
+"""A batch job from its source to its report; what is finished is never done again."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from serve_app.batch.attempts import Attempt, AttemptEnd, AttemptJournal
+from serve_app.batch.figures import BatchReport
+from serve_app.batch.files import LocalFiles
+from serve_app.batch.fingerprint import config_fingerprint, config_of
+from serve_app.batch.manifest import read_items
+from serve_app.batch.outputs import OutputStore
+from serve_app.batch.progress import Counters, ProgressTeller
+from serve_app.batch.records import BatchItem, Failure, PackIdentity, TextFormat
+from serve_app.batch.report import report_of, write_report
+from serve_app.batch.session import Stopped, connected, stoppable
+from serve_app.batch.todo import Todo, Work, find_todo
+from serve_app.core.errors import ConfigurationError
+from serve_app.core.stages import Stage
+from serve_app.pipeline.loading import find_pack, packs_of
+from serve_app.settings import Settings
+
+if TYPE_CHECKING:
+    from serve_app.batch.on_serve import SpareCapacity
+    from serve_app.batch.outcomes import Failed, Outcome
+    from serve_app.batch.pipeline import OwnActors
+
+_LOG = logging.getLogger(__name__)
+
+_PROGRESS = "_run/progress.json"
+_LEFTOVER_AGE_S = 3600.0
+"""Unfinished files that are older belong to writers that died."""
+
+_WRITES_PER_RECORD = 5
+"""The attempt's record is written at every so many writes of the progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobOrder:
+    """What a job is asked to do.
+
+    Attributes:
+        source: manifest, directory, glob or prefix.
+        output: directory or prefix of the results.
+        stages: to run; None for all of the settings.
+        formats: to write beside JSON; None for what the settings say.
+        retry_failed: try recordings again that were found to be no good.
+    """
+
+    source: str
+    output: str
+    stages: tuple[Stage, ...] | None = None
+    formats: tuple[TextFormat, ...] | None = None
+    retry_failed: bool = False
+
+
+class BatchJob:
+    """One run of a job.
+
+    Args:
+        settings: of the job.
+        order: what to do.
+        log: told the lines of progress.
+
+    Raises:
+        ConfigurationError: the order asks for what the settings do not have.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        order: JobOrder,
+        log: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+    ) -> None:
+        self._settings = job_settings(settings, order.stages or settings.stages)
+        self._order = order
+        self._log = log
+        formats = settings.batch.formats if order.formats is None else order.formats
+        self._formats: tuple[TextFormat, ...] = formats
+        self._store = OutputStore(order.output, formats)
+        self._journal = AttemptJournal(self._store.files)
+        self._attempt: Attempt | None = None
+        self._counters = Counters()
+        self._num_writes = 0
+
+    def run(self) -> BatchReport:
+        """Does the job.
+
+        Raises:
+            ManifestError: the source cannot be made sense of.
+            PackError: a model cannot be used.
+            StartFailed: the service on whose spare capacity it is to run is not there.
+            RayError: the cluster gave the job up.
+            OSError: the output cannot be written.
+            Stopped: it was told to.
+        """
+        interval_s = self._settings.batch.log_interval_s
+        # A put to a bucket costs money.
+        often = (1.0,) if isinstance(self._store.files, LocalFiles) else (interval_s,)
+        with ProgressTeller(self._counters, self._write, self._log, interval_s, *often):
+            try:
+                with stoppable():
+                    report = self._run()
+            except BaseException as error:
+                stopped = isinstance(error, Stopped)
+                self._counters.state = "stopped" if stopped else "failed"
+                self._record("cancelled" if stopped else "failed")
+                raise
+            self._counters.state = "done"
+        return report
+
+    def _run(self) -> BatchReport:
+        self._store.sweep(_LEFTOVER_AGE_S)
+        items = list(read_items(self._order.source))
+        packs = packs_of(self._settings)
+        found = {stage: find_pack(self._settings, name) for stage, name in packs.items()}
+        models = {stage: PackIdentity(pack.name, pack.checksum) for stage, pack in found.items()}
+        digest = config_fingerprint(config_of(self._settings, models))
+        retry_failed = self._order.retry_failed
+        todo = find_todo(items, self._store, digest, self._settings, retry_failed=retry_failed)
+        for failure in todo.failures:
+            self._store.write_failure(failure)
+        self._begin(items, todo)
+        self._attempt = self._journal.begin(digest, time.time())
+        if todo.works:
+            # Ray has its own answer to SIGTERM from when it is connected.
+            with connected(self._settings), stoppable():
+                self._work(todo.works, models)
+        self._counters.state = "finishing"
+        self._record("completed")
+        return self._report([item.id for item in items], digest, todo.fingerprints)
+
+    def _report(
+        self, ids: Sequence[str], digest: str, fingerprints: Mapping[str, str]
+    ) -> BatchReport:
+        self._store.collect_failures_jsonl(ids)
+        attempts = [one for one in self._journal.attempts() if one.config == digest]
+        report = report_of(self._store, ids, attempts, fingerprints)
+        write_report(report, self._store.files)
+        return report
+
+    def _begin(self, items: Sequence[BatchItem], todo: Todo) -> None:
+        counters = self._counters
+        counters.total = len(items)
+        counters.done = todo.num_done
+        counters.failed = todo.num_given_up + len(todo.failures)
+        counters.planned_files = len(todo.works)
+        sizes = [work.size_bytes for work in todo.works]
+        known = [size for size in sizes if size is not None]
+        counters.planned_bytes = sum(known) if len(known) == len(sizes) else None
+        counters.state = "running"
+        _LOG.info(
+            "%d recordings: %d finished before, %d no good, %d to do",
+            *(len(items), todo.num_done, counters.failed, len(todo.works)),
+        )
+
+    def _work(self, works: Sequence[Work], models: Mapping[Stage, PackIdentity]) -> None:
+        self._counters.working_since_s = time.monotonic()
+        seen: set[int] = set()
+        actors = self._actors(models)
+        outcomes = actors.outcomes(works)
+        self._counters.ask = actors.computed
+        try:
+            for outcome in outcomes:
+                self._note(outcome, works, seen)
+            self._counters.refresh()
+        finally:
+            self._counters.ask = None
+            outcomes.close()
+        missing = [work.item.id for number, work in enumerate(works) if number not in seen]
+        if missing:
+            raise RuntimeError(f"{len(missing)} recordings got lost, {missing[0]} among them")
+
+    def _actors(self, models: Mapping[Stage, PackIdentity]) -> OwnActors | SpareCapacity:
+        # They import Ray, whose environment is prepared by who runs this.
+        from serve_app.batch.on_serve import SpareCapacity
+        from serve_app.batch.pipeline import OwnActors
+
+        kind = OwnActors if self._settings.batch.resources == "own" else SpareCapacity
+        return kind(self._settings, self._order.output, self._formats, models)
+
+    def _note(self, outcome: Outcome, works: Sequence[Work], seen: set[int]) -> None:
+        from serve_app.batch.outcomes import Failed, Recognized
+
+        counters = self._counters
+        if isinstance(outcome, Recognized):
+            counters.recognized_audio_s = outcome.audio_s
+            counters.open = outcome.num_open
+            return
+        work = works[outcome.number]
+        if outcome.number in seen:
+            raise RuntimeError(f"recording {work.item.id} came out twice")
+        seen.add(outcome.number)
+        if isinstance(outcome, Failed):
+            self._store.write_failure(_failure(work, outcome))
+        counters.deal_with(
+            outcome.audio_s,
+            work.size_bytes,
+            None if isinstance(outcome, Failed) else outcome.times,
+        )
+
+    def _write(self, content: bytes) -> None:
+        self._store.files.put(_PROGRESS, content)
+        self._num_writes += 1
+        if self._num_writes % _WRITES_PER_RECORD == 0:
+            self._record("running")
+
+    def _record(self, end: AttemptEnd) -> None:
+        attempt, counters = self._attempt, self._counters
+        if attempt is None or attempt.end != "running":
+            return
+        times = counters.times
+        # What the schedule on a GPU fills up is not counted anywhere.
+        packed = self._settings.recognizer.device == "cpu"
+        num_frames = counters.computed_frames if packed else 0
+        self._attempt = Attempt(
+            number=attempt.number,
+            config=attempt.config,
+            started_unix_s=attempt.started_unix_s,
+            wall_s=time.monotonic() - counters.began_s,
+            end=end,
+            num_finished=counters.num_finished,
+            num_failed=counters.dealt_files - counters.num_finished,
+            recognized_s=counters.computed_audio_s,
+            finished_audio_s=counters.finished_audio_s,
+            useful_frames=num_frames,
+            computed_frames=num_frames,
+            segment_s=times.segment_s,
+            recognize_s=times.recognize_s,
+            punctuate_s=times.punctuate_s,
+        )
+        self._journal.record(self._attempt)
+
+
+def job_settings(settings: Settings, stages: tuple[Stage, ...]) -> Settings:
+    """Returns the settings as the job's actors are given them.
+
+    Raises:
+        ConfigurationError: a stage is not there, or a model is to run on a GPU and its
+            actors reserve none.
+    """
+    if "asr" not in stages or not set(stages) <= set(settings.stages):
+        raise ConfigurationError(
+            f"stages {', '.join(stages)}: asr must be among them, and each must be one of "
+            f"{', '.join(settings.stages)}"
+        )
+    changed: dict[str, object] = {"stages": tuple(s for s in settings.stages if s in stages)}
+    batch = settings.batch
+    if batch.resources == "own":
+        for name, pool in (("recognizer", batch.recognizers), ("punctuator", batch.punctuators)):
+            section = settings.recognizer if name == "recognizer" else settings.punctuator
+            if section.device != "cpu" and pool.num_gpus == 0:
+                raise ConfigurationError(
+                    f"{name}.device is {section.device}, but batch.{name}s.num_gpus is 0: Ray "
+                    "would hide the GPU from the actor"
+                )
+            # An actor's share of a device's memory follows from what it reserves.
+            deployment = section.deployment.model_copy(update={"num_gpus": pool.num_gpus})
+            changed[name] = section.model_copy(update={"deployment": deployment})
+    return settings.model_copy(update=changed)
+
+
+def _failure(work: Work, failed: Failed) -> Failure:
+    return Failure(
+        id=work.item.id,
+        uri=work.item.uri,
+        kind=failed.kind,
+        reason=failed.reason,
+        permanent=failed.permanent,
+        attempts=failed.attempts,
+        fingerprint=work.fingerprint,
+    )

@@ -1,0 +1,151 @@
+"""The recordings of a job: from a manifest, a directory, a glob or a bucket's prefix."""
+
+from __future__ import annotations
+
+import glob
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+
+import fsspec
+from fsspec.spec import AbstractFileSystem
+
+from serve_app.batch.entries import Row, RowProblem, csv_rows, item_of, jsonl_rows
+from serve_app.batch.files import info_of
+from serve_app.batch.records import BatchItem
+from serve_app.batch.uris import plain_text, plain_uri
+from serve_app.core.errors import ManifestError
+
+AUDIO_SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".amr", ".webm", ".mp4"}
+)
+"""What is picked from a directory or prefix; a glob or a manifest may name others."""
+
+_JSONL_SUFFIXES = (".jsonl", ".ndjson")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_MAX_PROBLEMS = 20
+
+
+def read_items(source: str) -> Iterator[BatchItem]:
+    """Returns the recordings that a source names, in its order.
+
+    All of a manifest is checked before the first item comes, and read again then: memory
+    grows by the ids only, not by rows.
+
+    Args:
+        source: a `.jsonl`, `.ndjson`, `.csv` or `.tsv` manifest, a directory, a glob, a
+            bucket's prefix or a single recording; a path or a URL that fsspec knows.
+
+    Raises:
+        ManifestError: there is nothing, or rows cannot be used; the message names them.
+    """
+    try:
+        filesystem, path = fsspec.core.url_to_fs(source)
+        if filesystem.isfile(path):
+            if _suffix(path) in (*_JSONL_SUFFIXES, *_DELIMITERS):
+                return _from_manifest(source, filesystem, path)
+            return iter([_listed(filesystem, path, path.rpartition("/")[0], filesystem.info(path))])
+        return iter(list_recordings(source))
+    except (ImportError, ValueError, OSError) as error:
+        raise ManifestError(
+            f"{plain_uri(source)}: {plain_text(str(error)) or type(error).__name__}"
+        ) from None
+
+
+def list_recordings(source: str) -> list[BatchItem]:
+    """Returns the recordings in a directory, below a prefix or that a glob matches.
+
+    Ids are paths relative to the directory, or to what comes before the first wildcard.
+
+    Raises:
+        ManifestError: there are none.
+    """
+    filesystem, path = fsspec.core.url_to_fs(source)
+    if filesystem.isdir(path):
+        root, found = path.rstrip("/"), filesystem.find(path, detail=True)
+        found = {name: info for name, info in found.items() if _suffix(name) in AUDIO_SUFFIXES}
+    elif glob.has_magic(path):
+        root = path[: _first_magic(path)].rpartition("/")[0]
+        found = filesystem.glob(path, detail=True)
+    else:
+        root, found = path.rpartition("/")[0], _below_prefix(filesystem, path)
+    files = {name: info for name, info in found.items() if info.get("type") != "directory"}
+    if not files:
+        raise ManifestError(f"{plain_uri(source)}: no recordings found")
+    return [_listed(filesystem, name, root, files[name]) for name in sorted(files)]
+
+
+def _below_prefix(filesystem: AbstractFileSystem, path: str) -> dict[str, Mapping[str, object]]:
+    """What a bucket calls a prefix need not end at a slash."""
+    found: dict[str, Mapping[str, object]] = {}
+    if "file" in filesystem.protocol:
+        return found
+    for name, info in filesystem.glob(f"{glob.escape(path)}*", detail=True).items():
+        if info.get("type") == "directory":
+            found.update(filesystem.find(name, detail=True))
+        else:
+            found[name] = info
+    return {name: info for name, info in found.items() if _suffix(name) in AUDIO_SUFFIXES}
+
+
+def _listed(
+    filesystem: AbstractFileSystem, path: str, root: str, info: Mapping[str, object]
+) -> BatchItem:
+    relative = path[len(root) :].lstrip("/") if path.startswith(root) else path
+    # A name that is not UTF-8 still needs an id that is.
+    recording_id = "".join(
+        f"%{ord(character) - 0xDC00:02X}" if "\udc80" <= character <= "\udcff" else character
+        for character in relative
+    )
+    local = "file" in filesystem.protocol
+    uri = path if local else filesystem.unstrip_protocol(path)
+    return BatchItem(recording_id, uri, file=info_of(info))
+
+
+def _from_manifest(source: str, filesystem: AbstractFileSystem, path: str) -> Iterator[BatchItem]:
+    root = path.rpartition("/")[0]
+    if "file" not in filesystem.protocol:
+        root = filesystem.unstrip_protocol(root)
+
+    def rows() -> Iterator[Row | RowProblem]:
+        with filesystem.open(path, "rb") as lines:
+            if _suffix(path) in _JSONL_SUFFIXES:
+                yield from jsonl_rows(lines)
+            else:
+                yield from csv_rows(lines, _DELIMITERS[_suffix(path)])
+
+    _check(source, rows(), root)
+    return (item for row in rows() if isinstance(item := _item(row, root), BatchItem))
+
+
+def _item(row: Row | RowProblem, root: str) -> BatchItem | RowProblem:
+    return row if isinstance(row, RowProblem) else item_of(row, root)
+
+
+def _check(source: str, rows: Iterable[Row | RowProblem], root: str) -> None:
+    problems: list[str] = []
+    num_problems = 0
+    line_of: dict[str, int] = {}
+    for row in rows:
+        item = _item(row, root)
+        if isinstance(item, BatchItem):
+            first = line_of.setdefault(item.id, row.line)
+            if first == row.line:
+                continue
+            item = RowProblem(row.line, f"id {item.id!r} is that of line {first} already")
+        num_problems += 1
+        if len(problems) < _MAX_PROBLEMS:
+            problems.append(f"line {item.line}: {plain_text(item.problem)}")
+    if num_problems > len(problems):
+        problems.append(f"and {num_problems - len(problems)} more")
+    if problems:
+        raise ManifestError("\n  ".join([f"{plain_uri(source)} cannot be used:", *problems]))
+    if not line_of:
+        raise ManifestError(f"{plain_uri(source)}: no recordings in it")
+
+
+def _suffix(path: str) -> str:
+    return posixpath.splitext(path)[1].lower()
+
+
+def _first_magic(path: str) -> int:
+    return min(at for at in (path.find(mark) for mark in "*?[") if at >= 0)

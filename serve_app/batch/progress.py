@@ -1,0 +1,238 @@
+"""How far a job is: counters, a file that is always whole, and a line in the log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
+from typing import Literal
+
+from serve_app.batch.records import StageTimes
+
+JobState = Literal["preparing", "running", "finishing", "done", "stopped", "failed"]
+
+_WRITE_INTERVAL_S = 1.0
+_NOTHING = StageTimes(0.0, 0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What went through the models.
+
+    Attributes:
+        audio_s: seconds of speech.
+        num_frames: encoder frames of it.
+    """
+
+    audio_s: float
+    num_frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where a job is.
+
+    Attributes:
+        state: what it is at.
+        total: recordings of the source.
+        done: of them, those that have a transcript, the ones from earlier runs included.
+        failed: of them, those that have none and are not tried again in this run.
+        left: of them, the rest.
+        open: recordings of which a part is recognised.
+        audio_h: hours of the recordings that this run has dealt with.
+        recognized_audio_h: hours of speech that came back from this run's recognisers.
+        computed_audio_h: hours of speech that they have computed, what was lost with one of
+            them and done again included.
+        elapsed_s: since this run began.
+        rtfx: seconds of audio a second of this run; None before the first.
+        eta_s: seconds left at this pace; None if it cannot be told yet.
+        unix_s: when this was true.
+    """
+
+    state: JobState
+    total: int
+    done: int
+    failed: int
+    left: int
+    open: int
+    audio_h: float
+    recognized_audio_h: float
+    computed_audio_h: float
+    elapsed_s: float
+    rtfx: float | None
+    eta_s: float | None
+    unix_s: float
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a run has counted; written by one thread, read by others.
+
+    Attributes:
+        state: what the run is at.
+        total: recordings of the source.
+        done: see `Snapshot`.
+        failed: see `Snapshot`.
+        open: see `Snapshot`.
+        audio_s: of the recordings that this run has dealt with.
+        recognized_audio_s: speech that came back from this run's recognisers.
+        computed_audio_s: see `Snapshot`.
+        computed_frames: encoder frames of it.
+        planned_bytes: of the files that this run has to do; None if a size is not known.
+        planned_files: their number.
+        dealt_bytes: of the files that it has dealt with.
+        dealt_files: their number.
+        num_finished: of them, those with a transcript.
+        finished_audio_s: of those.
+        times: compute that those took.
+        ask: tells what this run has computed; None while nobody knows.
+    """
+
+    state: JobState = "preparing"
+    total: int = 0
+    done: int = 0
+    failed: int = 0
+    open: int = 0
+    audio_s: float = 0.0
+    recognized_audio_s: float = 0.0
+    computed_audio_s: float = 0.0
+    computed_frames: int = 0
+    planned_bytes: int | None = 0
+    planned_files: int = 0
+    dealt_bytes: int = 0
+    dealt_files: int = 0
+    began_s: float = field(default_factory=time.monotonic)
+    working_since_s: float | None = None
+    num_finished: int = 0
+    finished_audio_s: float = 0.0
+    times: StageTimes = _NOTHING
+    ask: Callable[[], Computed] | None = None
+
+    def refresh(self) -> None:
+        """Asks what was computed."""
+        ask = self.ask
+        if ask is None:
+            return
+        computed = ask()
+        self.computed_audio_s = computed.audio_s
+        self.computed_frames = computed.num_frames
+
+    def deal_with(self, audio_s: float, size_bytes: int | None, times: StageTimes | None) -> None:
+        """Counts a recording; `times` is None if it has no transcript."""
+        self.audio_s += audio_s
+        self.dealt_bytes += size_bytes or 0
+        self.dealt_files += 1
+        if times is None:
+            self.failed += 1
+            return
+        self.done += 1
+        self.num_finished += 1
+        self.finished_audio_s += audio_s
+        self.times = StageTimes(
+            self.times.segment_s + times.segment_s,
+            self.times.recognize_s + times.recognize_s,
+            self.times.punctuate_s + times.punctuate_s,
+            self.times.wall_s + times.wall_s,
+        )
+
+    def share_dealt(self) -> float:
+        """Returns the share of this run's work that is done, 0 to 1, as sizes tell."""
+        if self.planned_files == 0:
+            return 1.0
+        if not self.planned_bytes:
+            return self.dealt_files / self.planned_files
+        share = self.dealt_bytes / self.planned_bytes
+        recognized_s = max(self.recognized_audio_s, self.computed_audio_s)
+        if self.audio_s > 0 and recognized_s > self.audio_s:
+            # Parts of long recordings that are not complete count as well.
+            share *= recognized_s / self.audio_s
+        return min(share, 1.0)
+
+    def snapshot(self, now_s: float, unix_s: float) -> Snapshot:
+        elapsed_s = now_s - self.began_s
+        working_s = 0.0 if self.working_since_s is None else now_s - self.working_since_s
+        audio_s = max(self.audio_s, self.recognized_audio_s, self.computed_audio_s)
+        share = self.share_dealt()
+        eta_s = working_s * (1 - share) / share if share > 0 and working_s > 0 else None
+        return Snapshot(
+            state=self.state,
+            total=self.total,
+            done=self.done,
+            failed=self.failed,
+            left=max(0, self.total - self.done - self.failed),
+            open=self.open,
+            audio_h=round(self.audio_s / 3600, 4),
+            recognized_audio_h=round(self.recognized_audio_s / 3600, 4),
+            computed_audio_h=round(self.computed_audio_s / 3600, 4),
+            elapsed_s=round(elapsed_s, 1),
+            rtfx=round(audio_s / working_s, 1) if working_s > 0 and audio_s > 0 else None,
+            eta_s=None if eta_s is None else round(eta_s, 1),
+            unix_s=round(unix_s, 3),
+        )
+
+
+class ProgressTeller:
+    """Tells of a run's progress from a thread of its own, as long as it lasts.
+
+    Args:
+        counters: of the run.
+        write: puts the snapshot as JSON where others read it; may raise OSError.
+        log: told a line of JSON, `{"progress": {...}}`.
+        log_interval_s: between two lines.
+        write_interval_s: between two writes.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        write: Callable[[bytes], None],
+        log: Callable[[str], None],
+        log_interval_s: float,
+        write_interval_s: float = _WRITE_INTERVAL_S,
+    ) -> None:
+        self._counters = counters
+        self._write = write
+        self._log = log
+        self._log_interval_s = log_interval_s
+        self._write_interval_s = write_interval_s
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._go_on, name="progress", daemon=True)
+        self._logger = logging.getLogger(__name__)
+
+    def __enter__(self) -> ProgressTeller:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Tells a last time."""
+        self._ended.set()
+        self._thread.join()
+        self._tell(logged=True)
+
+    def _go_on(self) -> None:
+        next_line_s = time.monotonic()
+        while not self._ended.wait(self._write_interval_s):
+            due = time.monotonic() >= next_line_s
+            if due:
+                next_line_s = time.monotonic() + self._log_interval_s
+            self._tell(logged=due)
+
+    def _tell(self, *, logged: bool) -> None:
+        self._counters.refresh()
+        snapshot = asdict(self._counters.snapshot(time.monotonic(), time.time()))
+        try:
+            self._write(json.dumps(snapshot).encode() + b"\n")
+        except OSError as error:
+            # The work itself will tell, if it cannot be written either.
+            self._logger.warning("the progress cannot be written: %s", error)
+        if logged:
+            self._log(json.dumps({"progress": snapshot}))

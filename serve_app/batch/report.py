@@ -1,0 +1,139 @@
+"""What became of a job, for people and programs: report.json, report.html, report.png."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+
+from serve_app.batch.attempts import Attempt
+from serve_app.batch.charts import draw_charts
+from serve_app.batch.documents import ResultSummary
+from serve_app.batch.figures import Accuracy, BatchReport, build_report, compute_s
+from serve_app.batch.files import Files, open_files
+from serve_app.batch.outputs import OutputStore
+from serve_app.batch.page import duration_text, render_page
+from serve_app.batch.records import JsonValue
+from serve_app.batch.uris import plain_uri
+from serve_app.core.errors import ConfigurationError
+
+_JSON = "report.json"
+
+
+def report_json(report: BatchReport) -> str:
+    """Returns report.json; units are in the names."""
+    content = {
+        "totals": asdict(report.totals) | {"audio_hours": report.totals.audio_s / 3600},
+        "stages": {"compute": asdict(report.stages), "share": report.stages.shares()},
+        "padding_ratio": report.padding_ratio,
+        "wasted_work": asdict(report.wasted)
+        | {"wasted_s": report.wasted.wasted_s, "share": report.wasted.share},
+        "attempts": [asdict(attempt) for attempt in report.attempts],
+        "slowest": [_summary(each) for each in report.slowest],
+        "failures_by_kind": dict(report.failures_by_kind),
+        "failures": [asdict(each) for each in report.failures],
+        "accuracy": _accuracy_fields(report.accuracy),
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_report(report: BatchReport, files: Files) -> None:
+    """Writes report.json, report.html and, where Matplotlib is installed, report.png."""
+    picture = draw_charts(report)
+    if picture is None:
+        files.remove("report.png")
+    else:
+        files.put("report.png", picture)
+    files.put("report.html", render_page(report, picture).encode())
+    files.put(_JSON, report_json(report).encode())
+
+
+def report_of(
+    store: OutputStore,
+    ids: Collection[str],
+    attempts: Sequence[Attempt],
+    expected: Mapping[str, str] | None = None,
+) -> BatchReport:
+    """Reads the results and failures of a job and puts its report together.
+
+    Args:
+        store: of the job.
+        ids: of its recordings.
+        attempts: `AttemptJournal.attempts`, those of its configuration.
+        expected: fingerprints by id, see `build_report`.
+    """
+    summaries = store.summaries().values()
+    return build_report(ids, summaries, store.failures(), attempts, expected)
+
+
+def read_report(output: str) -> dict[str, JsonValue]:
+    """Returns the content of an output's report.json.
+
+    Raises:
+        ConfigurationError: there is none, or the place cannot be read.
+    """
+    try:
+        content = open_files(output).read(_JSON)
+    except (OSError, ImportError, ValueError) as error:
+        raise ConfigurationError(f"{plain_uri(output)} cannot be read: {error}") from None
+    if content is None:
+        raise ConfigurationError(
+            f"{plain_uri(output)} has no {_JSON}: it is written when a job has come to its end"
+        )
+    report: dict[str, JsonValue] = json.loads(content)
+    return report
+
+
+def describe_report(report: Mapping[str, JsonValue]) -> str:
+    """Returns the figures of a report.json in a few lines for a terminal."""
+    totals, wasted = _object(report, "totals"), _object(report, "wasted_work")
+    shares = _object(_object(report, "stages"), "share")
+    lines = [
+        f"{_number(totals, 'num_finished'):,.0f} of {_number(totals, 'num_recordings'):,.0f} "
+        f"recordings finished ({_number(totals, 'num_partial'):,.0f} partial), "
+        f"{_number(totals, 'num_failed'):,.0f} failed, "
+        f"{_number(totals, 'num_missing'):,.0f} not done yet",
+        f"{_number(totals, 'audio_hours'):,.2f} h of audio in "
+        f"{duration_text(_number(totals, 'wall_s'))}: "
+        f"{_number(totals, 'rtfx'):,.1f} times real time",
+        "compute: " + ", ".join(f"{name} {_number(shares, name):.1%}" for name in shares),
+        f"work lost: {duration_text(_number(wasted, 'wasted_s'))} of speech, "
+        f"{_number(wasted, 'share'):.1%}",
+    ]
+    if report.get("padding_ratio") is not None:
+        lines.append(f"padding: {_number(report, 'padding_ratio'):.1%}")
+    if report.get("accuracy") is not None:
+        accuracy = _object(report, "accuracy")
+        lines.append(
+            f"CER: {_number(accuracy, 'cer'):.2%} over "
+            f"{_number(accuracy, 'num_references'):,.0f} references"
+        )
+    kinds = _object(report, "failures_by_kind")
+    lines.extend(f"failed, {kind}: {_number(kinds, kind):,.0f}" for kind in kinds)
+    return "\n".join(lines)
+
+
+def _object(fields: Mapping[str, JsonValue], name: str) -> Mapping[str, JsonValue]:
+    value = fields.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _number(fields: Mapping[str, JsonValue], name: str) -> float:
+    value = fields.get(name)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _accuracy_fields(accuracy: Accuracy | None) -> dict[str, object] | None:
+    if accuracy is None:
+        return None
+    return {
+        "cer": accuracy.cer,
+        "num_references": accuracy.num_references,
+        "num_reference_characters": accuracy.num_characters,
+        "num_edits": accuracy.num_edits,
+        "worst": [_summary(each) for each in accuracy.worst],
+    }
+
+
+def _summary(each: ResultSummary) -> dict[str, object]:
+    return asdict(each) | {"compute_s": compute_s(each), "cer": each.cer}

@@ -1,0 +1,131 @@
+"""Which recordings of a source are to be done, and which are not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from serve_app.batch.fingerprint import file_info, item_fingerprint
+from serve_app.batch.outputs import OutputStore
+from serve_app.batch.records import NOT_FOUND, READ_ERROR, BatchItem, Failure, FileInfo
+from serve_app.core.stages import Stage
+from serve_app.settings import Settings
+
+_STAT_THREADS = 32
+_STAT_ATTEMPTS = 3
+_FIRST_DELAY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A recording that is to be done.
+
+    Attributes:
+        item: what was asked for.
+        fingerprint: of its content and the configuration.
+        stages: that its transcript is to have.
+        size_bytes: of its file, None if that is not known.
+    """
+
+    item: BatchItem
+    fingerprint: str
+    stages: frozenset[Stage]
+    size_bytes: int | None
+
+
+@dataclass(slots=True)
+class Todo:
+    """All recordings of a source, sorted.
+
+    Attributes:
+        works: those that are to be done.
+        failures: those that fail before anything is done.
+        num_done: those whose transcript is there.
+        num_given_up: those that were found to be no good, and have not changed.
+        fingerprints: of all whose file is there, by id.
+    """
+
+    works: list[Work] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    num_done: int = 0
+    num_given_up: int = 0
+    fingerprints: dict[str, str] = field(default_factory=dict)
+
+
+def find_todo(
+    items: Sequence[BatchItem],
+    store: OutputStore,
+    config_digest: str,
+    settings: Settings,
+    *,
+    retry_failed: bool,
+) -> Todo:
+    """Compares what is asked for with what is there.
+
+    Args:
+        items: of the source.
+        store: of the outputs.
+        config_digest: `config_fingerprint`.
+        settings: of the job.
+        retry_failed: do again what was found to be no good.
+    """
+    finished = store.finished()
+    given_up = {} if retry_failed else _given_up(store)
+    todo = Todo()
+    with ThreadPoolExecutor(_STAT_THREADS) as threads:
+        for item, info in zip(items, threads.map(look, items), strict=True):
+            if isinstance(info, Failure):
+                todo.failures.append(info)
+                continue
+            fingerprint = item_fingerprint(config_digest, item, info)
+            todo.fingerprints[item.id] = fingerprint
+            if finished.get(item.id) == fingerprint:
+                todo.num_done += 1
+            elif (refused := _refused(item, fingerprint, settings)) is not None:
+                todo.failures.append(refused)
+            elif given_up.get(item.id) == fingerprint:
+                todo.num_given_up += 1
+            else:
+                stages = frozenset(item.stages or settings.stages)
+                todo.works.append(Work(item, fingerprint, stages, info.size_bytes))
+    return todo
+
+
+def look(item: BatchItem) -> FileInfo | Failure:
+    """Returns what the store says of an item's file, or why it cannot be read."""
+    reason = ""
+    for attempt in range(_STAT_ATTEMPTS):
+        if attempt:
+            time.sleep(_FIRST_DELAY_S * 2 ** (attempt - 1))
+        try:
+            return file_info(item)
+        except FileNotFoundError as error:
+            missing = f"there is no such file: {error}"
+            return Failure(item.id, item.uri, NOT_FOUND, missing, False, 1)
+        # Every store has its own errors for a connection that breaks.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+    return Failure(item.id, item.uri, READ_ERROR, reason, False, _STAT_ATTEMPTS)
+
+
+def _given_up(store: OutputStore) -> Mapping[str, str]:
+    """Returns the fingerprints of recordings that are no use trying again, by id."""
+    return {one.id: one.fingerprint for one in store.failures() if one.permanent}
+
+
+def _refused(item: BatchItem, fingerprint: str, settings: Settings) -> Failure | None:
+    """Returns why an item cannot be done with these settings."""
+    kind = reason = ""
+    languages = settings.recognizer.languages
+    unknown = [stage for stage in item.stages or () if stage not in settings.stages]
+    if item.language not in (None, *languages):
+        kind = "unsupported_language"
+        reason = f"language {item.language} is none of the recogniser's: {', '.join(languages)}"
+    elif unknown:
+        kind = "stage_not_deployed"
+        reason = f"the job does not run {', '.join(unknown)}"
+    if not kind:
+        return None
+    return Failure(item.id, item.uri, kind, reason, True, 0, fingerprint)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import threading
+
+from serve_app.batch.taking_turns import Turn
+
+
+def test_threads_have_their_turns_in_order_of_arrival() -> None:
+    turn = Turn()
+    order: list[int] = []
+    arrived = [threading.Event() for _ in range(3)]
+
+    def take(number: int) -> None:
+        arrived[number].set()
+        with turn.mine():
+            order.append(number)
+
+    threads = []
+    with turn.mine():
+        for number in range(3):
+            thread = threading.Thread(target=take, args=(number,))
+            thread.start()
+            threads.append(thread)
+            arrived[number].wait()
+            while len(turn._waiting) <= number:
+                pass
+    for thread in threads:
+        thread.join()
+    assert order == [0, 1, 2]
+
+
+def test_turn_is_free_while_it_is_given_up() -> None:
+    turn = Turn()
+    had_it = threading.Event()
+
+    def other() -> None:
+        with turn.mine():
+            had_it.set()
+
+    with turn.mine(), turn.given_up():
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert had_it.wait(10)
+    thread.join()
+
+
+def test_turn_is_passed_on_after_an_error() -> None:
+    turn = Turn()
+    try:
+        with turn.mine():
+            raise ValueError
+    except ValueError:
+        pass
+    with turn.mine():
+        pass
