@@ -61,9 +61,9 @@ def fetch_from_hub(pack: str, source: HubSource, scratch: Path, content: Path) -
             "See that the hub can be reached from here and the name is right, or fetch the "
             "pack on a connected machine and copy it",
         ) from error
-    _keep_pack_files(scratch, content)
+    _keep_pack_files(scratch, content, _patterns(source))
     if not any(content.iterdir()):
-        remedy = "Name a repository with model.pt and config.yaml"
+        remedy = f"Name a repository with {', '.join(source.files) or 'model.pt and config.yaml'}"
         raise PackFetchFailed(pack, f"{source} holds no file of a model pack", remedy)
     return revision
 
@@ -75,7 +75,7 @@ def _fetch_modelscope(source: HubSource, scratch: Path) -> str | None:
         source.repository,
         revision=source.revision,
         local_dir=str(scratch),
-        allow_patterns=list(ALLOWED_PATTERNS),
+        allow_patterns=_patterns(source),
     )
     return source.revision
 
@@ -90,15 +90,19 @@ def _fetch_hugging_face(source: HubSource, scratch: Path) -> str | None:
         source.repository,
         revision=commit,
         local_dir=str(scratch),
-        allow_patterns=list(ALLOWED_PATTERNS),
+        allow_patterns=_patterns(source),
     )
     return commit
 
 
-def _keep_pack_files(scratch: Path, content: Path) -> None:
+def _patterns(source: HubSource) -> list[str]:
+    return list(source.files or ALLOWED_PATTERNS)
+
+
+def _keep_pack_files(scratch: Path, content: Path, patterns: list[str]) -> None:
     """Takes the allowed files of the top level, whatever else a client left."""
     for path in sorted(scratch.iterdir()):
-        allowed = any(fnmatch(path.name, pattern) for pattern in ALLOWED_PATTERNS)
+        allowed = any(fnmatch(path.name, pattern) for pattern in patterns)
         if not allowed or path.name.startswith(".") or not path.is_file():
             continue
         if path.is_symlink():

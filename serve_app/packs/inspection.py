@@ -31,6 +31,7 @@ _FILES_OF_KIND = {
     PackKind.ASR: "config.yaml, configuration.json, model.pt, am.mvn, tokens.json and seg_dict",
     PackKind.VAD: "config.yaml, model.pt and am.mvn",
     PackKind.PUNCTUATION: "config.yaml, configuration.json, model.pt and tokens.json",
+    PackKind.WHISPER_GGML: "one ggml .bin file of whisper.cpp's",
 }
 _FILES_OF_ANY_KIND = "config.yaml, model.pt and what its configuration.json names"
 
@@ -215,7 +216,14 @@ def _weights_checksum(reference: PackReference, directory: Path) -> str | None:
         records = _expectation(reference, directory).files
     except PackCorrupt:
         return None
-    return next((record.sha256 for record in records if record.path == WEIGHTS_NAME), None)
+    weights = (
+        record.sha256 for record in records if record.path == WEIGHTS_NAME or _is_ggml(record.path)
+    )
+    return next(weights, None)
+
+
+def _is_ggml(file_name: str) -> bool:
+    return file_name.endswith(".bin")
 
 
 def _repair(reference: PackReference) -> str:

@@ -10,11 +10,12 @@ from serve_app.packs.pins import WheelPin
 
 
 class PackKind(StrEnum):
-    """The stage of the pipeline that a pack's model serves."""
+    """What a pack's model is for, and its format where that is another than FunASR's."""
 
     ASR = "asr"
     VAD = "vad"
     PUNCTUATION = "punctuation"
+    WHISPER_GGML = "whisper-ggml"
 
 
 class Hub(StrEnum):
@@ -46,11 +47,16 @@ class DirectorySource:
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """A repository of a hub; without a revision, the hub's default branch."""
+    """A repository of a hub; without a revision, the hub's default branch.
+
+    `files` are those that make the pack, where the repository holds more than one; () for
+    whatever belongs to FunASR's format.
+    """
 
     hub: Hub
     repository: str
     revision: str | None = None
+    files: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         at_revision = f"@{self.revision}" if self.revision else ""

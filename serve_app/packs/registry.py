@@ -26,11 +26,21 @@ from serve_app.packs.references import (
 
 _FUNASR_LICENCE = "FunASR Model License"
 _OWN_LICENCE = "as Paraserve"
+_WHISPER_LICENCE = "MIT"
 
 # A commit names the bytes themselves; ModelScope's tags can be moved, so there the
 # checksums recorded at the first pull are what holds.
 _PARAFORMER_ZH_COMMIT = "7904416f6cb6290ee7dc0b2ddb2993a9fe4f421a"
 _CT_PUNC_COMMIT = "4f7d8f972524d584770717a758cc8af2c8c6984c"
+
+
+def _whisper(name: str, size_bytes: int) -> PackReference:
+    """One of the files of whisper.cpp's own repository, named as there."""
+    source = HubSource(Hub.HUGGING_FACE, "ggerganov/whisper.cpp", files=(f"ggml-{name}.bin",))
+    return PackReference(
+        f"whisper-{name}", (source,), PackKind.WHISPER_GGML, _WHISPER_LICENCE, size_bytes
+    )
+
 
 REGISTERED: dict[str, PackReference] = {
     reference.name: reference
@@ -112,6 +122,9 @@ REGISTERED: dict[str, PackReference] = {
             _FUNASR_LICENCE,
             300_000_000,
         ),
+        _whisper("base", 148_000_000),
+        _whisper("small", 488_000_000),
+        _whisper("large-v3-turbo", 1_625_000_000),
     )
 }
 

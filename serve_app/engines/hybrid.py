@@ -1,0 +1,183 @@
+"""A draft of everything, and a second model for what the draft cannot be trusted with."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+from serve_app.core.chunks import SAMPLE_RATE_HZ, ChunkFailure, Pcm, Recognition
+from serve_app.core.hints import NO_HINTS, Hints
+from serve_app.core.ports import Recognizer
+from serve_app.core.words import join_words
+from serve_app.engines.whispercpp import Draft
+
+Reason = Literal["failed", "empty", "keyword", "log_probability", "compression", "word"]
+"""Why a chunk is refined: its draft failed, has no words though the VAD heard speech, holds
+a keyword of the request's, or does not pass one of the thresholds."""
+
+_ALWAYS: frozenset[Reason] = frozenset({"failed", "keyword"})
+
+
+class Drafter(Protocol):
+    """Gives a first version of each chunk; an item does not depend on its batch-mates."""
+
+    def draft(self, batch: Sequence[Pcm]) -> list[Draft | ChunkFailure]: ...
+
+    def cost(self, num_samples: int) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class HybridOptions:
+    """When a draft is not good enough.
+
+    Attributes:
+        min_mean_log_probability: a draft whose entries are less probable is refined.
+        max_compression_ratio: a draft that repeats itself more is refined.
+        min_word_confidence: a draft with a word that is less certain is refined; 0 for never.
+        refine_empty: refine drafts without words.
+        max_refined_share: most of the last audio that is refined because of doubts; None
+            for no bound. With one, whether a chunk is refined depends on those before it,
+            and the same recording may come out differently the next time.
+        share_window_s: how much audio "the last" is.
+    """
+
+    min_mean_log_probability: float = -0.4
+    max_compression_ratio: float = 2.4
+    min_word_confidence: float = 0.0
+    refine_empty: bool = True
+    max_refined_share: float | None = None
+    share_window_s: float = 600.0
+
+
+class HybridRecognizer:
+    """Implements `ports.Recognizer` with two of them.
+
+    Every chunk is drafted. Chunks whose draft is doubtful, failed, or holds one of the
+    request's keywords are recognised by the refiner, whose words replace the draft's; if
+    the refiner fails, the draft stays. Each result names the model that it is from.
+
+    Args:
+        drafter: hears everything.
+        refiner: hears the rest again, with the request's hints.
+        names: of the drafter's and of the refiner's model.
+        options: what is doubtful.
+    """
+
+    max_in_flight = 1
+
+    def __init__(
+        self,
+        drafter: Drafter,
+        refiner: Recognizer,
+        names: tuple[str, str],
+        options: HybridOptions | None = None,
+    ) -> None:
+        self._drafter = drafter
+        self._refiner = refiner
+        self._draft_name, self._refined_name = names
+        self._options = HybridOptions() if options is None else options
+        share = self._options.max_refined_share
+        self._allowance = None if share is None else Allowance(share, self._options.share_window_s)
+
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
+        """Recognises each item; see `ports.Recognizer`."""
+        asked = list(hints) or [NO_HINTS] * len(batch)
+        drafts = self._drafter.draft(batch)
+        results = [self._drafted(draft) for draft in drafts]
+        again = [
+            index
+            for index, (pcm, draft, hint) in enumerate(zip(batch, drafts, asked, strict=True))
+            if self._is_refined(pcm, reason_to_refine(draft, hint, self._options))
+        ]
+        if again:
+            refined = self._refiner.transcribe(
+                [batch[index] for index in again], [asked[index] for index in again]
+            )
+            for index, result in zip(again, refined, strict=True):
+                if isinstance(result, Recognition):
+                    results[index] = replace(result, model=self._refined_name)
+        return results
+
+    def cost(self, num_samples: int) -> int:
+        """Encoder frames of an item, as the drafter counts them."""
+        return self._drafter.cost(num_samples)
+
+    def _drafted(self, draft: Draft | ChunkFailure) -> Recognition | ChunkFailure:
+        if isinstance(draft, ChunkFailure):
+            return draft
+        return replace(draft.recognition, model=self._draft_name)
+
+    def _is_refined(self, pcm: Pcm, reason: Reason | None) -> bool:
+        if not pcm.any():
+            return False
+        if self._allowance is None:
+            return reason is not None
+        duration_s = len(pcm) / SAMPLE_RATE_HZ
+        return self._allowance.ask(duration_s, reason is not None, always=reason in _ALWAYS)
+
+
+def reason_to_refine(
+    draft: Draft | ChunkFailure, hints: Hints, options: HybridOptions
+) -> Reason | None:
+    """Returns what speaks for refining a chunk, None for nothing."""
+    if isinstance(draft, ChunkFailure):
+        return "failed"
+    words = draft.recognition.tokens
+    if draft.quality is None or not words:
+        return "empty" if options.refine_empty else None
+    if has_keyword([word.text for word in words], hints.keywords):
+        return "keyword"
+    if draft.quality.mean_log_probability < options.min_mean_log_probability:
+        return "log_probability"
+    if draft.quality.compression_ratio > options.max_compression_ratio:
+        return "compression"
+    if min(word.confidence for word in words) < options.min_word_confidence:
+        return "word"
+    return None
+
+
+def has_keyword(words: Sequence[str], keywords: Sequence[str]) -> bool:
+    """Whether a text contains one of the keywords, in whatever case, spaced or not."""
+    text = _folded(join_words(words))
+    return any(wanted in text for keyword in keywords if (wanted := _folded(keyword)))
+
+
+def _folded(text: str) -> str:
+    return "".join(text.casefold().split())
+
+
+class Allowance:
+    """Keeps the audio that is refined to a share of what was heard lately.
+
+    What is heard adds its share, up to that of a whole window; what is refined takes its
+    length. Threads may call it together.
+
+    Args:
+        share: within [0, 1].
+        window_s: audio after which the past is forgotten.
+    """
+
+    def __init__(self, share: float, window_s: float) -> None:
+        self._share = share
+        self._most_s = share * window_s
+        self._left_s = self._most_s
+        self._lock = threading.Lock()
+
+    def ask(self, duration_s: float, wanted: bool, *, always: bool = False) -> bool:
+        """Returns whether a chunk may be refined.
+
+        Args:
+            duration_s: of the chunk.
+            wanted: whether there is reason to.
+            always: refine it whatever is left; later chunks pay for it.
+        """
+        with self._lock:
+            self._left_s = min(self._left_s + self._share * duration_s, self._most_s)
+            if not wanted or not (always or self._left_s >= duration_s):
+                return False
+            self._left_s = max(self._left_s - duration_s, -self._most_s)
+            return True

@@ -1,0 +1,92 @@
+"""The engines of the recogniser that have settings of their own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from serve_app.settings.section import Section
+
+
+class WhisperSettings(Section):
+    """whisper.cpp, for the engines `whispercpp` and `hybrid`; it computes on the CPU."""
+
+    pack: str = Field(
+        default="whisper-base",
+        description="Pack of the drafts in `hybrid`: a ggml file of whisper.cpp's. `whispercpp` "
+        "runs `recognizer.pack`.",
+    )
+    num_threads: int = Field(
+        default=1, ge=1, description="Threads of a draft. More than one pays while cores are idle."
+    )
+    language: str = Field(
+        default="zh",
+        min_length=2,
+        description="What is spoken, as Whisper names it; `auto` to let it guess chunk by chunk.",
+    )
+    simplified: bool = Field(
+        default=True,
+        description="Write Chinese in simplified characters. Whisper mixes both scripts; needs "
+        "opencc.",
+    )
+    word_times: Literal["attention", "even"] = Field(
+        default="attention",
+        description="`attention` reads the times of words off the model's attention; `even` "
+        "spreads words over what was said, which is up to half a second off and saves CPU time.",
+    )
+    temperature_step: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Added to the temperature to decode a bad draft again, at random. 0 for "
+        "never: the same audio always gives the same text.",
+    )
+    no_speech_threshold: float = Field(
+        default=0.6,
+        ge=0,
+        le=1,
+        description="A draft has no words if Whisper's no-speech probability exceeds this and "
+        "its mean log-probability is under `log_probability_threshold`.",
+    )
+    log_probability_threshold: float = Field(
+        default=-1.0, le=0, description="See `no_speech_threshold`."
+    )
+
+
+class HybridSettings(Section):
+    """When `hybrid` refines a draft with the Paraformer of `recognizer.pack`."""
+
+    min_mean_log_probability: float = Field(
+        default=-0.4,
+        le=0,
+        description="Drafts with a lower mean log-probability are refined. Nearer to 0 refines "
+        "more.",
+    )
+    max_compression_ratio: float = Field(
+        default=2.4,
+        gt=0,
+        description="Drafts that zlib compresses more than this, since they repeat themselves, "
+        "are refined.",
+    )
+    min_word_confidence: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Drafts with a word less certain than this are refined; 0 for never.",
+    )
+    refine_empty: bool = Field(
+        default=True,
+        description="Refine chunks in which the VAD heard speech and Whisper did not.",
+    )
+    max_refined_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Most of the last audio of a replica that is refined because of doubts; "
+        "failed drafts and keywords always are. With a bound, a result depends on what the "
+        "replica heard before. Unset for no bound.",
+    )
+    share_window_s: float = Field(
+        default=600.0, gt=0, description="How much audio counts as the last, in s."
+    )

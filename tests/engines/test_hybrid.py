@@ -1,0 +1,187 @@
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from serve_app.core.chunks import ChunkFailure, Pcm, Recognition, Token
+from serve_app.core.hints import NO_HINTS, Hints
+from serve_app.engines.hybrid import (
+    Allowance,
+    HybridOptions,
+    HybridRecognizer,
+    Reason,
+    has_keyword,
+    reason_to_refine,
+)
+from serve_app.engines.whispercpp import Draft, DraftQuality
+
+GOOD = DraftQuality(-0.1, 1.0)
+KEYWORD = Hints(keywords=("停滞",))
+
+
+def draft(text: str = "好", quality: DraftQuality | None = GOOD, confidence: float = 0.9) -> Draft:
+    tokens = tuple(Token(word, 0, 1, confidence) for word in text)
+    return Draft(Recognition(tokens), quality)
+
+
+def chunk(number: int, duration_s: float = 1.0) -> Pcm:
+    return np.full(round(duration_s * 16_000), number + 1, np.int16)
+
+
+def text_of(result: Recognition | ChunkFailure) -> str:
+    assert isinstance(result, Recognition)
+    return "".join(token.text for token in result.tokens)
+
+
+@dataclass
+class ScriptedDrafter:
+    """Drafts chunk n, which is made of the sample n + 1, as it is told to."""
+
+    drafts: Sequence[Draft | ChunkFailure]
+
+    def draft(self, batch: Sequence[Pcm]) -> list[Draft | ChunkFailure]:
+        return [self.drafts[int(pcm[0]) - 1] if pcm.any() else draft("", None) for pcm in batch]
+
+    def cost(self, num_samples: int) -> int:
+        return 500
+
+
+@dataclass
+class NotingRefiner:
+    """Hears the same in everything, and remembers what it was asked."""
+
+    fails: bool = False
+    asked: list[tuple[int, Hints]] = field(default_factory=list)
+    max_in_flight: int = 1
+
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
+        self.asked += [(int(pcm[0]) - 1, hint) for pcm, hint in zip(batch, hints, strict=True)]
+        if self.fails:
+            return [ChunkFailure("engine_error", "broken")] * len(batch)
+        return [Recognition((Token("细", 0, 1, 0.9),))] * len(batch)
+
+    def cost(self, num_samples: int) -> int:
+        return num_samples
+
+
+def hybrid(
+    drafts: Sequence[Draft | ChunkFailure],
+    refiner: NotingRefiner,
+    options: HybridOptions | None = None,
+) -> HybridRecognizer:
+    return HybridRecognizer(ScriptedDrafter(drafts), refiner, ("rough", "fine"), options)
+
+
+@pytest.mark.parametrize(
+    ("drafted", "hints", "options", "reason"),
+    [
+        (draft(), NO_HINTS, HybridOptions(), None),
+        (ChunkFailure("draft_failed", ""), NO_HINTS, HybridOptions(), "failed"),
+        (draft("", None), NO_HINTS, HybridOptions(), "empty"),
+        (draft("", None), NO_HINTS, HybridOptions(refine_empty=False), None),
+        (draft("几乎停滞的"), KEYWORD, HybridOptions(), "keyword"),
+        (draft("几乎停止的"), KEYWORD, HybridOptions(), None),
+        (draft(quality=DraftQuality(-0.51, 1.0)), NO_HINTS, HybridOptions(), "log_probability"),
+        (draft(quality=DraftQuality(-0.1, 2.5)), NO_HINTS, HybridOptions(), "compression"),
+        (draft(confidence=0.3), NO_HINTS, HybridOptions(), None),
+        (draft(confidence=0.3), NO_HINTS, HybridOptions(min_word_confidence=0.4), "word"),
+    ],
+)
+def test_reason_to_refine(
+    drafted: Draft | ChunkFailure, hints: Hints, options: HybridOptions, reason: Reason | None
+) -> None:
+    assert reason_to_refine(drafted, hints, options) == reason
+
+
+@pytest.mark.parametrize(
+    ("words", "keyword", "found"),
+    [
+        (("几", "乎", "停", "滞"), "停滞", True),
+        (("open", "AI", "发", "布"), "OpenAI", True),
+        (("Hello", "World"), "hello world", True),
+        (("停", "止"), "停滞", False),
+        (("停",), " ", False),
+    ],
+)
+def test_keyword_is_found_however_it_is_spaced(
+    words: tuple[str, ...], keyword: str, found: bool
+) -> None:
+    assert has_keyword(words, (keyword,)) is found
+
+
+def test_only_doubtful_chunks_are_refined_and_each_result_names_its_model() -> None:
+    refiner = NotingRefiner()
+    recognizer = hybrid([draft("一"), draft("二", DraftQuality(-2.0, 1.0)), draft("三")], refiner)
+    results = recognizer.transcribe([chunk(0), chunk(1), chunk(2)])
+    assert [text_of(result) for result in results] == ["一", "细", "三"]
+    assert [result.model for result in results if isinstance(result, Recognition)] == [
+        "rough",
+        "fine",
+        "rough",
+    ]
+    assert [number for number, _ in refiner.asked] == [1]
+
+
+def test_refiner_gets_the_hints_of_the_chunk() -> None:
+    refiner = NotingRefiner()
+    recognizer = hybrid([draft("停滞"), draft("停滞")], refiner)
+    recognizer.transcribe([chunk(0), chunk(1)], [NO_HINTS, KEYWORD])
+    assert refiner.asked == [(1, KEYWORD)]
+
+
+def test_draft_stays_if_refining_fails() -> None:
+    recognizer = hybrid([draft("一", DraftQuality(-2.0, 1.0))], NotingRefiner(fails=True))
+    (result,) = recognizer.transcribe([chunk(0)])
+    assert text_of(result) == "一"
+    assert isinstance(result, Recognition)
+    assert result.model == "rough"
+
+
+def test_failed_draft_is_refined() -> None:
+    recognizer = hybrid([ChunkFailure("draft_failed", "")], NotingRefiner())
+    assert text_of(recognizer.transcribe([chunk(0)])[0]) == "细"
+
+
+def test_chunk_that_both_fail_on_fails() -> None:
+    recognizer = hybrid([ChunkFailure("draft_failed", "")], NotingRefiner(fails=True))
+    (result,) = recognizer.transcribe([chunk(0)])
+    assert isinstance(result, ChunkFailure)
+
+
+def test_digital_silence_is_not_refined() -> None:
+    refiner = NotingRefiner()
+    (result,) = hybrid([], refiner).transcribe([np.zeros(16_000, np.int16)])
+    assert isinstance(result, Recognition)
+    assert result.tokens == ()
+    assert not refiner.asked
+
+
+def test_result_does_not_depend_on_batch_mates() -> None:
+    drafts = [draft("一"), draft("二", DraftQuality(-2.0, 1.0)), draft("三")]
+    together = hybrid(drafts, NotingRefiner()).transcribe([chunk(0), chunk(1), chunk(2)])
+    alone = [hybrid(drafts, NotingRefiner()).transcribe([chunk(number)])[0] for number in range(3)]
+    assert together == alone
+
+
+def test_bound_keeps_the_refined_share_of_long_audio() -> None:
+    allowance = Allowance(0.25, window_s=60.0)
+    refined_s = sum(10.0 for _ in range(1000) if allowance.ask(10.0, True))
+    assert refined_s <= 0.25 * 10_000 + 0.25 * 60
+
+
+def test_bound_lets_doubtful_chunks_through_while_there_is_room() -> None:
+    allowance = Allowance(0.5, window_s=60.0)
+    assert allowance.ask(10.0, True)
+    assert not allowance.ask(10.0, False)
+
+
+def test_keywords_are_refined_beyond_the_bound_and_the_doubtful_pay_for_it() -> None:
+    options = HybridOptions(max_refined_share=0.1, share_window_s=20.0)
+    drafts = [draft("停滞"), draft("二", DraftQuality(-2.0, 1.0))]
+    refiner = NotingRefiner()
+    recognizer = hybrid(drafts, refiner, options)
+    recognizer.transcribe([chunk(0, 10.0), chunk(1, 2.0)], [KEYWORD, KEYWORD])
+    assert [number for number, _ in refiner.asked] == [0]

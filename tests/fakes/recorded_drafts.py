@@ -1,0 +1,42 @@
+"""The two real recordings as chunks, and what Whisper base drafted for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+
+from serve_app.core.chunks import SAMPLES_PER_MS, ChunkFailure, Pcm
+from serve_app.engines.whispercpp import Draft
+from tests.published import PUBLISHED_SEGMENTS_MS
+
+ASR_EXAMPLE_TEXT = "甚至出现交易几乎停滞的情况"
+
+
+def chunks_of(asr_example: Path, vad_example: Path) -> list[Pcm]:
+    """The short recording as it is, then the long one's segments."""
+    short, _ = soundfile.read(asr_example, dtype="int16")
+    long, _ = soundfile.read(vad_example, dtype="int16")
+    return [short] + [
+        long[start_ms * SAMPLES_PER_MS : end_ms * SAMPLES_PER_MS]
+        for start_ms, end_ms in PUBLISHED_SEGMENTS_MS
+    ]
+
+
+@dataclass(frozen=True)
+class RecordedDrafts:
+    """Chunks and their drafts; drafts them again from memory."""
+
+    chunks: Sequence[Pcm]
+    drafts: Sequence[Draft | ChunkFailure]
+
+    def draft(self, batch: Sequence[Pcm]) -> list[Draft | ChunkFailure]:
+        by_samples = {
+            chunk.tobytes(): draft for chunk, draft in zip(self.chunks, self.drafts, strict=True)
+        }
+        return [by_samples[pcm.tobytes()] for pcm in batch]
+
+    def cost(self, num_samples: int) -> int:
+        return num_samples
