@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 # The CPU build of PyTorch, installed before anything that would pull another.
 TORCH := torch==2.13.0
 
-.PHONY: demo test setup check format packs chart clean
+.PHONY: demo test setup check format packs chart clean .chromium
 
 demo: $(VENV)/.demo
 	$(BIN)/paraserve demo $(if $(filter 1,$(DEMO_EXIT)),--exit)
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev .chromium
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 setup: $(VENV)/.dev
@@ -33,6 +33,13 @@ packs: $(VENV)/.dev
 chart: $(VENV)/.dev
 	$(BIN)/python deploy/generate_chart.py
 	$(BIN)/python deploy/generate_dashboards.py
+
+# The browser of the tests of the web page, from Debian, where that can be had.
+.chromium:
+	@command -v chromium google-chrome chromium-browser > /dev/null || [ -n "$$CHROMIUM" ] \
+		|| { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+			&& apt-get update -qq && apt-get install -y -qq chromium fonts-noto-cjk; } \
+		|| echo "no Chromium: the tests of the web page are skipped"
 
 # checkov's dependencies clash with ours.
 .venv-checkov:

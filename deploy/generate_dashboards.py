@@ -192,6 +192,21 @@ STAGES = [
         },
         "Replicas by what they have loaded: two checksums of one pack are an upgrade under way.",
     ),
+    Panel(
+        "Models on the shelves",
+        "bytes",
+        {"{{replica}}": _gauge("max", "models_loaded_bytes", "replica")},
+        "Weights that a recogniser holds; the bound is recognizer.models_bytes.",
+    ),
+    Panel(
+        "Models loaded and put away",
+        "ops",
+        {
+            "loaded {{model}}": _rate("model_loads_total", "model"),
+            "put away {{model}}": _rate("model_evictions_total", "model"),
+        },
+        "Both at once, all the time: the budget is too small for what is asked for.",
+    ),
 ]
 
 

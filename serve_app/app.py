@@ -13,6 +13,7 @@ from serve_app.deployments.ingress import build_ingress
 from serve_app.deployments.punctuator import build_punctuator
 from serve_app.deployments.recognizer import build_recognizer
 from serve_app.deployments.segmenter import build_segmenter
+from serve_app.deployments.ui import build_ui
 from serve_app.settings import Settings
 
 
@@ -30,3 +31,15 @@ def build(args: Settings) -> Application:
     segmenter = build_segmenter(args, recognizer)
     punctuator = build_punctuator(args) if "punctuation" in args.stages else None
     return build_ingress(args, segmenter, recognizer, punctuator)
+
+
+def build_page(args: Settings) -> Application:
+    """Returns the web page, an application of its own beside `build`'s.
+
+    Args:
+        args: the same settings; the page's are in `ui`.
+
+    Raises:
+        ConfigurationError: Gradio is not installed.
+    """
+    return build_ui(args)

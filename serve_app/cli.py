@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from serve_app.cli_batch import batch_app
+from serve_app.cli_bench import bench_app
 from serve_app.cli_cluster import cluster_app
 from serve_app.cli_keys import keys_app
 from serve_app.cli_models import models_app
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_app, name="models")
+app.add_typer(bench_app, name="bench")
 app.add_typer(keys_app, name="keys")
 app.add_typer(cluster_app, name="cluster")
 app.add_typer(batch_app, name="batch")
@@ -78,6 +80,16 @@ def transcribe(
     itn: Annotated[
         bool, typer.Option("--itn", help="Write Mandarin numbers, dates and amounts in digits.")
     ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="One of the models that are served; the first by default.")
+    ] = None,
+    hotwords: Annotated[
+        str | None,
+        typer.Option(help="Words to prefer, with spaces between, or JSON; see docs/models.md."),
+    ] = None,
+    keywords: Annotated[
+        str | None, typer.Option(help="Words whose drafts are refined, for the hybrid recogniser.")
+    ] = None,
     output_dir: Annotated[
         Path | None,
         typer.Option("--output-dir", "-o", help="Write one file per recording in here."),
@@ -88,7 +100,9 @@ def transcribe(
     """Transcribe recordings."""
     from serve_app.transcribing import TranscribeRequest, transcribe_files
 
-    request = TranscribeRequest(tuple(files), url, format_, stages, itn, output_dir)
+    request = TranscribeRequest(
+        tuple(files), url, format_, stages, itn, output_dir, model, hotwords, keywords
+    )
     raise typer.Exit(transcribe_files(request, load_settings(profile, set_), _ERRORS))
 
 

@@ -23,9 +23,15 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class RunningApplication:
-    """Where a started application answers."""
+    """Where a started application answers.
+
+    Attributes:
+        url: of the API.
+        page_url: of the web page, None without it.
+    """
 
     url: str
+    page_url: str | None = None
 
 
 def prepare_environment(settings: Settings) -> None:
@@ -68,7 +74,7 @@ def running(
     import ray
     from ray import serve
 
-    from serve_app.app import build
+    from serve_app.app import build, build_page
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     on_progress("starting Ray" if own else f"connecting to Ray at {settings.cluster.address}")
@@ -89,13 +95,20 @@ def running(
     try:
         serve.start(http_options={"host": settings.http.host, "port": settings.http.port})
         on_progress("starting the deployments")
-        target = serve.RunTarget(build(settings), name=settings.app_name, route_prefix="/")
-        serve.run_many([target], wait_for_applications_running=False)
-        _wait_until_running(settings, on_progress)
+        targets = [serve.RunTarget(build(settings), name=settings.app_name, route_prefix="/")]
+        if settings.ui.enabled:
+            name = f"{settings.app_name}-ui"
+            page = build_page(settings)
+            targets.append(serve.RunTarget(page, name=name, route_prefix=settings.ui.route_prefix))
+        serve.run_many(targets, wait_for_applications_running=False)
+        for target in targets:
+            _wait_until_running(target.name, on_progress)
         url = f"http://{_reachable(settings.http.host)}:{settings.http.port}"
         on_progress("waiting for the HTTP proxy")
         wait_until_ready(url, _READY_TIMEOUT_S)
-        yield RunningApplication(url)
+        yield RunningApplication(
+            url, f"{url}{settings.ui.route_prefix}/" if settings.ui.enabled else None
+        )
     finally:
         if own:
             serve.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
@@ -116,25 +129,25 @@ def _check_port(http: HttpSettings) -> None:
             ) from None
 
 
-def _wait_until_running(settings: Settings, on_progress: Callable[[str], None]) -> None:
+def _wait_until_running(name: str, on_progress: Callable[[str], None]) -> None:
     from ray import serve
 
     deadline = time.monotonic() + _READY_TIMEOUT_S
     told = ""
     while time.monotonic() < deadline:
-        application = serve.status().applications[settings.app_name]
+        application = serve.status().applications[name]
         if application.status == "RUNNING":
             return
         failed = [
-            f"{name}: {_reason(deployment.message)}"
-            for name, deployment in application.deployments.items()
+            f"{deployment_name}: {_reason(deployment.message)}"
+            for deployment_name, deployment in application.deployments.items()
             if deployment.status in {"DEPLOY_FAILED", "UNHEALTHY"}
         ]
         if application.status == "DEPLOY_FAILED" or failed:
             raise StartFailed("; ".join(failed) or _reason(application.message))
         waiting = [
-            name
-            for name, deployment in application.deployments.items()
+            deployment_name
+            for deployment_name, deployment in application.deployments.items()
             if deployment.status != "HEALTHY"
         ]
         message = f"waiting for {', '.join(waiting)}"

@@ -60,7 +60,7 @@ def run_demo(settings: Settings, *, stay_up: bool) -> int:
         elapsed_s = time.monotonic() - started
         right = _report(console, answer, recording.text, elapsed_s)
         if stay_up:
-            tell_urls(console, application.url)
+            tell_urls(console, application.url, application.page_url)
             wait_for_signal()
     return 0 if right else 1
 

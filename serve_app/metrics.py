@@ -58,14 +58,15 @@ _TABLE = _Table()
 
 REQUESTS = _TABLE.counter(
     "paraserve_requests_total",
-    "Transcription requests that ended, by HTTP status and error code (`none` without one).",
+    "Transcription requests that ended, and requests refused for their key, by HTTP status and "
+    "error code (`none` without one).",
     "status",
     "code",
 )
 REQUEST_TIME = _TABLE.histogram(
     "paraserve_request_seconds",
     _REQUEST_SECONDS,
-    "From a transcription request's arrival to the end of its answer.",
+    "From the arrival of such a request to the end of its answer.",
     "status",
 )
 SHEDS = _TABLE.counter(
@@ -137,6 +138,20 @@ QUEUE_TIME = _TABLE.histogram(
 )
 WORK_TIME = _TABLE.histogram(
     "paraserve_stage_work_seconds", _SECONDS, "How long a batch or decoded window took.", "stage"
+)
+MODELS_LOADED = _TABLE.gauge(
+    "paraserve_models_loaded", "Models that a recogniser replica has in memory."
+)
+MODEL_BYTES = _TABLE.gauge(
+    "paraserve_models_loaded_bytes", "Weights of the loaded models, by the sizes of their packs."
+)
+MODEL_LOADS = _TABLE.counter(
+    "paraserve_model_loads_total", "Models that a recogniser replica has loaded.", "model"
+)
+MODEL_EVICTIONS = _TABLE.counter(
+    "paraserve_model_evictions_total",
+    "Models that a recogniser replica has given up to make room for others.",
+    "model",
 )
 PACK = _TABLE.gauge(
     "paraserve_pack_info",

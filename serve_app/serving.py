@@ -22,14 +22,16 @@ def serve_until_interrupted(settings: Settings, console: Console) -> None:
     prepare_environment(settings)
     fetch_packs(settings, lambda message: console.print(f"[dim]{message}[/dim]"))
     with running(settings, lambda message: console.print(f"[dim]{message}[/dim]")) as application:
-        tell_urls(console, application.url)
+        tell_urls(console, application.url, application.page_url)
         wait_for_signal()
         console.print("[dim]stopping[/dim]")
 
 
-def tell_urls(console: Console, url: str) -> None:
+def tell_urls(console: Console, url: str, page_url: str | None = None) -> None:
     console.print(f"[green]ready[/green] at {url}")
     console.print(f"  transcribe  POST {url}/v1/audio/transcriptions")
+    if page_url is not None:
+        console.print(f"  web page    {page_url}")
     console.print(f"  API docs    {url}/docs")
     console.print(f"  readiness   {url}/readyz")
     console.print("Ctrl-C stops it.")

@@ -42,6 +42,9 @@ class TranscribeRequest:
         response_format: as in the HTTP API.
         stages: as in the HTTP API, None for all.
         itn: write numbers in digits.
+        model: as in the HTTP API, None for the first.
+        hotwords: as in the HTTP API, None for none.
+        keywords: as in the HTTP API, None for none.
         output_dir: where to write one file per recording, None for stdout.
     """
 
@@ -51,6 +54,19 @@ class TranscribeRequest:
     stages: str | None
     itn: bool
     output_dir: Path | None
+    model: str | None = None
+    hotwords: str | None = None
+    keywords: str | None = None
+
+    def optional_fields(self) -> dict[str, str | list[str]]:
+        """The form fields that are not always sent."""
+        texts = {"stages": self.stages, "hotwords": self.hotwords, "keywords": self.keywords}
+        fields: dict[str, str | list[str]] = {name: text for name, text in texts.items() if text}
+        if self.itn:
+            fields["itn"] = "true"
+        if self.response_format == "verbose_json":
+            fields["timestamp_granularities[]"] = ["word", "segment"]
+        return fields
 
 
 def speech_segments(file: Path, settings: Settings) -> list[SpeechSegment]:
@@ -107,14 +123,22 @@ def _expand(patterns: tuple[str, ...]) -> Iterator[Path]:
 
 
 def _parameters(request: TranscribeRequest, settings: Settings) -> TranscriptionParameters:
-    offer = Offer(settings.recognizer.pack, (), settings.recognizer.languages, settings.stages)
-    fields = {"model": [offer.model], "response_format": [request.response_format]}
-    if request.stages:
-        fields["stages"] = [request.stages]
-    if request.itn:
-        fields["itn"] = ["true"]
-    if request.response_format == "verbose_json":
-        fields["timestamp_granularities[]"] = ["word", "segment"]
+    section = settings.recognizer
+    offer = Offer(
+        section.pack,
+        (),
+        section.languages,
+        settings.stages,
+        section.other_packs,
+        # A service checks by itself what it is sent.
+        request.url is not None or section.engine == "hybrid",
+    )
+    fields = {
+        "model": [offer.model if request.url else request.model or offer.model],
+        "response_format": [request.response_format],
+    }
+    for name, value in request.optional_fields().items():
+        fields[name] = value if isinstance(value, list) else [value]
     return parse_parameters(fields, offer)
 
 
@@ -155,6 +179,7 @@ class _Run:
         loading = self._progress.add_task("loading models", total=None, position="")
         async with LocalTranscriber(settings) as transcriber:
             self._progress.remove_task(loading)
+            transcriber.check_hotwords(self._parameters.hints)
             for file in self._files:
                 try:
                     transcript = await self._transcribe(transcriber, file, settings)
@@ -174,7 +199,7 @@ class _Run:
 
         async def watched() -> AsyncGenerator[TranscriptEvent]:
             stages = self._parameters.stages
-            events = transcriber.transcribe(audio, stages, file.name)
+            events = transcriber.transcribe(audio, stages, file.name, self._parameters.hints)
             if self._parameters.itn:
                 events = rewrite_events(events)
             async with aclosing(events):
@@ -189,15 +214,10 @@ class _Run:
 
     def _post(self, client: httpx.Client, file: Path) -> str:
         fields: dict[str, str | list[str]] = {
-            "model": self._served_model(client),
+            "model": self._request.model or self._served_model(client),
             "response_format": self._request.response_format,
+            **self._request.optional_fields(),
         }
-        if self._request.stages:
-            fields["stages"] = self._request.stages
-        if self._request.itn:
-            fields["itn"] = "true"
-        if self._request.response_format == "verbose_json":
-            fields["timestamp_granularities[]"] = ["word", "segment"]
         with file.open("rb") as content:
             response = client.post(
                 "/v1/audio/transcriptions", data=fields, files={"file": (file.name, content)}

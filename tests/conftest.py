@@ -10,9 +10,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from serve_app.packs import PackContents, PackStore, resolve
+from serve_app.packs.contents import open_pack
 from serve_app.packs.recordings import recording
+from tests.fakes.ggml_whisper import whisper_base
+
+# Speed is never asserted: on a busy machine an example may take its time.
+hypothesis_settings.register_profile("unhurried", deadline=None)
+hypothesis_settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +43,9 @@ def vad_example(pack_store: PackStore) -> Path:
 def asr_example(pack_store: PackStore) -> Path:
     """4.2 s of Mandarin, one utterance, 16 kHz mono."""
     return recording("asr_example.wav", pack_store)
+
+
+@pytest.fixture(scope="session")
+def whisper_pack(pack_store: PackStore) -> PackContents:
+    """OpenAI's Whisper base, multilingual, as a pack of whisper.cpp's format."""
+    return open_pack(whisper_base(pack_store), "whisper-base")

@@ -74,6 +74,8 @@ def test_nothing_found_is_an_error(runner: CliRunner, tmp_path: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["transcribe", "x.wav", "--format", "xml"], 1, "response_format"),
+        (["transcribe", "x.wav", "--hotwords", "/etc/passwd"], 1, "not paths"),
+        (["transcribe", "x.wav", "--model", "other"], 1, "not served"),
         (["transcribe", "x.wav", "--profile", "nope"], 1, "nope"),
         (["transcribe", "x.wav", "--set", "recognizer.device=tpu"], 2, "recognizer.device"),
         (["transcribe", "x.wav", "--set", "recognizer.pack=nothing"], 1, "nothing"),

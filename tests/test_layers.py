@@ -18,10 +18,11 @@ LAYERS = (
     {"settings", "profiles"},
     {"pipeline", "planning"},
     {"api"},
-    {"metrics", "tracing"},
+    {"metrics", "tracing", "ui"},
     {"deployments"},
-    {"app", "cluster", "demo", "ops", "serving", "transcribing"},
-    {"cli", "cli_cluster", "cli_keys", "cli_models", "cli_plan"},
+    {"batch"},
+    {"app", "cluster", "demo", "memory_bench", "ops", "serving", "transcribing"},
+    {"cli", "cli_batch", "cli_bench", "cli_cluster", "cli_keys", "cli_models", "cli_plan"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
@@ -29,10 +30,12 @@ LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 HOMES = {
     "torch": {"engines", "packs"},
     "funasr": {"packs/recipe"},
+    "onnx": {"packs/export"},
     "onnxruntime": {"engines"},
     "ray": {"app", "cluster", "deployments", "metrics", "batch"},
-    "fastapi": {"api", "deployments"},
-    "starlette": {"api"},
+    "fastapi": {"api", "deployments", "ui"},
+    "starlette": {"api", "ui"},
+    "gradio": {"ui"},
     "opentelemetry": {"tracing"},
     "kubernetes": {"ops"},
 }

@@ -38,6 +38,7 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.ServiceError: 500,
     errors.NotReady: 503,
     errors.StartFailed: 500,
+    errors.ModelUnavailable: 503,
     errors.Overloaded: 429,
     errors.StorageFull: 503,
     errors.DeadlineExceeded: 504,
@@ -52,6 +53,7 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     # Only the operator's tools raise these.
     errors.TraceError: 500,
     errors.CostsError: 500,
+    errors.ManifestError: 500,
     errors.ClusterError: 500,
     errors.ClusterRefused: 500,
 }

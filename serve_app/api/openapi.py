@@ -52,6 +52,20 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "default": False,
         "description": "Write Mandarin numbers, dates and amounts in digits. Times stay.",
     },
+    "hotwords": {
+        "type": "string",
+        "maxLength": 20000,
+        "description": "Words that the model should prefer, where it can: a JSON list, a JSON "
+        "object of words and weights, or words with spaces or line breaks between them, a weight "
+        "behind a word on its line. At most 100 words of at most 32 letters.",
+        "example": '["阿里巴巴", "通义实验室"]',
+    },
+    "keywords": {
+        "type": "string",
+        "maxLength": 20000,
+        "description": "Words that make a draft worth refining wherever it contains one, for the "
+        "hybrid recogniser; a JSON list, or words with spaces between them.",
+    },
 }
 
 _JSON_FIELDS = {name.removesuffix("[]"): field for name, field in _FIELDS.items() if name != "file"}

@@ -1,7 +1,7 @@
 """The form fields of a transcription request, checked.
 
-Field names and values follow OpenAI's `POST /v1/audio/transcriptions`; `stages`, `itn`
-and the value `utterances` of `include[]` are ours.
+Field names and values follow OpenAI's `POST /v1/audio/transcriptions`; `stages`, `itn`,
+`hotwords`, `keywords` and the value `utterances` of `include[]` are ours.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
+from serve_app.api.hinting import parse_hotwords, parse_keywords
 from serve_app.core.errors import InvalidParameter, ModelNotFound, StageNotDeployed
+from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.stages import STAGES, Stage
 
 ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
@@ -29,6 +31,8 @@ _FIELDS = _LIST_FIELDS | {
     "stages",
     "chunking_strategy",
     "itn",
+    "hotwords",
+    "keywords",
 }
 
 
@@ -37,16 +41,25 @@ class Offer:
     """What this deployment can do for a request.
 
     Attributes:
-        model: the pack that is served.
+        model: the pack that is served first.
         model_aliases: further names for it.
         languages: accepted values of `language`.
         stages: stages that are deployed.
+        other_models: further packs that are served.
+        takes_keywords: whether the recogniser has a use for keywords.
     """
 
     model: str
     model_aliases: tuple[str, ...]
     languages: tuple[str, ...]
     stages: tuple[Stage, ...]
+    other_models: tuple[str, ...] = ()
+    takes_keywords: bool = False
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The packs that are served."""
+        return (self.model, *self.other_models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +74,7 @@ class TranscriptionParameters:
     stream: bool = False
     include_utterances: bool = False
     itn: bool = False
+    hints: Hints = NO_HINTS
 
 
 def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> TranscriptionParameters:
@@ -89,8 +103,9 @@ def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> Trans
         raise InvalidParameter(
             "stream", f"works with response_format {' or '.join(STREAMABLE_FORMATS)} only"
         )
+    model = _model(single.get("model"), offer)
     return TranscriptionParameters(
-        model=_model(single.get("model"), offer),
+        model=model,
         language=_language(single.get("language"), offer),
         stages=_stages(single.get("stages"), offer),
         response_format=response_format,
@@ -98,6 +113,7 @@ def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> Trans
         stream=stream,
         include_utterances=_includes_utterances(fields, response_format),
         itn=_boolean("itn", single.get("itn", "false")),
+        hints=_hints(single, model, offer),
     )
 
 
@@ -113,10 +129,25 @@ def _check_temperature(single: Mapping[str, str]) -> None:
 
 def _model(model: str | None, offer: Offer) -> str:
     if not model:
-        raise InvalidParameter("model", f"is required; served here: {offer.model}")
-    if model != offer.model and model not in offer.model_aliases:
-        raise ModelNotFound(model, offer.model)
-    return offer.model
+        raise InvalidParameter("model", f"is required; served here: {', '.join(offer.models)}")
+    if model in offer.models:
+        return model
+    if model in offer.model_aliases:
+        return offer.model
+    raise ModelNotFound(model, ", ".join(offer.models))
+
+
+def _hints(single: Mapping[str, str], model: str, offer: Offer) -> Hints:
+    keywords = parse_keywords(single.get("keywords", ""))
+    if keywords and not offer.takes_keywords:
+        raise InvalidParameter(
+            "keywords", "are for recognizer.engine hybrid alone; this deployment has no draft"
+        )
+    return Hints(
+        model=None if model == offer.model else model,
+        hotwords=parse_hotwords(single.get("hotwords", "")),
+        keywords=keywords,
+    )
 
 
 def _language(language: str | None, offer: Offer) -> str:

@@ -54,7 +54,7 @@ def render_body(transcript: Transcript, parameters: TranscriptionParameters) -> 
         case "json":
             return json.dumps(_json(transcript), ensure_ascii=False)
         case "verbose_json":
-            return json.dumps(_verbose_json(transcript, parameters), ensure_ascii=False)
+            return json.dumps(verbose_json(transcript, parameters), ensure_ascii=False)
         case "text":
             return transcript.text + "\n"
         case "srt":
@@ -115,7 +115,8 @@ def _json(transcript: Transcript) -> dict[str, Any]:
     return body
 
 
-def _verbose_json(transcript: Transcript, parameters: TranscriptionParameters) -> dict[str, Any]:
+def verbose_json(transcript: Transcript, parameters: TranscriptionParameters) -> dict[str, Any]:
+    """Returns the body of `verbose_json`; times in seconds."""
     body: dict[str, Any] = {
         "task": "transcribe",
         "language": parameters.language,
@@ -133,6 +134,7 @@ def _verbose_json(transcript: Transcript, parameters: TranscriptionParameters) -
                 "start": _seconds(token.start_ms),
                 "end": _seconds(token.end_ms),
                 "confidence": round(token.confidence, 4),
+                **({} if token.model is None else {"model": token.model}),
             }
             for token in transcript.words()
         ]
@@ -152,9 +154,12 @@ def _segment(number: int, sentence: Sentence) -> dict[str, Any]:
     """A sentence as OpenAI's segment object.
 
     `tokens` and `seek` are Whisper's and have no counterpart here; the VAD has
-    removed what is not speech, so `no_speech_prob` is 0.
+    removed what is not speech, so `no_speech_prob` is 0. `model` says which of several
+    models spoke; where a sentence has words of two, their names are joined by "+".
     """
     encoded = sentence.text.encode()
+    models = dict.fromkeys(marked.token.model for marked in sentence.tokens)
+    named = "+".join(model for model in models if model is not None)
     return {
         "id": number,
         "seek": 0,
@@ -166,6 +171,7 @@ def _segment(number: int, sentence: Sentence) -> dict[str, Any]:
         "avg_logprob": round(_mean_log_confidence(sentence), 4),
         "compression_ratio": round(len(encoded) / len(zlib.compress(encoded)), 4),
         "no_speech_prob": 0.0,
+        **({"model": named} if named else {}),
     }
 
 

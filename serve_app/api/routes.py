@@ -16,6 +16,7 @@ from serve_app.api import openapi
 from serve_app.api.admission import AdmissionGate
 from serve_app.api.auth import Authenticator, Everybody
 from serve_app.api.authentication import AuthenticationMiddleware
+from serve_app.api.catalogue import ModelCatalogue
 from serve_app.api.errors import error_response, on_http_exception
 from serve_app.api.fetching import Fetcher
 from serve_app.api.intake import Intake
@@ -56,7 +57,10 @@ def build_api(
     observer.watch(gate.statistics)
     handler = TranscriptionHandler(service, limits, gate, Intake(limits, fetcher), logger, observer)
     app.add_middleware(
-        AuthenticationMiddleware, authenticator=authenticator or Everybody(), logger=logger
+        AuthenticationMiddleware,
+        authenticator=authenticator or Everybody(),
+        logger=logger,
+        observer=observer,
     )
     app.add_exception_handler(HTTPException, on_http_exception)
     app.post(
@@ -80,10 +84,11 @@ def _document(write: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _add_models(app: FastAPI, service: TranscriptionService) -> None:
+    catalogue = ModelCatalogue(service)
+
     @app.get("/v1/models", summary="List the models that are served")
     async def list_models() -> dict[str, Any]:
-        names = [service.offer.model, *service.offer.model_aliases]
-        return {"object": "list", "data": [_model_object(name) for name in names]}
+        return {"object": "list", "data": await catalogue.models()}
 
     @app.get("/v1/models/{name}", summary="Describe a model", response_model=None)
     async def get_model(name: str) -> Response:
@@ -91,7 +96,7 @@ def _add_models(app: FastAPI, service: TranscriptionService) -> None:
             parse_parameters({"model": [name]}, service.offer)
         except ParaserveError as error:
             return error_response(error)
-        return JSONResponse(_model_object(name))
+        return JSONResponse(await catalogue.model(name))
 
 
 def _add_health(app: FastAPI, service: TranscriptionService) -> None:
@@ -118,7 +123,3 @@ def _add_health(app: FastAPI, service: TranscriptionService) -> None:
                 },
             }
         )
-
-
-def _model_object(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "paraserve"}

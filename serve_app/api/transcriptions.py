@@ -134,7 +134,12 @@ class TranscriptionHandler:
             caller_of(request).weight,
             traceparent_of(request),
         )
-        job = TranscriptionJob(origin, recording.spool.content(), parameters.stages)
+        if parameters.hints.hotwords:
+            async with deadline.enforced():
+                await self._service.check_hotwords(parameters.hints, origin)
+        job = TranscriptionJob(
+            origin, recording.spool.content(), parameters.stages, parameters.hints
+        )
         events = self._events(job, deadline, admission, log)
         if parameters.itn:
             events = rewrite_events(events)

@@ -216,7 +216,8 @@ class TranscribeOnServe:
 
         groups = self._groups(planned, origin, ends)
         try:
-            recognized = fan_out(groups, recognize, self._settings.batch.serve_in_flight)
+            window = self._settings.batch.serve_in_flight + 1
+            recognized = fan_out(groups, recognize, window)
             async with aclosing(groups), aclosing(recognized):
                 utterances += [utterance async for utterance in recognized]
             heard = HeardRecording(number, tuple(utterances), spent[0], ends[0])

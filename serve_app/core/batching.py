@@ -34,7 +34,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
-_BACKGROUND_BATCH_S = 0.2
+_BACKGROUND_BATCH_S = 0.1
 """Longest time that a batch should take for which nobody waits."""
 
 

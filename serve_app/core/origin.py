@@ -18,6 +18,7 @@ class Origin:
         deadline: Unix time in s after which the result is worthless, or None.
         weight: the key's share of a busy model, relative to other keys.
         traceparent: W3C trace context of the request's span, None when it is not traced.
+        background: nobody waits for it: it has its turn only where nothing else wants one.
     """
 
     request_id: str
@@ -25,6 +26,7 @@ class Origin:
     deadline: float | None = None
     weight: float = 1.0
     traceparent: str | None = None
+    background: bool = False
 
     def expired(self, unix_s: float) -> bool:
         return self.deadline is not None and unix_s >= self.deadline

@@ -20,13 +20,15 @@ from serve_app.api.assembly import assemble_api
 from serve_app.api.parameters import Offer
 from serve_app.api.service import TranscriptionJob
 from serve_app.core.chunks import SegmentationJob
-from serve_app.core.errors import NotReady, ParaserveError
+from serve_app.core.errors import InvalidParameter, NotReady, ParaserveError
+from serve_app.core.hints import Hints
 from serve_app.core.joining import (
     PunctuationResult,
     PunctuationTask,
     join_plain,
     join_punctuated,
 )
+from serve_app.core.origin import Origin
 from serve_app.core.stages import Stage, StageReadiness
 from serve_app.core.timing import RequestCost
 from serve_app.core.transcripts import TranscriptEvent
@@ -72,7 +74,22 @@ class HandleTranscriptionService:
             model_aliases=self._settings.ingress.model_aliases,
             languages=self._settings.recognizer.languages,
             stages=self._settings.stages,
+            other_models=self._settings.recognizer.other_packs,
+            takes_keywords=self._settings.recognizer.engine == "hybrid",
         )
+
+    async def check_hotwords(self, hints: Hints, origin: Origin) -> None:
+        try:
+            problem: str | None = await call_until_answered(
+                lambda: self._recognizer.hotword_problem.remote(hints),
+                tries=self._tries,
+                stage="asr",
+                origin=origin,
+            )
+        except RayTaskError as error:
+            raise _cause(error) from None
+        if problem is not None:
+            raise InvalidParameter("hotwords", problem)
 
     async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
         attributes = {"paraserve.stages": ",".join(sorted(job.stages))}
@@ -87,7 +104,7 @@ class HandleTranscriptionService:
     async def _events(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
         recording = RemoteRecording(
             self._segmenter,
-            SegmentationJob(job.origin, job.audio, "vad" in job.stages),
+            SegmentationJob(job.origin, job.audio, "vad" in job.stages, job.hints),
             self._settings.max_attempts,
             self._settings.segmenter.silence_timeout_s,
         )

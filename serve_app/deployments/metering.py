@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter as CountOf
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 
@@ -20,6 +20,7 @@ from serve_app.core.errors import DeadlineExceeded
 from serve_app.core.origin import Origin
 from serve_app.core.stages import Stage, StageReadiness
 from serve_app.core.tally import BatcherStatistics
+from serve_app.pipeline.shelf_records import ShelfStatistics
 
 _SAMPLE_PERIOD_S = 1.0
 _OK = 200
@@ -175,6 +176,42 @@ class ModelMetrics:
         if (memory := self._gpu_bytes()) is not None:
             for kind, num_bytes in zip(("allocated", "reserved"), memory, strict=True):
                 self._gpu_memory.set(num_bytes, tags=self._tags | {"kind": kind})
+
+
+class ShelfMetrics:
+    """Set by a recogniser replica of its models.
+
+    Args:
+        statistics: reads the shelf's.
+    """
+
+    def __init__(self, statistics: Callable[[], ShelfStatistics]) -> None:
+        self._statistics = statistics
+        self._loaded = metrics.new_gauge(metrics.MODELS_LOADED)
+        self._bytes = metrics.new_gauge(metrics.MODEL_BYTES)
+        self._loads = metrics.new_counter(metrics.MODEL_LOADS)
+        self._evictions = metrics.new_counter(metrics.MODEL_EVICTIONS)
+        self._told: dict[tuple[Counter, str], int] = {}
+        self._sampler = Sampler(self._sample)
+        self.start()
+
+    def start(self) -> None:
+        """Sees to it that the gauges are set, if there is an event loop by now."""
+        self._sampler.start()
+
+    def _sample(self) -> None:
+        statistics = self._statistics()
+        self._loaded.set(len(statistics.loaded))
+        self._bytes.set(statistics.loaded_bytes)
+        self._tell(self._loads, statistics.num_loads)
+        self._tell(self._evictions, statistics.num_evictions)
+
+    def _tell(self, counter: Counter, totals: Mapping[str, int]) -> None:
+        for model, total in totals.items():
+            more = total - self._told.get((counter, model), 0)
+            if more > 0:  # Ray's counters take no 0
+                counter.inc(more, tags={"model": model})
+                self._told[counter, model] = total
 
 
 @cache

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 
+from ray import serve
 from ray.serve import Application
 
 from serve_app.core.chunks import Chunk, ChunkFailure, Recognition
+from serve_app.core.hints import Hints
 from serve_app.core.ports import Recognizer
 from serve_app.core.stages import StageReadiness
 from serve_app.core.throughput import Throughput
 from serve_app.deployments.gpu_bytes import gpu_bytes_of
 from serve_app.deployments.load_reports import RecognizerLoad
-from serve_app.deployments.metering import ModelMetrics
+from serve_app.deployments.metering import ModelMetrics, ShelfMetrics
 from serve_app.deployments.options import LOGGER, as_deployment, recognizer_autoscaling
-from serve_app.pipeline.batched import AloneEvent, BatchedRecognizer, recognizer_limits
+from serve_app.pipeline.batched import AloneEvent, priority_of, recognizer_limits
 from serve_app.pipeline.loading import Loaded, load_recognizer
+from serve_app.pipeline.shelving import OpenShelf
 from serve_app.settings import Settings
 from serve_app.tracing import open_tracer
 
@@ -25,18 +30,31 @@ _THROUGHPUT_MEMORY_S = 60.0
 
 
 class RecognizerDeployment:
-    """One model, and as many batches in flight as it takes."""
+    """A shelf of models that take turns at the device, most often of one.
+
+    Which replicas have a model loaded is told to Serve, whose handles then prefer them
+    for calls that name it.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        loaded = self.load(settings)
-        self._readiness = loaded.readiness
+        opened = OpenShelf(
+            settings,
+            recognizer_limits(settings),
+            LOGGER,
+            partial(priority_of, settings, settings.recognizer.device),
+            self.load,
+        )
+        self._readiness = opened.readiness
+        self._hotwords = opened.hotwords
         self._stuck_after_s = settings.recognizer.stuck_after_s
-        self._recognizer = BatchedRecognizer(loaded.engine, recognizer_limits(settings), LOGGER)
+        self._recognizer = opened.shelf
+        self._announce = _announcer(len(settings.recognizer.packs))
         self._throughput = Throughput(_THROUGHPUT_MEMORY_S, time.monotonic())
         self._tracer = open_tracer(settings.tracing, "recognizer")
         self._metrics = ModelMetrics(
-            loaded.readiness, self._recognizer.statistics, gpu_bytes_of(loaded.readiness)
+            opened.readiness, self._recognizer.statistics, gpu_bytes_of(opened.readiness)
         )
+        self._shelf_metrics = ShelfMetrics(self._recognizer.shelf_statistics)
         self._recognizer.on_batch = self._metrics.batch_ended
 
     async def transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
@@ -44,7 +62,10 @@ class RecognizerDeployment:
 
         Raises:
             DeadlineExceeded: the request's deadline passed.
+            ModelNotFound: the request's model is not served here.
+            ModelUnavailable: it could not be loaded.
         """
+        await self._announce(self._recognizer.name_of(chunks[0]))
         audio_s = sum(chunk.duration_s for chunk in chunks)
         attributes = {"paraserve.num_chunks": len(chunks), "paraserve.audio_s": audio_s}
         with self._tracer.span("recognizer", chunks[0].origin, attributes):
@@ -57,11 +78,18 @@ class RecognizerDeployment:
 
         Raises:
             DeadlineExceeded: the request's deadline passed.
+            ModelNotFound: the request's model is not served here.
+            ModelUnavailable: it could not be loaded.
         """
+        await self._announce(self._recognizer.name_of(chunk))
         async with aclosing(self._recognizer.transcribe_alone(chunk)) as events:
             async for event in events:
                 yield event
         self._throughput.done(chunk.duration_s, time.monotonic())
+
+    async def hotword_problem(self, hints: Hints) -> str | None:
+        """Returns what is wrong with the hotwords of a request; None if nothing is."""
+        return await asyncio.to_thread(self._hotwords.problem, hints)
 
     async def record_autoscaling_stats(self) -> RecognizerLoad:
         """Returns what the autoscaling policy is told of this replica."""
@@ -79,12 +107,32 @@ class RecognizerDeployment:
     async def check_health(self) -> None:
         """Serve replaces the replica if this raises."""
         self._metrics.start()
+        self._shelf_metrics.start()
         self._recognizer.check(self._stuck_after_s)
 
     @staticmethod
     def load(settings: Settings) -> Loaded[Recognizer]:
         """Returns the engine; for subclasses to replace."""
         return load_recognizer(settings)
+
+
+def _announcer(num_models: int) -> Callable[[str], Awaitable[str]]:
+    """Returns a function that tells Serve of a model that this replica is about to use.
+
+    Serve's own shelf counts models where ours counts bytes, and sends them away with
+    their work, so it is given names only. A call that comes to a replica which has given
+    the model up meanwhile waits for it to be loaded again.
+    """
+
+    async def announce(model_id: str) -> str:
+        return model_id
+
+    if num_models == 1:
+        return announce
+    announced: Callable[[str], Awaitable[str]] = serve.multiplexed(
+        max_num_models_per_replica=num_models
+    )(announce)
+    return announced
 
 
 def build_recognizer(settings: Settings) -> Application:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -23,6 +24,14 @@ from serve_app.settings import Settings
 _MAX_LONE_ATTEMPTS = 10
 
 
+@dataclass(frozen=True, slots=True)
+class _Handles:
+    """Of the two methods that recognise: a group, and a chunk alone."""
+
+    whole: DeploymentHandle[Any]
+    lone: DeploymentHandle[Any]
+
+
 class RemoteRecognizer:
     """Has groups of chunks recognised, whatever happens to the replicas.
 
@@ -38,7 +47,8 @@ class RemoteRecognizer:
 
     def __init__(self, handle: DeploymentHandle[Any], settings: Settings) -> None:
         self._handle = handle
-        self._lone = handle.options(method_name="transcribe_alone", stream=True)
+        self._packs = settings.recognizer.packs
+        self._handles: dict[str, _Handles] = {}
         self._max_deaths = settings.recognizer.max_deaths
         self._tries = Tries(settings.max_attempts, settings.recognizer.call_timeout_s)
 
@@ -92,12 +102,25 @@ class RemoteRecognizer:
         return ChunkFailure("unavailable", f"{_MAX_LONE_ATTEMPTS} calls for it were lost")
 
     async def _call(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
-        results: list[Recognition | ChunkFailure] = await self._handle.transcribe.remote(chunks)
+        whole = self._handles_for(chunks[0]).whole
+        results: list[Recognition | ChunkFailure] = await whole.remote(chunks)
         return results
+
+    def _handles_for(self, chunk: Chunk) -> _Handles:
+        """Handles that prefer replicas which have the chunk's model loaded."""
+        name = chunk.hints.model or self._packs[0]
+        if name not in self._handles:
+            handle = self._handle
+            if len(self._packs) > 1:
+                handle = handle.options(multiplexed_model_id=name)
+            self._handles[name] = _Handles(
+                handle.transcribe, handle.options(method_name="transcribe_alone", stream=True)
+            )
+        return self._handles[name]
 
     def _call_alone(self, chunk: Chunk) -> AsyncGenerator[AloneEvent]:
         return stream_call(
-            lambda: self._lone.remote(chunk),
+            lambda: self._handles_for(chunk).lone.remote(chunk),
             chunk.origin,
             first_s=self._tries.timeout_s,
             next_s=self._tries.timeout_s,

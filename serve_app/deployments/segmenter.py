@@ -49,11 +49,13 @@ class SegmenterDeployment:
 
     def __init__(self, settings: Settings, recognizer: DeploymentHandle[Any]) -> None:
         self._loaded_vad = load_vad(settings) if "vad" in settings.stages else None
-        self._options = segmentation_options(settings)
+        self._options = replace(segmentation_options(settings), urgent_s=settings.audio.urgent_s)
         self._settings = settings.segmenter
         self._recognizer = RemoteRecognizer(recognizer, settings)
         # Recordings take turns on this thread, one decoded window at a time.
-        self._thread: FairThread[list[Chunk] | None] = FairThread("segmenter")
+        self._thread: FairThread[list[Chunk] | None] = FairThread(
+            "segmenter", settings.compute_nice
+        )
         self._backlog = Backlog()
         self._tracer = open_tracer(settings.tracing, "segmenter")
         self._metrics = SegmenterMetrics(
@@ -91,7 +93,7 @@ class SegmenterDeployment:
 
     async def _events(self, job: SegmentationJob) -> AsyncGenerator[Utterance | RecordingEnd]:
         vad = self._loaded_vad.engine if job.use_vad and self._loaded_vad else None
-        segmentation = Segmentation(job.audio, vad, self._options)
+        segmentation = Segmentation(job.audio, vad, self._options, job.hints)
         spans: list[UtteranceSpan] = []
         cost = RequestCost()
         with self._backlog.open() as account:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,29 +11,27 @@ import torch
 
 from serve_app.core.chunks import SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition, Token
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.hints import Hints
+from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.engines.cif import Integration, embed_tokens, integrate
 from serve_app.engines.devices import open_device
 from serve_app.engines.features import apply_cmvn, lfr, log_mel, num_frames
+from serve_app.engines.hotwords import HotwordBranch
 from serve_app.engines.int8 import quantize_linears, release_checkpoint
 from serve_app.engines.onednn import use_onednn
-from serve_app.engines.paraformer_net import ParaformerNet, TimestampPredictor, parse_shape
+from serve_app.engines.paraformer_net import (
+    ParaformerNet,
+    TimestampPredictor,
+    parse_shape,
+    takes_hotwords,
+    unused_prefixes,
+)
 from serve_app.engines.ragged import Ragged
 from serve_app.engines.timestamps import Span, spans_from_centres, spans_from_peaks
 from serve_app.engines.tokens import display_tokens
 from serve_app.engines.warming import meet_row_counts
 from serve_app.packs.contents import PackContents, load_into
 
-_LOG = logging.getLogger(__name__)
 _RESERVED_IDS = (0, 1, 2)  # blank, sos, eos: never shown
-_HOTWORD_PREFIXES = (
-    "bias_encoder.",
-    "bias_embed.",
-    "lstm_proj.",
-    "seaco_decoder.",
-    "hotword_output_layer.",
-)
-_TRAINING_PREFIXES = ("ctc.", "decoder.embed.")
 _WARM_UP_SAMPLES = 16_000
 _DTYPES = ("float32", "int8")
 
@@ -88,8 +85,8 @@ class ParaformerEngine:
 
     All utterances of a batch are laid end to end. No layer looks across their
     borders and nothing is padded, so that a result does not depend on
-    batch-mates. Classes: Paraformer, BiCifParaformer, and SeacoParaformer
-    without its hotword branch. The pack must ask for no more than that.
+    batch-mates. Classes: Paraformer, BiCifParaformer and SeacoParaformer, which
+    alone minds the hotwords of the hints; whatever hints it gets, it is as exact.
 
     Args:
         pack: the model.
@@ -127,6 +124,7 @@ class ParaformerEngine:
             # Not the rest, a tenth of the work: each kind of layer brings more kernels.
             use_onednn(self._net.encoder.encoders)
             meet_row_counts(self._net.encoder)
+        self._branch = HotwordBranch(pack, self._device) if takes_hotwords(pack) else None
         self._cmvn = torch.from_numpy(pack.cmvn).to(self._device)
         # The first pass touches the mapped weights and lets kernels be chosen.
         self.transcribe([_noise(_WARM_UP_SAMPLES)])
@@ -141,14 +139,14 @@ class ParaformerEngine:
         """
         return [
             self._recognition(pcm, decoded)
-            for pcm, decoded in zip(batch, self._decode(batch), strict=True)
+            for pcm, decoded in zip(batch, self._decode(batch, hints), strict=True)
         ]
 
-    def token_ids(self, batch: Sequence[Pcm]) -> list[list[int]]:
+    def token_ids(self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()) -> list[list[int]]:
         """The vocabulary ids of each item, without blank, sos and eos."""
         return [
             decoded.ids[decoded.shown].tolist() if isinstance(decoded, _Decoded) else []
-            for decoded in self._decode(batch)
+            for decoded in self._decode(batch, hints)
         ]
 
     def cost(self, num_samples: int) -> int:
@@ -162,17 +160,20 @@ class ParaformerEngine:
             checksum=self._pack.checksum,
             device=str(self._device),
             num_parameters=self._num_parameters,
-            hotwords=False,
+            hotwords=self._branch is not None,
         )
 
     @torch.inference_mode()
-    def _decode(self, batch: Sequence[Pcm]) -> list[_Decoded | ChunkFailure | None]:
+    def _decode(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints]
+    ) -> list[_Decoded | ChunkFailure | None]:
         """Runs the network; None for an item that has nothing to be heard."""
         results: list[_Decoded | ChunkFailure | None] = [None] * len(batch)
         heard = [index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()]
         if heard:
             features = [self._features(batch[index]) for index in heard]
-            for index, decoded in zip(heard, self._run(features), strict=True):
+            wanted = [hints[index] if hints else NO_HINTS for index in heard]
+            for index, decoded in zip(heard, self._run(features, wanted), strict=True):
                 results[index] = decoded
         return results
 
@@ -181,7 +182,9 @@ class ParaformerEngine:
         samples = torch.from_numpy(pcm.astype(np.float32)).to(self._device)
         return apply_cmvn(lfr(log_mel(samples), self._shape.lfr_m, self._shape.lfr_n), self._cmvn)
 
-    def _run(self, features: list[torch.Tensor]) -> list[_Decoded | ChunkFailure]:
+    def _run(
+        self, features: list[torch.Tensor], hints: list[Hints]
+    ) -> list[_Decoded | ChunkFailure]:
         net = self._net
         layout = Ragged([len(rows) for rows in features], self._device)
         frames = net.encoder(torch.cat(features), layout)
@@ -193,7 +196,7 @@ class ParaformerEngine:
             for part, bad in zip(alphas, broken, strict=True)
         ]
         tokens = Ragged([item.num_tokens for item in integrations], self._device)
-        confidences, ids = self._classify(frames, layout, tokens, integrations)
+        confidences, ids = self._classify(frames, layout, tokens, integrations, hints)
         fine = self._fine_alphas(frames, layout, integrations)
         results: list[_Decoded | ChunkFailure] = []
         for index, (start, end) in enumerate(tokens.spans):
@@ -225,13 +228,22 @@ class ParaformerEngine:
         layout: Ragged,
         tokens: Ragged,
         integrations: list[Integration],
+        hints: list[Hints],
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """The best entry of each token and its probability."""
         if tokens.total == 0:
             return np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
         embeddings = embed_tokens(frames, layout, integrations).to(frames.dtype)
-        logits = self._net.decoder(embeddings, frames, tokens, layout)
-        best = torch.log_softmax(logits.float(), dim=-1).max(dim=-1)
+        decoder = self._net.decoder
+        states = decoder.represent(embeddings, frames, tokens, layout)
+        scores = torch.log_softmax(decoder.output_layer(states).float(), dim=-1)
+        for (start, end), hint in zip(tokens.spans, hints, strict=True):
+            if self._branch is not None and hint.hotwords:
+                rows = slice(start, end)
+                scores[rows] = self._branch.bend(
+                    scores[rows], embeddings[rows], states[rows], hint.hotwords
+                )
+        best = scores.max(dim=-1)
         return best.values.exp().cpu().numpy(), best.indices.cpu().numpy()
 
     def _fine_alphas(
@@ -279,14 +291,6 @@ def _check_dtype(dtype: str, device: torch.device) -> None:
         raise ConfigurationError(f"dtype {dtype!r} is not supported; use {' or '.join(_DTYPES)}")
     if dtype == "int8" and device.type != "cpu":
         raise ConfigurationError(f"dtype int8 runs on the cpu, not on {device}; use float32 there")
-
-
-def unused_prefixes(pack: PackContents) -> tuple[str, ...]:
-    """Parts of a checkpoint that serve training, or hotwords, alone."""
-    if pack.model_class != "SeacoParaformer":
-        return _TRAINING_PREFIXES
-    _LOG.info("pack %s: hotwords are not supported; that branch is not loaded", pack.name)
-    return (*_TRAINING_PREFIXES, *_HOTWORD_PREFIXES)
 
 
 def _noise(num_samples: int) -> Pcm:

@@ -29,6 +29,14 @@ _PREDICTOR_OF_CLASS = {
 }
 _FRONTEND = {"fs": 16_000, "window": "hamming", "n_mels": 80, "frame_length": 25, "frame_shift": 10}
 _UPSAMPLING = 3
+_HOTWORD_PREFIXES = (
+    "bias_encoder.",
+    "bias_embed.",
+    "lstm_proj.",
+    "seaco_decoder.",
+    "hotword_output_layer.",
+)
+_TRAINING_PREFIXES = ("ctc.", "decoder.embed.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +162,8 @@ def _read_shape(pack: PackContents) -> ParaformerShape:
     size = int(encoder["output_size"])
     lfr_m = int(frontend.get("lfr_m", 1))
     return ParaformerShape(
-        encoder=_sanm_shape(size, encoder, kernel_size=11),
-        decoder=_sanm_shape(size, decoder, kernel_size=21),
+        encoder=sanm_shape(size, encoder, kernel_size=11),
+        decoder=sanm_shape(size, decoder, kernel_size=21),
         num_attention_blocks=int(decoder.get("att_layer_num", 6)),
         predictor=_cif_shape(size, config["predictor_conf"]),
         timestamps=_head_shape(pack, config["predictor_conf"]),
@@ -166,7 +174,8 @@ def _read_shape(pack: PackContents) -> ParaformerShape:
     )
 
 
-def _sanm_shape(size: int, conf: Mapping[str, Any], kernel_size: int) -> SanmShape:
+def sanm_shape(size: int, conf: Mapping[str, Any], kernel_size: int) -> SanmShape:
+    """Sizes of a stack of layers by its part of config.yaml; defaults are FunASR's."""
     kernel_size = int(conf.get("kernel_size", kernel_size))
     shift = conf.get("sanm_shfit", 0)
     return SanmShape(
@@ -204,3 +213,14 @@ def _head_shape(pack: PackContents, conf: Mapping[str, Any]) -> TimestampHeadSha
         smooth_factor=float(conf.get("smooth_factor2", 1.0)),
         noise_threshold=float(conf.get("noise_threshold2", 0.0)),
     )
+
+
+def takes_hotwords(pack: PackContents) -> bool:
+    """Whether the model has a branch for hotwords."""
+    return pack.model_class == "SeacoParaformer"
+
+
+def unused_prefixes(pack: PackContents) -> tuple[str, ...]:
+    """Parts of a checkpoint that serve training, or hotwords, alone."""
+    hotwords = _HOTWORD_PREFIXES if takes_hotwords(pack) else ()
+    return (*_TRAINING_PREFIXES, *hotwords)

@@ -10,10 +10,13 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 
 from serve_app.core.batching import BatcherClosed, BatchLimits, EngineStuck, MicroBatcher
 from serve_app.core.chunks import Chunk, ChunkFailure, Recognition
+from serve_app.core.device_turns import DeviceTurns
 from serve_app.core.errors import ServiceError
 from serve_app.core.joining import PunctuationResult, PunctuationTask, punctuate_tasks
 from serve_app.core.ports import Punctuator, Recognizer
 from serve_app.core.tally import BatcherStatistics
+from serve_app.engines.ct_transformer import CtTransformerEngine
+from serve_app.engines.paraformer import ParaformerEngine
 from serve_app.pipeline.priority import Priority, give_way
 from serve_app.settings import Settings
 
@@ -28,6 +31,7 @@ OnBegun: TypeAlias = Callable[[], Awaitable[None]]
 
 _MAX_ITEMS = 256
 _ALL_ALIKE = Priority()
+_REENTRANT = (ParaformerEngine, CtTransformerEngine)
 _DELIVERY_S = 0.05
 """What `BEGUN` has to reach a caller in another process, should this one die next."""
 
@@ -43,6 +47,7 @@ class _Batched(Generic[ItemT, ResultT]):
         cost: Callable[[ItemT], int],
         size_s: Callable[[ItemT], float],
         priority: Priority,
+        turns: DeviceTurns | None = None,
     ) -> None:
         self._urgent_ms = priority.urgent_ms
         self._threads = ThreadPoolExecutor(
@@ -57,6 +62,7 @@ class _Batched(Generic[ItemT, ResultT]):
             on_batch=self._batch_ended,
             concurrency=max_in_flight,
             run_urgent=self._run_urgent if priority.urgent_ms else None,
+            turns=turns,
         )
         self.on_batch: Callable[[Sequence[float], float], None] | None = None
         """Told of each batch: how long each item waited and how long the batch took, in s."""
@@ -103,6 +109,7 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
         logger: told of chunks that fail.
         priority: of the beginnings of recordings. If they may be urgent, the engine must
             bear one call more than its `max_in_flight`.
+        turns: shared with the other models on its device.
     """
 
     def __init__(
@@ -111,6 +118,7 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
         limits: BatchLimits,
         logger: logging.Logger,
         priority: Priority = _ALL_ALIKE,
+        turns: DeviceTurns | None = None,
     ) -> None:
         self._engine = engine
         self._logger = logger
@@ -121,6 +129,7 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
             cost=lambda chunk: engine.cost(chunk.num_samples),
             size_s=lambda chunk: chunk.duration_s,
             priority=priority,
+            turns=turns,
         )
 
     async def transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
@@ -225,15 +234,17 @@ class BatchedPunctuator(_Batched[PunctuationTask, PunctuationResult]):
         return punctuate_tasks(self._engine, batch)
 
 
-def priority_of(settings: Settings, device: str) -> Priority:
-    """Returns what is urgent to a model on a device.
+def priority_of(settings: Settings, device: str, engine: Recognizer | Punctuator) -> Priority:
+    """Returns what is urgent to an engine on a device.
 
     A GPU runs its batches one after another anyway, and the thread that feeds it must
-    not wait for a core.
+    not wait for a core. Of the other engines, nothing overtakes in those that have not
+    been seen to bear a second call.
     """
     if device != "cpu":
         return _ALL_ALIKE
-    return Priority(round(settings.audio.urgent_s * 1000), settings.compute_nice)
+    urgent_ms = round(settings.audio.urgent_s * 1000)
+    return Priority(urgent_ms if isinstance(engine, _REENTRANT) else 0, settings.compute_nice)
 
 
 def recognizer_limits(settings: Settings) -> BatchLimits:

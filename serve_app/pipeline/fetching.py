@@ -15,7 +15,11 @@ def fetch_packs(settings: Settings, on_progress: Callable[[str], None]) -> None:
     Raises:
         PackError: one is not, and cannot be fetched.
     """
-    for stage, name in packs_of(settings).items():
+    wanted = [*packs_of(settings).items()]
+    wanted += [("asr", name) for name in settings.recognizer.other_packs]
+    if settings.recognizer.engine == "hybrid":
+        wanted.append(("asr", settings.recognizer.whisper.pack))
+    for stage, name in wanted:
         on_progress(f"model pack for {stage}: {name}")
         if settings.offline:
             find_pack(settings, name)

@@ -13,11 +13,10 @@ from serve_app.engines.ct_transformer import CtTransformerEngine
 from serve_app.engines.fsmn_vad import FsmnVad
 from serve_app.engines.gpu.ct_transformer import GpuCtTransformer
 from serve_app.engines.gpu.options import GpuOptions
-from serve_app.engines.gpu.paraformer import GpuParaformer
-from serve_app.engines.paraformer import ParaformerEngine, ParaformerOptions
 from serve_app.engines.threads import limit_threads
 from serve_app.engines.vad_decision import VadOptions
 from serve_app.packs import PackContents, PackStore, resolve
+from serve_app.pipeline.engines import memory_fraction, open_recognizer
 from serve_app.pipeline.segmentation import SegmentationOptions
 from serve_app.settings import Settings
 
@@ -32,10 +31,11 @@ class Loaded(Generic[EngineT]):
 
     engine: EngineT
     readiness: StageReadiness
+    pack: PackContents
 
 
 def packs_of(settings: Settings) -> dict[Stage, str]:
-    """Returns the pack that each deployed stage needs."""
+    """Returns the pack that each deployed stage needs, the recogniser's first."""
     names: dict[Stage, str] = {
         "vad": settings.vad.pack,
         "asr": settings.recognizer.pack,
@@ -78,7 +78,7 @@ def load_vad(settings: Settings) -> Loaded[VoiceActivityDetector]:
     published = VadOptions.from_config(pack.config.get("model_conf") or {})
     options = replace(published, max_end_silence_ms=settings.vad.max_end_silence_ms)
     engine = FsmnVad(pack, options)
-    return Loaded(engine, _readiness("vad", "cpu", pack))
+    return Loaded(engine, _readiness("vad", "cpu", pack), pack)
 
 
 def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
@@ -91,29 +91,13 @@ def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
     """
     section = settings.recognizer
     pack = find_pack(settings, section.pack)
-    if section.device != "cpu":
-        limit_threads(section.num_threads)
-        on_gpu = GpuParaformer(
-            pack,
-            GpuOptions(
-                device=section.device,
-                dtype=section.dtype,
-                max_batch_rows=section.max_batch_frames,
-                memory_fraction=_memory_fraction(section.deployment.num_gpus),
-                warm_up_s=section.warm_up_s,
-                max_graphs=section.max_graphs,
-                tokens_per_frame=section.tokens_per_frame,
-            ),
-        )
-        _LOG.info("recogniser on %s: %s", section.device, on_gpu.warm_up)
-        return Loaded(on_gpu, _readiness("asr", section.device, pack))
-    engine = ParaformerEngine(
-        pack,
-        ParaformerOptions(
-            device=section.device, num_threads=section.num_threads, dtype=section.dtype
-        ),
-    )
-    return Loaded(engine, _readiness("asr", section.device, pack))
+    return Loaded(open_recognizer(settings, pack), _readiness("asr", section.device, pack), pack)
+
+
+def with_pack(settings: Settings, name: str) -> Settings:
+    """Returns the settings with another pack for the recogniser, and no others beside it."""
+    recognizer = settings.recognizer.model_copy(update={"pack": name, "other_packs": ()})
+    return settings.model_copy(update={"recognizer": recognizer})
 
 
 def load_punctuator(settings: Settings) -> Loaded[Punctuator]:
@@ -133,20 +117,15 @@ def load_punctuator(settings: Settings) -> Loaded[Punctuator]:
                 device=section.device,
                 dtype=section.dtype,
                 max_batch_rows=section.max_batch_words,
-                memory_fraction=_memory_fraction(section.deployment.num_gpus),
+                memory_fraction=memory_fraction(section.deployment.num_gpus),
                 warm_up_s=section.warm_up_s,
                 max_graphs=section.max_graphs,
             ),
         )
         _LOG.info("punctuation on %s: %s", section.device, on_gpu.warm_up)
-        return Loaded(on_gpu, _readiness("punctuation", section.device, pack))
+        return Loaded(on_gpu, _readiness("punctuation", section.device, pack), pack)
     engine = CtTransformerEngine(pack, device=section.device)
-    return Loaded(engine, _readiness("punctuation", section.device, pack))
-
-
-def _memory_fraction(num_gpus: float) -> float | None:
-    """A replica's share of a device's memory is its share of the device."""
-    return min(num_gpus, 1.0) if num_gpus > 0 else None
+    return Loaded(engine, _readiness("punctuation", section.device, pack), pack)
 
 
 def _readiness(stage: Stage, device: str, pack: PackContents) -> StageReadiness:

@@ -17,7 +17,9 @@ from serve_app.core.chunks import (
     Utterance,
     UtteranceSpan,
 )
+from serve_app.core.errors import InvalidParameter
 from serve_app.core.fanout import fan_out
+from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.joining import (
     PunctuationResult,
     PunctuationTask,
@@ -28,15 +30,11 @@ from serve_app.core.joining import (
 from serve_app.core.origin import Origin
 from serve_app.core.stages import Stage
 from serve_app.core.transcripts import TranscriptEvent
-from serve_app.pipeline.batched import BatchedRecognizer, recognizer_limits
+from serve_app.pipeline.batched import recognizer_limits
 from serve_app.pipeline.fair_thread import FairThread
-from serve_app.pipeline.loading import (
-    load_punctuator,
-    load_recognizer,
-    load_vad,
-    segmentation_options,
-)
+from serve_app.pipeline.loading import load_punctuator, load_vad, segmentation_options
 from serve_app.pipeline.segmentation import Segmentation
+from serve_app.pipeline.shelving import OpenShelf
 from serve_app.settings import Settings
 
 _LOGGER = logging.getLogger(__name__)
@@ -57,7 +55,9 @@ class LocalTranscriber:
         self._vad = load_vad(settings).engine if "vad" in stages else None
         # Nobody comes in between whom a long batch would hold up.
         limits = replace(recognizer_limits(settings), max_s=None)
-        self._recognizer = BatchedRecognizer(load_recognizer(settings).engine, limits, _LOGGER)
+        opened = OpenShelf(settings, limits, _LOGGER)
+        self._recognizer = opened.shelf
+        self._hotwords = opened.hotwords
         self._punctuator = load_punctuator(settings).engine if "punctuation" in stages else None
         self._decoding: FairThread[list[Chunk] | None] = FairThread("segmenter")
         self._punctuating = ThreadPoolExecutor(1, thread_name_prefix="punctuator")
@@ -75,8 +75,22 @@ class LocalTranscriber:
         await self._decoding.close()
         self._punctuating.shutdown(wait=True)
 
+    def check_hotwords(self, hints: Hints) -> None:
+        """Finds out whether the model that is hinted at has a use for the hotwords.
+
+        Raises:
+            InvalidParameter: it has none, or cannot write one of them.
+        """
+        problem = self._hotwords.problem(hints)
+        if problem is not None:
+            raise InvalidParameter("hotwords", problem)
+
     async def transcribe(
-        self, audio: FileBytes, stages: frozenset[Stage], request_id: str = "local"
+        self,
+        audio: FileBytes,
+        stages: frozenset[Stage],
+        request_id: str = "local",
+        hints: Hints = NO_HINTS,
     ) -> AsyncGenerator[TranscriptEvent]:
         """Yields the transcript of a file in order of time, then its end.
 
@@ -84,12 +98,15 @@ class LocalTranscriber:
             audio: the file, shape [bytes].
             stages: which of the loaded stages to run.
             request_id: names the recording in logs.
+            hints: for the recogniser.
 
         Raises:
             AudioError: the file is not usable audio.
+            ModelNotFound: the hints name a model that the settings do not.
         """
         origin = Origin(request_id)
-        segmentation = Segmentation(audio, self._vad if "vad" in stages else None, self._options)
+        vad = self._vad if "vad" in stages else None
+        segmentation = Segmentation(audio, vad, self._options, hints)
         spans: list[UtteranceSpan] = []
 
         async def utterances() -> AsyncGenerator[Utterance]:

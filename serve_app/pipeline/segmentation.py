@@ -9,9 +9,11 @@ from collections.abc import AsyncGenerator, Generator, Iterator
 from dataclasses import dataclass, replace
 
 from serve_app.audio import AudioDecoder, AudioLimits
+from serve_app.audio.bytesource import AudioSource
 from serve_app.core.batching import BatcherClosed
-from serve_app.core.chunks import SAMPLE_RATE_HZ, SAMPLES_PER_MS, Chunk, FileBytes
+from serve_app.core.chunks import SAMPLE_RATE_HZ, SAMPLES_PER_MS, Chunk
 from serve_app.core.errors import AudioError
+from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.origin import Origin
 from serve_app.core.ports import VoiceActivityDetector
 from serve_app.core.windows import Cut, FixedCutter, SegmentCutter
@@ -27,32 +29,37 @@ class SegmentationOptions:
         max_segment_s: longest cut in s.
         max_group_s: audio of cuts that travel together, at most, in s.
         gather_s: audio decoded between two hand-outs of cuts, in s; 0 hands out at once.
+        urgent_s: of a recording's beginning, in s, that overtakes other recordings.
     """
 
     limits: AudioLimits
     max_segment_s: float
     max_group_s: float
     gather_s: float = 0.0
+    urgent_s: float = 0.0
 
 
 class Segmentation:
     """Decodes one recording and cuts it, holding only what is still needed.
 
     Args:
-        audio: the file, shape [bytes].
+        audio: the file: its bytes, its path, or open and seekable.
         vad: finds the speech; None to cut everything that there is.
         options: how to cut.
+        hints: that the chunks carry.
     """
 
     def __init__(
         self,
-        audio: FileBytes,
+        audio: AudioSource,
         vad: VoiceActivityDetector | None,
         options: SegmentationOptions,
+        hints: Hints = NO_HINTS,
     ) -> None:
         self._audio = audio
         self._vad = vad
         self._options = options
+        self._hints = hints
         self._num_samples = 0
         self._declared_s: float | None = None
         self._busy_s = 0.0
@@ -72,7 +79,12 @@ class Segmentation:
         """Length of what has been decoded so far."""
         return self._num_samples // SAMPLES_PER_MS
 
-    def steps(self) -> Iterator[list[Cut]]:
+    @property
+    def is_urgent(self) -> bool:
+        """Whether little enough has been decoded for the next step to be urgent."""
+        return self._num_samples < self._options.urgent_s * SAMPLE_RATE_HZ
+
+    def steps(self) -> Generator[list[Cut]]:
         """Yields, for each window that is decoded, the cuts that it completed.
 
         Raises:
@@ -119,7 +131,7 @@ class Segmentation:
         try:
             for cuts in self.steps():
                 gathered += (
-                    Chunk(origin, index + offset, cut.start_ms, cut.pcm)
+                    Chunk(origin, index + offset, cut.start_ms, cut.pcm, self._hints)
                     for offset, cut in enumerate(cuts)
                 )
                 index += len(cuts)
@@ -150,12 +162,17 @@ class Segmentation:
         """
         groups = self.groups(origin)
         try:
-            while (group := await thread.run(lambda: self._step(groups), origin)) is not None:
+            while True:
+                urgent = self.is_urgent
+                group = await thread.run(lambda: self._step(groups), origin, urgent=urgent)
+                if group is None:
+                    break
                 if group:
                     yield group
         finally:
             # On the thread, since a step of a recording that was given up may be running.
-            closing = thread.run(groups.close, replace(origin, deadline=None))
+            patient = replace(origin, deadline=None)
+            closing = thread.run(groups.close, patient, urgent=self.is_urgent)
             with contextlib.suppress(BatcherClosed):
                 await asyncio.shield(closing)
 

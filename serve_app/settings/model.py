@@ -19,6 +19,7 @@ from serve_app.core.places import default_pack_dir
 from serve_app.core.stages import STAGES, Stage
 from serve_app.settings.admission import REFUSAL_HEADROOM, AdmissionSettings, AuthSettings
 from serve_app.settings.audio_url import AudioUrlSettings
+from serve_app.settings.batch import BatchSettings
 from serve_app.settings.keys import read_keys
 from serve_app.settings.observability import TracingSettings
 from serve_app.settings.service import ClusterSettings, HttpSettings, IngressSettings
@@ -30,6 +31,7 @@ from serve_app.settings.stages import (
     SegmenterSettings,
     VadSettings,
 )
+from serve_app.settings.ui import UiSettings
 
 
 class Settings(BaseSettings):
@@ -60,6 +62,14 @@ class Settings(BaseSettings):
     max_attempts: int = Field(
         default=3, ge=1, description="Tries of a call between the stages whose replica dies."
     )
+    compute_nice: int = Field(
+        default=10,
+        ge=0,
+        le=19,
+        description="Added to the nice value of the threads that decode and compute on CPUs what "
+        "is not urgent (see `audio.urgent_s`), so that they give way to those that pass requests "
+        "on and to clips. Costs nothing while cores are free. Linux only; 0 for none.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Least level that is logged."
     )
@@ -75,6 +85,8 @@ class Settings(BaseSettings):
     segmenter: SegmenterSettings = SegmenterSettings()
     recognizer: RecognizerSettings = RecognizerSettings()
     punctuator: PunctuatorSettings = PunctuatorSettings()
+    ui: UiSettings = UiSettings()
+    batch: BatchSettings = BatchSettings()
 
     def check_access(self) -> None:
         """Refuses a service that would demand keys and has none to compare with.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from serve_app.settings.deployments import (
     PunctuatorDeployment,
     RecognizerDeployment,
     SegmenterDeployment,
 )
+from serve_app.settings.engines import HybridSettings, WhisperSettings
 from serve_app.settings.section import Section
 
 
@@ -38,6 +39,14 @@ class AudioSettings(Section):
         le=120,
         description="Audio decoded and searched for speech before another recording has its "
         "turn, in s. A clip waits for one turn at most.",
+    )
+    urgent_s: float = Field(
+        default=15.0,
+        ge=0,
+        description="The beginning of each recording, this many s of it, is run beside the "
+        "batches and turns of others instead of after them, on models that compute on CPUs: "
+        "a clip overtakes files. Whose turn it is still follows the fair shares. A replica may "
+        "use a second core meanwhile. More than your clips are long gains nothing. 0 for never.",
     )
     spool_dir: Path | None = Field(
         default=None,
@@ -143,7 +152,26 @@ class RecognizerSettings(_ModelSettings):
     """The speech recognition model."""
 
     deployment: RecognizerDeployment = RecognizerDeployment()
-    pack: str = Field(default="paraformer-demo", description="Model pack of the recogniser.")
+    engine: Literal["paraformer", "onnx", "whispercpp", "hybrid"] = Field(
+        default="paraformer",
+        description="What runs the packs: `paraformer` on PyTorch, `onnx` on onnxruntime, "
+        "`whispercpp` on whisper.cpp, `hybrid` a draft by whisper.cpp refined by Paraformer.",
+    )
+    pack: str = Field(
+        default="paraformer-demo",
+        description="Model pack of the recogniser; what a request gets by this name or an alias.",
+    )
+    other_packs: tuple[str, ...] = Field(
+        default=(),
+        description="Further packs that a request may name as `model`. They are loaded when they "
+        "are first asked for, and given up for others when `models_bytes` is reached.",
+    )
+    models_bytes: int = Field(
+        default=4 * 2**30,
+        ge=1,
+        description="Memory for the models of a replica in bytes, counted by the sizes of the "
+        "packs' weights. Least recently used ones make room for others.",
+    )
     dtype: Literal["float32", "int8", "bfloat16", "float16"] = Field(
         default="float32",
         description="Of the matrix products. float32 is exact; int8 needs a CPU, is more than "
@@ -172,6 +200,19 @@ class RecognizerSettings(_ModelSettings):
     languages: tuple[str, ...] = Field(
         default=("zh",), description="Values that `language` may have in a request."
     )
+    whisper: WhisperSettings = WhisperSettings()
+    hybrid: HybridSettings = HybridSettings()
+
+    @property
+    def packs(self) -> tuple[str, ...]:
+        """All packs that are served, the first one first."""
+        return (self.pack, *self.other_packs)
+
+    @model_validator(mode="after")
+    def _packs_differ(self) -> RecognizerSettings:
+        if len(set(self.packs)) < len(self.packs):
+            raise ValueError("recognizer.other_packs names a pack twice")
+        return self
 
 
 class PunctuatorSettings(_ModelSettings):

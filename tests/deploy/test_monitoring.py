@@ -98,4 +98,5 @@ def test_every_metric_of_a_stage_is_on_a_dashboard_or_known_not_to_be() -> None:
         "paraserve_queued_items",
         "paraserve_batches_total",
         "paraserve_items_expired_total",
+        "paraserve_models_loaded",
     }

@@ -12,7 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serve_app.core.chunks import ChunkFailure, Pcm, Recognition
-from serve_app.core.errors import ConfigurationError, DeviceUnavailable, PackCorrupt, PackError
+from serve_app.core.errors import (
+    ConfigurationError,
+    DeviceUnavailable,
+    PackCorrupt,
+    PackError,
+    PackIncomplete,
+)
 from serve_app.core.ports import Recognizer
 from serve_app.engines.paraformer import ParaformerEngine, ParaformerOptions
 from serve_app.engines.ragged import attend_padded
@@ -181,15 +187,20 @@ def test_padded_attention_of_other_devices_gives_the_same(
 
 
 @pytest.mark.parametrize("key", ["seaco_decoder.after_norm.weight", "bias_encoder.bias_hh_l0"])
-def test_hotword_branch_is_left_out_of_seaco_alone(tmp_path: Path, key: str) -> None:
-    for model_class in ("SeacoParaformer", "BiCifParaformer"):
-        directory = write_paraformer(tmp_path / model_class, TinyParaformer(model_class))
-        state = torch.load(directory / "model.pt")
-        state["state_dict"][key] = torch.zeros(4)
-        torch.save(state, directory / "model.pt")
-    assert not ParaformerEngine(open_pack(tmp_path / "SeacoParaformer")).describe().hotwords
+def test_hotword_branch_belongs_to_seaco_alone(tmp_path: Path, key: str) -> None:
+    directory = write_paraformer(tmp_path / "BiCif", TinyParaformer("BiCifParaformer"))
+    state = torch.load(directory / "model.pt")
+    state["state_dict"][key] = torch.zeros(4)
+    torch.save(state, directory / "model.pt")
     with pytest.raises(PackCorrupt, match=key):
-        ParaformerEngine(open_pack(tmp_path / "BiCifParaformer"))
+        ParaformerEngine(open_pack(directory))
+    directory = write_paraformer(tmp_path / "SeACo", TinyParaformer("SeacoParaformer"))
+    assert ParaformerEngine(open_pack(directory)).describe().hotwords
+    state = torch.load(directory / "model.pt")
+    del state["state_dict"][key]
+    torch.save(state, directory / "model.pt")
+    with pytest.raises(PackIncomplete, match=key):
+        ParaformerEngine(open_pack(directory))
 
 
 def _change_config(directory: Path, section: str, option: str | None, value: object) -> None:

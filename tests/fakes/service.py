@@ -8,7 +8,9 @@ from collections.abc import AsyncGenerator
 from serve_app.api.parameters import Offer
 from serve_app.api.service import TranscriptionJob
 from serve_app.core.chunks import RecordingEnd, Token, UtteranceSpan
-from serve_app.core.errors import ParaserveError
+from serve_app.core.errors import InvalidParameter, ParaserveError
+from serve_app.core.hints import Hints
+from serve_app.core.origin import Origin
 from serve_app.core.stages import STAGES, Stage, StageReadiness
 from serve_app.core.transcripts import FailedRange, MarkedToken, Sentence, TranscriptEvent
 
@@ -29,6 +31,8 @@ class FakeService:
     Attributes:
         events: what is yielded before the recording's end.
         error: raised after the events, if set.
+        other_models: served beside the first.
+        hotword_problem: what is wrong with any hotwords, if set.
         keep_uploads: remember the jobs, and with them the recordings.
         until: waited for before the recording's end, if set.
         hang: never end, if set; `cancelled` tells that the caller gave up.
@@ -36,6 +40,7 @@ class FakeService:
 
     def __init__(self, stages: tuple[Stage, ...] = STAGES) -> None:
         self.stages = stages
+        self.other_models: tuple[str, ...] = ()
         self.events: list[TranscriptEvent] = [sentence("你好", 0), sentence("再见", 1000)]
         self.error: Exception | None = None
         self.not_ready: ParaserveError | None = None
@@ -43,12 +48,19 @@ class FakeService:
         self.hang = False
         self.cancelled = False
         self.keep_uploads = True
+        self.hotword_problem: str | None = None
+        self.hints: list[Hints] = []
         self.jobs: list[TranscriptionJob] = []
         self.uploads: list[bytes] = []
 
     @property
     def offer(self) -> Offer:
-        return Offer("paraformer-demo", ("whisper-1",), ("zh",), self.stages)
+        return Offer("paraformer-demo", ("whisper-1",), ("zh",), self.stages, self.other_models)
+
+    async def check_hotwords(self, hints: Hints, origin: Origin) -> None:
+        self.hints.append(hints)
+        if self.hotword_problem is not None:
+            raise InvalidParameter("hotwords", self.hotword_problem)
 
     async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
         if self.keep_uploads:

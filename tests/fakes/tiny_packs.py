@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import nn
 
+from serve_app.engines.hotword_net import HotwordNet, parse_hotword_shape
 from serve_app.engines.paraformer_net import ParaformerNet, parse_shape
 from serve_app.packs.contents import PackContents, open_pack
 
@@ -32,6 +33,9 @@ class TinyParaformer:
     upsample_type: str = "cnn_blstm"
     use_cif1_cnn: bool = False
     vocabulary_size: int = 20
+    num_hotword_blocks: int = 2
+    bidirectional_bias: bool = False
+    no_bias_id: int = 5
     seed: int = 0
 
 
@@ -49,8 +53,24 @@ def write_paraformer(directory: Path, tiny: TinyParaformer | None = None) -> Pat
         net.predictor.cif_output.weight.mul_(2.0)
         net.predictor.cif_output.bias.fill_(-1.0)
         net.decoder.output_layer.weight.mul_(4.0)
-    torch.save({"state_dict": net.state_dict()}, directory / "model.pt")
+    state = dict(net.state_dict())
+    if tiny.model_class == "SeacoParaformer":
+        state |= _hotword_branch(open_pack(directory), tiny.seed)
+        # FunASR spells words by it, and takes a word without it for unknown.
+        spelled = "".join(f"{token} {token}\n" for token in tokens[3:-1])
+        (directory / "seg_dict").write_text(spelled, encoding="utf-8")
+    torch.save({"state_dict": state}, directory / "model.pt")
     return directory
+
+
+def _hotword_branch(pack: PackContents, seed: int) -> dict[str, torch.Tensor]:
+    branch = HotwordNet(parse_hotword_shape(pack))
+    fill_at_random(branch, seed + 1)
+    with torch.no_grad():
+        branch.hotword_output_layer.weight.mul_(4.0)
+        # About every other token is left to the recogniser.
+        branch.hotword_output_layer.bias[branch.shape.no_bias_id] += 6.0
+    return dict(branch.state_dict())
 
 
 def tiny_paraformer(directory: Path, tiny: TinyParaformer | None = None) -> PackContents:
@@ -161,7 +181,18 @@ def _paraformer_config(tiny: TinyParaformer) -> dict[str, Any]:
             "use_cif1_cnn": tiny.use_cif1_cnn,
         }
     if tiny.model_class == "SeacoParaformer":
-        config["model_conf"] |= {"inner_dim": tiny.size, "bias_encoder_type": "lstm"}
+        config["model_conf"] |= {
+            "inner_dim": tiny.size,
+            "bias_encoder_type": "lstm",
+            "bias_encoder_bid": tiny.bidirectional_bias,
+            "NO_BIAS": tiny.no_bias_id,
+        }
         config["seaco_decoder"] = "ParaformerSANMDecoder"
-        config["seaco_decoder_conf"] = {**layers, "num_blocks": 1, "att_layer_num": 1}
+        config["seaco_decoder_conf"] = {
+            **layers,
+            "num_blocks": 1,
+            "att_layer_num": tiny.num_hotword_blocks,
+            "use_output_layer": False,
+            "wo_input_layer": True,
+        }
     return config

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from serve_app.core.errors import DeadlineExceeded
 from serve_app.core.hints import Hints
 from serve_app.core.origin import Origin
 from serve_app.pipeline.batched import BEGUN, BatchedRecognizer
+from serve_app.pipeline.priority import Priority
 from tests.fakes.engines import FakeRecognizer
 
 LOGGER = logging.getLogger("tests")
@@ -151,3 +153,18 @@ async def test_batches_are_told_with_the_waits_of_their_items() -> None:
     await recognizer.transcribe([chunk(0), chunk(1)])
     await recognizer.close()
     assert told == [2]
+
+
+async def test_beginning_of_a_recording_overtakes_the_rest_of_another() -> None:
+    engine = GatedRecognizer()
+    recognizer = BatchedRecognizer(engine, BatchLimits(1), LOGGER, Priority(urgent_ms=1000))
+    later = replace(chunk(9), start_ms=1000)
+    file = asyncio.create_task(recognizer.transcribe([later, later]))
+    await engine.entered()
+    clip = asyncio.create_task(recognizer.transcribe([chunk(0, origin=Origin("clip"))]))
+    await engine.entered()
+    assert engine.num_inside == 2
+    engine.gate.set()
+    await asyncio.gather(file, clip)
+    assert engine.most_inside == 2
+    await recognizer.close()

@@ -5,7 +5,7 @@ import pytest
 from serve_app.core.errors import DeviceUnavailable
 from serve_app.engines.gpu.options import GpuOptions
 from serve_app.packs import PackContents
-from serve_app.pipeline import loading
+from serve_app.pipeline import engines, loading
 from serve_app.settings import Settings
 
 
@@ -45,7 +45,7 @@ def test_engine_may_take_the_share_of_its_replica(
     num_gpus: float,
     fraction: float,
 ) -> None:
-    monkeypatch.setattr(loading, "GpuParaformer", _Asked)
+    monkeypatch.setattr(engines, "GpuParaformer", _Asked)
     monkeypatch.setattr(loading, "GpuCtTransformer", _Asked)
     caplog.set_level("INFO")
     settings = _on_gpu(num_gpus)

@@ -89,3 +89,15 @@ def test_first_chunks_go_at_once_and_later_ones_are_gathered() -> None:
     assert flat == [chunk.start_ms for group in at_once for chunk in group]
     assert len(gathered[0]) == 1
     assert len(gathered) < len(at_once) / 2
+
+
+def test_only_the_beginning_of_a_recording_is_urgent() -> None:
+    options = replace(OPTIONS, urgent_s=2.5)
+    segmentation = Segmentation(wav((5, 500)), None, options)
+    groups = segmentation.groups(Origin("r"))
+    urgent = [segmentation.is_urgent]
+    urgent += [segmentation.is_urgent for _ in groups]
+    # Before the first window of 1 s, after one, and after two; not after three.
+    assert urgent[:3] == [True, True, True]
+    assert not any(urgent[4:])
+    assert not Segmentation(wav((5, 500)), None, OPTIONS).is_urgent

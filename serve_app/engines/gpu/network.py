@@ -17,8 +17,12 @@ from serve_app.engines.gpu.heard import HeardLayout
 from serve_app.engines.gpu.layers import Decoder, Encoder, choose_kernels
 from serve_app.engines.gpu.timestamp_head import TimestampHead
 from serve_app.engines.gpu.weights import Watch, Weights
-from serve_app.engines.paraformer import unused_prefixes
-from serve_app.engines.paraformer_net import ParaformerNet, ParaformerShape, parse_shape
+from serve_app.engines.paraformer_net import (
+    ParaformerNet,
+    ParaformerShape,
+    parse_shape,
+    unused_prefixes,
+)
 from serve_app.packs.contents import PackContents, load_into
 
 

@@ -34,7 +34,8 @@ which only deployments with bounds may do.
 {{- end -}}
 {{- end -}}
 {{- $http := dict "host" "0.0.0.0" "port" ($root.Values.serve.port | int) "haproxy" $root.Values.serve.haproxy -}}
-{{- $args := merge (dict "http" $http "pack_dir" $root.Values.models.mountPath "app_name" .name) $settings -}}
+{{- /* The page is an application of its own: a change of it must not restart the others. */ -}}
+{{- $args := merge (dict "http" $http "pack_dir" $root.Values.models.mountPath "app_name" .name) (omit $settings "ui") -}}
 {{- if or (ne $root.Values.models.source "ephemeral") $effective.offline -}}
 {{- $_ := set $args "offline" true -}}
 {{- end -}}
@@ -59,6 +60,17 @@ which only deployments with bounds may do.
 {{- $applications := list -}}
 {{- range $name, $application := include "paraserve.applications" . | fromYaml -}}
 {{- $applications = append $applications (include "paraserve.application" (dict "root" $ "name" $name "application" $application) | fromYaml) -}}
+{{- end -}}
+{{- $name := .Values.settings.app_name | default "paraserve" -}}
+{{- $settings := include "paraserve.mainSettings" . | fromYaml -}}
+{{- $ui := dig "ui" dict (include "paraserve.effective" (dict "root" . "settings" $settings) | fromYaml) -}}
+{{- if $ui.enabled -}}
+{{- range $application := $applications -}}
+{{- if eq $application.name $name -}}
+{{- $args := merge (dict "ui" $ui) (deepCopy $application.args) -}}
+{{- $applications = append $applications (dict "name" (printf "%s-ui" $name) "route_prefix" ($ui.route_prefix | default "/ui") "import_path" "serve_app.app:build_page" "args" $args) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- dict "proxy_location" "EveryNode" "http_options" $http "applications" $applications | toYaml -}}
 {{- end -}}

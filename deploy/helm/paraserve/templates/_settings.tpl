@@ -40,6 +40,9 @@ Nothing where there is no cluster to ask, as in `helm template`.
 {{- if hasKey $all $name -}}
 {{- fail (printf "extraApplications.%s has the name of the main application: choose another." $name) -}}
 {{- end -}}
+{{- if dig "ui" "enabled" false ($application.settings | default dict) -}}
+{{- fail (printf "extraApplications.%s.settings.ui.enabled: the page belongs to the main application; enable it in settings.ui." $name) -}}
+{{- end -}}
 {{- $_ := set $all $name $application -}}
 {{- end -}}
 {{- toYaml $all -}}

@@ -1,0 +1,78 @@
+"""The web page as an application of its own: one replica, which talks to the API by HTTP."""
+
+from __future__ import annotations
+
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve import Application
+
+from serve_app.api import flow
+from serve_app.core.errors import ConfigurationError
+from serve_app.deployments.options import as_deployment
+from serve_app.settings import DeploymentSettings, HttpSettings, Settings
+
+# Each open page holds a connection, and one more while it waits for something.
+_MAX_OPEN_REQUESTS = 2048
+# Connections of open pages never end by themselves, so what is under way gets this long.
+_FAREWELL_S = 20.0
+_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
+
+
+class PageDeployment:
+    """Gradio on a Serve replica.
+
+    Args:
+        settings: of the whole application.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        # Only the replica pays for Gradio's import.
+        from serve_app.ui.client import ApiClient
+        from serve_app.ui.page import PageLimits, build_page, make_uploads
+
+        flow.enable()
+        ui = self._settings.ui
+        max_upload_bytes = ui.max_upload_bytes or self._settings.audio.max_upload_bytes
+        return build_page(
+            ApiClient(
+                ui.api_url or own_url(self._settings.http),
+                self._settings.ingress.request_timeout_s,
+            ),
+            make_uploads(ui.upload_dir or Path(tempfile.gettempdir()), ui.max_stored_bytes),
+            PageLimits(ui.max_running, ui.max_waiting, max_upload_bytes, ui.keep_upload_s),
+            ui.root_path,
+        )
+
+
+def build_ui(settings: Settings) -> Application:
+    """Returns the page as a Serve application, to be run under `ui.route_prefix`.
+
+    It has one replica: what is in its queue, and whose result goes where, is in its memory.
+
+    Raises:
+        ConfigurationError: Gradio is not installed.
+    """
+    if find_spec("gradio") is None:
+        raise ConfigurationError(
+            "ui.enabled needs Gradio: pip install 'paraserve[ui]', or set ui.enabled to false"
+        )
+    size = DeploymentSettings(
+        num_cpus=settings.ui.num_cpus,
+        max_ongoing_requests=_MAX_OPEN_REQUESTS,
+        graceful_shutdown_timeout_s=_FAREWELL_S,
+    )
+    deployment = as_deployment(serve.ingress()(PageDeployment), "Page", size, settings.log_level)
+    return deployment.bind(settings)
+
+
+def own_url(http: HttpSettings) -> str:
+    """Returns where the service's own API answers, as seen from one of its nodes."""
+    host = _ANY_ADDRESS.get(http.host, f"[{http.host}]" if ":" in http.host else http.host)
+    return f"http://{host}:{http.port}"

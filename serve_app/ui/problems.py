@@ -1,0 +1,65 @@
+"""From what the API refuses to what the page says of it."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, get_args
+
+from serve_app.ui.client import ApiRefusal
+
+Problem: TypeAlias = Literal[
+    "key_missing",
+    "key_refused",
+    "model_unknown",
+    "too_large",
+    "too_long",
+    "not_audio",
+    "damaged",
+    "too_short",
+    "busy",
+    "not_ready",
+    "too_late",
+    "unreachable",
+    "refused",
+    "failed",
+    # The page's own.
+    "page_busy",
+    "upload_lost",
+    "upload_failed",
+    "interrupted",
+]
+"""What went wrong; `texts` has the words."""
+
+PROBLEMS: tuple[Problem, ...] = get_args(Problem)
+
+_BY_CODE: dict[str, Problem] = {
+    "audio_too_long": "too_long",
+    "audio_too_short": "too_short",
+    "unreachable": "unreachable",
+}
+_BY_STATUS: dict[int, Problem] = {
+    401: "key_missing",
+    403: "key_refused",
+    404: "model_unknown",
+    413: "too_large",
+    415: "not_audio",
+    422: "damaged",
+    429: "busy",
+    503: "not_ready",
+    504: "too_late",
+}
+_FIRST_SERVER_ERROR = 500
+
+
+def problem_of(refusal: ApiRefusal, *, with_key: bool) -> Problem:
+    """Returns what went wrong, in the page's terms.
+
+    Args:
+        refusal: by the API.
+        with_key: True if a key was sent.
+    """
+    if refusal.code in _BY_CODE:
+        return _BY_CODE[refusal.code]
+    if refusal.status == 401 and with_key:
+        return "key_refused"
+    other: Problem = "failed" if refusal.status >= _FIRST_SERVER_ERROR else "refused"
+    return _BY_STATUS.get(refusal.status, other)

@@ -1,0 +1,104 @@
+"""What the page shows of one recording, and what can be downloaded of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from serve_app.core.chunks import Token
+from serve_app.core.subtitles import to_srt, to_vtt
+from serve_app.core.transcripts import MarkedToken, Sentence
+from serve_app.core.words import needs_space
+from serve_app.ui.client import SentenceHeard, StreamedEvent
+from serve_app.ui.problems import Problem
+
+State: TypeAlias = Literal["idle", "sent", "running", "done", "failed"]
+Json: TypeAlias = dict[str, object]
+
+
+@dataclass(slots=True)
+class ShownResult:
+    """The transcript so far.
+
+    Attributes:
+        run: names the recording for the page.
+        model: that was asked for.
+        sentences: heard, in order.
+        duration_s: of the recording, once known.
+        failed_ranges_ms: spans without text.
+    """
+
+    run: str
+    model: str = ""
+    state: State = "sent"
+    sentences: list[SentenceHeard] = field(default_factory=list)
+    duration_s: int | None = None
+    failed_ranges_ms: tuple[tuple[int, int], ...] = ()
+    problem: Problem | None = None
+    detail: str = ""
+    retry_after_s: int | None = None
+
+    def add(self, event: StreamedEvent) -> None:
+        if isinstance(event, SentenceHeard):
+            self.state = "running"
+            self.sentences.append(event)
+        else:
+            self.state = "done"
+            self.duration_s = event.duration_s
+            self.failed_ranges_ms = event.failed_ranges_ms
+
+    def fail(self, problem: Problem, detail: str = "", retry_after_s: int | None = None) -> None:
+        self.state = "failed"
+        self.problem, self.detail, self.retry_after_s = problem, detail, retry_after_s
+
+    def shown(self) -> Json:
+        """Returns what the page's script reads."""
+        return {
+            "run": self.run,
+            "state": self.state,
+            "sentences": [[said.start_ms, said.end_ms, said.text] for said in self.sentences],
+            "duration_s": self.duration_s,
+            "failed_ranges": [list(span) for span in self.failed_ranges_ms],
+            "problem": self.problem,
+            "detail": self.detail,
+            "retry_after_s": self.retry_after_s,
+            "downloads": self._downloads() if self.state == "done" else {},
+        }
+
+    def _downloads(self) -> dict[str, str]:
+        sentences = [_sentence(said) for said in self.sentences if said.text]
+        return {
+            "srt": to_srt(sentences),
+            "vtt": to_vtt(sentences),
+            "txt": "\n".join(said.text for said in self.sentences) + "\n",
+            "json": json.dumps(self._document(), ensure_ascii=False, indent=1) + "\n",
+        }
+
+    def _document(self) -> Json:
+        text = ""
+        for said in self.sentences:
+            text += f" {said.text}" if needs_space(text, said.text) else said.text
+        return {
+            "model": self.model,
+            "duration": self.duration_s,
+            "text": text,
+            "segments": [
+                {
+                    "id": number,
+                    "start": said.start_ms / 1000,
+                    "end": said.end_ms / 1000,
+                    "text": said.text,
+                }
+                for number, said in enumerate(self.sentences)
+            ],
+            "failed_ranges": [
+                {"start": start_ms / 1000, "end": end_ms / 1000}
+                for start_ms, end_ms in self.failed_ranges_ms
+            ],
+        }
+
+
+def _sentence(said: SentenceHeard) -> Sentence:
+    """Returns a sentence as subtitles want it: in one piece, for its words came without times."""
+    return Sentence((MarkedToken(Token(said.text, said.start_ms, said.end_ms, 1.0)),))

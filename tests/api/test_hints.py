@@ -1,0 +1,71 @@
+"""What a request tells the recogniser beside the audio, from the form to the job."""
+
+from __future__ import annotations
+
+import httpx
+
+from serve_app.core.hints import NO_HINTS, Hints, Hotword
+from tests.api.test_transcriptions import error_of, post
+from tests.fakes.service import FakeService
+
+
+async def test_request_without_hints_is_as_before(
+    client: httpx.AsyncClient, service: FakeService
+) -> None:
+    await post(client)
+    await post(client, hotwords="", keywords=" ")
+    assert [job.hints for job in service.jobs] == [NO_HINTS, NO_HINTS]
+    assert service.hints == []  # nobody was asked
+
+
+async def test_hotwords_and_model_reach_the_job(
+    client: httpx.AsyncClient, service: FakeService
+) -> None:
+    service.other_models = ("large",)
+    response = await post(client, model="large", hotwords="阿里巴巴 20\n通义")
+    assert response.status_code == 200
+    hints = Hints("large", (Hotword("阿里巴巴", 20.0), Hotword("通义", 1.0)))
+    assert service.jobs[0].hints == hints
+    assert service.hints == [hints]
+
+
+async def test_hotwords_that_the_model_has_no_use_for_are_a_400(
+    client: httpx.AsyncClient, service: FakeService
+) -> None:
+    service.hotword_problem = "model x has no bias encoder"
+    for stream in ("false", "true"):
+        response = await post(client, hotwords="通义", stream=stream)
+        assert response.status_code == 400
+        error = error_of(response)
+        assert (error["type"], error["param"], error["code"]) == (
+            "invalid_request_error",
+            "hotwords",
+            "invalid_parameter",
+        )
+        assert "no bias encoder" in error["message"]
+    assert service.jobs == []
+
+
+async def test_addresses_and_files_are_a_400(
+    client: httpx.AsyncClient, service: FakeService
+) -> None:
+    for value in ("http://host/words.txt", "words.txt", "/etc/passwd"):
+        response = await post(client, hotwords=value)
+        assert response.status_code == 400
+        assert "not paths or addresses" in error_of(response)["message"]
+    assert service.jobs == []
+
+
+async def test_keywords_are_refused_without_a_draft(client: httpx.AsyncClient) -> None:
+    response = await post(client, keywords="交易")
+    assert response.status_code == 400
+    assert error_of(response)["param"] == "keywords"
+
+
+async def test_all_models_are_listed(client: httpx.AsyncClient, service: FakeService) -> None:
+    service.other_models = ("large", "small")
+    listed = (await client.get("/v1/models")).json()["data"]
+    assert [model["id"] for model in listed] == ["paraformer-demo", "large", "small", "whisper-1"]
+    refused = error_of(await post(client, model="tiny"))
+    assert refused["code"] == "model_not_found"
+    assert "paraformer-demo, large, small" in refused["message"]

@@ -1,0 +1,108 @@
+"""A page over an API that does what the test says, and a browser to look at it with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Request
+
+from tests.ui.chromium import HOW_TO_GET_IT, chromium, executable
+from tests.ui.scripted_api import ScriptedApi
+from tests.ui.serving import serving, serving_page
+
+SAMPLES = Path(__file__).parents[2] / "serve_app" / "packs" / "builtin" / "samples"
+
+
+@dataclass(slots=True)
+class OpenPage:
+    """A page in a browser.
+
+    Attributes:
+        page: the browser's.
+        requests: addresses of everything that it asked for.
+        complaints: errors of its scripts.
+    """
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+    def phase(self) -> str:
+        return str(self.page.evaluate("paraserve.state.phase"))
+
+    def wait_for(self, phase: str) -> None:
+        self.page.wait_for_function("phase => paraserve.state.phase === phase", arg=phase)
+
+    def sentences(self) -> list[str]:
+        return self.page.locator(".ps-sentences li span").all_inner_texts()
+
+    def choose(self, recording: Path) -> None:
+        self.page.set_input_files(".ps-source input[type=file]", recording)
+
+    def transcribe(self, recording: Path) -> None:
+        self.choose(recording)
+        self.page.click(".ps-go")
+
+
+# Playwright holds an event loop while it runs: not for longer than a module needs it.
+@pytest.fixture(scope="module")
+def browser(vad_example: Path) -> Iterator[Browser]:
+    """A browser whose microphone hears a recording."""
+    path = executable()
+    if path is None:
+        if os.environ.get("TESTS_MUST_RUN") == "1":
+            pytest.fail(f"Chromium is missing: {HOW_TO_GET_IT}")
+        pytest.skip(f"Chromium is missing: {HOW_TO_GET_IT}")
+    with chromium(path, microphone=vad_example) as started:
+        yield started
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser that speaks Chinese."""
+    context = browser.new_context(locale="zh-CN", viewport={"width": 1200, "height": 820})
+    context.set_default_timeout(20_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def api() -> ScriptedApi:
+    return ScriptedApi()
+
+
+@pytest.fixture
+def upload_dir(tmp_path: Path) -> Path:
+    return tmp_path / "uploads"
+
+
+@pytest.fixture
+def page_url(api: ScriptedApi, upload_dir: Path) -> Iterator[str]:
+    with serving(api.app()) as api_url, serving_page(api_url, upload_dir) as url:
+        yield url
+
+
+@pytest.fixture
+def opened(context: BrowserContext, page_url: str) -> OpenPage:
+    return open_page(context, page_url)
+
+
+def open_page(context: BrowserContext, url: str) -> OpenPage:
+    """Returns the page when its form is there."""
+    opened = OpenPage(context.new_page())
+
+    def note(request: Request) -> None:
+        opened.requests.append(request.url)
+
+    opened.page.on("request", note)
+    opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+    opened.page.goto(url)
+    opened.page.wait_for_function(
+        "window.paraserve && paraserve.parts.result && paraserve.parts.actions"
+    )
+    opened.page.wait_for_selector("#ps-model:visible, #ps-key:visible, .ps-alert:visible")
+    return opened

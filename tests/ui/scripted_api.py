@@ -1,0 +1,121 @@
+"""An API that answers as the test tells it to: the page's other side, without models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+Said = tuple[float, float, str]
+
+SAID: tuple[Said, ...] = (
+    (0.5, 1.6, "各位同事下午好。"),
+    (1.9, 3.1, "今天杭州的天气怎么样？"),
+    (3.4, 4.8, "散会以后请把记录发给我。"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How a request is refused."""
+
+    status: int
+    code: str
+    message: str = "because the test wants it"
+    retry_after_s: int | None = None
+
+    def response(self) -> JSONResponse:
+        headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        error = {"message": self.message, "type": "x", "param": None, "code": self.code}
+        return JSONResponse({"error": error}, self.status, headers)
+
+
+@dataclass(slots=True)
+class ScriptedApi:
+    """What the API does next, and what it was asked.
+
+    Attributes:
+        said: what is heard.
+        key: that is demanded, if any.
+        hotwords: whether the second model takes them.
+        refusal: of transcriptions, if any.
+        error_after: a stream breaks off with an error after this many sentences.
+        hold_after: a stream waits after this many sentences for `release`.
+    """
+
+    said: tuple[Said, ...] = SAID
+    key: str | None = None
+    hotwords: bool = False
+    refusal: Refusal | None = None
+    error_after: int | None = None
+    hold_after: int | None = None
+    orders: list[dict[str, str]] = field(default_factory=list)
+    uploads: list[bytes] = field(default_factory=list)
+    num_left: int = 0
+    released: bool = False
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+        app.get("/v1/models")(self._models)
+        app.get("/readyz")(self._ready)
+        app.post("/v1/audio/transcriptions")(self._transcribe)
+        return app
+
+    def release(self) -> None:
+        self.released = True
+
+    async def _models(self, request: Request) -> Response:
+        if (refusal := self._stranger(request)) is not None:
+            return refusal
+        models = [{"id": "paraformer-demo"}, {"id": "seaco-demo", "hotwords": self.hotwords}]
+        models.append({"id": "whisper-1", "root": "paraformer-demo"})
+        return JSONResponse({"object": "list", "data": models})
+
+    async def _ready(self) -> Response:
+        return JSONResponse(
+            {"status": "ready", "stages": {"vad": {}, "asr": {}, "punctuation": {}}}
+        )
+
+    async def _transcribe(self, request: Request) -> Response:
+        if (refusal := self._stranger(request)) is not None:
+            return refusal
+        async with request.form() as form:
+            self.uploads.append(await form["file"].read())  # type: ignore[union-attr]  # a file
+            self.orders.append({name: str(form[name]) for name in form if name != "file"})
+        if self.refusal is not None:
+            return self.refusal.response()
+        return StreamingResponse(self._events(), media_type="text/event-stream")
+
+    def _stranger(self, request: Request) -> Response | None:
+        if self.key is None or request.headers.get("authorization") == f"Bearer {self.key}":
+            return None
+        return Refusal(401, "invalid_api_key", "no or unknown key").response()
+
+    async def _events(self) -> AsyncIterator[str]:
+        finished = False
+        try:
+            for number, (start, end, text) in enumerate(self.said):
+                if number == self.error_after:
+                    error = {"message": "a replica died", "code": "recognition_failed"}
+                    yield _sse({"type": "error", "error": error})
+                    return
+                while number == self.hold_after and not self.released:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)  # told from another thread
+                yield _sse(
+                    {"type": "transcript.text.delta", "delta": text, "start": start, "end": end}
+                )
+            text = "".join(text for _, _, text in self.said)
+            usage = {"type": "duration", "seconds": 6}
+            yield _sse({"type": "transcript.text.done", "text": text, "usage": usage})
+            finished = True
+        finally:
+            self.num_left += not finished
+
+
+def _sse(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import io
+import json
+
+import httpx
+import pytest
+
+from serve_app.ui.client import (
+    UNREACHABLE,
+    ApiClient,
+    ApiRefusal,
+    Order,
+    SentenceHeard,
+    TranscriptEnded,
+)
+from tests.ui.scripted_api import SAID, Refusal, ScriptedApi
+
+
+def client_of(api: ScriptedApi) -> ApiClient:
+    return ApiClient("http://test", 10, httpx.ASGITransport(api.app()))
+
+
+async def test_transcript_comes_as_sentences_and_an_end() -> None:
+    api = ScriptedApi()
+    order = Order("paraformer-demo", ("asr",), "")
+    events = [event async for event in client_of(api).transcribe(io.BytesIO(b"sounds"), order, "")]
+    assert events[0] == SentenceHeard(500, 1600, SAID[0][2])
+    assert events[-1] == TranscriptEnded(6)
+    assert len(events) == len(SAID) + 1
+    assert api.orders == [{"model": "paraformer-demo", "stream": "true", "stages": "asr"}]
+    assert api.uploads == [b"sounds"]
+
+
+async def test_refusal_carries_what_the_api_said() -> None:
+    api = ScriptedApi(refusal=Refusal(429, "overloaded", "full", 7))
+    with pytest.raises(ApiRefusal) as refused:
+        async for _ in client_of(api).transcribe(io.BytesIO(), Order("x"), ""):
+            pass
+    assert refused.value.args == (429, "overloaded", "full", 7)
+
+
+async def test_error_in_the_stream_is_a_refusal_after_the_sentences() -> None:
+    events = client_of(ScriptedApi(error_after=2)).transcribe(io.BytesIO(), Order("x"), "")
+    assert await anext(events) == SentenceHeard(500, 1600, SAID[0][2])
+    await anext(events)
+    with pytest.raises(ApiRefusal, match="a replica died"):
+        await anext(events)
+
+
+async def test_failed_ranges_come_with_the_end() -> None:
+    done = {
+        "type": "transcript.text.done",
+        "text": "",
+        "usage": {"type": "duration", "seconds": 3},
+        "partial": True,
+        "failed_ranges": [{"start": 0.5, "end": 1.25, "error": "x"}],
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, text=f"data: {json.dumps(done)}\n\n")
+
+    client = ApiClient("http://test", 10, httpx.MockTransport(answer))
+    events = [event async for event in client.transcribe(io.BytesIO(), Order("x"), "")]
+    assert events == [TranscriptEnded(3, ((500, 1250),))]
+
+
+async def test_offer_tells_models_stages_and_who_takes_hotwords() -> None:
+    offer = await client_of(ScriptedApi(hotwords=True)).offer("")
+    assert offer.models == ("paraformer-demo", "seaco-demo")
+    assert offer.stages == ("vad", "asr", "punctuation")
+    assert offer.hotword_models == {"seaco-demo"}
+
+
+async def test_key_is_sent() -> None:
+    client = client_of(ScriptedApi(key="psk_x"))
+    assert (await client.offer("psk_x")).models
+    with pytest.raises(ApiRefusal) as refused:
+        await client.offer("psk_y")
+    assert refused.value.status == 401
+
+
+async def test_error_page_of_a_proxy_is_a_refusal() -> None:
+    transport = httpx.MockTransport(lambda request: httpx.Response(502, text="<html>"))
+    with pytest.raises(ApiRefusal) as refused:
+        await ApiClient("http://test", 10, transport).offer("")
+    assert refused.value.args == (502, "http_502", "Bad Gateway", None)
+
+
+async def test_no_answer_is_a_refusal() -> None:
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("no")
+
+    client = ApiClient("http://test", 10, httpx.MockTransport(fail))
+    with pytest.raises(ApiRefusal) as refused:
+        await client.offer("")
+    assert refused.value.code == UNREACHABLE
+    with pytest.raises(ApiRefusal):
+        async for _ in client.transcribe(io.BytesIO(), Order("x"), ""):
+            pass

@@ -1,0 +1,160 @@
+"""How a run ends that does not go its way: cancelled, left, refused by the page itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, expect
+
+from serve_app.ui.page import PageLimits
+from serve_app.ui.texts import TEXTS
+from tests.ui.conftest import SAMPLES, OpenPage, open_page
+from tests.ui.scripted_api import SAID, ScriptedApi
+from tests.ui.serving import MAX_UPLOAD_BYTES, serving, serving_page
+
+pytestmark = pytest.mark.browser
+
+CLIP = SAMPLES / "clip.flac"
+
+
+def eventually(is_so: Callable[[], bool], timeout_s: float = 20) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if is_so():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def files_in(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+def test_cancelling_closes_the_request(
+    opened: OpenPage, api: ScriptedApi, upload_dir: Path
+) -> None:
+    api.hold_after = 1
+    opened.transcribe(CLIP)
+    opened.wait_for("running")
+    opened.page.click(".ps-cancel")
+    assert opened.page.locator(".ps-status").inner_text() == TEXTS["cancelled"]["zh"]
+    assert eventually(lambda: api.num_left == 1), "the API still works on it"
+    assert files_in(upload_dir) == []
+    api.release()
+    opened.page.click(".ps-go")
+    opened.wait_for("done")
+    assert opened.sentences() == [text for _, _, text in SAID]
+
+
+def test_leaving_the_page_closes_the_request(
+    opened: OpenPage, api: ScriptedApi, upload_dir: Path
+) -> None:
+    api.hold_after = 1
+    opened.transcribe(CLIP)
+    opened.wait_for("running")
+    opened.page.close()
+    assert eventually(lambda: api.num_left == 1), "the API still works on it"
+    assert files_in(upload_dir) == []
+
+
+def test_upload_is_gone_when_its_request_has_begun(
+    opened: OpenPage, api: ScriptedApi, upload_dir: Path
+) -> None:
+    api.hold_after = 1
+    opened.transcribe(CLIP)
+    opened.wait_for("running")
+    assert files_in(upload_dir) == []
+
+
+def test_stopped_page_leaves_no_directory(
+    api: ScriptedApi, upload_dir: Path, tmp_path: Path
+) -> None:
+    with serving(api.app()) as api_url, serving_page(api_url, upload_dir):
+        assert len(list(upload_dir.iterdir())) == 1
+    assert list(upload_dir.iterdir()) == []
+
+
+def test_too_large_file_is_refused_before_it_is_sent(opened: OpenPage, tmp_path: Path) -> None:
+    large = tmp_path / "large.wav"
+    large.write_bytes(bytes(MAX_UPLOAD_BYTES + 1))
+    opened.transcribe(large)
+    opened.wait_for("failed")
+    expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["too_large"]["zh"])
+    assert not any(url.endswith("/upload") for url in opened.requests)
+
+
+def test_full_disk_of_the_page_is_told(
+    context: BrowserContext, api: ScriptedApi, upload_dir: Path
+) -> None:
+    with (
+        serving(api.app()) as api_url,
+        serving_page(api_url, upload_dir, max_stored_bytes=1000) as url,
+    ):
+        opened = open_page(context, url)
+        opened.transcribe(CLIP)
+        opened.wait_for("failed")
+        expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["page_busy"]["zh"])
+
+
+def test_full_queue_of_the_page_is_told(
+    browser: Browser, api: ScriptedApi, upload_dir: Path
+) -> None:
+    api.hold_after = 1
+    limits = PageLimits(1, 1, MAX_UPLOAD_BYTES, 3600)
+    with (
+        serving(api.app()) as api_url,
+        serving_page(api_url, upload_dir, limits) as url,
+        browser.new_context(locale="zh-CN") as context,
+    ):
+        runs, waits, refused = (open_page(context, url) for _ in range(3))
+        runs.transcribe(CLIP)
+        runs.wait_for("running")
+        waits.transcribe(CLIP)
+        waits.wait_for("waiting")
+        assert eventually(lambda: len(files_in(upload_dir)) == 1)
+        refused.transcribe(CLIP)
+        refused.wait_for("failed")
+        expect(refused.page.locator(".ps-alert")).to_contain_text(TEXTS["page_busy"]["zh"])
+        api.release()
+        runs.wait_for("done")
+        waits.wait_for("done")
+
+
+def test_api_that_is_down_is_told(context: BrowserContext, upload_dir: Path) -> None:
+    with serving_page("http://127.0.0.1:9", upload_dir) as url:
+        opened = open_page(context, url)
+        expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["unreachable"]["zh"])
+
+
+def test_page_whose_server_is_gone_says_so(
+    context: BrowserContext, api: ScriptedApi, upload_dir: Path
+) -> None:
+    api.hold_after = 1
+    with serving(api.app()) as api_url:
+        with serving_page(api_url, upload_dir) as url:
+            opened = open_page(context, url)
+            opened.transcribe(CLIP)
+            opened.wait_for("running")
+        opened.wait_for("failed")
+        expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["interrupted"]["zh"])
+        assert opened.sentences() == [SAID[0][2]]
+
+
+def test_microphone_is_recorded_and_transcribed(
+    context: BrowserContext, page_url: str, api: ScriptedApi
+) -> None:
+    context.grant_permissions(["microphone"])
+    opened = open_page(context, page_url)
+    opened.page.click(".ps-record")
+    opened.page.wait_for_function("paraserve.recorder")
+    opened.page.wait_for_timeout(1500)
+    opened.page.click(".ps-record")
+    opened.wait_for("chosen")
+    opened.page.wait_for_function("paraserve.result.peaks")
+    assert 1 < opened.page.evaluate("paraserve.result.durationS") < 10
+    opened.page.click(".ps-go")
+    opened.wait_for("done")
+    assert api.uploads[0][:4] == b"\x1aE\xdf\xa3", "not WebM"

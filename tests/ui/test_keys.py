@@ -1,0 +1,62 @@
+"""The page before an API that demands keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, expect
+
+from serve_app.ui.texts import TEXTS
+from tests.ui.conftest import SAMPLES, OpenPage, open_page
+from tests.ui.scripted_api import ScriptedApi
+
+pytestmark = pytest.mark.browser
+
+CLIP = SAMPLES / "clip.flac"
+KEY = "psk_right"
+
+
+@pytest.fixture
+def api() -> ScriptedApi:
+    return ScriptedApi(key=KEY)
+
+
+def test_key_is_asked_for_and_opens_the_form(opened: OpenPage, api: ScriptedApi) -> None:
+    expect(opened.page.locator("#ps-key")).to_be_visible()
+    expect(opened.page.locator("#ps-model")).to_be_hidden()
+    opened.page.locator("#ps-key input").fill(KEY)
+    opened.page.locator("#ps-key input").press("Enter")
+    expect(opened.page.locator("#ps-model")).to_be_visible()
+    opened.transcribe(CLIP)
+    opened.wait_for("done")
+    assert len(api.orders) == 1
+
+
+def test_wrong_key_is_told(opened: OpenPage) -> None:
+    opened.page.locator("#ps-key input").fill("psk_wrong")
+    opened.page.locator("#ps-key input").press("Enter")
+    expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["key_refused"]["zh"])
+
+
+def test_nothing_is_stored_of_somebody_without_a_key(opened: OpenPage, upload_dir: Path) -> None:
+    opened.transcribe(CLIP)
+    opened.wait_for("failed")
+    expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["key_missing"]["zh"])
+    assert [path for path in upload_dir.rglob("*") if path.is_file()] == []
+
+
+def test_key_is_gone_with_the_page(context: BrowserContext, page_url: str) -> None:
+    opened = open_page(context, page_url)
+    opened.page.locator("#ps-key input").fill(KEY)
+    opened.page.locator("#ps-key input").press("Enter")
+    expect(opened.page.locator("#ps-model")).to_be_visible()
+    stored = opened.page.evaluate(
+        "() => JSON.stringify({...localStorage}) + JSON.stringify({...sessionStorage})"
+        " + document.cookie"
+    )
+    assert KEY not in stored
+    assert not any(KEY in url for url in opened.requests)
+    opened.page.reload()
+    opened.page.wait_for_selector("#ps-key:visible")
+    assert opened.page.locator("#ps-key input").input_value() == ""

@@ -1,0 +1,112 @@
+"""The page as it is deployed: beside the API on Ray Serve, behind HAProxy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import BrowserContext, expect
+
+from loadtests.ports import free_port
+from serve_app.cluster import RunningApplication, prepare_environment, running
+from serve_app.pipeline.scoring import character_error_rate
+from serve_app.settings import Settings
+from serve_app.ui.texts import TEXTS
+from tests.ui.conftest import SAMPLES, open_page
+
+pytestmark = [pytest.mark.browser, pytest.mark.ray]
+
+
+@pytest.fixture(scope="module")
+def upload_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uploads")
+
+
+@pytest.fixture(scope="module")
+def application(upload_dir: Path) -> Iterator[RunningApplication]:
+    settings = Settings.model_validate(
+        {
+            "profile": "demo",
+            "http": {"port": free_port()},
+            "cluster": {"num_cpus": 4},
+            "ui": {"enabled": True, "upload_dir": upload_dir},
+        }
+    )
+    prepare_environment(settings)
+    with running(settings) as application:
+        yield application
+
+
+@pytest.fixture
+def url(application: RunningApplication) -> str:
+    assert application.page_url is not None
+    return application.page_url
+
+
+def files_in(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
+
+
+def test_known_recording_becomes_its_text(
+    context: BrowserContext, url: str, upload_dir: Path
+) -> None:
+    opened = open_page(context, url)
+    spoken = json.loads((SAMPLES / "demo.json").read_text(encoding="utf-8"))
+    opened.transcribe(SAMPLES / "demo.flac")
+    opened.wait_for("done")
+    text = "".join(opened.sentences())
+    assert character_error_rate("".join(said["text"] for said in spoken), text) <= 0.03
+    assert files_in(upload_dir) == []
+    assert opened.complaints == []
+
+
+def test_model_without_a_use_for_hotwords_is_offered_without_them(
+    context: BrowserContext, url: str, application: RunningApplication
+) -> None:
+    with httpx.Client(base_url=application.url, trust_env=False) as client:
+        models = client.get("/v1/models").json()["data"]
+    assert models[0] == {**models[0], "id": "paraformer-demo", "hotwords": False}
+    opened = open_page(context, url)
+    expect(opened.page.locator("#ps-hotwords")).to_be_hidden()
+    opened.page.locator("#ps-model input").click()
+    expect(opened.page.get_by_role("option")).to_have_count(1)
+    expect(opened.page.get_by_role("option")).to_contain_text("paraformer-demo")
+
+
+def test_real_recording_grows_sentence_by_sentence(
+    context: BrowserContext, url: str, vad_example: Path
+) -> None:
+    opened = open_page(context, url)
+    opened.page.evaluate(
+        "() => { window.counts = []; new MutationObserver(() => counts.push("
+        "document.querySelectorAll('.ps-sentences li').length)).observe("
+        "document.querySelector('.ps-sentences'), {childList: true}); }"
+    )
+    opened.transcribe(vad_example)
+    opened.wait_for("done")
+    counts = opened.page.evaluate("counts")
+    assert len(counts) > 2, "the text came in one piece"
+    assert counts == sorted(counts)
+    assert opened.page.evaluate("paraserve.result.durationS") == pytest.approx(70.47, abs=0.1)
+
+
+def test_broken_file_is_told_in_clear_words(
+    context: BrowserContext, url: str, tmp_path: Path, upload_dir: Path
+) -> None:
+    opened = open_page(context, url)
+    broken = tmp_path / "notes.mp3"
+    broken.write_text("these are no sounds " * 100)
+    opened.transcribe(broken)
+    opened.wait_for("failed")
+    expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["not_audio"]["zh"])
+    assert files_in(upload_dir) == []
+
+
+def test_only_the_pages_own_routes_are_open(url: str) -> None:
+    with httpx.Client(base_url=url, trust_env=False) as client:
+        assert client.get("config").status_code == 200
+        for path in ("gradio_api/info", "gradio_api/openapi.json", "gradio_api/file=/etc/passwd"):
+            assert client.get(path).status_code == 404

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from serve_app.ui.client import ApiClient, ApiRefusal, Order
+from serve_app.ui.results import Json
+from serve_app.ui.transcribing import gathered, transcribe_upload
+from serve_app.ui.uploads import UploadStore
+from tests.ui.scripted_api import SAID, Refusal, ScriptedApi
+
+
+def names_in(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir()]
+
+
+async def pieces_of(api: ScriptedApi, directory: Path, upload: object = None) -> list[Json]:
+    (directory / "0a").mkdir()
+    path = directory / "0a" / "run"
+    path.write_bytes(b"sounds")
+    client = ApiClient("http://test", 10, httpx.ASGITransport(api.app()))
+    upload = upload or {"path": str(path), "run": "r1"}
+    pieces = transcribe_upload(
+        client, UploadStore(directory, 100), upload, Order("m"), "", asyncio.Event()
+    )
+    return [piece async for piece in pieces]
+
+
+async def test_pieces_belong_to_their_run_and_end_with_downloads(tmp_path: Path) -> None:
+    pieces = await pieces_of(ScriptedApi(), tmp_path)
+    assert {piece["run"] for piece in pieces} == {"r1"}
+    assert [pieces[0]["state"], pieces[-1]["state"]] == ["sent", "done"]
+    assert pieces[-1]["sentences"] == [
+        [start * 1000, end * 1000, text] for start, end, text in SAID
+    ]
+    downloads = pieces[-1]["downloads"]
+    assert isinstance(downloads, dict)
+    assert list(downloads) == ["srt", "vtt", "txt", "json"]
+    assert names_in(tmp_path) == []
+
+
+async def test_refusal_is_the_last_piece_and_the_upload_is_gone(tmp_path: Path) -> None:
+    pieces = await pieces_of(ScriptedApi(refusal=Refusal(429, "overloaded", "full", 9)), tmp_path)
+    last = pieces[-1]
+    assert (last["state"], last["problem"], last["detail"]) == ("failed", "busy", "full")
+    assert last["retry_after_s"] == 9
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("upload", ["text", {"run": "r1"}, {"path": "/etc/passwd", "run": "r1"}])
+async def test_what_is_no_upload_is_told(tmp_path: Path, upload: object) -> None:
+    pieces = await pieces_of(ScriptedApi(), tmp_path, upload)
+    assert [piece["problem"] for piece in pieces] == ["upload_lost"]
+
+
+async def numbers(count: int, then: Exception | None = None) -> AsyncGenerator[int]:
+    for number in range(count):
+        yield number
+    if then is not None:
+        raise then
+
+
+async def test_first_event_comes_at_once_and_the_others_together() -> None:
+    batches = [batch async for batch in gathered(numbers(9), 0.05, asyncio.Event())]
+    assert [number for batch in batches for number in batch] == list(range(9))
+    assert batches[0] == [0]
+    assert len(batches) == 2
+
+
+async def test_events_before_an_error_are_not_lost() -> None:
+    batches = gathered(numbers(3, ApiRefusal(0, "x", "y")), 10, asyncio.Event())
+    assert [await anext(batches), await anext(batches)] == [[0], [1, 2]]
+    with pytest.raises(ApiRefusal):
+        await anext(batches)
+
+
+async def test_stopping_closes_the_events_while_they_are_silent() -> None:
+    closed = asyncio.Event()
+
+    async def silent() -> AsyncGenerator[int]:
+        try:
+            await asyncio.Event().wait()
+            yield 0
+        finally:
+            closed.set()
+
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_soon(stop.set)
+    started = time.monotonic()
+    assert [batch async for batch in gathered(silent(), 10, stop)] == []
+    assert closed.is_set()
+    assert time.monotonic() - started < 5
