@@ -1,7 +1,7 @@
 """The last stage of a batch job: punctuation, and writing what came out.
 
 It is a pool of actors beside Ray Data's, since a recording can only be put together where
-all of its utterances meet, which is the driver; see decision 0020.
+all of its utterances meet, which is the driver; see decision 0015.
 """
 
 from __future__ import annotations
