@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from serve_app.pipeline.scoring import character_error_rate
 from serve_app.settings import Settings
 from tests.fakes.tiny_packs import TinyParaformer, write_paraformer
 from tests.service.requests import post, read_audio, transcribe
@@ -105,6 +106,15 @@ def test_profile_transcribes(
         else:
             assert hinted.status_code == 400
             assert "no bias encoder" in hinted.json()["error"]["message"]
+
+
+def test_int8_profile_transcribes_the_known_text(
+    service_url: str, demo_flac: bytes, demo_text: str
+) -> None:
+    recognizer = {**ON_CPU, "dtype": "int8", "pack": "paraformer-demo"}
+    with _served(service_url, {"profile": "cpu-int8", "recognizer": recognizer}) as client:
+        answer = transcribe(client, demo_flac, model="paraformer-demo")
+    assert character_error_rate(demo_text, answer["text"]) <= 0.03
 
 
 @pytest.fixture(scope="module")
