@@ -23,6 +23,8 @@ JobPhase = Literal["pending", "running", "done", "done_with_failures", "failed",
 
 _KIND = "paraserve-batch"
 _POLL_S = 1.0
+_NO_AGENT = "No available agent"
+_AGENT_PATIENCE_S = 60.0
 _MAX_LOG_LINES = 400
 
 
@@ -133,8 +135,18 @@ class BatchJobs:
                     f"job {other.job_id} is writing to {request.output}: wait for it or cancel it"
                 )
         metadata = {"kind": _KIND, "source": request.source, "output": request.output}
-        with _ray_errors("Ray did not take the job"):
-            return str(self._client.submit_job(entrypoint=request.entrypoint, metadata=metadata))
+        give_up_at = time.monotonic() + _AGENT_PATIENCE_S
+        while True:
+            with _ray_errors("Ray did not take the job"):
+                try:
+                    return str(
+                        self._client.submit_job(entrypoint=request.entrypoint, metadata=metadata)
+                    )
+                except RuntimeError as error:
+                    # A cluster that has just started or lost a node; nothing was submitted.
+                    if _NO_AGENT not in str(error) or time.monotonic() >= give_up_at:
+                        raise
+            time.sleep(_POLL_S)
 
     def resume(self, job_id: str) -> str:
         """Begins a job's command anew; what is finished is not done again.

@@ -65,6 +65,26 @@ def test_exit_code_tells_how_a_job_stands(
     assert EXIT_CODES[jobs.view(job_id).phase] == expected
 
 
+def test_cluster_that_is_still_starting_is_waited_for(
+    jobs: BatchJobs, ray_jobs: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.batch.client._POLL_S", 0.0)
+    ray_jobs.num_refusals = 2
+
+    assert jobs.submit(REQUEST) == "raysubmit_0"
+
+
+def test_cluster_without_agents_is_given_up_in_the_end(
+    jobs: BatchJobs, ray_jobs: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.batch.client._POLL_S", 0.0)
+    monkeypatch.setattr("serve_app.batch.client._AGENT_PATIENCE_S", 0.0)
+    ray_jobs.num_refusals = 2
+
+    with pytest.raises(ClusterError, match="did not take the job"):
+        jobs.submit(REQUEST)
+
+
 def test_two_jobs_never_write_to_one_place(jobs: BatchJobs) -> None:
     first = jobs.submit(REQUEST)
 

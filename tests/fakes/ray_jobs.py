@@ -11,12 +11,17 @@ class FakeRay:
     def __init__(self) -> None:
         self.details: dict[str, JobDetails] = {}
         self.written: dict[str, str] = {}
+        self.num_refusals = 0
+        """Submissions that are still to find no agent."""
         self.seen: tuple[str, str | None] | None = None
         """Address and token that were used."""
         self.ends_at_once: tuple[JobStatus, int] | None = None
         """How the next job ends as soon as it is submitted."""
 
     def submit_job(self, *, entrypoint: str, metadata: dict[str, str]) -> str:
+        if self.num_refusals:
+            self.num_refusals -= 1
+            raise RuntimeError("Request failed with status code 500: No available agent")
         job_id = f"raysubmit_{len(self.details)}"
         self.details[job_id] = JobDetails(
             type=JobType.SUBMISSION,
