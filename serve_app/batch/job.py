@@ -35,6 +35,8 @@ _LOG = logging.getLogger(__name__)
 _PROGRESS = "_run/progress.json"
 _LEFTOVER_AGE_S = 3600.0
 """Unfinished files that are older belong to writers that died."""
+_WRITE_S = 10.0
+"""No write takes this long; what is older once all writers have ended is nobody's."""
 
 _WRITES_PER_RECORD = 5
 """The attempt's record is written at every so many writes of the progress."""
@@ -132,6 +134,7 @@ class BatchJob:
             with connected(self._settings), stoppable():
                 self._work(todo.works, models)
         self._counters.state = "finishing"
+        self._store.sweep(_WRITE_S)
         self._record("completed")
         return self._report([item.id for item in items], digest, todo.fingerprints)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,9 @@ def test_same_command_again_does_nothing_again(
     done: Any, settings: Settings, source: Path, output: Path
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in output.glob("transcripts/*/*")}
+    leftover = next(output.glob("transcripts/*")) / ".part-of-one-that-died"
+    leftover.write_bytes(b"{")
+    os.utime(leftover, (0, time.time() - 60))
     lines: list[str] = []
     order = JobOrder(str(source), str(output), formats=("srt", "txt"))
     report = BatchJob(settings, order, lines.append).run()
@@ -109,6 +113,7 @@ def test_same_command_again_does_nothing_again(
     progress = json.loads(lines[-1])["progress"]
     assert (progress["state"], progress["done"], progress["failed"]) == ("done", 5, 1)
     assert progress["computed_audio_h"] == 0
+    assert not leftover.exists()
 
 
 class DeadlyRecognizer(RecognizeChunks):

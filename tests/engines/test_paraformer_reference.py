@@ -14,7 +14,7 @@ import torch
 from serve_app.core.chunks import Pcm, Recognition
 from serve_app.engines.features import apply_cmvn, lfr, log_mel
 from serve_app.engines.paraformer import ParaformerEngine
-from serve_app.engines.paraformer_net import ParaformerNet, parse_shape
+from serve_app.engines.paraformer_net import ParaformerNet, parse_shape, unused_prefixes
 from serve_app.engines.ragged import Ragged
 from serve_app.packs.contents import load_into, open_pack
 from tests.fakes.signals import speech_like
@@ -162,7 +162,7 @@ def _encoder(directory: Path) -> Callable[[Pcm], tuple[torch.Tensor, torch.Tenso
     pack = open_pack(directory)
     shape = parse_shape(pack)
     net = ParaformerNet(shape)
-    load_into(net, pack)
+    load_into(net, pack, ignore_prefixes=unused_prefixes(pack))
     cmvn = torch.from_numpy(pack.cmvn)
 
     def encode(pcm: Pcm) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from loadtests.ports import free_port
-from serve_app.cluster import prepare_environment, running
+from serve_app.cluster import RunningApplication, prepare_environment, running
 from serve_app.settings import Settings
 
 SAMPLES = Path(__file__).parents[2] / "serve_app" / "packs" / "builtin" / "samples"
@@ -22,7 +22,12 @@ def spool_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings(spool_dir: Path) -> Settings:
+def page_upload_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("page-uploads")
+
+
+@pytest.fixture(scope="session")
+def settings(spool_dir: Path, page_upload_dir: Path) -> Settings:
     settings = Settings.model_validate(
         {
             "profile": "demo",
@@ -30,6 +35,11 @@ def settings(spool_dir: Path) -> Settings:
             # Reservations for a second application beside the first.
             "cluster": {"num_cpus": 4},
             "audio": {"spool_dir": spool_dir},
+            "ui": {
+                "enabled": True,
+                "upload_dir": page_upload_dir,
+                "num_cpus": 0.1,
+            },
         }
     )
     # Must come before anything imports Ray.
@@ -38,9 +48,14 @@ def settings(spool_dir: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def service_url(settings: Settings) -> Iterator[str]:
+def application(settings: Settings) -> Iterator[RunningApplication]:
     with running(settings) as application:
-        yield application.url
+        yield application
+
+
+@pytest.fixture(scope="session")
+def service_url(application: RunningApplication) -> str:
+    return application.url
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A draft by Whisper base, refined by the demo pack, through a service of its own."""
+"""A draft by Whisper base, refined by the demo pack, by an application beside the first."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from loadtests.ports import free_port
-from serve_app.cluster import prepare_environment, running
 from serve_app.packs import PackContents
 from serve_app.pipeline.scoring import character_error_rate
 from serve_app.settings import Settings
@@ -22,27 +20,32 @@ GRANULARITIES = {"timestamp_granularities[]": ["word", "segment"]}
 
 
 @pytest.fixture(scope="module")
-def hybrid_client(whisper_pack: PackContents) -> Iterator[httpx.Client]:
+def hybrid_client(service_url: str, whisper_pack: PackContents) -> Iterator[httpx.Client]:
+    from ray import serve
+
+    from serve_app.app import build
+
+    small = {"deployment": {"num_replicas": 1, "num_cpus": 0.1}}
     settings = Settings.model_validate(
         {
             "profile": "hybrid-whisper",
             "app_name": "hybrid",
-            "http": {"port": free_port()},
-            "cluster": {"num_cpus": 4},
+            "segmenter": small,
             "recognizer": {
                 "pack": "paraformer-demo",
                 "whisper": {"pack": f"dir:{whisper_pack.directory}"},
                 "deployment": {"num_replicas": 1, "num_cpus": 1.0},
             },
-            "punctuator": {"pack": "ct-punc-demo"},
+            "punctuator": {"pack": "ct-punc-demo", **small},
+            "ingress": small,
         }
     )
-    prepare_environment(settings)
-    with (
-        running(settings) as application,
-        httpx.Client(base_url=application.url, timeout=240, trust_env=False) as client,
-    ):
-        yield client
+    serve.run(build(settings), name="hybrid", route_prefix="/hybrid")
+    try:
+        with httpx.Client(base_url=f"{service_url}/hybrid", timeout=240, trust_env=False) as client:
+            yield client
+    finally:
+        serve.delete("hybrid")
 
 
 def test_recording_is_drafted_and_each_segment_names_its_model(

@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from loadtests.ports import free_port
-from serve_app.cluster import RunningApplication, prepare_environment, running
+from serve_app.cluster import RunningApplication
 from serve_app.pipeline.scoring import character_error_rate
-from serve_app.settings import Settings
 from serve_app.ui.texts import TEXTS
-from tests.ui.conftest import SAMPLES, open_page
+from tests.ui.conftest import SAMPLES, browser, context, open_page
+
+__all__ = ["browser", "context"]  # fixtures
 
 pytestmark = [pytest.mark.browser, pytest.mark.ray]
-
-
-@pytest.fixture(scope="module")
-def upload_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("uploads")
-
-
-@pytest.fixture(scope="module")
-def application(upload_dir: Path) -> Iterator[RunningApplication]:
-    settings = Settings.model_validate(
-        {
-            "profile": "demo",
-            "http": {"port": free_port()},
-            "cluster": {"num_cpus": 4},
-            "ui": {"enabled": True, "upload_dir": upload_dir},
-        }
-    )
-    prepare_environment(settings)
-    with running(settings) as application:
-        yield application
 
 
 @pytest.fixture
@@ -51,7 +30,7 @@ def files_in(directory: Path) -> list[Path]:
 
 
 def test_known_recording_becomes_its_text(
-    context: BrowserContext, url: str, upload_dir: Path
+    context: BrowserContext, url: str, page_upload_dir: Path
 ) -> None:
     opened = open_page(context, url)
     spoken = json.loads((SAMPLES / "demo.json").read_text(encoding="utf-8"))
@@ -59,7 +38,7 @@ def test_known_recording_becomes_its_text(
     opened.wait_for("done")
     text = "".join(opened.sentences())
     assert character_error_rate("".join(said["text"] for said in spoken), text) <= 0.03
-    assert files_in(upload_dir) == []
+    assert files_in(page_upload_dir) == []
     assert opened.complaints == []
 
 
@@ -94,7 +73,7 @@ def test_real_recording_grows_sentence_by_sentence(
 
 
 def test_broken_file_is_told_in_clear_words(
-    context: BrowserContext, url: str, tmp_path: Path, upload_dir: Path
+    context: BrowserContext, url: str, tmp_path: Path, page_upload_dir: Path
 ) -> None:
     opened = open_page(context, url)
     broken = tmp_path / "notes.mp3"
@@ -102,7 +81,7 @@ def test_broken_file_is_told_in_clear_words(
     opened.transcribe(broken)
     opened.wait_for("failed")
     expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["not_audio"]["zh"])
-    assert files_in(upload_dir) == []
+    assert files_in(page_upload_dir) == []
 
 
 def test_only_the_pages_own_routes_are_open(url: str) -> None:
