@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from serve_app.batch.figures import BatchReport
-    from serve_app.batch.records import TextFormat
     from serve_app.core.stages import Stage
     from serve_app.settings import Settings
+    from serve_app.settings.batch import TextFormat
 
 __all__ = ["run_batch"]
 

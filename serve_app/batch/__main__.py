@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from serve_app.batch.client import ExitCode
 from serve_app.batch.job import BatchJob, JobOrder
-from serve_app.batch.records import TEXT_FORMATS, TextFormat
+from serve_app.batch.records import TEXT_FORMATS
 from serve_app.batch.session import Stopped
 from serve_app.core.errors import ConfigurationError, ManifestError, ParaserveError
 from serve_app.core.stages import STAGES, Stage
 from serve_app.settings import DEFAULT_PROFILE, load_settings
+from serve_app.settings.batch import TextFormat
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from serve_app.api.parameters import TranscriptionParameters
 from serve_app.api.rendering import verbose_json
 from serve_app.batch.fingerprint import OUTPUT_VERSION
-from serve_app.batch.records import FinishedRecording, StageTimes, TextFormat
+from serve_app.batch.records import FinishedRecording, StageTimes
 from serve_app.batch.uris import plain_uri
 from serve_app.core.stages import STAGES
 from serve_app.core.subtitles import to_srt, to_vtt
 from serve_app.core.transcripts import Transcript
 from serve_app.pipeline.scoring import character_error_rate, spoken_characters
+from serve_app.settings.batch import TextFormat
 
 HEAD_BYTES = 16_384
 """So much of a document holds its summary."""

@@ -14,13 +14,7 @@ from typing import TypeAlias
 
 from serve_app.batch.assembling import HeardRecording
 from serve_app.batch.outputs import OutputStore
-from serve_app.batch.records import (
-    BatchItem,
-    FinishedRecording,
-    PackIdentity,
-    StageTimes,
-    TextFormat,
-)
+from serve_app.batch.records import BatchItem, FinishedRecording, PackIdentity, StageTimes
 from serve_app.batch.tables import KEY
 from serve_app.core.batching import BatchLimits
 from serve_app.core.chunks import RecordingEnd, Utterance
@@ -37,6 +31,7 @@ from serve_app.core.transcripts import Transcript, TranscriptEvent, collect
 from serve_app.pipeline.batched import BatchedPunctuator, punctuator_limits
 from serve_app.pipeline.loading import load_punctuator
 from serve_app.settings import Settings
+from serve_app.settings.batch import TextFormat
 
 _WORDS_AT_ONCE = 400
 """Of a long text, so that short ones get their turn between."""

@@ -16,7 +16,7 @@ from serve_app.batch.fingerprint import config_fingerprint, config_of
 from serve_app.batch.manifest import read_items
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.progress import Counters, ProgressTeller
-from serve_app.batch.records import BatchItem, Failure, PackIdentity, TextFormat
+from serve_app.batch.records import BatchItem, Failure, PackIdentity
 from serve_app.batch.report import report_of, write_report
 from serve_app.batch.session import Stopped, connected, stoppable
 from serve_app.batch.todo import Todo, Work, find_todo
@@ -24,6 +24,7 @@ from serve_app.core.errors import ConfigurationError
 from serve_app.core.stages import Stage
 from serve_app.pipeline.loading import find_pack, packs_of
 from serve_app.settings import Settings
+from serve_app.settings.batch import TextFormat
 
 if TYPE_CHECKING:
     from serve_app.batch.on_serve import SpareCapacity

@@ -39,7 +39,7 @@ from serve_app.batch.pipeline import PolledLedger, configured, open_ledger, plan
 from serve_app.batch.progress import Computed
 from serve_app.batch.reading import ReadOptions
 from serve_app.batch.recognising import LoopThread
-from serve_app.batch.records import PackIdentity, TextFormat
+from serve_app.batch.records import PackIdentity
 from serve_app.batch.segmenting import RecordingSegmenter
 from serve_app.batch.tables import KEY, AudioEnd, Planned, read_audio
 from serve_app.batch.todo import Work
@@ -55,6 +55,7 @@ from serve_app.pipeline.loading import load_vad, segmentation_options
 from serve_app.pipeline.priority import give_way
 from serve_app.pipeline.segmentation import grouped
 from serve_app.settings import Settings
+from serve_app.settings.batch import TextFormat
 
 ResultT = TypeVar("ResultT")
 

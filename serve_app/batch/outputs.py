@@ -29,8 +29,9 @@ from serve_app.batch.documents import (
 )
 from serve_app.batch.files import Files, open_files
 from serve_app.batch.names import file_name, shard_of
-from serve_app.batch.records import TEXT_FORMATS, Failure, FileInfo, FinishedRecording, TextFormat
+from serve_app.batch.records import TEXT_FORMATS, Failure, FileInfo, FinishedRecording
 from serve_app.batch.uris import plain_text, plain_uri
+from serve_app.settings.batch import TextFormat
 
 _TRANSCRIPTS = "transcripts"
 _FAILURES = "_run/failures"

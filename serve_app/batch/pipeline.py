@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyarrow as pa
@@ -32,13 +32,13 @@ from serve_app.batch.finishing import FinishTask
 from serve_app.batch.outcomes import Outcome, Recognized, failed_of
 from serve_app.batch.progress import Computed
 from serve_app.batch.recognising import Ledger, RecognizeChunks
-from serve_app.batch.records import PackIdentity, TextFormat
+from serve_app.batch.records import PackIdentity
 from serve_app.batch.segmenting import SegmentRecordings
 from serve_app.batch.tables import Planned, plan_table, read_words
 from serve_app.batch.todo import Work
 from serve_app.core.stages import Stage
 from serve_app.settings import Settings
-from serve_app.settings.batch import BatchPool
+from serve_app.settings.batch import BatchPool, TextFormat
 
 _RECORDINGS_PER_BLOCK = 8
 _BYTES_PER_BLOCK = 4 * 2**20
@@ -151,32 +151,25 @@ class OwnActors:
         return dataset
 
 
-class configured:  # noqa: N801 - used like a function
+@contextmanager
+def configured(block_bytes: int, object_store_bytes: int) -> Iterator[None]:
     """Sets Ray Data's context for the datasets that are made within the block."""
-
-    def __init__(self, block_bytes: int, object_store_bytes: int) -> None:
-        self._block_bytes = block_bytes
-        self._object_store_bytes = object_store_bytes
-        self._before: DataContext | None = None
-
-    def __enter__(self) -> DataContext:
-        self._before = DataContext.get_current()
-        context = self._before.copy()
-        context.target_max_block_size = self._block_bytes
-        context.target_min_block_size = 0
-        context.execution_options.resource_limits = ExecutionResources(
-            object_store_memory=self._object_store_bytes
-        )
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        # A recording is a row, whatever is wrong with it; an exception is a defect of ours.
-        context.max_errored_blocks = 0
-        DataContext._set_current(context)
-        return context
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            DataContext._set_current(self._before)
+    before = DataContext.get_current()
+    context = before.copy()
+    context.target_max_block_size = block_bytes
+    context.target_min_block_size = 0
+    context.execution_options.resource_limits = ExecutionResources(
+        object_store_memory=object_store_bytes
+    )
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # A recording is a row, whatever is wrong with it; an exception is a defect of ours.
+    context.max_errored_blocks = 0
+    DataContext._set_current(context)
+    try:
+        yield
+    finally:
+        DataContext._set_current(before)
 
 
 def _stage(pool: BatchPool, num_calls: int) -> dict[str, Any]:

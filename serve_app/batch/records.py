@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TypeAlias, get_args
 
 from serve_app.core.stages import Stage
 from serve_app.core.transcripts import Transcript
+from serve_app.settings.batch import TextFormat
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
-TextFormat: TypeAlias = Literal["srt", "vtt", "txt"]
-"""What may be written beside the JSON of a recording."""
-
-TEXT_FORMATS: tuple[TextFormat, ...] = ("srt", "vtt", "txt")
+TEXT_FORMATS: tuple[TextFormat, ...] = get_args(TextFormat)
 
 READ_ERROR = "read_error"
 """Kind of a failure whose cause is the way to the file, not the file."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from pydantic import Field, field_validator
 
 from serve_app.settings.section import Section
 
-SubtitleFormat = Literal["srt", "vtt", "txt"]
+TextFormat: TypeAlias = Literal["srt", "vtt", "txt"]
+"""What may be written beside the JSON of a recording."""
 
 
 class BatchPool(Section):
@@ -59,7 +60,7 @@ class BatchSettings(Section):
         "`serve` has the running application recognise and punctuate whenever it has nothing else "
         "to do, so that only decoding takes cores of the job's own.",
     )
-    formats: tuple[SubtitleFormat, ...] = Field(
+    formats: tuple[TextFormat, ...] = Field(
         default=(), description="What is written beside each recording's JSON: srt, vtt, txt."
     )
     segmenters: BatchPool = BatchPool()
