@@ -26,6 +26,7 @@ from serve_app.core.errors import (
     EmptyUpload,
     UnknownAudioFormat,
 )
+from serve_app.core.right_of_way import yield_point
 
 # All that the libraries raise for bytes that they cannot make sense of.
 _LIBRARY_ERRORS = (
@@ -166,6 +167,7 @@ class AudioDecoder:
             raise ValueError("the decoder is closed")
         blocks = self._reader.blocks()
         while True:
+            yield_point()
             try:
                 block = next(blocks)
             except StopIteration:

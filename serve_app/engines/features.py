@@ -12,6 +12,7 @@ import math
 
 import torch
 
+from serve_app.core.right_of_way import yield_point
 from serve_app.engines.framing import FRAME_SAMPLES, SHIFT_SAMPLES, num_frames
 
 __all__ = [
@@ -49,6 +50,7 @@ def log_mel(pcm: torch.Tensor) -> torch.Tensor:
     count = num_frames(pcm.shape[0])
     features = pcm.new_empty((count, NUM_MEL_BINS), dtype=torch.float32)
     for first in range(0, count, _BLOCK_FRAMES):
+        yield_point()
         last = min(first + _BLOCK_FRAMES, count)
         samples = pcm[first * SHIFT_SAMPLES : (last - 1) * SHIFT_SAMPLES + FRAME_SAMPLES]
         features[first:last] = _log_mel_block(samples)

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from serve_app.core.errors import PackCorrupt
+from serve_app.core.right_of_way import yield_point
 from serve_app.engines.onednn import has_onednn, product
 from serve_app.packs.contents import PackContents, load_into
 
@@ -135,6 +136,7 @@ class Fsmn(nn.Module):
         x = self.in_linear2(self.in_linear1(features))
         after: list[torch.Tensor] = []
         for layer, past in zip(self.fsmn, state, strict=True):
+            yield_point()
             x, past = layer(x, past)
             after.append(past)
         return torch.softmax(self.out_linear2(self.out_linear1(x)), dim=1), tuple(after)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from serve_app.core.right_of_way import yield_point
 from serve_app.engines.onednn import linear_relu
 from serve_app.engines.ragged import Ragged, Spaced, attend
 
@@ -146,6 +147,7 @@ class SanmEncoder(nn.Module):
         hidden = layout.fill(hidden)
         spaced = self.shape.spaced(layout)
         for layer in (*self.encoders0, *self.encoders):
+            yield_point()
             hidden = layer(hidden, layout, spaced)
         normed: torch.Tensor = self.after_norm(hidden[: layout.total])
         return normed
@@ -298,8 +300,10 @@ class SanmDecoder(nn.Module):
         # The layers add to what they are given.
         hidden = embeddings.clone()
         for layer in self.decoders:
+            yield_point()
             hidden = layer(hidden, frames, tokens, layout, spaced)
         for layer in (*self.decoders2, *self.decoders3):
+            yield_point()
             hidden = layer(hidden, frames, tokens, layout, centred)
         states: torch.Tensor = self.after_norm(hidden)
         return states

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from serve_app.core.batching import BatchLimits, MicroBatcher
 from serve_app.core.origin import Origin
+from serve_app.core.right_of_way import RightOfWay
 from serve_app.core.tally import BatcherStatistics
 from serve_app.pipeline.priority import give_way
 
@@ -22,7 +23,7 @@ class FairThread(Generic[StepT]):
 
     Whoever comes waits for the step that is being run, and not for the others' next
     ones, however many others there are. An urgent step does not wait for one that is
-    not: it is run beside it, on a thread of its own.
+    not: it is run on a thread of its own, for which the other one pauses.
 
     Args:
         name: of the threads.
@@ -30,7 +31,10 @@ class FairThread(Generic[StepT]):
     """
 
     def __init__(self, name: str, nice: int = 0) -> None:
-        self._thread = ThreadPoolExecutor(1, name, initializer=give_way, initargs=(nice,))
+        self._right_of_way = RightOfWay()
+        self._thread = ThreadPoolExecutor(
+            1, name, initializer=give_way, initargs=(nice, self._right_of_way)
+        )
         self._urgent_thread = ThreadPoolExecutor(1, f"{name}-urgent")
         self._turns: MicroBatcher[Callable[[], StepT], StepT] = MicroBatcher(
             self._run, cost=lambda step: 1, limits=_ONE_STEP, run_urgent=self._run_urgent
@@ -73,7 +77,14 @@ class FairThread(Generic[StepT]):
         return await _run_on(self._thread, steps)
 
     async def _run_urgent(self, steps: list[Callable[[], StepT]]) -> Sequence[StepT]:
-        return await _run_on(self._urgent_thread, steps)
+        return await _run_on(self._urgent_thread, [self._first(step) for step in steps])
+
+    def _first(self, step: Callable[[], StepT]) -> Callable[[], StepT]:
+        def run() -> StepT:
+            with self._right_of_way.taken():
+                return step()
+
+        return run
 
 
 async def _run_on(thread: ThreadPoolExecutor, steps: list[Callable[[], StepT]]) -> Sequence[StepT]:

@@ -59,5 +59,8 @@ def test_settings_of_priority_are_about_cpus_alone() -> None:
     assert priority_of(settings, "cuda:0", engine) == Priority()
 
 
-def test_nothing_overtakes_in_an_engine_that_may_not_bear_it() -> None:
-    assert priority_of(Settings(), "cpu", FakeRecognizer()) == Priority(urgent_ms=0, nice=10)
+def test_nothing_overtakes_in_an_engine_that_is_not_reentrant() -> None:
+    engine = FakeRecognizer()
+    assert priority_of(Settings(), "cpu", engine) == Priority(urgent_ms=0, nice=10)
+    engine.is_reentrant = True
+    assert priority_of(Settings(), "cpu", engine).urgent_ms > 0
