@@ -11,6 +11,7 @@ import torch
 from loadtests.bench.peers import PeerMissing, as_float
 from loadtests.gpu.options import Trial
 from serve_app.core.chunks import ChunkFailure, Pcm, Recognition
+from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.engines.gpu.options import GpuOptions as EngineOptions
 from serve_app.engines.gpu.paraformer import GpuParaformer
 from serve_app.packs import PackContents
@@ -33,6 +34,7 @@ class Ours:
         dtype: of the matrix products.
         graphs: use CUDA graphs.
         memory_fraction: of the device.
+        hints: of every segment.
     """
 
     def __init__(
@@ -42,9 +44,11 @@ class Ours:
         dtype: str,
         graphs: bool = True,
         memory_fraction: float | None = None,
+        hints: Hints = NO_HINTS,
     ) -> None:
         standard = EngineOptions()
         self._budget = options.max_batch_frames
+        self._hints = hints
         self._engine = GpuParaformer(
             pack,
             EngineOptions(
@@ -66,8 +70,11 @@ class Ours:
 
     def recognise(self, segments: Iterable[Pcm]) -> Iterator[Heard]:
         """Yields a result a segment, in order."""
-        for results in self._threads.map(self._engine.transcribe, self._batches(segments)):
+        for results in self._threads.map(self._transcribe, self._batches(segments)):
             yield from results
+
+    def _transcribe(self, batch: list[Pcm]) -> list[Heard]:
+        return self._engine.transcribe(batch, [self._hints] * len(batch))
 
     def _batches(self, segments: Iterable[Pcm]) -> Iterator[list[Pcm]]:
         batch: list[Pcm] = []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
 from loadtests.bench.measuring import interleaved
 from loadtests.bench.options import open_named, short
@@ -15,8 +16,11 @@ from loadtests.gpu.contestants import Contestant, Ours, auto_model, held_bytes
 from loadtests.gpu.options import Trial
 from serve_app.core.chunks import SAMPLE_RATE_HZ, Pcm
 from serve_app.core.errors import ConfigurationError
+from serve_app.core.hints import Hints, Hotword
+from serve_app.engines.paraformer_net import takes_hotwords
 from serve_app.pipeline.scoring import character_error_rate
 
+_NUM_HOTWORDS = 10
 REFERENCE = "Paraserve, float32, graphs"
 
 
@@ -92,7 +96,21 @@ def _ours(options: Trial, segments: list[Pcm], notes: list[str]) -> dict[str, En
             notes.append(f"{name}: {ours.warm_up}")
             heard = ours.hear(segments)
             entries[name] = Entry(ours, heard, held_bytes(options) - before)
+    if takes_hotwords(pack):
+        name = "Paraserve, bfloat16, hotwords"
+        before = held_bytes(options)
+        ours = Ours(pack, options, "bfloat16", hints=_some_hotwords(pack.tokens))
+        entries[name] = Entry(ours, ours.hear(segments), held_bytes(options) - before)
+        notes.append(f"{name}: the same {_NUM_HOTWORDS} words for every segment, as they come")
     return entries
+
+
+def _some_hotwords(tokens: Sequence[str]) -> Hints:
+    """Words of two characters each, from the middle of the vocabulary."""
+    known = [entry for entry in tokens if len(entry) == 1 and entry >= "\u4e00"]
+    start = len(known) // 2
+    pairs = zip(known[start::2], known[start + 1 :: 2], strict=False)
+    return Hints(hotwords=tuple(Hotword("".join(pair)) for pair in islice(pairs, _NUM_HOTWORDS)))
 
 
 def _best_auto(options: Trial, segments: list[Pcm], notes: list[str]) -> dict[str, Entry]:

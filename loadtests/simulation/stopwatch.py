@@ -66,6 +66,10 @@ class StopwatchRecognizer:
     def max_in_flight(self) -> int:
         return self._engine.max_in_flight
 
+    @property
+    def is_reentrant(self) -> bool:
+        return False  # the records are of batches one after the other
+
     def cost(self, num_samples: int) -> int:
         return self._engine.cost(num_samples)
 

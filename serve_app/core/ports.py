@@ -2,7 +2,7 @@
 
 Implementations live in `serve_app.engines`; each port has a fake in
 `tests/fakes/`. An engine is used by one thread at a time, or by as many as its
-`max_in_flight` says.
+`max_in_flight` says; and by one more where it `is_reentrant`.
 """
 
 from __future__ import annotations
@@ -50,6 +50,13 @@ class Recognizer(Protocol):
         """Calls of `transcribe` that may be under way at once, each on its own thread."""
         ...
 
+    @property
+    def is_reentrant(self) -> bool:
+        """Whether a call of `transcribe` may begin while others compute, from a thread more
+        than `max_in_flight` says: so that an urgent batch can overtake. Results are the
+        same; False where that was not seen to, or would only wait for the others."""
+        ...
+
     def transcribe(
         self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
     ) -> list[Recognition | ChunkFailure]:
@@ -73,6 +80,13 @@ class Punctuator(Protocol):
     @property
     def max_in_flight(self) -> int:
         """Calls of `label` that may be under way at once, each on its own thread."""
+        ...
+
+    @property
+    def is_reentrant(self) -> bool:
+        """Whether a call of `label` may begin while others compute, from a thread more
+        than `max_in_flight` says: so that an urgent batch can overtake. Results are the
+        same; False where that was not seen to, or would only wait for the others."""
         ...
 
     def label(self, batch: Sequence[Sequence[str]]) -> list[list[str]]:

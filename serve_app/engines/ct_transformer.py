@@ -58,6 +58,7 @@ class CtTransformerEngine:
     """
 
     max_in_flight = 1
+    is_reentrant = True
 
     def __init__(self, pack: PackContents, device: str = "cpu") -> None:
         conf = config_section(pack, "model_conf")

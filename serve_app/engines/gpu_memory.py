@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 
 @dataclass(frozen=True, slots=True)
 class GpuMemory:
@@ -19,4 +17,7 @@ def gpu_memory(device: str) -> GpuMemory | None:
     """Returns this process' memory on the device; None on a CPU."""
     if not device.startswith("cuda"):
         return None
+    # A replica of an engine without PyTorch asks, too.
+    import torch
+
     return GpuMemory(torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device))

@@ -87,51 +87,68 @@ class HotwordNet(nn.Module):
         chosen: torch.Tensor = hidden[torch.arange(len(words), device=device), last]
         return chosen
 
-    def score_words(self, states: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-        """How much attention an utterance's tokens pay to each word, float32 [words].
+    def score_words(
+        self, states: torch.Tensor, lengths: Sequence[int], words: Sequence[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """How much attention the tokens of utterances pay to each of their words.
 
         Args:
-            states: the recogniser's decoder output, [tokens, size].
-            words: from `embed`, [words, size].
+            states: the recogniser's decoder output, the utterances end to end, [tokens, size].
+            lengths: tokens of each utterance.
+            words: from `embed`, for each utterance, [words, size].
+
+        Returns:
+            For each utterance, float32 [words].
         """
-        tokens = Ragged([len(states)], states.device)
-        layout = Ragged([len(words)], states.device)
+        tokens = Ragged(lengths, states.device)
+        layout = Ragged([len(vectors) for vectors in words], states.device)
+        packed = torch.cat(list(words))
         spaced = self.shape.decoder.spaced(tokens)
         layers = self.seaco_decoder.decoders
         last = min(_SCORING_LAYER, len(layers) - 1)
         hidden = states.clone()
         for layer in layers[:last]:
-            hidden = layer(hidden, words, tokens, layout, spaced)
+            hidden = layer(hidden, packed, tokens, layout, spaced)
         layer = layers[last]
         assert isinstance(layer, DecoderLayer)  # noqa: S101 - ours
-        return _attention(layer, hidden, words, spaced).sum(dim=(0, 1))
+        return _attention(layer, hidden, packed, tokens, layout, spaced)
 
     def forward(
-        self, embeddings: torch.Tensor, states: torch.Tensor, words: torch.Tensor
+        self,
+        embeddings: torch.Tensor,
+        states: torch.Tensor,
+        lengths: Sequence[int],
+        words: Sequence[torch.Tensor],
     ) -> torch.Tensor:
-        """What the hotwords say about each token of one utterance.
+        """What the hotwords say about each token; no utterance sees another, or its words.
 
         Args:
-            embeddings: the acoustic embeddings, [tokens, size].
+            embeddings: the acoustic embeddings, the utterances end to end, [tokens, size].
             states: the recogniser's decoder output, [tokens, size].
-            words: from `embed`, [words, size].
+            lengths: tokens of each utterance.
+            words: from `embed`, for each utterance, [words, size].
 
         Returns:
             Log-probabilities, float32 [tokens, vocabulary_size].
         """
-        tokens = Ragged([len(embeddings), len(states)], states.device)
-        layout = Ragged([len(words), len(words)], states.device)
+        tokens = Ragged([*lengths, *lengths], states.device)
+        layout = Ragged([len(vectors) for vectors in (*words, *words)], states.device)
         attended = self.seaco_decoder.represent(
-            torch.cat([embeddings, states]), torch.cat([words, words]), tokens, layout
+            torch.cat([embeddings, states]), torch.cat([*words, *words]), tokens, layout
         )
         merged = attended[: len(embeddings)] + attended[len(embeddings) :]
         return torch.log_softmax(self.hotword_output_layer(merged).float(), dim=-1)
 
 
 def _attention(
-    layer: DecoderLayer, rows: torch.Tensor, words: torch.Tensor, spaced: Spaced
-) -> torch.Tensor:
-    """How a layer's cross-attention of one utterance is shared out, [heads, rows, words].
+    layer: DecoderLayer,
+    rows: torch.Tensor,
+    words: torch.Tensor,
+    tokens: Ragged,
+    layout: Ragged,
+    spaced: Spaced,
+) -> list[torch.Tensor]:
+    """What a layer's cross-attention gives to each word, [words] an utterance.
 
     `rows` is added to in place.
     """
@@ -144,7 +161,13 @@ def _attention(
     queries, keys = (
         packed.view(len(packed), source.num_heads, -1).transpose(0, 1) for packed in (query, key)
     )
-    return torch.softmax(queries @ keys.transpose(1, 2) / math.sqrt(queries.shape[2]), dim=-1)
+    scale = math.sqrt(queries.shape[2])
+    return [
+        torch.softmax(
+            queries[:, start:end] @ keys[:, first:past].transpose(1, 2) / scale, dim=-1
+        ).sum(dim=(0, 1))
+        for (start, end), (first, past) in zip(tokens.spans, layout.spans, strict=True)
+    ]
 
 
 def parse_hotword_shape(pack: PackContents) -> HotwordShape:

@@ -1,10 +1,12 @@
-"""Hotwords of a SeACo pack: which words, how strongly, on one utterance's scores."""
+"""Hotwords of a SeACo pack: which words, how strongly, on an utterance's scores."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
@@ -20,8 +22,8 @@ _OTHER_PARTS = ("encoder.", "predictor.", "decoder.", "ctc.", "bias_embed.")
 
 
 @dataclass(frozen=True, slots=True)
-class _WordList:
-    """A request's words as the network sees them.
+class WordList:
+    """A request's words as the network sees them; from `HotwordBranch.read`.
 
     Attributes:
         vectors: float32 [words + 1, size]; the last stands for none.
@@ -32,8 +34,34 @@ class _WordList:
     weight_of: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What hotwords say about the tokens of one or several utterances.
+
+    Attributes:
+        scores: log-probabilities, float32 [tokens, vocabulary].
+        shares: how much they count in each token, float32 [tokens]; 0 for not at all.
+    """
+
+    scores: torch.Tensor
+    shares: torch.Tensor
+
+    @property
+    def touched(self) -> torch.Tensor:
+        """Bool [tokens]: about which tokens they say anything."""
+        return self.shares > 0
+
+    def bend(self, scores: torch.Tensor) -> torch.Tensor:
+        """Mixes them into the recogniser's log-probabilities, float32 [tokens, vocabulary]."""
+        share = self.shares[:, None]
+        # Rows that nothing is said about stay what they are, to the bit.
+        return torch.where(
+            self.touched[:, None], scores * (1 - share) + self.scores * share, scores
+        )
+
+
 class HotwordBranch:
-    """Bends the scores of one utterance towards the words of its request.
+    """Says what the words of requests make of the tokens of their utterances.
 
     Word lists are embedded once and kept, up to 32 of them. Safe to share by threads.
 
@@ -46,71 +74,87 @@ class HotwordBranch:
     """
 
     def __init__(self, pack: PackContents, device: torch.device) -> None:
+        self._pack = pack
         self._speller = Speller(pack)
         with torch.device("meta"):
             self._net = HotwordNet(parse_hotword_shape(pack))
         load_into(self._net, pack, ignore_prefixes=_OTHER_PARTS)
         self._net.to(device)
         self._device = device
-        self._lists: OrderedDict[tuple[Hotword, ...], _WordList | None] = OrderedDict()
+        self._lists: OrderedDict[tuple[Hotword, ...], WordList | None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def bend(
-        self,
-        scores: torch.Tensor,
-        embeddings: torch.Tensor,
-        states: torch.Tensor,
-        hotwords: tuple[Hotword, ...],
-    ) -> torch.Tensor:
-        """Returns an utterance's scores, bent.
+    def read(self, hotwords: tuple[Hotword, ...]) -> WordList | None:
+        """Returns a request's words as the network sees them.
 
-        Where the branch names a token, its scores take the place of the recogniser's,
-        in the share that the word's weight says; elsewhere nothing changes. A weight
-        of 1 and more is the model's own strength. Words that the vocabulary cannot
-        write are left out.
-
-        Args:
-            scores: log-probabilities, float32 [tokens, vocabulary].
-            embeddings: acoustic embeddings, [tokens, size].
-            states: the decoder's output, [tokens, size].
-            hotwords: of the request.
+        Words that the vocabulary cannot write are left out; None if that leaves none.
         """
-        words = self._list_of(hotwords)
-        if words is None or len(scores) == 0:
-            return scores
-        vectors = self._attended(states, words.vectors)
-        hinted = self._net(embeddings, states, vectors)
-        named = hinted.argmax(dim=-1)
-        share = words.weight_of[named].masked_fill(named == self._net.shape.no_bias_id, 0.0)
-        # Rows that nothing is said about stay what they are, to the bit.
-        return torch.where(
-            (share > 0)[:, None],
-            scores * (1 - share)[:, None] + hinted * share[:, None],
-            scores,
-        )
-
-    def _attended(self, states: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-        """Of a long list, the words that the utterance attends to most, and none."""
-        if len(vectors) <= _MAX_ATTENDED:
-            return vectors
-        attention = self._net.score_words(states, vectors)
-        chosen = attention.topk(min(_MAX_ATTENDED, len(vectors) - 1)).indices
-        none = torch.tensor([len(vectors) - 1], device=chosen.device)
-        return vectors[torch.cat([chosen, none])]
-
-    def _list_of(self, hotwords: tuple[Hotword, ...]) -> _WordList | None:
         with self._lock:
             if hotwords in self._lists:
                 self._lists.move_to_end(hotwords)
                 return self._lists[hotwords]
-        words = self._read(hotwords)
+        words = self._embedded(hotwords)
         with self._lock:
             self._lists[hotwords] = words
             while len(self._lists) > _MAX_LISTS:
                 self._lists.popitem(last=False)
         return words
 
-    def _read(self, hotwords: tuple[Hotword, ...]) -> _WordList | None:
+    def advise(
+        self,
+        embeddings: torch.Tensor,
+        states: torch.Tensor,
+        lengths: Sequence[int],
+        lists: Sequence[WordList],
+    ) -> Advice:
+        """What the words say about utterances that are laid end to end.
+
+        Where the branch names a token, its scores take the place of the recogniser's,
+        in the share that the word's weight says; elsewhere nothing changes. A weight
+        of 1 and more is the model's own strength.
+
+        Args:
+            embeddings: acoustic embeddings, float32 [tokens, size].
+            states: the decoder's output, float32 [tokens, size].
+            lengths: tokens of each utterance, at least 1.
+            lists: of each utterance.
+        """
+        vectors = self._attended(states, lengths, [words.vectors for words in lists])
+        scores = self._net(embeddings, states, lengths, vectors)
+        named = scores.argmax(dim=-1)
+        parts = torch.split(named, list(lengths))
+        shares = torch.cat(
+            [words.weight_of[part] for words, part in zip(lists, parts, strict=True)]
+        )
+        return Advice(scores, shares.masked_fill_(named == self._net.shape.no_bias_id, 0.0))
+
+    def example(self) -> tuple[Hotword, ...]:
+        """A list of one word that can be written, to warm up with; of none without any."""
+        tokens = self._pack.tokens
+        written = (token for token in tokens if self._speller.ids(token) is not None)
+        return tuple(Hotword(token) for token in islice(written, 1))
+
+    def _attended(
+        self, states: torch.Tensor, lengths: Sequence[int], lists: list[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Of a long list, the words that its utterance attends to most, and none."""
+        long = [number for number, vectors in enumerate(lists) if len(vectors) > _MAX_ATTENDED]
+        if not long:
+            return lists
+        parts = torch.split(states, list(lengths))
+        attention = self._net.score_words(
+            torch.cat([parts[number] for number in long]),
+            [lengths[number] for number in long],
+            [lists[number] for number in long],
+        )
+        kept = list(lists)
+        for number, scores in zip(long, attention, strict=True):
+            vectors = lists[number]
+            chosen = scores.topk(min(_MAX_ATTENDED, len(vectors) - 1)).indices
+            kept[number] = torch.cat([vectors[chosen], vectors[-1:]])
+        return kept
+
+    def _embedded(self, hotwords: tuple[Hotword, ...]) -> WordList | None:
         spelled = [(self._speller.ids(hotword.text), hotword.weight) for hotword in hotwords]
         written = [(ids, min(weight, 1.0)) for ids, weight in spelled if ids is not None]
         if not written:
@@ -126,4 +170,4 @@ class HotwordBranch:
                 strongest[number] = max(weight, strongest.get(number, 0.0))
         for number, weight in strongest.items():
             weight_of[number] = weight
-        return _WordList(vectors, weight_of.to(self._device))
+        return WordList(vectors, weight_of.to(self._device))

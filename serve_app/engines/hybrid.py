@@ -23,7 +23,14 @@ _ALWAYS: frozenset[Reason] = frozenset({"failed", "keyword"})
 class Drafter(Protocol):
     """Gives a first version of each chunk; an item does not depend on its batch-mates."""
 
-    def draft(self, batch: Sequence[Pcm]) -> list[Draft | ChunkFailure]: ...
+    @property
+    def is_reentrant(self) -> bool:
+        """As of `ports.Recognizer`, for calls of `draft`."""
+        ...
+
+    def draft(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Draft | ChunkFailure]: ...
 
     def cost(self, num_samples: int) -> int: ...
 
@@ -59,7 +66,7 @@ class HybridRecognizer:
     the refiner fails, the draft stays. Each result names the model that it is from.
 
     Args:
-        drafter: hears everything.
+        drafter: hears everything, with the request's hints.
         refiner: hears the rest again, with the request's hints.
         names: of the drafter's and of the refiner's model.
         options: what is doubtful.
@@ -81,12 +88,17 @@ class HybridRecognizer:
         share = self._options.max_refined_share
         self._allowance = None if share is None else Allowance(share, self._options.share_window_s)
 
+    @property
+    def is_reentrant(self) -> bool:
+        """True if both of its models are."""
+        return self._drafter.is_reentrant and self._refiner.is_reentrant
+
     def transcribe(
         self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
     ) -> list[Recognition | ChunkFailure]:
         """Recognises each item; see `ports.Recognizer`."""
         asked = list(hints) or [NO_HINTS] * len(batch)
-        drafts = self._drafter.draft(batch)
+        drafts = self._drafter.draft(batch, asked)
         results = [self._drafted(draft) for draft in drafts]
         again = [
             index

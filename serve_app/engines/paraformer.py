@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from serve_app.core.chunks import SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition, Token
+from serve_app.core.chunks import ChunkFailure, Pcm, Recognition
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.engines.cif import Integration, embed_tokens, integrate
+from serve_app.engines.decoded import Decoded, overflow, recognition_of, shown_ids
 from serve_app.engines.devices import open_device
 from serve_app.engines.features import apply_cmvn, lfr, log_mel, num_frames
 from serve_app.engines.hotwords import HotwordBranch
@@ -26,12 +27,9 @@ from serve_app.engines.paraformer_net import (
     unused_prefixes,
 )
 from serve_app.engines.ragged import Ragged
-from serve_app.engines.timestamps import Span, spans_from_centres, spans_from_peaks
-from serve_app.engines.tokens import display_tokens
 from serve_app.engines.warming import meet_row_counts
 from serve_app.packs.contents import PackContents, load_into
 
-_RESERVED_IDS = (0, 1, 2)  # blank, sos, eos: never shown
 _WARM_UP_SAMPLES = 16_000
 _DTYPES = ("float32", "int8")
 
@@ -66,20 +64,6 @@ class EngineFacts:
     hotwords: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    """One utterance after the network; arrays are [num_tokens]."""
-
-    ids: npt.NDArray[np.int64]
-    confidences: npt.NDArray[np.float32]
-    integration: Integration
-    fine_alphas: npt.NDArray[np.float32] | None
-
-    @property
-    def shown(self) -> npt.NDArray[np.bool_]:
-        return ~np.isin(self.ids, _RESERVED_IDS)
-
-
 class ParaformerEngine:
     """Recognises Mandarin with a Paraformer pack; implements `ports.Recognizer`.
 
@@ -99,6 +83,7 @@ class ParaformerEngine:
     """
 
     max_in_flight = 1
+    is_reentrant = True
 
     def __init__(self, pack: PackContents, options: ParaformerOptions | None = None) -> None:
         options = ParaformerOptions() if options is None else options
@@ -138,16 +123,13 @@ class ParaformerEngine:
         tokens. An item whose scores are not finite fails alone.
         """
         return [
-            self._recognition(pcm, decoded)
+            recognition_of(pcm, decoded, self._pack.tokens)
             for pcm, decoded in zip(batch, self._decode(batch, hints), strict=True)
         ]
 
     def token_ids(self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()) -> list[list[int]]:
         """The vocabulary ids of each item, without blank, sos and eos."""
-        return [
-            decoded.ids[decoded.shown].tolist() if isinstance(decoded, _Decoded) else []
-            for decoded in self._decode(batch, hints)
-        ]
+        return [shown_ids(decoded) for decoded in self._decode(batch, hints)]
 
     def cost(self, num_samples: int) -> int:
         """Encoder frames of an item; a batch costs the sum of its items."""
@@ -166,9 +148,9 @@ class ParaformerEngine:
     @torch.inference_mode()
     def _decode(
         self, batch: Sequence[Pcm], hints: Sequence[Hints]
-    ) -> list[_Decoded | ChunkFailure | None]:
+    ) -> list[Decoded | ChunkFailure | None]:
         """Runs the network; None for an item that has nothing to be heard."""
-        results: list[_Decoded | ChunkFailure | None] = [None] * len(batch)
+        results: list[Decoded | ChunkFailure | None] = [None] * len(batch)
         heard = [index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()]
         if heard:
             features = [self._features(batch[index]) for index in heard]
@@ -184,7 +166,7 @@ class ParaformerEngine:
 
     def _run(
         self, features: list[torch.Tensor], hints: list[Hints]
-    ) -> list[_Decoded | ChunkFailure]:
+    ) -> list[Decoded | ChunkFailure]:
         net = self._net
         layout = Ragged([len(rows) for rows in features], self._device)
         frames = net.encoder(torch.cat(features), layout)
@@ -198,15 +180,14 @@ class ParaformerEngine:
         tokens = Ragged([item.num_tokens for item in integrations], self._device)
         confidences, ids = self._classify(frames, layout, tokens, integrations, hints)
         fine = self._fine_alphas(frames, layout, integrations)
-        results: list[_Decoded | ChunkFailure] = []
+        results: list[Decoded | ChunkFailure] = []
         for index, (start, end) in enumerate(tokens.spans):
             if broken[index] or not np.isfinite(confidences[start:end]).all():
-                results.append(ChunkFailure("non_finite_scores", "the model's scores overflowed"))
+                results.append(overflow())
             else:
+                centres = integrations[index].centres()
                 results.append(
-                    _Decoded(
-                        ids[start:end], confidences[start:end], integrations[index], fine[index]
-                    )
+                    Decoded(ids[start:end], confidences[start:end], centres, fine[index])
                 )
         return results
 
@@ -238,11 +219,12 @@ class ParaformerEngine:
         states = decoder.represent(embeddings, frames, tokens, layout)
         scores = torch.log_softmax(decoder.output_layer(states).float(), dim=-1)
         for (start, end), hint in zip(tokens.spans, hints, strict=True):
-            if self._branch is not None and hint.hotwords:
+            words = self._branch.read(hint.hotwords) if self._branch and hint.hotwords else None
+            if self._branch is not None and words is not None and start < end:
                 rows = slice(start, end)
-                scores[rows] = self._branch.bend(
-                    scores[rows], embeddings[rows], states[rows], hint.hotwords
-                )
+                # One by one: see `_alphas`.
+                advice = self._branch.advise(embeddings[rows], states[rows], [end - start], [words])
+                scores[rows] = advice.bend(scores[rows])
         best = scores.max(dim=-1)
         return best.values.exp().cpu().numpy(), best.indices.cpu().numpy()
 
@@ -257,33 +239,6 @@ class ParaformerEngine:
             (part * (item.num_tokens / part[None].sum(dim=-1))).numpy()
             for part, item in zip(parts, integrations, strict=True)
         ]
-
-    def _recognition(
-        self, pcm: Pcm, decoded: _Decoded | ChunkFailure | None
-    ) -> Recognition | ChunkFailure:
-        if decoded is None:
-            return Recognition(tokens=())
-        if isinstance(decoded, ChunkFailure):
-            return decoded
-        shown = decoded.shown
-        spans = _spans(decoded, int(shown.sum()), len(pcm) // SAMPLES_PER_MS)
-        rows = zip(decoded.ids[shown], decoded.confidences[shown], spans, strict=True)
-        return Recognition(
-            display_tokens(
-                Token(self._pack.tokens[token_id], start_ms, end_ms, float(confidence))
-                for token_id, confidence, (start_ms, end_ms) in rows
-            )
-        )
-
-
-def _spans(decoded: _Decoded, num_shown: int, duration_ms: int) -> list[Span]:
-    """Times of the tokens that are shown."""
-    spans = None
-    if decoded.fine_alphas is not None and num_shown > 0:
-        spans = spans_from_peaks(decoded.fine_alphas, num_shown, duration_ms)
-    if spans is None:
-        spans = spans_from_centres(decoded.integration.centres()[decoded.shown], duration_ms)
-    return spans
 
 
 def _check_dtype(dtype: str, device: torch.device) -> None:

@@ -8,21 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
-from serve_app.core.chunks import SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition, Token
+from serve_app.core.chunks import ChunkFailure, Pcm, Recognition
 from serve_app.core.errors import ConfigurationError, PackCorrupt
 from serve_app.core.hints import Hints
+from serve_app.engines.decoded import Decoded, overflow, recognition_of, shown_ids
 from serve_app.engines.firing import CifShape, FloatArray, Integration, fire
 from serve_app.engines.framing import num_frames, stacking
 from serve_app.engines.onnx_features import power_spectra
 from serve_app.engines.onnx_pack import decoder_of, read_onnx_shape
-from serve_app.engines.timestamps import Span, spans_from_centres, spans_from_peaks
-from serve_app.engines.tokens import display_tokens
 from serve_app.packs.contents import PackContents
 
-_RESERVED_IDS = (0, 1, 2)  # blank, sos, eos: never shown
 _WARM_UP_SAMPLES = 16_000
 _LEAST_SEVERITY = 3  # errors
 
@@ -50,16 +47,6 @@ class OnnxFacts:
     num_parameters: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    """One utterance after the network; arrays are [num_tokens]."""
-
-    ids: npt.NDArray[np.int64]
-    confidences: FloatArray
-    integration: Integration
-    fine_alphas: FloatArray | None
-
-
 class ParaformerOnnxEngine:
     """Recognises Mandarin with an ONNX pack; implements `ports.Recognizer`.
 
@@ -77,6 +64,7 @@ class ParaformerOnnxEngine:
     """
 
     max_in_flight = 1
+    is_reentrant = False  # onnxruntime's sessions would bear it; it has not been tried
 
     def __init__(self, pack: PackContents, options: OnnxOptions | None = None) -> None:
         options = OnnxOptions() if options is None else options
@@ -102,15 +90,11 @@ class ParaformerOnnxEngine:
         An item without a single frame (under 25 ms) and digital silence give no
         tokens. An item whose scores are not finite fails alone.
         """
-        return [self._recognition(pcm, self._decode(pcm)) for pcm in batch]
+        return [recognition_of(pcm, self._decode(pcm), self._pack.tokens) for pcm in batch]
 
     def token_ids(self, batch: Sequence[Pcm]) -> list[list[int]]:
         """The vocabulary ids of each item, without blank, sos and eos."""
-        found = [self._decode(pcm) for pcm in batch]
-        return [
-            decoded.ids[_shown(decoded)].tolist() if isinstance(decoded, _Decoded) else []
-            for decoded in found
-        ]
+        return [shown_ids(self._decode(pcm)) for pcm in batch]
 
     def cost(self, num_samples: int) -> int:
         """Encoder frames of an item; a batch costs the sum of its items."""
@@ -126,27 +110,27 @@ class ParaformerOnnxEngine:
             num_parameters=self._shape.num_parameters,
         )
 
-    def _decode(self, pcm: Pcm) -> _Decoded | ChunkFailure | None:
+    def _decode(self, pcm: Pcm) -> Decoded | ChunkFailure | None:
         """Runs the network; None where there is nothing to be heard."""
         if self.cost(len(pcm)) == 0 or not pcm.any():
             return None
         frames, alphas, *heads = self._encode(pcm)
         if not np.isfinite(alphas).all():
-            return _overflow()
+            return overflow()
         integration = _integrate(alphas, self._shape.predictor, self._shape.has_timestamp_head)
         count = integration.num_tokens
         if count == 0:
             nothing = np.empty(0, dtype=np.float32)
-            return _Decoded(np.empty(0, dtype=np.int64), nothing, integration, None)
+            return Decoded(np.empty(0, np.int64), nothing, integration.centres(), None)
         shares = np.zeros((count, len(frames)), dtype=np.float32)
         shares[integration.tokens, integration.frames] = integration.shares
         ids, confidences = self._decoder.run(
             ["ids", "confidences"], {"shares": shares, "frames": frames}
         )
         if not np.isfinite(confidences).all():
-            return _overflow()
+            return overflow()
         fine = _scaled(heads[0], count) if heads else None
-        return _Decoded(ids, confidences, integration, fine)
+        return Decoded(ids, confidences, integration.centres(), fine)
 
     def _encode(self, pcm: Pcm) -> list[FloatArray]:
         power = power_spectra(pcm)
@@ -159,23 +143,6 @@ class ParaformerOnnxEngine:
             },
         )
         return found
-
-    def _recognition(
-        self, pcm: Pcm, decoded: _Decoded | ChunkFailure | None
-    ) -> Recognition | ChunkFailure:
-        if decoded is None:
-            return Recognition(tokens=())
-        if isinstance(decoded, ChunkFailure):
-            return decoded
-        shown = _shown(decoded)
-        spans = _spans(decoded, shown, len(pcm) // SAMPLES_PER_MS)
-        rows = zip(decoded.ids[shown], decoded.confidences[shown], spans, strict=True)
-        return Recognition(
-            display_tokens(
-                Token(self._pack.tokens[token_id], start_ms, end_ms, float(confidence))
-                for token_id, confidence, (start_ms, end_ms) in rows
-            )
-        )
 
 
 def _open_session(
@@ -227,24 +194,6 @@ def _scaled(alphas: FloatArray, num_tokens: int) -> FloatArray | None:
     """The second head's weights, so that they add up to the tokens; None without any."""
     total = alphas.sum(dtype=np.float32)
     return alphas * (np.float32(num_tokens) / total) if total > 0.0 else None
-
-
-def _shown(decoded: _Decoded) -> npt.NDArray[np.bool_]:
-    return ~np.isin(decoded.ids, _RESERVED_IDS)
-
-
-def _spans(decoded: _Decoded, shown: npt.NDArray[np.bool_], duration_ms: int) -> list[Span]:
-    """Times of the tokens that are shown."""
-    num_shown = int(shown.sum())
-    if decoded.fine_alphas is not None and num_shown > 0:
-        spans = spans_from_peaks(decoded.fine_alphas, num_shown, duration_ms)
-        if spans is not None:
-            return spans
-    return spans_from_centres(decoded.integration.centres()[shown], duration_ms)
-
-
-def _overflow() -> ChunkFailure:
-    return ChunkFailure("non_finite_scores", "the model's scores overflowed")
 
 
 def _noise(num_samples: int) -> Pcm:

@@ -14,9 +14,8 @@ from serve_app.core.device_turns import DeviceTurns
 from serve_app.core.errors import ServiceError
 from serve_app.core.joining import PunctuationResult, PunctuationTask, punctuate_tasks
 from serve_app.core.ports import Punctuator, Recognizer
+from serve_app.core.right_of_way import RightOfWay
 from serve_app.core.tally import BatcherStatistics
-from serve_app.engines.ct_transformer import CtTransformerEngine
-from serve_app.engines.paraformer import ParaformerEngine
 from serve_app.pipeline.priority import Priority, give_way
 from serve_app.settings import Settings
 
@@ -31,7 +30,6 @@ OnBegun: TypeAlias = Callable[[], Awaitable[None]]
 
 _MAX_ITEMS = 256
 _ALL_ALIKE = Priority()
-_REENTRANT = (ParaformerEngine, CtTransformerEngine)
 _DELIVERY_S = 0.05
 """What `BEGUN` has to reach a caller in another process, should this one die next."""
 
@@ -50,8 +48,9 @@ class _Batched(Generic[ItemT, ResultT]):
         turns: DeviceTurns | None = None,
     ) -> None:
         self._urgent_ms = priority.urgent_ms
+        self._right_of_way = RightOfWay()
         self._threads = ThreadPoolExecutor(
-            max_in_flight, name, initializer=give_way, initargs=(priority.nice,)
+            max_in_flight, name, initializer=give_way, initargs=(priority.nice, self._right_of_way)
         )
         self._urgent_thread = ThreadPoolExecutor(1, f"{name}-urgent")
         self._batcher: MicroBatcher[ItemT, ResultT] = MicroBatcher(
@@ -94,7 +93,11 @@ class _Batched(Generic[ItemT, ResultT]):
 
     async def _run_urgent(self, batch: list[ItemT]) -> list[ResultT]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._urgent_thread, self._compute, batch)
+        return await loop.run_in_executor(self._urgent_thread, self._compute_first, batch)
+
+    def _compute_first(self, batch: list[ItemT]) -> list[ResultT]:
+        with self._right_of_way.taken():
+            return self._compute(batch)
 
     def _compute(self, batch: list[ItemT]) -> list[ResultT]:
         raise NotImplementedError
@@ -108,7 +111,7 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
         limits: of a batch, in the engine's encoder frames.
         logger: told of chunks that fail.
         priority: of the beginnings of recordings. If they may be urgent, the engine must
-            bear one call more than its `max_in_flight`.
+            be reentrant.
         turns: shared with the other models on its device.
     """
 
@@ -238,13 +241,13 @@ def priority_of(settings: Settings, device: str, engine: Recognizer | Punctuator
     """Returns what is urgent to an engine on a device.
 
     A GPU runs its batches one after another anyway, and the thread that feeds it must
-    not wait for a core. Of the other engines, nothing overtakes in those that have not
-    been seen to bear a second call.
+    not wait for a core. Of the other engines, nothing overtakes in those that are not
+    reentrant.
     """
     if device != "cpu":
         return _ALL_ALIKE
     urgent_ms = round(settings.audio.urgent_s * 1000)
-    return Priority(urgent_ms if isinstance(engine, _REENTRANT) else 0, settings.compute_nice)
+    return Priority(urgent_ms if engine.is_reentrant else 0, settings.compute_nice)
 
 
 def recognizer_limits(settings: Settings) -> BatchLimits:

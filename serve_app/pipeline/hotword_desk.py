@@ -46,8 +46,6 @@ class HotwordDesk:
         section = self._settings.recognizer
         if section.engine not in _ENGINES:
             return f"recognizer.engine {section.engine} takes none"
-        if section.device != "cpu":
-            return f"are taken on recognizer.device cpu alone; this one is {section.device}"
         if not takes_hotwords(pack):
             return f"model {pack.name} has no bias encoder; choose a SeACo pack"
         return None

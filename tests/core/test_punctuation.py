@@ -25,6 +25,7 @@ class HashLabeler:
         self._marks = marks
 
     max_in_flight = 1
+    is_reentrant = False
 
     def label(self, batch: Sequence[Sequence[str]]) -> list[list[str]]:
         return [self._window(words) for words in batch]

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from serve_app.core.chunks import Pcm
 from serve_app.core.hints import Hints, Hotword
 from serve_app.engines.paraformer import ParaformerEngine
 from serve_app.packs.contents import open_pack
+from tests.fakes.funasr_reference import REFERENCE_MARKS, Reference
 from tests.fakes.signals import speech_like
 from tests.fakes.tiny_packs import TinyParaformer, write_paraformer
 
-pytestmark = [
-    pytest.mark.reference,
-    # FunASR 1.4.16 and what it imports, not ours to fix.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::SyntaxWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = REFERENCE_MARKS
 
 TINY = (
     TinyParaformer("SeacoParaformer", vocabulary_size=60, seed=2),
@@ -37,28 +28,6 @@ TINY = (
         seed=4,
     ),
 )
-
-
-class Reference:
-    def __init__(self, directory: Path) -> None:
-        from funasr import AutoModel
-
-        self.auto = AutoModel(
-            model=str(directory),
-            device="cpu",
-            ncpu=1,
-            disable_update=True,
-            disable_pbar=True,
-            log_level="ERROR",
-        )
-
-    def hear(self, pcm: Pcm, words: list[str], weight: float = 1.0) -> str:
-        hotword = {"hotword": " ".join(words)} if words else {}
-        model = self.auto.model
-        decode = type(model)._seaco_decode_with_ASF.__get__(model)
-        model._seaco_decode_with_ASF = partial(decode, seaco_weight=weight)
-        answers = self.auto.generate(pcm.astype(np.float32) / 32_768, **hotword)
-        return str(answers[0]["text"]).replace(" ", "") if answers else ""
 
 
 def _words(tiny: TinyParaformer, count: int, seed: int) -> list[str]:
@@ -85,7 +54,7 @@ def test_words_bend_the_text_as_in_funasr(tmp_path: Path, tiny: TinyParaformer) 
         hints = Hints(hotwords=tuple(Hotword(word) for word in words))
         ids = engine.token_ids(batch, [hints] * len(batch))
         texts = ["".join(_shown(pack.tokens[number]) for number in item) for item in ids]
-        assert texts == [reference.hear(pcm, words) for pcm in batch]
+        assert texts == [reference.hear_with(pcm, words) for pcm in batch]
         bent += ids != engine.token_ids(batch)
     assert bent >= 2
 
@@ -102,7 +71,7 @@ def test_weight_is_the_share_that_funasr_has_for_all_words(tmp_path: Path) -> No
             hints = Hints(hotwords=tuple(Hotword(word, weight) for word in words))
             ids = engine.token_ids([pcm], [hints])[0]
             text = "".join(_shown(pack.tokens[number]) for number in ids)
-            assert text == reference.hear(pcm, words, weight)
+            assert text == reference.hear_with(pcm, words, weight)
             heard.add(text)
     assert len(heard) > 2
 

@@ -39,8 +39,13 @@ class ScriptedDrafter:
     """Drafts chunk n, which is made of the sample n + 1, as it is told to."""
 
     drafts: Sequence[Draft | ChunkFailure]
+    asked: list[Hints] = field(default_factory=list)
+    is_reentrant: bool = True
 
-    def draft(self, batch: Sequence[Pcm]) -> list[Draft | ChunkFailure]:
+    def draft(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Draft | ChunkFailure]:
+        self.asked += hints
         return [self.drafts[int(pcm[0]) - 1] if pcm.any() else draft("", None) for pcm in batch]
 
     def cost(self, num_samples: int) -> int:
@@ -54,6 +59,7 @@ class NotingRefiner:
     fails: bool = False
     asked: list[tuple[int, Hints]] = field(default_factory=list)
     max_in_flight: int = 1
+    is_reentrant: bool = True
 
     def transcribe(
         self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
@@ -132,6 +138,14 @@ def test_refiner_gets_the_hints_of_the_chunk() -> None:
     assert refiner.asked == [(1, KEYWORD)]
 
 
+def test_drafter_gets_the_hints_of_each_chunk() -> None:
+    drafter = ScriptedDrafter([draft("一"), draft("二")])
+    recognizer = HybridRecognizer(drafter, NotingRefiner(), ("rough", "fine"))
+    hints = [Hints(language="en"), Hints(language="zh")]
+    recognizer.transcribe([chunk(0), chunk(1)], hints)
+    assert drafter.asked == hints
+
+
 def test_draft_stays_if_refining_fails() -> None:
     recognizer = hybrid([draft("一", DraftQuality(-2.0, 1.0))], NotingRefiner(fails=True))
     (result,) = recognizer.transcribe([chunk(0)])
@@ -185,3 +199,13 @@ def test_keywords_are_refined_beyond_the_bound_and_the_doubtful_pay_for_it() -> 
     recognizer = hybrid(drafts, refiner, options)
     recognizer.transcribe([chunk(0, 10.0), chunk(1, 2.0)], [KEYWORD, KEYWORD])
     assert [number for number, _ in refiner.asked] == [0]
+
+
+@pytest.mark.parametrize("drafter_is", [True, False])
+@pytest.mark.parametrize("refiner_is", [True, False])
+def test_it_is_reentrant_if_both_models_are(drafter_is: bool, refiner_is: bool) -> None:
+    drafter = ScriptedDrafter([], is_reentrant=drafter_is)
+    recognizer = HybridRecognizer(
+        drafter, NotingRefiner(is_reentrant=refiner_is), ("rough", "fine")
+    )
+    assert recognizer.is_reentrant == (drafter_is and refiner_is)

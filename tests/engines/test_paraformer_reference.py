@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +16,11 @@ from serve_app.engines.paraformer import ParaformerEngine
 from serve_app.engines.paraformer_net import ParaformerNet, parse_shape, unused_prefixes
 from serve_app.engines.ragged import Ragged
 from serve_app.packs.contents import load_into, open_pack
+from tests.fakes.funasr_reference import REFERENCE_MARKS, Heard, Reference
 from tests.fakes.signals import speech_like
 from tests.fakes.tiny_packs import TinyParaformer, write_paraformer
 
-pytestmark = [
-    pytest.mark.reference,
-    # FunASR 1.4.16 and what it imports, not ours to fix.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::SyntaxWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = REFERENCE_MARKS
 
 BUILTIN = Path(__file__).parents[2] / "serve_app" / "packs" / "builtin"
 
@@ -48,42 +40,6 @@ TINY = (
     TinyParaformer("BiCifParaformer", upsample_type="cnn", use_cif1_cnn=True, seed=5),
     TinyParaformer("SeacoParaformer", seed=2),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What FunASR answers for one utterance."""
-
-    text: str
-    times_ms: list[tuple[int, int]]
-
-
-class Reference:
-    """FunASR's AutoModel, called with one utterance at a time."""
-
-    def __init__(self, directory: Path) -> None:
-        from funasr import AutoModel
-
-        self.auto = AutoModel(
-            model=str(directory),
-            device="cpu",
-            ncpu=1,
-            disable_update=True,
-            disable_pbar=True,
-            log_level="ERROR",
-        )
-
-    def hear(self, pcm: Pcm) -> Heard:
-        answers = self.auto.generate(pcm.astype(np.float32) / 32_768)
-        answer = answers[0] if answers else {"text": ""}
-        times = [(int(span[0]), int(span[1])) for span in answer.get("timestamp", [])]
-        return Heard(answer["text"].replace(" ", ""), times)
-
-    def encode(self, features: torch.Tensor) -> torch.Tensor:
-        encoded: torch.Tensor = self.auto.model.encode(
-            features[None], torch.tensor([len(features)])
-        )[0][0]
-        return encoded
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ class FakePunctuator:
     """Ends a sentence after 句 and puts a comma after 五."""
 
     max_in_flight = 1
+    is_reentrant = False
 
     def label(self, batch: Sequence[Sequence[str]]) -> list[list[str]]:
         marks = {"句": "。", "五": "，"}
@@ -24,6 +25,7 @@ class FakeRecognizer:
     """Says, for each item, how many whole tenths of a second it heard."""
 
     max_in_flight = 1
+    is_reentrant = False
 
     def transcribe(
         self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()

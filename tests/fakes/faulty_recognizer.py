@@ -43,6 +43,10 @@ class FaultyEngine:
     def max_in_flight(self) -> int:
         return self._engine.max_in_flight
 
+    @property
+    def is_reentrant(self) -> bool:
+        return False  # what dies or hangs is to be the batch that the test is about
+
     def cost(self, num_samples: int) -> int:
         return self._engine.cost(num_samples)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import soundfile
 
 from serve_app.core.chunks import SAMPLES_PER_MS, ChunkFailure, Pcm
+from serve_app.core.hints import Hints
 from serve_app.engines.whispercpp import Draft
 from tests.published import PUBLISHED_SEGMENTS_MS
 
@@ -31,8 +32,11 @@ class RecordedDrafts:
 
     chunks: Sequence[Pcm]
     drafts: Sequence[Draft | ChunkFailure]
+    is_reentrant: bool = False
 
-    def draft(self, batch: Sequence[Pcm]) -> list[Draft | ChunkFailure]:
+    def draft(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Draft | ChunkFailure]:
         by_samples = {
             chunk.tobytes(): draft for chunk, draft in zip(self.chunks, self.drafts, strict=True)
         }

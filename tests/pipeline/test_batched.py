@@ -39,6 +39,7 @@ class GatedRecognizer(FakeRecognizer):
 
     def __init__(self, max_in_flight: int = 1) -> None:
         self.max_in_flight = max_in_flight
+        self.is_reentrant = True
         self.gate = threading.Event()
         self._entered = threading.Semaphore(0)
         self.sizes: list[int] = []

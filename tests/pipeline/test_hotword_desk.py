@@ -34,9 +34,13 @@ def test_model_without_a_bias_encoder_refuses_hotwords(tmp_path: Path, model_cla
     assert _desk(tmp_path / "again", model_class).problem(Hints()) is None
 
 
-def test_gpu_refuses_hotwords(tmp_path: Path) -> None:
+def test_gpu_takes_what_a_cpu_takes(tmp_path: Path) -> None:
     desk = _desk(tmp_path, "SeacoParaformer", "cuda")
-    assert "device cpu alone" in str(desk.problem(_hints("一")))
+    assert desk.problem(_hints("一")) is None
+    assert "龘" in str(desk.problem(_hints("龘")))
+    assert "no bias encoder" in str(
+        _desk(tmp_path / "again", "BiCifParaformer", "cuda").problem(_hints("一"))
+    )
 
 
 @pytest.mark.parametrize("engine", ["onnx", "whispercpp"])

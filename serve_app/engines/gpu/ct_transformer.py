@@ -45,6 +45,7 @@ class GpuCtTransformer:
     """
 
     max_in_flight = MAX_IN_FLIGHT
+    is_reentrant = False  # one more call would wait for a slot of the lane
 
     def __init__(self, pack: PackContents, options: GpuOptions | None = None) -> None:
         options = GpuOptions() if options is None else options

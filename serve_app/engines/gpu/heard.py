@@ -82,6 +82,20 @@ class HeardLayout:
             results[at:end].view(dtype).copy_(part)
             at = end
 
+    def confidences(self, results: torch.Tensor) -> torch.Tensor:
+        """The part of the row with the confidences, float32 [tokens], a view."""
+        tokens = self.bucket.tokens
+        return results[8 * tokens : 12 * tokens].view(torch.float32)
+
+    def ids(self, results: torch.Tensor) -> torch.Tensor:
+        """The part with the ids, int32 [tokens], a view."""
+        return results[12 * self.bucket.tokens : self._counts_at].view(torch.int32)
+
+    def counts(self, results: torch.Tensor) -> torch.Tensor:
+        """The part with the numbers of tokens, int32 [sequences], a view."""
+        end = self._counts_at + 4 * self.bucket.sequences
+        return results[self._counts_at : end].view(torch.int32)
+
     def write_fine(self, results: torch.Tensor, fine_alphas: torch.Tensor) -> None:
         """Adds the timestamp head's weights, float32 [at most 3 * rows]."""
         end = self._fine_at + 4 * len(fine_alphas)

@@ -39,6 +39,11 @@ Finish: TypeAlias = Callable[[Bucket, npt.NDArray[np.int32], torch.Tensor], None
 """(bucket, lengths on the host, results): what comes after and is in no graph."""
 
 
+After: TypeAlias = Callable[[torch.Tensor], None]
+"""(results): what one batch alone asks for once `Finish` is through. It may wait for the
+device; meanwhile no other batch is given to it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """What a batch takes: payload elements, sequences, bytes of results."""
@@ -64,12 +69,14 @@ class Load:
         sizes: of the bucket; may exceed those of the lane, which is slow.
         used: elements of the payload that the batch fills; only these are copied.
         graph: False for a bucket that will not come again.
+        after: is done with the results before they are copied to the host.
     """
 
     bucket: Bucket
     sizes: Sizes
     used: int
     graph: bool = True
+    after: After | None = None
 
 
 class _Slot:
@@ -220,17 +227,21 @@ class Lane:
             self._compute(load.bucket, static.payload, static_lengths, static.results)
 
         graphs.run(load.bucket, body)
-        if self._finish is not None:
-            lengths = slot.lengths_host.numpy()[:num_sequences]
-            self._finish(load.bucket, lengths, static.results)
+        self._follow(load, slot, static.results)
         return static.results
 
     def _run_eagerly(self, load: Load, slot: _Slot) -> None:
         num_sequences = load.sizes.sequences
         self._compute(load.bucket, slot.payload, slot.lengths[:num_sequences], slot.results)
+        self._follow(load, slot, slot.results)
+
+    def _follow(self, load: Load, slot: _Slot, results: torch.Tensor) -> None:
+        """What is in no graph."""
         if self._finish is not None:
-            lengths = slot.lengths_host.numpy()[:num_sequences]
-            self._finish(load.bucket, lengths, slot.results)
+            lengths = slot.lengths_host.numpy()[: load.sizes.sequences]
+            self._finish(load.bucket, lengths, results)
+        if load.after is not None:
+            load.after(results)
 
 
 def on_device(device: torch.device) -> torch.cuda.device | nullcontext[None]:

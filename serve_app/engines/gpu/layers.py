@@ -231,20 +231,27 @@ class Decoder:
         tokens: Borders,
         borders: Borders,
         watch: Watch | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The best entry of each row, int32, and its probability, float32."""
+    ) -> torch.Tensor:
+        """States to score the vocabulary from, [tokens, size] in the compute dtype."""
         hidden = embeddings.to(frames.dtype)
         for layer in self._layers:
             hidden = layer.forward(hidden, frames, tokens, borders)
             if watch is not None:
                 watch(layer.name, hidden, tokens.filled)
-        hidden = normed(hidden, self._after_norm).float()
-        parts = [self._classify(rows) for rows in torch.split(hidden, _CLASSIFIED_ROWS)]
+        return normed(hidden, self._after_norm)
+
+    def classify(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best entry of each row, int32, and its probability, float32."""
+        parts = [self._classify(rows) for rows in torch.split(states.float(), _CLASSIFIED_ROWS)]
         ids, confidences = zip(*parts, strict=True)
         return torch.cat(ids), torch.cat(confidences)
 
+    def score(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits of float32 states, float32 [rows, vocabulary]: a lot, for many rows."""
+        return linear(states, self._output)
+
     def _classify(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        logits = linear(rows, self._output)
+        logits = self.score(rows)
         best = logits.max(dim=-1)
         # The probability of one entry needs no log_softmax over the vocabulary.
         confidences = torch.exp(best.values - torch.logsumexp(logits, dim=-1))

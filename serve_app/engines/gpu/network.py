@@ -9,11 +9,13 @@ import numpy.typing as npt
 import torch
 
 from serve_app.core.errors import PackError
+from serve_app.engines.gpu.bending import Bending
 from serve_app.engines.gpu.borders import lay_out
 from serve_app.engines.gpu.buckets import Bucket
 from serve_app.engines.gpu.firing import Predictor
 from serve_app.engines.gpu.frontend import Frontend
 from serve_app.engines.gpu.heard import HeardLayout
+from serve_app.engines.gpu.kept import KeptRows
 from serve_app.engines.gpu.layers import Decoder, Encoder, choose_kernels
 from serve_app.engines.gpu.timestamp_head import TimestampHead
 from serve_app.engines.gpu.weights import Watch, Weights
@@ -21,6 +23,7 @@ from serve_app.engines.paraformer_net import (
     ParaformerNet,
     ParaformerShape,
     parse_shape,
+    takes_hotwords,
     unused_prefixes,
 )
 from serve_app.packs.contents import PackContents, load_into
@@ -30,10 +33,10 @@ class GpuParaformerNet:
     """Encoder, predictor, decoder and timestamp head on one device.
 
     Args:
-        pack: a Paraformer pack; only what is recognised without hotwords is loaded.
+        pack: a Paraformer pack; the branch for hotwords is loaded if it has one.
         device: where to.
         dtype: of the matrix products.
-        max_rows: encoder frames of the largest bucket.
+        largest: the largest bucket.
 
     Raises:
         PackError: the pack cannot be run; see its message.
@@ -41,7 +44,7 @@ class GpuParaformerNet:
     """
 
     def __init__(
-        self, pack: PackContents, device: torch.device, dtype: torch.dtype, max_rows: int
+        self, pack: PackContents, device: torch.device, dtype: torch.dtype, largest: Bucket
     ) -> None:
         self.shape = parse_shape(pack)
         _demand_unit_threshold(pack, self.shape)
@@ -56,14 +59,14 @@ class GpuParaformerNet:
         self._decoder = Decoder(
             weights, self.shape.decoder, self.shape.num_attention_blocks, self.kernels
         )
-        head = self.shape.timestamps
-        self._head = None if head is None else TimestampHead(weights, head, self.shape.encoder.size)
-        self._rows_for_head: dict[int, torch.Tensor] = {}
+        head, size = self.shape.timestamps, self.shape.encoder.size
+        self._head: TimestampHead | None = None
         if head is not None:
-            self._rows_for_head[max_rows] = torch.zeros(
-                max_rows, self.shape.encoder.size, device=device
-            )
-        self._max_rows = max_rows
+            self._head = TimestampHead(weights, head, size)
+            self._head_rows = KeptRows(largest.rows, size, torch.float32, device)
+        self.bending: Bending | None = None
+        if takes_hotwords(pack):
+            self.bending = Bending(pack, device, largest, size, dtype, self._decoder.score)
 
     def layout(self, bucket: Bucket) -> HeardLayout:
         return HeardLayout(bucket, fine=self._head is not None)
@@ -91,9 +94,10 @@ class GpuParaformerNet:
         encoded = self._encoder.forward(features, borders, watch)
         frames = encoded.float()
         fired = self._predictor.fire(frames, borders, bucket.tokens)
-        ids, confidences = self._decoder.forward(
-            fired.embeddings, encoded, fired.borders, borders, watch
-        )
+        states = self._decoder.forward(fired.embeddings, encoded, fired.borders, borders, watch)
+        ids, confidences = self._decoder.classify(states)
+        if self.bending is not None:
+            self.bending.keep(fired.embeddings, states)
         self.layout(bucket).write(
             results, fired.counts, fired.broken, ids, confidences, fired.centres
         )
@@ -101,7 +105,7 @@ class GpuParaformerNet:
             source = (
                 self._predictor.context(frames, borders) if self._head.after_context else frames
             )
-            self._head_rows(bucket).copy_(source)
+            self._head_rows.first(bucket.rows).copy_(source)
 
     def finish(
         self, bucket: Bucket, num_samples: npt.NDArray[np.int32], results: torch.Tensor
@@ -112,19 +116,8 @@ class GpuParaformerNet:
         lengths = np.array(
             [self.frontend.num_rows(int(count)) for count in num_samples], dtype=np.int32
         )
-        fine = self._head.forward(self._head_rows(bucket), lengths)
+        fine = self._head.forward(self._head_rows.first(bucket.rows), lengths)
         self.layout(bucket).write_fine(results, fine)
-
-    def _head_rows(self, bucket: Bucket) -> torch.Tensor:
-        """Where the graph leaves the frames for the head: always the same place."""
-        if bucket.rows <= self._max_rows:
-            return self._rows_for_head[self._max_rows][: bucket.rows]
-        if bucket.rows not in self._rows_for_head:
-            kept = self._rows_for_head[self._max_rows]
-            # One batch beyond the budget at a time; what served the one before may go.
-            self._rows_for_head = {self._max_rows: kept}
-            self._rows_for_head[bucket.rows] = kept.new_zeros(bucket.rows, kept.shape[1])
-        return self._rows_for_head[bucket.rows]
 
 
 def _state(pack: PackContents, shape: ParaformerShape) -> Mapping[str, torch.Tensor]:

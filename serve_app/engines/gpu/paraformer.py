@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from serve_app.core.chunks import SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition, Token
+from serve_app.core.chunks import ChunkFailure, Pcm, Recognition
 from serve_app.core.hints import Hints
+from serve_app.engines.decoded import Decoded, overflow, recognition_of, shown_ids
 from serve_app.engines.devices import open_device
+from serve_app.engines.gpu.bending import Wanted
 from serve_app.engines.gpu.buckets import Bucket, BucketPlan
 from serve_app.engines.gpu.device_memory import claim
 from serve_app.engines.gpu.heard import FINE_FRAMES, Heard
@@ -22,25 +24,13 @@ from serve_app.engines.gpu.network import GpuParaformerNet
 from serve_app.engines.gpu.options import GpuOptions, WarmUp
 from serve_app.engines.gpu.weights import RangeWatch
 from serve_app.engines.paraformer import EngineFacts
-from serve_app.engines.timestamps import Span, spans_from_centres, spans_from_peaks
-from serve_app.engines.tokens import display_tokens
 from serve_app.packs.contents import PackContents
 
 _LOG = logging.getLogger(__name__)
-_RESERVED_IDS = (0, 1, 2)  # blank, sos, eos: never shown
 _WARM_UP_SAMPLES = 80_000
 _WARM_UP_AMPLITUDES = (30.0, 1_000.0, 12_000.0)
 _LITTLE_HEADROOM = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Decoded:
-    """One utterance after the network; arrays are [num_tokens]."""
-
-    ids: npt.NDArray[np.int32]
-    confidences: npt.NDArray[np.float32]
-    centres: npt.NDArray[np.float64]
-    fine_alphas: npt.NDArray[np.float32] | None
+_NO_HOTWORDS: Wanted = {}
 
 
 class GpuParaformer:
@@ -50,7 +40,8 @@ class GpuParaformer:
     `ParaformerEngine`, whose tokens it gives in float32. Matrix products of another
     bucket may round the last bit differently: only where two words score alike can
     a result depend on the size of its batch. `transcribe` may be called by
-    `max_in_flight` threads at a time.
+    `max_in_flight` threads at a time. Packs of class SeacoParaformer mind the hotwords of
+    the hints; utterances without any take the way that they take in other packs.
 
     Args:
         pack: the model.
@@ -63,6 +54,7 @@ class GpuParaformer:
     """
 
     max_in_flight = MAX_IN_FLIGHT
+    is_reentrant = False  # one more call would wait for a slot of the lane
 
     def __init__(self, pack: PackContents, options: GpuOptions | None = None) -> None:
         options = GpuOptions() if options is None else options
@@ -72,9 +64,9 @@ class GpuParaformer:
         self._pack = pack
         self._plan = BucketPlan(options.max_batch_rows, options.tokens_per_frame)
         with on_device(self._device):
-            net = GpuParaformerNet(pack, self._device, dtype, options.max_batch_rows)
-            self._net = net
             buckets = self._plan.buckets()
+            net = GpuParaformerNet(pack, self._device, dtype, buckets[0])
+            self._net = net
             self._lane = Lane(
                 self._device,
                 torch.int16,
@@ -97,16 +89,13 @@ class GpuParaformer:
             torch.cuda.OutOfMemoryError: the batch is too large for what is free.
         """
         return [
-            self._recognition(pcm, decoded)
-            for pcm, decoded in zip(batch, self._decode(batch), strict=True)
+            recognition_of(pcm, decoded, self._pack.tokens)
+            for pcm, decoded in zip(batch, self._decode(batch, hints), strict=True)
         ]
 
-    def token_ids(self, batch: Sequence[Pcm]) -> list[list[int]]:
+    def token_ids(self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()) -> list[list[int]]:
         """The vocabulary ids of each item, without blank, sos and eos."""
-        return [
-            decoded.ids[_shown(decoded)].tolist() if isinstance(decoded, _Decoded) else []
-            for decoded in self._decode(batch)
-        ]
+        return [shown_ids(decoded) for decoded in self._decode(batch, hints)]
 
     def cost(self, num_samples: int) -> int:
         """Encoder frames of an item; a batch costs the sum of its items."""
@@ -119,35 +108,44 @@ class GpuParaformer:
             checksum=self._pack.checksum,
             device=str(self._device),
             num_parameters=self._net.num_parameters,
-            hotwords=False,
+            hotwords=self._net.bending is not None,
         )
 
-    def _decode(self, batch: Sequence[Pcm]) -> list[_Decoded | ChunkFailure | None]:
+    def _decode(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints]
+    ) -> list[Decoded | ChunkFailure | None]:
         """Runs the network; None for an item that has nothing to be heard."""
-        results: list[_Decoded | ChunkFailure | None] = [None] * len(batch)
+        results: list[Decoded | ChunkFailure | None] = [None] * len(batch)
         heard = [index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()]
         if heard:
+            wanted = {
+                place: hints[index].hotwords
+                for place, index in enumerate(heard)
+                if hints and hints[index].hotwords
+            }
             with on_device(self._device):
-                decoded = self._run([batch[index] for index in heard])
+                decoded = self._run([batch[index] for index in heard], wanted)
             for index, result in zip(heard, decoded, strict=True):
                 results[index] = result
         return results
 
-    def _run(self, batch: list[Pcm]) -> list[_Decoded | ChunkFailure]:
+    def _run(self, batch: list[Pcm], wanted: Wanted) -> list[Decoded | ChunkFailure]:
         lengths = [self.cost(len(pcm)) for pcm in batch]
         bucket = self._plan.fit(lengths)
         graph = bucket is not None
         if bucket is None:
             bucket = self._plan.made_to_measure(lengths)
-        heard = self._through(bucket, batch, graph)
+        heard = self._through(bucket, batch, graph, wanted)
         num_tokens = int(heard.counts.sum())
         if num_tokens > bucket.tokens:
             _LOG.info("%d tokens in %d frames: run again", num_tokens, sum(lengths))
             bucket = self._plan.made_to_measure(lengths, num_tokens)
-            heard = self._through(bucket, batch, graph=False)
+            heard = self._through(bucket, batch, graph=False, wanted=wanted)
         return _taken_apart(heard, lengths)
 
-    def _through(self, bucket: Bucket, batch: list[Pcm], graph: bool) -> Heard:
+    def _through(
+        self, bucket: Bucket, batch: list[Pcm], graph: bool, wanted: Wanted = _NO_HOTWORDS
+    ) -> Heard:
         frontend = self._net.frontend
 
         def fill(samples: IntArray, lengths: npt.NDArray[np.int32]) -> None:
@@ -162,8 +160,12 @@ class GpuParaformer:
         # Only what the batch fills is copied, not what the bucket could hold.
         filled = sum(map(self.cost, map(len, batch)))
         used = frontend.num_samples(filled, len(batch))
-        row = self._lane.run(Load(bucket, self._sizes(bucket), used, graph), fill)
-        return self._net.layout(bucket).read(row)
+        layout, bending = self._net.layout(bucket), self._net.bending
+        after = None
+        if bending is not None and wanted:
+            after = partial(bending.bend, layout, wanted)
+        row = self._lane.run(Load(bucket, self._sizes(bucket), used, graph, after), fill)
+        return layout.read(row)
 
     def _sizes(self, bucket: Bucket) -> Sizes:
         room = self._net.frontend.num_samples(bucket.rows, bucket.sequences)
@@ -183,6 +185,9 @@ class GpuParaformer:
                 break
             self._through(bucket, [_syllables(1_000.0)], graph=True)
         self.transcribe([_syllables(1_000.0)])
+        if self._net.bending is not None:
+            example = Hints(hotwords=self._net.bending.branch.example())
+            self.transcribe([_syllables(1_000.0)], [example])
         kernels = self._net.kernels
         return WarmUp(
             wall_s=time.perf_counter() - started_s,
@@ -208,63 +213,32 @@ class GpuParaformer:
             watch,
         )
 
-    def _recognition(
-        self, pcm: Pcm, decoded: _Decoded | ChunkFailure | None
-    ) -> Recognition | ChunkFailure:
-        if decoded is None:
-            return Recognition(tokens=())
-        if isinstance(decoded, ChunkFailure):
-            return decoded
-        shown = _shown(decoded)
-        spans = _spans(decoded, shown, len(pcm) // SAMPLES_PER_MS)
-        rows = zip(
-            decoded.ids[shown].tolist(), decoded.confidences[shown].tolist(), spans, strict=True
-        )
-        names = self._pack.tokens
-        return Recognition(
-            display_tokens(
-                Token(names[token_id], start_ms, end_ms, confidence)
-                for token_id, confidence, (start_ms, end_ms) in rows
-            )
-        )
 
-
-def _taken_apart(heard: Heard, lengths: list[int]) -> list[_Decoded | ChunkFailure]:
+def _taken_apart(heard: Heard, lengths: list[int]) -> list[Decoded | ChunkFailure]:
     """One result an utterance."""
-    results: list[_Decoded | ChunkFailure] = []
+    results: list[Decoded | ChunkFailure] = []
     token, row = 0, 0
     for index, length in enumerate(lengths):
         end = token + int(heard.counts[index])
         confidences = heard.confidences[token:end]
         if heard.broken[index] or not np.isfinite(confidences).all():
-            results.append(ChunkFailure("non_finite_scores", "the model's scores overflowed"))
+            results.append(overflow())
         else:
             fine = None
-            if heard.fine_alphas is not None:
-                fine = heard.fine_alphas[FINE_FRAMES * row : FINE_FRAMES * (row + length)]
-            results.append(
-                _Decoded(heard.ids[token:end], confidences, heard.centres[token:end], fine)
-            )
+            if heard.fine_alphas is not None and end > token:
+                part = heard.fine_alphas[FINE_FRAMES * row : FINE_FRAMES * (row + length)]
+                fine = _scaled(part, end - token)
+            centres = np.maximum.accumulate(heard.centres[token:end])
+            results.append(Decoded(heard.ids[token:end], confidences, centres, fine))
         token, row = end, row + length
     return results
 
 
-def _shown(decoded: _Decoded) -> npt.NDArray[np.bool_]:
-    return ~np.isin(decoded.ids, _RESERVED_IDS)
-
-
-def _spans(decoded: _Decoded, shown: npt.NDArray[np.bool_], duration_ms: int) -> list[Span]:
-    """Times of the tokens that are shown."""
-    num_shown = int(shown.sum())
-    fine = decoded.fine_alphas
-    if fine is not None and num_shown > 0:
-        # Scaled as in ParaformerEngine, in the same precision.
-        weights = torch.from_numpy(fine)
-        scaled = weights * (len(decoded.ids) / weights[None].sum(dim=-1))
-        spans = spans_from_peaks(scaled.numpy(), num_shown, duration_ms)
-        if spans is not None:
-            return spans
-    return spans_from_centres(np.maximum.accumulate(decoded.centres)[shown], duration_ms)
+def _scaled(fine_alphas: npt.NDArray[np.float32], num_tokens: int) -> npt.NDArray[np.float32]:
+    """So that they add up to the tokens; in the precision of ParaformerEngine."""
+    weights = torch.from_numpy(fine_alphas)
+    scaled: npt.NDArray[np.float32] = (weights * (num_tokens / weights[None].sum(dim=-1))).numpy()
+    return scaled
 
 
 def _syllables(amplitude: float) -> Pcm:

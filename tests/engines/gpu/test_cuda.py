@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from serve_app.core.chunks import Pcm, Recognition
+from serve_app.core.hints import NO_HINTS
 from serve_app.engines.ct_transformer import CtTransformerEngine
 from serve_app.engines.gpu.attention import attend_efficient, attend_flash, probe
 from serve_app.engines.gpu.ct_transformer import GpuCtTransformer
@@ -18,6 +19,7 @@ from serve_app.engines.gpu.options import GpuOptions
 from serve_app.engines.gpu.paraformer import GpuParaformer
 from serve_app.engines.paraformer import ParaformerEngine
 from serve_app.packs import PackStore, resolve
+from tests.fakes.hotwords import LONG_LIST, TINY_SEACO, hints_of
 from tests.fakes.signals import speech_like
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer
 
@@ -60,7 +62,7 @@ def test_fused_memory_is_the_reference(dtype: torch.dtype) -> None:
     assert probe_memory(remember_fused, CUDA, dtype) < 1e-1
 
 
-@pytest.mark.parametrize("model_class", ["Paraformer", "BiCifParaformer"])
+@pytest.mark.parametrize("model_class", ["Paraformer", "BiCifParaformer", "SeacoParaformer"])
 @pytest.mark.parametrize("max_graphs", [0, 24])
 def test_words_are_those_of_the_cpu_engine(
     tmp_path: Path, model_class: str, max_graphs: int
@@ -80,6 +82,48 @@ def test_demo_pack_runs_as_graphs_with_fused_kernels(dtype: str) -> None:
     assert engine.warm_up.num_graphs == engine.warm_up.num_buckets
     assert engine.warm_up.attention in ("attend_flash", "attend_efficient")
     assert engine.warm_up.memory == "remember_fused"
+
+
+@pytest.mark.parametrize("max_graphs", [0, 24])
+def test_hotwords_bend_what_they_bend_on_the_cpu(tmp_path: Path, max_graphs: int) -> None:
+    pack = tiny_paraformer(tmp_path / "tiny", TINY_SEACO)
+    engine = GpuParaformer(pack, dataclasses.replace(OPTIONS, max_graphs=max_graphs))
+    reference = ParaformerEngine(pack)
+    kinds = [hints_of("一丁", "丂"), NO_HINTS, hints_of(*LONG_LIST), hints_of("七", weight=0.4)]
+    bent = 0
+    for batch in _batches():
+        hints = [kinds[index % len(kinds)] for index in range(len(batch))]
+        found, plain = engine.token_ids(batch, hints), engine.token_ids(batch)
+        assert found == reference.token_ids(batch, hints)
+        neighbours = [index for index, hint in enumerate(hints) if not hint.hotwords]
+        assert [found[index] for index in neighbours] == [plain[index] for index in neighbours]
+        bent += found != plain
+    assert bent > 0
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_hotwords_run_beside_graphs_in_half_precision(tmp_path: Path, dtype: str) -> None:
+    pack = tiny_paraformer(tmp_path / "tiny", TINY_SEACO)
+    engine = GpuParaformer(pack, dataclasses.replace(OPTIONS, dtype=dtype))
+    batch = _batches()[0]
+    hints = [hints_of("一丁"), NO_HINTS, hints_of(*LONG_LIST)]
+    plain, bent = engine.transcribe(batch), engine.transcribe(batch, hints)
+    assert bent[1] == plain[1]
+    assert bent != plain
+    assert engine.transcribe(batch) == plain
+
+
+def test_two_batches_under_way_are_bent_by_their_own_words(tmp_path: Path) -> None:
+    engine = GpuParaformer(tiny_paraformer(tmp_path / "tiny", TINY_SEACO), OPTIONS)
+    kinds = [hints_of("一丁", "丂"), NO_HINTS, hints_of("七丄丅")]
+    jobs = [
+        (batch, [kinds[(turn + index) % 3] for index in range(len(batch))])
+        for turn in range(6)
+        for batch in _batches()
+    ]
+    expected = [engine.token_ids(*job) for job in jobs]
+    with ThreadPoolExecutor(engine.max_in_flight) as threads:
+        assert list(threads.map(lambda job: engine.token_ids(*job), jobs)) == expected
 
 
 def test_two_batches_under_way_do_not_mix() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from serve_app.engines.gpu.buckets import Bucket
-from serve_app.engines.gpu.lanes import IntArray, Lane, Load, Sizes
+from serve_app.engines.gpu.lanes import After, IntArray, Lane, Load, Sizes
 from tests.engines.gpu.cuda_fakes import FakeCuda, FakeEvent, FakeGraph
 
 BUCKET = Bucket(rows=8, tokens=0, sequences=2, longest=8)
@@ -101,6 +101,31 @@ def test_what_follows_a_graph_runs_with_lengths_of_the_host(
     lane = Lane(torch.device("cpu"), torch.int32, SIZES, Doubling(), finish, 2, asynchronous=True)
     assert _run(lane, [1, 2]) == [99, 4]
     assert seen == [[2, 0]]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("graph", [False, True])
+def test_what_one_batch_asks_for_is_done_for_it_alone(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, asynchronous: bool, graph: bool
+) -> None:
+    lane = Lane(
+        torch.device("cpu"), torch.int32, SIZES, Doubling(), None, 2, asynchronous=asynchronous
+    )
+    monkeypatch.setattr(FakeGraph, "replay", lambda graph: None)
+
+    def run(after: After | None) -> list[int]:
+        row = lane.run(Load(BUCKET, SIZES, 2, graph, after), lambda payload, lengths: None)
+        return [int(byte) for byte in row[:2]]
+
+    def write_sevens(results: torch.Tensor) -> None:
+        results[:2].fill_(7)
+
+    assert run(write_sevens) == [7, 7]
+    assert run(write_sevens) == [7, 7]
+    lane = Lane(
+        torch.device("cpu"), torch.int32, SIZES, Doubling(), None, 2, asynchronous=asynchronous
+    )
+    assert 7 not in run(None)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -16,6 +16,7 @@ from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer, write_parafo
 
 T = TypeVar("T")
 META = torch.device("meta")
+PLAN = BucketPlan(2000, tokens_per_row=0.5)
 
 
 def _on_meta(part: T) -> T:
@@ -37,7 +38,7 @@ def _on_meta(part: T) -> T:
     return part
 
 
-@pytest.mark.parametrize("model_class", ["Paraformer", "BiCifParaformer"])
+@pytest.mark.parametrize("model_class", ["Paraformer", "BiCifParaformer", "SeacoParaformer"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_network_never_looks_at_a_value_and_stays_on_its_device(
     tmp_path: Path, model_class: str, dtype: torch.dtype
@@ -45,11 +46,11 @@ def test_network_never_looks_at_a_value_and_stays_on_its_device(
     # A tensor on `meta` has no values to look at, and does not mix with one on the
     # CPU: what runs there can be captured as a graph.
     pack = tiny_paraformer(tmp_path / "tiny", TinyParaformer(model_class))
-    net = GpuParaformerNet(pack, torch.device("cpu"), dtype, 2000)
+    net = GpuParaformerNet(pack, torch.device("cpu"), dtype, PLAN.buckets()[0])
     # Only the encoder's table of positions is made on demand.
     net._encoder._table(512, torch.device("cpu"))
     net = _on_meta(net)
-    for bucket in BucketPlan(2000, tokens_per_row=0.5).buckets():
+    for bucket in PLAN.buckets():
         size = net.frontend.num_samples(bucket.rows, bucket.sequences)
         with torch.inference_mode():
             net.compute(
@@ -66,4 +67,6 @@ def test_other_threshold_than_one_is_refused(tmp_path: Path) -> None:
     config["predictor_conf"]["threshold"] = 0.9
     (directory / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(PackError, match=r"threshold: 0\.9"):
-        GpuParaformerNet(open_pack(directory), torch.device("cpu"), torch.float32, 1000)
+        GpuParaformerNet(
+            open_pack(directory), torch.device("cpu"), torch.float32, PLAN.buckets()[0]
+        )

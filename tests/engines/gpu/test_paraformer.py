@@ -174,8 +174,7 @@ def test_cost_and_description_are_those_of_the_cpu_engine(pair: Pair) -> None:
     port: Recognizer = pair.engine
     for num_samples in (0, 399, 400, 16_000, 480_000):
         assert port.cost(num_samples) == pair.reference.cost(num_samples)
-    # The branch for hotwords runs on CPUs alone.
-    assert pair.engine.describe() == dataclasses.replace(pair.reference.describe(), hotwords=False)
+    assert pair.engine.describe() == pair.reference.describe()
 
 
 def test_model_that_overflows_is_refused_when_it_is_loaded(

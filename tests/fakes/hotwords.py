@@ -1,0 +1,15 @@
+"""A pack whose hotwords have an effect, and requests that have some."""
+
+from __future__ import annotations
+
+from serve_app.core.hints import Hints, Hotword
+from tests.fakes.tiny_packs import TinyParaformer
+
+TINY_SEACO = TinyParaformer("SeacoParaformer", vocabulary_size=60, num_hotword_blocks=6, seed=2)
+
+LONG_LIST = tuple(chr(ord("一") + index) for index in range(56))
+"""More words than an utterance minds."""
+
+
+def hints_of(*words: str, weight: float = 1.0) -> Hints:
+    return Hints(hotwords=tuple(Hotword(word, weight) for word in words))
