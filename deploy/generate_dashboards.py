@@ -196,7 +196,7 @@ STAGES = [
         "Models on the shelves",
         "bytes",
         {"{{replica}}": _gauge("max", "models_loaded_bytes", "replica")},
-        "Weights that a recogniser holds; the bound is recognizer.models_bytes.",
+        "What the loaded models take, estimated; the bound is recognizer.models_bytes.",
     ),
     Panel(
         "Models loaded and put away",

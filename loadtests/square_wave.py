@@ -67,8 +67,8 @@ class Plan:
 
     @property
     def downscale_delay_s(self) -> float:
-        """Longer than the half of a period that is quiet."""
-        return 0.75 * self.period_s
+        """Longer than from one peak to the next, which is what keeps a wave from being followed."""
+        return 1.25 * self.period_s
 
     @property
     def settle_s(self) -> float:

@@ -16,6 +16,7 @@ from serve_app.cli_bench import bench_app
 from serve_app.cli_cluster import cluster_app
 from serve_app.cli_keys import keys_app
 from serve_app.cli_models import models_app
+from serve_app.cli_options import ProfileOption, SetOption
 from serve_app.cli_plan import plan_command
 from serve_app.core.errors import ParaserveError
 from serve_app.settings import DEFAULT_PROFILE, load_settings
@@ -33,14 +34,6 @@ app.add_typer(batch_app, name="batch")
 app.command("plan")(plan_command)
 
 _ERRORS = Console(stderr=True)
-
-ProfileOption = Annotated[
-    str, typer.Option("--profile", "-p", help="Built-in profile, or a YAML file.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="A setting, as recognizer.device=cpu; may be repeated."),
-]
 
 
 @app.command()

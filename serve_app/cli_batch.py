@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from serve_app.cli_options import ProfileOption, SetOption
 from serve_app.core.errors import ConfigurationError
 from serve_app.settings import DEFAULT_PROFILE, load_settings
 
@@ -32,13 +33,6 @@ TokenOption = Annotated[
     Path | None,
     typer.Option("--token-file", help="Holds Ray's token; else `batch.jobs_token_file`."),
 ]
-ProfileOption = Annotated[
-    str, typer.Option("--profile", "-p", help="Built-in profile, or a YAML file.")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="A setting, as batch.resources=serve; may be repeated."),
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JobArgument = Annotated[str, typer.Argument(help="Id that submit printed.")]
 
@@ -54,6 +48,9 @@ def submit_command(
     ] = None,
     stages: Annotated[
         str | None, typer.Option(help="As vad,asr,punctuation; all by default.")
+    ] = None,
+    itn: Annotated[
+        bool | None, typer.Option(help="Numbers in digits, or not; else as the settings say.")
     ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try recordings again that were no good.")
@@ -77,6 +74,8 @@ def submit_command(
     for name, value in (("--formats", formats), ("--stages", stages)):
         if value:
             options += [name, value]
+    if itn is not None:
+        options.append("--itn" if itn else "--no-itn")
     if retry_failed:
         options.append("--retry-failed")
     jobs = _jobs(address, token_file)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from serve_app.cli_options import ProfileOption, SetOption
 from serve_app.core.errors import ConfigurationError
 from serve_app.planning.costs import Costs, read_costs, shipped_costs
 from serve_app.planning.generation import generate, parse_generation
@@ -190,12 +191,8 @@ def plan_command(
     max_refused: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share that may be refused.")
     ] = 0.001,
-    profile: Annotated[
-        str, typer.Option("--profile", "-p", help="Built-in profile, or a YAML file.")
-    ] = "paraformer-large",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, as in `serve`; may be repeated.")
-    ] = None,
+    profile: ProfileOption = "paraformer-large",
+    set_: SetOption = None,
     costs: Annotated[
         Path | None,
         typer.Option(help="Measured costs; by default those that come with the profile."),

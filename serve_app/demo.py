@@ -56,7 +56,8 @@ def run_demo(settings: Settings, *, stay_up: bool) -> int:
         recording = demo_recording()
         progress(f"posting {recording.path.name} ({recording.path.stat().st_size} bytes)")
         started = time.monotonic()
-        answer = _post(application.url, recording.path, settings.recognizer.pack)
+        model = next(iter(settings.recognizer.models))
+        answer = _post(application.url, recording.path, model)
         elapsed_s = time.monotonic() - started
         right = _report(console, answer, recording.text, elapsed_s)
         if stay_up:

@@ -143,7 +143,7 @@ MODELS_LOADED = _TABLE.gauge(
     "paraserve_models_loaded", "Models that a recogniser replica has in memory."
 )
 MODEL_BYTES = _TABLE.gauge(
-    "paraserve_models_loaded_bytes", "Weights of the loaded models, by the sizes of their packs."
+    "paraserve_models_loaded_bytes", "What the loaded models take, estimated from their packs."
 )
 MODEL_LOADS = _TABLE.counter(
     "paraserve_model_loads_total", "Models that a recogniser replica has loaded.", "model"

@@ -124,12 +124,13 @@ def _expand(patterns: tuple[str, ...]) -> Iterator[Path]:
 
 def _parameters(request: TranscribeRequest, settings: Settings) -> TranscriptionParameters:
     section = settings.recognizer
+    first, *others = section.models
     offer = Offer(
-        section.pack,
+        first,
         (),
         section.languages,
         settings.stages,
-        section.other_packs,
+        tuple(others),
         # A service checks by itself what it is sent.
         request.url is not None or section.engine == "hybrid",
     )

@@ -39,13 +39,13 @@ def test_submit_prints_the_id_and_passes_everything_on(
     result = runner.invoke(
         app,
         ["batch", "submit", "in.jsonl", "out", "--formats", "srt", "--stages", "asr",
-         "--retry-failed", "--set", "batch.resources=serve"],
+         "--no-itn", "--retry-failed", "--set", "batch.resources=serve"],
     )  # fmt: skip
 
     assert (result.exit_code, result.stdout) == (0, "raysubmit_0\n")
     assert shlex.split(ray_jobs.details["raysubmit_0"].entrypoint)[3:] == [
         "in.jsonl", "out", "--profile", "demo", "--set", "batch.resources=serve",
-        "--formats", "srt", "--stages", "asr", "--retry-failed",
+        "--formats", "srt", "--stages", "asr", "--no-itn", "--retry-failed",
     ]  # fmt: skip
 
 

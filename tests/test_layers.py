@@ -22,6 +22,7 @@ LAYERS = (
     {"deployments"},
     {"batch"},
     {"app", "cluster", "demo", "memory_bench", "ops", "serving", "transcribing"},
+    {"cli_options"},
     {"cli", "cli_batch", "cli_bench", "cli_cluster", "cli_keys", "cli_models", "cli_plan"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -58,6 +58,8 @@ def test_settings_cross_processes_unchanged(monkeypatch: pytest.MonkeyPatch) -> 
         ({"recognizer": {"dtype": "bfloat16"}}, "needs recognizer.device cuda"),
         ({"punctuator": {"dtype": "float16"}}, "needs punctuator.device cuda"),
         ({"recognizer": {"deployment": {"num_gpus": 1.5}}}, "whole GPUs"),
+        ({"batch": {"recognizers": {"num_gpus": 1.5}}}, "whole GPUs"),
+        ({"batch": {"recognizers": {"num_gpus": -1}}}, "num_gpus"),
         ({"stages": ["vad", "punctuation"]}, "must contain asr"),
         ({"http": {"port": 0}}, "port"),
         (
@@ -69,6 +71,12 @@ def test_settings_cross_processes_unchanged(monkeypatch: pytest.MonkeyPatch) -> 
 def test_wrong_value_is_refused_by_name(values: dict[str, object], place: str) -> None:
     with pytest.raises(ValidationError, match=place):
         Settings.model_validate(values)
+
+
+@pytest.mark.parametrize("others", [["paraformer-demo"], ["dir:/models/paraformer-demo"]])
+def test_models_of_one_name_are_refused(others: list[str]) -> None:
+    with pytest.raises(ValidationError, match=r"twice|same name"):
+        Settings.model_validate({"recognizer": {"other_packs": others}})
 
 
 def test_stages_are_put_in_order() -> None:

@@ -121,6 +121,7 @@ def _settings(options: CompareOptions, pack: str) -> Settings:
             "profile": "demo",
             "http": {"port": free_port()},
             "cluster": {"num_cpus": 8},
+            "audio": {"urgent_s": 0},  # overtaking is not simulated
             "admission": {"max_running": 64, "max_waiting": 150, "max_bytes": 2**30},
             "recognizer": {
                 "pack": pack,

@@ -41,7 +41,7 @@ class Offer:
     """What this deployment can do for a request.
 
     Attributes:
-        model: the pack that is served first.
+        model: name of the pack that is served first.
         model_aliases: further names for it.
         languages: accepted values of `language`.
         stages: stages that are deployed.
@@ -58,7 +58,7 @@ class Offer:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The packs that are served."""
+        """The names of the packs that are served."""
         return (self.model, *self.other_models)
 
 
@@ -104,16 +104,17 @@ def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> Trans
             "stream", f"works with response_format {' or '.join(STREAMABLE_FORMATS)} only"
         )
     model = _model(single.get("model"), offer)
+    language = _language(single.get("language"), offer)
     return TranscriptionParameters(
         model=model,
-        language=_language(single.get("language"), offer),
+        language=language or offer.languages[0],
         stages=_stages(single.get("stages"), offer),
         response_format=response_format,
         granularities=_granularities(fields, response_format),
         stream=stream,
         include_utterances=_includes_utterances(fields, response_format),
         itn=_boolean("itn", single.get("itn", "false")),
-        hints=_hints(single, model, offer),
+        hints=_hints(single, model, language, offer),
     )
 
 
@@ -137,7 +138,7 @@ def _model(model: str | None, offer: Offer) -> str:
     raise ModelNotFound(model, ", ".join(offer.models))
 
 
-def _hints(single: Mapping[str, str], model: str, offer: Offer) -> Hints:
+def _hints(single: Mapping[str, str], model: str, language: str | None, offer: Offer) -> Hints:
     keywords = parse_keywords(single.get("keywords", ""))
     if keywords and not offer.takes_keywords:
         raise InvalidParameter(
@@ -147,12 +148,14 @@ def _hints(single: Mapping[str, str], model: str, offer: Offer) -> Hints:
         model=None if model == offer.model else model,
         hotwords=parse_hotwords(single.get("hotwords", "")),
         keywords=keywords,
+        language=language,
     )
 
 
-def _language(language: str | None, offer: Offer) -> str:
+def _language(language: str | None, offer: Offer) -> str | None:
+    """Returns the code of the language that is asked for, None if none is."""
     if not language:
-        return offer.languages[0]
+        return None
     # "zh-CN" and "zh_cn" name the same model as "zh" does.
     code = language.lower().replace("_", "-").split("-")[0]
     if code not in offer.languages:

@@ -25,6 +25,7 @@ def run_batch(
     settings: Settings | None = None,
     stages: Sequence[Stage] | None = None,
     formats: Sequence[TextFormat] | None = None,
+    itn: bool | None = None,
     retry_failed: bool = False,
 ) -> BatchReport:
     """Transcribes every recording of a source once; called again, it goes on.
@@ -38,6 +39,7 @@ def run_batch(
         settings: None for the demo profile.
         stages: to run; None for all of the settings.
         formats: to write beside JSON; None for what the settings say.
+        itn: write numbers in digits; None for what the settings say.
         retry_failed: try recordings again that were found to be no good.
 
     Returns:
@@ -56,6 +58,7 @@ def run_batch(
         output,
         None if stages is None else tuple(stages),
         None if formats is None else tuple(formats),
+        itn,
         retry_failed,
     )
     return BatchJob(settings or load_settings(DEFAULT_PROFILE), order).run()

@@ -26,7 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(options.profile, options.set)
         order = JobOrder(
-            options.source, options.output, options.stages, options.formats, options.retry_failed
+            options.source,
+            options.output,
+            options.stages,
+            options.formats,
+            options.itn,
+            options.retry_failed,
         )
         totals = BatchJob(settings, order).run().totals
     except (ConfigurationError, ValidationError, ManifestError) as error:
@@ -56,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--profile", "-p", default=DEFAULT_PROFILE, help="built-in profile, or a YAML file")
     add("--stages", type=_stages, help="as vad,asr,punctuation; all by default")
     add("--formats", type=_formats, help="beside JSON, as srt,vtt,txt")
+    add("--itn", action=argparse.BooleanOptionalAction, help="numbers in digits, or not")
     add("--retry-failed", action="store_true", help="try recordings again that were no good")
     add("--set", action="append", metavar="NAME=VALUE", help="a setting; may be repeated")
     return parser

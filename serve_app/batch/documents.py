@@ -169,7 +169,7 @@ def _parameters(finished: FinishedRecording) -> TranscriptionParameters:
     return TranscriptionParameters(
         model=pack.name if pack else "",
         language=finished.item.language or "",
-        stages=frozenset(finished.models),
+        stages=frozenset(stage for stage in STAGES if stage in finished.models),
         response_format="verbose_json",
         granularities=frozenset({"segment", "word"}),
         include_utterances=True,

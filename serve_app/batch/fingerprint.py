@@ -12,7 +12,7 @@ import fsspec
 from serve_app.batch.files import info_of
 from serve_app.batch.records import BatchItem, FileInfo, PackIdentity
 from serve_app.batch.uris import has_scheme
-from serve_app.core.stages import STAGES, Stage
+from serve_app.core.stages import PackRole
 from serve_app.settings import Settings
 
 OUTPUT_VERSION = 1
@@ -28,7 +28,7 @@ class TranscriptConfig:
     Devices and batch sizes are missing on purpose: results do not depend on them.
 
     Attributes:
-        models: by stage, those that run unless an item leaves some out.
+        models: by what they are for, those that run unless an item leaves some out.
         recognizer_dtype: of the matrix products.
         punctuator_dtype: of the matrix products.
         max_end_silence_ms: of the VAD.
@@ -37,10 +37,13 @@ class TranscriptConfig:
         min_duration_s: shorter recordings are refused.
         max_duration_s: longer recordings are refused.
         language: where an item names none.
+        itn: numbers are written in digits.
+        engine: what runs the recogniser's pack.
+        drafting: how Whisper drafts and what is refined; {} for an engine without drafts.
         output_version: of the JSON.
     """
 
-    models: Mapping[Stage, PackIdentity]
+    models: Mapping[PackRole, PackIdentity]
     recognizer_dtype: str
     punctuator_dtype: str
     max_end_silence_ms: int
@@ -49,21 +52,33 @@ class TranscriptConfig:
     min_duration_s: float
     max_duration_s: float
     language: str
+    itn: bool
+    engine: str
+    drafting: Mapping[str, object]
     output_version: int = OUTPUT_VERSION
 
 
-def config_of(settings: Settings, models: Mapping[Stage, PackIdentity]) -> TranscriptConfig:
+def config_of(settings: Settings, models: Mapping[PackRole, PackIdentity]) -> TranscriptConfig:
     """Returns what of the settings a transcript depends on, with the packs as loaded."""
+    recognizer = settings.recognizer
+    drafting: dict[str, object] = {}
+    if recognizer.engine in ("whispercpp", "hybrid"):
+        drafting["whisper"] = recognizer.whisper.model_dump(exclude={"pack", "num_threads"})
+    if recognizer.engine == "hybrid":
+        drafting["hybrid"] = recognizer.hybrid.model_dump()
     return TranscriptConfig(
-        models={stage: models[stage] for stage in STAGES if stage in models},
-        recognizer_dtype=settings.recognizer.dtype,
+        models=dict(models),
+        recognizer_dtype=recognizer.dtype,
         punctuator_dtype=settings.punctuator.dtype,
         max_end_silence_ms=settings.vad.max_end_silence_ms,
         max_segment_s=settings.segmenter.max_segment_s,
         sentence_break_s=settings.punctuator.sentence_break_s,
         min_duration_s=settings.audio.min_duration_s,
         max_duration_s=settings.audio.max_duration_s,
-        language=settings.recognizer.languages[0],
+        language=recognizer.languages[0],
+        itn=settings.batch.itn,
+        engine=recognizer.engine,
+        drafting=drafting,
     )
 
 

@@ -18,6 +18,7 @@ from serve_app.batch.records import BatchItem, FinishedRecording, PackIdentity, 
 from serve_app.batch.tables import KEY
 from serve_app.core.batching import BatchLimits
 from serve_app.core.chunks import RecordingEnd, Utterance
+from serve_app.core.itn import rewrite_events
 from serve_app.core.joining import (
     PunctuationResult,
     PunctuationTask,
@@ -26,7 +27,7 @@ from serve_app.core.joining import (
 )
 from serve_app.core.origin import Origin
 from serve_app.core.ports import Punctuator
-from serve_app.core.stages import Stage
+from serve_app.core.stages import PackRole, Stage
 from serve_app.core.transcripts import Transcript, TranscriptEvent, collect
 from serve_app.pipeline.batched import BatchedPunctuator, punctuator_limits
 from serve_app.pipeline.loading import load_punctuator
@@ -106,19 +107,23 @@ class TranscriptWriter:
         break_s: a pause that ends a sentence, None for never.
         models: that the stages use.
         store: where to write.
+        itn: write numbers in digits.
     """
 
     def __init__(
         self,
         punctuate: PunctuateTimed | None,
         break_s: float | None,
-        models: Mapping[Stage, PackIdentity],
+        models: Mapping[PackRole, PackIdentity],
         store: OutputStore,
+        *,
+        itn: bool = False,
     ) -> None:
         self._punctuate = punctuate
         self._break_s = break_s
         self._models = dict(models)
         self._store = store
+        self._itn = itn
 
     async def finish(self, task: FinishTask) -> Finished:
         """Returns once the outputs are written; doing it twice does no harm.
@@ -131,7 +136,9 @@ class TranscriptWriter:
         audio_s = transcript.duration_ms / 1000
         wall_s = time.time() - heard.end.began_unix_s
         times = StageTimes(heard.end.segment_s, heard.recognize_s, punctuate_s, wall_s)
-        models = {stage: self._models[stage] for stage in self._models if stage in task.stages}
+        # Who recognises, drafts.
+        roles: set[PackRole] = {*task.stages, "draft"}
+        models = {role: pack for role, pack in self._models.items() if role in roles}
         await self._write(
             FinishedRecording(task.item, task.fingerprint, transcript, times, models, audio_s)
         )
@@ -162,7 +169,7 @@ class TranscriptWriter:
             spans = tuple(one.span for one in heard.utterances)
             yield RecordingEnd(heard.end.duration_ms, spans)
 
-        transcript = await collect(events())
+        transcript = await collect(rewrite_events(events()) if self._itn else events())
         return transcript, spent_s
 
     async def _write(self, record: FinishedRecording) -> None:
@@ -194,7 +201,7 @@ class Finisher:
         settings: Settings,
         output: str,
         formats: tuple[TextFormat, ...],
-        models: Mapping[Stage, PackIdentity],
+        models: Mapping[PackRole, PackIdentity],
     ) -> None:
         punctuate: PunctuateTimed | None = None
         if "punctuation" in settings.stages:
@@ -202,8 +209,13 @@ class Finisher:
             limits = replace(punctuator_limits(settings), max_s=None)
             engine = load_punctuator(settings).engine
             punctuate = TimedPunctuator(engine, limits).punctuate_timed
-        break_s = settings.punctuator.sentence_break_s
-        self._writer = TranscriptWriter(punctuate, break_s, models, OutputStore(output, formats))
+        self._writer = TranscriptWriter(
+            punctuate,
+            settings.punctuator.sentence_break_s,
+            models,
+            OutputStore(output, formats),
+            itn=settings.batch.itn,
+        )
 
     async def finish(self, tasks: Sequence[FinishTask]) -> list[Finished]:
         """Returns once the outputs of all are written; doing it twice does no harm.

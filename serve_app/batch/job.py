@@ -21,8 +21,8 @@ from serve_app.batch.report import report_of, write_report
 from serve_app.batch.session import Stopped, connected, stoppable
 from serve_app.batch.todo import Todo, Work, find_todo
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.stages import Stage
-from serve_app.pipeline.loading import find_pack, packs_of
+from serve_app.core.stages import PackRole, Stage
+from serve_app.pipeline.loading import find_pack, packs_of, with_pack
 from serve_app.settings import Settings
 from serve_app.settings.batch import TextFormat
 
@@ -52,6 +52,7 @@ class JobOrder:
         output: directory or prefix of the results.
         stages: to run; None for all of the settings.
         formats: to write beside JSON; None for what the settings say.
+        itn: write numbers in digits; None for what the settings say.
         retry_failed: try recordings again that were found to be no good.
     """
 
@@ -59,6 +60,7 @@ class JobOrder:
     output: str
     stages: tuple[Stage, ...] | None = None
     formats: tuple[TextFormat, ...] | None = None
+    itn: bool | None = None
     retry_failed: bool = False
 
 
@@ -80,7 +82,7 @@ class BatchJob:
         order: JobOrder,
         log: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     ) -> None:
-        self._settings = job_settings(settings, order.stages or settings.stages)
+        self._settings = job_settings(settings, order.stages or settings.stages, order.itn)
         self._order = order
         self._log = log
         formats = settings.batch.formats if order.formats is None else order.formats
@@ -120,9 +122,10 @@ class BatchJob:
     def _run(self) -> BatchReport:
         self._store.sweep(_LEFTOVER_AGE_S)
         items = list(read_items(self._order.source))
-        packs = packs_of(self._settings)
-        found = {stage: find_pack(self._settings, name) for stage, name in packs.items()}
-        models = {stage: PackIdentity(pack.name, pack.checksum) for stage, pack in found.items()}
+        # Nothing in a job names a model: the recogniser's first is all that it uses.
+        needed = packs_of(with_pack(self._settings, self._settings.recognizer.pack))
+        found = {each.role: find_pack(self._settings, each.name) for each in needed}
+        models = {role: PackIdentity(pack.name, pack.checksum) for role, pack in found.items()}
         digest = config_fingerprint(config_of(self._settings, models))
         retry_failed = self._order.retry_failed
         todo = find_todo(items, self._store, digest, self._settings, retry_failed=retry_failed)
@@ -163,7 +166,7 @@ class BatchJob:
             *(len(items), todo.num_done, counters.failed, len(todo.works)),
         )
 
-    def _work(self, works: Sequence[Work], models: Mapping[Stage, PackIdentity]) -> None:
+    def _work(self, works: Sequence[Work], models: Mapping[PackRole, PackIdentity]) -> None:
         self._counters.working_since_s = time.monotonic()
         seen: set[int] = set()
         actors = self._actors(models)
@@ -180,7 +183,7 @@ class BatchJob:
         if missing:
             raise RuntimeError(f"{len(missing)} recordings got lost, {missing[0]} among them")
 
-    def _actors(self, models: Mapping[Stage, PackIdentity]) -> OwnActors | SpareCapacity:
+    def _actors(self, models: Mapping[PackRole, PackIdentity]) -> OwnActors | SpareCapacity:
         # They import Ray, whose environment is prepared by who runs this.
         from serve_app.batch.on_serve import SpareCapacity
         from serve_app.batch.pipeline import OwnActors
@@ -241,8 +244,15 @@ class BatchJob:
         self._journal.record(self._attempt)
 
 
-def job_settings(settings: Settings, stages: tuple[Stage, ...]) -> Settings:
+def job_settings(
+    settings: Settings, stages: tuple[Stage, ...], itn: bool | None = None
+) -> Settings:
     """Returns the settings as the job's actors are given them.
+
+    Args:
+        settings: as they were loaded.
+        stages: to run.
+        itn: in place of `batch.itn`, unless None.
 
     Raises:
         ConfigurationError: a stage is not there, or a model is to run on a GPU and its
@@ -255,6 +265,8 @@ def job_settings(settings: Settings, stages: tuple[Stage, ...]) -> Settings:
         )
     changed: dict[str, object] = {"stages": tuple(s for s in settings.stages if s in stages)}
     batch = settings.batch
+    if itn is not None:
+        changed["batch"] = batch.model_copy(update={"itn": itn})
     if batch.resources == "own":
         for name, pool in (("recognizer", batch.recognizers), ("punctuator", batch.punctuators)):
             section = settings.recognizer if name == "recognizer" else settings.punctuator

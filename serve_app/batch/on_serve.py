@@ -35,7 +35,7 @@ from serve_app.batch.assembling import HeardRecording
 from serve_app.batch.finishing import Finished, FinishTask, TranscriptWriter
 from serve_app.batch.outcomes import Failed, Outcome, failed_of
 from serve_app.batch.outputs import OutputStore
-from serve_app.batch.pipeline import PolledLedger, configured, open_ledger, plan_blocks
+from serve_app.batch.pipeline import PolledLedger, configured, open_ledger, plan_blocks, planned_of
 from serve_app.batch.progress import Computed
 from serve_app.batch.reading import ReadOptions
 from serve_app.batch.recognising import LoopThread
@@ -48,7 +48,7 @@ from serve_app.core.errors import ConfigurationError, ServiceError, StartFailed
 from serve_app.core.fanout import fan_out
 from serve_app.core.joining import PunctuationResult, PunctuationTask
 from serve_app.core.origin import Origin
-from serve_app.core.stages import Stage, StageReadiness
+from serve_app.core.stages import PackRole, Stage, StageReadiness
 from serve_app.deployments.remote_recognizer import RemoteRecognizer
 from serve_app.deployments.retrying import Tries, call_until_answered
 from serve_app.pipeline.loading import load_vad, segmentation_options
@@ -80,7 +80,7 @@ class SpareCapacity:
         settings: Settings,
         output: str,
         formats: tuple[TextFormat, ...],
-        models: Mapping[Stage, PackIdentity],
+        models: Mapping[PackRole, PackIdentity],
     ) -> None:
         self._settings = settings
         self._models = dict(models)
@@ -165,7 +165,7 @@ class TranscribeOnServe:
         settings: Settings,
         output: str,
         formats: tuple[TextFormat, ...],
-        models: Mapping[Stage, PackIdentity],
+        models: Mapping[PackRole, PackIdentity],
         ledger: Any,
     ) -> None:
         self._ledger = ledger
@@ -191,6 +191,7 @@ class TranscribeOnServe:
             settings.punctuator.sentence_break_s,
             models,
             OutputStore(output, formats),
+            itn=settings.batch.itn,
         )
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
@@ -202,7 +203,7 @@ class TranscribeOnServe:
     async def _transcribe(self, number: int, work: Work) -> Finished | Failed:
         # The number alone would be that of another job's recording, too.
         origin = Origin(f"{KEY}-{work.fingerprint[:8]}-{number}", KEY, background=True)
-        planned = Planned(number, work.item.id, work.item.uri, "vad" in work.stages)
+        planned = planned_of(number, work)
         ends: list[AudioEnd] = []
         utterances: list[Utterance] = []
         spent = [0.0]

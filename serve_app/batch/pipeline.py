@@ -36,7 +36,7 @@ from serve_app.batch.records import PackIdentity
 from serve_app.batch.segmenting import SegmentRecordings
 from serve_app.batch.tables import Planned, plan_table, read_words
 from serve_app.batch.todo import Work
-from serve_app.core.stages import Stage
+from serve_app.core.stages import PackRole
 from serve_app.settings import Settings
 from serve_app.settings.batch import BatchPool, TextFormat
 
@@ -87,7 +87,7 @@ class OwnActors:
         settings: Settings,
         output: str,
         formats: tuple[TextFormat, ...],
-        models: Mapping[Stage, PackIdentity],
+        models: Mapping[PackRole, PackIdentity],
         recognize: type[RecognizeChunks] = RecognizeChunks,
     ) -> None:
         self._settings = settings
@@ -131,7 +131,7 @@ class OwnActors:
     def _dataset(self, works: Sequence[Work], ledger: Any) -> Dataset:
         batch = self._settings.batch
         tables = [
-            plan_table([_planned(number, works[number]) for number in numbers])
+            plan_table([planned_of(number, works[number]) for number in numbers])
             for numbers in plan_blocks(works)
         ]
         with configured(batch.block_bytes, batch.object_store_bytes):
@@ -190,8 +190,10 @@ def _stage(pool: BatchPool, num_calls: int) -> dict[str, Any]:
     }
 
 
-def _planned(number: int, work: Work) -> Planned:
-    return Planned(number, work.item.id, work.item.uri, "vad" in work.stages)
+def planned_of(number: int, work: Work) -> Planned:
+    """Returns what a segmenter needs to know of a recording."""
+    item = work.item
+    return Planned(number, item.id, item.uri, "vad" in work.stages, item.language)
 
 
 def open_ledger() -> Any:

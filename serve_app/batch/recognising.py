@@ -73,6 +73,10 @@ class TimedRecognizer:
     def max_in_flight(self) -> int:
         return self._engine.max_in_flight
 
+    @property
+    def is_reentrant(self) -> bool:
+        return self._engine.is_reentrant
+
     def cost(self, num_samples: int) -> int:
         return self._engine.cost(num_samples)
 

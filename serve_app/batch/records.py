@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, get_args
 
-from serve_app.core.stages import Stage
+from serve_app.core.stages import PackRole, Stage
 from serve_app.core.transcripts import Transcript
 from serve_app.settings.batch import TextFormat
 
@@ -119,7 +119,7 @@ class FinishedRecording:
         fingerprint: `fingerprint.item_fingerprint` of content and configuration.
         transcript: complete; it may be partial in the sense of `Transcript.partial`.
         times: what it took.
-        models: by stage, those that ran.
+        models: by what they are for, those that ran.
         audio_s: length of the recording.
     """
 
@@ -127,5 +127,5 @@ class FinishedRecording:
     fingerprint: str
     transcript: Transcript
     times: StageTimes
-    models: Mapping[Stage, PackIdentity]
+    models: Mapping[PackRole, PackIdentity]
     audio_s: float

@@ -101,7 +101,8 @@ class RecordingSegmenter:
                 if cuts is None:
                     break
                 for cut in cuts:
-                    rows.add_chunk(one.number, account.num_chunks, cut.start_ms, cut.pcm)
+                    at = (one.number, account.num_chunks, cut.start_ms)
+                    rows.add_chunk(*at, cut.pcm, one.language)
                     account.num_chunks += 1
                 yield
             end = account.end()

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from serve_app.core.chunks import Chunk, ChunkFailure, Pcm, Recognition, Utterance
 from serve_app.core.fanout import place
+from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.origin import Origin
 
 RecordT = TypeVar("RecordT")
@@ -38,12 +39,14 @@ class Planned:
         id: of the item, for logs.
         uri: where it is.
         use_vad: find the speech, or cut everything.
+        language: of the item, for the recogniser; None if it names none.
     """
 
     number: int
     id: str
     uri: str
     use_vad: bool
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ AUDIO_SCHEMA = pa.schema(
         ("number", pa.int32()),
         ("index", pa.int32()),
         ("start_ms", pa.int64()),
+        ("language", pa.string()),
         ("pcm", pa.large_binary()),
         ("end", pa.binary()),
     ]
@@ -112,6 +116,7 @@ def plan_table(planned: Sequence[Planned]) -> pa.Table:
             "id": [one.id for one in planned],
             "uri": [one.uri for one in planned],
             "use_vad": [one.use_vad for one in planned],
+            "language": pa.array([one.language for one in planned], pa.string()),
         }
     )
 
@@ -124,29 +129,33 @@ class AudioRows:
     """Rows of audio that are not yet handed on."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[int, int, int, bytes | None]] = []
+        self._rows: list[tuple[int, int, int, str | None, bytes | None]] = []
         self._pcm: list[Pcm] = []
         self.num_bytes = 0
 
-    def add_chunk(self, number: int, index: int, start_ms: int, pcm: Pcm) -> None:
-        self._rows.append((number, index, start_ms, None))
+    def add_chunk(
+        self, number: int, index: int, start_ms: int, pcm: Pcm, language: str | None = None
+    ) -> None:
+        self._rows.append((number, index, start_ms, language, None))
         self._pcm.append(pcm)
         self.num_bytes += pcm.nbytes
 
     def add_end(self, number: int, end: AudioEnd) -> None:
-        self._rows.append((number, end.num_chunks, end.duration_ms, pickle.dumps(end)))
+        self._rows.append((number, end.num_chunks, end.duration_ms, None, pickle.dumps(end)))
         self._pcm.append(np.empty(0, np.int16))
 
     def take(self) -> pa.Table:
         """Returns the rows as a table, and has none left."""
         rows, pcm = self._rows, self._pcm
         self._rows, self._pcm, self.num_bytes = [], [], 0
-        numbers, indices, starts, ends = zip(*rows, strict=True) if rows else ((), (), (), ())
+        columns = zip(*rows, strict=True) if rows else [()] * 5
+        numbers, indices, starts, languages, ends = columns
         return pa.table(
             [
                 pa.array(numbers, pa.int32()),
                 pa.array(indices, pa.int32()),
                 pa.array(starts, pa.int64()),
+                pa.array(languages, pa.string()),
                 _binary(pcm),
                 pa.array(ends, pa.binary()),
             ],
@@ -168,12 +177,14 @@ def read_audio(table: pa.Table) -> tuple[list[tuple[int, Chunk]], list[tuple[int
     """Returns the chunks, whose samples are the table's own, and the ends."""
     chunks: list[tuple[int, Chunk]] = []
     ends: list[tuple[int, AudioEnd]] = []
-    columns = (table.column(name).to_pylist() for name in ("number", "index", "start_ms", "end"))
+    names = ("number", "index", "start_ms", "language", "end")
+    columns = (table.column(name).to_pylist() for name in names)
     samples = _samples(table.column("pcm"))
-    for number, index, start_ms, end, pcm in zip(*columns, samples, strict=True):
+    for number, index, start_ms, language, end, pcm in zip(*columns, samples, strict=True):
         if end is None:
             origin = Origin(str(number), KEY)
-            chunks.append((number, Chunk(origin, index, start_ms, pcm)))
+            hints = NO_HINTS if language is None else Hints(language=language)
+            chunks.append((number, Chunk(origin, index, start_ms, pcm, hints)))
         else:
             ends.append((number, _unpickled(end, AudioEnd)))
     return chunks, ends

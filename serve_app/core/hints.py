@@ -26,11 +26,14 @@ class Hints:
         model: name of the pack that is to hear it; None for the deployment's first.
         hotwords: words that a model with a bias encoder prefers.
         keywords: texts that make a draft worth refining wherever it contains one.
+        language: code of what is spoken, as `zh`; None for what the deployment takes it for.
+            Whisper heeds it, Paraformer has no use for it.
     """
 
     model: str | None = None
     hotwords: tuple[Hotword, ...] = ()
     keywords: tuple[str, ...] = ()
+    language: str | None = None
 
 
 NO_HINTS = Hints()

@@ -10,6 +10,9 @@ Stage: TypeAlias = Literal["vad", "asr", "punctuation"]
 STAGES: tuple[Stage, ...] = ("vad", "asr", "punctuation")
 """All of them, in the order in which audio passes through."""
 
+PackRole: TypeAlias = Stage | Literal["draft"]
+"""What a pack is for: a stage, or the drafts of a recogniser with two models."""
+
 
 @dataclass(frozen=True, slots=True)
 class StageReadiness:

@@ -69,12 +69,13 @@ class HandleTranscriptionService:
 
     @property
     def offer(self) -> Offer:
+        first, *others = self._settings.recognizer.models
         return Offer(
-            model=self._settings.recognizer.pack,
+            model=first,
             model_aliases=self._settings.ingress.model_aliases,
             languages=self._settings.recognizer.languages,
             stages=self._settings.stages,
-            other_models=self._settings.recognizer.other_packs,
+            other_models=tuple(others),
             takes_keywords=self._settings.recognizer.engine == "hybrid",
         )
 

@@ -47,7 +47,7 @@ class RemoteRecognizer:
 
     def __init__(self, handle: DeploymentHandle[Any], settings: Settings) -> None:
         self._handle = handle
-        self._packs = settings.recognizer.packs
+        self._models = tuple(settings.recognizer.models)
         self._handles: dict[str, _Handles] = {}
         self._max_deaths = settings.recognizer.max_deaths
         self._tries = Tries(settings.max_attempts, settings.recognizer.call_timeout_s)
@@ -108,10 +108,10 @@ class RemoteRecognizer:
 
     def _handles_for(self, chunk: Chunk) -> _Handles:
         """Handles that prefer replicas which have the chunk's model loaded."""
-        name = chunk.hints.model or self._packs[0]
+        name = chunk.hints.model or self._models[0]
         if name not in self._handles:
             handle = self._handle
-            if len(self._packs) > 1:
+            if len(self._models) > 1:
                 handle = handle.options(multiplexed_model_id=name)
             self._handles[name] = _Handles(
                 handle.transcribe, handle.options(method_name="transcribe_alone", stream=True)

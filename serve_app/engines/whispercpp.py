@@ -11,7 +11,7 @@ import numpy as np
 
 from serve_app.core.chunks import SAMPLE_RATE_HZ, SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition
 from serve_app.core.errors import ConfigurationError, PackCorrupt
-from serve_app.core.hints import Hints
+from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.engines.whispercpp_binding import (
     DecodingOptions,
     WhisperModel,
@@ -26,6 +26,7 @@ _WINDOW_SAMPLES = 30 * SAMPLE_RATE_HZ
 _WINDOW_FRAMES = 500  # of 60 ms, as `ports.Recognizer.cost` counts
 _MIN_SAMPLES = 400
 _FULL_SCALE = 32_768.0
+_MAYBE_CHINESE = frozenset({"zh", "yue", "auto"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,10 @@ class WhisperOptions:
 
     Attributes:
         num_threads: of each call.
-        language: a code that Whisper knows, or `auto`.
-        simplified: write Chinese in simplified characters, whatever Whisper chose.
+        language: of items whose hints name none; a code that Whisper knows, or `auto`.
+        languages: that hints may name; the model must know them.
+        simplified: write Chinese in simplified characters, whatever Whisper chose. Not where
+            the language is another one: Japanese shares characters and has no such script.
         word_times: `attention` reads them off the model's attention, where its alignment
             heads are known; `even` spreads them over what was said, which takes less time.
         temperature_step: added to the temperature to try again where a draft looks bad; 0
@@ -47,6 +50,7 @@ class WhisperOptions:
 
     num_threads: int = 1
     language: str = "zh"
+    languages: tuple[str, ...] = ("zh",)
     simplified: bool = True
     word_times: WordTimes = "attention"
     temperature_step: float = 0.0
@@ -95,10 +99,11 @@ class WhisperCppEngine:
 
     Raises:
         PackError: the pack cannot be run.
-        ConfigurationError: a library is missing, or the language is unknown or not the model's.
+        ConfigurationError: a library is missing, or a language is unknown to the model.
     """
 
     max_in_flight = 1
+    is_reentrant = False  # calls take turns
 
     def __init__(self, pack: PackContents, options: WhisperOptions | None = None) -> None:
         options = WhisperOptions() if options is None else options
@@ -114,41 +119,58 @@ class WhisperCppEngine:
             pack.name,
             DecodingOptions(
                 num_threads=options.num_threads,
-                language=options.language,
                 word_times=options.word_times,
                 temperature_step=options.temperature_step,
                 no_speech_threshold=options.no_speech_threshold,
                 log_probability_threshold=options.log_probability_threshold,
             ),
         )
+        self._language = options.language
+        for language in (options.language, *options.languages):
+            if not self._model.knows(language):
+                raise ConfigurationError(f"{pack.name} knows no language {language!r}")
         # The first pass touches the weights.
-        self._model.decode(np.zeros(SAMPLE_RATE_HZ, np.float32))
+        self._model.decode(np.zeros(SAMPLE_RATE_HZ, np.float32), options.language)
 
     def transcribe(
         self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
     ) -> list[Recognition | ChunkFailure]:
-        """Recognises each item; see `ports.Recognizer`. Hints are of no use to it."""
+        """Recognises each item; see `ports.Recognizer`. Of the hints it uses the language."""
         return [
             draft if isinstance(draft, ChunkFailure) else draft.recognition
-            for draft in self.draft(batch)
+            for draft in self.draft(batch, hints)
         ]
 
-    def draft(self, batch: Sequence[Pcm]) -> list[Draft | ChunkFailure]:
-        """Returns, for each item, its words and how far they can be trusted."""
-        return [self._draft(pcm) for pcm in batch]
+    def draft(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Draft | ChunkFailure]:
+        """Returns, for each item, its words and how far they can be trusted.
+
+        Args:
+            batch: samples, each of shape [n].
+            hints: none at all, or one per item, each with a language or without.
+        """
+        asked = list(hints) or [NO_HINTS] * len(batch)
+        return [
+            self._draft(pcm, hint.language or self._language)
+            for pcm, hint in zip(batch, asked, strict=True)
+        ]
 
     def cost(self, num_samples: int) -> int:
         """Encoder frames of an item: those of whole windows."""
         return max(1, -(-num_samples // _WINDOW_SAMPLES)) * _WINDOW_FRAMES
 
-    def _draft(self, pcm: Pcm) -> Draft | ChunkFailure:
+    def _draft(self, pcm: Pcm, language: str) -> Draft | ChunkFailure:
         if len(pcm) < _MIN_SAMPLES or not pcm.any():
             return Draft(Recognition(()), None)
+        if not self._model.knows(language):
+            return ChunkFailure("unsupported_language", f"Whisper knows no language {language!r}")
         try:
-            pieces = self._model.decode(pcm.astype(np.float32) / _FULL_SCALE)
+            pieces = self._model.decode(pcm.astype(np.float32) / _FULL_SCALE, language)
         except WhisperRefused as refusal:
             return ChunkFailure("draft_failed", f"whisper.cpp returned {refusal.args[0]}")
-        tokens = tokens_of(pieces, len(pcm) // SAMPLES_PER_MS, self._script)
+        script = self._script if language in _MAYBE_CHINESE else None
+        tokens = tokens_of(pieces, len(pcm) // SAMPLES_PER_MS, script)
         return Draft(Recognition(tokens), quality_of(pieces) if tokens else None)
 
 

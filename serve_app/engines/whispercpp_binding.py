@@ -36,6 +36,9 @@ _MIN_SAMPLES = 2 * SAMPLE_RATE_HZ
 # The attention heads that follow the audio are known by model: by its layers.
 _HEADS_BY_LAYERS = {4: "TINY", 6: "BASE", 12: "SMALL", 24: "MEDIUM"}
 _LARGE_V3_TOKENS = 51_866
+# Of a multilingual vocabulary, what is no language: 99 of them in 51,865, and Cantonese
+# as the hundredth in large-v3 (whisper.cpp, whisper_vocab::num_languages).
+_TOKENS_WITHOUT_LANGUAGES = 51_766
 _LARGE_LAYERS, _TURBO_TEXT_LAYERS = 32, 4
 
 
@@ -44,7 +47,6 @@ class DecodingOptions:
     """How whisper.cpp decodes; see `WhisperOptions`."""
 
     num_threads: int
-    language: str
     word_times: WordTimes
     temperature_step: float
     no_speech_threshold: float
@@ -67,7 +69,7 @@ class WhisperModel:
         options: for all calls.
 
     Raises:
-        ConfigurationError: pywhispercpp is not installed, or knows no such language.
+        ConfigurationError: pywhispercpp is not installed.
         PackCorrupt: whisper.cpp cannot load the file.
     """
 
@@ -75,11 +77,10 @@ class WhisperModel:
         self._library = _library()
         self._options = options
         self._free_to_run = threading.Lock()
-        if options.language != "auto" and self._library.whisper_lang_id(options.language) < 0:
-            raise ConfigurationError(f"Whisper knows no language {options.language!r}")
-        heads = None
-        if options.word_times == "attention":
-            heads = _alignment_heads(read_whisper_shape(path, pack))
+        shape = read_whisper_shape(path, pack)
+        self._num_languages = shape.num_tokens - _TOKENS_WITHOUT_LANGUAGES
+        self._multilingual = shape.multilingual
+        heads = _alignment_heads(shape) if options.word_times == "attention" else None
         self._has_attention_times = heads is not None
         self._context = self._open(path, pack, heads)
         self._end_of_text = int(self._library.whisper_token_eot(self._context))
@@ -89,12 +90,23 @@ class WhisperModel:
         """Whether times come from the attention; otherwise they are spread evenly."""
         return self._has_attention_times
 
-    def decode(self, samples: npt.NDArray[np.float32]) -> list[Piece]:
+    def knows(self, language: str) -> bool:
+        """Whether the model has a token for a language; `auto` stands for all of them.
+
+        A model of one language takes every code that whisper.cpp knows and ignores it.
+        """
+        if language == "auto":
+            return True
+        number = int(self._library.whisper_lang_id(language))
+        return number >= 0 and (not self._multilingual or number < self._num_languages)
+
+    def decode(self, samples: npt.NDArray[np.float32], language: str) -> list[Piece]:
         """Returns what was decoded, without the special tokens; nothing where whisper.cpp
         takes the audio for something else than speech. Callers on other threads wait.
 
         Args:
             samples: within [-1, 1], shape [n].
+            language: that the model `knows`.
 
         Raises:
             WhisperRefused: whisper.cpp failed.
@@ -104,7 +116,7 @@ class WhisperModel:
         samples = np.ascontiguousarray(samples)
         with self._free_to_run:
             code = self._library.whisper_full(
-                self._context, self._parameters(), samples, len(samples)
+                self._context, self._parameters(language), samples, len(samples)
             )
             if code != 0:
                 raise WhisperRefused(code)
@@ -131,12 +143,12 @@ class WhisperModel:
                 )
         return pieces
 
-    def _parameters(self) -> object:
+    def _parameters(self, language: str) -> object:
         options = self._options
         strategy = self._library.whisper_sampling_strategy.WHISPER_SAMPLING_GREEDY
         parameters = self._library.whisper_full_default_params(strategy)
         parameters.n_threads = options.num_threads
-        parameters.language = options.language
+        parameters.language = language
         parameters.no_context = True
         parameters.temperature = 0.0
         parameters.temperature_inc = options.temperature_step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
@@ -17,10 +18,11 @@ from serve_app.engines.gpu_memory import gpu_memory
 from serve_app.memory_bench.resident import forget_peak, resident
 from serve_app.memory_bench.running import MARK
 from serve_app.packs import PackContents
-from serve_app.packs.synth.calibration import TOKENS_PER_S, calibration_signal
+from serve_app.packs.speech_like import TOKENS_PER_S, speech_like
 from serve_app.pipeline.loading import find_pack, load_punctuator, load_recognizer, load_vad
 from serve_app.settings import Settings
 
+_WITHOUT_PYTORCH = frozenset({"onnx", "whispercpp"})
 _CLIP_S = 6
 _BATCH_FRAMES = 1000
 _TEXT_WORDS = 20
@@ -57,8 +59,10 @@ class Measured:
 
 def measure(settings: Settings, stages: list[str], seconds: float) -> Measured:
     """Loads the stages, runs them on synthesised audio, and reads the memory."""
+    if _uses_pytorch(settings, stages):
+        importlib.import_module("serve_app.engines.paraformer")
     imported_bytes = resident().rss_bytes
-    audio: Pcm = np.resize(calibration_signal(), round(seconds * SAMPLE_RATE_HZ))
+    audio: Pcm = np.resize(speech_like(), round(seconds * SAMPLE_RATE_HZ))
     forget_peak()  # making the sound takes more than running a small model on it
     begin_s = time.perf_counter()
     works = [_load(settings, stage, audio) for stage in stages]
@@ -80,6 +84,11 @@ def measure(settings: Settings, stages: list[str], seconds: float) -> Measured:
         run_cpu_s=run_cpu_s,
         weights_bytes=sum(_weights_bytes(settings, stage) for stage in stages),
     )
+
+
+def _uses_pytorch(settings: Settings, stages: list[str]) -> bool:
+    """False for a recogniser without it; the row without stages shows what it takes."""
+    return stages != ["asr"] or settings.recognizer.engine not in _WITHOUT_PYTORCH
 
 
 def _load(settings: Settings, stage: str, audio: Pcm) -> Work:

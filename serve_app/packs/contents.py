@@ -53,7 +53,7 @@ class PackContents:
     """A pack whose files are all there and fit each other.
 
     Attributes:
-        name: what messages call it.
+        name: what messages and answers call it.
         directory: where it lies.
         model_class: FunASR's name for the architecture, e.g. `Paraformer`.
         config: the parsed config.yaml.

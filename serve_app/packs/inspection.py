@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serve_app.core.errors import PackCorrupt, PackError, PackNotFound
@@ -126,7 +126,8 @@ def open_checked(reference: PackReference, directory: Path) -> PackContents:
         if record.path == contents.weights.name and record.sha256 != contents.checksum:
             problem = f"{record.path}: sha256 is {contents.checksum[:16]}…, not as recorded"
             raise PackCorrupt(reference.name, problem, remedy)
-    return contents
+    # Errors so far were for the operator; from here on the name is in answers.
+    return replace(contents, name=reference.shown_name)
 
 
 def absent(reference: PackReference, directory: Path) -> PackNotFound:

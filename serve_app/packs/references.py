@@ -92,5 +92,11 @@ class PackReference:
     size_bytes: int | None = None
 
     @property
+    def shown_name(self) -> str:
+        """What callers of a service may see: where a directory lies is the operator's."""
+        source = self.sources[0]
+        return source.path.name if isinstance(source, DirectorySource) else self.name
+
+    @property
     def source_text(self) -> str:
         return " or ".join(str(source) for source in self.sources)

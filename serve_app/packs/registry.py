@@ -155,6 +155,17 @@ def find_pack(name: str) -> PackReference:
     raise PackNotFound(name, f"no pack has this name; known: {known}", _GRAMMAR)
 
 
+def shown_name(name: str) -> str:
+    """Returns what callers of a service call a pack; a name of no known form stays.
+
+    Settings are read before anything is known of packs, so nothing is raised here.
+    """
+    try:
+        return find_pack(name).shown_name or name
+    except PackNotFound:
+        return name
+
+
 def _directory_reference(name: str) -> PackReference:
     path = Path(name.removeprefix("dir:")).expanduser()
     if not path.is_absolute():

@@ -61,6 +61,7 @@ def whisper_options(settings: Settings) -> WhisperOptions:
     return WhisperOptions(
         num_threads=section.num_threads,
         language=section.language,
+        languages=settings.recognizer.languages,
         simplified=section.simplified,
         word_times=section.word_times,
         temperature_step=section.temperature_step,

@@ -1,4 +1,8 @@
-"""Which engine runs a recogniser's pack: one small function for each."""
+"""Which engine runs a recogniser's pack: one small function for each.
+
+Each imports its engine itself: a replica of `onnx` has no use for PyTorch, which takes
+longer to import and more memory than all else that such a replica has beside its model.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,7 @@ from collections.abc import Callable
 
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.ports import Recognizer
-from serve_app.engines.gpu.options import GpuOptions
-from serve_app.engines.gpu.paraformer import GpuParaformer
-from serve_app.engines.paraformer import ParaformerEngine, ParaformerOptions
-from serve_app.engines.threads import limit_threads
 from serve_app.packs import PackContents
-from serve_app.pipeline.drafting import open_drafts, open_hybrid
 from serve_app.settings import Settings
 
 Opener = Callable[[Settings, PackContents], Recognizer]
@@ -40,8 +39,14 @@ def open_recognizer(settings: Settings, pack: PackContents) -> Recognizer:
 def _open_paraformer(settings: Settings, pack: PackContents) -> Recognizer:
     section = settings.recognizer
     if section.device == "cpu":
+        from serve_app.engines.paraformer import ParaformerEngine, ParaformerOptions
+
         options = ParaformerOptions(num_threads=section.num_threads, dtype=section.dtype)
         return ParaformerEngine(pack, options)
+    from serve_app.engines.gpu.options import GpuOptions
+    from serve_app.engines.gpu.paraformer import GpuParaformer
+    from serve_app.engines.threads import limit_threads
+
     limit_threads(section.num_threads)
     on_gpu = GpuParaformer(
         pack,
@@ -79,7 +84,15 @@ def _open_onnx(settings: Settings, pack: PackContents) -> Recognizer:
     return engine
 
 
+def _open_drafts(settings: Settings, pack: PackContents) -> Recognizer:
+    from serve_app.pipeline.drafting import open_drafts
+
+    return open_drafts(settings, pack)
+
+
 def _open_hybrid(settings: Settings, pack: PackContents) -> Recognizer:
+    from serve_app.pipeline.drafting import open_hybrid
+
     return open_hybrid(settings, pack, _open_paraformer)
 
 
@@ -91,6 +104,6 @@ def memory_fraction(num_gpus: float) -> float | None:
 _OPENERS: dict[str, Opener] = {
     "paraformer": _open_paraformer,
     "onnx": _open_onnx,
-    "whispercpp": open_drafts,
+    "whispercpp": _open_drafts,
     "hybrid": _open_hybrid,
 }

@@ -15,13 +15,9 @@ def fetch_packs(settings: Settings, on_progress: Callable[[str], None]) -> None:
     Raises:
         PackError: one is not, and cannot be fetched.
     """
-    wanted = [*packs_of(settings).items()]
-    wanted += [("asr", name) for name in settings.recognizer.other_packs]
-    if settings.recognizer.engine == "hybrid":
-        wanted.append(("asr", settings.recognizer.whisper.pack))
-    for stage, name in wanted:
-        on_progress(f"model pack for {stage}: {name}")
+    for needed in packs_of(settings):
+        on_progress(f"model pack for {needed.role}: {needed.name}")
         if settings.offline:
-            find_pack(settings, name)
+            find_pack(settings, needed.name)
         else:
-            pull(name, PackStore(settings.pack_dir))
+            pull(needed.name, PackStore(settings.pack_dir))

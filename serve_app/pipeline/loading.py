@@ -1,4 +1,7 @@
-"""From settings to engines that are loaded and warm."""
+"""From settings to engines that are loaded and warm.
+
+What computes with PyTorch is imported where it is loaded, see `pipeline.engines`.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,7 @@ from typing import Generic, TypeVar
 
 from serve_app.audio import AudioLimits
 from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
-from serve_app.core.stages import Stage, StageReadiness
-from serve_app.engines.ct_transformer import CtTransformerEngine
-from serve_app.engines.fsmn_vad import FsmnVad
-from serve_app.engines.gpu.ct_transformer import GpuCtTransformer
-from serve_app.engines.gpu.options import GpuOptions
-from serve_app.engines.threads import limit_threads
+from serve_app.core.stages import PackRole, Stage, StageReadiness
 from serve_app.engines.vad_decision import VadOptions
 from serve_app.packs import PackContents, PackStore, resolve
 from serve_app.pipeline.engines import memory_fraction, open_recognizer
@@ -34,14 +32,27 @@ class Loaded(Generic[EngineT]):
     pack: PackContents
 
 
-def packs_of(settings: Settings) -> dict[Stage, str]:
-    """Returns the pack that each deployed stage needs, the recogniser's first."""
-    names: dict[Stage, str] = {
-        "vad": settings.vad.pack,
-        "asr": settings.recognizer.pack,
-        "punctuation": settings.punctuator.pack,
+@dataclass(frozen=True, slots=True)
+class NeededPack:
+    """A pack that settings need, and what for."""
+
+    role: PackRole
+    name: str
+
+
+def packs_of(settings: Settings) -> tuple[NeededPack, ...]:
+    """Returns every pack that is needed: those of the stages in their order, the recogniser's
+    first pack before its others, and last the drafter of `hybrid`."""
+    recognizer = settings.recognizer
+    names: dict[Stage, tuple[str, ...]] = {
+        "vad": (settings.vad.pack,),
+        "asr": recognizer.packs,
+        "punctuation": (settings.punctuator.pack,),
     }
-    return {stage: names[stage] for stage in settings.stages}
+    needed = [NeededPack(stage, name) for stage in settings.stages for name in names[stage]]
+    if recognizer.engine == "hybrid":
+        needed.append(NeededPack("draft", recognizer.whisper.pack))
+    return tuple(needed)
 
 
 def find_pack(settings: Settings, name: str) -> PackContents:
@@ -73,6 +84,9 @@ def load_vad(settings: Settings) -> Loaded[VoiceActivityDetector]:
     Raises:
         PackError: the pack cannot be used.
     """
+    from serve_app.engines.fsmn_vad import FsmnVad
+    from serve_app.engines.threads import limit_threads
+
     limit_threads(settings.segmenter.num_threads)
     pack = find_pack(settings, settings.vad.pack)
     published = VadOptions.from_config(pack.config.get("model_conf") or {})
@@ -107,10 +121,15 @@ def load_punctuator(settings: Settings) -> Loaded[Punctuator]:
         PackError: the pack cannot be used.
         DeviceUnavailable: the device is not on this machine.
     """
+    from serve_app.engines.threads import limit_threads
+
     section = settings.punctuator
     limit_threads(section.num_threads)
     pack = find_pack(settings, section.pack)
     if section.device != "cpu":
+        from serve_app.engines.gpu.ct_transformer import GpuCtTransformer
+        from serve_app.engines.gpu.options import GpuOptions
+
         on_gpu = GpuCtTransformer(
             pack,
             GpuOptions(
@@ -124,6 +143,8 @@ def load_punctuator(settings: Settings) -> Loaded[Punctuator]:
         )
         _LOG.info("punctuation on %s: %s", section.device, on_gpu.warm_up)
         return Loaded(on_gpu, _readiness("punctuation", section.device, pack), pack)
+    from serve_app.engines.ct_transformer import CtTransformerEngine
+
     engine = CtTransformerEngine(pack, device=section.device)
     return Loaded(engine, _readiness("punctuation", section.device, pack), pack)
 

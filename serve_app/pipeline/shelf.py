@@ -58,8 +58,8 @@ class ModelShelf:
         for name, num_bytes in sizes_bytes.items():
             if num_bytes > budget_bytes:
                 raise ConfigurationError(
-                    f"recognizer.models_bytes is {budget_bytes}, but pack {name} alone has "
-                    f"{num_bytes} bytes"
+                    f"recognizer.models_bytes is {budget_bytes}, but model {name} alone takes "
+                    f"{num_bytes}"
                 )
         self._sizes = dict(sizes_bytes)
         self._first = next(iter(sizes_bytes))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from serve_app.pipeline.batched import BatchedRecognizer
+if TYPE_CHECKING:
+    from serve_app.pipeline.batched import BatchedRecognizer
 
 
 @dataclass(slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from serve_app.settings.section import Section
+from serve_app.settings.section import NumGpus, Section
 
 TextFormat: TypeAlias = Literal["srt", "vtt", "txt"]
 """What may be written beside the JSON of a recording."""
@@ -22,18 +22,10 @@ class BatchPool(Section):
         ge=0,
         description="Cores that Ray reserves per actor. The job waits until all of them are free.",
     )
-    num_gpus: float = Field(
+    num_gpus: NumGpus = Field(
         default=0.0,
-        ge=0,
         description="GPUs, or the fraction of one, that Ray reserves per actor.",
     )
-
-    @field_validator("num_gpus")
-    @classmethod
-    def _whole_above_one(cls, num_gpus: float) -> float:
-        if num_gpus > 1 and num_gpus != int(num_gpus):
-            raise ValueError("an actor takes a fraction of one GPU or whole GPUs")
-        return num_gpus
 
 
 class RecognizerPool(BatchPool):
@@ -62,6 +54,11 @@ class BatchSettings(Section):
     )
     formats: tuple[TextFormat, ...] = Field(
         default=(), description="What is written beside each recording's JSON: srt, vtt, txt."
+    )
+    itn: bool = Field(
+        default=False,
+        description="Write Mandarin numbers, dates and amounts in digits, as `itn` of the HTTP API "
+        "does; times stay those of what was said.",
     )
     segmenters: BatchPool = BatchPool()
     recognizers: RecognizerPool = RecognizerPool()

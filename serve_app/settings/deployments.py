@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from serve_app.settings.section import Section
+from serve_app.settings.section import NumGpus, Section
 
 
 class AutoscalingSettings(Section):
@@ -122,9 +122,8 @@ class DeploymentSettings(Section):
         description="Cores that Ray reserves per replica. Fractions let several replicas "
         "share a core; compute threads are set by `num_threads`, not by this.",
     )
-    num_gpus: float = Field(
+    num_gpus: NumGpus = Field(
         default=0.0,
-        ge=0,
         description="GPUs, or the fraction of one, that Ray reserves per replica. Fractions "
         "on one GPU must add up to at most 1.0.",
     )
@@ -142,13 +141,6 @@ class DeploymentSettings(Section):
     autoscaling: AutoscalingSettings | None = Field(
         default=None, description="Set to let the number of replicas follow the load."
     )
-
-    @field_validator("num_gpus")
-    @classmethod
-    def _whole_above_one(cls, num_gpus: float) -> float:
-        if num_gpus > 1 and num_gpus != int(num_gpus):
-            raise ValueError("a replica takes a fraction of one GPU or whole GPUs")
-        return num_gpus
 
 
 class SegmenterDeployment(DeploymentSettings):

@@ -23,7 +23,8 @@ class WhisperSettings(Section):
     language: str = Field(
         default="zh",
         min_length=2,
-        description="What is spoken, as Whisper names it; `auto` to let it guess chunk by chunk.",
+        description="What is spoken where a request names no `language`, as Whisper names it; "
+        "`auto` to let it guess chunk by chunk.",
     )
     simplified: bool = Field(
         default=True,

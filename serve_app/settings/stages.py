@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from serve_app.packs.registry import shown_name
 from serve_app.settings.deployments import (
     PunctuatorDeployment,
     RecognizerDeployment,
@@ -43,10 +44,10 @@ class AudioSettings(Section):
     urgent_s: float = Field(
         default=15.0,
         ge=0,
-        description="The beginning of each recording, this many s of it, is run beside the "
-        "batches and turns of others instead of after them, on models that compute on CPUs: "
-        "a clip overtakes files. Whose turn it is still follows the fair shares. A replica may "
-        "use a second core meanwhile. More than your clips are long gains nothing. 0 for never.",
+        description="The beginning of each recording, this many s of it, does not wait for the "
+        "batches and turns of others that run, which pause for it, on models that compute on "
+        "CPUs: a clip overtakes files. Whose turn it is still follows the fair shares. More than "
+        "your clips are long gains nothing. 0 for never.",
     )
     spool_dir: Path | None = Field(
         default=None,
@@ -169,8 +170,9 @@ class RecognizerSettings(_ModelSettings):
     models_bytes: int = Field(
         default=4 * 2**30,
         ge=1,
-        description="Memory for the models of a replica in bytes, counted by the sizes of the "
-        "packs' weights. Least recently used ones make room for others.",
+        description="Memory for the models of a replica in bytes: what their weights take in "
+        "`dtype`, with `hybrid` those of both models. Working memory comes on top. Least recently "
+        "used models make room for others.",
     )
     dtype: Literal["float32", "int8", "bfloat16", "float16"] = Field(
         default="float32",
@@ -208,10 +210,23 @@ class RecognizerSettings(_ModelSettings):
         """All packs that are served, the first one first."""
         return (self.pack, *self.other_packs)
 
+    @property
+    def models(self) -> dict[str, str]:
+        """The packs by the names that callers know them by, the first one first.
+
+        That of a directory is its last part: where it lies is nobody else's business.
+        """
+        return {shown_name(pack): pack for pack in self.packs}
+
     @model_validator(mode="after")
     def _packs_differ(self) -> RecognizerSettings:
         if len(set(self.packs)) < len(self.packs):
             raise ValueError("recognizer.other_packs names a pack twice")
+        if len(self.models) < len(self.packs):
+            raise ValueError(
+                "two of recognizer.pack and recognizer.other_packs have the same name for "
+                "callers, which of a directory is its last part; rename one"
+            )
         return self
 
 

@@ -46,6 +46,15 @@ async def test_hotwords_that_the_model_has_no_use_for_are_a_400(
     assert service.jobs == []
 
 
+async def test_language_that_is_asked_for_reaches_the_job(
+    client: httpx.AsyncClient, service: FakeService
+) -> None:
+    service.languages = ("zh", "en")
+    for language in ("en-US", "zh", ""):
+        await post(client, language=language)
+    assert [job.hints.language for job in service.jobs] == ["en", "zh", None]
+
+
 async def test_addresses_and_files_are_a_400(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:

@@ -10,10 +10,10 @@ from serve_app.batch.records import (
     StageTimes,
 )
 from serve_app.core.chunks import Token, UtteranceSpan
-from serve_app.core.stages import Stage
+from serve_app.core.stages import PackRole
 from serve_app.core.transcripts import FailedRange, MarkedToken, Sentence, Transcript
 
-MODELS: dict[Stage, PackIdentity] = {
+MODELS: dict[PackRole, PackIdentity] = {
     "vad": PackIdentity("fsmn-vad", "aa"),
     "asr": PackIdentity("paraformer-demo", "bb"),
 }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -31,6 +32,9 @@ OTHERS = {
     "min_duration_s": 1.0,
     "max_duration_s": 60.0,
     "language": "en",
+    "itn": True,
+    "engine": "onnx",
+    "drafting": {"whisper": {"language": "en"}},
     "output_version": 99,
 }
 
@@ -40,6 +44,24 @@ def test_fingerprint_changes_with_every_part_of_the_configuration(name: str) -> 
     other = copy.copy(CONFIG)
     object.__setattr__(other, name, OTHERS[name])
     assert config_fingerprint(other) != config_fingerprint(CONFIG)
+
+
+def test_settings_of_drafts_count_where_there_are_drafts() -> None:
+    def digest(engine: str, **sections: Mapping[str, object]) -> str:
+        settings = Settings.model_validate({"recognizer": {"engine": engine, **sections}})
+        return config_fingerprint(config_of(settings, MODELS))
+
+    other_whisper = {"whisper": {"language": "en"}}
+    other_doubts = {"hybrid": {"refine_empty": False}}
+    assert digest("paraformer", **other_whisper, **other_doubts) == digest("paraformer")
+    assert digest("whispercpp", **other_whisper) != digest("whispercpp")
+    assert digest("whispercpp", **other_doubts) == digest("whispercpp")
+    assert digest("hybrid", **other_doubts) != digest("hybrid")
+
+
+def test_drafter_is_part_of_the_configuration() -> None:
+    drafted = config_of(Settings(), {**MODELS, "draft": PackIdentity("whisper-base", "dd")})
+    assert config_fingerprint(drafted) != config_fingerprint(CONFIG)
 
 
 def test_fingerprint_does_not_depend_on_the_order_of_stages() -> None:

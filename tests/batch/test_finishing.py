@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,19 +16,21 @@ from serve_app.batch.finishing import (
     punctuate_in_parts,
 )
 from serve_app.batch.outputs import OutputStore
-from serve_app.batch.records import BatchItem
+from serve_app.batch.records import BatchItem, PackIdentity
 from serve_app.batch.tables import AudioEnd
 from serve_app.core.chunks import Token, Utterance
 from serve_app.core.joining import PunctuationResult, PunctuationTask, punctuate_tasks
 from serve_app.core.origin import Origin
 from serve_app.core.pacing import BatchLimits
 from serve_app.core.punctuation import PunctuationState
+from serve_app.core.stages import PackRole, Stage
 
 
 class EveryFifth:
     """Puts a full stop after each word that ends in 5, a comma after those in 3."""
 
     max_in_flight = 1
+    is_reentrant = False
 
     def label(self, batch: Sequence[Sequence[str]]) -> list[list[str]]:
         marks = {"5": "。", "3": "，"}
@@ -58,8 +61,8 @@ async def test_compute_of_a_batch_is_shared_out_by_words() -> None:
     assert took_s > 0
 
 
-def heard(error: str | None = None) -> HeardRecording:
-    tokens = tuple(Token(text, i * 100, i * 100 + 90, 0.9) for i, text in enumerate("好的吗"))
+def heard(error: str | None = None, said: str = "好的吗") -> HeardRecording:
+    tokens = tuple(Token(text, i * 100, i * 100 + 90, 0.9) for i, text in enumerate(said))
     utterance = Utterance(0, 0, 1000, "done", tokens, error)
     return HeardRecording(4, (utterance,), 0.25, AudioEnd(1, 2000, 0.5, 100.0))
 
@@ -79,3 +82,39 @@ async def test_transcript_is_written_with_what_it_took(tmp_path: Path, stages: s
     assert summary.fingerprint == "f" * 32
     assert summary.times.segment_s == 0.5
     assert summary.times.punctuate_s == (0.125 if "punctuation" in stages else 0.0)
+
+
+def written(store: OutputStore, name: str) -> str:
+    (path,) = (path for path in store.files.entries("transcripts") if path.endswith(f"/{name}"))
+    return (store.files.read(path) or b"").decode()
+
+
+@pytest.mark.parametrize(("itn", "text"), [(False, "一百二十块"), (True, "120块")])
+async def test_numbers_are_in_digits_if_asked_for_and_times_those_of_the_words(
+    tmp_path: Path, itn: bool, text: str
+) -> None:
+    store = OutputStore(str(tmp_path), ("srt",))
+    writer = TranscriptWriter(None, None, {}, store, itn=itn)
+    stages: frozenset[Stage] = frozenset({"asr"})
+    task = FinishTask(BatchItem("a", "/a.wav"), "f" * 32, stages, heard(said="一百二十块"))
+    await writer.finish(task)
+    document = json.loads(written(store, "a.json"))
+    assert document["text"] == text
+    words = document["words"]
+    assert (words[0]["start"], words[-1]["end"]) == (0.0, 0.49)
+    assert text in written(store, "a.srt")
+
+
+async def test_document_names_the_models_that_ran_the_drafter_included(tmp_path: Path) -> None:
+    models: dict[PackRole, PackIdentity] = {
+        "vad": PackIdentity("fsmn-vad", "a"),
+        "asr": PackIdentity("paraformer-demo", "b"),
+        "draft": PackIdentity("whisper-base", "c"),
+    }
+    store = OutputStore(str(tmp_path))
+    writer = TranscriptWriter(None, None, models, store)
+    stages: frozenset[Stage] = frozenset({"asr"})
+    await writer.finish(FinishTask(BatchItem("a", "/a.wav"), "f" * 32, stages, heard()))
+    document = json.loads(written(store, "a.json"))
+    assert sorted(document["models"]) == ["asr", "draft"]
+    assert document["stages"] == ["asr"]

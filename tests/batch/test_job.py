@@ -156,6 +156,15 @@ def test_stages_that_are_not_deployed_are_refused(settings: Settings) -> None:
         job_settings(settings, ("vad",))
 
 
+@pytest.mark.parametrize(("order", "itn"), [(None, True), (False, False), (True, True)])
+def test_numbers_are_as_the_order_says_or_else_the_settings(
+    settings: Settings, order: bool | None, itn: bool
+) -> None:
+    batch = settings.batch.model_copy(update={"itn": True})
+    found = job_settings(settings.model_copy(update={"batch": batch}), settings.stages, order)
+    assert found.batch.itn is itn
+
+
 def test_gpu_that_nobody_reserves_is_refused(settings: Settings) -> None:
     recognizer = settings.recognizer.model_copy(update={"device": "cuda"})
     on_gpu = settings.model_copy(update={"recognizer": recognizer})

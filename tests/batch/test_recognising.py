@@ -110,6 +110,7 @@ def test_ledger_adds_up_what_was_computed() -> None:
 
 class Engine:
     max_in_flight = 1
+    is_reentrant = False
 
     def transcribe(
         self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()

@@ -14,6 +14,7 @@ from serve_app.batch.tables import (
     words_table,
 )
 from serve_app.core.chunks import ChunkFailure, Pcm, Recognition, Token
+from serve_app.core.hints import NO_HINTS, Hints
 
 END = AudioEnd(2, 4000, 0.1, 123.0)
 
@@ -31,7 +32,7 @@ def rows() -> AudioRows:
 
 
 def test_plan_comes_back_as_it_was() -> None:
-    planned = [Planned(0, "a/b", "/x/a b.wav", True), Planned(1, "c", "s3://b/c", False)]
+    planned = [Planned(0, "a/b", "/x/a b.wav", True), Planned(1, "c", "s3://b/c", False, "en")]
     assert read_plan(plan_table(planned)) == planned
 
 
@@ -52,6 +53,18 @@ def test_audio_survives_being_sliced_and_put_together() -> None:
     chunks, ends = read_audio(pieces)
     assert [chunk.pcm[0] for _, chunk in chunks] == [1, 2, 2]
     assert len(ends) == 2
+
+
+def test_chunks_are_hinted_the_language_of_their_recording() -> None:
+    some = AudioRows()
+    for number, language in enumerate(("en", None, "zh")):
+        some.add_chunk(number, 0, 0, pcm(1600, 1), language)
+    chunks, _ = read_audio(some.take())
+    assert [chunk.hints for _, chunk in chunks] == [
+        Hints(language="en"),
+        NO_HINTS,
+        Hints(language="zh"),
+    ]
 
 
 def test_samples_are_the_tables_own() -> None:

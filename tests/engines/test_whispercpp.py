@@ -158,6 +158,28 @@ def test_unknown_language_is_a_configuration_error(whisper_pack: PackContents) -
         WhisperCppEngine(whisper_pack, WhisperOptions(language="klingon"))
 
 
+def test_items_of_a_batch_are_heard_in_the_language_of_each(
+    engine: WhisperCppEngine, recorded: RecordedDrafts
+) -> None:
+    chunk = recorded.chunks[0]
+    hints = [Hints(language="en"), NO_HINTS, Hints(language="tlh")]
+    english, chinese, klingon = engine.draft([chunk] * 3, hints)
+    assert chinese == recorded.drafts[0]
+    print(f"asr_example.wav taken for English: {words(english)}")
+    letters = [letter for letter in words(english) if letter.isalpha()]
+    assert sum(letter.isascii() for letter in letters) > len(letters) / 2
+    assert isinstance(klingon, ChunkFailure)
+    assert klingon.code == "unsupported_language"
+
+
+def test_language_that_requests_may_name_must_be_known_to_the_model(
+    whisper_pack: PackContents,
+) -> None:
+    # Cantonese came with large-v3.
+    with pytest.raises(ConfigurationError, match="yue"):
+        WhisperCppEngine(whisper_pack, WhisperOptions(languages=("zh", "yue")))
+
+
 def test_pack_of_another_class_is_refused(vad_pack: PackContents) -> None:
     with pytest.raises(PackCorrupt, match="no Whisper model"):
         WhisperCppEngine(vad_pack)

@@ -32,6 +32,7 @@ class FakeService:
         events: what is yielded before the recording's end.
         error: raised after the events, if set.
         other_models: served beside the first.
+        languages: that a request may name.
         hotword_problem: what is wrong with any hotwords, if set.
         keep_uploads: remember the jobs, and with them the recordings.
         until: waited for before the recording's end, if set.
@@ -41,6 +42,7 @@ class FakeService:
     def __init__(self, stages: tuple[Stage, ...] = STAGES) -> None:
         self.stages = stages
         self.other_models: tuple[str, ...] = ()
+        self.languages: tuple[str, ...] = ("zh",)
         self.events: list[TranscriptEvent] = [sentence("你好", 0), sentence("再见", 1000)]
         self.error: Exception | None = None
         self.not_ready: ParaserveError | None = None
@@ -55,7 +57,9 @@ class FakeService:
 
     @property
     def offer(self) -> Offer:
-        return Offer("paraformer-demo", ("whisper-1",), ("zh",), self.stages, self.other_models)
+        return Offer(
+            "paraformer-demo", ("whisper-1",), self.languages, self.stages, self.other_models
+        )
 
     async def check_hotwords(self, hints: Hints, origin: Origin) -> None:
         self.hints.append(hints)

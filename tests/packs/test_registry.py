@@ -4,7 +4,7 @@ import pytest
 
 from serve_app.core.errors import PackNotFound
 from serve_app.packs.references import DirectorySource, Hub, HubSource, PackKind
-from serve_app.packs.registry import REGISTERED, find_pack
+from serve_app.packs.registry import REGISTERED, find_pack, shown_name
 
 
 @pytest.mark.parametrize("name", list(REGISTERED))
@@ -48,6 +48,21 @@ def test_malformed_name_is_not_found(name: str) -> None:
 @pytest.mark.parametrize("name", ["dir:/models/mine", "/models/mine"])
 def test_absolute_path_is_a_directory(name: str) -> None:
     assert find_pack(name).sources == (DirectorySource(Path("/models/mine")),)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("dir:/models/mine", "mine"),
+        ("/models/mine/", "mine"),
+        ("dir:/", "dir:/"),
+        ("paraformer-large", "paraformer-large"),
+        ("ms:org/name@v1", "ms:org/name@v1"),
+        ("no such pack", "no such pack"),
+    ],
+)
+def test_callers_see_the_last_part_of_a_directory(name: str, shown: str) -> None:
+    assert shown_name(name) == shown
 
 
 def test_relative_directory_is_refused() -> None:

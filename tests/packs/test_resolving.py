@@ -23,6 +23,7 @@ def _visible(store: PackStore) -> list[str]:
 def test_directory_resolves_to_its_contents(pack_directory: Path, store: PackStore) -> None:
     contents = resolve(f"dir:{pack_directory}", store)
     assert contents.directory == pack_directory
+    assert contents.name == pack_directory.name
     assert not store.root.exists()
 
 

@@ -5,7 +5,7 @@ import pytest
 from serve_app.core.errors import DeviceUnavailable
 from serve_app.engines.gpu.options import GpuOptions
 from serve_app.packs import PackContents
-from serve_app.pipeline import engines, loading
+from serve_app.pipeline import loading
 from serve_app.settings import Settings
 
 
@@ -25,6 +25,7 @@ class _Asked:
     """Stands in for an engine and remembers what it was asked for."""
 
     max_in_flight = 2
+    is_reentrant = False
     warm_up = "warm"
 
     def __init__(self, pack: PackContents, options: GpuOptions) -> None:
@@ -45,8 +46,8 @@ def test_engine_may_take_the_share_of_its_replica(
     num_gpus: float,
     fraction: float,
 ) -> None:
-    monkeypatch.setattr(engines, "GpuParaformer", _Asked)
-    monkeypatch.setattr(loading, "GpuCtTransformer", _Asked)
+    monkeypatch.setattr("serve_app.engines.gpu.paraformer.GpuParaformer", _Asked)
+    monkeypatch.setattr("serve_app.engines.gpu.ct_transformer.GpuCtTransformer", _Asked)
     caplog.set_level("INFO")
     settings = _on_gpu(num_gpus)
     recogniser = loading.load_recognizer(settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +16,39 @@ from serve_app.packs.export import export
 from serve_app.pipeline.engines import open_recognizer
 from serve_app.settings import Settings
 from tests.fakes.tiny_packs import tiny_paraformer
+
+TRANSCRIBES = """
+import asyncio, json, logging, sys
+from functools import partial
+
+import numpy as np
+
+# All that a replica of the recogniser imports.
+from serve_app.deployments import recognizer
+from serve_app.core.chunks import Chunk, Recognition
+from serve_app.core.hints import Hints, Hotword
+from serve_app.core.origin import Origin
+from serve_app.pipeline.batched import priority_of, recognizer_limits
+from serve_app.pipeline.shelving import OpenShelf
+from serve_app.settings import Settings
+
+settings = Settings.model_validate_json(sys.argv[1])
+priority = partial(priority_of, settings, settings.recognizer.device)
+
+
+async def main():
+    limits = recognizer_limits(settings)
+    opened = OpenShelf(settings, limits, logging.getLogger(), priority)
+    memory = recognizer.gpu_bytes_of(opened.readiness)()
+    pcm = np.random.default_rng(0).integers(-9000, 9000, 48_000).astype(np.int16)
+    (heard,) = await opened.shelf.transcribe([Chunk(Origin("r"), 0, 0, pcm)])
+    problem = opened.hotwords.problem(Hints(hotwords=(Hotword("好"),)))
+    await opened.shelf.close()
+    return isinstance(heard, Recognition), memory, problem
+
+
+print(json.dumps([*asyncio.run(main()), "torch" in sys.modules]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +92,12 @@ def test_missing_onnxruntime_names_the_extra(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigurationError, match=r"paraserve\[onnx\]"):
         open_recognizer(settings_with(pack), pack)
+
+
+def test_recogniser_does_without_pytorch(pack: PackContents) -> None:
+    settings = settings_with(pack).model_dump_json()
+    command = [sys.executable, "-c", TRANSCRIBES, settings]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout.splitlines()[-1])
+    assert told == [True, None, "recognizer.engine onnx takes none", False]

@@ -54,7 +54,7 @@ def test_recording_is_drafted_and_each_segment_names_its_model(
     answer = transcribe(
         hybrid_client, asr_example.read_bytes(), response_format="verbose_json", **GRANULARITIES
     )
-    drafter = f"dir:{whisper_pack.directory}"
+    drafter = whisper_pack.directory.name
     assert {segment["model"] for segment in answer["segments"]} == {drafter}
     assert {word["model"] for word in answer["words"]} == {drafter}
     said = "".join(word["word"] for word in answer["words"])

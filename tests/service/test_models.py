@@ -84,10 +84,11 @@ def test_profile_transcribes(
     service_url: str, tmp_path: Path, demo_flac: bytes, profile: str
 ) -> None:
     tiny = PROFILES[profile]
-    name = f"dir:{write_paraformer(tmp_path / 'pack', tiny)}"
-    served = _served(service_url, {"profile": profile, "recognizer": {**ON_CPU, "pack": name}})
+    pack = write_paraformer(tmp_path / "pack", tiny)
+    recognizer = {**ON_CPU, "pack": f"dir:{pack}"}
+    served = _served(service_url, {"profile": profile, "recognizer": recognizer})
     fields = {
-        "model": name,
+        "model": pack.name,
         "response_format": "verbose_json",
         "timestamp_granularities[]": ["word", "segment"],
     }
@@ -131,12 +132,12 @@ def several(
         write_paraformer(directory / "seaco", SEACO),
         write_paraformer(directory / "vanilla", VANILLA),
     ]
-    names = ["paraformer-demo", *(f"dir:{pack}" for pack in packs)]
+    names = ["paraformer-demo", *(pack.name for pack in packs)]
     small_bytes = max((pack / "model.pt").stat().st_size for pack in packs)
     recognizer = {
         **ON_CPU,
         "pack": names[0],
-        "other_packs": names[1:],
+        "other_packs": [f"dir:{pack}" for pack in packs],
         "models_bytes": largest + small_bytes,
     }
     with _served(service_url, {"profile": "demo", "recognizer": recognizer}) as client:
@@ -189,6 +190,7 @@ def test_model_that_cannot_be_loaded_is_told_and_others_go_on(
     answer = post(client, demo_flac, model=names[2])
     assert answer.status_code == 503, answer.text
     assert answer.json()["error"]["code"] == "model_unavailable"
+    assert str(packs[1].parent) not in answer.text
     assert transcribe(client, demo_flac, model=names[0])["text"]
     shutil.copy(packs[1] / "good.pt", weights)
     assert transcribe(client, demo_flac, model=names[2])["text"]

@@ -53,3 +53,22 @@ def test_demo_recording_is_transcribed_right_in_int8(
     starts = [segment["start"] for segment in answer["segments"]]
     assert starts == sorted(starts)
     assert answer["duration"] == pytest.approx(answer["segments"][-1]["end"], abs=5.0)
+
+
+def test_replica_of_the_recogniser_has_no_pytorch(onnx_url: str) -> None:
+    mapped = {
+        path.parent.name: (path.parent / "maps").read_text()
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if b"ServeReplica:onnx:Recognizer" in _content(path)
+    }
+    assert len(mapped) == 1
+    (maps,) = mapped.values()
+    assert "onnxruntime" in maps
+    assert "libtorch" not in maps
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended
+        return b""

@@ -36,15 +36,23 @@ class StartFailed(ServiceError):
 
 
 class ModelUnavailable(ServiceError):
-    """A model could not be loaded; the operator must read why, the caller may retry."""
+    """A model could not be loaded; the operator must read why, the caller may retry.
+
+    The reason is not in the message, which callers are shown: it may name paths.
+    """
 
     code = "model_unavailable"
 
     def __init__(self, model: str, reason: str) -> None:
         super().__init__(model, reason)
 
+    @property
+    def reason(self) -> str:
+        """For the log."""
+        return str(self.args[1])
+
     def __str__(self) -> str:
-        return f"model {self.args[0]!r} cannot be loaded now: {self.args[1]}"
+        return f"model {self.args[0]!r} cannot be loaded now; the service's log says why"
 
 
 class Overloaded(ServiceError):

@@ -12,16 +12,14 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from serve_app.core.chunks import SAMPLE_RATE_HZ, Pcm
 from serve_app.engines.ct_transformer import CtTransformerNet
 from serve_app.engines.features import apply_cmvn, lfr, log_mel
 from serve_app.engines.paraformer_net import ParaformerNet
 from serve_app.engines.ragged import Ragged
+from serve_app.packs.speech_like import TOKENS_PER_S, speech_like
 
-TOKENS_PER_S = 4.5
 WORDS_PER_MARK = 9.0
 
-_SIGNAL_S = 20
 _FRAMES_PER_S = 1000 / 60
 _SPREAD = 0.2  # of the predictor's scores: little enough that other sounds give the same rate
 _NUM_WORDS = 400
@@ -33,7 +31,7 @@ _DECIMALS = 3
 
 def calibrate_recogniser(net: ParaformerNet, cmvn: torch.Tensor) -> None:
     """Sets the predictor's last layer so that speech gives TOKENS_PER_S tokens."""
-    samples = torch.from_numpy(calibration_signal().astype(np.float32))
+    samples = torch.from_numpy(speech_like().astype(np.float32))
     features = apply_cmvn(lfr(log_mel(samples), net.shape.lfr_m, net.shape.lfr_n), cmvn)
     layout = Ragged([len(features)], features.device)
     with torch.inference_mode():
@@ -82,18 +80,3 @@ def _solve(excess: Callable[[float], float]) -> float:
         middle = (low + high) / 2
         low, high = (low, middle) if excess(middle) > 0 else (middle, high)
     return round(low, _DECIMALS)
-
-
-def calibration_signal() -> Pcm:
-    """Sound with the loudness and the rhythm of speech: harmonics in syllables."""
-    generator = np.random.default_rng(0)
-    time_s = np.arange(_SIGNAL_S * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
-    phase = 2 * np.pi * 140 * time_s + 12 * np.sin(2 * np.pi * 0.4 * time_s)
-    orders = np.arange(1, 21)[:, None]
-    # The upper harmonics come and go, as vowels do.
-    colour = 1 + np.sin(2 * np.pi * (0.9 + 0.13 * orders) * time_s + orders)
-    voice = (colour * np.sin(orders * phase) / orders).sum(axis=0)
-    syllables = np.clip(np.sin(2 * np.pi * 2.25 * time_s) + 0.3, 0, 1)
-    breath = generator.normal(0, 300, len(time_s)) * (1 - syllables)
-    samples: Pcm = (2000 * voice * syllables + breath).astype(np.int16)
-    return samples
