@@ -11,7 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from loadtests.simulation.agreement import TOLERANCE
-from loadtests.simulation.comparing import CompareOptions, Comparison, compare
+from loadtests.simulation.comparing import (
+    CompareOptions,
+    Comparison,
+    agreements,
+    compare,
+    compare_kept,
+)
 from loadtests.simulation.measuring import measure
 from serve_app.planning.costs import shipped_costs, write_costs
 from serve_app.planning.generation import generate, parse_generation
@@ -25,14 +31,15 @@ from serve_app.settings import Settings
 def main() -> int:
     parser = argparse.ArgumentParser(description="The simulator against a real service.")
     commands = parser.add_subparsers(dest="command", required=True)
-    comparison = commands.add_parser("compare", help="one trace through both")
-    comparison.add_argument("--seconds", type=float, default=240.0)
+    comparison = commands.add_parser("compare", help="the same traces through both")
+    comparison.add_argument("--rounds", type=int, default=3, help="traces, each 5 minutes in all")
+    comparison.add_argument("--seconds", type=float, default=240.0, help="length of a trace")
     comparison.add_argument("--replicas", type=int, default=1)
     comparison.add_argument("--pack", help="recogniser pack instead of a made one")
-    comparison.add_argument("--seed", type=int, default=1)
-    comparison.add_argument("--costs-out", type=Path, help="write the measured costs here")
-    comparison.add_argument("--keep", type=Path, help="write what the service did here")
-    comparison.add_argument("--kept", type=Path, help="read it from here, run nothing")
+    comparison.add_argument("--seed", type=int, default=1, help="of the first trace")
+    comparison.add_argument("--costs-out", type=Path, help="write the last round's costs here")
+    comparison.add_argument("--keep", type=Path, help="directory for what the service did")
+    comparison.add_argument("--kept", type=Path, nargs="+", help="files of --keep; run nothing")
     measuring = commands.add_parser("measure", help="costs of a profile's models")
     measuring.add_argument("--profile", default="demo")
     measuring.add_argument("--pack", help="recogniser pack instead of the profile's")
@@ -89,45 +96,58 @@ def _speed(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    found = compare(
+    keep: Path | None = arguments.keep
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+    options = [
         CompareOptions(
             arguments.seconds,
             arguments.replicas,
             arguments.pack,
-            arguments.seed,
-            arguments.keep,
-            arguments.kept,
+            seed,
+            keep / f"trace-{seed}.json" if keep is not None else None,
         )
-    )
+        for seed in range(arguments.seed, arguments.seed + arguments.rounds)
+    ]
+    found: list[Comparison] = []
+    for path in arguments.kept or ():
+        found.append(compare_kept(path, options[0]))
+        _tell(path.name, found[-1])
+    for each in options if not found else ():
+        found.append(compare(each))
+        _tell(f"seed {each.seed}", found[-1])
     if arguments.costs_out:
-        write_costs(found.costs, arguments.costs_out)
+        write_costs(found[-1].costs, arguments.costs_out)
     return _report(found)
 
 
-def _report(found: Comparison) -> int:
+def _tell(name: str, found: Comparison) -> None:
     costs, result = found.costs, found.result
-    print(f"costs, of every other stretch: {costs}")
+    print(f"{name}: costs, of every other stretch: {costs}")
     print(
         f"recogniser busy {found.busy:.0%}, simulated {result.utilization:.0%}; chunks in a batch "
         f"{found.items_per_batch:.2f}, {result.mean_batch_items:.2f}; batches took "
-        f"{found.drift:.3f} of what the costs say; {found.num_chunks} chunks"
+        f"{found.drift:.3f} of what the costs say; other programs took {found.intruded:.1%} of the "
+        f"recognisers' cores; p50 and p95, simulated over real: queue delay "
+        f"{' and '.join(f'{each.ratio:.2f}' for each in agreements([found]))}, requests' latency "
+        f"{result.latency.p50_s / found.latency.p50_s:.2f} and "
+        f"{result.latency.p95_s / found.latency.p95_s:.2f}",
+        flush=True,
     )
-    print(f"other programs took {found.intruded:.1%} of the recognisers' cores")
-    print("| | | real s | simulated s | ratio | 95 % interval | within 15 % |")
-    print("|---|---|---:|---:|---:|---|---|")
-    for each in found.queue:
+
+
+def _report(found: list[Comparison]) -> int:
+    num_chunks = sum(len(each.waits.real.waited_s) for each in found)
+    print(f"queue delay of {num_chunks:,} chunks of {len(found)} traces")
+    print("| | real s | simulated s | ratio | 95 % interval | within 15 % |")
+    print("|---|---:|---:|---:|---|---|")
+    queue = agreements(found)
+    for each in queue:
         print(
-            f"| queue delay of a chunk | p{each.percent} | {each.real_s:.3f} "
-            f"| {each.simulated_s:.3f} | {each.ratio:.2f} | {each.low:.2f} to {each.high:.2f} "
-            f"| {'yes' if each.holds else 'no'} |"
+            f"| p{each.percent} | {each.real_s:.3f} | {each.simulated_s:.3f} | {each.ratio:.2f} "
+            f"| {each.low:.2f} to {each.high:.2f} | {'yes' if each.holds else 'no'} |"
         )
-    for name in ("p50_s", "p95_s"):
-        one, other = getattr(found.latency, name), getattr(result.latency, name)
-        print(
-            f"| latency of a request | {name[:3]} | {one:.3f} | {other:.3f} "
-            f"| {other / one:.2f} | | |"
-        )
-    held = all(each.holds for each in found.queue)
+    held = all(each.holds for each in queue)
     print(f"queue delay p50 and p95 within {TOLERANCE:.0%}: {'yes' if held else 'no'}")
     return 0 if held else 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,17 @@ class Waits:
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> Waits:
         return Waits(self.arrived_s[chosen], self.waited_s[chosen])
+
+    def later(self, by_s: float) -> Waits:
+        return Waits(self.arrived_s + by_s, self.waited_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The waits of one trace in both runs."""
+
+    real: Waits
+    simulated: Waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +69,26 @@ class Agreement:
         return abs(self.ratio - 1.0) <= TOLERANCE
 
 
-def agreement(real: Waits, simulated: Waits, percent: int, seed: int = 0) -> Agreement:
+def joined(pairs: Sequence[Pair]) -> Pair:
+    """Sets traces one after another."""
+    real: list[Waits] = []
+    simulated: list[Waits] = []
+    start_s = 0.0
+    for pair in pairs:
+        real.append(pair.real.later(start_s))
+        simulated.append(pair.simulated.later(start_s))
+        # On the borders of the bootstrap's stretches, which then belong to one trace each.
+        span_s = max(pair.real.arrived_s.max(), pair.simulated.arrived_s.max())
+        start_s += (int(span_s / _BLOCK_S) + 1) * _BLOCK_S
+    return Pair(_concatenated(real), _concatenated(simulated))
+
+
+def _concatenated(parts: Sequence[Waits]) -> Waits:
+    arrived_s = np.concatenate([part.arrived_s for part in parts])
+    return Waits(arrived_s, np.concatenate([part.waited_s for part in parts]))
+
+
+def agreement(pair: Pair, percent: int, seed: int = 0) -> Agreement:
     """Compares a percentile.
 
     Waits that follow one another are much alike, so stretches of 10 s are drawn anew,
@@ -66,9 +97,10 @@ def agreement(real: Waits, simulated: Waits, percent: int, seed: int = 0) -> Agr
     Source: the block bootstrap of Kuensch, "The jackknife and the bootstrap for general
     stationary observations", 1989.
     """
+    real, simulated = pair.real, pair.simulated
     random = np.random.default_rng(seed)
     end_s = max(real.arrived_s.max(), simulated.arrived_s.max())
-    starts_s = np.arange(min(real.arrived_s.min(), simulated.arrived_s.min()), end_s, _BLOCK_S)
+    starts_s = np.arange(0.0, end_s, _BLOCK_S)
     blocks = [
         [
             run.waited_s[np.digitize(run.arrived_s, starts_s) == index + 1]

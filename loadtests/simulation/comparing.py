@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loadtests.ports import free_port
-from loadtests.simulation.agreement import Agreement, Waits, agreement
+from loadtests.simulation.agreement import Agreement, Pair, Waits, agreement, joined
 from loadtests.simulation.calibration import Speech, calibrate
 from loadtests.simulation.keeping import RealRun, keep, kept
 from loadtests.simulation.recordings import cut, make_clip
@@ -41,13 +41,12 @@ class CompareOptions:
     """How to compare.
 
     Attributes:
-        seconds: length of the trace.
+        seconds: length of a trace.
         num_replicas: recognisers.
         pack: of the recogniser; None for one of random weights of the published small
             architecture.
         seed: of the arrivals.
         keep_in: write what the service did into this file.
-        kept_in: do not run it, but read from this file what it did.
     """
 
     seconds: float = 240.0
@@ -55,7 +54,6 @@ class CompareOptions:
     pack: str | None = None
     seed: int = 1
     keep_in: Path | None = None
-    kept_in: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +61,8 @@ class Comparison:
     """Both runs.
 
     Attributes:
-        queue: percentiles of the chunks' wait at the recogniser.
+        waits: of the chunks at the recogniser.
         intruded: part of the recognisers' cores that other programs took.
-        num_chunks: whose waits were compared, in the real run.
         latency: of the real run's requests.
         costs: that the simulator was given.
         busy: part of the recognisers' time that they were at work in the real run.
@@ -74,9 +71,8 @@ class Comparison:
         result: of the simulation.
     """
 
-    queue: tuple[Agreement, ...]
+    waits: Pair
     intruded: float
-    num_chunks: int
     latency: Percentiles
     costs: Costs
     busy: float
@@ -92,8 +88,6 @@ def compare(options: CompareOptions) -> Comparison:
         ParaserveError: the machine is too small, the service does not start, or it
             refuses requests.
     """
-    if options.kept_in is not None:
-        return compared(kept(options.kept_in), options)
     with _pack(options) as pack:
         settings = _settings(options, pack)
         clips = {length_s: make_clip(length_s) for length_s in LENGTHS_S}
@@ -102,6 +96,17 @@ def compare(options: CompareOptions) -> Comparison:
     if options.keep_in is not None:
         keep(real, options.keep_in)
     return compared(real, options)
+
+
+def compare_kept(path: Path, options: CompareOptions) -> Comparison:
+    """Simulates the trace of a real run that was written into a file."""
+    return compared(kept(path), options)
+
+
+def agreements(comparisons: Sequence[Comparison]) -> tuple[Agreement, ...]:
+    """Compares the waits of all chunks of all traces."""
+    pair = joined([each.waits for each in comparisons])
+    return tuple(agreement(pair, percent) for percent in _PERCENTS)
 
 
 @contextmanager
@@ -161,11 +166,9 @@ def compared(real: RealRun, options: CompareOptions) -> Comparison:
     waits = _Noted()
     simulation.watch_items(waits.note)
     result = simulation.result()
-    queue = [_compared_part(each) for each in (_real_waits(real), waits.all())]
     return Comparison(
-        tuple(agreement(queue[0], queue[1], percent) for percent in _PERCENTS),
+        Pair(_compared_part(_real_waits(real)), _compared_part(waits.all())),
         real.spent.intruded,
-        len(queue[0].waited_s),
         Percentiles.of(_latencies_s(real)),
         costs,
         _took_s(real.spent.records) / real.trace.span_s / options.num_replicas,

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from loadtests.simulation.agreement import Waits, agreement
+from loadtests.simulation.agreement import Pair, Waits, agreement, joined
 from loadtests.simulation.calibration import Speech, Spent, calibrate, fit_batches, handovers_s
 from loadtests.simulation.placement import kept_on, placement_for
 from loadtests.simulation.stopwatch import BatchRecord
@@ -62,7 +62,7 @@ def test_costs_come_from_the_chosen_batches_and_leave_out_idling() -> None:
 
 def test_equal_waits_agree_with_certainty() -> None:
     same = waits(np.random.default_rng(0).exponential(1.0, 1000))
-    found = agreement(same, same, 95)
+    found = agreement(Pair(same, same), 95)
     assert found.holds
     assert (found.ratio, found.low, found.high) == (1.0, 1.0, 1.0)
 
@@ -72,9 +72,18 @@ def test_equal_waits_agree_with_certainty() -> None:
 )
 def test_waits_agree_within_the_tolerance_only(factor: float, holds: bool) -> None:
     real = waits(np.random.default_rng(0).exponential(1.0, 1000))
-    found = agreement(real, waits(real.waited_s * factor), 50)
+    found = agreement(Pair(real, waits(real.waited_s * factor)), 50)
     assert found.holds == holds
     assert found.low <= found.ratio <= found.high + 1e-9
+
+
+def test_traces_are_compared_one_after_another() -> None:
+    short, long = waits(np.full(5, 1.0)), waits(np.full(7, 3.0))
+    pair = joined([Pair(short, short), Pair(long, short)])
+    assert pair.real.waited_s.tolist() == [1.0] * 5 + [3.0] * 7
+    assert pair.simulated.waited_s.tolist() == [1.0] * 10
+    # Each of 0 to 100 s; the second begins a stretch of the bootstrap's anew.
+    assert pair.real.arrived_s.max() == pair.simulated.arrived_s.max() == 210.0
 
 
 def test_traffic_asks_for_its_loads() -> None:
