@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from typing import Generic, TypeVar
 
-from serve_app.core.batch_items import Running, Waiting, fail
+from serve_app.core.batch_items import BatcherClosed, EngineStuck, InFlight, Waiting, fail
 from serve_app.core.device_turns import DeviceTurns
 from serve_app.core.errors import DeadlineExceeded
-from serve_app.core.fairness import FairQueue, Ticket
+from serve_app.core.fairness import FairQueue
 from serve_app.core.origin import Origin
 from serve_app.core.pacing import BatchLimits, Pace
 from serve_app.core.tally import BatcherStatistics, Tally
@@ -32,21 +31,6 @@ __all__ = [
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
-
-
-_BACKGROUND_BATCH_S = 0.1
-"""Longest time that a batch should take for which nobody waits."""
-
-
-class BatcherClosed(RuntimeError):
-    """Raised by `submit` after `close`."""
-
-
-class EngineStuck(RuntimeError):
-    """The engine does not come back; whoever runs this process must replace it.
-
-    An engine may raise it itself: then nothing more is asked of it.
-    """
 
 
 class MicroBatcher(Generic[ItemT, ResultT]):
@@ -99,7 +83,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         self._unix_clock = unix_clock
         self._queue: FairQueue[Waiting[ItemT, ResultT]] = FairQueue()
         self._pace = Pace()
-        self._running: dict[asyncio.Task[None], Running[ItemT, ResultT]] = {}
+        self._running: InFlight[ItemT, ResultT] = InFlight()
         self._woken = False
         self._closed = False
         self._stuck: EngineStuck | None = None
@@ -170,16 +154,16 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         self._closed = True
         for waiting in self._queue.pop_all():
             fail(waiting, BatcherClosed())
-        for task in list(self._running):
+        tasks = self._running.tasks
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def statistics(self) -> BatcherStatistics:
-        running = self._running.values()
         return self._tally.statistics(
             self._queue.statistics(self._clock()),
-            sum(one.cost for one in running),
-            sum(one.size_s for one in running),
+            self._running.cost,
+            self._running.size_s,
             self._pace.rtfx,
         )
 
@@ -205,13 +189,12 @@ class MicroBatcher(Generic[ItemT, ResultT]):
     def _give_up(self, reason: EngineStuck) -> None:
         self._stuck = reason
         self._closed = True
-        running = [waiting for one in self._running.values() for waiting in one.batch]
-        for waiting in (*running, *self._queue.pop_all()):
+        for waiting in (*self._running.items, *self._queue.pop_all()):
             fail(waiting, EngineStuck(*reason.args))
 
     def _find_stuck(self, patience_s: float, factor: float) -> EngineStuck | None:
         now = self._clock()
-        for running in self._running.values():
+        for running in self._running.batches:
             took_s = now - running.since
             expected_s = self._pace.expected_s(running.cost) or 0.0
             if took_s > max(patience_s, factor * expected_s):
@@ -236,14 +219,16 @@ class MicroBatcher(Generic[ItemT, ResultT]):
                 fail(expired, DeadlineExceeded(max(0.0, expired.left_s)))
             first = self._queue.first()
             in_turn = first is not None and self._has_turn()
-            if first is None or not self._may_begin(first, in_turn):
+            if first is None or not self._running.admits(
+                first.item, in_turn=in_turn, overtaking=self._run_urgent is not None
+            ):
                 if first is None or first.alone or first.background:
                     self._turns.withdraw(self)
                 break
-            limits = self._pace.limits(self._limits_of(first))
-            batch = self._queue.pop_batch(limits, now, only_urgent=not in_turn)
+            limits = self._limits.in_background() if first.background else self._limits
+            batch = self._queue.pop_batch(self._pace.limits(limits), now, only_urgent=not in_turn)
             task = asyncio.get_running_loop().create_task(self._work(batch))
-            self._running[task] = Running(batch, now)
+            self._running.add(task, batch, now)
             # Not in `_work`: a task that is cancelled before it starts runs nothing.
             task.add_done_callback(self._ended)
             if in_turn:
@@ -254,27 +239,6 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         has_room = len(self._running) < self._concurrency
         return has_room and self._turns.may_begin(self, self._wake)
 
-    def _may_begin(self, first: Ticket[Waiting[ItemT, ResultT]], in_turn: bool) -> bool:
-        running = self._running.values()
-        if running and (first.alone or self._runs_alone()):
-            return False
-        if first.background and any(not one.background for one in running):
-            return False
-        if in_turn:
-            return True
-        overtakes = self._run_urgent is not None and first.urgent
-        return overtakes and not any(one.urgent for one in running)
-
-    def _limits_of(self, first: Ticket[Waiting[ItemT, ResultT]]) -> BatchLimits:
-        if not first.background:
-            return self._limits
-        # Whoever comes next waits for its end, or shares the cores with it.
-        max_s = min(self._limits.max_s or _BACKGROUND_BATCH_S, _BACKGROUND_BATCH_S)
-        return replace(self._limits, max_s=max_s)
-
-    def _runs_alone(self) -> bool:
-        return any(waiting.alone for running in self._running.values() for waiting in running.batch)
-
     async def _work(self, batch: list[Waiting[ItemT, ResultT]]) -> None:
         for waiting in batch:
             if waiting.on_begun is not None:
@@ -282,7 +246,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         await self._run_or_split(batch)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        for waiting in self._running.pop(task).batch:
+        for waiting in self._running.remove(task):
             fail(waiting, BatcherClosed())
         self._wake()
 

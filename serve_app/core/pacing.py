@@ -12,6 +12,8 @@ _MAX_GROWTH = 4.0
 """A budget is at most this many times the largest batch of late: a line through small
 batches says little about large ones."""
 
+_BACKGROUND_BATCH_S = 0.1
+
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
@@ -36,6 +38,11 @@ class BatchLimits:
         if not costs:
             return 0
         return max(costs) * len(costs) if self.padded else sum(costs)
+
+    def in_background(self) -> BatchLimits:
+        """Returns those of a batch for which nobody waits: whoever comes next waits for its
+        end, or shares the cores with it."""
+        return replace(self, max_s=min(self.max_s or _BACKGROUND_BATCH_S, _BACKGROUND_BATCH_S))
 
 
 class Pace:
