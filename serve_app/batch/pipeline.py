@@ -209,7 +209,8 @@ class PolledLedger:
 
     def __init__(self) -> None:
         self._ledger: Any = None
-        self._value = Computed(0.0, 0)
+        self._lost = Computed(0.0, 0)
+        self._latest = Computed(0.0, 0)
 
     def ask(self, ledger: Any) -> None:
         """Has it ask this one from now on."""
@@ -219,8 +220,14 @@ class PolledLedger:
         """Returns the present value, or the last one that could be had."""
         if self._ledger is not None and ray.is_initialized():
             with suppress(RayError):
-                self._value = ray.get(self._ledger.computed.remote(), timeout=_ASK_TIMEOUT_S)
-        return self._value
+                self.take(ray.get(self._ledger.computed.remote(), timeout=_ASK_TIMEOUT_S))
+        return self._lost + self._latest
+
+    def take(self, counted: Computed) -> None:
+        """Takes note of an answer; a ledger that was lost with its node begins at 0 anew."""
+        if counted.audio_s < self._latest.audio_s:
+            self._lost += self._latest
+        self._latest = counted
 
 
 def _here() -> NodeAffinitySchedulingStrategy:

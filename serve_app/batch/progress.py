@@ -31,6 +31,9 @@ class Computed:
     audio_s: float
     num_frames: int
 
+    def __add__(self, other: Computed) -> Computed:
+        return Computed(self.audio_s + other.audio_s, self.num_frames + other.num_frames)
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:

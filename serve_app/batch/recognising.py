@@ -107,8 +107,7 @@ class Ledger:
 
     def add(self, audio_s: float, num_frames: int) -> None:
         """Takes note of audio that went through a model, whatever became of it."""
-        so_far = self._computed
-        self._computed = Computed(so_far.audio_s + audio_s, so_far.num_frames + num_frames)
+        self._computed += Computed(audio_s, num_frames)
 
     def computed(self) -> Computed:
         """Returns what went through the models so far, repeated work included."""
