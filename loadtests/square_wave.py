@@ -67,8 +67,8 @@ class Plan:
 
     @property
     def downscale_delay_s(self) -> float:
-        """Longer than from one peak to the next, which is what keeps a wave from being followed."""
-        return 1.25 * self.period_s
+        """Outlasts a peak that is missed; the default of 300 s is five of these waves."""
+        return 2.0 * self.period_s
 
     @property
     def settle_s(self) -> float:

@@ -142,6 +142,11 @@ WORK_TIME = _TABLE.histogram(
 MODELS_LOADED = _TABLE.gauge(
     "paraserve_models_loaded", "Models that a recogniser replica has in memory."
 )
+MODEL_LOADED = _TABLE.gauge(
+    "paraserve_model_loaded",
+    "1 for each model that a recogniser replica has in memory, 0 for one that it has given up.",
+    "model",
+)
 MODEL_BYTES = _TABLE.gauge(
     "paraserve_models_loaded_bytes", "What the loaded models take, estimated from their packs."
 )
@@ -155,7 +160,7 @@ MODEL_EVICTIONS = _TABLE.counter(
 )
 PACK = _TABLE.gauge(
     "paraserve_pack_info",
-    "1 for the model pack that a replica has loaded.",
+    "1 for the model pack that a replica began with; see paraserve_model_loaded for several.",
     "stage",
     "pack",
     "checksum",

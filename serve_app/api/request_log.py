@@ -53,6 +53,8 @@ class RequestLog:
         num_chunks: chunks that were recognised or failed.
         num_failed_ranges: stretches that are missing from the text.
         stages: what was asked for.
+        model: the pack that was named; None for the deployment's first.
+        language: the code that was named, None for none.
         cost: time by stage, and calls made again.
     """
 
@@ -67,6 +69,8 @@ class RequestLog:
     num_chunks: int = 0
     num_failed_ranges: int = 0
     stages: str = ""
+    model: str | None = None
+    language: str | None = None
     cost: RequestCost = field(default_factory=RequestCost)
 
     @property
@@ -91,6 +95,8 @@ class RequestLog:
             "num_failed_ranges": self.num_failed_ranges,
             "partial": self.is_partial,
             "stages": self.stages,
+            "model": self.model,
+            "language": self.language,
             "decode_s": round(self.cost.decode_s, 4),
             "recognize_s": round(self.cost.recognize_s, 4),
             "punctuate_s": round(self.cost.punctuate_s, 4),

@@ -127,6 +127,7 @@ class TranscriptionHandler:
         log.audio_s = admission.place.audio_s
         parameters = parse_parameters(recording.fields, self._service.offer)
         log.stages = ",".join(sorted(parameters.stages))
+        log.model, log.language = parameters.hints.model, parameters.hints.language
         origin = Origin(
             log.request_id,
             log.key,

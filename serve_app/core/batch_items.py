@@ -95,6 +95,11 @@ class InFlight(Generic[ItemT, ResultT]):
     def size_s(self) -> float:
         return sum(running.size_s for running in self._running.values())
 
+    @property
+    def background_size_s(self) -> float:
+        """Audio for which nobody waits."""
+        return sum(running.size_s for running in self._running.values() if running.background)
+
     def add(
         self, task: asyncio.Task[None], batch: list[Waiting[ItemT, ResultT]], now: float
     ) -> None:

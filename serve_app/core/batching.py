@@ -160,12 +160,8 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def statistics(self) -> BatcherStatistics:
-        return self._tally.statistics(
-            self._queue.statistics(self._clock()),
-            self._running.cost,
-            self._running.size_s,
-            self._pace.rtfx,
-        )
+        queue = self._queue.statistics(self._clock())
+        return self._tally.statistics(queue, self._running, self._pace.rtfx)
 
     def check(self, patience_s: float, factor: float = 10.0) -> None:
         """Finds out whether the engine still gets on with its work.

@@ -86,6 +86,7 @@ class FairQueue(Generic[ItemT]):
         self._num_flows = 0
         self._cost = 0
         self._size_s = 0.0
+        self._background_size_s = 0.0
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -138,6 +139,7 @@ class FairQueue(Generic[ItemT]):
         request.tickets[ticket.number] = self._tickets[ticket.number] = ticket
         self._cost += cost
         self._size_s += size_s
+        self._background_size_s += size_s if background else 0.0
         if expires < math.inf:
             heapq.heappush(self._deadlines, (expires, ticket.number))
         if not request.waiting:
@@ -230,6 +232,7 @@ class FairQueue(Generic[ItemT]):
             num_items=len(self._tickets),
             cost=self._cost,
             size_s=max(0.0, self._size_s) if self._tickets else 0.0,
+            background_size_s=self._background_size_s if self._background.num_waiting else 0.0,
             oldest_wait_s=now - oldest.since if oldest else 0.0,
             num_flows=self._num_flows,
             num_keys=self._keys.num_waiting + self._background.num_waiting,
@@ -250,6 +253,7 @@ class FairQueue(Generic[ItemT]):
         del ticket.flow.tickets[ticket.number]
         self._cost -= ticket.cost
         self._size_s -= ticket.size_s
+        self._background_size_s -= ticket.size_s if ticket.background else 0.0
 
     def _settle(self, flow: _Flow[ItemT]) -> None:
         """Ranks a flow anew whose head has gone, and its key."""

@@ -97,6 +97,8 @@ class LoadSample:
         all_reported: False if some replica is missing from the sums.
         starting: whether replicas were asked for and none runs yet: somebody may be
             waiting, so that the time until then does not count as idle.
+        in_use: whether there is work that is not worth a replica of its own, but must
+            have one: that for which nobody waits, or calls that are not known closer.
     """
 
     queued_audio_s: float | None
@@ -107,6 +109,7 @@ class LoadSample:
     throughput: float | None = None
     all_reported: bool = True
     starting: bool = False
+    in_use: bool = False
 
     @property
     def is_complete(self) -> bool:
@@ -157,7 +160,8 @@ class ScalingPolicy:
         self._last_now = now
 
         up, down = self._wishes(sample)
-        idle = sample.is_complete and not sample.starting and sample.known_audio_s <= 0
+        needed = sample.in_use or sample.known_audio_s > 0
+        idle = sample.is_complete and not sample.starting and not needed
         in_use = 0 if idle else 1
         fewest = self._fewest.push(current, now)
         most = self._most.push(current, now)
@@ -168,7 +172,7 @@ class ScalingPolicy:
             self._in_use.push(in_use, now),
         )
         decided = max(highest, min(current, lowest))
-        if sample.known_audio_s > 0:
+        if needed:
             # At zero replicas nothing is measured and somebody waits: no delay.
             decided = max(decided, 1)
         decided = self._bounded(decided)

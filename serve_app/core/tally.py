@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+from serve_app.core.batch_items import InFlight
 from serve_app.core.pacing import BatchLimits
 from serve_app.core.queue_statistics import QueueStatistics
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class BatcherStatistics:
         padding_ratio: cost paid over cost asked for, of all batches; 1.0 is none.
         rtfx: seconds of audio done in a second of work lately; 0 before the first batch.
         last_batch_items: length of the batch that ended last.
+        background_queued_audio_s: part of `queued_audio_s` for which nobody waits.
+        background_running_audio_s: likewise, of `running_audio_s`.
     """
 
     num_waiting: int
@@ -40,6 +47,8 @@ class BatcherStatistics:
     padding_ratio: float
     rtfx: float
     last_batch_items: int
+    background_queued_audio_s: float = 0.0
+    background_running_audio_s: float = 0.0
 
 
 class Tally:
@@ -64,14 +73,14 @@ class Tally:
         self._cost_paid += self._limits.batch_cost(costs)
 
     def statistics(
-        self, queue: QueueStatistics, running_cost: int, running_audio_s: float, rtfx: float
+        self, queue: QueueStatistics, running: InFlight[ItemT, ResultT], rtfx: float
     ) -> BatcherStatistics:
         return BatcherStatistics(
             num_waiting=queue.num_items,
             waiting_cost=queue.cost,
             queued_audio_s=queue.size_s,
-            running_cost=running_cost,
-            running_audio_s=running_audio_s,
+            running_cost=running.cost,
+            running_audio_s=running.size_s,
             oldest_wait_s=queue.oldest_wait_s,
             num_batches=self._num_batches,
             num_items=self._num_items,
@@ -79,6 +88,8 @@ class Tally:
             padding_ratio=self._cost_paid / self._cost_asked if self._cost_asked else 1.0,
             rtfx=rtfx,
             last_batch_items=self._last_batch_items,
+            background_queued_audio_s=queue.background_size_s,
+            background_running_audio_s=running.background_size_s,
         )
 
 
@@ -110,6 +121,8 @@ def combine(
         padding_ratio=paid / num_batches if num_batches else 1.0,
         rtfx=_joint_rtfx(parts),
         last_batch_items=parts[0].last_batch_items,
+        background_queued_audio_s=sum(part.background_queued_audio_s for part in parts),
+        background_running_audio_s=sum(part.background_running_audio_s for part in parts),
     )
 
 

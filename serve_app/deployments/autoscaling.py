@@ -124,6 +124,7 @@ class QueuedAudioPolicy:
             backlog,
             num_running=len(ctx.running_replicas),
             num_replicas=ctx.target_num_replicas,
+            calls_wait=(ctx.total_queued_requests or 0.0) > 0,
         )
 
 
@@ -133,6 +134,7 @@ def load_sample(
     *,
     num_running: int,
     num_replicas: int,
+    calls_wait: bool = False,
 ) -> LoadSample:
     """Returns what is known of the load.
 
@@ -141,6 +143,7 @@ def load_sample(
         backlog: what the segmenters have left, None without any.
         num_running: recognisers that run.
         num_replicas: recognisers that are asked for.
+        calls_wait: whether some caller's handle holds calls that no replica has.
     """
     reports = [report for report in reports if "queued_audio_s" in report]
     queued_s = sum(report["queued_audio_s"] for report in reports)
@@ -158,4 +161,5 @@ def load_sample(
         throughput=sum(report["audio_s_per_s"] for report in reports) if reports else None,
         all_reported=all_reported,
         starting=num_running == 0 < num_replicas,
+        in_use=calls_wait or any(report.get("background_audio_s", 0.0) > 0 for report in reports),
     )

@@ -6,12 +6,16 @@ from typing import TypedDict
 
 
 class RecognizerLoad(TypedDict):
-    """What a recogniser's `record_autoscaling_stats` returns; `rtfx` is 0 until measured."""
+    """What a recogniser's `record_autoscaling_stats` returns; `rtfx` is 0 until measured.
+
+    Work for which nobody waits is in `background_audio_s` and nowhere else.
+    """
 
     queued_audio_s: float
     running_audio_s: float
     rtfx: float
     audio_s_per_s: float
+    background_audio_s: float
 
 
 class SegmenterLoad(TypedDict):

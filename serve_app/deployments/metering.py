@@ -188,6 +188,7 @@ class ShelfMetrics:
     def __init__(self, statistics: Callable[[], ShelfStatistics]) -> None:
         self._statistics = statistics
         self._loaded = metrics.new_gauge(metrics.MODELS_LOADED)
+        self._is_loaded = metrics.new_gauge(metrics.MODEL_LOADED)
         self._bytes = metrics.new_gauge(metrics.MODEL_BYTES)
         self._loads = metrics.new_counter(metrics.MODEL_LOADS)
         self._evictions = metrics.new_counter(metrics.MODEL_EVICTIONS)
@@ -202,6 +203,8 @@ class ShelfMetrics:
     def _sample(self) -> None:
         statistics = self._statistics()
         self._loaded.set(len(statistics.loaded))
+        for model in {*statistics.num_loads, *statistics.loaded}:
+            self._is_loaded.set(int(model in statistics.loaded), tags={"model": model})
         self._bytes.set(statistics.loaded_bytes)
         self._tell(self._loads, statistics.num_loads)
         self._tell(self._evictions, statistics.num_evictions)
@@ -237,7 +240,7 @@ def take_retries(origin: Origin) -> int:
 
 
 class _PackInfo:
-    """Says which pack a replica has loaded, if any."""
+    """Says which pack a replica began with, if any."""
 
     def __init__(self, readiness: StageReadiness | None) -> None:
         self._gauge = metrics.new_gauge(metrics.PACK)

@@ -70,7 +70,7 @@ class RecognizerDeployment:
         attributes = {"paraserve.num_chunks": len(chunks), "paraserve.audio_s": audio_s}
         with self._tracer.span("recognizer", chunks[0].origin, attributes):
             results = await self._recognizer.transcribe(chunks)
-        self._throughput.done(audio_s, time.monotonic())
+        self._count(chunks[0], audio_s)
         return results
 
     async def transcribe_alone(self, chunk: Chunk) -> AsyncGenerator[AloneEvent]:
@@ -85,7 +85,11 @@ class RecognizerDeployment:
         async with aclosing(self._recognizer.transcribe_alone(chunk)) as events:
             async for event in events:
                 yield event
-        self._throughput.done(chunk.duration_s, time.monotonic())
+        self._count(chunk, chunk.duration_s)
+
+    def _count(self, chunk: Chunk, audio_s: float) -> None:
+        if not chunk.origin.background:
+            self._throughput.done(audio_s, time.monotonic())
 
     async def hotword_problem(self, hints: Hints) -> str | None:
         """Returns what is wrong with the hotwords of a request; None if nothing is."""
@@ -94,11 +98,14 @@ class RecognizerDeployment:
     async def record_autoscaling_stats(self) -> RecognizerLoad:
         """Returns what the autoscaling policy is told of this replica."""
         statistics = self._recognizer.statistics()
+        queued_s = statistics.background_queued_audio_s
+        running_s = statistics.background_running_audio_s
         return RecognizerLoad(
-            queued_audio_s=statistics.queued_audio_s,
-            running_audio_s=statistics.running_audio_s,
+            queued_audio_s=max(0.0, statistics.queued_audio_s - queued_s),
+            running_audio_s=max(0.0, statistics.running_audio_s - running_s),
             rtfx=statistics.rtfx,
             audio_s_per_s=self._throughput.read(time.monotonic()),
+            background_audio_s=queued_s + running_s,
         )
 
     async def describe(self) -> StageReadiness:

@@ -46,9 +46,10 @@ class _Batched(Generic[ItemT, ResultT]):
         size_s: Callable[[ItemT], float],
         priority: Priority,
         turns: DeviceTurns | None = None,
+        right_of_way: RightOfWay | None = None,
     ) -> None:
         self._urgent_ms = priority.urgent_ms
-        self._right_of_way = RightOfWay()
+        self._right_of_way = right_of_way or RightOfWay()
         self._threads = ThreadPoolExecutor(
             max_in_flight, name, initializer=give_way, initargs=(priority.nice, self._right_of_way)
         )
@@ -113,6 +114,7 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
         priority: of the beginnings of recordings. If they may be urgent, the engine must
             be reentrant.
         turns: shared with the other models on its device.
+        right_of_way: shared with the other models of its process.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
         logger: logging.Logger,
         priority: Priority = _ALL_ALIKE,
         turns: DeviceTurns | None = None,
+        right_of_way: RightOfWay | None = None,
     ) -> None:
         self._engine = engine
         self._logger = logger
@@ -133,6 +136,7 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
             size_s=lambda chunk: chunk.duration_s,
             priority=priority,
             turns=turns,
+            right_of_way=right_of_way,
         )
 
     async def transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:

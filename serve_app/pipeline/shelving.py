@@ -11,6 +11,7 @@ from serve_app.core.batching import BatchLimits
 from serve_app.core.device_turns import DeviceTurns
 from serve_app.core.hints import Hints
 from serve_app.core.ports import Recognizer
+from serve_app.core.right_of_way import RightOfWay
 from serve_app.core.stages import StageReadiness
 from serve_app.packs import PackContents
 from serve_app.pipeline.batched import BatchedRecognizer
@@ -77,13 +78,14 @@ class OpenShelf:
         first = load(settings)
         packs = {first_name: first.pack, **others}
         # Of one model nothing else takes turns at the device.
+        right_of_way = RightOfWay()
         turns = DeviceTurns(first.engine.max_in_flight) if section.other_packs else None
         self.shelf = ModelShelf(
             {name: held_bytes(section, pack, drafter) for name, pack in packs.items()},
             section.models_bytes,
             load=self._load_other,
             wrap=lambda engine: BatchedRecognizer(
-                engine, limits, logger, priority_of(engine), turns
+                engine, limits, logger, priority_of(engine), turns, right_of_way
             ),
         )
         self.shelf.put(first_name, first.engine)

@@ -48,6 +48,7 @@ def test_request_id_with_odd_characters_is_replaced() -> None:
 
 def test_line_has_the_ids_and_the_time_of_each_stage(caplog: pytest.LogCaptureFixture) -> None:
     log = RequestLog("r-1", time.monotonic(), key="team", status=200, num_failed_ranges=1)
+    log.model, log.language = "paraformer-small", "zh"
     log.cost = RequestCost(decode_s=0.1, recognize_s=0.2, punctuate_s=0.3, num_retries=4)
     with caplog.at_level(logging.INFO):
         log.write(logging.getLogger("tests.api"))
@@ -56,3 +57,4 @@ def test_line_has_the_ids_and_the_time_of_each_stage(caplog: pytest.LogCaptureFi
     assert (line["paraserve_request_id"], line["key"], line["partial"]) == ("r-1", "team", True)
     assert (line["decode_s"], line["recognize_s"], line["punctuate_s"]) == (0.1, 0.2, 0.3)
     assert line["num_retries"] == 4
+    assert (line["model"], line["language"]) == ("paraformer-small", "zh")

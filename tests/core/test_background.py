@@ -53,6 +53,27 @@ def test_same_caller_may_have_work_of_both_kinds() -> None:
     assert [queue.pop_batch(WIDE, 0.0), queue.pop_batch(WIDE, 0.0)] == [["now"], ["later"]]
 
 
+async def test_statistics_tell_audio_for_which_nobody_waits_apart() -> None:
+    engine = GatedEngine()
+    batcher: MicroBatcher[int, int] = MicroBatcher(
+        engine.run, cost=lambda item: item, limits=WIDE, size_s=float
+    )
+    running = asyncio.ensure_future(batcher.submit(2, BACKGROUND))
+    await engine.wait_started()
+    waiting = [
+        asyncio.ensure_future(batcher.submit(*each)) for each in ((3, ONLINE), (4, BACKGROUND))
+    ]
+    await asyncio.sleep(0)
+    found = batcher.statistics()
+    assert (found.queued_audio_s, found.background_queued_audio_s) == (7.0, 4.0)
+    assert (found.running_audio_s, found.background_running_audio_s) == (2.0, 2.0)
+    for _ in range(3):
+        engine.gate.release()
+    await asyncio.gather(running, *waiting)
+    assert batcher.statistics().background_queued_audio_s == 0.0
+    await batcher.close()
+
+
 async def test_background_batch_does_not_begin_beside_another() -> None:
     engine = GatedEngine()
     batcher: MicroBatcher[int, int] = MicroBatcher(

@@ -150,6 +150,13 @@ def test_replica_that_is_starting_is_not_stopped_as_idle() -> None:
     assert cluster.run(load(0), 10) == 0
 
 
+def test_work_for_which_nobody_waits_holds_the_last_replica_and_no_other() -> None:
+    cluster = Cluster(replace(LIMITS, min_replicas=0), num_replicas=4)
+    assert cluster.run(replace(load(0), in_use=True), 300) == 1
+    assert cluster.run(load(0), 101) == 0
+    assert cluster.run(replace(load(0), in_use=True), 1) == 1
+
+
 def test_a_trickle_keeps_one_replica() -> None:
     cluster = Cluster(replace(LIMITS, min_replicas=0))
     for _ in range(20):

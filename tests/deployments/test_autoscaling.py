@@ -49,6 +49,7 @@ def context(
     target: int | None = None,
     sent_at: float = 50.0,
     requests: float = 0.0,
+    queued_requests: float = 0.0,
 ) -> AutoscalingContext:
     """A context with a replica per report; None for one that has not reported."""
     ids = {name: ReplicaID(name, DeploymentID(deployment, APP)) for name in reports}
@@ -65,7 +66,7 @@ def context(
         target_num_replicas=len(reports) if target is None else target,
         running_replicas=list(ids.values()),
         total_num_requests=requests,
-        total_queued_requests=0.0,
+        total_queued_requests=queued_requests,
         aggregated_metrics=None,
         raw_metrics=raw,
         capacity_adjusted_min_replicas=0,
@@ -84,6 +85,7 @@ def recognizer_report(queued_s: float, rtfx: float = 10.0) -> dict[str, float]:
         "running_audio_s": 5.0,
         "rtfx": rtfx,
         "audio_s_per_s": 0.0,
+        "background_audio_s": 0.0,
     }
 
 
@@ -160,6 +162,21 @@ def test_backlog_wakes_recognisers_that_went_to_zero(clock: Clock) -> None:
     assert recognizers(context("Recognizer", {}))[0] == 0
     segmenters(context("Segmenter", {"s1": {"backlog_audio_s": 2.0}}, sent_at=51.0))
     assert recognizers(context("Recognizer", {}))[0] == 1
+
+
+def test_calls_that_wait_wake_recognisers_that_went_to_zero(clock: Clock) -> None:
+    """A batch job's calls are in no segmenter's backlog."""
+    segmenters, recognizers = SegmenterPolicy(2.0), QueuedAudioPolicy(2.0, LIMITS)
+    segmenters(context("Segmenter", {"s1": {"backlog_audio_s": 0.0}}))
+    assert recognizers(context("Recognizer", {}))[0] == 0
+    assert recognizers(context("Recognizer", {}, queued_requests=1.0))[0] == 1
+
+
+def test_background_work_keeps_one_recogniser_and_is_worth_no_more() -> None:
+    report = recognizer_report(0.0) | {"running_audio_s": 0.0, "background_audio_s": 900.0}
+    sample = load_sample([report], ReportedBacklog(0.0, True, 0.0), num_running=1, num_replicas=1)
+    assert sample.in_use
+    assert sample.known_audio_s == 0.0
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,12 @@ from serve_app.deployments.metering import (
     ModelMetrics,
     Sampler,
     SegmenterMetrics,
+    ShelfMetrics,
     count_retry,
     take_retries,
 )
 from serve_app.metrics import METRICS, Metric
+from serve_app.pipeline.shelf_records import ShelfStatistics
 
 Recorded = dict[str, list[tuple[float, dict[str, str]]]]
 READINESS = StageReadiness("asr", "cpu", "paraformer-demo", "abc")
@@ -133,6 +135,14 @@ async def test_a_model_tells_its_queue_its_pack_and_its_memory(recorded: Recorde
     assert recorded["paraserve_items_expired_total"] == [(1, {"stage": "asr"})]
     assert recorded["paraserve_pack_info"][0][1]["checksum"] == "abc"
     assert [value for value, _ in recorded["paraserve_gpu_memory_bytes"]] == [10, 20]
+
+
+async def test_models_that_have_gone_are_told_as_such(recorded: Recorded) -> None:
+    loads = {"large": 1, "small": 1}
+    ShelfMetrics(lambda: ShelfStatistics(("small",), 7, loads, {"large": 1}))
+    await asyncio.sleep(0)
+    told = {tags["model"]: value for value, tags in recorded["paraserve_model_loaded"]}
+    assert told == {"large": 0, "small": 1}
 
 
 def test_a_batch_tells_its_size_and_times(recorded: Recorded) -> None:

@@ -80,6 +80,29 @@ async def test_batch_pauses_for_an_urgent_one() -> None:
     await recognizer.close()
 
 
+async def test_batch_pauses_for_an_urgent_one_of_another_model() -> None:
+    crossing, right_of_way = Crossing(), RightOfWay()
+
+    def model() -> BatchedRecognizer:
+        return BatchedRecognizer(
+            CrossingRecognizer(crossing),
+            BatchLimits(1000),
+            logging.getLogger("tests"),
+            Priority(urgent_ms=1000),
+            right_of_way=right_of_way,
+        )
+
+    one, other = model(), model()
+    late = Chunk(Origin("file"), 7, 60_000, np.ones(3200, np.int16))
+    file = asyncio.create_task(one.transcribe([late]))
+    await asyncio.to_thread(crossing.file_is_there.wait)
+    await other.transcribe([Chunk(Origin("clip"), 0, 0, np.zeros(3200, np.int16))])
+    assert crossing.clip_was_first
+    await file
+    await one.close()
+    await other.close()
+
+
 async def test_step_pauses_for_an_urgent_one() -> None:
     crossing = Crossing()
     thread: FairThread[None] = FairThread("test")
