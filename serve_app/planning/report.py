@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 from serve_app.core.errors import ConfigurationError
@@ -15,6 +16,7 @@ from serve_app.planning.costs import Costs
 from serve_app.planning.results import RunResult
 from serve_app.planning.search import Goal, Plan, Trial
 from serve_app.planning.shape import ServiceShape
+from serve_app.planning.trace import Seconds
 
 
 def trial_table(trials: tuple[Trial, ...], goal: Goal, shape: ServiceShape) -> Table:
@@ -129,7 +131,7 @@ def check_plotting() -> None:
 
 
 def plot_trial(trial: Trial, title: str, path: Path) -> None:
-    """Draws queue delay, recognisers and waiting audio over the run as a PNG."""
+    """Draws queue delay, recognisers, GPU hours and waiting audio over the run as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -146,6 +148,11 @@ def plot_trial(trial: Trial, title: str, path: Path) -> None:
     replicas.set_ylabel("recognisers")
     replicas.set_ylim(bottom=0)
     replicas.legend(loc="upper left")
+    if trial.result.gpu_hours > 0:
+        hours = replicas.twinx()
+        hours.plot(time, spent_gpu_hours(trial.result), color="tab:gray", linewidth=0.8)
+        hours.set_ylabel("GPU hours so far", color="tab:gray")
+        hours.set_ylim(bottom=0)
     backlog.plot(time, timeline.backlog_s / 3600, color="tab:green", linewidth=0.8)
     backlog.set_ylabel("audio that waits [h]")
     backlog.set_xlabel("time [h]" if long else "time [min]")
@@ -153,3 +160,13 @@ def plot_trial(trial: Trial, title: str, path: Path) -> None:
         axes.grid(alpha=0.3)
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
+
+
+def spent_gpu_hours(result: RunResult) -> Seconds:
+    """Returns the GPU hours spent by each moment of the timeline: in all as many as the
+    result says, in proportion to the recognisers that were asked for."""
+    timeline = result.timeline
+    lengths_s = np.diff(timeline.time_s, prepend=timeline.time_s[0])
+    spent = np.cumsum(timeline.requested * lengths_s)
+    hours: Seconds = spent / max(float(spent[-1]), 1e-9) * result.gpu_hours
+    return hours
