@@ -199,6 +199,12 @@ STAGES = [
         "What the loaded models take, estimated; the bound is recognizer.models_bytes.",
     ),
     Panel(
+        "Replicas that hold a model",
+        "short",
+        {"{{model}}": _gauge("sum", "model_loaded", "model")},
+        "A request for one that no replica holds waits until it is loaded.",
+    ),
+    Panel(
         "Models loaded and put away",
         "ops",
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,9 +17,9 @@ from serve_app.cli_bench import bench_app
 from serve_app.cli_cluster import cluster_app
 from serve_app.cli_keys import keys_app
 from serve_app.cli_models import models_app
-from serve_app.cli_options import ProfileOption, SetOption
+from serve_app.cli_options import ProfileOption, SetOption, checked_secret, read_secret
 from serve_app.cli_plan import plan_command
-from serve_app.core.errors import ParaserveError
+from serve_app.core.errors import ConfigurationError, ParaserveError
 from serve_app.settings import DEFAULT_PROFILE, load_settings
 
 app = typer.Typer(
@@ -34,6 +35,8 @@ app.add_typer(batch_app, name="batch")
 app.command("plan")(plan_command)
 
 _ERRORS = Console(stderr=True)
+_KEY_VARIABLE = "OPENAI_API_KEY"
+"""The variable that OpenAI's own clients read."""
 
 
 @app.command()
@@ -83,6 +86,13 @@ def transcribe(
     keywords: Annotated[
         str | None, typer.Option(help="Words whose drafts are refined, for the hybrid recogniser.")
     ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="What is spoken, as zh or zh-CN; see docs/hybrid.md.")
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help=f"Holds the key for --url; else that in {_KEY_VARIABLE}, if any."),
+    ] = None,
     output_dir: Annotated[
         Path | None,
         typer.Option("--output-dir", "-o", help="Write one file per recording in here."),
@@ -94,9 +104,35 @@ def transcribe(
     from serve_app.transcribing import TranscribeRequest, transcribe_files
 
     request = TranscribeRequest(
-        tuple(files), url, format_, stages, itn, output_dir, model, hotwords, keywords
+        tuple(files),
+        url,
+        format_,
+        stages,
+        itn,
+        output_dir,
+        model,
+        hotwords,
+        keywords,
+        language,
+        _api_key(url, api_key_file),
     )
     raise typer.Exit(transcribe_files(request, load_settings(profile, set_), _ERRORS))
+
+
+def _api_key(url: str | None, file: Path | None) -> str | None:
+    """Returns the key for a service; never from the command line, which others see.
+
+    Raises:
+        ConfigurationError: there is a file and no service, or the key cannot be one.
+    """
+    if url is None:
+        if file is not None:
+            raise ConfigurationError("--api-key-file is of no use without --url")
+        return None
+    if file is not None:
+        return read_secret(file)
+    key = os.environ.get(_KEY_VARIABLE, "").strip()
+    return checked_secret(key, _KEY_VARIABLE) if key else None
 
 
 @app.command()

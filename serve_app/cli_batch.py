@@ -12,12 +12,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from serve_app.cli_options import ProfileOption, SetOption
-from serve_app.core.errors import ConfigurationError
-from serve_app.settings import DEFAULT_PROFILE, load_settings
+from serve_app.cli_options import ProfileOption, SetOption, read_secret
+from serve_app.core.errors import ClusterError
+from serve_app.settings import (
+    DEFAULT_PROFILE,
+    Settings,
+    load_settings,
+    profile_names,
+    read_profile,
+)
 
 if TYPE_CHECKING:
-    from serve_app.batch.client import BatchJobs, JobView
+    from serve_app.batch.client import BatchJobs
+    from serve_app.batch.views import JobView
 
 batch_app = typer.Typer(
     no_args_is_help=True,
@@ -55,6 +62,13 @@ def submit_command(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try recordings again that were no good.")
     ] = False,
+    accept_failures: Annotated[
+        bool | None,
+        typer.Option(
+            help="Exit code 0, not 3, where the only failures are those that trying again does "
+            "not help; else as the settings say."
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", "-w", help="Show progress and end as the job ends.")
     ] = False,
@@ -67,8 +81,8 @@ def submit_command(
     from serve_app.batch.client import JobRequest
 
     # What is wrong with the settings shows here and not on the cluster.
-    load_settings(profile, set_)
-    options = ["--profile", profile]
+    settings = load_settings(profile, set_)
+    options = ["--profile", _shipped(profile)]
     for assignment in set_ or ():
         options += ["--set", assignment]
     for name, value in (("--formats", formats), ("--stages", stages)):
@@ -78,7 +92,9 @@ def submit_command(
         options.append("--itn" if itn else "--no-itn")
     if retry_failed:
         options.append("--retry-failed")
-    jobs = _jobs(address, token_file)
+    if accept_failures is not None:
+        options.append("--accept-failures" if accept_failures else "--no-accept-failures")
+    jobs = _jobs(settings, address, token_file)
     job_id = jobs.submit(JobRequest(source, output, tuple(options)))
     _begun(jobs, job_id, wait)
 
@@ -89,11 +105,13 @@ def resume_command(
     wait: Annotated[
         bool, typer.Option("--wait", "-w", help="Show progress and end as the job ends.")
     ] = False,
+    profile: ProfileOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
     address: AddressOption = None,
     token_file: TokenOption = None,
 ) -> None:
     """Begin a job's command anew; what is finished is not done again."""
-    jobs = _jobs(address, token_file)
+    jobs = _jobs(load_settings(profile, set_), address, token_file)
     _begun(jobs, jobs.resume(job_id), wait)
 
 
@@ -106,13 +124,15 @@ def status_command(
         bool, typer.Option("--watch", "-w", help="Until it ends; for one job.")
     ] = False,
     as_json: JsonOption = False,
+    profile: ProfileOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
     address: AddressOption = None,
     token_file: TokenOption = None,
 ) -> None:
     """Show jobs, or one with its progress; the exit code says how it stands."""
-    from serve_app.batch.client import EXIT_CODES
+    from serve_app.batch.views import EXIT_CODES
 
-    jobs = _jobs(address, token_file)
+    jobs = _jobs(load_settings(profile, set_), address, token_file)
     if job_id is None:
         _show_all(jobs.jobs(), as_json)
         return
@@ -128,11 +148,13 @@ def status_command(
 def logs_command(
     job_id: JobArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
+    profile: ProfileOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
     address: AddressOption = None,
     token_file: TokenOption = None,
 ) -> None:
     """Print what a job has logged."""
-    jobs = _jobs(address, token_file)
+    jobs = _jobs(load_settings(profile, set_), address, token_file)
     if not follow:
         typer.echo(jobs.logs(job_id), nl=False)
         return
@@ -146,10 +168,14 @@ def logs_command(
 
 @batch_app.command("cancel")
 def cancel_command(
-    job_id: JobArgument, address: AddressOption = None, token_file: TokenOption = None
+    job_id: JobArgument,
+    profile: ProfileOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
+    address: AddressOption = None,
+    token_file: TokenOption = None,
 ) -> None:
     """End a job; what it finished stays, and `resume` goes on from there."""
-    if _jobs(address, token_file).cancel(job_id):
+    if _jobs(load_settings(profile, set_), address, token_file).cancel(job_id):
         typer.echo(f"{job_id} is being cancelled")
     else:
         typer.echo(f"{job_id} was over already")
@@ -159,33 +185,43 @@ def cancel_command(
 def report_command(
     job: Annotated[str, typer.Argument(help="Id of a job, or its output directory or prefix.")],
     as_json: JsonOption = False,
+    profile: ProfileOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
     address: AddressOption = None,
     token_file: TokenOption = None,
 ) -> None:
     """Print the report of a job; its output must be within reach from here."""
     from serve_app.batch.report import describe_report, read_report
 
-    output = _jobs(address, token_file).view(job).output if job.startswith("raysubmit_") else job
+    output = job
+    # Ids can be any word: whoever submits a job may choose it.
+    if "/" not in job and not Path(job).exists():
+        settings = load_settings(profile, set_)
+        try:
+            output = _jobs(settings, address, token_file).view(job).output
+        except ClusterError as error:
+            raise ClusterError(f"there is no directory {job} here, and {error}") from None
     report = read_report(output)
     typer.echo(json.dumps(report, ensure_ascii=False) if as_json else describe_report(report))
 
 
-def _jobs(address: str | None, token_file: Path | None) -> BatchJobs:
+def _jobs(settings: Settings, address: str | None, token_file: Path | None) -> BatchJobs:
     from serve_app.batch.client import connect
 
-    settings = load_settings(DEFAULT_PROFILE).batch
-    file = token_file or settings.jobs_token_file
-    try:
-        token = None if file is None else file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigurationError(
-            f"the token file {file} cannot be read: {error.strerror}"
-        ) from None
-    return connect(address or settings.jobs_address, token)
+    file = token_file or settings.batch.jobs_token_file
+    token = None if file is None else read_secret(file)
+    return connect(address or settings.batch.jobs_address, token)
+
+
+def _shipped(profile: str) -> str:
+    """Returns a profile as the cluster can read it, which does not see the files of this place."""
+    if profile in profile_names():
+        return profile
+    return json.dumps(read_profile(profile), ensure_ascii=False, default=str)
 
 
 def _begun(jobs: BatchJobs, job_id: str, wait: bool) -> None:
-    from serve_app.batch.client import EXIT_CODES
+    from serve_app.batch.views import EXIT_CODES
 
     typer.echo(job_id)
     if wait:

@@ -6,7 +6,7 @@ import asyncio
 import glob
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -45,6 +45,8 @@ class TranscribeRequest:
         model: as in the HTTP API, None for the first.
         hotwords: as in the HTTP API, None for none.
         keywords: as in the HTTP API, None for none.
+        language: as in the HTTP API, None for what the service takes it for.
+        api_key: for the service at `url`, None where it asks for none.
         output_dir: where to write one file per recording, None for stdout.
     """
 
@@ -57,10 +59,17 @@ class TranscribeRequest:
     model: str | None = None
     hotwords: str | None = None
     keywords: str | None = None
+    language: str | None = None
+    api_key: str | None = field(default=None, repr=False)
 
     def optional_fields(self) -> dict[str, str | list[str]]:
         """The form fields that are not always sent."""
-        texts = {"stages": self.stages, "hotwords": self.hotwords, "keywords": self.keywords}
+        texts = {
+            "stages": self.stages,
+            "hotwords": self.hotwords,
+            "keywords": self.keywords,
+            "language": self.language,
+        }
         fields: dict[str, str | list[str]] = {name: text for name, text in texts.items() if text}
         if self.itn:
             fields["itn"] = "true"
@@ -130,6 +139,7 @@ def _parameters(request: TranscribeRequest, settings: Settings) -> Transcription
         (),
         section.languages,
         settings.stages,
+        section.default_language,
         tuple(others),
         # A service checks by itself what it is sent.
         request.url is not None or section.engine == "hybrid",
@@ -140,6 +150,9 @@ def _parameters(request: TranscribeRequest, settings: Settings) -> Transcription
     }
     for name, value in request.optional_fields().items():
         fields[name] = value if isinstance(value, list) else [value]
+    if request.url is not None:
+        # These settings are not those of the service, which checks by itself what it is sent.
+        fields.pop("language", None)
     return parse_parameters(fields, offer)
 
 
@@ -166,7 +179,9 @@ class _Run:
 
     def over_http(self, url: str) -> int:
         """Returns the number of files that failed."""
-        with httpx.Client(base_url=url, timeout=None) as client:  # noqa: S113 - hours are normal
+        key = self._request.api_key
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        with httpx.Client(base_url=url, headers=headers, timeout=None) as client:  # noqa: S113 - hours are normal
             for file in self._files:
                 task = self._begin(file, total_s=None)
                 try:
@@ -229,7 +244,8 @@ class _Run:
 
     def _served_model(self, client: httpx.Client) -> str:
         response = client.get("/v1/models")
-        response.raise_for_status()
+        if response.is_error:
+            raise httpx.HTTPError(_error_message(response))
         return str(response.json()["data"][0]["id"])
 
     def _begin(self, file: Path, total_s: float | None) -> TaskID:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from serve_app.batch.client import BatchJobs
 from serve_app.cli import app
+from serve_app.settings import load_settings
 from tests.fakes.ray_jobs import FakeRay
 
 
@@ -39,14 +40,48 @@ def test_submit_prints_the_id_and_passes_everything_on(
     result = runner.invoke(
         app,
         ["batch", "submit", "in.jsonl", "out", "--formats", "srt", "--stages", "asr",
-         "--no-itn", "--retry-failed", "--set", "batch.resources=serve"],
+         "--no-itn", "--retry-failed", "--accept-failures", "--set", "batch.resources=serve"],
     )  # fmt: skip
 
     assert (result.exit_code, result.stdout) == (0, "raysubmit_0\n")
     assert shlex.split(ray_jobs.details["raysubmit_0"].entrypoint)[3:] == [
         "in.jsonl", "out", "--profile", "demo", "--set", "batch.resources=serve",
-        "--formats", "srt", "--stages", "asr", "--no-itn", "--retry-failed",
+        "--formats", "srt", "--stages", "asr", "--no-itn", "--retry-failed", "--accept-failures",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["submit", "in", "out"], ["status"], ["logs", "raysubmit_0"], ["cancel", "raysubmit_0"]],
+)
+def test_address_comes_from_the_settings_that_are_given(
+    runner: CliRunner, ray_jobs: FakeRay, tmp_path: Path, arguments: list[str]
+) -> None:
+    runner.invoke(app, ["batch", "submit", "in", "other"])
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("batch: {jobs_address: 'http://profile:8265'}\n", encoding="utf-8")
+
+    runner.invoke(app, ["batch", *arguments, "--profile", str(profile)])
+    assert ray_jobs.seen == ("http://profile:8265", None)
+
+    runner.invoke(app, ["batch", *arguments, "--set", "batch.jobs_address=http://set:8265"])
+    assert ray_jobs.seen == ("http://set:8265", None)
+
+
+def test_profile_that_is_a_file_travels_with_the_job(
+    runner: CliRunner, ray_jobs: FakeRay, tmp_path: Path
+) -> None:
+    profile = tmp_path / "mine.yaml"
+    profile.write_text("stages: [vad, asr]\nrecognizer: {max_batch_frames: 77}\n")
+
+    runner.invoke(app, ["batch", "submit", "in", "out", "-p", str(profile), "--set", "offline=1"])
+
+    words = shlex.split(ray_jobs.details["raysubmit_0"].entrypoint)
+    profile.unlink()
+    on_the_cluster = load_settings(words[words.index("--profile") + 1], ["offline=1"])
+    assert on_the_cluster.recognizer.max_batch_frames == 77
+    assert on_the_cluster.stages == ("vad", "asr")
+    assert str(tmp_path) not in " ".join(words)
 
 
 def test_wrong_setting_shows_before_anything_is_submitted(
@@ -95,6 +130,23 @@ def test_resume_waits_for_the_end_if_told_to(runner: CliRunner, ray_jobs: FakeRa
     result = runner.invoke(app, ["batch", "resume", "raysubmit_0", "--wait"])
 
     assert (result.exit_code, result.stdout) == (0, "raysubmit_1\n")
+
+
+def test_report_of_a_job_whatever_its_id(
+    runner: CliRunner, ray_jobs: FakeRay, tmp_path: Path
+) -> None:
+    command = f"python -m serve_app.batch in {tmp_path}"
+    job_id = ray_jobs.submit_job(entrypoint=command, metadata={})
+    ray_jobs.details["nightly-x7k2p"] = ray_jobs.details.pop(job_id)
+    (tmp_path / "report.json").write_text('{"totals": {"num_recordings": 9}}', encoding="utf-8")
+
+    for job in ("nightly-x7k2p", str(tmp_path)):
+        assert "of 9 recordings" in runner.invoke(app, ["batch", "report", job]).stdout
+
+
+def test_report_of_what_is_neither_says_so(runner: CliRunner, ray_jobs: FakeRay) -> None:
+    error = runner.invoke(app, ["batch", "report", "nothing"]).exception
+    assert "no directory nothing here, and there is no job nothing" in str(error)
 
 
 def test_logs_are_printed_as_they_are(runner: CliRunner, ray_jobs: FakeRay) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import re
+from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,14 @@ def test_every_built_in_profile_is_valid(profile: str) -> None:
     assert Settings.model_validate({"profile": profile}).profile == profile
 
 
+@pytest.mark.parametrize("profile", profile_names())
+def test_head_of_a_profile_states_memory_speed_and_accuracy(profile: str) -> None:
+    text = resources.files("serve_app.profiles").joinpath(f"{profile}.yaml").read_text("utf-8")
+    head = "".join(takewhile(lambda line: line.startswith("#"), text.splitlines(keepends=True)))
+    for fact in ("Memory", "Speed", "Accuracy"):
+        assert re.search(rf"\b{fact}\b[^:.]*: ", head), f"{profile} does not state its {fact}"
+
+
 def test_arguments_win_over_environment_over_profile(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -28,6 +39,25 @@ def test_arguments_win_over_environment_over_profile(
     assert settings.segmenter.window == 7
     assert settings.segmenter.max_group_s == 12
     assert settings.segmenter.num_threads == 2
+
+
+def test_profile_may_be_given_as_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PARASERVE_SEGMENTER__WINDOW", "5")
+    content = '{"segmenter": {"window": 3, "max_group_s": 11}}'
+    settings = Settings.model_validate({"profile": content, "segmenter": {"num_threads": 2}})
+    assert settings.segmenter.window == 5
+    assert settings.segmenter.max_group_s == 11
+    assert settings.segmenter.num_threads == 2
+
+
+@pytest.mark.parametrize("content", ["{a: [}", "segmenter: [1\n"])
+def test_profile_that_is_not_yaml_is_one_clear_error(content: str, tmp_path: Path) -> None:
+    profile = content
+    if not content.startswith("{"):
+        (tmp_path / "bad.yaml").write_text(content)
+        profile = str(tmp_path / "bad.yaml")
+    with pytest.raises(ConfigurationError, match="is not YAML"):
+        read_profile(profile)
 
 
 def test_profile_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,6 +107,57 @@ def test_wrong_value_is_refused_by_name(values: dict[str, object], place: str) -
 def test_models_of_one_name_are_refused(others: list[str]) -> None:
     with pytest.raises(ValidationError, match=r"twice|same name"):
         Settings.model_validate({"recognizer": {"other_packs": others}})
+
+
+@pytest.mark.parametrize(
+    ("recognizer", "language"),
+    [
+        ({}, "zh"),
+        ({"languages": ["en", "zh"]}, "en"),
+        ({"whisper": {"language": "auto"}}, "zh"),  # this engine does not guess
+        ({"engine": "hybrid"}, "zh"),
+        ({"engine": "hybrid", "whisper": {"language": "auto"}}, None),
+        (
+            {
+                "engine": "whispercpp",
+                "languages": ["zh", "en"],
+                "whisper": {"language": "en"},
+            },
+            "en",
+        ),
+    ],
+)
+def test_default_language_is_the_one_that_is_heard(
+    recognizer: dict[str, object], language: str | None
+) -> None:
+    settings = Settings.model_validate({"recognizer": recognizer})
+    assert settings.recognizer.default_language == language
+
+
+@pytest.mark.parametrize(
+    ("recognizer", "problem"),
+    [
+        ({"languages": []}, "languages"),
+        ({"whisper": {"language": "english"}}, "pattern"),
+        ({"engine": "whispercpp", "whisper": {"language": "en"}}, "language is en, which is not"),
+        ({"engine": "hybrid", "languages": ["en"]}, "language is zh, which is not"),
+        ({"engine": "hybrid", "languages": ["zh", "auto"]}, "auto, which is no language"),
+        (
+            {"engine": "hybrid", "languages": ["ja"], "whisper": {"language": "ja"}},
+            "nothing would ever be refined",
+        ),
+        ({"engine": "hybrid", "hybrid": {"languages": []}}, "languages"),
+    ],
+)
+def test_languages_that_contradict_each_other_are_refused(
+    recognizer: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        Settings.model_validate({"recognizer": recognizer})
+
+
+def test_languages_of_drafts_do_not_concern_other_engines() -> None:
+    Settings.model_validate({"recognizer": {"languages": ["en"], "whisper": {"language": "ja"}}})
 
 
 def test_stages_are_put_in_order() -> None:

@@ -13,6 +13,7 @@ from typing import Literal, cast, get_args
 from serve_app.api.hinting import parse_hotwords, parse_keywords
 from serve_app.core.errors import InvalidParameter, ModelNotFound, StageNotDeployed
 from serve_app.core.hints import NO_HINTS, Hints
+from serve_app.core.languages import language_code
 from serve_app.core.stages import STAGES, Stage
 
 ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
@@ -45,6 +46,8 @@ class Offer:
         model_aliases: further names for it.
         languages: accepted values of `language`.
         stages: stages that are deployed.
+        default_language: what is heard where a request names none; None where that is
+            guessed.
         other_models: further packs that are served.
         takes_keywords: whether the recogniser has a use for keywords.
     """
@@ -53,6 +56,7 @@ class Offer:
     model_aliases: tuple[str, ...]
     languages: tuple[str, ...]
     stages: tuple[Stage, ...]
+    default_language: str | None
     other_models: tuple[str, ...] = ()
     takes_keywords: bool = False
 
@@ -64,10 +68,13 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionParameters:
-    """What the caller asked for."""
+    """What the caller asked for.
+
+    `language` is None where it asked for none and the recogniser guesses it.
+    """
 
     model: str
-    language: str
+    language: str | None
     stages: frozenset[Stage]
     response_format: ResponseFormat = "json"
     granularities: frozenset[Granularity] = frozenset()
@@ -107,7 +114,7 @@ def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> Trans
     language = _language(single.get("language"), offer)
     return TranscriptionParameters(
         model=model,
-        language=language or offer.languages[0],
+        language=language or offer.default_language,
         stages=_stages(single.get("stages"), offer),
         response_format=response_format,
         granularities=_granularities(fields, response_format),
@@ -156,8 +163,7 @@ def _language(language: str | None, offer: Offer) -> str | None:
     """Returns the code of the language that is asked for, None if none is."""
     if not language:
         return None
-    # "zh-CN" and "zh_cn" name the same model as "zh" does.
-    code = language.lower().replace("_", "-").split("-")[0]
+    code = language_code(language)
     if code not in offer.languages:
         raise InvalidParameter(
             "language",

@@ -21,6 +21,12 @@ from serve_app.core.words import needs_space
 
 PARTIAL_HEADER = "X-Paraserve-Partial"
 
+UNDETERMINED = "und"
+"""The language of a recording without words where it is guessed: the schema wants a string.
+
+Source: ISO 639-2, code for undetermined languages.
+"""
+
 _MEDIA_TYPES: dict[ResponseFormat, str] = {
     "json": "application/json",
     "verbose_json": "application/json",
@@ -116,10 +122,14 @@ def _json(transcript: Transcript) -> dict[str, Any]:
 
 
 def verbose_json(transcript: Transcript, parameters: TranscriptionParameters) -> dict[str, Any]:
-    """Returns the body of `verbose_json`; times in seconds."""
+    """Returns the body of `verbose_json`; times in seconds.
+
+    Its `language` is what was asked for or what the deployment is set to; where that guesses,
+    what most of this recording was heard as.
+    """
     body: dict[str, Any] = {
         "task": "transcribe",
-        "language": parameters.language,
+        "language": parameters.language or transcript.language or UNDETERMINED,
         "duration": _seconds(transcript.duration_ms),
         **_json(transcript),
     }
@@ -144,6 +154,7 @@ def verbose_json(transcript: Transcript, parameters: TranscriptionParameters) ->
                 "start": _seconds(span.start_ms),
                 "end": _seconds(span.end_ms),
                 "status": span.status,
+                **({} if span.language is None else {"language": span.language}),
             }
             for span in transcript.utterances
         ]

@@ -43,7 +43,9 @@ def run_batch(
         retry_failed: try recordings again that were found to be no good.
 
     Returns:
-        The report; `report.totals` and `report.failures` tell what became of them.
+        The report; `report.totals` and `report.failures` tell what became of them. Recordings
+        that failed raise nothing, and `batch.accept_failures` of the settings has no say here:
+        it is about exit codes.
 
     Raises:
         ManifestError: the source cannot be made sense of.

@@ -6,46 +6,22 @@ is in its entrypoint and metadata, so that nothing has to be kept on the caller'
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, Literal
+from typing import Any
 
-from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobSubmissionClient
 
+from serve_app.batch.arguments import MODULE
+from serve_app.batch.views import KIND, JobView, is_batch, last_progress, view_of
 from serve_app.core.errors import ClusterError
 
-JobPhase = Literal["pending", "running", "done", "done_with_failures", "failed", "cancelled"]
-
-_KIND = "paraserve-batch"
 _POLL_S = 1.0
 _NO_AGENT = "No available agent"
 _AGENT_PATIENCE_S = 60.0
-_MAX_LOG_LINES = 400
-
-
-class ExitCode(IntEnum):
-    """What the commands of `paraserve batch` and the job itself end with."""
-
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    SOME_RECORDINGS_FAILED = 3
-    STILL_RUNNING = 4
-
-
-EXIT_CODES: Mapping[JobPhase, ExitCode] = {
-    "pending": ExitCode.STILL_RUNNING,
-    "running": ExitCode.STILL_RUNNING,
-    "done": ExitCode.DONE,
-    "done_with_failures": ExitCode.SOME_RECORDINGS_FAILED,
-    "failed": ExitCode.FAILED,
-    "cancelled": ExitCode.FAILED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,38 +40,7 @@ class JobRequest:
 
     @property
     def entrypoint(self) -> str:
-        return shlex.join(
-            ["python", "-m", "serve_app.batch", self.source, self.output, *self.options]
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class JobView:
-    """A job as it stands.
-
-    Attributes:
-        job_id: Ray's submission id.
-        phase: where it is.
-        source: what it reads.
-        output: where it writes.
-        began_unix_s: when it was begun, None if it was not.
-        ended_unix_s: when it ended, None if it did not.
-        message: Ray's word on how it ended.
-        progress: the last figures that the job logged; empty before the first.
-    """
-
-    job_id: str
-    phase: JobPhase
-    source: str
-    output: str
-    began_unix_s: float | None
-    ended_unix_s: float | None
-    message: str
-    progress: Mapping[str, Any]
-
-    @property
-    def ended(self) -> bool:
-        return self.phase not in ("pending", "running")
+        return shlex.join(["python", "-m", MODULE, self.source, self.output, *self.options])
 
 
 def connect(address: str, token: str | None = None) -> BatchJobs:
@@ -129,18 +74,25 @@ class BatchJobs:
         Raises:
             ClusterError: another job that writes to the same place is not over yet, or Ray refuses.
         """
+        return self._submit(request.entrypoint, request.source, request.output, None)
+
+    def _submit(
+        self, entrypoint: str, source: str, output: str, runtime_env: dict[str, Any] | None
+    ) -> str:
         for other in self.jobs():
-            if not other.ended and other.output == request.output:
+            if not other.ended and other.output == output:
                 raise ClusterError(
-                    f"job {other.job_id} is writing to {request.output}: wait for it or cancel it"
+                    f"job {other.job_id} is writing to {output}: wait for it or cancel it"
                 )
-        metadata = {"kind": _KIND, "source": request.source, "output": request.output}
+        metadata = {"kind": KIND, "source": source, "output": output}
         give_up_at = time.monotonic() + _AGENT_PATIENCE_S
         while True:
             with _ray_errors("Ray did not take the job"):
                 try:
                     return str(
-                        self._client.submit_job(entrypoint=request.entrypoint, metadata=metadata)
+                        self._client.submit_job(
+                            entrypoint=entrypoint, metadata=metadata, runtime_env=runtime_env
+                        )
                     )
                 except RuntimeError as error:
                     # A cluster that has just started or lost a node; nothing was submitted.
@@ -157,14 +109,17 @@ class BatchJobs:
         job = self.view(job_id)
         if not job.ended:
             raise ClusterError(f"job {job_id} is {job.phase}; there is nothing to resume")
-        words = shlex.split(str(self._details(job_id).entrypoint))
-        return self.submit(JobRequest(job.source, job.output, tuple(words[5:])))
+        details = self._details(job_id)
+        # Word for word, with the files and variables that it had: it may not be one of ours.
+        return self._submit(
+            str(details.entrypoint), job.source, job.output, details.runtime_env or None
+        )
 
     def jobs(self) -> list[JobView]:
         """Returns the cluster's batch jobs, the last one first, without their progress."""
         with _ray_errors("Ray does not list its jobs"):
             found: list[JobDetails] = self._client.list_jobs()
-        views = [_view(details, {}) for details in found if _is_batch(details)]
+        views = [view_of(details, {}) for details in found if is_batch(details)]
         return sorted(views, key=lambda view: view.began_unix_s or 0.0, reverse=True)
 
     def view(self, job_id: str) -> JobView:
@@ -173,7 +128,7 @@ class BatchJobs:
         Raises:
             ClusterError: there is no such job.
         """
-        return _view(self._details(job_id), last_progress(self.logs(job_id)))
+        return view_of(self._details(job_id), last_progress(self.logs(job_id)))
 
     def logs(self, job_id: str) -> str:
         """Returns what the job's driver has written.
@@ -222,23 +177,12 @@ class BatchJobs:
     def _details(self, job_id: str) -> JobDetails:
         with _ray_errors(f"there is no job {job_id}"):
             details: JobDetails = self._client.get_job_info(job_id)
-        if not _is_batch(details):
-            raise ClusterError(f"job {job_id} is not a batch transcription")
+        if not is_batch(details):
+            raise ClusterError(
+                f"job {job_id} is not a batch transcription: neither does its command run "
+                f"python -m {MODULE} SOURCE OUTPUT, nor has it metadata of the kind {KIND}"
+            )
         return details
-
-
-def last_progress(logs: str) -> Mapping[str, Any]:
-    """Returns the figures of the last line that a job logged about its progress."""
-    for line in reversed(logs.splitlines()[-_MAX_LOG_LINES:]):
-        if '"progress"' not in line:
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("progress"), dict):
-            return dict(record["progress"])
-    return {}
 
 
 @contextmanager
@@ -248,41 +192,6 @@ def _ray_errors(what: str) -> Iterator[None]:
         yield
     except (RuntimeError, ConnectionError, OSError) as error:
         raise ClusterError(f"{what}: {_line(error)}") from None
-
-
-def _is_batch(details: JobDetails) -> bool:
-    return (details.metadata or {}).get("kind") == _KIND
-
-
-def _view(details: JobDetails, progress: Mapping[str, Any]) -> JobView:
-    metadata = details.metadata or {}
-    return JobView(
-        str(details.submission_id or details.job_id),
-        _phase(details),
-        metadata.get("source", ""),
-        metadata.get("output", ""),
-        _unix_s(details.start_time),
-        _unix_s(details.end_time),
-        details.message or "",
-        progress,
-    )
-
-
-def _phase(details: JobDetails) -> JobPhase:
-    if details.status == JobStatus.PENDING:
-        return "pending"
-    if details.status == JobStatus.RUNNING:
-        return "running"
-    if details.status == JobStatus.SUCCEEDED:
-        return "done"
-    if details.status == JobStatus.STOPPED:
-        return "cancelled"
-    some_failed = details.driver_exit_code == ExitCode.SOME_RECORDINGS_FAILED
-    return "done_with_failures" if some_failed else "failed"
-
-
-def _unix_s(time_ms: int | None) -> float | None:
-    return None if not time_ms else time_ms / 1000
 
 
 def _line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import fsspec
 
 from serve_app.batch.records import BatchItem, JsonValue
 from serve_app.batch.uris import has_scheme, plain_uri, resolved
+from serve_app.core.languages import language_code
 from serve_app.core.stages import STAGES, Stage
 
 _URI_NAMES = ("uri", "path", "audio")
@@ -125,7 +126,7 @@ def _item(fields: Mapping[str, JsonValue], root: str) -> BatchItem:
     return BatchItem(
         id=recording_id,
         uri=uri,
-        language=_text("language", fields.get("language")) or None,
+        language=_language(fields.get("language")),
         stages=_stages(fields.get("stages")),
         reference=_one_of(fields, _REFERENCE_NAMES),
         metadata=_metadata(fields),
@@ -153,6 +154,12 @@ def _check_unicode(name: str, text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise _Unusable(f"has a {name} with half a surrogate pair in it") from None
+
+
+def _language(value: JsonValue) -> str | None:
+    written = _text("language", value)
+    # What has no code is left as it is, for the job to refuse by its name.
+    return language_code(written) or written or None
 
 
 def _stages(value: JsonValue) -> tuple[Stage, ...] | None:

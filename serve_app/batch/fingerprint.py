@@ -13,6 +13,7 @@ from serve_app.batch.files import info_of
 from serve_app.batch.records import BatchItem, FileInfo, PackIdentity
 from serve_app.batch.uris import has_scheme
 from serve_app.core.stages import PackRole
+from serve_app.pipeline.deciding import drafting_of
 from serve_app.settings import Settings
 
 OUTPUT_VERSION = 1
@@ -61,11 +62,6 @@ class TranscriptConfig:
 def config_of(settings: Settings, models: Mapping[PackRole, PackIdentity]) -> TranscriptConfig:
     """Returns what of the settings a transcript depends on, with the packs as loaded."""
     recognizer = settings.recognizer
-    drafting: dict[str, object] = {}
-    if recognizer.engine in ("whispercpp", "hybrid"):
-        drafting["whisper"] = recognizer.whisper.model_dump(exclude={"pack", "num_threads"})
-    if recognizer.engine == "hybrid":
-        drafting["hybrid"] = recognizer.hybrid.model_dump()
     return TranscriptConfig(
         models=dict(models),
         recognizer_dtype=recognizer.dtype,
@@ -78,7 +74,7 @@ def config_of(settings: Settings, models: Mapping[PackRole, PackIdentity]) -> Tr
         language=recognizer.languages[0],
         itn=settings.batch.itn,
         engine=recognizer.engine,
-        drafting=drafting,
+        drafting=drafting_of(recognizer),
     )
 
 

@@ -22,6 +22,7 @@ from serve_app.batch.session import Stopped, connected, stoppable
 from serve_app.batch.todo import Todo, Work, find_todo
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.stages import PackRole, Stage
+from serve_app.pipeline.deciding import weights_checksum
 from serve_app.pipeline.loading import find_pack, packs_of, with_pack
 from serve_app.settings import Settings
 from serve_app.settings.batch import TextFormat
@@ -125,7 +126,9 @@ class BatchJob:
         # Nothing in a job names a model: the recogniser's first is all that it uses.
         needed = packs_of(with_pack(self._settings, self._settings.recognizer.pack))
         found = {each.role: find_pack(self._settings, each.name) for each in needed}
-        models = {role: PackIdentity(pack.name, pack.checksum) for role, pack in found.items()}
+        models = {
+            role: PackIdentity(pack.name, weights_checksum(pack)) for role, pack in found.items()
+        }
         digest = config_fingerprint(config_of(self._settings, models))
         retry_failed = self._order.retry_failed
         todo = find_todo(items, self._store, digest, self._settings, retry_failed=retry_failed)

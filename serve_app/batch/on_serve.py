@@ -31,6 +31,7 @@ from ray import serve
 from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError
 
+from serve_app.batch.agreement import check_service
 from serve_app.batch.assembling import HeardRecording
 from serve_app.batch.finishing import Finished, FinishTask, TranscriptWriter
 from serve_app.batch.outcomes import Failed, Outcome, failed_of
@@ -44,11 +45,11 @@ from serve_app.batch.segmenting import RecordingSegmenter
 from serve_app.batch.tables import KEY, AudioEnd, Planned, read_audio
 from serve_app.batch.todo import Work
 from serve_app.core.chunks import Chunk, ChunkFailure, Recognition, Utterance
-from serve_app.core.errors import ConfigurationError, ServiceError, StartFailed
+from serve_app.core.errors import ServiceError
 from serve_app.core.fanout import fan_out
 from serve_app.core.joining import PunctuationResult, PunctuationTask
 from serve_app.core.origin import Origin
-from serve_app.core.stages import PackRole, Stage, StageReadiness
+from serve_app.core.stages import PackRole
 from serve_app.deployments.remote_recognizer import RemoteRecognizer
 from serve_app.deployments.retrying import Tries, call_until_answered
 from serve_app.pipeline.loading import load_vad, segmentation_options
@@ -60,7 +61,6 @@ from serve_app.settings.batch import TextFormat
 ResultT = TypeVar("ResultT")
 
 _NICE = 15
-_ASK_TIMEOUT_S = 120.0
 _PATIENCE_S = 900.0
 _LONGEST_PAUSE_S = 15.0
 
@@ -92,11 +92,10 @@ class SpareCapacity:
 
         Raises:
             StartFailed: the service does not run.
-            ConfigurationError: it runs other models than the job's settings name.
+            ConfigurationError: it would give other texts than the job's settings say.
             RayError: the job as a whole cannot go on.
         """
-        check_running(self._settings)
-        self._check_models()
+        check_service(self._settings, self._models)
         ledger = open_ledger()
         self._computed.ask(ledger)
         batch = self._settings.batch
@@ -123,38 +122,6 @@ class SpareCapacity:
     def computed(self) -> Computed:
         """Returns what the service has recognised for this run; from any thread."""
         return self._computed.value()
-
-    def _check_models(self) -> None:
-        """Finds out whether results of the service are what their fingerprints will say."""
-        served: tuple[tuple[Stage, str], ...] = (
-            ("asr", "Recognizer"),
-            ("punctuation", "Punctuator"),
-        )
-        for stage, name in served:
-            if stage not in self._settings.stages:
-                continue
-            handle: Any = serve.get_deployment_handle(name, self._settings.app_name)
-            readiness: StageReadiness = handle.describe.remote().result(timeout_s=_ASK_TIMEOUT_S)
-            wanted = self._models[stage]
-            if readiness.checksum != wanted.checksum:
-                raise ConfigurationError(
-                    f"the service runs {readiness.pack} for {stage}, the job's settings name "
-                    f"{wanted.name}: give the job the profile of the service"
-                )
-
-
-def check_running(settings: Settings) -> None:
-    """Finds out whether the service is there.
-
-    Raises:
-        StartFailed: it is not.
-    """
-    application = serve.status().applications.get(settings.app_name)
-    if application is None or application.status != "RUNNING":
-        state = "not there" if application is None else application.status
-        raise StartFailed(
-            f"the application {settings.app_name} is {state}; batch.resources=serve needs it"
-        )
 
 
 class TranscribeOnServe:

@@ -100,10 +100,12 @@ class Recognition:
     Attributes:
         tokens: in order.
         model: name of the pack that heard them, where a recogniser has several.
+        language: code of what it was heard as, where the recogniser can tell.
     """
 
     tokens: tuple[Token, ...]
     model: str | None = None
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ UtteranceStatus = Literal["done", "empty", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """The fate of one chunk, placed in the recording."""
+    """The fate of one chunk, placed in the recording; `language` as of `Recognition`."""
 
     index: int
     start_ms: int
@@ -127,10 +129,11 @@ class Utterance:
     status: UtteranceStatus
     tokens: tuple[Token, ...] = ()
     error: str | None = None
+    language: str | None = None
 
     @property
     def span(self) -> UtteranceSpan:
-        return UtteranceSpan(self.start_ms, self.end_ms, self.status)
+        return UtteranceSpan(self.start_ms, self.end_ms, self.status, self.language)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,7 @@ class UtteranceSpan:
     start_ms: int
     end_ms: int
     status: UtteranceStatus
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,4 +93,6 @@ def place(chunk: Chunk, result: Recognition | ChunkFailure) -> Utterance:
             )
         )
     status: UtteranceStatus = "done" if tokens else "empty"
-    return Utterance(chunk.index, chunk.start_ms, end_ms, status, tuple(tokens))
+    return Utterance(
+        chunk.index, chunk.start_ms, end_ms, status, tuple(tokens), language=result.language
+    )

@@ -23,9 +23,12 @@ class StageReadiness:
         device: where it computes.
         pack: name of its model pack.
         checksum: SHA-256 of the pack's weights.
+        decided_by: what its results depend on beside them: names of settings with their
+            values, and of further packs with their checksums.
     """
 
     stage: Stage
     device: str
     pack: str
     checksum: str
+    decided_by: tuple[tuple[str, str], ...] = ()

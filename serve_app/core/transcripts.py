@@ -79,6 +79,16 @@ class Transcript:
             part for sentence in self.sentences for part in _words_and_marks(sentence.tokens)
         )
 
+    @property
+    def language(self) -> str | None:
+        """In which most of the speech with words was heard; None where nobody could tell."""
+        heard_ms: dict[str, int] = {}
+        for span in self.utterances:
+            if span.status == "done" and span.language is not None:
+                duration_ms = span.end_ms - span.start_ms
+                heard_ms[span.language] = heard_ms.get(span.language, 0) + duration_ms
+        return max(heard_ms, key=heard_ms.__getitem__, default=None)
+
     def words(self) -> Iterator[Token]:
         for sentence in self.sentences:
             for marked in sentence.tokens:

@@ -75,6 +75,7 @@ class HandleTranscriptionService:
             model_aliases=self._settings.ingress.model_aliases,
             languages=self._settings.recognizer.languages,
             stages=self._settings.stages,
+            default_language=self._settings.recognizer.default_language,
             other_models=tuple(others),
             takes_keywords=self._settings.recognizer.engine == "hybrid",
         )

@@ -32,14 +32,22 @@ class Drafter(Protocol):
         self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
     ) -> list[Draft | ChunkFailure]: ...
 
+    def language_of(self, hints: Hints) -> str | None:
+        """What an item with these hints is heard as; None where that is guessed."""
+        ...
+
     def cost(self, num_samples: int) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
 class HybridOptions:
-    """When a draft is not good enough.
+    """When a draft is not good enough, and the refiner can do better.
 
     Attributes:
+        languages: that the refiner speaks. A chunk in another one, as it was asked for or
+            guessed, keeps its draft, whatever speaks against it.
+        refine_unknown: refine chunks whose language nobody named and the drafter could not
+            guess, as where the draft failed.
         min_mean_log_probability: a draft whose entries are less probable is refined.
         max_compression_ratio: a draft that repeats itself more is refined.
         min_word_confidence: a draft with a word that is less certain is refined; 0 for never.
@@ -50,6 +58,8 @@ class HybridOptions:
         share_window_s: how much audio "the last" is.
     """
 
+    languages: tuple[str, ...] = ("zh", "en")
+    refine_unknown: bool = False
     min_mean_log_probability: float = -0.4
     max_compression_ratio: float = 2.4
     min_word_confidence: float = 0.0
@@ -62,8 +72,9 @@ class HybridRecognizer:
     """Implements `ports.Recognizer` with two of them.
 
     Every chunk is drafted. Chunks whose draft is doubtful, failed, or holds one of the
-    request's keywords are recognised by the refiner, whose words replace the draft's; if
-    the refiner fails, the draft stays. Each result names the model that it is from.
+    request's keywords are recognised by the refiner, if it speaks their language; its words
+    replace the draft's. If the refiner fails, the draft stays. Each result names the model
+    that it is from, and the language that the draft was heard as.
 
     Args:
         drafter: hears everything, with the request's hints.
@@ -100,10 +111,11 @@ class HybridRecognizer:
         asked = list(hints) or [NO_HINTS] * len(batch)
         drafts = self._drafter.draft(batch, asked)
         results = [self._drafted(draft) for draft in drafts]
+        languages = [self._language(draft, hint) for draft, hint in zip(drafts, asked, strict=True)]
         again = [
             index
-            for index, (pcm, draft, hint) in enumerate(zip(batch, drafts, asked, strict=True))
-            if self._is_refined(pcm, reason_to_refine(draft, hint, self._options))
+            for index, (pcm, draft) in enumerate(zip(batch, drafts, strict=True))
+            if self._is_refined(pcm, self._reason(draft, asked[index], languages[index]))
         ]
         if again:
             refined = self._refiner.transcribe(
@@ -111,7 +123,9 @@ class HybridRecognizer:
             )
             for index, result in zip(again, refined, strict=True):
                 if isinstance(result, Recognition):
-                    results[index] = replace(result, model=self._refined_name)
+                    results[index] = replace(
+                        result, model=self._refined_name, language=languages[index]
+                    )
         return results
 
     def cost(self, num_samples: int) -> int:
@@ -123,6 +137,18 @@ class HybridRecognizer:
             return draft
         return replace(draft.recognition, model=self._draft_name)
 
+    def _language(self, draft: Draft | ChunkFailure, hints: Hints) -> str | None:
+        if isinstance(draft, ChunkFailure):
+            return self._drafter.language_of(hints)
+        return draft.recognition.language
+
+    def _reason(
+        self, draft: Draft | ChunkFailure, hints: Hints, language: str | None
+    ) -> Reason | None:
+        if not is_refinable(language, self._options):
+            return None
+        return reason_to_refine(draft, hints, self._options)
+
     def _is_refined(self, pcm: Pcm, reason: Reason | None) -> bool:
         if not pcm.any():
             return False
@@ -132,10 +158,15 @@ class HybridRecognizer:
         return self._allowance.ask(duration_s, reason is not None, always=reason in _ALWAYS)
 
 
+def is_refinable(language: str | None, options: HybridOptions) -> bool:
+    """Whether a chunk in a language, None for an unknown one, may go to the refiner at all."""
+    return options.refine_unknown if language is None else language in options.languages
+
+
 def reason_to_refine(
     draft: Draft | ChunkFailure, hints: Hints, options: HybridOptions
 ) -> Reason | None:
-    """Returns what speaks for refining a chunk, None for nothing."""
+    """Returns what speaks against the draft of a chunk that `is_refinable`, None for nothing."""
     if isinstance(draft, ChunkFailure):
         return "failed"
     words = draft.recognition.tokens

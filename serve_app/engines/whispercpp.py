@@ -13,6 +13,7 @@ from serve_app.core.chunks import SAMPLE_RATE_HZ, SAMPLES_PER_MS, ChunkFailure, 
 from serve_app.core.errors import ConfigurationError, PackCorrupt
 from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.engines.whispercpp_binding import (
+    GUESSED,
     DecodingOptions,
     WhisperModel,
     WhisperRefused,
@@ -26,7 +27,7 @@ _WINDOW_SAMPLES = 30 * SAMPLE_RATE_HZ
 _WINDOW_FRAMES = 500  # of 60 ms, as `ports.Recognizer.cost` counts
 _MIN_SAMPLES = 400
 _FULL_SCALE = 32_768.0
-_MAYBE_CHINESE = frozenset({"zh", "yue", "auto"})
+_CHINESE = frozenset({"zh", "yue"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,12 @@ class WhisperOptions:
 
     Attributes:
         num_threads: of each call.
-        language: of items whose hints name none; a code that Whisper knows, or `auto`.
+        language: of items whose hints name none; a code that Whisper knows, or `auto` to
+            have it guessed item by item.
         languages: that hints may name; the model must know them.
         simplified: write Chinese in simplified characters, whatever Whisper chose. Not where
-            the language is another one: Japanese shares characters and has no such script.
+            the language, named or guessed, is another one: Japanese shares characters and has
+            no such script.
         word_times: `attention` reads them off the model's attention, where its alignment
             heads are known; `even` spreads them over what was said, which takes less time.
         temperature_step: added to the temperature to try again where a draft looks bad; 0
@@ -79,7 +82,8 @@ class Draft:
     """What was heard in one chunk.
 
     Attributes:
-        recognition: the words; none where Whisper heard no speech.
+        recognition: the words, none where Whisper heard no speech; and their language, which
+            is unknown only where it was to be guessed and there was nothing to hear.
         quality: None without words.
     """
 
@@ -128,7 +132,10 @@ class WhisperCppEngine:
         self._language = options.language
         for language in (options.language, *options.languages):
             if not self._model.knows(language):
-                raise ConfigurationError(f"{pack.name} knows no language {language!r}")
+                raise ConfigurationError(
+                    f"{pack.name} knows no language {language!r}; see recognizer.languages and "
+                    "recognizer.whisper.language"
+                )
         # The first pass touches the weights.
         self._model.decode(np.zeros(SAMPLE_RATE_HZ, np.float32), options.language)
 
@@ -152,26 +159,31 @@ class WhisperCppEngine:
         """
         asked = list(hints) or [NO_HINTS] * len(batch)
         return [
-            self._draft(pcm, hint.language or self._language)
-            for pcm, hint in zip(batch, asked, strict=True)
+            self._draft(pcm, self.language_of(hint)) for pcm, hint in zip(batch, asked, strict=True)
         ]
+
+    def language_of(self, hints: Hints) -> str | None:
+        """What an item with these hints is heard as; None where that is guessed."""
+        language = hints.language or self._language
+        return None if language == GUESSED else language
 
     def cost(self, num_samples: int) -> int:
         """Encoder frames of an item: those of whole windows."""
         return max(1, -(-num_samples // _WINDOW_SAMPLES)) * _WINDOW_FRAMES
 
-    def _draft(self, pcm: Pcm, language: str) -> Draft | ChunkFailure:
+    def _draft(self, pcm: Pcm, language: str | None) -> Draft | ChunkFailure:
         if len(pcm) < _MIN_SAMPLES or not pcm.any():
-            return Draft(Recognition(()), None)
-        if not self._model.knows(language):
+            return Draft(Recognition((), language=language), None)
+        if language is not None and not self._model.knows(language):
             return ChunkFailure("unsupported_language", f"Whisper knows no language {language!r}")
         try:
-            pieces = self._model.decode(pcm.astype(np.float32) / _FULL_SCALE, language)
+            heard = self._model.decode(pcm.astype(np.float32) / _FULL_SCALE, language or GUESSED)
         except WhisperRefused as refusal:
             return ChunkFailure("draft_failed", f"whisper.cpp returned {refusal.args[0]}")
-        script = self._script if language in _MAYBE_CHINESE else None
-        tokens = tokens_of(pieces, len(pcm) // SAMPLES_PER_MS, script)
-        return Draft(Recognition(tokens), quality_of(pieces) if tokens else None)
+        script = self._script if heard.language in _CHINESE else None
+        tokens = tokens_of(heard.pieces, len(pcm) // SAMPLES_PER_MS, script)
+        quality = quality_of(heard.pieces) if tokens else None
+        return Draft(Recognition(tokens, language=heard.language), quality)
 
 
 def quality_of(pieces: Sequence[Piece]) -> DraftQuality:

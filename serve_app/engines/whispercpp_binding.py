@@ -40,6 +40,10 @@ _LARGE_V3_TOKENS = 51_866
 # as the hundredth in large-v3 (whisper.cpp, whisper_vocab::num_languages).
 _TOKENS_WITHOUT_LANGUAGES = 51_766
 _LARGE_LAYERS, _TURBO_TEXT_LAYERS = 32, 4
+_ONLY_LANGUAGE = "en"  # of the models that are not multilingual
+
+GUESSED = "auto"
+"""whisper.cpp's name for a language that it is to find out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,19 @@ class DecodingOptions:
     temperature_step: float
     no_speech_threshold: float
     log_probability_threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What whisper.cpp heard in one chunk.
+
+    Attributes:
+        pieces: without the special tokens; none where it heard something else than speech.
+        language: code of what it was heard as, which is its guess where it was to guess.
+    """
+
+    pieces: list[Piece]
+    language: str
 
 
 class WhisperRefused(Exception):
@@ -91,22 +108,23 @@ class WhisperModel:
         return self._has_attention_times
 
     def knows(self, language: str) -> bool:
-        """Whether the model has a token for a language; `auto` stands for all of them.
+        """Whether the model can hear a language; `auto` stands for all that it can.
 
-        A model of one language takes every code that whisper.cpp knows and ignores it.
+        A model of one language would ignore any other code and write English.
         """
-        if language == "auto":
+        if language == GUESSED:
             return True
+        if not self._multilingual:
+            return language == _ONLY_LANGUAGE
         number = int(self._library.whisper_lang_id(language))
-        return number >= 0 and (not self._multilingual or number < self._num_languages)
+        return 0 <= number < self._num_languages
 
-    def decode(self, samples: npt.NDArray[np.float32], language: str) -> list[Piece]:
-        """Returns what was decoded, without the special tokens; nothing where whisper.cpp
-        takes the audio for something else than speech. Callers on other threads wait.
+    def decode(self, samples: npt.NDArray[np.float32], language: str) -> Decoded:
+        """Returns what was decoded. Callers on other threads wait.
 
         Args:
             samples: within [-1, 1], shape [n].
-            language: that the model `knows`.
+            language: that the model `knows`. To guess it takes a pass of the encoder more.
 
         Raises:
             WhisperRefused: whisper.cpp failed.
@@ -120,7 +138,8 @@ class WhisperModel:
             )
             if code != 0:
                 raise WhisperRefused(code)
-            return self._pieces()
+            spoken = self._library.whisper_full_lang_id(self._context)
+            return Decoded(self._pieces(), str(self._library.whisper_lang_str(spoken)))
 
     def _pieces(self) -> list[Piece]:
         library, context = self._library, self._context
@@ -148,7 +167,8 @@ class WhisperModel:
         strategy = self._library.whisper_sampling_strategy.WHISPER_SAMPLING_GREEDY
         parameters = self._library.whisper_full_default_params(strategy)
         parameters.n_threads = options.num_threads
-        parameters.language = language
+        # A model of one language has no tokens to guess another one by.
+        parameters.language = language if self._multilingual else _ONLY_LANGUAGE
         parameters.no_context = True
         parameters.temperature = 0.0
         parameters.temperature_inc = options.temperature_step

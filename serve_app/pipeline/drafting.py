@@ -46,6 +46,8 @@ def open_hybrid(
         open_refiner(settings, pack),
         (drafts.name, pack.name),
         HybridOptions(
+            languages=wanted.languages,
+            refine_unknown=wanted.refine_unknown,
             min_mean_log_probability=wanted.min_mean_log_probability,
             max_compression_ratio=wanted.max_compression_ratio,
             min_word_confidence=wanted.min_word_confidence,

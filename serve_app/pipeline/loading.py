@@ -14,6 +14,7 @@ from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
 from serve_app.core.stages import PackRole, Stage, StageReadiness
 from serve_app.engines.vad_decision import VadOptions
 from serve_app.packs import PackContents, PackStore, resolve
+from serve_app.pipeline.deciding import deciding_values, weights_checksum
 from serve_app.pipeline.engines import memory_fraction, open_recognizer
 from serve_app.pipeline.segmentation import SegmentationOptions
 from serve_app.settings import Settings
@@ -92,7 +93,7 @@ def load_vad(settings: Settings) -> Loaded[VoiceActivityDetector]:
     published = VadOptions.from_config(pack.config.get("model_conf") or {})
     options = replace(published, max_end_silence_ms=settings.vad.max_end_silence_ms)
     engine = FsmnVad(pack, options)
-    return Loaded(engine, _readiness("vad", "cpu", pack), pack)
+    return Loaded(engine, _readiness(settings, "vad", "cpu", pack), pack)
 
 
 def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
@@ -105,7 +106,9 @@ def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
     """
     section = settings.recognizer
     pack = find_pack(settings, section.pack)
-    return Loaded(open_recognizer(settings, pack), _readiness("asr", section.device, pack), pack)
+    drafter = find_pack(settings, section.whisper.pack) if section.engine == "hybrid" else None
+    engine = open_recognizer(settings, pack)
+    return Loaded(engine, _readiness(settings, "asr", section.device, pack, drafter), pack)
 
 
 def with_pack(settings: Settings, name: str) -> Settings:
@@ -142,12 +145,19 @@ def load_punctuator(settings: Settings) -> Loaded[Punctuator]:
             ),
         )
         _LOG.info("punctuation on %s: %s", section.device, on_gpu.warm_up)
-        return Loaded(on_gpu, _readiness("punctuation", section.device, pack), pack)
+        return Loaded(on_gpu, _readiness(settings, "punctuation", section.device, pack), pack)
     from serve_app.engines.ct_transformer import CtTransformerEngine
 
     engine = CtTransformerEngine(pack, device=section.device)
-    return Loaded(engine, _readiness("punctuation", section.device, pack), pack)
+    return Loaded(engine, _readiness(settings, "punctuation", section.device, pack), pack)
 
 
-def _readiness(stage: Stage, device: str, pack: PackContents) -> StageReadiness:
-    return StageReadiness(stage, device, pack.name, pack.checksum)
+def _readiness(
+    settings: Settings,
+    stage: Stage,
+    device: str,
+    pack: PackContents,
+    drafter: PackContents | None = None,
+) -> StageReadiness:
+    decided_by = deciding_values(settings, stage, drafter.checksum if drafter else None)
+    return StageReadiness(stage, device, pack.name, weights_checksum(pack), decided_by)

@@ -60,6 +60,12 @@ class BatchSettings(Section):
         description="Write Mandarin numbers, dates and amounts in digits, as `itn` of the HTTP API "
         "does; times stay those of what was said.",
     )
+    accept_failures: bool = Field(
+        default=False,
+        description="The job ends with exit code 0, not 3, where its only failures are recordings "
+        "that trying again does not help. They are in failures.jsonl and in the report all the "
+        "same. For schedulers that take every other code for a job to be run again.",
+    )
     segmenters: BatchPool = BatchPool()
     recognizers: RecognizerPool = RecognizerPool()
     punctuators: PunctuatorPool = PunctuatorPool()

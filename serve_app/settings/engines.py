@@ -8,6 +8,9 @@ from pydantic import Field
 
 from serve_app.settings.section import Section
 
+GUESSED = "auto"
+"""Value of `whisper.language` that has it guessed; whisper.cpp's own name for that."""
+
 
 class WhisperSettings(Section):
     """whisper.cpp, for the engines `whispercpp` and `hybrid`; it computes on the CPU."""
@@ -22,14 +25,15 @@ class WhisperSettings(Section):
     )
     language: str = Field(
         default="zh",
-        min_length=2,
-        description="What is spoken where a request names no `language`, as Whisper names it; "
-        "`auto` to let it guess chunk by chunk.",
+        pattern=r"^(auto|[a-z]{2,3})$",
+        description="What is spoken where a request names no `language`: Whisper's code of one of "
+        "`recognizer.languages`, or `auto` to have it guess chunk by chunk, which takes a pass of "
+        "its encoder more.",
     )
     simplified: bool = Field(
         default=True,
-        description="Write Chinese in simplified characters. Whisper mixes both scripts; needs "
-        "opencc.",
+        description="Write Chinese, named or guessed, in simplified characters. Whisper mixes "
+        "both scripts; needs opencc.",
     )
     word_times: Literal["attention", "even"] = Field(
         default="attention",
@@ -58,6 +62,19 @@ class WhisperSettings(Section):
 class HybridSettings(Section):
     """When `hybrid` refines a draft with the Paraformer of `recognizer.pack`."""
 
+    languages: tuple[str, ...] = Field(
+        default=("zh", "en"),
+        min_length=1,
+        description="What that Paraformer speaks, in Whisper's codes. A chunk in another language, "
+        "named by the request or guessed, keeps its draft, keywords or not. The published packs "
+        "know Mandarin and English.",
+    )
+    refine_unknown: bool = Field(
+        default=False,
+        description="Refine chunks whose language nobody named and Whisper could not guess, since "
+        "their draft failed under `whisper.language` auto. Speech in another language would get "
+        "a Mandarin text; without, such a chunk has none.",
+    )
     min_mean_log_probability: float = Field(
         default=-0.4,
         le=0,

@@ -48,7 +48,8 @@ class Settings(BaseSettings):
 
     profile: str = Field(
         default=DEFAULT_PROFILE,
-        description="Name of a built-in profile, or the path of a YAML file.",
+        description="Name of a built-in profile, the path of a YAML file, or what would be in one "
+        "as `{...}`.",
     )
     app_name: str = Field(default="paraserve", min_length=1, description="Ray Serve's name of it.")
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = Field(

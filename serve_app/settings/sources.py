@@ -43,10 +43,16 @@ def profile_names() -> list[str]:
 def read_profile(profile: str) -> dict[str, Any]:
     """Returns the content of a profile.
 
+    Args:
+        profile: name of a built-in one, path of a YAML file, or what would be in one as {...},
+            which reaches machines that do not see the file.
+
     Raises:
         ConfigurationError: there is no such profile, or it is not a mapping.
     """
-    if profile in profile_names():
+    if profile.startswith("{"):
+        text = profile
+    elif profile in profile_names():
         text = resources.files(_PROFILES).joinpath(f"{profile}.yaml").read_text()
     elif Path(profile).is_file():
         text = Path(profile).read_text()
@@ -54,7 +60,10 @@ def read_profile(profile: str) -> dict[str, Any]:
         raise ConfigurationError(
             f"profile {profile!r} is neither a file nor one of: {', '.join(profile_names())}"
         )
-    content = yaml.safe_load(text) or {}
+    try:
+        content = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"profile {profile!r} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise ConfigurationError(f"profile {profile!r} is not a mapping of settings")
     return content

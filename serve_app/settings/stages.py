@@ -13,7 +13,7 @@ from serve_app.settings.deployments import (
     RecognizerDeployment,
     SegmenterDeployment,
 )
-from serve_app.settings.engines import HybridSettings, WhisperSettings
+from serve_app.settings.engines import GUESSED, HybridSettings, WhisperSettings
 from serve_app.settings.section import Section
 
 
@@ -45,9 +45,11 @@ class AudioSettings(Section):
         default=15.0,
         ge=0,
         description="The beginning of each recording, this many s of it, does not wait for the "
-        "batches and turns of others that run, which pause for it, on models that compute on "
-        "CPUs: a clip overtakes files. Whose turn it is still follows the fair shares. More than "
-        "your clips are long gains nothing. 0 for never.",
+        "batches and turns of others that run, which pause for it: a clip overtakes files. So for "
+        "VAD, punctuation and `recognizer.engine` paraformer, on CPUs. Not on GPUs, and not for "
+        "the engines onnx, whispercpp and hybrid, which take one call at a time: a clip waits for "
+        "the batch that runs there, about `recognizer.max_batch_s`. Whose turn it is still follows "
+        "the fair shares. More than your clips are long gains nothing. 0 for never.",
     )
     spool_dir: Path | None = Field(
         default=None,
@@ -200,7 +202,11 @@ class RecognizerSettings(_ModelSettings):
         "up; the transcript is partial and names its time range.",
     )
     languages: tuple[str, ...] = Field(
-        default=("zh",), description="Values that `language` may have in a request."
+        default=("zh",),
+        min_length=1,
+        description="Values that `language` may have in a request. The first one is what the "
+        "engines paraformer and onnx report where a request names none; whispercpp and hybrid "
+        "report `whisper.language`, or what was guessed.",
     )
     whisper: WhisperSettings = WhisperSettings()
     hybrid: HybridSettings = HybridSettings()
@@ -217,6 +223,37 @@ class RecognizerSettings(_ModelSettings):
         That of a directory is its last part: where it lies is nobody else's business.
         """
         return {shown_name(pack): pack for pack in self.packs}
+
+    @property
+    def default_language(self) -> str | None:
+        """What is heard where a request names no language; None where that is guessed."""
+        if self.engine not in ("whispercpp", "hybrid"):
+            return self.languages[0]
+        return None if self.whisper.language == GUESSED else self.whisper.language
+
+    @model_validator(mode="after")
+    def _languages_agree(self) -> RecognizerSettings:
+        if self.engine not in ("whispercpp", "hybrid"):
+            return self
+        if GUESSED in self.languages:
+            raise ValueError(
+                "recognizer.languages names auto, which is no language; to have it guessed where "
+                "a request names none set recognizer.whisper.language to auto"
+            )
+        default = self.default_language
+        if default is not None and default not in self.languages:
+            raise ValueError(
+                f"recognizer.whisper.language is {default}, which is not among "
+                f"recognizer.languages ({', '.join(self.languages)}): add it there"
+            )
+        refinable = set(self.languages) & set(self.hybrid.languages)
+        if self.engine == "hybrid" and default is not None and not refinable:
+            raise ValueError(
+                "none of recognizer.languages is in recognizer.hybrid.languages "
+                f"({', '.join(self.hybrid.languages)}), so that nothing would ever be refined: "
+                "take recognizer.engine whispercpp"
+            )
+        return self
 
     @model_validator(mode="after")
     def _packs_differ(self) -> RecognizerSettings:

@@ -5,18 +5,11 @@ import shlex
 from typing import Any, cast
 
 import pytest
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobStatus, JobSubmissionClient, JobType
 
 from loadtests.ports import free_port
-from serve_app.batch.client import (
-    EXIT_CODES,
-    BatchJobs,
-    ExitCode,
-    JobRequest,
-    JobView,
-    connect,
-    last_progress,
-)
+from serve_app.batch.client import BatchJobs, JobRequest, connect
+from serve_app.batch.views import EXIT_CODES, ExitCode, JobView, last_progress
 from serve_app.core.errors import ClusterError
 from tests.fakes.ray_jobs import FakeRay
 
@@ -123,6 +116,47 @@ def test_jobs_of_others_are_left_alone(jobs: BatchJobs, ray_jobs: FakeRay) -> No
     assert jobs.jobs() == []
     with pytest.raises(ClusterError, match="not a batch transcription"):
         jobs.resume(other)
+
+
+def test_job_that_others_submitted_is_known_by_its_command(
+    jobs: BatchJobs, ray_jobs: FakeRay
+) -> None:
+    command = "python -m serve_app.batch s3://b/in s3://b/out --profile paraformer-large"
+    job_id = ray_jobs.submit_job(entrypoint=command, metadata={})
+
+    (job,) = jobs.jobs()
+    assert (job.job_id, job.source, job.output) == (job_id, "s3://b/in", "s3://b/out")
+    with pytest.raises(ClusterError, match=job_id):
+        jobs.submit(JobRequest("else", "s3://b/out"))
+
+
+def test_job_behind_a_script_is_known_by_its_metadata(jobs: BatchJobs, ray_jobs: FakeRay) -> None:
+    metadata = {"kind": "paraserve-batch", "source": "in", "output": "out"}
+    job_id = ray_jobs.submit_job(entrypoint="./nightly.sh", metadata=metadata)
+
+    assert (jobs.view(job_id).source, jobs.view(job_id).output) == ("in", "out")
+
+
+def test_driver_that_was_not_submitted_is_left_alone(jobs: BatchJobs, ray_jobs: FakeRay) -> None:
+    job_id = jobs.submit(REQUEST)
+    ray_jobs.details[job_id].type = JobType.DRIVER
+
+    assert jobs.jobs() == []
+
+
+def test_resumed_job_of_others_keeps_its_command_and_environment(
+    jobs: BatchJobs, ray_jobs: FakeRay
+) -> None:
+    command = "cd /app && TZ=UTC python3 -m serve_app.batch in out && ./tell.sh"
+    environment: dict[str, object] = {"env_vars": {"AWS_REGION": "eu-west-1"}}
+    first = ray_jobs.submit_job(entrypoint=command, metadata={}, runtime_env=environment)
+    ray_jobs.end(first, JobStatus.FAILED)
+
+    second = jobs.resume(first)
+
+    assert ray_jobs.details[second].entrypoint == command
+    assert ray_jobs.details[second].runtime_env == environment
+    assert jobs.view(second).output == "out"
 
 
 def test_unknown_job_is_one_clear_error(jobs: BatchJobs) -> None:

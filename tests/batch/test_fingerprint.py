@@ -51,7 +51,7 @@ def test_settings_of_drafts_count_where_there_are_drafts() -> None:
         settings = Settings.model_validate({"recognizer": {"engine": engine, **sections}})
         return config_fingerprint(config_of(settings, MODELS))
 
-    other_whisper = {"whisper": {"language": "en"}}
+    other_whisper = {"whisper": {"language": "auto"}}
     other_doubts = {"hybrid": {"refine_empty": False}}
     assert digest("paraformer", **other_whisper, **other_doubts) == digest("paraformer")
     assert digest("whispercpp", **other_whisper) != digest("whispercpp")

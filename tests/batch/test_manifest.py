@@ -58,6 +58,17 @@ def test_csv_gives_every_field(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["zh-CN", "zh_cn", "ZH"])
+def test_language_is_named_as_in_the_http_api(tmp_path: Path, name: str) -> None:
+    (item,) = items(tmp_path, json.dumps({"uri": "a.wav", "language": name}))
+    assert item.language == "zh"
+
+
+def test_language_without_a_code_is_left_for_the_job_to_refuse(tmp_path: Path) -> None:
+    (item,) = items(tmp_path, '{"uri": "a.wav", "language": "-"}')
+    assert item.language == "-"
+
+
 def test_tabs_separate_the_columns_of_tsv(tmp_path: Path) -> None:
     (item,) = items(tmp_path, "audio\tnote\na.wav\tx, y\n", "list.tsv")
     assert (item.id, item.metadata) == ("a.wav", {"note": "x, y"})

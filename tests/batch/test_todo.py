@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.batch.fingerprint import file_info, item_fingerprint
+from serve_app.batch.manifest import read_items
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.records import BatchItem, Failure
 from serve_app.batch.todo import Todo, find_todo
@@ -89,6 +90,18 @@ def test_language_that_the_recogniser_does_not_know_is_refused(
     (failed,) = todo([foreign], store, settings).failures
     assert (failed.kind, failed.permanent) == ("unsupported_language", True)
     assert "tlh" in failed.reason
+
+
+def test_language_with_a_region_is_the_one_without(
+    store: OutputStore, settings: Settings, tmp_path: Path
+) -> None:
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("uri,language\na.wav,zh-CN\nb.wav,zh\n", encoding="utf-8")
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / name).write_bytes(b"content")
+    found = todo(list(read_items(str(manifest))), store, settings)
+    assert [work.item.language for work in found.works] == ["zh", "zh"]
+    assert found.failures == []
 
 
 def test_stage_that_the_job_does_not_run_is_refused(item: BatchItem, store: OutputStore) -> None:

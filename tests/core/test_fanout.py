@@ -55,6 +55,15 @@ async def test_window_is_never_exceeded() -> None:
     assert most == 3
 
 
+async def test_utterance_and_its_span_tell_the_language_that_was_heard() -> None:
+    async def recognize(group: list[Chunk]) -> Sequence[Recognition]:
+        return [Recognition((Token("x", 100, 200, 0.9),), language="ja") for _ in group]
+
+    (found,) = [u async for u in fan_out(groups_of(1), recognize, window=1)]
+    assert found.language == "ja"
+    assert found.span.language == "ja"
+
+
 async def test_times_are_moved_to_the_place_in_the_recording() -> None:
     async def recognize(group: list[Chunk]) -> Sequence[Recognition]:
         return [recognition("x") for _ in group]

@@ -22,7 +22,12 @@ Json = dict[str, Any]
 
 # All that is off unless asked for.
 EVERYTHING: Json = {
-    "batch": {"job": {"enabled": True}, "cron": {"enabled": True, "timeZone": "Asia/Shanghai"}},
+    "batch": {
+        "source": "s3://calls/2026/",
+        "output": "s3://texts/2026/",
+        "job": {"enabled": True},
+        "cron": {"enabled": True, "timeZone": "Asia/Shanghai"},
+    },
     "monitoring": {"podMonitor": {"enabled": True}, "prometheusRule": {"enabled": True}},
     "ingress": {"enabled": True, "hosts": ["speech.example.com"]},
     "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}]},

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.packs.registry import REGISTERED
-from serve_app.settings import Settings
+from serve_app.packs.references import DirectorySource
+from serve_app.packs.registry import REGISTERED, find_pack
+from serve_app.pipeline.loading import packs_of
+from serve_app.settings import Settings, profile_names
 from tests.deploy.charting import (
     READY_MADE,
     Json,
@@ -72,6 +74,55 @@ def test_failed_fetch_leaves_no_mark(tmp_path: Path) -> None:
 def test_packs_that_are_fetched_are_known(name: str) -> None:
     packs = preload_script(render(ready_values(name)))[4:]
     assert set(packs) <= set(REGISTERED)
+
+
+def needed_packs(settings: Json) -> list[str]:
+    """Returns what the program needs, without directories, which nobody can fetch."""
+    names = {each.name for each in packs_of(Settings.model_validate(settings))}
+    return sorted(
+        name for name in names if not isinstance(find_pack(name).sources[0], DirectorySource)
+    )
+
+
+def preloaded(settings: Json, **values: Json) -> list[str]:
+    settings = {**settings, "auth": {"mode": "off"}}
+    gpus: Json = {"gpu": {"enabled": True}}
+    source: Json = {"source": "pvc"}
+    rendered = render({"settings": settings, "models": source, "workerGroups": gpus, **values})
+    return preload_script(rendered)[4:]
+
+
+@pytest.mark.parametrize("profile", profile_names())
+def test_preload_fetches_every_pack_of_every_profile(profile: str) -> None:
+    assert preloaded({"profile": profile}) == needed_packs({"profile": profile})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stages": ["asr"]},
+        {"recognizer": {"other_packs": ["paraformer-small", "paraformer-large"]}},
+        {"recognizer": {"pack": "paraformer-large", "other_packs": ["dir:/models/a", "/b"]}},
+        {"recognizer": {"engine": "hybrid", "pack": "paraformer-large"}},
+        {"recognizer": {"engine": "hybrid", "whisper": {"pack": "whisper-small"}}},
+        {"recognizer": {"engine": "whispercpp", "pack": "whisper-base"}},
+        {"profile": "paraformer-large-cpu", "vad": {"pack": "dir:/models/vad"}},
+    ],
+)
+def test_preload_fetches_every_pack_of_the_settings(settings: Json) -> None:
+    assert preloaded(settings) == needed_packs(settings)
+
+
+def test_exported_pack_is_the_operators_to_bring() -> None:
+    assert preloaded({"profile": "cpu-int8-onnx"}) == ["ct-punc", "fsmn-vad"]
+
+
+def test_packs_of_a_job_with_a_profile_of_its_own_are_fetched_too() -> None:
+    batch: Json = {"source": "s3://a/", "output": "s3://b/", "profile": "paraformer-small"}
+    demo: Json = {"profile": "demo"}
+    wanted = {*needed_packs(demo), *needed_packs({"profile": "paraformer-small"})}
+    assert preloaded(demo, batch={**batch, "job": {"enabled": True}}) == sorted(wanted)
+    assert preloaded(demo, batch=batch) == needed_packs(demo)
 
 
 @pytest.mark.parametrize("name", READY_MADE)

@@ -8,7 +8,17 @@ from typing import Any
 import helm_python as helm
 import pytest
 
-from tests.deploy.charting import CHART, READY_MADE, ROOT, Json, load_script, ready_values, render
+from tests.deploy.charting import (
+    CHART,
+    READY_MADE,
+    ROOT,
+    Json,
+    cluster_specs,
+    load_script,
+    only,
+    ready_values,
+    render,
+)
 
 OPEN: Json = {"settings": {"auth": {"mode": "off"}}}
 ONE_GPU: Json = {"workerGroups": {"gpu": {"enabled": True}}}
@@ -149,6 +159,36 @@ def test_farewell_shorter_than_a_request_is_refused() -> None:
 
 def test_settings_that_the_chart_sets_are_refused() -> None:
     assert "additional properties 'http' not allowed" in refusal({"settings": {"http": {}}})
+
+
+def spools(values: Json) -> dict[str, Json]:
+    """Returns the spool of the head and of each group."""
+    (cluster,) = cluster_specs(only(render(values), "RayService"))
+    parts = {group["groupName"]: group for group in cluster["workerGroupSpecs"]}
+    parts["head"] = cluster["headGroupSpec"]
+    return {
+        name: volume["emptyDir"]
+        for name, part in parts.items()
+        for volume in part["template"]["spec"]["volumes"]
+        if volume["name"] == "spool"
+    }
+
+
+def test_spool_is_on_disk_or_in_memory_as_is_set() -> None:
+    assert all("medium" not in spool for spool in spools(OPEN).values())
+    in_memory = {**OPEN, "pods": {"spoolMedium": "Memory"}}
+    assert [spool["medium"] for spool in spools(in_memory).values()] == ["Memory", "Memory"]
+
+
+def test_spool_of_one_group_may_be_another() -> None:
+    cpu: Json = {"cpu": {"pod": {"spoolMedium": "Memory"}, "tmpSize": "2Gi"}}
+    found = spools({**OPEN, "workerGroups": cpu})
+    assert found["cpu"] == {"medium": "Memory", "sizeLimit": "2Gi"}
+    assert "medium" not in found["head"]
+
+
+def test_other_media_of_the_spool_are_refused() -> None:
+    assert "at '/pods/spoolMedium'" in refusal({**OPEN, "pods": {"spoolMedium": "tmpfs"}})
 
 
 def test_group_with_bounds_the_wrong_way_round_is_refused() -> None:

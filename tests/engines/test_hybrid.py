@@ -12,6 +12,7 @@ from serve_app.engines.hybrid import (
     HybridRecognizer,
     Reason,
     has_keyword,
+    is_refinable,
     reason_to_refine,
 )
 from serve_app.engines.whispercpp import Draft, DraftQuality
@@ -20,9 +21,17 @@ GOOD = DraftQuality(-0.1, 1.0)
 KEYWORD = Hints(keywords=("停滞",))
 
 
-def draft(text: str = "好", quality: DraftQuality | None = GOOD, confidence: float = 0.9) -> Draft:
+DOUBTFUL = DraftQuality(-2.0, 1.0)
+
+
+def draft(
+    text: str = "好",
+    quality: DraftQuality | None = GOOD,
+    confidence: float = 0.9,
+    language: str | None = "zh",
+) -> Draft:
     tokens = tuple(Token(word, 0, 1, confidence) for word in text)
-    return Draft(Recognition(tokens), quality)
+    return Draft(Recognition(tokens, language=language), quality)
 
 
 def chunk(number: int, duration_s: float = 1.0) -> Pcm:
@@ -41,12 +50,16 @@ class ScriptedDrafter:
     drafts: Sequence[Draft | ChunkFailure]
     asked: list[Hints] = field(default_factory=list)
     is_reentrant: bool = True
+    default_language: str | None = "zh"
 
     def draft(
         self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
     ) -> list[Draft | ChunkFailure]:
         self.asked += hints
         return [self.drafts[int(pcm[0]) - 1] if pcm.any() else draft("", None) for pcm in batch]
+
+    def language_of(self, hints: Hints) -> str | None:
+        return hints.language or self.default_language
 
     def cost(self, num_samples: int) -> int:
         return 500
@@ -103,6 +116,78 @@ def test_reason_to_refine(
 
 
 @pytest.mark.parametrize(
+    ("language", "options", "may_be"),
+    [
+        ("zh", HybridOptions(), True),
+        ("en", HybridOptions(), True),
+        ("ja", HybridOptions(), False),
+        ("yue", HybridOptions(), False),
+        ("yue", HybridOptions(languages=("zh", "yue")), True),
+        (None, HybridOptions(), False),
+        (None, HybridOptions(refine_unknown=True), True),
+    ],
+)
+def test_chunk_is_refinable_in_the_languages_of_the_refiner(
+    language: str | None, options: HybridOptions, may_be: bool
+) -> None:
+    assert is_refinable(language, options) is may_be
+
+
+@pytest.mark.parametrize(
+    "drafted",
+    [
+        draft("停滞", language="ja"),
+        draft("二", DOUBTFUL, language="ja"),
+        draft("", None, language="ja"),
+    ],
+)
+def test_foreign_speech_keeps_its_draft_whatever_speaks_against_it(drafted: Draft) -> None:
+    refiner = NotingRefiner()
+    (result,) = hybrid([drafted], refiner).transcribe([chunk(0)], [KEYWORD])
+    assert not refiner.asked
+    assert result == Recognition(drafted.recognition.tokens, "rough", "ja")
+
+
+@pytest.mark.parametrize(
+    ("named", "default", "refine_unknown", "refined"),
+    [
+        ("ja", "zh", True, False),
+        ("zh", "ja", False, True),
+        (None, "zh", False, True),
+        (None, "ja", False, False),
+        (None, None, False, False),
+        (None, None, True, True),
+    ],
+)
+def test_failed_draft_is_refined_in_the_language_that_was_asked_for(
+    named: str | None, default: str | None, refine_unknown: bool, refined: bool
+) -> None:
+    drafter = ScriptedDrafter([ChunkFailure("draft_failed", "")], default_language=default)
+    options = HybridOptions(refine_unknown=refine_unknown)
+    recognizer = HybridRecognizer(drafter, NotingRefiner(), ("rough", "fine"), options)
+    (result,) = recognizer.transcribe([chunk(0)], [Hints(language=named)])
+    assert isinstance(result, Recognition) is refined
+    if isinstance(result, Recognition):
+        assert result.language == (named or default)
+
+
+def test_refined_chunk_has_the_language_of_its_draft() -> None:
+    recognizer = hybrid([draft("二", DOUBTFUL, language="en")], NotingRefiner())
+    (result,) = recognizer.transcribe([chunk(0)])
+    assert isinstance(result, Recognition)
+    assert (result.model, result.language) == ("fine", "en")
+
+
+def test_foreign_speech_leaves_room_for_what_may_be_refined() -> None:
+    options = HybridOptions(max_refined_share=0.5, share_window_s=2.0)
+    refiner = NotingRefiner()
+    drafts = [draft("一", DOUBTFUL, language="ja"), draft("二", DOUBTFUL)]
+    recognizer = hybrid(drafts, refiner, options)
+    recognizer.transcribe([chunk(0), chunk(1)])
+    assert [number for number, _ in refiner.asked] == [1]
+
+
+@pytest.mark.parametrize(
     ("words", "keyword", "found"),
     [
         (("几", "乎", "停", "滞"), "停滞", True),
@@ -120,7 +205,7 @@ def test_keyword_is_found_however_it_is_spaced(
 
 def test_only_doubtful_chunks_are_refined_and_each_result_names_its_model() -> None:
     refiner = NotingRefiner()
-    recognizer = hybrid([draft("一"), draft("二", DraftQuality(-2.0, 1.0)), draft("三")], refiner)
+    recognizer = hybrid([draft("一"), draft("二", DOUBTFUL), draft("三")], refiner)
     results = recognizer.transcribe([chunk(0), chunk(1), chunk(2)])
     assert [text_of(result) for result in results] == ["一", "细", "三"]
     assert [result.model for result in results if isinstance(result, Recognition)] == [
@@ -147,7 +232,7 @@ def test_drafter_gets_the_hints_of_each_chunk() -> None:
 
 
 def test_draft_stays_if_refining_fails() -> None:
-    recognizer = hybrid([draft("一", DraftQuality(-2.0, 1.0))], NotingRefiner(fails=True))
+    recognizer = hybrid([draft("一", DOUBTFUL)], NotingRefiner(fails=True))
     (result,) = recognizer.transcribe([chunk(0)])
     assert text_of(result) == "一"
     assert isinstance(result, Recognition)
@@ -174,7 +259,7 @@ def test_digital_silence_is_not_refined() -> None:
 
 
 def test_result_does_not_depend_on_batch_mates() -> None:
-    drafts = [draft("一"), draft("二", DraftQuality(-2.0, 1.0)), draft("三")]
+    drafts = [draft("一"), draft("二", DOUBTFUL), draft("三")]
     together = hybrid(drafts, NotingRefiner()).transcribe([chunk(0), chunk(1), chunk(2)])
     alone = [hybrid(drafts, NotingRefiner()).transcribe([chunk(number)])[0] for number in range(3)]
     assert together == alone
@@ -194,7 +279,7 @@ def test_bound_lets_doubtful_chunks_through_while_there_is_room() -> None:
 
 def test_keywords_are_refined_beyond_the_bound_and_the_doubtful_pay_for_it() -> None:
     options = HybridOptions(max_refined_share=0.1, share_window_s=20.0)
-    drafts = [draft("停滞"), draft("二", DraftQuality(-2.0, 1.0))]
+    drafts = [draft("停滞"), draft("二", DOUBTFUL)]
     refiner = NotingRefiner()
     recognizer = hybrid(drafts, refiner, options)
     recognizer.transcribe([chunk(0, 10.0), chunk(1, 2.0)], [KEYWORD, KEYWORD])

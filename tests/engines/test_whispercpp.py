@@ -172,6 +172,17 @@ def test_items_of_a_batch_are_heard_in_the_language_of_each(
     assert klingon.code == "unsupported_language"
 
 
+def test_language_is_guessed_and_told(whisper_pack: PackContents, recorded: RecordedDrafts) -> None:
+    """After another one was named: what whisper.cpp last knew is not what it says now."""
+    guessing = WhisperCppEngine(whisper_pack, WhisperOptions(language="auto"))
+    named, guessed = guessing.draft([recorded.chunks[0]] * 2, [Hints(language="ja"), NO_HINTS])
+    assert isinstance(named, Draft)
+    assert named.recognition.language == "ja"
+    assert guessed == recorded.drafts[0]
+    assert isinstance(guessed, Draft)
+    assert guessed.recognition.language == "zh"
+
+
 def test_language_that_requests_may_name_must_be_known_to_the_model(
     whisper_pack: PackContents,
 ) -> None:

@@ -18,7 +18,13 @@ class FakeRay:
         self.ends_at_once: tuple[JobStatus, int] | None = None
         """How the next job ends as soon as it is submitted."""
 
-    def submit_job(self, *, entrypoint: str, metadata: dict[str, str]) -> str:
+    def submit_job(
+        self,
+        *,
+        entrypoint: str,
+        metadata: dict[str, str],
+        runtime_env: dict[str, object] | None = None,
+    ) -> str:
         if self.num_refusals:
             self.num_refusals -= 1
             raise RuntimeError("Request failed with status code 500: No available agent")
@@ -29,6 +35,7 @@ class FakeRay:
             status=JobStatus.RUNNING,
             entrypoint=entrypoint,
             metadata=metadata,
+            runtime_env=runtime_env,
             start_time=1000 * (1 + len(self.details)),
         )
         if self.ends_at_once is not None:

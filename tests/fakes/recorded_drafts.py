@@ -42,5 +42,8 @@ class RecordedDrafts:
         }
         return [by_samples[pcm.tobytes()] for pcm in batch]
 
+    def language_of(self, hints: Hints) -> str | None:
+        return hints.language or "zh"
+
     def cost(self, num_samples: int) -> int:
         return num_samples

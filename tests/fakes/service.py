@@ -33,6 +33,8 @@ class FakeService:
         error: raised after the events, if set.
         other_models: served beside the first.
         languages: that a request may name.
+        default_language: of requests that name none; None for one that is guessed.
+        end: tells of the utterances, at last.
         hotword_problem: what is wrong with any hotwords, if set.
         keep_uploads: remember the jobs, and with them the recordings.
         until: waited for before the recording's end, if set.
@@ -43,6 +45,8 @@ class FakeService:
         self.stages = stages
         self.other_models: tuple[str, ...] = ()
         self.languages: tuple[str, ...] = ("zh",)
+        self.default_language: str | None = "zh"
+        self.end = RecordingEnd(2000, SPANS)
         self.events: list[TranscriptEvent] = [sentence("你好", 0), sentence("再见", 1000)]
         self.error: Exception | None = None
         self.not_ready: ParaserveError | None = None
@@ -58,7 +62,12 @@ class FakeService:
     @property
     def offer(self) -> Offer:
         return Offer(
-            "paraformer-demo", ("whisper-1",), self.languages, self.stages, self.other_models
+            "paraformer-demo",
+            ("whisper-1",),
+            self.languages,
+            self.stages,
+            self.default_language,
+            self.other_models,
         )
 
     async def check_hotwords(self, hints: Hints, origin: Origin) -> None:
@@ -81,7 +90,7 @@ class FakeService:
                 await asyncio.Event().wait()
             finally:
                 self.cancelled = True
-        yield RecordingEnd(2000, SPANS)
+        yield self.end
 
     async def readiness(self) -> list[StageReadiness]:
         if self.not_ready is not None:

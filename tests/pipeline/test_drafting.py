@@ -1,8 +1,10 @@
 import pytest
 
 from serve_app.core.errors import ConfigurationError, PackCorrupt
+from serve_app.engines.hybrid import HybridOptions
 from serve_app.engines.whispercpp import WhisperOptions
 from serve_app.packs import PackContents, PackStore, resolve
+from serve_app.pipeline import drafting
 from serve_app.pipeline.drafting import open_drafts, whisper_options
 from serve_app.pipeline.engines import open_recognizer
 from serve_app.settings import Settings
@@ -21,6 +23,20 @@ def test_options_are_those_of_the_settings() -> None:
 
 def test_settings_and_options_have_the_same_defaults() -> None:
     assert whisper_options(settings()) == WhisperOptions()
+
+
+def test_hybrid_refines_what_the_settings_say(
+    whisper_pack: PackContents, pack_store: PackStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[HybridOptions] = []
+    monkeypatch.setattr(drafting, "HybridRecognizer", lambda *parts: given.append(parts[-1]))
+    section = {"languages": ["zh", "yue"], "refine_unknown": True, "refine_empty": False}
+    drafter = {"pack": f"dir:{whisper_pack.directory}"}
+    for hybrid in ({}, section):
+        wanted = settings(engine="hybrid", whisper=drafter, hybrid=hybrid)
+        open_recognizer(wanted, resolve("paraformer-demo", pack_store))
+    changed = HybridOptions(languages=("zh", "yue"), refine_unknown=True, refine_empty=False)
+    assert given == [HybridOptions(), changed]
 
 
 def test_whisper_alone_is_refused_on_a_gpu(whisper_pack: PackContents) -> None:

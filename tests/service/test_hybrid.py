@@ -55,6 +55,7 @@ def test_recording_is_drafted_and_each_segment_names_its_model(
         hybrid_client, asr_example.read_bytes(), response_format="verbose_json", **GRANULARITIES
     )
     drafter = whisper_pack.directory.name
+    assert answer["language"] == "zh"
     assert {segment["model"] for segment in answer["segments"]} == {drafter}
     assert {word["model"] for word in answer["words"]} == {drafter}
     said = "".join(word["word"] for word in answer["words"])
@@ -71,3 +72,12 @@ def test_keyword_has_a_segment_refined(hybrid_client: httpx.Client, asr_example:
     )
     models = {word["model"] for word in answer.get("words", [])}
     assert models <= {"paraformer-demo"}
+
+
+def test_language_that_is_asked_for_is_told_by_recording_and_utterance(
+    hybrid_client: httpx.Client, asr_example: Path
+) -> None:
+    fields = {"response_format": "verbose_json", "include[]": "utterances"}
+    answer = transcribe(hybrid_client, asr_example.read_bytes(), language="en-US", **fields)
+    assert answer["language"] == "en"
+    assert {utterance["language"] for utterance in answer["utterances"]} == {"en"}

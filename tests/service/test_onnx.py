@@ -1,4 +1,4 @@
-"""The exported demo pack behind the service."""
+"""Profile cpu-int8-onnx behind the service, on the exported demo pack."""
 
 from __future__ import annotations
 
@@ -30,12 +30,19 @@ def onnx_url(
     demo = open_pack(BUILTIN_DIRECTORY / "paraformer-demo")
     directory: Path = tmp_path_factory.mktemp("packs") / "onnx"
     export(demo, directory, "int8")
+    small = {"deployment": {"num_replicas": 1, "num_cpus": 0.1}}
     app = build(
         Settings.model_validate(
             {
-                "profile": "asr-only",
+                "profile": "cpu-int8-onnx",
                 "app_name": "onnx",
-                "recognizer": {"engine": "onnx", "pack": f"dir:{directory}"},
+                "segmenter": small,
+                "recognizer": {
+                    "pack": f"dir:{directory}",
+                    "deployment": {"num_replicas": 1, "num_cpus": 0.2},
+                },
+                "punctuator": {"pack": "ct-punc-demo", **small},
+                "ingress": small,
             }
         )
     )
@@ -48,7 +55,10 @@ def test_demo_recording_is_transcribed_right_in_int8(
     onnx_url: str, demo_flac: bytes, demo_text: str
 ) -> None:
     with httpx.Client(base_url=onnx_url, timeout=120, trust_env=False) as client:
-        answer = transcribe(client, demo_flac, response_format="verbose_json")
+        stages = client.get("/readyz").json()["stages"]
+        answer = transcribe(client, demo_flac, response_format="verbose_json", language="zh-CN")
+    assert set(stages) == {"vad", "asr", "punctuation"}
+    assert answer["language"] == "zh"
     assert character_error_rate(demo_text, answer["text"]) <= 0.03
     starts = [segment["start"] for segment in answer["segments"]]
     assert starts == sorted(starts)

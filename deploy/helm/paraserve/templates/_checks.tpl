@@ -5,6 +5,9 @@
 {{- include "paraserve.checkModels" . -}}
 {{- include "paraserve.checkGroups" . -}}
 {{- include "paraserve.checkGpus" . -}}
+{{- if and (or .Values.batch.job.enabled .Values.batch.cron.enabled) (not (and .Values.batch.source .Values.batch.output)) -}}
+{{- fail "A batch job needs batch.source and batch.output, as s3://calls/2026/ and s3://texts/2026/." -}}
+{{- end -}}
 {{- if and .Values.gcsFaultTolerance.enabled (not .Values.gcsFaultTolerance.redisAddress) -}}
 {{- fail "gcsFaultTolerance.enabled needs gcsFaultTolerance.redisAddress." -}}
 {{- end -}}

@@ -54,7 +54,7 @@ headGroupSpec:
   rayStartParams:
     {{- merge (dict "num-cpus" "0" "dashboard-host" "0.0.0.0") $root.Values.head.rayStartParams | toYaml | nindent 4 }}
   template:
-    {{- include "paraserve.podTemplate" (dict "root" $root "component" "head" "container" "ray-head" "options" $root.Values.head.pod "resources" $root.Values.head.resources "gpus" 0 "sharedMemory" $root.Values.head.sharedMemory "tmpSize" $root.Values.head.tmpSize "liveness" (printf "%s && %s" $raylet $gcs) "readiness" (printf "%s && %s" $raylet $gcs) "account" (include "paraserve.headAccount" $root) "drains" false) | nindent 4 }}
+    {{- include "paraserve.podTemplate" (dict "root" $root "component" "head" "container" "ray-head" "options" $root.Values.head.pod "resources" $root.Values.head.resources "gpus" 0 "sharedMemory" $root.Values.head.sharedMemory "tmpSize" $root.Values.head.tmpSize "liveness" (printf "%s && %s" $raylet $gcs) "readiness" (printf "%s && %s" $raylet $gcs) "account" (include "paraserve.headAccount" $root) "serves" .serves "drains" false) | nindent 4 }}
 workerGroupSpecs:
   {{- range $name, $group := $root.Values.workerGroups }}
   {{- if and $group.enabled (or (empty $.groups) (has $name $.groups)) }}
@@ -71,14 +71,36 @@ workerGroupSpecs:
     rayStartParams:
       {{- toYaml ($group.rayStartParams | default dict) | nindent 6 }}
     template:
-      {{- include "paraserve.podTemplate" (dict "root" $root "component" "worker" "container" "ray-worker" "options" $group.pod "resources" $group.resources "gpus" $group.gpus "sharedMemory" $group.sharedMemory "tmpSize" $group.tmpSize "liveness" $raylet "readiness" $ready "account" (include "paraserve.workerAccount" $root) "drains" $.serves) | nindent 6 }}
+      {{- include "paraserve.podTemplate" (dict "root" $root "component" "worker" "container" "ray-worker" "options" $group.pod "resources" $group.resources "gpus" $group.gpus "sharedMemory" $group.sharedMemory "tmpSize" $group.tmpSize "liveness" $raylet "readiness" $ready "account" (include "paraserve.workerAccount" $root) "serves" $.serves "drains" $.serves) | nindent 6 }}
   {{- end }}
   {{- end }}
 {{- end -}}
 
+{{- define "paraserve.jobProfile" -}}
+{{ .Values.batch.profile | default .Values.settings.profile | default "demo" }}
+{{- end -}}
+
+{{/* One word of a shell's command line, as Python's shlex.quote writes it. */}}
+{{- define "paraserve.shellWord" -}}
+{{- if regexMatch "^[A-Za-z0-9_@%+=:,./-]+$" . -}}{{ . }}{{- else -}}'{{ replace "'" "'\"'\"'" . }}'{{- end -}}
+{{- end -}}
+
+{{/* The command of a job, word for word as `paraserve batch submit` would write it. */}}
+{{- define "paraserve.jobEntrypoint" -}}
+{{- $words := concat (list "python" "-m" "serve_app.batch" .Values.batch.source .Values.batch.output "--profile" (include "paraserve.jobProfile" .)) .Values.batch.options -}}
+{{- $quoted := list -}}
+{{- range $words -}}{{- $quoted = append $quoted (include "paraserve.shellWord" .) -}}{{- end -}}
+{{- $quoted | join " " -}}
+{{- end -}}
+
 {{/* Specification of a RayJob. */}}
 {{- define "paraserve.jobSpec" -}}
-entrypoint: {{ .Values.batch.entrypoint | quote }}
+entrypoint: {{ include "paraserve.jobEntrypoint" . | quote }}
+# By these `paraserve batch` knows it, as one that it has submitted itself.
+metadata:
+  kind: paraserve-batch
+  source: {{ .Values.batch.source | quote }}
+  output: {{ .Values.batch.output | quote }}
 shutdownAfterJobFinishes: true
 ttlSecondsAfterFinished: {{ .Values.batch.ttlSecondsAfterFinished }}
 activeDeadlineSeconds: {{ .Values.batch.activeDeadlineSeconds }}

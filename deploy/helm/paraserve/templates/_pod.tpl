@@ -1,7 +1,10 @@
 {{/* Pods of head and workers. */}}
 
+{{/* Variables of the Ray container; arguments: root, serves. */}}
 {{- define "paraserve.env" -}}
-- {name: RAY_SERVE_ENABLE_HA_PROXY, value: {{ ternary "1" "0" .Values.serve.haproxy | quote }}}
+{{- $models := .root.Values.models -}}
+{{- $settings := include "paraserve.effective" (dict "root" .root "settings" .root.Values.settings) | fromYaml -}}
+- {name: RAY_SERVE_ENABLE_HA_PROXY, value: {{ ternary "1" "0" .root.Values.serve.haproxy | quote }}}
 # Has Ray load the middleware that keeps it from reading bodies ahead.
 - {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: serve_app.api.flow.http_middlewares}
 # A replica without num_gpus keeps its sight of the devices that its container has.
@@ -10,6 +13,11 @@
 # The root file system is read-only.
 - {name: HOME, value: /tmp}
 - {name: XDG_CACHE_HOME, value: /tmp/.cache}
+# Where a job finds the models: one of the chart's, or one submitted to the service's cluster.
+- {name: PARASERVE_PACK_DIR, value: {{ $models.mountPath | quote }}}
+{{- if or (ne $models.source "ephemeral") (and (not .serves) $settings.offline) }}
+- {name: PARASERVE_OFFLINE, value: "true"}
+{{- end }}
 {{- end -}}
 
 {{- define "paraserve.modelsVolume" -}}
@@ -29,7 +37,7 @@ emptyDir:
 {{/*
 A pod template; arguments: root, component, container, options (of `pods`, over the
 common ones), resources, gpus, sharedMemory, tmpSize, probe (the command of readiness),
-account, drains.
+account, serves, drains.
 */}}
 {{- define "paraserve.podTemplate" -}}
 {{- $root := .root -}}
@@ -81,9 +89,10 @@ spec:
     - {{- merge (deepCopy .) (dict "labelSelector" $selector) | toYaml | nindent 6 }}
     {{- end }}
   {{- end }}
-  {{- if and (ne .component "head") (include "paraserve.preloads" $root) }}
+  {{- if and (or (ne .component "head") (not .serves)) (include "paraserve.preloads" $root) }}
   initContainers:
-    # A replica that finds no pack fails, and after a few of them the deployment has.
+    # A replica that finds no pack fails, and after a few of them the deployment has. A job
+    # looks for its packs on the head.
     - name: await-models
       image: {{ include "paraserve.image" $root }}
       imagePullPolicy: {{ $root.Values.image.pullPolicy }}
@@ -104,6 +113,9 @@ spec:
         sizeLimit: {{ .tmpSize }}
     - name: spool
       emptyDir:
+        {{- with $pods.spoolMedium }}
+        medium: {{ . }}
+        {{- end }}
         sizeLimit: {{ .tmpSize }}
     - name: shared-memory
       emptyDir:
@@ -144,7 +156,7 @@ securityContext:
 resources:
   {{- toYaml $resources | nindent 2 }}
 env:
-  {{- include "paraserve.env" $root | nindent 2 }}
+  {{- include "paraserve.env" (dict "root" $root "serves" .serves) | nindent 2 }}
   {{- with .pods.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

@@ -78,15 +78,35 @@ Nothing where there is no cluster to ask, as in `helm template`.
 {{- end -}}
 {{- end -}}
 
-{{/* Packs that the settings name, without doubles, sorted. */}}
+{{/*
+Packs that effective settings need, as `packs_of` in serve_app/pipeline/loading.py has
+them, without directories: nobody can fetch those.
+*/}}
+{{- define "paraserve.packsOf" -}}
+{{- $stages := .stages | default (list "vad" "asr" "punctuation") -}}
+{{- $named := concat (list (dig "recognizer" "pack" "paraformer-demo" .)) (dig "recognizer" "other_packs" (list) .) -}}
+{{- if has "vad" $stages -}}{{- $named = append $named (dig "vad" "pack" "fsmn-vad" .) -}}{{- end -}}
+{{- if has "punctuation" $stages -}}{{- $named = append $named (dig "punctuator" "pack" "ct-punc-demo" .) -}}{{- end -}}
+{{- if eq (dig "recognizer" "engine" "paraformer" .) "hybrid" -}}
+{{- $named = append $named (dig "recognizer" "whisper" "pack" "whisper-base" .) -}}
+{{- end -}}
+{{- $packs := list -}}
+{{- range $named -}}
+{{- if not (regexMatch "^(dir:|/)" .) -}}{{- $packs = append $packs . -}}{{- end -}}
+{{- end -}}
+{{- toYaml $packs -}}
+{{- end -}}
+
+{{/* Packs that the applications and the batch job need, without doubles, sorted. */}}
 {{- define "paraserve.packs" -}}
 {{- $packs := list -}}
-{{- range $name, $application := include "paraserve.applications" . | fromYaml -}}
+{{- $all := include "paraserve.applications" . | fromYaml -}}
+{{- if or .Values.batch.job.enabled .Values.batch.cron.enabled -}}
+{{- $_ := set $all "batch/job" (dict "settings" (dict "profile" (include "paraserve.jobProfile" .))) -}}
+{{- end -}}
+{{- range $name, $application := $all -}}
 {{- $settings := include "paraserve.effective" (dict "root" $ "settings" ($application.settings | default dict)) | fromYaml -}}
-{{- $stages := $settings.stages | default (list "vad" "asr" "punctuation") -}}
-{{- $packs = append $packs (dig "recognizer" "pack" "paraformer-demo" $settings) -}}
-{{- if has "vad" $stages -}}{{- $packs = append $packs (dig "vad" "pack" "fsmn-vad" $settings) -}}{{- end -}}
-{{- if has "punctuation" $stages -}}{{- $packs = append $packs (dig "punctuator" "pack" "ct-punc-demo" $settings) -}}{{- end -}}
+{{- $packs = concat $packs (include "paraserve.packsOf" $settings | fromYamlArray) -}}
 {{- end -}}
 {{- .Values.models.preload.packs | default ($packs | uniq | sortAlpha) | toYaml -}}
 {{- end -}}

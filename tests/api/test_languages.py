@@ -1,0 +1,58 @@
+"""The language that `verbose_json` tells is the one that was heard."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from serve_app.core.chunks import RecordingEnd, UtteranceSpan
+from tests.api.test_transcriptions import post
+from tests.fakes.service import FakeService
+
+JAPANESE, CHINESE = UtteranceSpan(0, 900, "done", "ja"), UtteranceSpan(900, 1400, "done", "zh")
+
+
+async def told(client: httpx.AsyncClient, language: str = "") -> object:
+    answer = await post(client, response_format="verbose_json", language=language)
+    return answer.json()["language"]
+
+
+async def test_language_that_was_asked_for_is_told(
+    client: httpx.AsyncClient, service: FakeService
+) -> None:
+    service.languages = ("zh", "en")
+    assert await told(client, language="en-US") == "en"
+
+
+async def test_default_is_that_of_the_deployment_and_not_the_first_that_it_takes(
+    client: httpx.AsyncClient, service: FakeService
+) -> None:
+    service.languages, service.default_language = ("zh", "en"), "en"
+    assert await told(client) == "en"
+
+
+async def test_guessed_language_is_that_of_most_of_the_speech(
+    client: httpx.AsyncClient, service: FakeService
+) -> None:
+    service.default_language = None
+    service.end = RecordingEnd(2000, (CHINESE, JAPANESE))
+    assert await told(client) == "ja"
+
+
+@pytest.mark.parametrize("spans", [(), (UtteranceSpan(0, 900, "empty", "ja"),)])
+async def test_language_in_which_nothing_was_said_is_undetermined(
+    client: httpx.AsyncClient, service: FakeService, spans: tuple[UtteranceSpan, ...]
+) -> None:
+    service.default_language = None
+    service.end = RecordingEnd(2000, spans)
+    assert await told(client) == "und"
+
+
+async def test_utterances_tell_theirs_where_it_is_known(
+    client: httpx.AsyncClient, service: FakeService
+) -> None:
+    service.end = RecordingEnd(2000, (JAPANESE, UtteranceSpan(900, 1400, "done")))
+    fields = {"response_format": "verbose_json", "include[]": "utterances"}
+    first, second = (await post(client, fields=fields)).json()["utterances"]
+    assert first["language"] == "ja"
+    assert "language" not in second
