@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections import Counter as CountOf
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
 
 from ray.serve.metrics import Counter
@@ -248,7 +247,8 @@ class _PackInfo:
 
     def set(self) -> None:
         if self._readiness is not None:
-            self._gauge.set(1, tags=dict(asdict(self._readiness)))
+            tags = {label: str(getattr(self._readiness, label)) for label in metrics.PACK.labels}
+            self._gauge.set(1, tags=tags)
 
 
 class Sampler:
