@@ -17,7 +17,7 @@ from loadtests.gpu.options import Trial
 from serve_app.core.chunks import SAMPLE_RATE_HZ, Pcm
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.hints import Hints, Hotword
-from serve_app.engines.paraformer_net import takes_hotwords
+from serve_app.engines.spelling import takes_hotwords
 from serve_app.pipeline.scoring import character_error_rate
 
 _NUM_HOTWORDS = 10

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+GUESSED = "auto"
+"""Stands for a language that is to be guessed; whisper.cpp's own name for that."""
+
 
 def language_code(name: str) -> str:
     """Returns the bare code of a language: `zh` for `zh`, `zh-CN` and `ZH_cn` alike.

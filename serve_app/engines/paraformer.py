@@ -23,10 +23,10 @@ from serve_app.engines.paraformer_net import (
     ParaformerNet,
     TimestampPredictor,
     parse_shape,
-    takes_hotwords,
     unused_prefixes,
 )
 from serve_app.engines.ragged import Ragged
+from serve_app.engines.spelling import takes_hotwords
 from serve_app.engines.warming import meet_row_counts
 from serve_app.packs.contents import PackContents, load_into
 

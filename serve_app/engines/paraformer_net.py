@@ -20,6 +20,7 @@ from serve_app.core.errors import PackCorrupt, PackError
 from serve_app.engines.cif import CifPredictor, CifShape
 from serve_app.engines.ragged import Ragged
 from serve_app.engines.sanm import SanmDecoder, SanmEncoder, SanmShape
+from serve_app.engines.spelling import takes_hotwords
 from serve_app.packs.contents import PackContents
 
 _PREDICTOR_OF_CLASS = {
@@ -213,11 +214,6 @@ def _head_shape(pack: PackContents, conf: Mapping[str, Any]) -> TimestampHeadSha
         smooth_factor=float(conf.get("smooth_factor2", 1.0)),
         noise_threshold=float(conf.get("noise_threshold2", 0.0)),
     )
-
-
-def takes_hotwords(pack: PackContents) -> bool:
-    """Whether the model has a branch for hotwords."""
-    return pack.model_class == "SeacoParaformer"
 
 
 def unused_prefixes(pack: PackContents) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""How a pack's vocabulary writes a hotword.
+"""Which packs take hotwords, and how their vocabulary writes one.
 
 Source: the behaviour of `generate_hotwords_list` in FunASR 1.4.16
 (`models/seaco_paraformer/model.py`): a word in lower case is looked up whole in the
@@ -16,6 +16,11 @@ from serve_app.packs.contents import PackContents
 
 _SEG_DICT = "seg_dict"
 _UNKNOWN = "<unk>"
+
+
+def takes_hotwords(pack: PackContents) -> bool:
+    """Whether the model has a branch for hotwords."""
+    return pack.model_class == "SeacoParaformer"
 
 
 class Speller:

@@ -12,8 +12,8 @@ import numpy as np
 from serve_app.core.chunks import SAMPLE_RATE_HZ, SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition
 from serve_app.core.errors import ConfigurationError, PackCorrupt
 from serve_app.core.hints import NO_HINTS, Hints
+from serve_app.core.languages import GUESSED
 from serve_app.engines.whispercpp_binding import (
-    GUESSED,
     DecodingOptions,
     WhisperModel,
     WhisperRefused,

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from serve_app.core.chunks import SAMPLE_RATE_HZ
 from serve_app.core.errors import ConfigurationError, PackCorrupt
+from serve_app.core.languages import GUESSED
 from serve_app.engines.whispercpp_text import Piece
 from serve_app.packs.ggml import WhisperShape, read_whisper_shape
 
@@ -41,9 +42,6 @@ _LARGE_V3_TOKENS = 51_866
 _TOKENS_WITHOUT_LANGUAGES = 51_766
 _LARGE_LAYERS, _TURBO_TEXT_LAYERS = 32, 4
 _ONLY_LANGUAGE = "en"  # of the models that are not multilingual
-
-GUESSED = "auto"
-"""whisper.cpp's name for a language that it is to find out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from serve_app.core.errors import ConfigurationError
 from serve_app.core.ports import Recognizer
 from serve_app.engines.hybrid import HybridOptions, HybridRecognizer
 from serve_app.engines.whispercpp import WhisperCppEngine, WhisperOptions
-from serve_app.packs import PackContents, PackStore, resolve
+from serve_app.packs import PackContents
 from serve_app.settings import Settings
 
 
@@ -29,22 +29,20 @@ def open_drafts(settings: Settings, pack: PackContents) -> WhisperCppEngine:
 def open_hybrid(
     settings: Settings,
     pack: PackContents,
+    drafter: PackContents,
     open_refiner: Callable[[Settings, PackContents], Recognizer],
 ) -> HybridRecognizer:
-    """Loads the drafter of `recognizer.whisper` and the refiner of a Paraformer pack.
+    """Loads a drafter of a Whisper pack and the refiner of a Paraformer pack.
 
     Raises:
         PackError: one of the packs cannot be used.
         ConfigurationError: a library is missing, or the language unknown.
     """
-    section = settings.recognizer
-    store = PackStore(settings.pack_dir)
-    drafts = resolve(section.whisper.pack, store, fetch=not settings.offline)
-    wanted = section.hybrid
+    wanted = settings.recognizer.hybrid
     return HybridRecognizer(
-        WhisperCppEngine(drafts, whisper_options(settings)),
+        WhisperCppEngine(drafter, whisper_options(settings)),
         open_refiner(settings, pack),
-        (drafts.name, pack.name),
+        (drafter.name, pack.name),
         HybridOptions(
             languages=wanted.languages,
             refine_unknown=wanted.refine_unknown,

@@ -19,8 +19,15 @@ Opener = Callable[[Settings, PackContents], Recognizer]
 _LOG = logging.getLogger(__name__)
 
 
-def open_recognizer(settings: Settings, pack: PackContents) -> Recognizer:
+def open_recognizer(
+    settings: Settings, pack: PackContents, drafter: PackContents | None = None
+) -> Recognizer:
     """Returns the engine that `recognizer.engine` names, loaded and warm.
+
+    Args:
+        settings: of the whole application.
+        pack: the recogniser's.
+        drafter: the pack of `recognizer.whisper`; `hybrid` needs it, others leave it alone.
 
     Raises:
         PackError: the pack cannot be used.
@@ -29,9 +36,12 @@ def open_recognizer(settings: Settings, pack: PackContents) -> Recognizer:
             with the device, or the model with the dtype.
     """
     name = settings.recognizer.engine
+    if name == "hybrid" and drafter is not None:
+        return _open_hybrid(settings, pack, drafter)
     if name not in _OPENERS:
         raise ConfigurationError(
-            f"recognizer.engine {name} is not in this build; use {' or '.join(_OPENERS)}"
+            f"recognizer.engine {name} is not in this build; use {' or '.join(_OPENERS)}, "
+            "or hybrid with a drafter"
         )
     return _OPENERS[name](settings, pack)
 
@@ -90,10 +100,10 @@ def _open_drafts(settings: Settings, pack: PackContents) -> Recognizer:
     return open_drafts(settings, pack)
 
 
-def _open_hybrid(settings: Settings, pack: PackContents) -> Recognizer:
+def _open_hybrid(settings: Settings, pack: PackContents, drafter: PackContents) -> Recognizer:
     from serve_app.pipeline.drafting import open_hybrid
 
-    return open_hybrid(settings, pack, _open_paraformer)
+    return open_hybrid(settings, pack, drafter, _open_paraformer)
 
 
 def memory_fraction(num_gpus: float) -> float | None:
@@ -105,5 +115,4 @@ _OPENERS: dict[str, Opener] = {
     "paraformer": _open_paraformer,
     "onnx": _open_onnx,
     "whispercpp": _open_drafts,
-    "hybrid": _open_hybrid,
 }

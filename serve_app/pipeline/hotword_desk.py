@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from serve_app.core.hints import Hints
-from serve_app.engines.paraformer_net import takes_hotwords
-from serve_app.engines.spelling import Speller
+from serve_app.engines.spelling import Speller, takes_hotwords
 from serve_app.packs import PackContents
 from serve_app.settings import Settings
 

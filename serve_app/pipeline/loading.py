@@ -26,11 +26,19 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[EngineT]):
-    """An engine that is warm, and what to tell of it."""
+    """An engine that is warm, and what to tell of it.
+
+    Attributes:
+        engine: loaded and warm.
+        readiness: what it is.
+        pack: that it was loaded from.
+        drafter: the further pack of `hybrid`, None for other engines.
+    """
 
     engine: EngineT
     readiness: StageReadiness
     pack: PackContents
+    drafter: PackContents | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +115,9 @@ def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
     section = settings.recognizer
     pack = find_pack(settings, section.pack)
     drafter = find_pack(settings, section.whisper.pack) if section.engine == "hybrid" else None
-    engine = open_recognizer(settings, pack)
-    return Loaded(engine, _readiness(settings, "asr", section.device, pack, drafter), pack)
+    engine = open_recognizer(settings, pack, drafter)
+    readiness = _readiness(settings, "asr", section.device, pack, drafter)
+    return Loaded(engine, readiness, pack, drafter)
 
 
 def with_pack(settings: Settings, name: str) -> Settings:

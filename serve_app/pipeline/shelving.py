@@ -3,43 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
 
 from serve_app.core.batching import BatchLimits
 from serve_app.core.device_turns import DeviceTurns
-from serve_app.core.hints import Hints
 from serve_app.core.ports import Recognizer
 from serve_app.core.right_of_way import RightOfWay
 from serve_app.core.stages import StageReadiness
-from serve_app.packs import PackContents
 from serve_app.pipeline.batched import BatchedRecognizer
 from serve_app.pipeline.footprint import held_bytes
+from serve_app.pipeline.hotword_desk import HotwordDesk
 from serve_app.pipeline.loading import Loaded, find_pack, load_recognizer, with_pack
 from serve_app.pipeline.priority import Priority
 from serve_app.pipeline.shelf import ModelShelf
 from serve_app.settings import Settings
 
 _ALL_ALIKE = Priority()
-_WITHOUT_HOTWORDS = frozenset({"onnx", "whispercpp"})
-
-
-class Desk(Protocol):
-    """Says what is wrong with a request's hotwords; see `HotwordDesk`."""
-
-    def problem(self, hints: Hints) -> str | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class NoHotwords:
-    """The desk of an engine that takes none."""
-
-    engine: str
-
-    def problem(self, hints: Hints) -> str | None:
-        """Returns that it takes none, to whoever sends some."""
-        return f"recognizer.engine {self.engine} takes none" if hints.hotwords else None
 
 
 class OpenShelf:
@@ -72,16 +51,13 @@ class OpenShelf:
         self._settings, self._load, self._logger = settings, load, logger
         first_name, *other_names = section.models
         others = {name: find_pack(settings, section.models[name]) for name in other_names}
-        drafter = None
-        if section.engine == "hybrid":
-            drafter = find_pack(settings, section.whisper.pack)
         first = load(settings)
         packs = {first_name: first.pack, **others}
-        # Of one model nothing else takes turns at the device.
         right_of_way = RightOfWay()
+        # Of one model nothing else takes turns at the device.
         turns = DeviceTurns(first.engine.max_in_flight) if section.other_packs else None
         self.shelf = ModelShelf(
-            {name: held_bytes(section, pack, drafter) for name, pack in packs.items()},
+            {name: held_bytes(section, pack, first.drafter) for name, pack in packs.items()},
             section.models_bytes,
             load=self._load_other,
             wrap=lambda engine: BatchedRecognizer(
@@ -92,7 +68,7 @@ class OpenShelf:
         self.readiness: StageReadiness = first.readiness
         # It is asked about models by the names that callers use, as all of this is.
         named = section.model_copy(update={"pack": first_name})
-        self.hotwords = _desk(settings.model_copy(update={"recognizer": named}), packs)
+        self.hotwords = HotwordDesk(settings.model_copy(update={"recognizer": named}), packs)
 
     def _load_other(self, name: str) -> Recognizer:
         pack = self._settings.recognizer.models[name]
@@ -102,13 +78,3 @@ class OpenShelf:
             # Callers are told that it failed, and not why.
             self._logger.exception("model %s cannot be loaded from pack %s", name, pack)
             raise
-
-
-def _desk(settings: Settings, packs: Mapping[str, PackContents]) -> Desk:
-    engine = settings.recognizer.engine
-    if engine in _WITHOUT_HOTWORDS:
-        return NoHotwords(engine)
-    # It knows models that are PyTorch's, which a replica of another engine does without.
-    from serve_app.pipeline.hotword_desk import HotwordDesk
-
-    return HotwordDesk(settings, packs)

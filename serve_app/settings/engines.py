@@ -8,9 +8,6 @@ from pydantic import Field
 
 from serve_app.settings.section import Section
 
-GUESSED = "auto"
-"""Value of `whisper.language` that has it guessed; whisper.cpp's own name for that."""
-
 
 class WhisperSettings(Section):
     """whisper.cpp, for the engines `whispercpp` and `hybrid`; it computes on the CPU."""

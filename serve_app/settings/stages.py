@@ -7,13 +7,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from serve_app.core.languages import GUESSED
 from serve_app.packs.registry import shown_name
 from serve_app.settings.deployments import (
     PunctuatorDeployment,
     RecognizerDeployment,
     SegmenterDeployment,
 )
-from serve_app.settings.engines import GUESSED, HybridSettings, WhisperSettings
+from serve_app.settings.engines import HybridSettings, WhisperSettings
 from serve_app.settings.section import Section
 
 

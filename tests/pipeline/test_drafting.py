@@ -34,7 +34,7 @@ def test_hybrid_refines_what_the_settings_say(
     drafter = {"pack": f"dir:{whisper_pack.directory}"}
     for hybrid in ({}, section):
         wanted = settings(engine="hybrid", whisper=drafter, hybrid=hybrid)
-        open_recognizer(wanted, resolve("paraformer-demo", pack_store))
+        open_recognizer(wanted, resolve("paraformer-demo", pack_store), whisper_pack)
     changed = HybridOptions(languages=("zh", "yue"), refine_unknown=True, refine_empty=False)
     assert given == [HybridOptions(), changed]
 
@@ -54,5 +54,5 @@ def test_hybrid_is_opened_with_both_packs(
     whisper_pack: PackContents, pack_store: PackStore
 ) -> None:
     wanted = settings(engine="hybrid", whisper={"pack": f"dir:{whisper_pack.directory}"})
-    engine = open_recognizer(wanted, resolve("paraformer-demo", pack_store))
+    engine = open_recognizer(wanted, resolve("paraformer-demo", pack_store), whisper_pack)
     assert engine.cost(16_000) == 500

@@ -23,9 +23,9 @@ from serve_app.engines.paraformer_net import (
     ParaformerNet,
     ParaformerShape,
     parse_shape,
-    takes_hotwords,
     unused_prefixes,
 )
+from serve_app.engines.spelling import takes_hotwords
 from serve_app.packs.contents import PackContents, load_into
 
 
