@@ -89,6 +89,10 @@ def transcribe(
     language: Annotated[
         str | None, typer.Option(help="What is spoken, as zh or zh-CN; see docs/hybrid.md.")
     ] = None,
+    replace: Annotated[
+        list[str] | None,
+        typer.Option(help="Write a phrase otherwise, as 云梯=>云T; may be given many times."),
+    ] = None,
     api_key_file: Annotated[
         Path | None,
         typer.Option(help=f"Holds the key for --url; else that in {_KEY_VARIABLE}, if any."),
@@ -114,6 +118,7 @@ def transcribe(
         hotwords,
         keywords,
         language,
+        "\n".join(replace) if replace else None,
         _api_key(url, api_key_file),
     )
     raise typer.Exit(transcribe_files(request, load_settings(profile, set_), _ERRORS))

@@ -20,7 +20,7 @@ from serve_app.api.rendering import render_body
 from serve_app.audio import AudioDecoder
 from serve_app.core.chunks import RecordingEnd, SpeechSegment
 from serve_app.core.errors import ParaserveError
-from serve_app.core.itn import rewrite_events
+from serve_app.core.itn import AS_SAID, apply_rules
 from serve_app.core.transcripts import Transcript, TranscriptEvent, collect
 from serve_app.pipeline.loading import load_vad, segmentation_options
 from serve_app.pipeline.local import LocalTranscriber
@@ -42,6 +42,7 @@ class TranscribeRequest:
         response_format: as in the HTTP API.
         stages: as in the HTTP API, None for all.
         itn: write numbers in digits.
+        replacements: as in the HTTP API, None for none.
         model: as in the HTTP API, None for the first.
         hotwords: as in the HTTP API, None for none.
         keywords: as in the HTTP API, None for none.
@@ -60,6 +61,7 @@ class TranscribeRequest:
     hotwords: str | None = None
     keywords: str | None = None
     language: str | None = None
+    replacements: str | None = None
     api_key: str | None = field(default=None, repr=False)
 
     def optional_fields(self) -> dict[str, str | list[str]]:
@@ -69,6 +71,7 @@ class TranscribeRequest:
             "hotwords": self.hotwords,
             "keywords": self.keywords,
             "language": self.language,
+            "replacements": self.replacements,
         }
         fields: dict[str, str | list[str]] = {name: text for name, text in texts.items() if text}
         if self.itn:
@@ -143,6 +146,7 @@ def _parameters(request: TranscribeRequest, settings: Settings) -> Transcription
         tuple(others),
         # A service checks by itself what it is sent.
         request.url is not None or section.engine == "hybrid",
+        settings.text.all_replacements(),
     )
     fields = {
         "model": [offer.model if request.url else request.model or offer.model],
@@ -216,8 +220,8 @@ class _Run:
         async def watched() -> AsyncGenerator[TranscriptEvent]:
             stages = self._parameters.stages
             events = transcriber.transcribe(audio, stages, file.name, self._parameters.hints)
-            if self._parameters.itn:
-                events = rewrite_events(events)
+            if self._parameters.text_rules != AS_SAID:
+                events = apply_rules(events, self._parameters.text_rules)
             async with aclosing(events):
                 async for event in events:
                     if not isinstance(event, RecordingEnd):

@@ -52,6 +52,12 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "default": False,
         "description": "Write Mandarin numbers, dates and amounts in digits. Times stay.",
     },
+    "replacements": {
+        "type": "string",
+        "description": "Phrases that are written otherwise: a JSON object of wrong and right "
+        "phrases, or lines of wrong=>right. At most 200 of at most 64 letters.",
+        "example": "云梯=>云T",
+    },
     "hotwords": {
         "type": "string",
         "maxLength": 20000,

@@ -1,7 +1,7 @@
 """The form fields of a transcription request, checked.
 
 Field names and values follow OpenAI's `POST /v1/audio/transcriptions`; `stages`, `itn`,
-`hotwords`, `keywords` and the value `utterances` of `include[]` are ours.
+`replacements`, `hotwords`, `keywords` and the value `utterances` of `include[]` are ours.
 """
 
 from __future__ import annotations
@@ -13,6 +13,13 @@ from typing import Literal, cast, get_args
 from serve_app.api.hinting import parse_hotwords, parse_keywords
 from serve_app.core.errors import InvalidParameter, ModelNotFound, StageNotDeployed
 from serve_app.core.hints import NO_HINTS, Hints
+from serve_app.core.itn import (
+    AS_SAID,
+    Replacement,
+    TextRules,
+    merge_replacements,
+    parse_replacements,
+)
 from serve_app.core.languages import language_code
 from serve_app.core.stages import STAGES, Stage
 
@@ -34,6 +41,7 @@ _FIELDS = _LIST_FIELDS | {
     "itn",
     "hotwords",
     "keywords",
+    "replacements",
 }
 
 
@@ -50,6 +58,7 @@ class Offer:
             guessed.
         other_models: further packs that are served.
         takes_keywords: whether the recogniser has a use for keywords.
+        replacements: of the service; those of a request come before them.
     """
 
     model: str
@@ -59,6 +68,7 @@ class Offer:
     default_language: str | None
     other_models: tuple[str, ...] = ()
     takes_keywords: bool = False
+    replacements: tuple[Replacement, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -80,7 +90,7 @@ class TranscriptionParameters:
     granularities: frozenset[Granularity] = frozenset()
     stream: bool = False
     include_utterances: bool = False
-    itn: bool = False
+    text_rules: TextRules = AS_SAID
     hints: Hints = NO_HINTS
 
 
@@ -120,7 +130,7 @@ def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> Trans
         granularities=_granularities(fields, response_format),
         stream=stream,
         include_utterances=_includes_utterances(fields, response_format),
-        itn=_boolean("itn", single.get("itn", "false")),
+        text_rules=_text_rules(single, offer),
         hints=_hints(single, model, language, offer),
     )
 
@@ -156,6 +166,17 @@ def _hints(single: Mapping[str, str], model: str, language: str | None, offer: O
         hotwords=parse_hotwords(single.get("hotwords", "")),
         keywords=keywords,
         language=language,
+    )
+
+
+def _text_rules(single: Mapping[str, str], offer: Offer) -> TextRules:
+    try:
+        replacements = parse_replacements(single.get("replacements", ""))
+    except ValueError as error:
+        raise InvalidParameter("replacements", str(error)) from None
+    return TextRules(
+        _boolean("itn", single.get("itn", "false")),
+        merge_replacements(replacements, offer.replacements),
     )
 
 

@@ -37,7 +37,7 @@ from serve_app.api.request_log import (
 from serve_app.api.service import TranscriptionJob, TranscriptionService
 from serve_app.core.chunks import RecordingEnd
 from serve_app.core.errors import ParaserveError, RecognitionFailed
-from serve_app.core.itn import rewrite_events
+from serve_app.core.itn import AS_SAID, apply_rules
 from serve_app.core.origin import Origin
 from serve_app.core.transcripts import FailedRange, TranscriptEvent, collect
 
@@ -142,8 +142,8 @@ class TranscriptionHandler:
             origin, recording.spool.content(), parameters.stages, parameters.hints
         )
         events = self._events(job, deadline, admission, log)
-        if parameters.itn:
-            events = rewrite_events(events)
+        if parameters.text_rules != AS_SAID:
+            events = apply_rules(events, parameters.text_rules)
         if not parameters.stream:
             return await body.unless_departed(_answer(events, parameters))
         # Until the first event is there, an error can be told by its status.

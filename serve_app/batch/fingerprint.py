@@ -39,6 +39,7 @@ class TranscriptConfig:
         max_duration_s: longer recordings are refused.
         language: where an item names none.
         itn: numbers are written in digits.
+        replacements: wrong phrases and right ones, in order.
         engine: what runs the recogniser's pack.
         drafting: how Whisper drafts and what is refined; {} for an engine without drafts.
         output_version: of the JSON.
@@ -54,6 +55,7 @@ class TranscriptConfig:
     max_duration_s: float
     language: str
     itn: bool
+    replacements: tuple[tuple[str, str], ...]
     engine: str
     drafting: Mapping[str, object]
     output_version: int = OUTPUT_VERSION
@@ -73,6 +75,7 @@ def config_of(settings: Settings, models: Mapping[PackRole, PackIdentity]) -> Tr
         max_duration_s=settings.audio.max_duration_s,
         language=recognizer.languages[0],
         itn=settings.batch.itn,
+        replacements=tuple((one.wrong, one.right) for one in settings.text.all_replacements()),
         engine=recognizer.engine,
         drafting=drafting_of(recognizer),
     )

@@ -18,7 +18,7 @@ from serve_app.batch.records import BatchItem, FinishedRecording, PackIdentity, 
 from serve_app.batch.tables import KEY
 from serve_app.core.batching import BatchLimits
 from serve_app.core.chunks import RecordingEnd, Utterance
-from serve_app.core.itn import rewrite_events
+from serve_app.core.itn import AS_SAID, TextRules, apply_rules
 from serve_app.core.joining import (
     PunctuationResult,
     PunctuationTask,
@@ -107,7 +107,7 @@ class TranscriptWriter:
         break_s: a pause that ends a sentence, None for never.
         models: that the stages use.
         store: where to write.
-        itn: write numbers in digits.
+        rules: what the text is changed by.
     """
 
     def __init__(
@@ -117,13 +117,13 @@ class TranscriptWriter:
         models: Mapping[PackRole, PackIdentity],
         store: OutputStore,
         *,
-        itn: bool = False,
+        rules: TextRules = AS_SAID,
     ) -> None:
         self._punctuate = punctuate
         self._break_s = break_s
         self._models = dict(models)
         self._store = store
-        self._itn = itn
+        self._rules = rules
 
     async def finish(self, task: FinishTask) -> Finished:
         """Returns once the outputs are written; doing it twice does no harm.
@@ -169,7 +169,7 @@ class TranscriptWriter:
             spans = tuple(one.span for one in heard.utterances)
             yield RecordingEnd(heard.end.duration_ms, spans)
 
-        transcript = await collect(rewrite_events(events()) if self._itn else events())
+        transcript = await collect(apply_rules(events(), self._rules))
         return transcript, spent_s
 
     async def _write(self, record: FinishedRecording) -> None:
@@ -214,7 +214,7 @@ class Finisher:
             settings.punctuator.sentence_break_s,
             models,
             OutputStore(output, formats),
-            itn=settings.batch.itn,
+            rules=TextRules(settings.batch.itn, settings.text.all_replacements()),
         )
 
     async def finish(self, tasks: Sequence[FinishTask]) -> list[Finished]:

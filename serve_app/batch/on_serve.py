@@ -47,6 +47,7 @@ from serve_app.batch.todo import Work
 from serve_app.core.chunks import Chunk, ChunkFailure, Recognition, Utterance
 from serve_app.core.errors import ServiceError
 from serve_app.core.fanout import fan_out
+from serve_app.core.itn import TextRules
 from serve_app.core.joining import PunctuationResult, PunctuationTask
 from serve_app.core.origin import Origin
 from serve_app.core.stages import PackRole
@@ -158,7 +159,7 @@ class TranscribeOnServe:
             settings.punctuator.sentence_break_s,
             models,
             OutputStore(output, formats),
-            itn=settings.batch.itn,
+            rules=TextRules(settings.batch.itn, settings.text.all_replacements()),
         )
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:

@@ -65,6 +65,7 @@ class HandleTranscriptionService:
         self._punctuator = punctuator
         self._tracer = open_tracer(settings.tracing, "ingress")
         self._tries = Tries(settings.max_attempts)
+        self._replacements = settings.text.all_replacements()
         self._ready: dict[Stage, StageReadiness] = {}
 
     @property
@@ -78,6 +79,7 @@ class HandleTranscriptionService:
             default_language=self._settings.recognizer.default_language,
             other_models=tuple(others),
             takes_keywords=self._settings.recognizer.engine == "hybrid",
+            replacements=self._replacements,
         )
 
     async def check_hotwords(self, hints: Hints, origin: Origin) -> None:

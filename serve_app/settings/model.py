@@ -31,6 +31,7 @@ from serve_app.settings.stages import (
     SegmenterSettings,
     VadSettings,
 )
+from serve_app.settings.text import TextSettings
 from serve_app.settings.ui import UiSettings
 
 
@@ -86,6 +87,7 @@ class Settings(BaseSettings):
     segmenter: SegmenterSettings = SegmenterSettings()
     recognizer: RecognizerSettings = RecognizerSettings()
     punctuator: PunctuatorSettings = PunctuatorSettings()
+    text: TextSettings = TextSettings()
     ui: UiSettings = UiSettings()
     batch: BatchSettings = BatchSettings()
 

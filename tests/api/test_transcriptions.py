@@ -109,6 +109,17 @@ async def test_numbers_are_written_in_digits_if_asked_for(
     assert json.loads(streamed.text.split("\n\n")[-2][6:])["text"] == "共25人。"
 
 
+async def test_phrases_are_replaced_as_the_request_asks(
+    client: httpx.AsyncClient, service: FakeService
+) -> None:
+    service.events = [sentence("共二十五人", 0)]
+    response = await post(client, itn="true", replacements="人=>位客人")
+    assert response.json()["text"] == "共25位客人。"
+    refused = await post(client, replacements="人")
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "replacements"
+
+
 async def test_latin_sentences_are_separated_in_text_and_stream(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:

@@ -33,6 +33,7 @@ OTHERS = {
     "max_duration_s": 60.0,
     "language": "en",
     "itn": True,
+    "replacements": (("云梯", "云T"),),
     "engine": "onnx",
     "drafting": {"whisper": {"language": "en"}},
     "output_version": 99,

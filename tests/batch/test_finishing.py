@@ -19,6 +19,7 @@ from serve_app.batch.outputs import OutputStore
 from serve_app.batch.records import BatchItem, PackIdentity
 from serve_app.batch.tables import AudioEnd
 from serve_app.core.chunks import Token, Utterance
+from serve_app.core.itn import TextRules
 from serve_app.core.joining import PunctuationResult, PunctuationTask, punctuate_tasks
 from serve_app.core.origin import Origin
 from serve_app.core.pacing import BatchLimits
@@ -94,7 +95,7 @@ async def test_numbers_are_in_digits_if_asked_for_and_times_those_of_the_words(
     tmp_path: Path, itn: bool, text: str
 ) -> None:
     store = OutputStore(str(tmp_path), ("srt",))
-    writer = TranscriptWriter(None, None, {}, store, itn=itn)
+    writer = TranscriptWriter(None, None, {}, store, rules=TextRules(itn=itn))
     stages: frozenset[Stage] = frozenset({"asr"})
     task = FinishTask(BatchItem("a", "/a.wav"), "f" * 32, stages, heard(said="一百二十块"))
     await writer.finish(task)

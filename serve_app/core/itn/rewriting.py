@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from collections.abc import Iterator
 
 from serve_app.core.chunks import Token
 from serve_app.core.itn.spans import find_spans
-from serve_app.core.transcripts import MarkedToken, Sentence, TranscriptEvent
+from serve_app.core.transcripts import MarkedToken, Sentence
 
 _MAX_PAUSE_MS = 1000
 """Numerals further apart belong to different numbers."""
@@ -29,15 +28,6 @@ def rewrite(sentence: Sentence) -> Sentence:
             position = span.end
         tokens.extend(phrase[position:])
     return Sentence(tuple(tokens))
-
-
-async def rewrite_events(
-    events: AsyncGenerator[TranscriptEvent],
-) -> AsyncGenerator[TranscriptEvent]:
-    """Passes events on, sentences rewritten."""
-    async with aclosing(events):
-        async for event in events:
-            yield rewrite(event) if isinstance(event, Sentence) else event
 
 
 def _phrases(tokens: tuple[MarkedToken, ...]) -> Iterator[list[MarkedToken]]:

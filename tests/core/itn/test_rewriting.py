@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.core.chunks import RecordingEnd, Token
-from serve_app.core.itn import rewrite, rewrite_events
+from serve_app.core.itn import TextRules, apply_rules, rewrite
 from serve_app.core.itn.numerals import NUMERALS
 from serve_app.core.transcripts import FailedRange, MarkedToken, Sentence, TranscriptEvent
 
@@ -92,7 +92,7 @@ async def test_other_events_pass_untouched() -> None:
         yield sentence("二十五")
         yield end
 
-    first, middle, last = [event async for event in rewrite_events(events())]
+    first, middle, last = [event async for event in apply_rules(events(), TextRules(itn=True))]
 
     assert first is failed
     assert last is end
