@@ -6,37 +6,73 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
 
-from serve_app.cli_batch import batch_app
-from serve_app.cli_bench import bench_app
-from serve_app.cli_cluster import cluster_app
-from serve_app.cli_keys import keys_app
-from serve_app.cli_models import models_app
+from serve_app.cli_console import console_for, tell, use_utf8
+from serve_app.cli_lazy import LazyGroup
 from serve_app.cli_options import ProfileOption, SetOption, checked_secret, read_secret
-from serve_app.cli_plan import plan_command
-from serve_app.core.errors import ConfigurationError, ParaserveError
-from serve_app.settings import DEFAULT_PROFILE, load_settings
+from serve_app.core.errors import (
+    AudioError,
+    ConfigurationError,
+    DeviceUnavailable,
+    PackCorrupt,
+    PackFetchFailed,
+    PackIncomplete,
+    ParaserveError,
+    RequestError,
+)
+from serve_app.profiles import DEFAULT_PROFILE
+
+if TYPE_CHECKING:
+    from serve_app.settings import Settings
+
+FAILED, WRONG_USAGE, PARTIAL, INTERRUPTED = 1, 2, 3, 130
+
+
+class _Commands(LazyGroup):
+    lazy: ClassVar[dict[str, tuple[str, str]]] = {
+        "models": ("serve_app.cli_models:models_app", "List, pull, verify and make model packs."),
+        "bench": ("serve_app.cli_bench:bench_app", "Measure on this machine."),
+        "keys": ("serve_app.cli_keys:keys_app", "Make, list and check API keys."),
+        "cluster": ("serve_app.cli_cluster:cluster_app", "See and change a release on Kubernetes."),
+        "batch": ("serve_app.cli_batch:batch_app", "Transcribe many recordings as a job."),
+        "plan": ("serve_app.cli_plan:plan_command", "Say how many GPUs a day's traffic needs."),
+    }
+
 
 app = typer.Typer(
-    help="Long Mandarin speech to punctuated, timed text.",
+    cls=_Commands,
+    help="Long Mandarin speech to punctuated, timed text. Exit codes: 0 done, 1 something "
+    "failed, 2 wrong usage or settings, 3 done in part.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(models_app, name="models")
-app.add_typer(bench_app, name="bench")
-app.add_typer(keys_app, name="keys")
-app.add_typer(cluster_app, name="cluster")
-app.add_typer(batch_app, name="batch")
-app.command("plan")(plan_command)
 
-_ERRORS = Console(stderr=True)
 _KEY_VARIABLE = "OPENAI_API_KEY"
 """The variable that OpenAI's own clients read."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"paraserve {version('paraserve')}")
+        raise typer.Exit
+
+
+@app.callback()
+def paraserve(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
+        ),
+    ] = False,
+) -> None:
+    """Holds the options of the command itself."""
 
 
 @app.command()
@@ -44,7 +80,7 @@ def serve(profile: ProfileOption = DEFAULT_PROFILE, set_: SetOption = None) -> N
     """Start the service on this machine and keep it up until Ctrl-C."""
     from serve_app.serving import serve_until_interrupted
 
-    serve_until_interrupted(load_settings(profile, set_), _ERRORS)
+    serve_until_interrupted(_settings(profile, set_), console_for(sys.stderr))
 
 
 @app.command()
@@ -58,7 +94,7 @@ def demo(
     """Start the service and transcribe the bundled recording through it."""
     from serve_app.demo import run_demo
 
-    raise typer.Exit(run_demo(load_settings(profile, set_), stay_up=not exit_))
+    raise typer.Exit(run_demo(_settings(profile, set_), stay_up=not exit_))
 
 
 @app.command()
@@ -121,7 +157,7 @@ def transcribe(
         "\n".join(replace) if replace else None,
         _api_key(url, api_key_file),
     )
-    raise typer.Exit(transcribe_files(request, load_settings(profile, set_), _ERRORS))
+    raise typer.Exit(transcribe_files(request, _settings(profile, set_)))
 
 
 def _api_key(url: str | None, file: Path | None) -> str | None:
@@ -146,25 +182,48 @@ def segments(
     profile: ProfileOption = DEFAULT_PROFILE,
     set_: SetOption = None,
 ) -> None:
-    """Print the VAD's segments as JSON: [[start_ms, end_ms], ...]."""
+    """Print the VAD's segments as JSON: a list of pairs of start and end in ms."""
     from serve_app.transcribing import speech_segments
 
-    found = speech_segments(file, load_settings(profile, set_))
+    found = speech_segments(file, _settings(profile, set_))
     typer.echo(json.dumps([[segment.start_ms, segment.end_ms] for segment in found]))
 
 
+def _settings(profile: str, assignments: list[str] | None) -> Settings:
+    from serve_app.settings import load_settings
+
+    return load_settings(profile, assignments)
+
+
+def _is_wrong_usage(error: ParaserveError) -> bool:
+    """Whether the command or its settings must change, and not a file or the machine."""
+    if isinstance(error, PackIncomplete | PackCorrupt | PackFetchFailed | DeviceUnavailable):
+        return False
+    return isinstance(error, ConfigurationError) or (
+        isinstance(error, RequestError) and not isinstance(error, AudioError)
+    )
+
+
 def main() -> None:
-    """Runs the command; errors of ours are one line, not a traceback."""
+    """Runs the command; errors of ours are one line each, not a traceback."""
+    use_utf8()
     try:
         app()
     except ParaserveError as error:
-        _ERRORS.print(f"[red]error:[/red] {error}", highlight=False)
-        sys.exit(1)
-    except ValidationError as error:
-        for problem in error.errors():
-            place = ".".join(str(part) for part in problem["loc"]) or "settings"
-            _ERRORS.print(f"[red]error:[/red] {place}: {problem['msg']}", highlight=False)
-        sys.exit(2)
+        tell("error", str(error))
+        sys.exit(WRONG_USAGE if _is_wrong_usage(error) else FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except ValueError as error:
+        from pydantic import ValidationError
+
+        if not isinstance(error, ValidationError):
+            raise
+        from serve_app.settings.problems import problems_of
+
+        for problem in problems_of(error):
+            tell("error", problem)
+        sys.exit(WRONG_USAGE)
 
 
 if __name__ == "__main__":

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from serve_app.cli_console import console_for
 from serve_app.cli_options import ProfileOption, SetOption, read_secret
 from serve_app.core.errors import ClusterError
 from serve_app.settings import (
@@ -230,11 +232,10 @@ def _begun(jobs: BatchJobs, job_id: str, wait: bool) -> None:
 
 def _tell(job: JobView) -> None:
     figures = ", ".join(_figures(job.progress))
-    Console(stderr=True).print(
-        f"{job.job_id}: {job.phase}{': ' if figures else ''}{figures}", highlight=False
-    )
+    console = console_for(sys.stderr)
+    console.print(f"{job.job_id}: {job.phase}{': ' if figures else ''}{figures}", markup=False)
     if job.ended and job.phase == "failed" and job.message:
-        Console(stderr=True).print(job.message.strip(), highlight=False, markup=False)
+        console.print(job.message.strip(), markup=False)
 
 
 def _figures(progress: Any) -> list[str]:
@@ -256,5 +257,5 @@ def _show_all(jobs: list[JobView], as_json: bool) -> None:
         return
     table = Table("job", "state", "source", "output")
     for job in jobs:
-        table.add_row(job.job_id, job.phase, job.source, job.output)
-    Console().print(table)
+        table.add_row(*map(escape, (job.job_id, job.phase, job.source, job.output)))
+    console_for().print(table)

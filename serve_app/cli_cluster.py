@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from serve_app.cli_console import console_for
 from serve_app.core.errors import ClusterError, ClusterRefused
 from serve_app.ops import logs as log_reading
 from serve_app.ops.bounds import Wish
@@ -63,7 +64,7 @@ def status_command(
 ) -> None:
     """Show conditions, clusters, replicas, what waits, and GPUs."""
     kube = connect(Place(namespace, kubeconfig, context, in_cluster, request_timeout))
-    console = Console()
+    console = console_for()
     while True:
         status = read_status(kube, name)
         if watch:
@@ -218,7 +219,7 @@ def doctor_command(
     request_timeout: RequestTimeoutOption = 10.0,
 ) -> None:
     """Find what is wrong and say what to do; exit code 0 fine, 1 not, 2 cannot tell."""
-    console = Console(soft_wrap=True)
+    console = console_for()
     try:
         kube = connect(Place(namespace, kubeconfig, context, in_cluster, request_timeout))
         findings = list(examine(kube, name, hub))
@@ -264,13 +265,11 @@ def _show(status: Status, console: Console) -> None:
     state = status.state
     console.print(f"[bold]{state.name}[/bold]: {progress_of(state).told}", highlight=False)
     for condition in state.conditions:
-        console.print(
-            f"  {condition.kind} {condition.status} ({condition.reason})", highlight=False
-        )
+        console.print(f"  {condition.kind} {condition.status} ({condition.reason})", markup=False)
     for role, cluster in (("active", state.active), ("pending", state.pending)):
         if cluster is not None:
             workers = f"{cluster.ready_workers} of {cluster.desired_workers} workers"
-            console.print(f"  {role} {cluster.name}: {cluster.state}, {workers}", highlight=False)
+            console.print(f"  {role} {cluster.name}: {cluster.state}, {workers}", markup=False)
     table = Table("application", "deployment", "status", "replicas", "bounds", "GPU each", "waits")
     for row in status.deployments:
         size = str(row.minimum) if row.minimum == row.maximum else f"{row.minimum}-{row.maximum}"

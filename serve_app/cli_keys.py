@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 import yaml
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
+from serve_app.cli_console import console_for
 from serve_app.settings.keys import (
     KeyEntry,
     KeyLimits,
@@ -78,7 +78,7 @@ def list_command(file: FileArgument) -> None:
         )
         expires = entry.expires.isoformat() if entry.expires else "never"
         table.add_row(entry.name, _state(entry), f"{entry.weight:g}", expires, limits)
-    Console().print(table)
+    console_for().print(table)
 
 
 @keys_app.command("check")

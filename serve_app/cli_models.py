@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from serve_app.cli_console import console_for
 from serve_app.core.errors import PackError
 from serve_app.packs import (
     PackReport,
@@ -48,7 +48,7 @@ def list_command(
     if as_json:
         typer.echo(json.dumps([asdict(pack) for pack in packs], indent=2))
         return
-    Console().print(_table(packs))
+    console_for().print(_table(packs))
 
 
 @models_app.command("pull")

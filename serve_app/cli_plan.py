@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
+from serve_app.cli_console import console_for, tell
 from serve_app.cli_options import ProfileOption, SetOption
 from serve_app.core.errors import ConfigurationError
 from serve_app.planning.costs import Costs, read_costs, shipped_costs
@@ -119,9 +120,9 @@ def _introduce(
         f"{shape.num_segmenters} segmenters; simulated by {'chunk' if by_item else 'group'}",
         highlight=False,
     )
-    console.print(f"costs: {costs.origin}", highlight=False)
+    console.print(f"costs: {costs.origin}", markup=False)
     for name, reason in costs.assumed.items():
-        console.print(f"[yellow]assumed, not measured:[/yellow] {name}: {reason}", highlight=False)
+        tell("warning", f"assumed, not measured: {name}: {reason}", console)
 
 
 def _tell(trial: Trial, goal: Goal, console: Console) -> None:
@@ -174,7 +175,7 @@ def _write(
             name = f"plan-{trial.mode}.png"
             plot_trial(trial, f"{recognizers_of(trial)} recognisers", out / name)
             written.append(name)
-    console.print(f"wrote {', '.join(written)} in {out}", highlight=False)
+    console.print(f"wrote {', '.join(written)} in {out}", markup=False)
 
 
 def plan_command(
@@ -225,11 +226,12 @@ def plan_command(
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
 ) -> None:
     """Say how many GPUs a trace needs for its waiting times."""
-    console = Console()
+    console = console_for()
     if save_trace is not None:
         made = generate(parse_generation(generate_ or ""), seed)
         write_trace(made, save_trace)
-        console.print(f"wrote {len(made):,} requests, {made.audio_hours:,.1f} h, to {save_trace}")
+        size = f"{len(made):,} requests, {made.audio_hours:,.1f} h"
+        console.print(f"wrote {size}, to {save_trace}", markup=False)
         return
     goal = Goal(p95_s, of, max_refused)
     request = PlanRequest(

@@ -7,11 +7,10 @@ import time
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import httpx
 from rich.console import Console
 
+from serve_app.client import Paraserve, Transcription, TranscriptionRequest
 from serve_app.cluster import prepare_environment, running
 from serve_app.pipeline.fetching import fetch_packs
 from serve_app.pipeline.scoring import character_error_rate
@@ -57,7 +56,8 @@ def run_demo(settings: Settings, *, stay_up: bool) -> int:
         progress(f"posting {recording.path.name} ({recording.path.stat().st_size} bytes)")
         started = time.monotonic()
         model = next(iter(settings.recognizer.models))
-        answer = _post(application.url, recording.path, model)
+        with Paraserve(application.url, "", timeout_s=600.0) as service:
+            answer = service.transcribe(recording.path, TranscriptionRequest(model=model))
         elapsed_s = time.monotonic() - started
         right = _report(console, answer, recording.text, elapsed_s)
         if stay_up:
@@ -66,30 +66,15 @@ def run_demo(settings: Settings, *, stay_up: bool) -> int:
     return 0 if right else 1
 
 
-def _post(url: str, path: Path, model: str) -> dict[str, Any]:
-    with path.open("rb") as content:
-        response = httpx.post(
-            f"{url}/v1/audio/transcriptions",
-            data={"model": model, "response_format": "verbose_json"},
-            files={"file": (path.name, content)},
-            timeout=600.0,
-            trust_env=False,
-        )
-    response.raise_for_status()
-    answer: dict[str, Any] = response.json()
-    return answer
-
-
-def _report(console: Console, answer: dict[str, Any], spoken: str, elapsed_s: float) -> bool:
-    for segment in answer["segments"]:
+def _report(console: Console, answer: Transcription, spoken: str, elapsed_s: float) -> bool:
+    for segment in answer.segments:
         console.print(
-            f"[cyan]{_clock(segment['start'])} - {_clock(segment['end'])}[/cyan]  "
-            f"{segment['text']}",
+            f"[cyan]{_clock(segment.start_s)} - {_clock(segment.end_s)}[/cyan]  {segment.text}",
             highlight=False,
             soft_wrap=True,
         )
-    cer = character_error_rate(spoken, answer["text"])
-    duration_s = answer["duration"]
+    cer = character_error_rate(spoken, answer.text)
+    duration_s = answer.duration_s
     console.print(
         f"CER {cer:.2%} against the known text (at most {MAX_CER:.0%});  "
         f"{duration_s:.1f} s of audio in {elapsed_s:.2f} s;  "
@@ -97,7 +82,7 @@ def _report(console: Console, answer: dict[str, Any], spoken: str, elapsed_s: fl
         highlight=False,
         soft_wrap=True,
     )
-    return cer <= MAX_CER and not answer.get("partial", False)
+    return cer <= MAX_CER and not answer.partial
 
 
 def _clock(seconds: float) -> str:

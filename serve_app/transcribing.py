@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import glob
-from collections.abc import AsyncGenerator, Iterator
+import os
+import sys
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from serve_app.api.parameters import Offer, TranscriptionParameters, parse_parameters
 from serve_app.api.rendering import render_body
 from serve_app.audio import AudioDecoder
+from serve_app.cli_console import console_for, tell
+from serve_app.client import ClientError, Paraserve, Rendered, TranscriptionRequest
 from serve_app.core.chunks import RecordingEnd, SpeechSegment
-from serve_app.core.errors import ParaserveError
+from serve_app.core.errors import ConfigurationError, ParaserveError
 from serve_app.core.itn import AS_SAID, apply_rules
 from serve_app.core.transcripts import Transcript, TranscriptEvent, collect
+from serve_app.output_files import FoundRecording, find_recordings, output_places
+from serve_app.packs.registry import is_demo_pack
 from serve_app.pipeline.loading import load_vad, segmentation_options
 from serve_app.pipeline.local import LocalTranscriber
 from serve_app.settings import Settings
 
-_SUFFIXES = frozenset(
-    {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".amr", ".webm", ".mp4"}
-)
 _OUTPUT_SUFFIX = {"text": "txt", "json": "json", "verbose_json": "json", "srt": "srt", "vtt": "vtt"}
+_FAILED, _PARTIAL = 1, 3
+DEMO_WARNING = (
+    "a built-in demo model is running. It knows made-up office sentences in synthetic voices "
+    "only; real recordings come out as nonsense. For real ones: --profile paraformer-large"
+)
+_UNREADABLE = "cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,42 +102,37 @@ def speech_segments(file: Path, settings: Settings) -> list[SpeechSegment]:
     return found + stream.finish()
 
 
-def transcribe_files(request: TranscribeRequest, settings: Settings, console: Console) -> int:
-    """Transcribes each file; returns the exit code: 1 if any of them failed."""
-    files = list(_expand(request.patterns))
-    if not files:
-        console.print("[red]error:[/red] no recordings found", highlight=False)
-        return 1
+def transcribe_files(request: TranscribeRequest, settings: Settings) -> int:
+    """Transcribes each file.
+
+    Returns:
+        The exit code: 0 if all is well, 1 if a file failed or none was found, 3 if parts of
+        one have no text.
+
+    Raises:
+        ConfigurationError: the address of the service is none.
+        InvalidParameter: a field has a value that is not accepted.
+    """
+    recordings = list(find_recordings(request.patterns))
+    if not recordings:
+        tell("error", f"no recordings found in {', '.join(request.patterns)}")
+        return _FAILED
     parameters = _parameters(request, settings)
-    if request.output_dir is not None:
-        request.output_dir.mkdir(parents=True, exist_ok=True)
+    console = console_for(sys.stderr)
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.fields[position]}"),
+        TextColumn("{task.fields[position]}", markup=False),
         TimeElapsedColumn(),
         console=console,
+        disable=not console.is_terminal,
     ) as progress:
-        run = _Run(request, parameters, files, progress)
-        num_failed = run.over_http(request.url) if request.url else run.in_process(settings)
-    return 1 if num_failed else 0
-
-
-def _expand(patterns: tuple[str, ...]) -> Iterator[Path]:
-    """Yields the files that the patterns name, each once."""
-    seen: set[Path] = set()
-    for pattern in patterns:
-        path = Path(pattern)
-        if path.is_dir():
-            found = sorted(entry for entry in path.rglob("*") if entry.suffix.lower() in _SUFFIXES)
-        elif path.exists() or not glob.has_magic(pattern):
-            found = [path]
+        run = _Run(request, parameters, recordings, progress)
+        if request.url:
+            run.over_http(request.url)
         else:
-            found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
-        for entry in found:
-            if entry not in seen:
-                seen.add(entry)
-                yield entry
+            run.in_process(settings)
+    return run.exit_code
 
 
 def _parameters(request: TranscribeRequest, settings: Settings) -> TranscriptionParameters:
@@ -167,35 +168,64 @@ class _Run:
         self,
         request: TranscribeRequest,
         parameters: TranscriptionParameters,
-        files: list[Path],
+        recordings: list[FoundRecording],
         progress: Progress,
     ) -> None:
         self._request = request
         self._parameters = parameters
-        self._files = files
+        self._files = [one.path for one in recordings]
         self._progress = progress
+        suffix = f".{_OUTPUT_SUFFIX[parameters.response_format]}"
+        self._places = output_places(recordings, suffix)
         self._num_failed = 0
+        self._num_partial = 0
 
-    def in_process(self, settings: Settings) -> int:
-        """Returns the number of files that failed."""
+    @property
+    def exit_code(self) -> int:
+        if self._num_failed:
+            return _FAILED
+        return _PARTIAL if self._num_partial else 0
+
+    def in_process(self, settings: Settings) -> None:
+        """Transcribes with models of this process."""
         asyncio.run(self._in_process(settings))
-        return self._num_failed
 
-    def over_http(self, url: str) -> int:
-        """Returns the number of files that failed."""
-        key = self._request.api_key
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        with httpx.Client(base_url=url, headers=headers, timeout=None) as client:  # noqa: S113 - hours are normal
+    def over_http(self, url: str) -> None:
+        """Has a service transcribe.
+
+        Raises:
+            ConfigurationError: that is no address.
+        """
+        try:
+            service = Paraserve(url, self._request.api_key or "", timeout_s=24 * 3600.0)
+        except ValueError as error:
+            raise ConfigurationError(f"--url {error}") from None
+        request = TranscriptionRequest(
+            model=self._request.model, fields=self._request.optional_fields()
+        )
+        with service:
             for file in self._files:
                 task = self._begin(file, total_s=None)
                 try:
-                    self._write(file, self._post(client, file))
-                except (httpx.HTTPError, OSError) as error:
-                    self._fail(file, str(error))
+                    answer = service.transcribe_as(file, self._request.response_format, request)
+                except (ClientError, OSError) as error:
+                    self._fail(file, _reason(error))
+                else:
+                    self._answered(file, answer)
                 self._finish(task, "")
-        return self._num_failed
+
+    def _answered(self, file: Path, answer: Rendered) -> None:
+        if answer.partial:
+            self._num_partial += 1
+            self._tell("partial", f"{file}: parts of it have no text because of errors")
+        for warning in answer.warnings:
+            self._tell("warning", f"{file}: {warning}")
+        self._write(file, answer.text)
 
     async def _in_process(self, settings: Settings) -> None:
+        model = self._request.model or settings.recognizer.pack
+        if is_demo_pack(model) and not all(map(_is_sample, self._files)):
+            self._tell("warning", DEMO_WARNING)
         loading = self._progress.add_task("loading models", total=None, position="")
         async with LocalTranscriber(settings) as transcriber:
             self._progress.remove_task(loading)
@@ -204,10 +234,15 @@ class _Run:
                 try:
                     transcript = await self._transcribe(transcriber, file, settings)
                 except (ParaserveError, OSError) as error:
-                    self._fail(file, str(error))
+                    self._fail(file, _reason(error))
                     continue
+                if transcript.failures and not transcript.sentences:
+                    self._fail(file, transcript.failures[0].error)
+                    continue
+                self._num_partial += transcript.partial
                 for failed in transcript.failures:
-                    self._fail(file, f"{failed.start_ms}-{failed.end_ms} ms: {failed.error}")
+                    span = f"{failed.start_ms / 1000:.1f} to {failed.end_ms / 1000:.1f} s"
+                    self._tell("partial", f"{file}: no text from {span}: {failed.error}")
                 self._write(file, render_body(transcript, self._parameters))
 
     async def _transcribe(
@@ -232,26 +267,6 @@ class _Run:
         self._finish(task, f"{transcript.duration_ms / 1000:.0f} s")
         return transcript
 
-    def _post(self, client: httpx.Client, file: Path) -> str:
-        fields: dict[str, str | list[str]] = {
-            "model": self._request.model or self._served_model(client),
-            "response_format": self._request.response_format,
-            **self._request.optional_fields(),
-        }
-        with file.open("rb") as content:
-            response = client.post(
-                "/v1/audio/transcriptions", data=fields, files={"file": (file.name, content)}
-            )
-        if response.is_error:
-            raise httpx.HTTPError(_error_message(response))
-        return response.text
-
-    def _served_model(self, client: httpx.Client) -> str:
-        response = client.get("/v1/models")
-        if response.is_error:
-            raise httpx.HTTPError(_error_message(response))
-        return str(response.json()["data"][0]["id"])
-
     def _begin(self, file: Path, total_s: float | None) -> TaskID:
         return self._progress.add_task(file.name, total=total_s, position="")
 
@@ -264,20 +279,31 @@ class _Run:
 
     def _fail(self, file: Path, reason: str) -> None:
         self._num_failed += 1
-        self._progress.console.print(f"[red]failed:[/red] {file}: {reason}", highlight=False)
+        self._tell("failed", f"{file}: {reason}")
+
+    def _tell(self, kind: str, message: str) -> None:
+        tell(kind, message, self._progress.console)
 
     def _write(self, file: Path, content: str) -> None:
         if self._request.output_dir is not None:
-            suffix = _OUTPUT_SUFFIX[self._parameters.response_format]
-            (self._request.output_dir / f"{file.name}.{suffix}").write_text(content)
+            path = self._request.output_dir / self._places[file]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Whoever reads it meanwhile sees the old text or the new one.
+            beside = path.with_name(f".{path.name}.part")
+            beside.write_text(content, encoding="utf-8", newline="\n")
+            beside.replace(path)
             return
         if len(self._files) > 1:
             typer.echo(f"==> {file} <==")
         typer.echo(content.rstrip("\n"))
 
 
-def _error_message(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"HTTP status {response.status_code}"
+def _is_sample(file: Path) -> bool:
+    """Whether a file is one of the demo models' own recordings."""
+    return "serve_app/packs/builtin/samples" in Path(os.path.abspath(file)).as_posix()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{_UNREADABLE}: {error.strerror or error}"
+    return str(error)

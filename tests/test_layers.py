@@ -15,7 +15,8 @@ PACKAGE = Path(__file__).parent.parent / "serve_app"
 LAYERS = (
     {"core"},
     {"engines", "audio", "packs"},
-    {"settings", "profiles"},
+    {"profiles", "client", "cli_console", "cli_lazy", "output_files"},
+    {"settings"},
     {"pipeline", "planning"},
     {"api"},
     {"metrics", "tracing", "ui"},

@@ -1,0 +1,3 @@
+"""The built-in profiles, a YAML file each."""
+
+DEFAULT_PROFILE = "demo"

@@ -10,8 +10,10 @@ import yaml
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from serve_app.core.errors import ConfigurationError
+from serve_app.profiles import DEFAULT_PROFILE
 
-DEFAULT_PROFILE = "demo"
+__all__ = ["DEFAULT_PROFILE", "ENV_PREFIX", "ProfileSource", "profile_names", "read_profile"]
+
 ENV_PREFIX = "PARASERVE_"
 _PROFILES = "serve_app.profiles"
 
@@ -53,9 +55,9 @@ def read_profile(profile: str) -> dict[str, Any]:
     if profile.startswith("{"):
         text = profile
     elif profile in profile_names():
-        text = resources.files(_PROFILES).joinpath(f"{profile}.yaml").read_text()
+        text = resources.files(_PROFILES).joinpath(f"{profile}.yaml").read_text("utf-8")
     elif Path(profile).is_file():
-        text = Path(profile).read_text()
+        text = Path(profile).read_text("utf-8")
     else:
         raise ConfigurationError(
             f"profile {profile!r} is neither a file nor one of: {', '.join(profile_names())}"

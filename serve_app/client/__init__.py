@@ -1,0 +1,45 @@
+"""The Python client of the service's HTTP API.
+
+    from serve_app.client import Paraserve
+
+    with Paraserve("http://localhost:8000") as service:
+        transcript = service.transcribe("meeting.m4a")
+        for segment in transcript.segments:
+            print(segment.start_s, segment.text)
+
+`AsyncParaserve` is the same for asyncio. Both need nothing of the service but httpx.
+"""
+
+from serve_app.client.answers import (
+    FailedSpan,
+    Rendered,
+    Segment,
+    Served,
+    StreamEnd,
+    StreamEvent,
+    StreamSentence,
+    Transcription,
+    Word,
+)
+from serve_app.client.client import AsyncParaserve, Paraserve
+from serve_app.client.errors import ClientError, ServiceRefusal, ServiceUnreachable
+from serve_app.client.requests import TranscriptionRequest, service_url
+
+__all__ = [
+    "AsyncParaserve",
+    "ClientError",
+    "FailedSpan",
+    "Paraserve",
+    "Rendered",
+    "Segment",
+    "Served",
+    "ServiceRefusal",
+    "ServiceUnreachable",
+    "StreamEnd",
+    "StreamEvent",
+    "StreamSentence",
+    "Transcription",
+    "TranscriptionRequest",
+    "Word",
+    "service_url",
+]

@@ -1,0 +1,202 @@
+"""What the service answers, as records; times in seconds from the recording's start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from serve_app.client.errors import ServiceRefusal
+
+
+@dataclass(frozen=True, slots=True)
+class FailedSpan:
+    """A part of the recording without text because of an error."""
+
+    start_s: float
+    end_s: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A sentence."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A word; `confidence` from 0 to 1."""
+
+    start_s: float
+    end_s: float
+    text: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Transcription:
+    """A whole transcript.
+
+    Attributes:
+        text: all of it.
+        language: of most of the speech.
+        duration_s: of the recording.
+        segments: its sentences.
+        words: its words, if they were asked for.
+        failed: spans without text because of an error; any makes the transcript partial.
+        warnings: what the service says of the recording or the request.
+        body: the answer itself.
+    """
+
+    text: str
+    language: str
+    duration_s: float
+    segments: tuple[Segment, ...]
+    words: tuple[Word, ...]
+    failed: tuple[FailedSpan, ...]
+    warnings: tuple[str, ...]
+    body: Mapping[str, Any]
+
+    @property
+    def partial(self) -> bool:
+        return bool(self.failed)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A transcript in the format that was asked for.
+
+    Attributes:
+        text: the answer as it came.
+        partial: whether parts of the recording have no text because of errors.
+        warnings: what the service says of the recording, the request or its model.
+    """
+
+    text: str
+    partial: bool
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSentence:
+    """A piece of a transcript that is still being made; `text` continues the text so far."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """The end of a streamed transcript.
+
+    Attributes:
+        text: all of it.
+        duration_s: of the recording, rounded up.
+        failed: as in `Transcription`.
+    """
+
+    text: str
+    duration_s: float
+    failed: tuple[FailedSpan, ...] = ()
+
+
+StreamEvent: TypeAlias = StreamSentence | StreamEnd
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a service offers.
+
+    Attributes:
+        models: names for the field `model`, the default first, without aliases.
+        stages: that are deployed; None while the service is starting.
+        hotword_models: those of the models that take hotwords.
+    """
+
+    models: tuple[str, ...]
+    stages: tuple[str, ...] | None
+    hotword_models: frozenset[str]
+
+
+def transcription_of(body: Mapping[str, Any]) -> Transcription:
+    """Reads a body of `verbose_json`.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is something else.
+    """
+    return Transcription(
+        text=str(body["text"]),
+        language=str(body.get("language", "")),
+        duration_s=float(body["duration"]),
+        segments=tuple(
+            Segment(float(one["start"]), float(one["end"]), str(one["text"]))
+            for one in body.get("segments") or ()
+        ),
+        words=tuple(
+            Word(
+                float(one["start"]),
+                float(one["end"]),
+                str(one["word"]),
+                float(one.get("confidence", 1.0)),
+            )
+            for one in body.get("words") or ()
+        ),
+        failed=_failed(body.get("failed_ranges")),
+        warnings=tuple(map(str, body.get("warnings") or ())),
+        body=body,
+    )
+
+
+def rendered_of(text: str, headers: Mapping[str, str]) -> Rendered:
+    """Reads an answer of any format, with what its headers say of it."""
+    warning = headers.get("x-paraserve-warning")
+    return Rendered(text, "x-paraserve-partial" in headers, (warning,) if warning else ())
+
+
+def event_of(body: Mapping[str, Any]) -> StreamEvent | None:
+    """Reads a server-sent event; None for one that is not known.
+
+    Raises:
+        ServiceRefusal: it is an error.
+        KeyError, TypeError, ValueError: it is nothing of the kind.
+    """
+    kind = str(body["type"])
+    if kind == "transcript.text.delta":
+        return StreamSentence(
+            float(body.get("start", 0)), float(body.get("end", 0)), str(body["delta"])
+        )
+    if kind == "transcript.text.done":
+        seconds = float((body.get("usage") or {}).get("seconds", 0))
+        return StreamEnd(str(body["text"]), seconds, _failed(body.get("failed_ranges")))
+    if kind == "error":
+        error = body.get("error") or {}
+        code, message = str(error.get("code", kind)), str(error.get("message", kind))
+        raise ServiceRefusal(500, code, message)
+    return None
+
+
+def served_of(models: Iterable[Mapping[str, Any]], readiness: object) -> Served:
+    """Reads the list of models and the answer of /readyz.
+
+    Raises:
+        KeyError, TypeError: the models are something else.
+    """
+    known = [model for model in models if model.get("root", model["id"]) == model["id"]]
+    stages = readiness.get("stages") if isinstance(readiness, dict) else None
+    return Served(
+        tuple(str(model["id"]) for model in known),
+        None if stages is None else tuple(map(str, stages)),
+        frozenset(str(model["id"]) for model in known if model.get("hotwords")),
+    )
+
+
+def _failed(ranges: Iterable[Mapping[str, Any]] | None) -> tuple[FailedSpan, ...]:
+    return tuple(
+        FailedSpan(float(one["start"]), float(one["end"]), str(one.get("error", "")))
+        for one in ranges or ()
+    )

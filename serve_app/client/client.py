@@ -1,0 +1,359 @@
+"""Calls to the service, in blocking and in asyncio form."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, BinaryIO, Self
+
+import httpx
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from serve_app.client.answers import (
+    Rendered,
+    Served,
+    StreamEvent,
+    Transcription,
+    event_of,
+    rendered_of,
+    served_of,
+    transcription_of,
+)
+from serve_app.client.errors import (
+    NOT_THE_API,
+    ClientError,
+    ServiceUnreachable,
+    refusal_of,
+    unreachable,
+)
+from serve_app.client.requests import (
+    Form,
+    Recording,
+    TranscriptionRequest,
+    name_of,
+    opened,
+    service_url,
+)
+
+DEFAULT_URL = "http://localhost:8000"
+_PATH = "/v1/audio/transcriptions"
+_CONNECT_S = 10.0
+_ASK_S = 10.0
+_MAX_PAUSE_S = 60.0
+_DATA = "data:"
+_ANY = TranscriptionRequest()
+
+
+class _Caller:
+    """What both forms of the client share.
+
+    Args:
+        base_url: of the service, with or without http:// and /v1; `PARASERVE_URL` or
+            http://localhost:8000 unless given.
+        api_key: `PARASERVE_API_KEY` or `OPENAI_API_KEY` unless given; "" for none.
+        timeout_s: longest time without a sign of life; a transcription may take longer
+            only if it is streamed. The service has deadlines of its own.
+        max_retries: further attempts where the service is busy, restarting or cannot be
+            reached. It is waited as long as the service asks for, or 0.5 s and twice as
+            long each time, at most a minute.
+
+    Raises:
+        ValueError: the address is none.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = 3600.0,
+        max_retries: int = 4,
+    ) -> None:
+        if api_key is None:
+            api_key = os.environ.get("PARASERVE_API_KEY") or os.environ.get("OPENAI_API_KEY")
+        self.url = service_url(base_url or os.environ.get("PARASERVE_URL") or DEFAULT_URL)
+        self._options: dict[str, Any] = {
+            "base_url": self.url,
+            "headers": {"Authorization": f"Bearer {api_key}"} if api_key else {},
+            "timeout": httpx.Timeout(timeout_s, connect=_CONNECT_S),
+            "trust_env": False,
+        }
+        self._retry: dict[str, Any] = {
+            "stop": stop_after_attempt(max_retries + 1),
+            "wait": _pause_s,
+            "retry": retry_if_exception(_may_succeed_later),
+            "reraise": True,
+        }
+        self._default_model: str | None = None
+
+    def _checked(self, response: httpx.Response) -> httpx.Response:
+        if response.is_success:
+            return response
+        raise refusal_of(response)
+
+    def _parse(self, response: httpx.Response) -> Transcription:
+        try:
+            return transcription_of(response.json())
+        except (KeyError, TypeError, ValueError):
+            raise _not_the_api(self.url) from None
+
+    def _first(self, models: httpx.Response) -> str:
+        try:
+            return served_of(self._checked(models).json()["data"], None).models[0]
+        except (IndexError, KeyError, TypeError, ValueError):
+            raise _not_the_api(self.url) from None
+
+    def _served(self, models: httpx.Response, readiness: httpx.Response) -> Served:
+        try:
+            ready = readiness.json()
+        except ValueError:
+            ready = None
+        try:
+            return served_of(self._checked(models).json()["data"], ready)
+        except (KeyError, TypeError, ValueError):
+            raise _not_the_api(self.url) from None
+
+
+class Paraserve(_Caller):
+    """The service, for code that waits. Used as a context manager, or closed by `close`."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = 3600.0,
+        max_retries: int = 4,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(base_url, api_key, timeout_s=timeout_s, max_retries=max_retries)
+        self._client = httpx.Client(**self._options, transport=transport)
+
+    __init__.__doc__ = _Caller.__doc__
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def served(self) -> Served:
+        """Returns what the service offers.
+
+        Raises:
+            ClientError: it refuses, or cannot be reached.
+        """
+        with _told(self.url):
+            models = self._client.get("/v1/models", timeout=_ASK_S)
+            return self._served(models, self._client.get("/readyz", timeout=_ASK_S))
+
+    def transcribe(
+        self, recording: Recording, request: TranscriptionRequest = _ANY
+    ) -> Transcription:
+        """Returns the transcript of a recording.
+
+        Raises:
+            ClientError: the service refuses it, fails, or cannot be reached.
+            OSError: the recording cannot be read.
+        """
+        return self._parse(self._post(recording, request, "verbose_json"))
+
+    def transcribe_as(
+        self, recording: Recording, response_format: str, request: TranscriptionRequest = _ANY
+    ) -> Rendered:
+        """Returns the answer as it comes: text, json, verbose_json, srt or vtt.
+
+        Raises:
+            ClientError: as `transcribe`.
+            OSError: the recording cannot be read.
+        """
+        response = self._post(recording, request, response_format)
+        return rendered_of(response.text, response.headers)
+
+    def stream(
+        self, recording: Recording, request: TranscriptionRequest = _ANY
+    ) -> Iterator[StreamEvent]:
+        """Yields the transcript as it is made; it is tried once.
+
+        Raises:
+            ClientError: before the first event or after any of them.
+            OSError: the recording cannot be read.
+        """
+        form = request.form(self._model(request), "json", stream=True)
+        with (
+            opened(recording) as content,
+            _told(self.url),
+            self._client.stream(
+                "POST", _PATH, data=form, files={"file": (name_of(recording), content)}
+            ) as response,
+        ):
+            if not response.is_success:
+                response.read()
+            self._checked(response)
+            for line in response.iter_lines():
+                if (event := _event(line)) is not None:
+                    yield event
+
+    def _model(self, request: TranscriptionRequest) -> str:
+        if request.model:
+            return request.model
+        if self._default_model is None:
+            self._default_model = Retrying(**self._retry)(self._first_model)
+        return self._default_model
+
+    def _first_model(self) -> str:
+        with _told(self.url):
+            return self._first(self._client.get("/v1/models", timeout=_ASK_S))
+
+    def _post(
+        self, recording: Recording, request: TranscriptionRequest, response_format: str
+    ) -> httpx.Response:
+        form = request.form(self._model(request), response_format)
+        with opened(recording) as content:
+            if not content.seekable():  # what has been sent cannot be sent again
+                return self._send(content, name_of(recording), form)
+            return Retrying(**self._retry)(self._send, content, name_of(recording), form)
+
+    def _send(self, content: BinaryIO, name: str, form: Form) -> httpx.Response:
+        with _told(self.url):
+            return self._checked(
+                self._client.post(_PATH, data=form, files={"file": (name, content)})
+            )
+
+
+class AsyncParaserve(_Caller):
+    """The service, for asyncio. Used as an async context manager, or closed by `aclose`."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = 3600.0,
+        max_retries: int = 4,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(base_url, api_key, timeout_s=timeout_s, max_retries=max_retries)
+        self._client = httpx.AsyncClient(**self._options, transport=transport)
+
+    __init__.__doc__ = _Caller.__doc__
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def served(self) -> Served:
+        """As `Paraserve.served`."""
+        with _told(self.url):
+            models = await self._client.get("/v1/models", timeout=_ASK_S)
+            return self._served(models, await self._client.get("/readyz", timeout=_ASK_S))
+
+    async def transcribe(
+        self, recording: Recording, request: TranscriptionRequest = _ANY
+    ) -> Transcription:
+        """As `Paraserve.transcribe`."""
+        return self._parse(await self._post(recording, request, "verbose_json"))
+
+    async def transcribe_as(
+        self, recording: Recording, response_format: str, request: TranscriptionRequest = _ANY
+    ) -> Rendered:
+        """As `Paraserve.transcribe_as`."""
+        response = await self._post(recording, request, response_format)
+        return rendered_of(response.text, response.headers)
+
+    async def stream(
+        self, recording: Recording, request: TranscriptionRequest = _ANY
+    ) -> AsyncIterator[StreamEvent]:
+        """As `Paraserve.stream`; closing it closes the request."""
+        form = request.form(await self._model(request), "json", stream=True)
+        async with self._streamed(recording, form) as response:
+            async for line in response.aiter_lines():
+                if (event := _event(line)) is not None:
+                    yield event
+
+    @asynccontextmanager
+    async def _streamed(self, recording: Recording, form: Form) -> AsyncIterator[httpx.Response]:
+        with opened(recording) as content, _told(self.url):
+            files = {"file": (name_of(recording), content)}
+            async with self._client.stream("POST", _PATH, data=form, files=files) as response:
+                if not response.is_success:
+                    await response.aread()
+                yield self._checked(response)
+
+    async def _model(self, request: TranscriptionRequest) -> str:
+        if request.model:
+            return request.model
+        if self._default_model is None:
+            self._default_model = await AsyncRetrying(**self._retry)(self._first_model)
+        return self._default_model
+
+    async def _first_model(self) -> str:
+        with _told(self.url):
+            return self._first(await self._client.get("/v1/models", timeout=_ASK_S))
+
+    async def _post(
+        self, recording: Recording, request: TranscriptionRequest, response_format: str
+    ) -> httpx.Response:
+        form = request.form(await self._model(request), response_format)
+        with opened(recording) as content:
+            if not content.seekable():
+                return await self._send(content, name_of(recording), form)
+            return await AsyncRetrying(**self._retry)(self._send, content, name_of(recording), form)
+
+    async def _send(self, content: BinaryIO, name: str, form: Form) -> httpx.Response:
+        with _told(self.url):
+            files = {"file": (name, content)}
+            return self._checked(await self._client.post(_PATH, data=form, files=files))
+
+
+@contextmanager
+def _told(url: str) -> Iterator[None]:
+    """Turns errors of the connection into ours."""
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise unreachable(error, url) from None
+
+
+def _event(line: str) -> StreamEvent | None:
+    if not line.startswith(_DATA):
+        return None
+    text = line.removeprefix(_DATA).strip()
+    return None if text == "[DONE]" else event_of(json.loads(text))
+
+
+def _not_the_api(url: str) -> ServiceUnreachable:
+    return ServiceUnreachable(0, NOT_THE_API, f"what answers at {url} is not Paraserve")
+
+
+def _may_succeed_later(error: BaseException) -> bool:
+    return (
+        isinstance(error, ClientError) and error.may_succeed_later and error.code != "not_the_api"
+    )
+
+
+_GROWING_PAUSE_S = wait_random_exponential(multiplier=0.5, max=8.0)
+
+
+def _pause_s(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome is not None else None
+    if isinstance(error, ClientError) and error.retry_after_s is not None:
+        return min(_MAX_PAUSE_S, error.retry_after_s)
+    return float(_GROWING_PAUSE_S(state))

@@ -1,0 +1,81 @@
+"""What a call to the service can end with besides an answer."""
+
+from __future__ import annotations
+
+import math
+
+import httpx
+
+UNREACHABLE = "unreachable"
+NOT_THE_API = "not_the_api"
+_WORTH_TRYING_AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504})
+
+
+class ClientError(Exception):
+    """A call was not answered as asked.
+
+    Attributes:
+        status: of HTTP; 0 if there was no answer.
+        code: the service's error code, `unreachable`, or `not_the_api` where something else
+            answers.
+        message: what to tell a person, in English.
+        retry_after_s: when to try again, if the service said so.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(status, code, message, retry_after_s)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return self.message
+
+    @property
+    def may_succeed_later(self) -> bool:
+        """Whether the same call may be answered if it is made again."""
+        return self.code == UNREACHABLE or self.status in _WORTH_TRYING_AGAIN
+
+
+class ServiceRefusal(ClientError):
+    """The service answered with an error."""
+
+
+class ServiceUnreachable(ClientError):
+    """There was no answer, or it broke off; the message names the address."""
+
+
+def refusal_of(response: httpx.Response) -> ServiceRefusal:
+    """Returns the error of an answer that is one; its body has been read."""
+    try:
+        error = response.json()["error"]
+        message = str(error["message"])
+        code = str(error.get("code") or f"http_{response.status_code}")
+    except (AttributeError, KeyError, TypeError, ValueError):
+        code = f"http_{response.status_code}"
+        message = f"HTTP status {response.status_code} {response.reason_phrase}".strip()
+    return ServiceRefusal(
+        response.status_code, code, message, _seconds(response.headers.get("Retry-After"))
+    )
+
+
+def unreachable(error: httpx.HTTPError, url: str) -> ServiceUnreachable:
+    """Returns what a broken connection is for the caller."""
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        message = f"no service answers at {url}"
+    elif isinstance(error, httpx.TimeoutException):
+        message = f"{url} did not answer in time"
+    else:
+        message = f"the connection to {url} broke: {str(error) or type(error).__name__}"
+    return ServiceUnreachable(0, UNREACHABLE, message)
+
+
+def _seconds(header: str | None) -> float | None:
+    try:
+        seconds = float(header or "")
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

@@ -1,0 +1,113 @@
+"""What is sent: the address of a service, a recording, the fields of a request."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+Recording: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO
+"""A path, the content of a file, or an open file; one that cannot seek is sent once."""
+
+FieldValue: TypeAlias = str | bool | float | Sequence[str] | Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class TranscriptionRequest:
+    """What is asked of a recording.
+
+    Attributes:
+        model: None for the service's default.
+        stages: of vad, asr and punctuation; () for all that are deployed.
+        language: as zh; None for the service's default.
+        itn: write numbers in digits.
+        hotwords: words to prefer, or words and weights.
+        words: whether words with times are wanted.
+        fields: further fields of the API by their names; lists are sent as `name[]`.
+    """
+
+    model: str | None = None
+    stages: Sequence[str] = ()
+    language: str | None = None
+    itn: bool = False
+    hotwords: Sequence[str] | Mapping[str, float] = ()
+    words: bool = False
+    fields: Mapping[str, FieldValue] = field(default_factory=dict)
+
+    def form(self, model: str, response_format: str, *, stream: bool = False) -> Form:
+        """Returns the fields as they are sent."""
+        form: Form = {"model": model, "response_format": response_format}
+        if stream:
+            form["stream"] = "true"
+        if self.stages:
+            form["stages"] = ",".join(self.stages)
+        if self.language:
+            form["language"] = self.language
+        if self.itn:
+            form["itn"] = "true"
+        if self.hotwords:
+            hotwords = self.hotwords
+            words = dict(hotwords) if isinstance(hotwords, Mapping) else list(hotwords)
+            form["hotwords"] = json.dumps(words, ensure_ascii=False)
+        if self.words:
+            form["timestamp_granularities[]"] = ["word", "segment"]
+        for name, value in self.fields.items():
+            form.update([_field(name, value)])
+        return form
+
+
+Form: TypeAlias = dict[str, str | list[str]]
+
+
+def _field(name: str, value: FieldValue) -> tuple[str, str | list[str]]:
+    if isinstance(value, bool):
+        return name, "true" if value else "false"
+    if isinstance(value, str | int | float):
+        return name, str(value)
+    if isinstance(value, Mapping):
+        return name, json.dumps(dict(value), ensure_ascii=False)
+    return name if name.endswith("[]") else f"{name}[]", [str(one) for one in value]
+
+
+def service_url(given: str) -> str:
+    """Returns the address of a service: with a scheme, without /v1 and slashes at its end.
+
+    Raises:
+        ValueError: it is no address.
+    """
+    url = given.strip()
+    if "://" not in url:
+        url = f"http://{url}"
+    scheme, _, rest = url.partition("://")
+    rest = rest.rstrip("/")
+    if rest.endswith("/v1/audio/transcriptions"):
+        rest = rest.removesuffix("/audio/transcriptions")
+    rest = rest.removesuffix("/v1").rstrip("/")
+    if scheme.lower() not in ("http", "https") or not rest or any(c.isspace() for c in rest):
+        raise ValueError(f"{given!r} is not the address of a service, as http://localhost:8000")
+    return f"{scheme.lower()}://{rest}"
+
+
+def opened(recording: Recording) -> AbstractContextManager[BinaryIO]:
+    """Opens a recording; a file that the caller opened stays open.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    if isinstance(recording, bytes):
+        return io.BytesIO(recording)
+    if isinstance(recording, str | os.PathLike):
+        return Path(recording).open("rb")
+    return nullcontext(recording)
+
+
+def name_of(recording: Recording) -> str:
+    """Returns the file name that is sent; the service does not heed it."""
+    if isinstance(recording, str | os.PathLike):
+        return Path(recording).name
+    return "recording"
