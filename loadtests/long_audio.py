@@ -20,13 +20,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import numpy as np
 import numpy.typing as npt
 import psutil
 import soundfile
 
 from loadtests.ports import free_port
+from serve_app.client import Paraserve
 from serve_app.cluster import prepare_environment, running
 from serve_app.demo import demo_recording
 from serve_app.settings import Settings
@@ -85,7 +85,7 @@ def main() -> int:
     num_long = max(num_short + 1, round(arguments.long_min * 60 / part_s))
     with (
         running(settings, lambda message: print(message, flush=True)) as application,
-        httpx.Client(base_url=application.url, timeout=3600, trust_env=False) as client,
+        Paraserve(application.url, "", max_retries=0) as client,
     ):
         one = _measure(client, part, 1)
         _measure(client, part, num_short)
@@ -101,7 +101,7 @@ def _part(path: Path) -> npt.NDArray[np.int16]:
     return np.pad(np.asarray(samples, np.int16), (0, padded - len(samples)))
 
 
-def _measure(client: httpx.Client, part: npt.NDArray[np.int16], repetitions: int) -> Measurement:
+def _measure(client: Paraserve, part: npt.NDArray[np.int16], repetitions: int) -> Measurement:
     file = io.BytesIO()
     with soundfile.SoundFile(file, "w", _RATE_HZ, 1, "PCM_16", format="FLAC") as flac:
         for _ in range(repetitions):
@@ -110,15 +110,10 @@ def _measure(client: httpx.Client, part: npt.NDArray[np.int16], repetitions: int
     _reset_peaks()
     with _Sampler() as sampler:
         started = time.monotonic()
-        response = client.post(
-            "/v1/audio/transcriptions",
-            data={"model": "whisper-1"},
-            files={"file": ("long.flac", content)},
-        )
+        text = client.transcribe(content).text
         elapsed_s = time.monotonic() - started
-    response.raise_for_status()
     duration_s = repetitions * len(part) / _RATE_HZ
-    return Measurement(response.json()["text"], len(content), duration_s, elapsed_s, sampler.peaks)
+    return Measurement(text, len(content), duration_s, elapsed_s, sampler.peaks)
 
 
 def _cluster_processes() -> list[psutil.Process]:

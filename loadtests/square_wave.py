@@ -27,11 +27,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-import httpx
 import numpy as np
 import soundfile
 
 from loadtests.ports import free_port
+from serve_app.client import Paraserve, TranscriptionRequest
 from serve_app.cluster import prepare_environment, running
 from serve_app.demo import demo_recording
 from serve_app.settings import Settings
@@ -158,7 +158,7 @@ def main() -> int:
     clip = _clip()
     with (
         running(settings, lambda message: print(message, flush=True)) as application,
-        httpx.Client(base_url=application.url, timeout=600, trust_env=False) as client,
+        Paraserve(application.url, "", timeout_s=600, max_retries=0) as client,
     ):
         rtfx = _calibrate(client, clip)
         print(f"one recogniser takes {rtfx:.0f} s of audio a second", flush=True)
@@ -175,13 +175,8 @@ def _clip() -> bytes:
     return file.getvalue()
 
 
-def _send(client: httpx.Client, clip: bytes) -> None:
-    response = client.post(
-        "/v1/audio/transcriptions",
-        data={"model": "whisper-1", "stages": "asr"},
-        files={"file": ("clip.flac", clip)},
-    )
-    response.raise_for_status()
+def _send(client: Paraserve, clip: bytes) -> None:
+    client.transcribe_as(clip, "json", TranscriptionRequest(model="whisper-1", stages=("asr",)))
 
 
 class _Watch:
@@ -214,7 +209,7 @@ class _Watch:
         )
 
 
-def _calibrate(client: httpx.Client, clip: bytes) -> float:
+def _calibrate(client: Paraserve, clip: bytes) -> float:
     """Returns the audio per second that the service takes with one recogniser."""
     _send(client, clip)
     began = time.monotonic()
@@ -224,7 +219,7 @@ def _calibrate(client: httpx.Client, clip: bytes) -> float:
     return 8 * _CLIP_S / (time.monotonic() - began)
 
 
-def _drive(client: httpx.Client, clip: bytes, plan: Plan, rtfx: float, watch: _Watch) -> Run:
+def _drive(client: Paraserve, clip: bytes, plan: Plan, rtfx: float, watch: _Watch) -> Run:
     run, stop, began = Run(), threading.Event(), time.monotonic()
 
     def observe() -> None:

@@ -21,8 +21,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import httpx
-
 from loadtests.batch.outputs import read_progress
 from loadtests.batch.recordings import make_collection
 from loadtests.load.clips import ClipLibrary
@@ -110,17 +108,12 @@ def _turns(options: argparse.Namespace, url: str, clip: bytes, directory: Path) 
 
 
 async def _ask(url: str, clip: bytes, num_requests: int, rate: float) -> list[float]:
-    async with httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as client:
+    async with AsyncParaserve(url, "", timeout_s=60, max_retries=0) as client:
 
         async def once(at_s: float) -> float:
             await asyncio.sleep(at_s)
             began_s = time.monotonic()
-            response = await client.post(
-                "/v1/audio/transcriptions",
-                data={"model": "whisper-1"},
-                files={"file": ("clip.flac", clip)},
-            )
-            response.raise_for_status()
+            await client.transcribe_as(clip, "json", TranscriptionRequest(model="whisper-1"))
             return time.monotonic() - began_s
 
         return await asyncio.gather(*(once(i / rate) for i in range(num_requests)))

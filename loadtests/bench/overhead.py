@@ -9,7 +9,6 @@ from dataclasses import astuple
 from statistics import median
 from typing import Any
 
-import httpx
 import psutil
 import torch
 
@@ -17,6 +16,7 @@ from loadtests.bench.measuring import Cost, Meter, hold, machine, report, run_ch
 from loadtests.bench.options import Options, as_flac, short
 from loadtests.bench.tables import Bar, Comparison, Table
 from loadtests.ports import free_port
+from serve_app.client import Paraserve
 from serve_app.cluster import prepare_environment, running
 from serve_app.core.chunks import FileBytes
 from serve_app.core.stages import STAGES
@@ -38,7 +38,7 @@ def compare(options: Options, command: str) -> Comparison:
     alone: list[Cost] = []
     with (
         running(settings) as application,
-        httpx.Client(base_url=application.url, timeout=3600, trust_env=False) as client,
+        Paraserve(application.url, "", max_retries=0) as client,
     ):
         _post(client, as_flac(options.samples(_WARM_UP_S)))
         idle_share = _idle_share()
@@ -95,20 +95,14 @@ def _idle_share() -> float:
     return (_cluster_cpu_s() - before_s) / _IDLE_S
 
 
-def _served(client: httpx.Client, audio: FileBytes) -> tuple[Cost, str]:
+def _served(client: Paraserve, audio: FileBytes) -> tuple[Cost, str]:
     before_s, started = _cluster_cpu_s(), time.perf_counter()
     text = _post(client, audio)
     return Cost(time.perf_counter() - started, _cluster_cpu_s() - before_s), text
 
 
-def _post(client: httpx.Client, audio: FileBytes) -> str:
-    response = client.post(
-        "/v1/audio/transcriptions",
-        data={"model": "whisper-1"},
-        files={"file": ("recording.flac", audio.tobytes())},
-    )
-    response.raise_for_status()
-    return str(response.json()["text"])
+def _post(client: Paraserve, audio: FileBytes) -> str:
+    return client.transcribe(audio.tobytes()).text
 
 
 def _cluster_cpu_s() -> float:

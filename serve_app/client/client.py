@@ -301,7 +301,8 @@ class AsyncParaserve(_Caller):
         if request.model:
             return request.model
         if self._default_model is None:
-            self._default_model = await AsyncRetrying(**self._retry)(self._first_model)
+            first: str = await AsyncRetrying(**self._retry)(self._first_model)
+            self._default_model = first
         return self._default_model
 
     async def _first_model(self) -> str:
