@@ -25,6 +25,7 @@ from loadtests.batch.outputs import read_progress
 from loadtests.batch.recordings import make_collection
 from loadtests.load.clips import ClipLibrary
 from loadtests.load.target import machine, own_settings, service
+from serve_app.client import AsyncParaserve, TranscriptionRequest
 
 _CLIP_S = 3.0
 _WANTED = 1.5
