@@ -95,8 +95,16 @@ AUDIO_IN_FLIGHT = _TABLE.gauge(
 )
 REQUESTS_RUNNING = _TABLE.gauge("paraserve_requests_running", "Requests that are worked on.")
 REQUESTS_WAITING = _TABLE.gauge("paraserve_requests_waiting", "Requests that wait in line.")
+REQUESTS_UPLOADING = _TABLE.gauge(
+    "paraserve_requests_uploading", "Requests whose uploads are arriving."
+)
 LINE_WAIT = _TABLE.gauge(
     "paraserve_line_oldest_wait_seconds", "How long the first request in line has waited."
+)
+KEYS_STALE = _TABLE.gauge(
+    "paraserve_keys_stale_seconds",
+    "Seconds since the keys file was last found good; 0 while it is, or where no keys are "
+    "demanded.",
 )
 
 RECORDINGS = _TABLE.gauge("paraserve_recordings_open", "Recordings that a segmenter works on.")

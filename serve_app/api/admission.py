@@ -8,19 +8,17 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from starlette.requests import ClientDisconnect
-
 from serve_app.api.auth import Caller
 from serve_app.api.body import RequestBody
 from serve_app.api.deadlines import Deadline
 from serve_app.core.admission import AdmissionLine, AdmissionStatistics, Place
-from serve_app.core.errors import DeadlineExceeded
+from serve_app.core.admission_place import PlaceState
 from serve_app.core.limits import Limits
 
 
 @dataclass(eq=False, slots=True)
 class Admission:
-    """One request's permission to be worked on; leave it in the end, once or more."""
+    """One request's place in the line and at work; leave it in the end, once or more."""
 
     place: Place
     _gate: AdmissionGate
@@ -37,7 +35,8 @@ class Admission:
 
     @property
     def waited_s(self) -> float:
-        return (self.place.began or self.place.arrived) - self.place.arrived
+        """Time in line, without that of the upload."""
+        return self.place.waited_s
 
     def resize(self, num_bytes: int) -> None:
         """Corrects the bytes that are reserved.
@@ -48,14 +47,18 @@ class Admission:
         """
         self._gate.resize(self.place, num_bytes)
 
-    def expect_audio(self, audio_s: float) -> None:
-        """Reserves the length of the recording.
+    async def begin(self, audio_s: float, body: RequestBody) -> None:
+        """Waits, once the upload is complete, until the request may be worked on.
+
+        Args:
+            audio_s: expected length of the recording, 0 if that is not known.
+            body: has been read; tells whether the caller is still there.
 
         Raises:
-            Overloaded: there is no room for it now.
-            AudioTooLong: there never is.
+            AudioTooLong: it is more than could ever be worked on.
+            ClientDisconnect: the caller went away.
         """
-        self._gate.expect_audio(self.place, audio_s)
+        await self._gate.begin(self.place, audio_s, body)
 
     def leave(self) -> None:
         self._gate.leave(self.place, self.processed_audio_s)
@@ -84,7 +87,7 @@ class AdmissionGate:
     async def enter(
         self, caller: Caller, num_bytes: int, deadline: Deadline, body: RequestBody
     ) -> Admission:
-        """Waits until the caller may begin.
+        """Waits until the caller's body may be read.
 
         Args:
             caller: whose request it is.
@@ -101,13 +104,18 @@ class AdmissionGate:
         place = self._line.arrive(
             caller.name, caller.limits, num_bytes, deadline.at, self._clock(), caller.weight
         )
-        if place.state == "waiting":
-            try:
-                await self._wait(place, deadline, body)
-            except BaseException:
-                self.leave(place, 0.0)
-                raise
+        try:
+            async with deadline.enforced():
+                await self._wait_while("waiting", place, body)
+        except BaseException:
+            self.leave(place, 0.0)
+            raise
         return Admission(place, self)
+
+    async def begin(self, place: Place, audio_s: float, body: RequestBody) -> None:
+        """Waits until the request may be worked on; it has to be left also if this fails."""
+        self._wake(self._line.received(place, audio_s, self._clock()))
+        await self._wait_while("ready", place, body)
 
     def statistics(self) -> AdmissionStatistics:
         return self._line.statistics(self._clock())
@@ -119,31 +127,17 @@ class AdmissionGate:
     def resize(self, place: Place, num_bytes: int) -> None:
         self._wake(self._line.resize(place, num_bytes, self._clock()))
 
-    def expect_audio(self, place: Place, audio_s: float) -> None:
-        self._wake(self._line.expect_audio(place, audio_s, self._clock()))
-
     def leave(self, place: Place, processed_audio_s: float) -> None:
         self._wake(self._line.leave(place, self._clock(), processed_audio_s))
 
-    async def _wait(self, place: Place, deadline: Deadline, body: RequestBody) -> None:
+    async def _wait_while(self, state: PlaceState, place: Place, body: RequestBody) -> None:
+        if place.state != state:
+            return
         turn = self._waiting[place] = asyncio.Event()
-        coming = asyncio.ensure_future(turn.wait())
-        leaving = asyncio.ensure_future(body.departure())
         try:
-            done, _ = await asyncio.wait(
-                {coming, leaving},
-                timeout=deadline.remaining_s(),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await body.unless_departed(turn.wait())
         finally:
             del self._waiting[place]
-            coming.cancel()
-            leaving.cancel()
-            await asyncio.gather(coming, leaving, return_exceptions=True)
-        if leaving in done:
-            raise ClientDisconnect
-        if not done:
-            raise DeadlineExceeded(deadline.timeout_s)
 
     def _wake(self, places: Iterable[Place]) -> None:
         for place in places:

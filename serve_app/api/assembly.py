@@ -8,9 +8,9 @@ from fastapi import FastAPI
 
 from serve_app.api import flow
 from serve_app.api.audio_url import BotocoreSigner, UrlPolicy
-from serve_app.api.auth import Authenticator, Everybody, KeyRing
+from serve_app.api.auth import Authenticator, Everybody, KeyDefaults, KeyRing
 from serve_app.api.fetching import Fetcher, HttpFetcher
-from serve_app.api.limits import key_limits_of, limits_of
+from serve_app.api.limits import key_limits_of, limits_of, shared_key_limits_of
 from serve_app.api.request_log import RequestObserver
 from serve_app.api.routes import build_api
 from serve_app.api.service import TranscriptionService
@@ -41,9 +41,10 @@ def assemble_api(
 
 def _authenticator(settings: Settings, logger: logging.Logger) -> Authenticator:
     settings.auth.check(settings.http.host)
-    defaults = key_limits_of(settings)
+    limits = key_limits_of(settings)
     if settings.auth.keys_file is None or not settings.auth.demanded(settings.http.host):
-        return Everybody(defaults)
+        return Everybody(limits)
+    defaults = KeyDefaults(limits, shared_key_limits_of(settings), settings.auth.keys_grace_s)
     return KeyRing(settings.auth.keys_file, defaults, logger)
 
 

@@ -5,18 +5,27 @@ from __future__ import annotations
 import hmac
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
-from serve_app.core.errors import ConfigurationError, KeyNotAllowed, Unauthenticated
+from serve_app.core.errors import (
+    ConfigurationError,
+    KeyNotAllowed,
+    KeysUnavailable,
+    Unauthenticated,
+)
 from serve_app.core.limits import NO_LIMITS, Limits
 from serve_app.core.origin import ANONYMOUS
 from serve_app.settings.keys import KEY_PREFIX, KeyEntry, hash_of, read_keys
 
 _MAX_KEY_CHARS = 256
+_RETRY_S = 1.0
+
+_KeysState: TypeAlias = Literal["good", "stale", "expired"]
 
 _T = TypeVar("_T", int, float)
 
@@ -43,12 +52,20 @@ class Authenticator(Protocol):
         Raises:
             Unauthenticated: nobody that is known.
             KeyNotAllowed: somebody whose key is no longer good.
+            KeysUnavailable: nobody can be known now.
         """
+        ...
+
+    def stale_s(self) -> float:
+        """Returns how long ago what is known of the keys was last found good, in s."""
         ...
 
 
 class Everybody:
     """Lets everybody in, as one caller.
+
+    They are one because nothing tells them apart: behind the proxy all come from its
+    address, and the headers that might name another are the callers' own.
 
     Args:
         limits: of that caller.
@@ -61,18 +78,39 @@ class Everybody:
         # Clients of OpenAI's API always send some key.
         return self._caller
 
+    def stale_s(self) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeyDefaults:
+    """What holds for keys that have no limits of their own.
+
+    Attributes:
+        limits: that are set for every key.
+        shared: for what those leave open, where there are other keys to leave room for.
+        grace_s: how long keys stay good when their file is not.
+    """
+
+    limits: Limits = NO_LIMITS
+    shared: Limits = NO_LIMITS
+    grace_s: float = 3600.0
+
 
 class KeyRing:
     """Knows the keys of a file, and reads it again when it has changed.
 
-    A changed file that cannot be used is told once, as an ERROR, and the keys stay
-    as they were.
+    When the file has gone, is empty or cannot be used, the last good keys stay valid for
+    a while, so that a slip while it is edited shuts nobody out; then everybody is refused
+    until it is restored. Each of these changes is logged once. A file that says
+    `keys: []` is a good one: it revokes all keys at once.
 
     Args:
         path: of the keys file.
-        defaults: limits of keys that have none of their own.
+        defaults: for keys that have no limits of their own.
         logger: never told a key or a hash.
         clock: returns the present time, in UTC.
+        monotonic: returns monotonic time in s.
 
     Raises:
         ConfigurationError: the file cannot be used.
@@ -81,18 +119,25 @@ class KeyRing:
     def __init__(
         self,
         path: Path,
-        defaults: Limits,
+        defaults: KeyDefaults,
         logger: logging.Logger,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._defaults = defaults
         self._logger = logger
         self._clock = clock
+        self._monotonic = monotonic
         self._version = _version_of(path)
-        self._entries = read_keys(path)
+        self._good_at = self._tried_at = monotonic()
+        self._state: _KeysState = "good"
+        self._take(read_keys(path))
 
     def caller_of(self, authorization: str | None) -> Caller:
+        self._follow_file()
+        if self._state == "expired":
+            raise KeysUnavailable
         entry = self._entry_of(_key_in(authorization))
         if entry.disabled:
             raise KeyNotAllowed(entry.name, "is disabled")
@@ -100,8 +145,11 @@ class KeyRing:
             raise KeyNotAllowed(entry.name, "has expired")
         return Caller(entry.name, entry.weight, self._limits_of(entry))
 
-    def _entry_of(self, key: str) -> KeyEntry:
+    def stale_s(self) -> float:
         self._follow_file()
+        return 0.0 if self._state == "good" else self._monotonic() - self._good_at
+
+    def _entry_of(self, key: str) -> KeyEntry:
         presented = hash_of(key)
         found: KeyEntry | None = None
         # All of them, whether or not one matched, so that time tells nothing.
@@ -113,25 +161,56 @@ class KeyRing:
         return found
 
     def _limits_of(self, entry: KeyEntry) -> Limits:
-        own, defaults = entry.limits, self._defaults
+        own, defaults = entry.limits, self._defaults.limits
+        shared = self._defaults.shared if self._num_names > 1 else NO_LIMITS
         return Limits(
-            max_running=_first(own.max_running, defaults.max_running),
-            max_waiting=_first(own.max_waiting, defaults.max_waiting),
-            max_bytes=_first(own.max_bytes, defaults.max_bytes),
-            max_audio_s=_first(own.max_audio_s, defaults.max_audio_s),
+            max_running=_first(own.max_running, defaults.max_running, shared.max_running),
+            max_waiting=_first(own.max_waiting, defaults.max_waiting, shared.max_waiting),
+            max_bytes=_first(own.max_bytes, defaults.max_bytes, shared.max_bytes),
+            max_audio_s=_first(own.max_audio_s, defaults.max_audio_s, shared.max_audio_s),
         )
 
     def _follow_file(self) -> None:
         version = _version_of(self._path)
-        if version == self._version:
+        now = self._monotonic()
+        if version == self._version and self._state == "good":
+            self._good_at = now
             return
-        self._version = version
+        # What could not be read for another reason than its content is tried again.
+        if version != self._version or now - self._tried_at >= _RETRY_S:
+            self._version, self._tried_at = version, now
+            self._read()
+        if self._state == "stale" and now - self._good_at >= self._defaults.grace_s:
+            self._state = "expired"
+            self._logger.error(
+                "API keys have been unusable for too long; everybody is refused",
+                extra={"path": str(self._path), "keys_grace_s": self._defaults.grace_s},
+            )
+
+    def _read(self) -> None:
         try:
-            self._entries = read_keys(self._path)
+            entries = read_keys(self._path)
         except ConfigurationError as error:
-            self._logger.error("API keys stay as they were", extra={"error": str(error)})
+            if self._state == "good":
+                self._state = "stale"
+                self._logger.error(
+                    "API keys cannot be read; the last good ones stay valid for a while",
+                    extra={"error": str(error), "keys_grace_s": self._defaults.grace_s},
+                )
+            return
+        self._state, self._good_at = "good", self._monotonic()
+        self._take(entries)
+        if not entries:
+            self._logger.error(
+                "API keys file lists no keys; everybody is refused",
+                extra={"path": str(self._path)},
+            )
         else:
-            self._logger.info("API keys read", extra={"num_keys": len(self._entries)})
+            self._logger.info("API keys read", extra={"num_keys": len(entries)})
+
+    def _take(self, entries: tuple[KeyEntry, ...]) -> None:
+        self._entries = entries
+        self._num_names = len({entry.name for entry in entries if not entry.disabled})
 
 
 def _key_in(authorization: str | None) -> str:
@@ -153,5 +232,6 @@ def _version_of(path: Path) -> tuple[int, ...] | None:
     return (status.st_ino, status.st_mtime_ns, status.st_size, status.st_dev)
 
 
-def _first(own: _T | None, default: _T | None) -> _T | None:
-    return default if own is None else own
+def _first(*values: _T | None) -> _T | None:
+    """Returns the first value that is one."""
+    return next((value for value in values if value is not None), None)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from fastapi import Request
@@ -13,13 +15,46 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from serve_app.api.flow import window_of
-from serve_app.core.errors import RecognitionFailed
+from serve_app.core.errors import RecognitionFailed, UploadTooSlow
 
 _MAX_AHEAD_BYTES = 64 * 1024
 _DISCARD_BYTES = 1 << 20
 _DISCARD_S = 1.0
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRate:
+    """What senders must keep up.
+
+    Attributes:
+        min_bytes_per_s: on average over `grace_s`.
+        grace_s: how long a sender may send nothing at all.
+    """
+
+    min_bytes_per_s: float
+    grace_s: float
+
+
+@dataclass(slots=True)
+class _Patience:
+    """How long a sender is still waited for.
+
+    Waiting uses it up, and what arrives earns as much as the demanded rate would have
+    taken for it, up to the grace period. So neither a pause of that length matters nor
+    how the bytes are split, and a sender below the rate runs out of it for certain.
+    """
+
+    rate: UploadRate
+    left_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left_s = self.rate.grace_s
+
+    def spend(self, waited_s: float, num_bytes: int) -> None:
+        earned_s = num_bytes / self.rate.min_bytes_per_s
+        self.left_s = min(self.left_s - waited_s + earned_s, self.rate.grace_s)
 
 
 class RequestBody:
@@ -29,10 +64,19 @@ class RequestBody:
 
     Args:
         request: whose body nobody else reads.
+        rate: that its sender must keep up while the body is read; None for any.
+        clock: monotonic time in s.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(
+        self,
+        request: Request,
+        rate: UploadRate | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._receive = request.receive
+        self._patience = None if rate is None else _Patience(rate)
+        self._clock = clock
         self._window = window_of(request.scope)
         self._ahead: deque[bytes] = deque()
         self._pending: asyncio.Future[Message] | None = None
@@ -45,10 +89,11 @@ class RequestBody:
 
         Raises:
             ClientDisconnect: the sender went away before the end.
+            UploadTooSlow: the sender does not keep up the rate.
         """
         while self._ahead or not self._ended:
             if not self._ahead:
-                await self._read()
+                await self._read_in_time()
             while self._ahead:
                 yield self._take()
 
@@ -110,6 +155,24 @@ class RequestBody:
         if self._window is not None:
             self._window.used(len(data))
         return data
+
+    async def _read_in_time(self) -> None:
+        """Reads the next piece; only the time that the sender takes counts, not ours."""
+        patience = self._patience
+        if patience is None:
+            await self._read()
+            return
+        if patience.left_s <= 0:
+            raise UploadTooSlow(patience.rate.min_bytes_per_s)
+        began = self._clock()
+        try:
+            async with asyncio.timeout(patience.left_s) as timeout:
+                await self._read()
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            raise UploadTooSlow(patience.rate.min_bytes_per_s) from None
+        patience.spend(self._clock() - began, sum(map(len, self._ahead)))
 
     async def _read(self) -> None:
         if self._pending is None:

@@ -25,7 +25,13 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.KeyNotAllowed: 403,
     errors.UrlNotAllowed: 403,
     errors.UrlFetchFailed: 422,
+    errors.RequestNotAcceptable: 400,
+    errors.MethodNotAllowed: 405,
+    errors.HeadersTooLarge: 431,
+    errors.UriTooLong: 414,
+    errors.HostNotAllowed: 421,
     errors.UploadTooLarge: 413,
+    errors.UploadTooSlow: 408,
     errors.AudioError: 422,
     errors.EmptyUpload: 400,
     errors.UnknownAudioFormat: 415,
@@ -37,6 +43,7 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.AudioTooLong: 413,
     errors.ServiceError: 500,
     errors.NotReady: 503,
+    errors.KeysUnavailable: 503,
     errors.StartFailed: 500,
     errors.ModelUnavailable: 503,
     errors.Overloaded: 429,
@@ -59,6 +66,8 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
 }
 
 _NOT_READY_RETRY_S = 5
+_MAX_MESSAGE_CHARS = 1000
+_MAX_PARAM_CHARS = 128
 _CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -83,10 +92,15 @@ def error_response(error: errors.ParaserveError) -> JSONResponse:
     headers: dict[str, str] = {}
     if isinstance(error, errors.Overloaded | errors.StorageFull):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    elif isinstance(error, errors.NotReady):
+    elif isinstance(error, errors.NotReady | errors.KeysUnavailable):
         headers["Retry-After"] = str(_NOT_READY_RETRY_S)
     elif isinstance(error, errors.Unauthenticated | errors.KeyNotAllowed):
         headers["WWW-Authenticate"] = 'Bearer realm="paraserve"'
+    elif isinstance(error, errors.UploadTooSlow):
+        # The rest of the body is not waited for.
+        headers["Connection"] = "close"
+    elif isinstance(error, errors.MethodNotAllowed):
+        headers["Allow"] = "GET, HEAD, OPTIONS, POST"
     return JSONResponse(error_body(error), STATUS_OF[type(error)], headers)
 
 
@@ -119,4 +133,18 @@ def _type_of(status: int) -> str:
 def _body(
     message: str, kind: str, param: str | None, code: str
 ) -> dict[str, dict[str, str | None]]:
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return {
+        "error": {
+            "message": _plain(message, _MAX_MESSAGE_CHARS),
+            "type": kind,
+            "param": None if param is None else _plain(param, _MAX_PARAM_CHARS),
+            "code": code,
+        }
+    }
+
+
+def _plain(text: str, max_chars: int) -> str:
+    """Returns text that can be sent: callers' own words may be long, or not be Unicode."""
+    if len(text) > max_chars:
+        text = f"{text[: max_chars - 1]}…"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

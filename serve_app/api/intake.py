@@ -23,10 +23,18 @@ _RESERVED_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A recording on disk and the form fields that came with it."""
+    """A recording on disk and the form fields that came with it.
+
+    Attributes:
+        spool: its bytes.
+        fields: the other fields of the form.
+        audio_s: its length as far as that can be told without decoding, else 0; never more
+            than may be admitted, since only a decoder tells for certain that it is too long.
+    """
 
     spool: SpoolFile
     fields: dict[str, list[str]]
+    audio_s: float
 
 
 class Intake:
@@ -56,11 +64,11 @@ class Intake:
         return min(length, self._limits.max_upload_bytes)
 
     async def receive(self, request: Request, body: RequestBody, admission: Admission) -> Recording:
-        """Reads the body, or fetches what it names, and reserves the recording's length.
+        """Reads the body, or fetches what it names.
 
         Raises:
             RequestError: the body or the recording is not acceptable.
-            Overloaded: there is no room for its bytes or its length.
+            Overloaded: there is no room for its bytes.
             StorageFull: the disk is full.
         """
         spool = self._directory.open(
@@ -72,14 +80,11 @@ class Intake:
             admission.resize(spool.size_bytes)
             # A hostile index takes a while to walk.
             estimate = await asyncio.to_thread(estimate_duration, spool.content())
-            admission.expect_audio(
-                # Only a decoder tells for certain that a recording is too long.
-                min(estimate.duration_s, self._limits.max_audio_s, admission.max_audio_s)
-            )
+            audio_s = min(estimate.duration_s, self._limits.max_audio_s, admission.max_audio_s)
         except BaseException:
             spool.close()
             raise
-        return Recording(spool, fields)
+        return Recording(spool, fields, audio_s)
 
     async def _complete(self, form: Form, spool: SpoolFile) -> dict[str, list[str]]:
         """Returns the fields that remain when the recording is there."""

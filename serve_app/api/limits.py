@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from serve_app.api.body import UploadRate
 from serve_app.core.limits import NO_LIMITS, Limits
 from serve_app.settings import Settings
+
+_KEY_SHARE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class ApiLimits:
         max_audio_s: longest recording.
         in_flight: of all callers together.
         max_retry_after_s: longest that a refused caller is told to wait.
+        upload_rate: that senders must keep up; None for any.
     """
 
     max_upload_bytes: int
@@ -30,6 +34,7 @@ class ApiLimits:
     max_audio_s: float = 5 * 3600.0
     in_flight: Limits = NO_LIMITS
     max_retry_after_s: float = 300.0
+    upload_rate: UploadRate | None = None
 
 
 def limits_of(settings: Settings) -> ApiLimits:
@@ -44,15 +49,34 @@ def limits_of(settings: Settings) -> ApiLimits:
             admission.max_running, admission.max_waiting, admission.max_bytes, admission.max_audio_s
         ),
         max_retry_after_s=admission.max_retry_after_s,
+        upload_rate=UploadRate(
+            settings.ingress.min_upload_bytes_per_s, settings.ingress.upload_grace_s
+        ),
     )
 
 
 def key_limits_of(settings: Settings) -> Limits:
-    """Returns the bounds of a key that has none of its own."""
+    """Returns the bounds that the settings give a key which has none of its own."""
     admission = settings.admission
     return Limits(
         admission.key_max_running,
         admission.key_max_waiting,
         admission.key_max_bytes,
         admission.key_max_audio_s,
+    )
+
+
+def shared_key_limits_of(settings: Settings) -> Limits:
+    """Returns the bounds, where nothing else is set, of one key beside others.
+
+    It leaves a quarter of everything to them, but may always send the largest upload and
+    the longest recording.
+    """
+    admission = settings.admission
+    largest_bytes = settings.largest_upload_bytes
+    return Limits(
+        max(1, int(admission.max_running * _KEY_SHARE)),
+        int(admission.max_waiting * _KEY_SHARE),
+        max(largest_bytes, int(admission.max_bytes * _KEY_SHARE)),
+        max(settings.audio.max_duration_s, admission.max_audio_s * _KEY_SHARE),
     )

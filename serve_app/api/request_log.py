@@ -108,19 +108,28 @@ class RequestLog:
 class RequestObserver(Protocol):
     """Is told of the requests, for metrics."""
 
-    def watch(self, line: Callable[[], AdmissionStatistics]) -> None:
-        """Takes what tells the state of the line; called once, in the event loop or not."""
+    def watch(
+        self, line: Callable[[], AdmissionStatistics], keys_stale_s: Callable[[], float]
+    ) -> None:
+        """Takes what is looked at from time to time; called once, in the event loop or not.
+
+        Args:
+            line: tells the state of the line.
+            keys_stale_s: tells how long ago the API keys were last found good.
+        """
         ...
 
     def ended(self, log: RequestLog) -> None:
-        """A transcription request was answered, refused or given up."""
+        """A request was answered, refused or given up."""
         ...
 
 
 class NoObserver:
     """Looks away."""
 
-    def watch(self, line: Callable[[], AdmissionStatistics]) -> None:
+    def watch(
+        self, line: Callable[[], AdmissionStatistics], keys_stale_s: Callable[[], float]
+    ) -> None:
         pass
 
     def ended(self, log: RequestLog) -> None:

@@ -48,17 +48,18 @@ def build_api(
         observer: is told of the line and of the end of each request.
     """
     observer = observer or NoObserver()
+    authenticator = authenticator or Everybody()
     app = FastAPI(
         title="Paraserve",
         version=__version__,
         description="Long Mandarin speech to punctuated, timed text.",
     )
     gate = AdmissionGate(limits.in_flight, limits.max_retry_after_s)
-    observer.watch(gate.statistics)
+    observer.watch(gate.statistics, authenticator.stale_s)
     handler = TranscriptionHandler(service, limits, gate, Intake(limits, fetcher), logger, observer)
     app.add_middleware(
         AuthenticationMiddleware,
-        authenticator=authenticator or Everybody(),
+        authenticator=authenticator,
         logger=logger,
         observer=observer,
     )

@@ -36,7 +36,7 @@ from serve_app.api.request_log import (
 )
 from serve_app.api.service import TranscriptionJob, TranscriptionService
 from serve_app.core.chunks import RecordingEnd
-from serve_app.core.errors import ParaserveError, RecognitionFailed
+from serve_app.core.errors import ParaserveError, RecognitionFailed, UploadTooSlow
 from serve_app.core.itn import AS_SAID, apply_rules
 from serve_app.core.origin import Origin
 from serve_app.core.transcripts import FailedRange, TranscriptEvent, collect
@@ -76,7 +76,7 @@ class TranscriptionHandler:
     async def transcribe(self, request: Request) -> Response:
         caller = caller_of(request)
         log = RequestLog(request_id_of(request), time.monotonic(), key=caller.name)
-        body = RequestBody(request)
+        body = RequestBody(request, self._limits.upload_rate)
         try:
             with ExitStack() as held:
                 held.callback(body.close)
@@ -108,6 +108,7 @@ class TranscriptionHandler:
     async def _respond(
         self, request: Request, body: RequestBody, log: RequestLog, held: ExitStack
     ) -> Response:
+        admission: Admission | None = None
         try:
             deadline = deadline_of(
                 request.headers.get(TIMEOUT_HEADER),
@@ -119,13 +120,19 @@ class TranscriptionHandler:
             async with deadline.enforced():
                 recording = await self._intake.receive(request, body, admission)
                 held.callback(recording.spool.close)
-        except ParaserveError:
-            await body.discard()
+        except ParaserveError as error:
+            if admission is not None:
+                admission.leave()
+            if not isinstance(error, UploadTooSlow):
+                await body.discard()
             raise
         log.upload_bytes = recording.spool.size_bytes
         # As declared; the end of the recording corrects it.
-        log.audio_s = admission.place.audio_s
+        log.audio_s = recording.audio_s
         parameters = parse_parameters(recording.fields, self._service.offer)
+        async with deadline.enforced():
+            await admission.begin(recording.audio_s, body)
+        log.waited_s = admission.waited_s
         log.stages = ",".join(sorted(parameters.stages))
         log.model, log.language = parameters.hints.model, parameters.hints.language
         origin = Origin(

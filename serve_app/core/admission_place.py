@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from serve_app.core.limits import Limits
 
-PlaceState: TypeAlias = Literal["waiting", "running", "refused", "left"]
+PlaceState: TypeAlias = Literal["waiting", "uploading", "ready", "running", "refused", "left"]
 
 
 @dataclass(eq=False, slots=True)
@@ -21,12 +21,13 @@ class Place:
         deadline: when its caller stops caring.
         arrived: when it came.
         number: its position among all arrivals.
-        num_bytes: reserved while it runs.
-        audio_s: expected while it runs; 0 until it is known.
-        state: what has become of it.
-        began: when it left the line, None while it waits.
+        num_bytes: reserved from the start of its upload on.
+        audio_s: expected length of its recording; 0 until it is known.
+        state: `waiting` until its body may be read, `uploading` while that arrives, `ready`
+            when it is complete, `running` once it is worked on; then it is gone.
+        since: when it entered that state.
+        waited_s: time spent waiting and ready, in s; the upload does not count.
         arrival_tag: virtual time at its arrival.
-        charged_s: audio that its key has been charged for it.
     """
 
     key: str
@@ -38,6 +39,19 @@ class Place:
     num_bytes: int
     audio_s: float = 0.0
     state: PlaceState = "waiting"
-    began: float | None = None
+    since: float = 0.0
+    waited_s: float = 0.0
     arrival_tag: float = 0.0
-    charged_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.since = self.arrived
+
+    @property
+    def holds_bytes(self) -> bool:
+        return self.state in {"uploading", "ready", "running"}
+
+    def enter(self, state: PlaceState, now: float) -> None:
+        """Changes the state, and counts the time in the last one if it was a wait."""
+        if self.state in {"waiting", "ready"}:
+            self.waited_s += max(now - self.since, 0.0)
+        self.state, self.since = state, now

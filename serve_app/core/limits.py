@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -11,8 +12,8 @@ class Limits:
 
     Attributes:
         max_running: requests worked on at once.
-        max_waiting: requests in line.
-        max_bytes: bytes of running requests' uploads.
+        max_waiting: requests in line; those whose upload is arriving are in line too.
+        max_bytes: bytes of the uploads that are here or arriving.
         max_audio_s: audio of running requests in s.
     """
 
@@ -30,22 +31,25 @@ class Load:
     """What is in flight, of all or of one key."""
 
     num_running: int = 0
-    num_waiting: int = 0
+    num_in_line: int = 0
     num_bytes: int = 0
     audio_s: float = 0.0
     num_unmeasured: int = 0
 
-    def has_room(self, limits: Limits, num_bytes: int) -> bool:
-        return (
-            under(self.num_running, limits.max_running)
-            and (limits.max_bytes is None or self.num_bytes + num_bytes <= limits.max_bytes)
-            and under(self.audio_s, limits.max_audio_s)
-        )
+    def has_bytes(self, limits: Limits, num_bytes: int) -> bool:
+        """True if so many bytes more may arrive."""
+        return limits.max_bytes is None or self.num_bytes + num_bytes <= limits.max_bytes
 
+    def has_place(self, limits: Limits, audio_s: float) -> bool:
+        """True if one more recording of that length may be worked on."""
+        if limits.max_running is not None and self.num_running >= limits.max_running:
+            return False
+        if limits.max_audio_s is None:
+            return True
+        return self.audio_s < limits.max_audio_s and self.audio_s + audio_s <= limits.max_audio_s
 
-def under(value: float, limit: float | None) -> bool:
-    return limit is None or value < limit
-
-
-def over(value: float, limit: float | None) -> bool:
-    return limit is not None and value > limit
+    def num_free(self, limits: Limits) -> float:
+        """Returns how many more may be worked on, infinite without a limit."""
+        if limits.max_running is None:
+            return math.inf
+        return max(limits.max_running - self.num_running, 0)

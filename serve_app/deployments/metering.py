@@ -43,10 +43,14 @@ class IngressMetrics:
         self._audio_in_flight = metrics.new_gauge(metrics.AUDIO_IN_FLIGHT)
         self._running = metrics.new_gauge(metrics.REQUESTS_RUNNING)
         self._waiting = metrics.new_gauge(metrics.REQUESTS_WAITING)
+        self._uploading = metrics.new_gauge(metrics.REQUESTS_UPLOADING)
         self._oldest_wait = metrics.new_gauge(metrics.LINE_WAIT)
+        self._keys_stale = metrics.new_gauge(metrics.KEYS_STALE)
 
-    def watch(self, line: Callable[[], AdmissionStatistics]) -> None:
-        self._sampler = Sampler(lambda: self._line(line()))
+    def watch(
+        self, line: Callable[[], AdmissionStatistics], keys_stale_s: Callable[[], float]
+    ) -> None:
+        self._sampler = Sampler(lambda: self._sample(line(), keys_stale_s()))
         self._sampler.start()
 
     def ended(self, log: RequestLog) -> None:
@@ -67,9 +71,11 @@ class IngressMetrics:
             if log.status == _OK and log.code is None:
                 self._done.inc(log.audio_s)
 
-    def _line(self, line: AdmissionStatistics) -> None:
+    def _sample(self, line: AdmissionStatistics, keys_stale_s: float) -> None:
+        self._keys_stale.set(keys_stale_s)
         self._running.set(line.num_running)
         self._waiting.set(line.num_waiting)
+        self._uploading.set(line.num_uploading)
         self._upload_bytes.set(line.in_flight_bytes)
         self._audio_in_flight.set(line.in_flight_audio_s)
         self._oldest_wait.set(line.oldest_wait_s)

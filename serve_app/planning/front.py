@@ -90,30 +90,37 @@ class Front:
             self._refused(request, error)
             return
         request.place = place
+        self._in_line[id(place)] = request
         self._clock.at(request.deadline_s, self._expire, request)
-        if place.state == "running":
-            self._begin(request)
-        else:
-            self._in_line[id(place)] = request
+        if place.state == "uploading":
+            self._received(request)
 
-    def _begin(self, request: Request) -> None:
+    def _received(self, request: Request) -> None:
+        """The upload is complete: in a simulation, as soon as it may begin."""
         place = request.place
         if place is None:
-            raise RuntimeError("a request without a place began")
+            raise RuntimeError("a request without a place was received")
         try:
             line = self._lines[request.ingress]
-            promoted = line.expect_audio(place, request.audio_s, self._clock.now)
+            promoted = line.received(place, request.audio_s, self._clock.now)
         except ParaserveError as error:
             self._leave(request, 0.0)
             self._refused(request, error)
             return
         self._promoted(promoted)
+
+    def _begin(self, request: Request) -> None:
         self._cores.run(self._cost.of(request.audio_s), self._segmenting.submit, request)
 
     def _promoted(self, places: list[Place]) -> None:
         for place in places:
-            request = self._in_line.pop(id(place), None)
-            if request is not None:
+            request = self._in_line.get(id(place))
+            if request is None:
+                continue
+            if place.state == "uploading":
+                self._received(request)
+            elif place.state == "running":
+                del self._in_line[id(place)]
                 self._begin(request)
 
     def _leave(self, request: Request, processed_audio_s: float) -> None:

@@ -28,6 +28,12 @@ class AuthSettings(Section):
         description="YAML file of hashed keys, as `paraserve keys new` writes it; read again when "
         "it changes, so that keys are rotated without a restart.",
     )
+    keys_grace_s: float = Field(
+        default=3600.0,
+        ge=0,
+        description="How long the last good keys stay valid, in s, when the keys file has gone or "
+        "cannot be used; after that everybody is told 503 until it is restored.",
+    )
 
     def demanded(self, host: str) -> bool:
         """True if callers need a key when the service listens on host."""
@@ -51,7 +57,8 @@ class AdmissionSettings(Section):
     """Limits of one ingress replica; what exceeds them is refused with 429.
 
     A request over `max_running`, or without room for its bytes or audio, waits in
-    line; one that finds the line full is refused.
+    line, and so does one whose upload is still arriving; one that finds the line full
+    is refused.
     """
 
     max_running: int = Field(default=16, ge=1, description="Requests worked on at once.")
@@ -67,18 +74,26 @@ class AdmissionSettings(Section):
     key_max_running: int | None = Field(
         default=None,
         ge=1,
-        description="Requests of one key at once; unset for no limit of its own.",
+        description="Requests of one key at once; unset for three quarters of `max_running` where the keys "
+        "file has several keys, and for no limit of its own otherwise.",
     )
     key_max_waiting: int | None = Field(
         default=None,
         ge=0,
-        description="Requests of one key in line; unset for no limit of its own.",
+        description="Requests of one key in line; unset for three quarters of `max_waiting` where the keys "
+        "file has several keys, and for no limit of its own otherwise.",
     )
     key_max_bytes: int | None = Field(
-        default=None, ge=1024, description="Bytes of one key in flight; unset for no own limit."
+        default=None,
+        ge=1024,
+        description="Bytes of one key in flight; unset as with `key_max_running`, but never less "
+        "than one upload.",
     )
     key_max_audio_s: float | None = Field(
-        default=None, gt=0, description="Audio of one key in flight in s; unset for no own limit."
+        default=None,
+        gt=0,
+        description="Audio of one key in flight in s; unset as with `key_max_running`, but never "
+        "less than one recording.",
     )
     max_retry_after_s: float = Field(
         default=300.0, ge=1, description="Upper bound of the Retry-After that a refusal carries."

@@ -70,8 +70,8 @@ def read_keys(path: Path) -> tuple[KeyEntry, ...]:
     """Returns the entries of a keys file.
 
     Raises:
-        ConfigurationError: it cannot be read or is not a keys file; the message never
-            repeats its values.
+        ConfigurationError: it cannot be read, has no content or is not a keys file; the
+            message never repeats its values.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -79,8 +79,11 @@ def read_keys(path: Path) -> tuple[KeyEntry, ...]:
         raise ConfigurationError(f"keys file {path}: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError):
         raise ConfigurationError(f"keys file {path} is not YAML") from None
+    if content is None:
+        # More likely half a deployment than a wish to shut everybody out.
+        raise ConfigurationError(f"keys file {path} is empty; to revoke all keys write 'keys: []'")
     try:
-        keys = KeysFile.model_validate(content if content is not None else {}).keys
+        keys = KeysFile.model_validate(content).keys
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
@@ -96,7 +99,7 @@ def add_key(path: Path, entry: KeyEntry) -> None:
     Raises:
         ConfigurationError: the file is there and cannot be read.
     """
-    keys = read_keys(path) if path.exists() else ()
+    keys = read_keys(path) if path.exists() and path.stat().st_size else ()
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     text = yaml.safe_dump(
         {"keys": [as_yaml(key) for key in (*keys, entry)]}, sort_keys=False, allow_unicode=True

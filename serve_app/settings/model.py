@@ -91,6 +91,12 @@ class Settings(BaseSettings):
     ui: UiSettings = UiSettings()
     batch: BatchSettings = BatchSettings()
 
+    @property
+    def largest_upload_bytes(self) -> int:
+        """The most that one recording can take on disk."""
+        fetched = self.audio_url.max_bytes if self.audio_url.enabled else 0
+        return max(self.audio.max_upload_bytes, fetched)
+
     def check_access(self) -> None:
         """Refuses a service that would demand keys and has none to compare with.
 
@@ -135,9 +141,7 @@ class Settings(BaseSettings):
                 f"ingress.deployment.max_ongoing_requests must be at least {wanted}: "
                 f"admission.max_running + admission.max_waiting + {REFUSAL_HEADROOM} to refuse with"
             )
-        largest = self.audio.max_upload_bytes
-        if self.audio_url.enabled:
-            largest = max(largest, self.audio_url.max_bytes)
+        largest = self.largest_upload_bytes
         if line.max_bytes < largest:
             raise ValueError(f"admission.max_bytes is less than one upload of {largest} bytes")
         if line.max_audio_s < self.audio.max_duration_s:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from serve_app.settings.deployments import IngressDeployment
 from serve_app.settings.section import Section
+
+_HOST = r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$|^\[[0-9A-Fa-f:.]+\]$"
+_ORIGIN = r"^\*$|^https?://[A-Za-z0-9_.\[\]:-]+$"
 
 
 class HttpSettings(Section):
@@ -17,6 +22,17 @@ class HttpSettings(Section):
         default=True,
         description="Use HAProxy instead of Ray's Python proxy: uploads pass it in a stream "
         "and it takes a tenth of the CPU.",
+    )
+    allowed_hosts: tuple[Annotated[str, Field(pattern=_HOST)], ...] = Field(
+        default=(),
+        description="Names by which callers may address the service (its Host header), "
+        "`*.example.com` for all below one; others are told 421. Loopback addresses, `localhost` "
+        "and `http.host` always pass. Empty for any name.",
+    )
+    cors_origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = Field(
+        default=(),
+        description="Origins whose web pages may call the API from a browser, as "
+        "`https://app.example.com`, or `*` for all; empty for none.",
     )
 
 
@@ -62,6 +78,18 @@ class IngressSettings(Section):
     )
     max_request_timeout_s: float = Field(
         default=4 * 3600.0, gt=0, description="Longest deadline that a caller may ask for, in s."
+    )
+    min_upload_bytes_per_s: float = Field(
+        default=4096.0,
+        gt=0,
+        description="Bytes per second that a caller must send while its upload is read, on "
+        "average over `upload_grace_s`; slower ones are told 408. Lower it for callers on very "
+        "slow lines.",
+    )
+    upload_grace_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="How long an upload may stand still, in s, before it is refused as too slow.",
     )
     model_aliases: tuple[str, ...] = Field(
         default=("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe"),

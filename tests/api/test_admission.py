@@ -13,9 +13,13 @@ import httpx
 import numpy as np
 import pytest
 
+from serve_app.api import flow
+from serve_app.api.assembly import assemble_api
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import build_api
 from serve_app.core.limits import Limits
+from serve_app.settings import Settings
+from serve_app.settings.keys import KeyEntry, add_key, hash_of, new_key
 from tests.fakes.service import FakeService
 from tests.service.requests import audio_file
 
@@ -83,24 +87,31 @@ async def test_over_the_line_is_a_429_with_retry_after(
         assert [(await task).status_code for task in (running, waiting)] == [200, 200]
 
 
-async def test_body_of_a_waiting_request_is_not_read_on(
+async def test_body_without_room_for_its_bytes_is_not_read_on(
     service: FakeService, tmp_path: Path
 ) -> None:
     num_read = 0
+    first = (
+        b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+    )
+    last = b"\r\n--b--\r\n"
 
     async def body() -> AsyncIterator[bytes]:
         nonlocal num_read
-        yield b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
-        yield b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
+        yield first
         for _ in range(64):
             num_read += 1
             yield bytes(64 * 1024)
-        yield b"\r\n--b--\r\n"
+        yield last
 
-    async with client_of(service, tmp_path, ONE) as client:
-        running = asyncio.create_task(post(client))
+    async with client_of(service, tmp_path, Limits(1, 1, max_bytes=5_000_000)) as client:
+        running = asyncio.create_task(post(client, bytes(2_000_000)))
         await until(lambda: len(service.jobs) == 1)
-        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        headers = {
+            "Content-Type": "multipart/form-data; boundary=b",
+            "Content-Length": str(len(first) + 64 * 64 * 1024 + len(last)),
+        }
         waiting = asyncio.create_task(client.post(URL, content=body(), headers=headers))
         await asyncio.sleep(0.1)
         assert num_read <= 2
@@ -108,6 +119,70 @@ async def test_body_of_a_waiting_request_is_not_read_on(
         assert (await running).status_code == 200
         assert (await waiting).status_code == 200
         assert num_read == 64
+
+
+class Trickle:
+    """The body of an upload that begins and never goes on, until the test says so."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.rest = asyncio.Event()
+
+    async def body(self) -> AsyncIterator[bytes]:
+        yield b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
+        yield b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nRIFF'
+        self.begun.set()
+        await self.rest.wait()
+        yield b"\r\n--b--\r\n"
+
+
+async def test_uploads_under_way_hold_no_place_at_work(
+    service: FakeService, tmp_path: Path
+) -> None:
+    release(service)
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    slow = [Trickle() for _ in range(3)]
+    async with client_of(service, tmp_path, Limits(max_running=3, max_waiting=1)) as client:
+        uploads = [
+            asyncio.create_task(client.post(URL, content=one.body(), headers=headers))
+            for one in slow
+        ]
+        for one in slow:
+            await one.begun.wait()
+        assert (await post(client)).status_code == 200
+        for one in slow:
+            one.rest.set()
+        assert [(await upload).status_code for upload in uploads] == [200] * 3
+
+
+async def test_clip_overtakes_an_earlier_upload_that_is_still_arriving(
+    service: FakeService, tmp_path: Path
+) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    slow = Trickle()
+    async with client_of(service, tmp_path, ONE) as client:
+        upload = asyncio.create_task(client.post(URL, content=slow.body(), headers=headers))
+        await slow.begun.wait()
+        clip = asyncio.create_task(post(client))
+        await until(lambda: len(service.jobs) == 1)
+        release(service)
+        assert (await clip).status_code == 200
+        slow.rest.set()
+        assert (await upload).status_code == 200
+
+
+async def test_wrong_field_is_told_without_a_place_at_work(
+    service: FakeService, tmp_path: Path
+) -> None:
+    async with client_of(service, tmp_path, ONE) as client:
+        running = asyncio.create_task(post(client))
+        await until(lambda: len(service.jobs) == 1)
+        wrong = await client.post(
+            URL, data={"model": "whisper-1", "stages": "vad"}, files={"file": b"RIFF"}
+        )
+        assert wrong.status_code == 400
+        release(service)
+        assert (await running).status_code == 200
 
 
 async def test_deadline_that_passes_in_line_is_a_504(service: FakeService, tmp_path: Path) -> None:
@@ -142,7 +217,7 @@ async def test_chunked_body_reserves_as_it_grows(service: FakeService, tmp_path:
         assert (await running).status_code == 200
 
 
-async def test_audio_in_flight_holds_before_anything_is_decoded(
+async def test_recording_over_the_audio_in_flight_waits_and_is_not_decoded(
     service: FakeService, tmp_path: Path
 ) -> None:
     minute = audio_file(np.zeros(60 * 16_000, np.int16))
@@ -150,11 +225,12 @@ async def test_audio_in_flight_holds_before_anything_is_decoded(
     async with client_of(service, tmp_path, limits) as client:
         running = asyncio.create_task(post(client, minute))
         await until(lambda: len(service.jobs) == 1)
-        refused = await post(client, minute)
-        assert refused.status_code == 429
+        waiting = asyncio.create_task(post(client, minute))
+        await asyncio.sleep(0.1)
         assert len(service.jobs) == 1
         release(service)
         assert (await running).status_code == 200
+        assert (await waiting).status_code == 200
         assert (await post(client, minute)).status_code == 200
 
 
@@ -217,3 +293,36 @@ async def test_caller_who_leaves_the_line_is_forgotten(
         assert (await running).status_code == 200
         assert (await another).status_code == 200
         assert len(service.jobs) == 2
+
+
+async def test_one_key_alone_cannot_hold_every_place(
+    service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow._Switch, "on", False)
+    keys = tmp_path / "keys.yaml"
+    tokens = {name: new_key() for name in ("greedy", "modest")}
+    for name, token in tokens.items():
+        add_key(keys, KeyEntry(name=name, sha256=hash_of(token)))
+    settings = Settings.model_validate(
+        {
+            "auth": {"mode": "keys", "keys_file": keys},
+            "admission": {"max_running": 4, "max_waiting": 4},
+            "audio": {"spool_dir": tmp_path},
+        }
+    )
+    app = assemble_api(service, settings, logging.getLogger("tests.api"))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        headers = {name: {"Authorization": f"Bearer {token}"} for name, token in tokens.items()}
+        greedy = []
+        for _ in range(6):
+            greedy.append(asyncio.create_task(post(client, headers=headers["greedy"])))
+            await asyncio.sleep(0)
+        await until(lambda: len(service.jobs) == 3)
+        assert (await post(client, headers=headers["greedy"])).status_code == 429
+        modest = asyncio.create_task(post(client, headers=headers["modest"]))
+        await until(lambda: len(service.jobs) == 4)
+        assert service.jobs[-1].origin.key == "modest"
+        release(service)
+        assert (await modest).status_code == 200
+        assert {(await task).status_code for task in greedy} == {200}

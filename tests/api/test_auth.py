@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.api.auth import Everybody, KeyRing
-from serve_app.core.errors import ConfigurationError, KeyNotAllowed, Unauthenticated
+from serve_app.api.auth import Everybody, KeyDefaults, KeyRing
+from serve_app.core.errors import (
+    ConfigurationError,
+    KeyNotAllowed,
+    KeysUnavailable,
+    Unauthenticated,
+)
 from serve_app.core.limits import Limits
 from serve_app.settings.keys import KeyEntry, KeyLimits, add_key, hash_of, new_key, read_keys
 
@@ -23,8 +28,22 @@ def add(path: Path, name: str = "team-a", **more: object) -> str:
     return key
 
 
-def ring(path: Path, defaults: Limits | None = None) -> KeyRing:
-    return KeyRing(path, defaults or Limits(), LOGGER)
+def ring(path: Path, defaults: KeyDefaults = KeyDefaults()) -> KeyRing:  # noqa: B008 - frozen
+    return KeyRing(path, defaults, LOGGER)
+
+
+class Watch:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def watched_ring(path: Path, watch: Watch, grace_s: float = 60.0) -> KeyRing:
+    return KeyRing(path, KeyDefaults(grace_s=grace_s), LOGGER, monotonic=watch)
 
 
 @pytest.fixture
@@ -34,7 +53,8 @@ def path(tmp_path: Path) -> Path:
 
 def test_key_names_its_caller_with_weight_and_limits(path: Path) -> None:
     key = add(path, weight=3.0, limits=KeyLimits(max_running=2))
-    caller = ring(path, Limits(max_running=9, max_bytes=5000)).caller_of(f"Bearer {key}")
+    defaults = KeyDefaults(Limits(max_running=9, max_bytes=5000))
+    caller = ring(path, defaults).caller_of(f"Bearer {key}")
     assert (caller.name, caller.weight) == ("team-a", 3.0)
     assert caller.limits == Limits(max_running=2, max_bytes=5000)
 
@@ -75,7 +95,9 @@ def test_changed_file_is_taken_up(path: Path) -> None:
         keys.caller_of(f"Bearer {first}")
 
 
-@pytest.mark.parametrize("content", ["keys: [", "keys: 5", "keys: [{name: a}]", "other: 1", "5"])
+@pytest.mark.parametrize(
+    "content", ["", "\n# nothing\n", "keys: [", "keys: 5", "keys: [{name: a}]", "other: 1", "5"]
+)
 def test_broken_file_keeps_the_keys_and_is_told_once(
     path: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:
@@ -87,12 +109,83 @@ def test_broken_file_keeps_the_keys_and_is_told_once(
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
-def test_file_that_vanishes_keeps_the_keys(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("content", [None, "", "keys: ["])
+def test_keys_outlive_a_lost_file_for_a_bounded_time_only(
+    path: Path, caplog: pytest.LogCaptureFixture, content: str | None
+) -> None:
+    key = add(path)
+    saved = path.read_text()
+    watch = Watch()
+    keys = watched_ring(path, watch)
+    assert keys.stale_s() == 0
+    os.unlink(path)
+    if content is not None:
+        path.write_text(content)
+    watch.now_s += 59
+    assert keys.caller_of(f"Bearer {key}").name == "team-a"
+    assert keys.stale_s() == pytest.approx(59)
+    watch.now_s += 2
+    for _ in range(3):
+        with pytest.raises(KeysUnavailable):
+            keys.caller_of(f"Bearer {key}")
+    assert keys.stale_s() == pytest.approx(61)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    path.write_text(saved)
+    assert keys.caller_of(f"Bearer {key}").name == "team-a"
+    assert keys.stale_s() == 0
+
+
+def test_lost_file_is_noticed_and_told_without_any_caller(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add(path)
+    watch = Watch()
+    keys = watched_ring(path, watch)
+    os.unlink(path)
+    watch.now_s += 100
+    assert keys.stale_s() == pytest.approx(100)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+
+
+def test_revoking_all_keys_counts_at_once_and_is_told(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     key = add(path)
     keys = ring(path)
-    os.unlink(path)
-    assert keys.caller_of(f"Bearer {key}").name == "team-a"
-    assert len(caplog.records) == 1
+    path.write_text("keys: []\n")
+    for _ in range(3):
+        with pytest.raises(Unauthenticated):
+            keys.caller_of(f"Bearer {key}")
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+
+def test_file_that_could_not_be_read_is_tried_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = add(path)
+    watch = Watch()
+    keys = watched_ring(path, watch)
+    second = add(path, "team-b")
+
+    def fail(path: Path) -> tuple[KeyEntry, ...]:
+        raise ConfigurationError("keys file: input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("serve_app.api.auth.read_keys", fail)
+        keys.caller_of(f"Bearer {key}")
+    watch.now_s += 2
+    assert keys.caller_of(f"Bearer {second}").name == "team-b"
+    assert keys.stale_s() == 0
+
+
+def test_one_key_beside_others_leaves_room_for_them(path: Path) -> None:
+    defaults = KeyDefaults(Limits(max_waiting=5), Limits(12, 48))
+    first = add(path)
+    keys = ring(path, defaults)
+    assert keys.caller_of(f"Bearer {first}").limits == Limits(max_waiting=5)
+    second = add(path, "team-b", limits=KeyLimits(max_running=16))
+    assert keys.caller_of(f"Bearer {first}").limits == Limits(12, 5)
+    assert keys.caller_of(f"Bearer {second}").limits == Limits(16, 5)
 
 
 def test_start_without_a_usable_file_is_refused(path: Path) -> None:

@@ -9,11 +9,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serve_app.api.auth import KeyRing
+from serve_app.api.auth import KeyDefaults, KeyRing
 from serve_app.api.limits import ApiLimits
 from serve_app.api.request_log import NoObserver, RequestLog
 from serve_app.api.routes import build_api
-from serve_app.core.limits import Limits
 from serve_app.settings.keys import KeyEntry, add_key, hash_of, new_key
 from tests.fakes.service import FakeService
 
@@ -37,7 +36,7 @@ async def client(service: FakeService, tmp_path: Path) -> AsyncIterator[httpx.As
         service,
         ApiLimits(100_000, request_timeout_s=30, spool_dir=None),
         logger,
-        authenticator=KeyRing(keys, Limits(), logger),
+        authenticator=KeyRing(keys, KeyDefaults(), logger),
     )
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://test"
@@ -108,7 +107,7 @@ async def test_refused_keys_are_counted(tmp_path: Path) -> None:
         FakeService(),
         ApiLimits(100_000, request_timeout_s=30, spool_dir=None),
         logger,
-        authenticator=KeyRing(keys, Limits(), logger),
+        authenticator=KeyRing(keys, KeyDefaults(), logger),
         observer=ended,
     )
     transport = httpx.ASGITransport(app)

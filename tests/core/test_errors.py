@@ -20,6 +20,7 @@ ARGUMENTS: dict[type[ParaserveError], tuple[object, ...]] = {
     errors.UrlNotAllowed: ("host",),
     errors.UrlFetchFailed: ("404",),
     errors.UploadTooLarge: (1024,),
+    errors.UploadTooSlow: (4096.0,),
     errors.UnknownAudioFormat: ("text",),
     errors.CorruptAudio: ("bad frame",),
     errors.TruncatedAudio: (1.0, 2.0),

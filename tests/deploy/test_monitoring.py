@@ -99,4 +99,6 @@ def test_every_metric_of_a_stage_is_on_a_dashboard_or_known_not_to_be() -> None:
         "paraserve_batches_total",
         "paraserve_items_expired_total",
         "paraserve_models_loaded",
+        "paraserve_requests_uploading",
+        "paraserve_keys_stale_seconds",
     }

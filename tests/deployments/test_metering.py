@@ -120,11 +120,15 @@ def test_a_partial_transcript_counts(recorded: Recorded) -> None:
 
 async def test_the_line_is_sampled_while_the_loop_runs(recorded: Recorded) -> None:
     line = AdmissionLine(NO_LIMITS)
-    line.arrive("key", NO_LIMITS, 1000, None, 0.0)
-    IngressMetrics().watch(lambda: line.statistics(1.0))
+    place = line.arrive("key", NO_LIMITS, 1000, None, 0.0)
+    line.received(place, 10.0, 0.0)
+    line.arrive("key", NO_LIMITS, 0, None, 0.0)
+    IngressMetrics().watch(lambda: line.statistics(1.0), lambda: 7.0)
     await asyncio.sleep(0)
     assert recorded["paraserve_requests_running"] == [(1, {})]
+    assert recorded["paraserve_requests_uploading"] == [(1, {})]
     assert recorded["paraserve_upload_bytes_in_flight"] == [(1000, {})]
+    assert recorded["paraserve_keys_stale_seconds"] == [(7.0, {})]
 
 
 async def test_a_model_tells_its_queue_its_pack_and_its_memory(recorded: Recorded) -> None:

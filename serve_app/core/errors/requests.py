@@ -122,3 +122,54 @@ class UploadTooLarge(RequestError):
     def __str__(self) -> str:
         limit = int(str(self.args[0]))
         return f"the upload is larger than the limit of {limit} bytes ({limit / 2**20:.1f} MiB)"
+
+
+class UploadTooSlow(RequestError):
+    """The body arrives too slowly to wait for it; the caller must send it faster."""
+
+    code = "upload_too_slow"
+
+    def __init__(self, min_bytes_per_s: float) -> None:
+        super().__init__(min_bytes_per_s)
+
+    def __str__(self) -> str:
+        return (
+            "the request body arrives too slowly: uploads must reach "
+            f"{float(str(self.args[0])):g} bytes per second on average"
+        )
+
+
+class RequestNotAcceptable(RequestError):
+    """The request's head breaks a bound or HTTP's own rules; the caller must change it."""
+
+    code = "invalid_request_head"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class HeadersTooLarge(RequestNotAcceptable):
+    """The request has too many or too long headers; the caller must send less."""
+
+    code = "headers_too_large"
+
+
+class UriTooLong(RequestNotAcceptable):
+    """The request's path and query are too long; the caller must shorten them."""
+
+    code = "uri_too_long"
+
+
+class MethodNotAllowed(RequestNotAcceptable):
+    """The request's method is none that is known here; the caller must use another."""
+
+    code = "method_not_allowed"
+
+
+class HostNotAllowed(RequestNotAcceptable):
+    """The Host header names none of the service's hosts; the caller must use one of those."""
+
+    code = "host_not_allowed"

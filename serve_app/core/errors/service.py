@@ -109,3 +109,12 @@ class RecognitionFailed(ServiceError):
 
     def __str__(self) -> str:
         return f"the recording could not be recognised: {self.args[0]}"
+
+
+class KeysUnavailable(ServiceError):
+    """API keys cannot be checked; the operator must restore the keys file."""
+
+    code = "keys_unavailable"
+
+    def __str__(self) -> str:
+        return "the service cannot check API keys now; its operator has to restore its keys file"
