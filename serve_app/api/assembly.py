@@ -12,9 +12,9 @@ from serve_app.api.auth import Authenticator, Everybody, KeyDefaults, KeyRing
 from serve_app.api.fetching import Fetcher, HttpFetcher
 from serve_app.api.limits import key_limits_of, limits_of, shared_key_limits_of
 from serve_app.api.request_log import RequestObserver
-from serve_app.api.routes import build_api
+from serve_app.api.routes import Doors, build_api
 from serve_app.api.service import TranscriptionService
-from serve_app.settings import AudioUrlSettings, Settings
+from serve_app.settings import AudioUrlSettings, HttpSettings, Settings
 
 
 def assemble_api(
@@ -36,7 +36,14 @@ def assemble_api(
         authenticator=_authenticator(settings, logger),
         fetcher=_fetcher(settings.audio_url),
         observer=observer,
+        doors=_doors(settings.http),
     )
+
+
+def _doors(http: HttpSettings) -> Doors:
+    # Whoever checks that it is up calls it by the address that it listens on.
+    hosts = (*http.allowed_hosts, http.host) if http.allowed_hosts else ()
+    return Doors(hosts, http.cors_origins)
 
 
 def _authenticator(settings: Settings, logger: logging.Logger) -> Authenticator:

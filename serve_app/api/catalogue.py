@@ -10,17 +10,28 @@ from serve_app.api.service import TranscriptionService
 from serve_app.core.errors import InvalidParameter
 from serve_app.core.hints import Hints, Hotword
 from serve_app.core.origin import Origin
+from serve_app.packs.registry import is_demo_pack
 
 _PATIENCE_S = 2.0
 # Every model that writes Mandarin has it.
 _PROBE = Hotword("的")
 
 
+def demo_warning(pack: str) -> str:
+    """Returns what callers are told of a built-in demo pack."""
+    return (
+        f"demo model {pack}: it knows its own synthetic voices only and gives nonsense for real "
+        "speech; serve a published model instead"
+    )
+
+
 class ModelCatalogue:
     """Describes the models that a service offers.
 
-    Beside OpenAI's fields there are `root`, the pack that a name stands for, and
-    `hotwords`, whether it takes them, which is left out while nobody can say.
+    Beside OpenAI's fields there are `root`, the pack that a name stands for, `demo`, whether
+    it is one of the built-in packs that know no real speech (`warning` says so in words), and
+    `hotwords`, whether it takes them, which is left out while nobody can say. `created` is
+    when this process began to serve it.
 
     Args:
         service: is asked once for each pack, as a sleeping recogniser wakes from it.
@@ -29,6 +40,7 @@ class ModelCatalogue:
     def __init__(self, service: TranscriptionService) -> None:
         self._service = service
         self._takes_hotwords: dict[str, bool] = {}
+        self._created_unix_s = int(time.time())
 
     async def models(self) -> list[dict[str, Any]]:
         """Returns all names, the first one the default."""
@@ -42,10 +54,13 @@ class ModelCatalogue:
         described: dict[str, Any] = {
             "id": name,
             "object": "model",
-            "created": 0,
+            "created": self._created_unix_s,
             "owned_by": "paraserve",
             "root": root,
+            "demo": is_demo_pack(root),
         }
+        if is_demo_pack(root):
+            described["warning"] = demo_warning(root)
         if root not in self._takes_hotwords:
             await self._ask(root)
         if root in self._takes_hotwords:

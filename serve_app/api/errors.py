@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -122,6 +123,14 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
         message = f"{request.method} is not allowed on {request.url.path}"
     code = _CODE_OF_STATUS.get(status, "http_error")
     return JSONResponse(_body(message, _type_of(status), None, code), status, error.headers)
+
+
+async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    """Gives what the framework finds wrong with a request the same body."""
+    problems = error.errors() if isinstance(error, RequestValidationError) else ()
+    first = next(iter(problems), {"loc": ("request",), "msg": "is not valid"})
+    param = str(first["loc"][-1]) if first["loc"] else "request"
+    return error_response(errors.InvalidParameter(param, str(first["msg"])))
 
 
 def _type_of(status: int) -> str:

@@ -7,18 +7,21 @@ before that: it hands out a window of bytes, and more as they are used, so that 
 rest stays with the sender.
 
 Ray finds `http_middlewares` by the environment variable `IMPORT_PATH_VARIABLE` in its
-proxies and in all replicas; it does something only where `enable` was called.
+proxies and in all replicas. Bodies are held back only where `enable` was called; the
+heads of requests are checked everywhere, before Ray makes labels of its metrics of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 IMPORT_PATH_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 IMPORT_PATH = "serve_app.api.flow.http_middlewares"
+_LOGGER_NAME = "ray.serve.paraserve"
 _SCOPE_KEY = "paraserve.window"
 _WINDOW_BYTES = 256 * 1024
 
@@ -36,7 +39,14 @@ def enable() -> None:
 
 def http_middlewares() -> list[Middleware]:
     """Returns what Ray Serve puts before its own handling of requests."""
-    return [Middleware(FlowControlMiddleware)]
+    # It reads bodies with the window from here.
+    from serve_app.api.front import FrontMiddleware
+
+    # The last one is the outermost.
+    return [
+        Middleware(FlowControlMiddleware),
+        Middleware(FrontMiddleware, logger=logging.getLogger(_LOGGER_NAME)),
+    ]
 
 
 class BodyWindow:

@@ -14,12 +14,11 @@ from typing import Any
 
 from fastapi.responses import Response
 
+from serve_app.api.headers import PARTIAL_HEADER, list_header
 from serve_app.api.parameters import ResponseFormat, TranscriptionParameters
 from serve_app.core.subtitles import to_srt, to_vtt
 from serve_app.core.transcripts import FailedRange, Sentence, Transcript, TranscriptEvent
 from serve_app.core.words import needs_space
-
-PARTIAL_HEADER = "X-Paraserve-Partial"
 
 UNDETERMINED = "und"
 """The language of a recording without words where it is guessed: the schema wants a string.
@@ -40,14 +39,14 @@ def render(transcript: Transcript, parameters: TranscriptionParameters) -> Respo
     """Returns the response for a complete transcript.
 
     A transcript with failed spans is marked: by the header X-Paraserve-Partial,
-    which lists them in seconds, and in JSON formats by `partial` and
-    `failed_ranges` as well.
+    which lists them in seconds, as many as have room in a header and the number of
+    the rest, and in JSON formats by `partial` and `failed_ranges`, which has them all.
     """
     response = Response(
         render_body(transcript, parameters), media_type=_MEDIA_TYPES[parameters.response_format]
     )
     if transcript.partial:
-        response.headers[PARTIAL_HEADER] = ",".join(
+        response.headers[PARTIAL_HEADER] = list_header(
             f"{_seconds(failed.start_ms)}-{_seconds(failed.end_ms)}"
             for failed in transcript.failures
         )

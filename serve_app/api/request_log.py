@@ -5,27 +5,24 @@ from __future__ import annotations
 import logging
 import re
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from fastapi import Request
 
+from serve_app.api.screening import request_id_in
 from serve_app.core.admission import AdmissionStatistics
 from serve_app.core.origin import ANONYMOUS
 from serve_app.core.timing import RequestCost
 
-REQUEST_ID_HEADER = "X-Request-ID"
 TRACEPARENT_HEADER = "traceparent"
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def request_id_of(request: Request) -> str:
     """Returns the caller's request id if it is well-formed, else a new one."""
-    given = request.headers.get(REQUEST_ID_HEADER, "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return request_id_in(request.scope)
 
 
 def traceparent_of(request: Request) -> str | None:

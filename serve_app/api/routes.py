@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -16,9 +19,12 @@ from serve_app.api import openapi
 from serve_app.api.admission import AdmissionGate
 from serve_app.api.auth import Authenticator, Everybody
 from serve_app.api.authentication import AuthenticationMiddleware
+from serve_app.api.canonical import CanonicalMiddleware
 from serve_app.api.catalogue import ModelCatalogue
-from serve_app.api.errors import error_response, on_http_exception
+from serve_app.api.errors import error_response, on_http_exception, on_validation_error
 from serve_app.api.fetching import Fetcher
+from serve_app.api.front import FrontMiddleware
+from serve_app.api.headers import EXPOSED_HEADERS
 from serve_app.api.intake import Intake
 from serve_app.api.limits import ApiLimits
 from serve_app.api.parameters import parse_parameters
@@ -26,6 +32,21 @@ from serve_app.api.request_log import NoObserver, RequestObserver
 from serve_app.api.service import TranscriptionService
 from serve_app.api.transcriptions import TranscriptionHandler
 from serve_app.core.errors import ParaserveError
+
+_PREFLIGHT_HOLDS_S = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """From where the service may be called.
+
+    Attributes:
+        allowed_hosts: names by which it may be addressed; empty for any.
+        cors_origins: whose web pages may call it from a browser.
+    """
+
+    allowed_hosts: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
 
 
 def build_api(
@@ -36,6 +57,7 @@ def build_api(
     authenticator: Authenticator | None = None,
     fetcher: Fetcher | None = None,
     observer: RequestObserver | None = None,
+    doors: Doors = Doors(),
 ) -> FastAPI:
     """Returns the ASGI application over a service.
 
@@ -46,6 +68,7 @@ def build_api(
         authenticator: knows the callers; without it everybody may come in.
         fetcher: fetches recordings that come as a URL; without it they may not.
         observer: is told of the line and of the end of each request.
+        doors: from where the service may be called.
     """
     observer = observer or NoObserver()
     authenticator = authenticator or Everybody()
@@ -53,6 +76,7 @@ def build_api(
         title="Paraserve",
         version=__version__,
         description="Long Mandarin speech to punctuated, timed text.",
+        redirect_slashes=False,
     )
     gate = AdmissionGate(limits.in_flight, limits.max_retry_after_s)
     observer.watch(gate.statistics, authenticator.stale_s)
@@ -63,7 +87,22 @@ def build_api(
         logger=logger,
         observer=observer,
     )
+    if doors.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=doors.cors_origins,
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=("*",),
+            expose_headers=EXPOSED_HEADERS,
+            max_age=_PREFLIGHT_HOLDS_S,
+        )
+    app.add_middleware(CanonicalMiddleware)
+    # The last one is the outermost.
+    app.add_middleware(
+        FrontMiddleware, logger=logger, observer=observer, allowed_hosts=doors.allowed_hosts
+    )
     app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(RequestValidationError, on_validation_error)
     app.post(
         "/v1/audio/transcriptions",
         summary="Transcribe a recording",
@@ -91,7 +130,7 @@ def _add_models(app: FastAPI, service: TranscriptionService) -> None:
     async def list_models() -> dict[str, Any]:
         return {"object": "list", "data": await catalogue.models()}
 
-    @app.get("/v1/models/{name}", summary="Describe a model", response_model=None)
+    @app.get("/v1/models/{name:path}", summary="Describe a model", response_model=None)
     async def get_model(name: str) -> Response:
         try:
             parse_parameters({"model": [name]}, service.offer)
@@ -101,6 +140,7 @@ def _add_models(app: FastAPI, service: TranscriptionService) -> None:
 
 
 def _add_health(app: FastAPI, service: TranscriptionService) -> None:
+    @app.get("/health", summary="The same as /healthz")
     @app.get("/healthz", summary="Whether the process answers")
     async def health() -> dict[str, str]:
         return {"status": "ok"}

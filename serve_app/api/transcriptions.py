@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from serve_app.api.admission import Admission, AdmissionGate
 from serve_app.api.authentication import caller_of
 from serve_app.api.body import RequestBody
+from serve_app.api.catalogue import demo_warning
 from serve_app.api.deadlines import TIMEOUT_HEADER, Deadline, deadline_of
 from serve_app.api.errors import (
     STATUS_OF,
@@ -24,6 +25,7 @@ from serve_app.api.errors import (
     error_response,
     internal_error_response,
 )
+from serve_app.api.headers import WARNING_HEADER, text_header
 from serve_app.api.intake import Intake
 from serve_app.api.limits import ApiLimits
 from serve_app.api.parameters import TranscriptionParameters, parse_parameters
@@ -40,6 +42,7 @@ from serve_app.core.errors import ParaserveError, RecognitionFailed, UploadTooSl
 from serve_app.core.itn import AS_SAID, apply_rules
 from serve_app.core.origin import Origin
 from serve_app.core.transcripts import FailedRange, TranscriptEvent, collect
+from serve_app.packs.registry import is_demo_pack
 
 _CLIENT_CLOSED_REQUEST = 499
 _FIRST_SERVER_ERROR = 500
@@ -152,12 +155,21 @@ class TranscriptionHandler:
         if parameters.text_rules != AS_SAID:
             events = apply_rules(events, parameters.text_rules)
         if not parameters.stream:
-            return await body.unless_departed(_answer(events, parameters))
+            response = await body.unless_departed(_answer(events, parameters))
+            response.headers.update(self._notes(parameters))
+            return response
         # Until the first event is there, an error can be told by its status.
         first = await body.unless_departed(anext(events))
         body.close()
         stream = self._stream(_prepend(first, events), log)
-        return _EventStream(stream, held.pop_all(), lambda: self._end(log))
+        response = _EventStream(stream, held.pop_all(), lambda: self._end(log))
+        response.headers.update(self._notes(parameters))
+        return response
+
+    def _notes(self, parameters: TranscriptionParameters) -> dict[str, str]:
+        """Returns the headers that say what callers should know of the model."""
+        pack = parameters.hints.model or self._service.offer.model
+        return {WARNING_HEADER: text_header(demo_warning(pack))} if is_demo_pack(pack) else {}
 
     async def _admit(
         self, request: Request, body: RequestBody, deadline: Deadline, log: RequestLog

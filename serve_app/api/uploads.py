@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from serve_app.api.spool import SpoolFile
-from serve_app.core.errors import EmptyUpload, InvalidParameter, MalformedBody
+from serve_app.core.errors import EmptyUpload, InvalidParameter, MalformedBody, UploadTooLarge
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 _MAX_FIELD_BYTES = 64 * 1024
 _MAX_FIELDS = 64
+# Of all headers of one part together.
 _MAX_HEADER_BYTES = 16 * 1024
+_JSON_CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii"})
 FILE_FIELD = "file"
 
 # It warns of every malformed body; the request's own log line says so already.
@@ -63,6 +66,8 @@ async def receive_form(
     """
     kind, options = parse_options_header(content_type)
     if kind == b"application/json":
+        if options.get(b"charset", b"utf-8").lower() not in _JSON_CHARSETS:
+            raise MalformedBody("JSON must be UTF-8")
         return Form(_fields_of(await _read_small(body)), has_file=False)
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
@@ -75,9 +80,14 @@ async def receive_form(
 
 async def _receive_multipart(body: AsyncIterator[bytes], boundary: bytes, spool: SpoolFile) -> Form:
     form = _Form(spool)
+    num_bytes = 0
     try:
         parser = MultipartParser(boundary, form.callbacks())
         async for data in body:
+            # What is before, between and after the parts counts as well.
+            num_bytes += len(data)
+            if num_bytes > spool.max_bytes + MAX_FIELDS_BYTES:
+                raise UploadTooLarge(spool.max_bytes)
             parser.write(data)
         parser.finalize()
     except FormParserError as error:
@@ -100,10 +110,7 @@ async def _read_small(body: AsyncIterator[bytes]) -> bytes:
 
 def _fields_of(content: bytes) -> dict[str, list[str]]:
     """Returns the fields of a JSON object, as if they had come in a form."""
-    try:
-        parsed: object = json.loads(content)
-    except (ValueError, RecursionError):
-        raise MalformedBody("it is not JSON") from None
+    parsed = parse_json(content)
     if not isinstance(parsed, dict):
         raise MalformedBody("it is not a JSON object")
     fields: dict[str, list[str]] = {}
@@ -114,7 +121,54 @@ def _fields_of(content: bytes) -> dict[str, list[str]]:
         fields[form_name] = [_as_field(name, one) for one in values if one is not None]
         if not fields[form_name]:
             del fields[form_name]
+    if sum(map(len, fields.values())) > _MAX_FIELDS:
+        raise MalformedBody(f"it has more than {_MAX_FIELDS} fields")
     return fields
+
+
+def parse_json(content: bytes) -> object:
+    """Returns what a JSON document says, which means the same to every reader.
+
+    Raises:
+        MalformedBody: it is not JSON in UTF-8, names a key twice, is nested too deeply, or
+            has numbers or characters that there are none of (NaN, 1e999, lone surrogates).
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise MalformedBody("JSON must be UTF-8") from None
+    try:
+        parsed: object = json.loads(
+            text,
+            object_pairs_hook=_object_of,
+            parse_constant=_no_number,
+            parse_float=_finite_float,
+        )
+        # Escapes can name half of a character.
+        json.dumps(parsed, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise MalformedBody("it has a lone surrogate in it, which is no character") from None
+    except (ValueError, RecursionError):
+        raise MalformedBody("it is not JSON") from None
+    return parsed
+
+
+def _object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise MalformedBody("an object has the same key twice")
+    return found
+
+
+def _no_number(name: str) -> NoReturn:
+    raise MalformedBody(f"{name} is not a number in JSON")
+
+
+def _finite_float(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise MalformedBody("a number is out of range")
+    return value
 
 
 def _as_field(name: str, value: object) -> str:
@@ -136,6 +190,7 @@ class _Form:
     _header_name: bytearray = field(default_factory=bytearray)
     _header_value: bytearray = field(default_factory=bytearray)
     _disposition: bytes = b""
+    _num_header_bytes: int = 0
     _part_name: str = ""
     _value: bytearray = field(default_factory=bytearray)
     _num_fields: int = 0
@@ -154,20 +209,22 @@ class _Form:
 
     def _begin_part(self) -> None:
         self._disposition = b""
+        self._num_header_bytes = 0
         self._part_name = ""
         self._value.clear()
 
     def _extend_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
         self._header_name += data[start:end]
-        self._check_header()
 
     def _extend_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._count_header(end - start)
         self._header_value += data[start:end]
-        self._check_header()
 
-    def _check_header(self) -> None:
-        if len(self._header_name) + len(self._header_value) > _MAX_HEADER_BYTES:
-            raise MalformedBody("a part's header is too long")
+    def _count_header(self, num_bytes: int) -> None:
+        self._num_header_bytes += num_bytes
+        if self._num_header_bytes > _MAX_HEADER_BYTES:
+            raise MalformedBody("a part's headers are too long")
 
     def _end_header(self) -> None:
         if bytes(self._header_name).lower() == b"content-disposition":

@@ -74,14 +74,14 @@ class AdmissionSettings(Section):
     key_max_running: int | None = Field(
         default=None,
         ge=1,
-        description="Requests of one key at once; unset for three quarters of `max_running` where the keys "
-        "file has several keys, and for no limit of its own otherwise.",
+        description="Requests of one key at once; unset for three quarters of `max_running` where "
+        "the keys file has several keys, and for no limit of its own otherwise.",
     )
     key_max_waiting: int | None = Field(
         default=None,
         ge=0,
-        description="Requests of one key in line; unset for three quarters of `max_waiting` where the keys "
-        "file has several keys, and for no limit of its own otherwise.",
+        description="Requests of one key in line; unset for three quarters of `max_waiting` where "
+        "the keys file has several keys, and for no limit of its own otherwise.",
     )
     key_max_bytes: int | None = Field(
         default=None,

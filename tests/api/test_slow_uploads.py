@@ -29,7 +29,8 @@ FORM = (
 )
 CHUNKED = (
     b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
-    b"Content-Type: multipart/form-data; boundary=b\r\n\r\n3\r\n--b\r\n"
+    b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+    b'34\r\n--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n\r\n'
 )
 JSON = (
     b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\n"

@@ -88,7 +88,7 @@ class AdmissionMachine(RuleBasedStateMachine):
             try:
                 self._moved(self.line.received(place, audio_s, self.now))
             except AudioTooLong:
-                assert audio_s > 40  # noqa: PT017 - either way is right
+                assert audio_s > 40
                 assert place.state == before
             else:
                 assert (place.state in {"ready", "running"}) == (before != "waiting")

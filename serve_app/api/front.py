@@ -1,0 +1,118 @@
+"""What stands before everything else: no request passes unchecked, no failure leaves as text."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.api.body import RequestBody
+from serve_app.api.errors import error_response, internal_error_response
+from serve_app.api.headers import bounded_headers
+from serve_app.api.request_log import NoObserver, RequestLog, RequestObserver
+from serve_app.api.screening import check_host, request_id_in, screen, with_plain_headers
+from serve_app.core.errors import ParaserveError, RequestError
+
+_REQUEST_ID_NAME = b"x-request-id"
+
+
+class FrontMiddleware:
+    """Checks the head of each request, gives it an id, and answers for whatever fails behind it.
+
+    Requests that are refused here, and exceptions that nobody else has handled, are logged
+    and counted. What is no HTTP request passes.
+
+    Args:
+        app: what is behind.
+        logger: for one line a refusal or failure.
+        observer: is told of the end of each such request.
+        allowed_hosts: names by which the service may be addressed; empty for any.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        logger: logging.Logger,
+        observer: RequestObserver | None = None,
+        allowed_hosts: tuple[str, ...] = (),
+    ) -> None:
+        self._app = app
+        self._logger = logger
+        self._observer = observer or NoObserver()
+        self._allowed_hosts = allowed_hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        log = RequestLog(request_id_in(scope), time.monotonic())
+        answer = _Answer(send, log.request_id)
+        try:
+            screen(scope)
+            check_host(scope, self._allowed_hosts)
+            scope["headers"] = with_plain_headers(scope, log.request_id)
+        except ParaserveError as error:
+            await self._refuse(error, log, Request(scope, receive), answer)
+            return
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception:
+            self._logger.exception(
+                "request failed unexpectedly", extra={"paraserve_request_id": log.request_id}
+            )
+            log.status, log.code = 500, "internal_error"
+            self._observer.ended(log)
+            if answer.begun:
+                # Only a broken connection tells the caller now that the answer is not whole.
+                raise
+            await internal_error_response()(scope, receive, answer.send)
+
+    async def _refuse(
+        self, error: ParaserveError, log: RequestLog, request: Request, answer: _Answer
+    ) -> None:
+        response = error_response(error)
+        log.status, log.code = response.status_code, error.code
+        log_refusal(self._logger, log)
+        try:
+            if isinstance(error, RequestError):
+                body = RequestBody(request)
+                await body.discard()
+                body.close()
+            await response(request.scope, request.receive, answer.send)
+        finally:
+            self._observer.ended(log)
+
+
+def log_refusal(logger: logging.Logger, log: RequestLog) -> None:
+    """Writes the one line of a request that was refused before its body was looked at."""
+    logger.info(
+        "request refused",
+        extra={
+            "paraserve_request_id": log.request_id,
+            "status": log.status,
+            "code": log.code,
+        },
+    )
+
+
+class _Answer:
+    """Passes an answer on, with bounded headers and the request's id once."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.begun = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            message = {**message, "headers": self._headers(message.get("headers", ()))}
+        await self._send(message)
+
+    def _headers(self, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        # Ray puts the id that it found in the request into the answer by itself.
+        others = [(name, value) for name, value in headers if name.lower() != _REQUEST_ID_NAME]
+        return [*bounded_headers(others), (_REQUEST_ID_NAME, self._request_id.encode("ascii"))]

@@ -1,0 +1,71 @@
+"""Response headers made from data: always short, plain ASCII, and fit for the proxy.
+
+HAProxy refuses an answer whose headers exceed its buffer (16 KiB by default) with 502, and
+the transcript with it. So no header grows with what it tells of.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+MAX_VALUE_CHARS = 1024
+MAX_HEADERS_BYTES = 8 * 1024
+REQUEST_ID_HEADER = "X-Request-ID"
+PARTIAL_HEADER = "X-Paraserve-Partial"
+WARNING_HEADER = "X-Paraserve-Warning"
+
+EXPOSED_HEADERS = (
+    REQUEST_ID_HEADER,
+    PARTIAL_HEADER,
+    WARNING_HEADER,
+    "Retry-After",
+    "Content-Disposition",
+)
+"""What scripts of other origins may read of an answer, besides what browsers always show."""
+
+_NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
+_NOT_PLAIN_BYTES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_MORE_CHARS = len(", ...(+1000000000 more)")
+
+
+def text_header(text: str) -> str:
+    """Returns a header value that says text: one line of ASCII, cut off where it is too long."""
+    plain = _NOT_PLAIN.sub("?", text)
+    return plain if len(plain) <= MAX_VALUE_CHARS else f"{plain[: MAX_VALUE_CHARS - 3]}..."
+
+
+def list_header(items: Iterable[str], separator: str = ",") -> str:
+    """Returns a header value that lists items, and how many it leaves out for want of room."""
+    plain = [_NOT_PLAIN.sub("?", item) for item in items]
+    whole = separator.join(plain)
+    if len(whole) <= MAX_VALUE_CHARS:
+        return whole
+    room = MAX_VALUE_CHARS - _MORE_CHARS
+    ends = accumulate(len(item) + len(separator) for item in plain)
+    num_shown = sum(1 for end in ends if end <= room)
+    more = f"...(+{len(plain) - num_shown} more)"
+    return separator.join([*plain[:num_shown], more])
+
+
+def bounded_headers(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Returns the headers of an answer without control characters and within the bounds.
+
+    Those who set headers use the functions above; this is for what they forget.
+    """
+    bounded = [(name, _NOT_PLAIN_BYTES.sub(b" ", value)) for name, value in headers]
+    room = MAX_HEADERS_BYTES
+    if sum(len(name) + len(value) + 4 for name, value in bounded) <= room:
+        return bounded
+    kept = []
+    # The shortest first, so that it is the long ones that lose.
+    order = sorted(range(len(bounded)), key=lambda index: len(bounded[index][1]))
+    for index in order:
+        name, value = bounded[index]
+        if len(value) > MAX_VALUE_CHARS:
+            value = value[: MAX_VALUE_CHARS - 3] + b"..."
+        room -= len(name) + len(value) + 4
+        if room >= 0:
+            kept.append((index, (name, value)))
+    return [header for _, header in sorted(kept)]
