@@ -44,6 +44,9 @@ def prepare_environment(settings: Settings) -> None:
         # No load balancer has to notice that a cluster of our own goes away.
         os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "1")
     os.environ.setdefault(flow.IMPORT_PATH_VARIABLE, flow.IMPORT_PATH)
+    # Else HAProxy's manager labels Ray's metrics with whatever method a caller invents; the
+    # ingress replicas, which then count instead, only see those that `api.front` lets pass.
+    os.environ.setdefault("RAY_SERVE_HAPROXY_METRICS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 

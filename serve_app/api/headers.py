@@ -20,6 +20,8 @@ EXPOSED_HEADERS = (
     REQUEST_ID_HEADER,
     PARTIAL_HEADER,
     WARNING_HEADER,
+    "X-Paraserve-Warnings",
+    "X-Paraserve-Ignored-Fields",
     "Retry-After",
     "Content-Disposition",
 )

@@ -44,6 +44,7 @@ from serve_app.core.origin import Origin
 from serve_app.core.transcripts import FailedRange, TranscriptEvent, collect
 from serve_app.packs.registry import is_demo_pack
 
+_OK = 200
 _CLIENT_CLOSED_REQUEST = 499
 _FIRST_SERVER_ERROR = 500
 
@@ -100,6 +101,9 @@ class TranscriptionHandler:
             response = self._fail(log)
             _forget_frames(error)
         log.status = response.status_code
+        pack = log.model or self._service.offer.model
+        if log.status == _OK and is_demo_pack(pack):
+            response.headers.append(WARNING_HEADER, text_header(demo_warning(pack)))
         if not isinstance(response, _EventStream):
             self._end(log)
         return response
@@ -155,21 +159,12 @@ class TranscriptionHandler:
         if parameters.text_rules != AS_SAID:
             events = apply_rules(events, parameters.text_rules)
         if not parameters.stream:
-            response = await body.unless_departed(_answer(events, parameters))
-            response.headers.update(self._notes(parameters))
-            return response
+            return await body.unless_departed(_answer(events, parameters))
         # Until the first event is there, an error can be told by its status.
         first = await body.unless_departed(anext(events))
         body.close()
         stream = self._stream(_prepend(first, events), log)
-        response = _EventStream(stream, held.pop_all(), lambda: self._end(log))
-        response.headers.update(self._notes(parameters))
-        return response
-
-    def _notes(self, parameters: TranscriptionParameters) -> dict[str, str]:
-        """Returns the headers that say what callers should know of the model."""
-        pack = parameters.hints.model or self._service.offer.model
-        return {WARNING_HEADER: text_header(demo_warning(pack))} if is_demo_pack(pack) else {}
+        return _EventStream(stream, held.pop_all(), lambda: self._end(log))
 
     async def _admit(
         self, request: Request, body: RequestBody, deadline: Deadline, log: RequestLog

@@ -7,6 +7,9 @@
 - {name: RAY_SERVE_ENABLE_HA_PROXY, value: {{ ternary "1" "0" .root.Values.serve.haproxy | quote }}}
 # Has Ray load the middleware that keeps it from reading bodies ahead.
 - {name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH, value: serve_app.api.flow.http_middlewares}
+# Requests are counted by the ingress replicas, which know a fixed set of methods; HAProxy's
+# manager would make a label of each that a caller invents.
+- {name: RAY_SERVE_HAPROXY_METRICS_ENABLED, value: "0"}
 # A replica without num_gpus keeps its sight of the devices that its container has.
 - {name: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, value: "0"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
