@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 
+import httpx
 import pytest
 
 from serve_app import metrics
+from serve_app.api.errors import STATUS_OF
+from serve_app.api.limits import ApiLimits
 from serve_app.api.request_log import RequestLog
+from serve_app.api.routes import build_api
 from serve_app.core.admission import AdmissionLine
 from serve_app.core.backlog import Backlog
 from serve_app.core.limits import NO_LIMITS
@@ -28,6 +33,8 @@ from serve_app.deployments.metering import (
 )
 from serve_app.metrics import METRICS, Metric
 from serve_app.pipeline.shelf_records import ShelfStatistics
+from tests.error_tree import EVERY_ERROR
+from tests.fakes.service import FakeService
 
 Recorded = dict[str, list[tuple[float, dict[str, str]]]]
 READINESS = StageReadiness("asr", "cpu", "paraformer-demo", "abc")
@@ -186,3 +193,29 @@ def test_a_sampler_waits_for_an_event_loop() -> None:
 
     asyncio.run(in_a_loop())
     assert sampled == [1]
+
+
+async def test_labels_of_requests_come_from_fixed_sets(recorded: Recorded) -> None:
+    limits = ApiLimits(100_000, request_timeout_s=30, spool_dir=None)
+    app = build_api(
+        FakeService(), limits, logging.getLogger("tests.metering"), observer=IngressMetrics()
+    )
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for number in range(30):
+            invented = f"invented{number}"
+            await client.request(invented, "/v1/models")
+            await client.get(f"/v1/{invented}", headers={"X-Request-ID": invented})
+            await client.post(
+                "/v1/audio/transcriptions",
+                data={"model": invented, invented: "x", "language": invented},
+                files={"file": b"RIFF"},
+                headers={"Content-Type": f"{invented}/x"} if number % 2 else None,
+            )
+    codes = {cls.code for cls in EVERY_ERROR} | {"none"}
+    labelled = [tags for values in recorded.values() for _, tags in values if tags]
+    assert labelled
+    for tags in labelled:
+        assert set(tags) <= {"status", "code", "reason"}
+        assert int(tags.get("status", 200)) in {200, *STATUS_OF.values()}
+        assert tags.get("code", "none") in codes
