@@ -21,11 +21,12 @@ class CanonicalMiddleware:
         path = str(scope["path"])
         root = f"{scope.get('root_path', '')}/"
         if path.endswith("/") and path != root:
-            scope["path"] = path.rstrip("/") or root
+            scope = {**scope, "path": path.rstrip("/") or root}
         if scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
-        scope["method"] = "GET"
+        # The server goes on by its own scope: to it, this is an answer without a body.
+        scope = {**scope, "method": "GET"}
 
         async def send_without_body(message: Message) -> None:
             if message["type"] == "http.response.body":

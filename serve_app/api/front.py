@@ -53,7 +53,7 @@ class FrontMiddleware:
         try:
             screen(scope)
             check_host(scope, self._allowed_hosts)
-            scope["headers"] = with_plain_headers(scope, log.request_id)
+            scope = {**scope, "headers": with_plain_headers(scope, log.request_id)}
         except ParaserveError as error:
             await self._refuse(error, log, Request(scope, receive), answer)
             return

@@ -21,6 +21,7 @@ from serve_app.api.limits import ApiLimits
 from serve_app.api.request_log import NoObserver, RequestLog
 from serve_app.api.routes import Doors, build_api
 from serve_app.settings.keys import KeyEntry, add_key, hash_of, new_key
+from tests.api.sockets import PATIENCE_S, answer_of, served
 from tests.fakes.service import FakeService
 
 LOGGER = logging.getLogger("tests.api")
@@ -310,6 +311,19 @@ async def test_head_is_served_where_get_is(service: FakeService, path: str) -> N
     assert head.status_code == got.status_code
     assert head.content == b""
     assert head.headers["content-length"] == got.headers["content-length"]
+
+
+async def test_connection_goes_on_after_head(app: ASGIApp) -> None:
+    async with served(app) as port:
+        request = "%s /v1/models HTTP/1.1\r\nHost: x\r\n%s\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write((request % ("HEAD", "")).encode())
+        async with asyncio.timeout(PATIENCE_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        writer.write((request % ("GET", "Connection: close\r\n")).encode())
+        assert (await answer_of(reader)).status == 200
+        writer.close()
 
 
 async def test_slash_at_the_end_changes_nothing_and_redirects_nobody(service: FakeService) -> None:
