@@ -117,7 +117,9 @@ def _screen_uri(scope: Scope) -> None:
     if len(scope.get("raw_path") or path) + len(query) > MAX_URI_BYTES:
         raise UriTooLong(f"the path and query of a request may have {MAX_URI_BYTES} bytes")
     if _CONTROLS.search(path) or _NOT_IN_QUERY.search(query):
-        raise RequestNotAcceptable("the path or query of the request has control characters in it")
+        raise RequestNotAcceptable(
+            "the path or query has characters in it that must be percent-encoded"
+        )
 
 
 def _without_port(host: str) -> str:

@@ -155,14 +155,6 @@ def find_pack(name: str) -> PackReference:
     raise PackNotFound(name, f"no pack has this name; known: {known}", _GRAMMAR)
 
 
-def is_demo_pack(name: str) -> bool:
-    """True if name is one of the built-in packs, which know their own voices only."""
-    reference = REGISTERED.get(name)
-    return reference is not None and any(
-        isinstance(source, BuiltinSource) for source in reference.sources
-    )
-
-
 def shown_name(name: str) -> str:
     """Returns what callers of a service call a pack; a name of no known form stays.
 
