@@ -14,7 +14,7 @@ from serve_app.api.errors import error_response, internal_error_response
 from serve_app.api.headers import bounded_headers
 from serve_app.api.request_log import NoObserver, RequestLog, RequestObserver
 from serve_app.api.screening import check_host, request_id_in, screen, with_plain_headers
-from serve_app.core.errors import ParaserveError, RequestError
+from serve_app.core.errors import ParaserveError
 
 _REQUEST_ID_NAME = b"x-request-id"
 
@@ -77,10 +77,9 @@ class FrontMiddleware:
         log.status, log.code = response.status_code, error.code
         log_refusal(self._logger, log)
         try:
-            if isinstance(error, RequestError):
-                body = RequestBody(request)
-                await body.discard()
-                body.close()
+            body = RequestBody(request)
+            await body.discard()
+            body.close()
             await response(request.scope, request.receive, answer.send)
         finally:
             self._observer.ended(log)

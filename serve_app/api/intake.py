@@ -12,7 +12,7 @@ from serve_app.api.body import RequestBody
 from serve_app.api.fetching import Fetcher
 from serve_app.api.limits import ApiLimits
 from serve_app.api.spool import SpoolDirectory, SpoolFile
-from serve_app.api.uploads import FILE_FIELD, MAX_FIELDS_BYTES, Form, receive_form
+from serve_app.api.uploads import FILE_FIELD, MAX_FIELDS_BYTES, MAX_JSON_BYTES, Form, receive_form
 from serve_app.audio.durations import estimate_duration
 from serve_app.core.errors import InvalidParameter, UploadTooLarge
 
@@ -61,6 +61,9 @@ class Intake:
             return min(_RESERVED_BYTES, self._limits.max_upload_bytes)
         if length > self._limits.max_upload_bytes + MAX_FIELDS_BYTES:
             raise UploadTooLarge(self._limits.max_upload_bytes)
+        if request.headers.get("content-type", "").lower().startswith("application/json"):
+            # No more of it is read, whatever it declares.
+            length = min(length, MAX_JSON_BYTES)
         return min(length, self._limits.max_upload_bytes)
 
     async def receive(self, request: Request, body: RequestBody, admission: Admission) -> Recording:

@@ -18,6 +18,7 @@ from serve_app.core.errors import EmptyUpload, InvalidParameter, MalformedBody, 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+MAX_JSON_BYTES = 64 * 1024
 _MAX_FIELD_BYTES = 64 * 1024
 _MAX_FIELDS = 64
 # Of all headers of one part together.
@@ -103,8 +104,8 @@ async def _read_small(body: AsyncIterator[bytes]) -> bytes:
     content = bytearray()
     async for data in body:
         content += data
-        if len(content) > _MAX_FIELD_BYTES:
-            raise MalformedBody(f"JSON may have {_MAX_FIELD_BYTES} bytes")
+        if len(content) > MAX_JSON_BYTES:
+            raise MalformedBody(f"JSON may have {MAX_JSON_BYTES} bytes")
     return bytes(content)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -110,6 +111,31 @@ async def test_deep_and_large_json_is_a_400(client: httpx.AsyncClient) -> None:
     headers = {"Content-Type": "application/json"}
     for content in (b"[" * 60_000, b" " * 100_000 + b"{}"):
         assert (await client.post(URL, content=content, headers=headers)).status_code == 400
+
+
+async def test_json_reserves_no_more_than_is_read_of_it(
+    service: FakeService, fetcher: FakeFetcher, tmp_path: Path
+) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        begun.set()
+        await rest.wait()
+        yield b"{}"
+
+    begun, rest = asyncio.Event(), asyncio.Event()
+    limits = ApiLimits(1_000_000, 30, tmp_path, in_flight=Limits(4, 4, 1_000_000))
+    app = build_api(service, limits, logging.getLogger("tests.api"), fetcher=fetcher)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        headers = {"Content-Type": "application/json", "Content-Length": "1000000"}
+        declared = asyncio.create_task(client.post(URL, content=body(), headers=headers))
+        await begun.wait()
+        async with asyncio.timeout(10):
+            answer = await client.post(
+                URL, data={"model": "whisper-1"}, files={"file": bytes(500_000)}
+            )
+        assert answer.status_code == 200
+        rest.set()
+        assert (await declared).status_code == 400
 
 
 async def test_url_beside_a_file_is_refused(client: httpx.AsyncClient) -> None:

@@ -28,8 +28,8 @@ def test_invented_methods_make_no_series_of_metrics(
         line = b"INVENTED%d /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % number
         assert status_of(settings.http.port, line) in {400, 405, 501}
     for method in ("PROPFIND", "MKCOL", "SUBSCRIBE"):
-        line = f"{method} /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        assert status_of(settings.http.port, line.encode()) == 405
+        head = f"{method} /v1/models HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        assert status_of(settings.http.port, head.encode()) == 405
     # Whatever is counted after them is seen after them.
     assert client.patch("/v1/models").status_code == 405
     pattern = re.compile(r'ray_serve_num_http_requests_total\{[^}]*method="PATCH"')
