@@ -63,7 +63,7 @@ def test_full_service_refuses_at_once_and_is_free_when_the_senders_leave(
         for _ in range(line.max_running + line.max_waiting):
             held.append(senders.enter_context(unfinished_upload(settings.http.port)))
             time.sleep(0.05)
-        # Those in line are not read; what they send stays on its way.
+        # What they send goes to disk, or stays on its way where that has no room.
         for connection in held[line.max_running :]:
             push(connection, _BODY_BYTES - 1000, 0.3)
         assert ingress_bytes() - before < 60 * 2**20
