@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import soundfile
 
 from serve_app.core.chunks import SAMPLES_PER_MS, Pcm, Token
@@ -37,19 +38,34 @@ def demo_recording() -> Pcm:
 
 
 def spoken_sentences(pcm: Pcm) -> list[SpokenSentence]:
-    step, window = _STEP_MS * SAMPLES_PER_MS, _WINDOW_MS * SAMPLES_PER_MS
-    squares = np.square(pcm.astype(np.float64))
-    starts = range(0, len(pcm) - window, step)
-    levels = np.sqrt([squares[start : start + window].mean() for start in starts])
-    active = levels > 4 * np.percentile(levels, 5)
+    active = _active_steps(pcm)
     found: list[SpokenSentence] = []
     for line in json.loads(DEMO_FLAC.with_suffix(".json").read_text("utf-8")):
         first = (line["start_ms"] - _SEARCHED_MS) // _STEP_MS
         last = (line["end_ms"] + _SEARCHED_MS) // _STEP_MS
-        steps = np.flatnonzero(active[first:last]) + first
-        start_ms, end_ms = int(steps[0]) * _STEP_MS, int(steps[-1]) * _STEP_MS + _WINDOW_MS
-        found.append(SpokenSentence(line["text"], start_ms, end_ms))
+        start_ms, end_ms = _edges_ms(active[first:last])
+        found.append(
+            SpokenSentence(line["text"], start_ms + first * _STEP_MS, end_ms + first * _STEP_MS)
+        )
     return found
+
+
+def sound_edges(pcm: Pcm) -> tuple[int, int]:
+    """Where the first sound of a recording begins and the last one ends, in ms."""
+    return _edges_ms(_active_steps(pcm))
+
+
+def _active_steps(pcm: Pcm) -> npt.NDArray[np.bool_]:
+    step, window = _STEP_MS * SAMPLES_PER_MS, _WINDOW_MS * SAMPLES_PER_MS
+    squares = np.square(pcm.astype(np.float64))
+    starts = range(0, len(pcm) - window, step)
+    levels = np.sqrt([squares[start : start + window].mean() for start in starts])
+    return np.asarray(levels > 4 * np.percentile(levels, 5))
+
+
+def _edges_ms(active: npt.NDArray[np.bool_]) -> tuple[int, int]:
+    steps = np.flatnonzero(active)
+    return int(steps[0]) * _STEP_MS, int(steps[-1]) * _STEP_MS + _WINDOW_MS
 
 
 def edge_errors_ms(words: Sequence[Token], sentences: Sequence[SpokenSentence]) -> list[int]:
