@@ -31,8 +31,8 @@ from serve_app.settings.stages import (
     SegmenterSettings,
     VadSettings,
 )
-from serve_app.settings.text import TextSettings
 from serve_app.settings.subtitles import SubtitleSettings
+from serve_app.settings.text import TextSettings
 from serve_app.settings.ui import UiSettings
 
 
