@@ -137,6 +137,13 @@ def transcribe(
         Path | None,
         typer.Option("--output-dir", "-o", help="Write one file per recording in here."),
     ] = None,
+    subtitle: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How srt and vtt are divided, as max_chars=16; also max_lines, min_duration_s, "
+            "max_duration_s and max_cps. May be repeated."
+        ),
+    ] = None,
     profile: ProfileOption = DEFAULT_PROFILE,
     set_: SetOption = None,
 ) -> None:
@@ -156,6 +163,7 @@ def transcribe(
         language,
         "\n".join(replace) if replace else None,
         _api_key(url, api_key_file),
+        tuple(subtitle or ()),
     )
     raise typer.Exit(transcribe_files(request, _settings(profile, set_)))
 

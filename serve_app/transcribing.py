@@ -55,6 +55,7 @@ class TranscribeRequest:
         language: as in the HTTP API, None for what the service takes it for.
         api_key: for the service at `url`, None where it asks for none.
         output_dir: where to write one file per recording, None for stdout.
+        subtitles: `NAME=VALUE` each, for the field `subtitle_NAME` of the HTTP API.
     """
 
     patterns: tuple[str, ...]
@@ -69,6 +70,7 @@ class TranscribeRequest:
     language: str | None = None
     replacements: str | None = None
     api_key: str | None = field(default=None, repr=False)
+    subtitles: tuple[str, ...] = ()
 
     def optional_fields(self) -> dict[str, str | list[str]]:
         """The form fields that are not always sent."""
@@ -80,6 +82,9 @@ class TranscribeRequest:
             "replacements": self.replacements,
         }
         fields: dict[str, str | list[str]] = {name: text for name, text in texts.items() if text}
+        for assignment in self.subtitles:
+            name, _, value = assignment.partition("=")
+            fields[f"subtitle_{name.strip()}"] = value
         if self.itn:
             fields["itn"] = "true"
         if self.response_format == "verbose_json":
@@ -148,6 +153,7 @@ def _parameters(request: TranscribeRequest, settings: Settings) -> Transcription
         # A service checks by itself what it is sent.
         request.url is not None or section.engine == "hybrid",
         settings.text.all_replacements(),
+        settings.subtitles,
     )
     fields = {
         "model": [offer.model if request.url else request.model or offer.model],

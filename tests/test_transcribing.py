@@ -148,3 +148,22 @@ def test_language_is_the_services_to_judge(service: Service, recording: Path) ->
 def test_language_is_checked_where_the_models_run_here(recording: Path) -> None:
     result = transcribe(str(recording), "--language", "tlh")
     assert "'tlh' is not among those of this model" in str(result.exception)
+
+
+def test_how_subtitles_are_divided_is_sent(service: Service, recording: Path) -> None:
+    divided = ["--subtitle", "max_chars=16", "--subtitle", "max_lines=1"]
+    result = transcribe(str(recording), "--url", service.url, *divided)
+    assert result.exit_code == 0, result.output
+    assert "subtitle_max_chars" in service.bodies[-1]
+    assert "subtitle_max_lines" in service.bodies[-1]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "told"), [("max_chars=1", "from 4 to 200"), ("colour=red", "subtitle_colour")]
+)
+def test_wrong_division_of_subtitles_is_told(
+    service: Service, recording: Path, assignment: str, told: str
+) -> None:
+    result = transcribe(str(recording), "--url", service.url, "--subtitle", assignment)
+    assert result.exit_code != 0
+    assert told in f"{result.exception} {' '.join(result.output.split())}"

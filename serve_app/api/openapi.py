@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from serve_app.api.deadlines import TIMEOUT_HEADER
+from serve_app.api.subtitle_options import subtitle_field_schemas
 
 _FIELDS: dict[str, dict[str, Any]] = {
     "file": {"type": "string", "format": "binary", "description": "The recording."},
@@ -72,6 +73,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "description": "Words that make a draft worth refining wherever it contains one, for the "
         "hybrid recogniser; a JSON list, or words with spaces between them.",
     },
+    **subtitle_field_schemas(),
 }
 
 _JSON_FIELDS = {name.removesuffix("[]"): field for name, field in _FIELDS.items() if name != "file"}

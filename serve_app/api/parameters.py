@@ -1,16 +1,18 @@
 """The form fields of a transcription request, checked.
 
 Field names and values follow OpenAI's `POST /v1/audio/transcriptions`; `stages`, `itn`,
-`replacements`, `hotwords`, `keywords` and the value `utterances` of `include[]` are ours.
+`replacements`, `hotwords`, `keywords`, `subtitle_...` and the value `utterances` of `include[]`
+are ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
 from serve_app.api.hinting import parse_hotwords, parse_keywords
+from serve_app.api.subtitle_options import SUBTITLE_FIELDS, parse_subtitle_options
 from serve_app.core.errors import InvalidParameter, ModelNotFound, StageNotDeployed
 from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.itn import (
@@ -22,6 +24,8 @@ from serve_app.core.itn import (
 )
 from serve_app.core.languages import language_code
 from serve_app.core.stages import STAGES, Stage
+from serve_app.core.subtitles import DEFAULT_SUBTITLES, SubtitleOptions
+from serve_app.settings.subtitles import SubtitleSettings
 
 ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 Granularity = Literal["word", "segment"]
@@ -42,6 +46,7 @@ _FIELDS = _LIST_FIELDS | {
     "hotwords",
     "keywords",
     "replacements",
+    *SUBTITLE_FIELDS,
 }
 
 
@@ -59,6 +64,7 @@ class Offer:
         other_models: further packs that are served.
         takes_keywords: whether the recogniser has a use for keywords.
         replacements: of the service; those of a request come before them.
+        subtitles: how they are divided where a request does not say.
     """
 
     model: str
@@ -69,6 +75,7 @@ class Offer:
     other_models: tuple[str, ...] = ()
     takes_keywords: bool = False
     replacements: tuple[Replacement, ...] = ()
+    subtitles: SubtitleSettings = field(default_factory=SubtitleSettings)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -92,6 +99,7 @@ class TranscriptionParameters:
     include_utterances: bool = False
     text_rules: TextRules = AS_SAID
     hints: Hints = NO_HINTS
+    subtitles: SubtitleOptions = DEFAULT_SUBTITLES
 
 
 def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> TranscriptionParameters:
@@ -132,6 +140,7 @@ def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> Trans
         include_utterances=_includes_utterances(fields, response_format),
         text_rules=_text_rules(single, offer),
         hints=_hints(single, model, language, offer),
+        subtitles=parse_subtitle_options(single, offer.subtitles),
     )
 
 

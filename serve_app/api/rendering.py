@@ -63,9 +63,9 @@ def render_body(transcript: Transcript, parameters: TranscriptionParameters) -> 
         case "text":
             return transcript.text + "\n"
         case "srt":
-            return to_srt(transcript.sentences)
+            return to_srt(transcript.sentences, parameters.subtitles, transcript.duration_ms)
         case "vtt":
-            return to_vtt(transcript.sentences)
+            return to_vtt(transcript.sentences, parameters.subtitles, transcript.duration_ms)
 
 
 async def sse_events(events: AsyncIterator[TranscriptEvent]) -> AsyncIterator[str]:

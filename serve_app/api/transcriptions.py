@@ -279,7 +279,8 @@ async def _answer(
     transcript = await collect(events)
     if transcript.failures and not transcript.sentences:
         raise RecognitionFailed(transcript.failures[0].error)
-    return render(transcript, parameters)
+    # The subtitles of an hour take most of a second.
+    return await asyncio.to_thread(render, transcript, parameters)
 
 
 async def _prepend(

@@ -12,7 +12,7 @@ from serve_app.batch.fingerprint import OUTPUT_VERSION
 from serve_app.batch.records import FinishedRecording, StageTimes
 from serve_app.batch.uris import plain_uri
 from serve_app.core.stages import STAGES
-from serve_app.core.subtitles import to_srt, to_vtt
+from serve_app.core.subtitles import SubtitleOptions, to_srt, to_vtt
 from serve_app.core.transcripts import Transcript
 from serve_app.pipeline.scoring import character_error_rate, spoken_characters
 from serve_app.settings.batch import TextFormat
@@ -103,12 +103,15 @@ def render_document(finished: FinishedRecording) -> bytes:
     return f"{{\n{lines}\n}}\n".encode()
 
 
-def render_text(transcript: Transcript, text_format: TextFormat) -> bytes:
+def render_text(
+    transcript: Transcript, text_format: TextFormat, subtitles: SubtitleOptions
+) -> bytes:
+    sentences, duration_ms = transcript.sentences, transcript.duration_ms
     match text_format:
         case "srt":
-            return to_srt(transcript.sentences).encode()
+            return to_srt(sentences, subtitles, duration_ms).encode()
         case "vtt":
-            return to_vtt(transcript.sentences).encode()
+            return to_vtt(sentences, subtitles, duration_ms).encode()
         case "txt":
             return f"{transcript.text}\n".encode()
 

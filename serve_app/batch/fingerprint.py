@@ -13,6 +13,7 @@ from serve_app.batch.files import info_of
 from serve_app.batch.records import BatchItem, FileInfo, PackIdentity
 from serve_app.batch.uris import has_scheme
 from serve_app.core.stages import PackRole
+from serve_app.core.subtitles import SubtitleOptions
 from serve_app.pipeline.deciding import drafting_of
 from serve_app.settings import Settings
 
@@ -42,6 +43,7 @@ class TranscriptConfig:
         replacements: wrong phrases and right ones, in order.
         engine: what runs the recogniser's pack.
         drafting: how Whisper drafts and what is refined; {} for an engine without drafts.
+        subtitles: how they are divided into cues.
         output_version: of the JSON.
     """
 
@@ -58,6 +60,7 @@ class TranscriptConfig:
     replacements: tuple[tuple[str, str], ...]
     engine: str
     drafting: Mapping[str, object]
+    subtitles: SubtitleOptions
     output_version: int = OUTPUT_VERSION
 
 
@@ -78,6 +81,7 @@ def config_of(settings: Settings, models: Mapping[PackRole, PackIdentity]) -> Tr
         replacements=tuple((one.wrong, one.right) for one in settings.text.all_replacements()),
         engine=recognizer.engine,
         drafting=drafting_of(recognizer),
+        subtitles=settings.subtitles.options(),
     )
 
 

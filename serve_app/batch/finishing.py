@@ -213,7 +213,7 @@ class Finisher:
             punctuate,
             settings.punctuator.sentence_break_s,
             models,
-            OutputStore(output, formats),
+            OutputStore(output, formats, subtitles=settings.subtitles.options()),
             rules=TextRules(settings.batch.itn, settings.text.all_replacements()),
         )
 

@@ -158,7 +158,7 @@ class TranscribeOnServe:
             self._punctuate if self._punctuator is not None else None,
             settings.punctuator.sentence_break_s,
             models,
-            OutputStore(output, formats),
+            OutputStore(output, formats, subtitles=settings.subtitles.options()),
             rules=TextRules(settings.batch.itn, settings.text.all_replacements()),
         )
 

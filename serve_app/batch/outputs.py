@@ -31,6 +31,7 @@ from serve_app.batch.files import Files, open_files
 from serve_app.batch.names import file_name, shard_of
 from serve_app.batch.records import TEXT_FORMATS, Failure, FileInfo, FinishedRecording
 from serve_app.batch.uris import plain_text, plain_uri
+from serve_app.core.subtitles import DEFAULT_SUBTITLES, SubtitleOptions
 from serve_app.settings.batch import TextFormat
 
 _TRANSCRIPTS = "transcripts"
@@ -58,11 +59,17 @@ class OutputStore:
         url: a path or a URL of fsspec.
         formats: what to write beside the JSON.
         files: instead of what `url` leads to.
+        subtitles: how they are divided.
     """
 
     def __init__(
-        self, url: str, formats: Iterable[TextFormat] = (), files: Files | None = None
+        self,
+        url: str,
+        formats: Iterable[TextFormat] = (),
+        files: Files | None = None,
+        subtitles: SubtitleOptions = DEFAULT_SUBTITLES,
     ) -> None:
+        self._subtitles = subtitles
         self.formats = tuple(name for name in TEXT_FORMATS if name in set(formats))
         self.files = files if files is not None else open_files(url)
 
@@ -87,9 +94,12 @@ class OutputStore:
             self.files.remove(f"{base}.json")
         self.files.remove(_failure_path(finished.item.id))
         for name in self.formats:
-            self.files.put(f"{base}.{name}", render_text(finished.transcript, name))
+            self.files.put(f"{base}.{name}", self._text(finished, name))
         self.files.put(f"{base}.json", render_document(finished))
         return True
+
+    def _text(self, finished: FinishedRecording, text_format: TextFormat) -> bytes:
+        return render_text(finished.transcript, text_format, self._subtitles)
 
     def write_failure(self, failure: Failure) -> bool:
         """Records why a recording has no result.

@@ -89,7 +89,7 @@ def place(chunk: Chunk, result: Recognition | ChunkFailure) -> Utterance:
                 chunk.start_ms + token_start_ms,
                 chunk.start_ms + said_until_ms,
                 token.confidence,
-                result.model,
+                token.model or result.model,
             )
         )
     status: UtteranceStatus = "done" if tokens else "empty"

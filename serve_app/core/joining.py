@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from serve_app.core.chunks import Token, Utterance
+from serve_app.core.marks import in_script_of_words
 from serve_app.core.origin import Origin
 from serve_app.core.ports import Punctuator
 from serve_app.core.punctuation import PunctuationSession, PunctuationState, advance_all
@@ -104,7 +105,7 @@ class SentenceAssembler:
         return [self._close()] if self._open else []
 
     def _close(self) -> Sentence:
-        sentence = Sentence(tuple(self._open))
+        sentence = Sentence(in_script_of_words(self._open))
         self._open = []
         return sentence
 

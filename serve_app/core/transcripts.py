@@ -116,6 +116,4 @@ async def collect(events: AsyncIterator[TranscriptEvent]) -> Transcript:
 
 def _words_and_marks(tokens: Iterable[MarkedToken]) -> Iterator[str]:
     for marked in tokens:
-        yield marked.token.text
-        if marked.mark:
-            yield marked.mark
+        yield marked.token.text + marked.mark

@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
+import functools
+import unicodedata
 from collections.abc import Iterable
 
 
+@functools.lru_cache(maxsize=4096)
+def is_wide(character: str) -> bool:
+    """True of a character as wide as a Chinese one: those of China, Japan and Korea, and marks."""
+    return unicodedata.east_asian_width(character) in "WF"
+
+
 def needs_space(before: str, after: str) -> bool:
-    """True between two words of a script that separates words by spaces.
+    """True between two words of scripts that separate words by spaces.
 
     Chinese characters and full-width marks stand without spaces, also next to a
     Latin word.
     """
-    return bool(before) and bool(after) and before[-1].isascii() and after[0].isascii()
+    return bool(before) and bool(after) and _is_spaced(before[-1]) and _is_spaced(after[0])
 
 
 def join_words(words: Iterable[str]) -> str:
-    """Joins words and marks into running text."""
+    """Joins words, each with the marks that follow it, into running text."""
     text = ""
     for word in words:
         text += f" {word}" if needs_space(text, word) else word
     return text
+
+
+def split_words(text: str) -> list[tuple[str, str]]:
+    """The inverse of `join_words`: words, each with the marks that follow it.
+
+    A Chinese character is a word. Marks that begin a text belong to its first word.
+    """
+    words: list[list[str]] = []
+    after_space = True
+    for at, character in enumerate(text):
+        if character.isspace():
+            after_space = True
+            continue
+        alone = not _is_spaced(character)
+        # Not the point in 3.5, or the colon in 9:30.
+        inside = text[at + 1 : at + 2].isalnum() and not is_wide(text[at + 1])
+        is_mark = not character.isalnum() and (alone or (character in ".,?!;:" and not inside))
+        if is_mark and words and not after_space:
+            words[-1][1] += character
+        elif alone or after_space or not words or words[-1][1] or not _is_spaced(words[-1][0][-1]):
+            words.append([character, ""])
+        else:
+            words[-1][0] += character
+        after_space = False
+    return [(word, marks) for word, marks in words]
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_spaced(character: str) -> bool:
+    return not is_wide(character) or unicodedata.name(character, "").startswith("HANGUL")

@@ -80,6 +80,7 @@ class HandleTranscriptionService:
             other_models=tuple(others),
             takes_keywords=self._settings.recognizer.engine == "hybrid",
             replacements=self._replacements,
+            subtitles=self._settings.subtitles,
         )
 
     async def check_hotwords(self, hints: Hints, origin: Origin) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.core.chunks import SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition, Token
-from serve_app.engines.timestamps import Span, spans_from_centres, spans_from_peaks
+from serve_app.engines.speech_edges import at_speech_edges
+from serve_app.engines.timestamps import FiringWeights, Span, token_spans
 from serve_app.engines.tokens import display_tokens
 
 _RESERVED_IDS = (0, 1, 2)  # blank, sos, eos: never shown
@@ -23,15 +24,12 @@ class Decoded:
     Attributes:
         ids: of whatever integer type: the best entry of the vocabulary.
         confidences: float32, their probabilities.
-        centres: float64, where each token lies, in encoder frames, ascending.
-        fine_alphas: float32 [3 * encoder frames], the timestamp head's weights, scaled to
-            a sum of num_tokens; None without a head, or without tokens.
+        weights: that say when tokens start; None without tokens, or without any weight.
     """
 
     ids: npt.NDArray[np.integer[Any]]
     confidences: npt.NDArray[np.float32]
-    centres: npt.NDArray[np.float64]
-    fine_alphas: npt.NDArray[np.float32] | None
+    weights: FiringWeights | None
 
     @property
     def shown(self) -> npt.NDArray[np.bool_]:
@@ -39,20 +37,16 @@ class Decoded:
         return ~np.isin(self.ids, _RESERVED_IDS)
 
     def spans(self, duration_ms: int) -> list[Span]:
-        """Times of the tokens that are shown, in an utterance of that length."""
-        shown = self.shown
-        num_shown = int(shown.sum())
-        if self.fine_alphas is not None and num_shown > 0:
-            spans = spans_from_peaks(self.fine_alphas, num_shown, duration_ms)
-            if spans is not None:
-                return spans
-        return spans_from_centres(self.centres[shown], duration_ms)
+        """The model's own times of the tokens that are shown, in an utterance of that length."""
+        return token_spans(self.weights, int(self.shown.sum()), duration_ms)
 
 
 def recognition_of(
     pcm: Pcm, decoded: Decoded | ChunkFailure | None, names: Sequence[str]
 ) -> Recognition | ChunkFailure:
     """Returns the words of an utterance.
+
+    Their times are the model's, but for words beside a pause: see `at_speech_edges`.
 
     Args:
         pcm: the utterance.
@@ -67,7 +61,7 @@ def recognition_of(
     rows = zip(
         decoded.ids[shown].tolist(),
         decoded.confidences[shown].tolist(),
-        decoded.spans(len(pcm) // SAMPLES_PER_MS),
+        at_speech_edges(pcm, decoded.spans(len(pcm) // SAMPLES_PER_MS)),
         strict=True,
     )
     return Recognition(

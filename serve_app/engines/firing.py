@@ -40,16 +40,12 @@ class Integration:
     tokens: npt.NDArray[np.int64]
     shares: FloatArray
 
-    def centres(self) -> npt.NDArray[np.float64]:
-        """Where each token's mass is centred, in frames; shape [num_tokens].
 
-        A token without any mass stands where its predecessor does.
-        """
-        shares = self.shares.astype(np.float64)
-        mass = np.bincount(self.tokens, shares, self.num_tokens)
-        moment = np.bincount(self.tokens, shares * self.frames, self.num_tokens)
-        centres = np.where(mass > 0.0, moment / np.maximum(mass, 1e-12), 0.0)
-        return np.maximum.accumulate(centres)
+def with_tail(alphas: FloatArray, shape: CifShape) -> FloatArray:
+    """One more frame without content lets a last, nearly full token fire."""
+    if shape.tail_threshold > 0.0:
+        return np.append(alphas, np.float32(shape.tail_threshold))
+    return alphas
 
 
 def fire(

@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from serve_app.core.chunks import SAMPLE_RATE_HZ, ChunkFailure, Pcm, Recognition
+from serve_app.core.chunks import SAMPLE_RATE_HZ, ChunkFailure, Pcm, Recognition, Token
 from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.ports import Recognizer
 from serve_app.core.words import join_words
+from serve_app.engines.merging import filled, merged, wordless_sound
+from serve_app.engines.timestamps import Span
 from serve_app.engines.whispercpp import Draft
 
-Reason = Literal["failed", "empty", "keyword", "log_probability", "compression", "word"]
+Reason = Literal["failed", "empty", "keyword", "log_probability", "compression", "word", "gap"]
 """Why a chunk is refined: its draft failed, has no words though the VAD heard speech, holds
-a keyword of the request's, or does not pass one of the thresholds."""
+a keyword of the request's, does not pass one of the thresholds, or leaves sound without words."""
 
 _ALWAYS: frozenset[Reason] = frozenset({"failed", "keyword"})
 
@@ -52,6 +54,8 @@ class HybridOptions:
         max_compression_ratio: a draft that repeats itself more is refined.
         min_word_confidence: a draft with a word that is less certain is refined; 0 for never.
         refine_empty: refine drafts without words.
+        min_gap_s: so much sound without a word of the draft is heard again, and that alone is
+            filled; None for never.
         max_refined_share: most of the last audio that is refined because of doubts; None
             for no bound. With one, whether a chunk is refined depends on those before it,
             and the same recording may come out differently the next time.
@@ -64,6 +68,7 @@ class HybridOptions:
     max_compression_ratio: float = 2.4
     min_word_confidence: float = 0.0
     refine_empty: bool = True
+    min_gap_s: float | None = 1.0
     max_refined_share: float | None = None
     share_window_s: float = 600.0
 
@@ -73,8 +78,10 @@ class HybridRecognizer:
 
     Every chunk is drafted. Chunks whose draft is doubtful, failed, or holds one of the
     request's keywords are recognised by the refiner, if it speaks their language; its words
-    replace the draft's. If the refiner fails, the draft stays. Each result names the model
-    that it is from, and the language that the draft was heard as.
+    replace the draft's, but for passages in another script than the Chinese one that would
+    be lost (see `merging`). Where a draft that is good leaves sound without words, these alone
+    are filled. If the refiner fails, the draft stays. Each result, and each word, names the
+    model that it is from; results also the language that the draft was heard as.
 
     Args:
         drafter: hears everything, with the request's hints.
@@ -112,25 +119,43 @@ class HybridRecognizer:
         drafts = self._drafter.draft(batch, asked)
         results = [self._drafted(draft) for draft in drafts]
         languages = [self._language(draft, hint) for draft, hint in zip(drafts, asked, strict=True)]
-        again = [
-            index
-            for index, (pcm, draft) in enumerate(zip(batch, drafts, strict=True))
-            if self._is_refined(pcm, self._reason(draft, asked[index], languages[index]))
+        reasons = [
+            self._reason(pcm, draft, hint, language)
+            for pcm, draft, hint, language in zip(batch, drafts, asked, languages, strict=True)
         ]
+        again = [index for index, pcm in enumerate(batch) if self._is_refined(pcm, reasons[index])]
         if again:
             refined = self._refiner.transcribe(
                 [batch[index] for index in again], [asked[index] for index in again]
             )
             for index, result in zip(again, refined, strict=True):
                 if isinstance(result, Recognition):
-                    results[index] = replace(
-                        result, model=self._refined_name, language=languages[index]
-                    )
+                    words = self._combined(batch[index], drafts[index], result, reasons[index])
+                    model = self._draft_name if reasons[index] == "gap" else self._refined_name
+                    results[index] = Recognition(words, model, languages[index])
         return results
 
     def cost(self, num_samples: int) -> int:
         """Encoder frames of an item, as the drafter counts them."""
         return self._drafter.cost(num_samples)
+
+    def _combined(
+        self, pcm: Pcm, draft: Draft | ChunkFailure, refined: Recognition, reason: Reason | None
+    ) -> tuple[Token, ...]:
+        """Words of both models; those of the other model than the result's name their own."""
+        if isinstance(draft, ChunkFailure) or not draft.recognition.tokens:
+            return refined.tokens
+        drafted = draft.recognition.tokens
+        if reason == "gap":
+            named = [replace(word, model=self._refined_name) for word in refined.tokens]
+            return filled(drafted, named, self._gaps(pcm, draft))
+        named = [replace(word, model=self._draft_name) for word in drafted]
+        return merged(named, refined.tokens)
+
+    def _gaps(self, pcm: Pcm, draft: Draft) -> list[Span]:
+        if self._options.min_gap_s is None:
+            return []
+        return wordless_sound(pcm, draft.recognition.tokens, round(self._options.min_gap_s * 1000))
 
     def _drafted(self, draft: Draft | ChunkFailure) -> Recognition | ChunkFailure:
         if isinstance(draft, ChunkFailure):
@@ -143,11 +168,14 @@ class HybridRecognizer:
         return draft.recognition.language
 
     def _reason(
-        self, draft: Draft | ChunkFailure, hints: Hints, language: str | None
+        self, pcm: Pcm, draft: Draft | ChunkFailure, hints: Hints, language: str | None
     ) -> Reason | None:
         if not is_refinable(language, self._options):
             return None
-        return reason_to_refine(draft, hints, self._options)
+        reason = reason_to_refine(draft, hints, self._options)
+        if reason is not None or isinstance(draft, ChunkFailure) or not draft.recognition.tokens:
+            return reason
+        return "gap" if self._gaps(pcm, draft) else None
 
     def _is_refined(self, pcm: Pcm, reason: Reason | None) -> bool:
         if not pcm.any():
@@ -166,7 +194,10 @@ def is_refinable(language: str | None, options: HybridOptions) -> bool:
 def reason_to_refine(
     draft: Draft | ChunkFailure, hints: Hints, options: HybridOptions
 ) -> Reason | None:
-    """Returns what speaks against the draft of a chunk that `is_refinable`, None for nothing."""
+    """Returns what speaks against the draft of a chunk that `is_refinable`, None for nothing.
+
+    That of `gap`, which is in the sound, is not looked for here.
+    """
     if isinstance(draft, ChunkFailure):
         return "failed"
     words = draft.recognition.tokens

@@ -16,6 +16,7 @@ from serve_app.engines.cif import Integration, embed_tokens, integrate
 from serve_app.engines.decoded import Decoded, overflow, recognition_of, shown_ids
 from serve_app.engines.devices import open_device
 from serve_app.engines.features import apply_cmvn, lfr, log_mel, num_frames
+from serve_app.engines.firing import with_tail
 from serve_app.engines.hotwords import HotwordBranch
 from serve_app.engines.int8 import quantize_linears, release_checkpoint
 from serve_app.engines.onednn import use_onednn
@@ -27,6 +28,7 @@ from serve_app.engines.paraformer_net import (
 )
 from serve_app.engines.ragged import Ragged
 from serve_app.engines.spelling import takes_hotwords
+from serve_app.engines.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
 from serve_app.engines.warming import meet_row_counts
 from serve_app.packs.contents import PackContents, load_into
 
@@ -179,16 +181,13 @@ class ParaformerEngine:
         ]
         tokens = Ragged([item.num_tokens for item in integrations], self._device)
         confidences, ids = self._classify(frames, layout, tokens, integrations, hints)
-        fine = self._fine_alphas(frames, layout, integrations)
+        weights = self._weights(frames, layout, alphas, integrations)
         results: list[Decoded | ChunkFailure] = []
         for index, (start, end) in enumerate(tokens.spans):
             if broken[index] or not np.isfinite(confidences[start:end]).all():
                 results.append(overflow())
             else:
-                centres = integrations[index].centres()
-                results.append(
-                    Decoded(ids[start:end], confidences[start:end], centres, fine[index])
-                )
+                results.append(Decoded(ids[start:end], confidences[start:end], weights[index]))
         return results
 
     def _alphas(self, frames: torch.Tensor, layout: Ragged) -> list[torch.Tensor]:
@@ -228,17 +227,24 @@ class ParaformerEngine:
         best = scores.max(dim=-1)
         return best.values.exp().cpu().numpy(), best.indices.cpu().numpy()
 
-    def _fine_alphas(
-        self, frames: torch.Tensor, layout: Ragged, integrations: list[Integration]
-    ) -> list[npt.NDArray[np.float32] | None]:
-        """The timestamp head's weights, scaled to the number of tokens."""
+    def _weights(
+        self,
+        frames: torch.Tensor,
+        layout: Ragged,
+        alphas: list[torch.Tensor],
+        integrations: list[Integration],
+    ) -> list[FiringWeights]:
+        """What says when tokens start: the timestamp head's weights, or the predictor's."""
         if not isinstance(self._net.predictor, TimestampPredictor):
-            return [None] * len(integrations)
+            tailed = [with_tail(part.numpy(), self._shape.predictor) for part in alphas]
+            return [FiringWeights(part, ENCODER_FRAME_MS, at_once=True) for part in tailed]
         parts = [part.cpu() for part in self._net.predictor.fine_alphas(frames, layout)]
-        return [
+        scaled = [
             (part * (item.num_tokens / part[None].sum(dim=-1))).numpy()
             for part, item in zip(parts, integrations, strict=True)
         ]
+        fine_ms = ENCODER_FRAME_MS // FINE_FRAMES
+        return [FiringWeights(part, fine_ms, at_once=False) for part in scaled]
 
 
 def _check_dtype(dtype: str, device: torch.device) -> None:

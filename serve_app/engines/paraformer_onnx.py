@@ -14,10 +14,11 @@ from serve_app.core.chunks import ChunkFailure, Pcm, Recognition
 from serve_app.core.errors import ConfigurationError, PackCorrupt
 from serve_app.core.hints import Hints
 from serve_app.engines.decoded import Decoded, overflow, recognition_of, shown_ids
-from serve_app.engines.firing import CifShape, FloatArray, Integration, fire
+from serve_app.engines.firing import CifShape, FloatArray, Integration, fire, with_tail
 from serve_app.engines.framing import num_frames, stacking
 from serve_app.engines.onnx_features import power_spectra
 from serve_app.engines.onnx_pack import decoder_of, read_onnx_shape
+from serve_app.engines.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
 from serve_app.packs.contents import PackContents
 
 _WARM_UP_SAMPLES = 16_000
@@ -121,7 +122,7 @@ class ParaformerOnnxEngine:
         count = integration.num_tokens
         if count == 0:
             nothing = np.empty(0, dtype=np.float32)
-            return Decoded(np.empty(0, np.int64), nothing, integration.centres(), None)
+            return Decoded(np.empty(0, np.int64), nothing, None)
         shares = np.zeros((count, len(frames)), dtype=np.float32)
         shares[integration.tokens, integration.frames] = integration.shares
         ids, confidences = self._decoder.run(
@@ -129,8 +130,18 @@ class ParaformerOnnxEngine:
         )
         if not np.isfinite(confidences).all():
             return overflow()
-        fine = _scaled(heads[0], count) if heads else None
-        return Decoded(ids, confidences, integration.centres(), fine)
+        return Decoded(ids, confidences, self._weights(alphas, heads, count))
+
+    def _weights(
+        self, alphas: FloatArray, heads: list[FloatArray], num_tokens: int
+    ) -> FiringWeights | None:
+        if not heads:
+            alphas = with_tail(alphas, self._shape.predictor)
+            return FiringWeights(alphas, ENCODER_FRAME_MS, at_once=True)
+        fine = _scaled(heads[0], num_tokens)
+        if fine is None:
+            return None
+        return FiringWeights(fine, ENCODER_FRAME_MS // FINE_FRAMES, at_once=False)
 
     def _encode(self, pcm: Pcm) -> list[FloatArray]:
         power = power_spectra(pcm)
@@ -182,9 +193,7 @@ def _demand_checksum(pack: PackContents, path: Path, expected: str) -> None:
 
 def _integrate(alphas: FloatArray, shape: CifShape, sequential: bool) -> Integration:
     num_rows = len(alphas)
-    if shape.tail_threshold > 0.0:
-        # One more frame without content lets a last, nearly full token fire.
-        alphas = np.append(alphas, np.float32(shape.tail_threshold))
+    alphas = with_tail(alphas, shape)
     total = float(alphas.sum(dtype=np.float32))
     count = int(np.floor(total) if shape.tail_threshold > 0.0 else np.round(total))
     return fire(alphas, num_rows, count, shape.threshold, sequential)

@@ -1,8 +1,9 @@
-"""When each token was said, from what the CIF predictor saw."""
+"""When each token was said, from the weights at which a CIF predictor fires."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -13,79 +14,83 @@ Span: TypeAlias = tuple[int, int]
 """Start and end in ms from the start of the chunk."""
 
 ENCODER_FRAME_MS = 60
-# Encoder frame 0 is stacked around the first 25 ms window, so its middle is 12.5 ms.
-_FIRST_CENTRE_MS = 12.5
-_MAX_HALF_SPAN_MS = 200.0
+FINE_FRAMES = 3
+"""Frames of the timestamp head for each encoder frame."""
 
 _FIRE_THRESHOLD = np.float32(1.0 - 1e-4)
-_UPSAMPLING = 3
-_FINE_FRAME_MS = ENCODER_FRAME_MS / _UPSAMPLING
 _FIRE_SHIFT_FRAMES = -1.5
 _MAX_TOKEN_FRAMES = 12
 _MIN_SILENCE_FRAMES = 5
 
 
-def spans_from_centres(centres: npt.NDArray[np.float64], duration_ms: int) -> list[Span]:
-    """Times for a predictor without a timestamp head (CifPredictorV2).
+@dataclass(frozen=True, slots=True)
+class FiringWeights:
+    """What a predictor adds up; where the sum passes a whole number, a token starts.
 
-    A token lies around the centre of its CIF mass; it ends midway to the next
-    centre, and at most 200 ms from its own. FunASR 1.4.16 has times for this
-    class, too, but passes weights and peaks in the wrong order, so that there is
-    nothing to be equal to.
+    A model of this family learns the end of a text as one more token. The predictor thus
+    fires once more than there are words: as each word starts, and after the last one.
+
+    Attributes:
+        alphas: float32 [frames].
+        frame_ms: 60 for the predictor that counts the tokens (FunASR's CifPredictorV2; its
+            tail, where it has one, is the last frame); 20 for the timestamp head of
+            CifPredictorV3, whose weights are scaled to a sum of the number of tokens.
+        at_once: the first fires are found in float64, as CifPredictorV2 finds them; or
+            frame by frame in float32, as CifPredictorV3 does.
+    """
+
+    alphas: npt.NDArray[np.float32]
+    frame_ms: int
+    at_once: bool
+
+
+def token_spans(weights: FiringWeights | None, num_tokens: int, duration_ms: int) -> list[Span]:
+    """Returns when each token was said.
 
     Args:
-        centres: in encoder frames, ascending.
+        weights: None where there are none.
+        num_tokens: that are shown.
         duration_ms: of the chunk.
+
+    Source: the rules and constants of `ts_prediction_lfr6_standard` in FunASR 1.4.16,
+    `utils/timestamp_tools.py`; unlike there, times stay inside the chunk. FunASR 1.4.16
+    hands this function weights and fires of CifPredictorV2 in the wrong order, which
+    https://github.com/modelscope/FunASR/pull/3716 mends; here they are in the right one.
     """
-    if len(centres) == 0:
+    if num_tokens == 0:
         return []
-    centres_ms = centres * ENCODER_FRAME_MS + _FIRST_CENTRE_MS
-    between = (centres_ms[1:] + centres_ms[:-1]) / 2
-    starts = np.maximum(centres_ms - _MAX_HALF_SPAN_MS, np.concatenate([[-np.inf], between]))
-    ends = np.minimum(centres_ms + _MAX_HALF_SPAN_MS, np.concatenate([between, [np.inf]]))
-    return fit_spans(zip(starts.tolist(), ends.tolist(), strict=True), duration_ms)
-
-
-def spans_from_peaks(
-    alphas: npt.NDArray[np.float32], num_tokens: int, duration_ms: int
-) -> list[Span] | None:
-    """Times from the timestamp head of CifPredictorV3, which fires as a token starts.
-
-    Args:
-        alphas: the head's weights in frames of 20 ms, scaled to a sum of the
-            predicted number of tokens; [3 * encoder frames].
-        num_tokens: tokens that are shown, at least 1.
-        duration_ms: of the chunk.
-
-    Returns:
-        One span a token, or None where the head does not fire once a token.
-
-    Source: the rules and constants of `ts_prediction_lfr6_standard` in FunASR
-    1.4.16; unlike there, times stay inside the chunk.
-    """
+    alphas = np.zeros(0, np.float32) if weights is None else weights.alphas
     total = alphas.sum(dtype=np.float32)
-    if not total > 0.0:  # NaN too: no weight at all, scaled to the number of tokens
-        return None
-    fires = _fires(alphas)
+    # NaN too: the weights of a head without any, scaled to the number of tokens.
+    if weights is None or not total > 0.0:
+        return _even_spans(num_tokens, duration_ms)
+    fires = _fires_at_once(alphas) if weights.at_once else _fires(alphas)
     if len(fires) != num_tokens + 1:
-        fires = _fires(alphas * (np.float32(num_tokens + 1) / total))
-    if len(fires) != num_tokens + 1:
-        return None
+        scaled = alphas * (np.float32(num_tokens + 1) / total)
+        fires = _fires(scaled)
+        if len(fires) != num_tokens + 1:
+            fires = _crossings(scaled, num_tokens + 1)
+    spans = _spans_between(fires + _FIRE_SHIFT_FRAMES, len(alphas))
+    in_ms = ((start * weights.frame_ms, end * weights.frame_ms) for start, end in spans)
+    return fit_spans(((int(start), int(end)) for start, end in in_ms), duration_ms)
+
+
+def _spans_between(fires: npt.NDArray[np.float64], num_frames: int) -> list[tuple[float, float]]:
+    """A token lasts until the next fire, and twelve frames at most; in frames."""
     spans = [
         (start, min(end, start + _MAX_TOKEN_FRAMES)) for start, end in pairwise(fires.tolist())
     ]
     last_start, _ = spans[-1]
-    silence = len(alphas) - fires[-1]
-    last_end = (len(alphas) + fires[-1]) / 2 if silence > _MIN_SILENCE_FRAMES else len(alphas)
+    silence = num_frames - fires[-1]
+    last_end = (num_frames + fires[-1]) / 2 if silence > _MIN_SILENCE_FRAMES else num_frames
     # A last token that was cut short is followed by silence: its end stays.
     if fires[-1] - fires[-2] <= _MAX_TOKEN_FRAMES:
         spans[-1] = (last_start, float(last_end))
-    in_ms = ((start * _FINE_FRAME_MS, end * _FINE_FRAME_MS) for start, end in spans)
-    return fit_spans(((int(start), int(end)) for start, end in in_ms), duration_ms)
+    return spans
 
 
 def _fires(alphas: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Shifted frames at which the float32 running sum passes the threshold."""
+    """Frames at which the float32 running sum passes the threshold."""
     fired: list[int] = []
     total = np.float32(0.0)
     for index, weight in enumerate(alphas):
@@ -93,7 +98,27 @@ def _fires(alphas: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         if total >= _FIRE_THRESHOLD:
             fired.append(index)
             total = np.float32(total - _FIRE_THRESHOLD)
-    return np.array(fired, dtype=np.float64) + _FIRE_SHIFT_FRAMES
+    return np.array(fired, dtype=np.float64)
+
+
+def _fires_at_once(alphas: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Frames at which the running sum passes a whole number, or all but reaches one."""
+    sums = np.cumsum(alphas, dtype=np.float64).astype(np.float32)
+    whole = np.floor(sums)
+    fired = np.diff(whole, prepend=np.float32(0.0)) > 0
+    return np.flatnonzero(fired | (sums - whole >= _FIRE_THRESHOLD)).astype(np.float64)
+
+
+def _crossings(alphas: npt.NDArray[np.float32], num_fires: int) -> npt.NDArray[np.float64]:
+    """As many fires as are wanted, also where a frame holds more than one token."""
+    sums = np.cumsum(alphas, dtype=np.float64)
+    goals = np.arange(1, num_fires + 1) * float(_FIRE_THRESHOLD)
+    return np.minimum(np.searchsorted(sums, goals), len(alphas) - 1).astype(np.float64)
+
+
+def _even_spans(num_tokens: int, duration_ms: int) -> list[Span]:
+    edges = [round(duration_ms * number / num_tokens) for number in range(num_tokens + 1)]
+    return list(pairwise(edges))
 
 
 def fit_spans(spans: Iterable[tuple[float, float]], duration_ms: int) -> list[Span]:

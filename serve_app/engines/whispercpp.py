@@ -13,6 +13,7 @@ from serve_app.core.chunks import SAMPLE_RATE_HZ, SAMPLES_PER_MS, ChunkFailure, 
 from serve_app.core.errors import ConfigurationError, PackCorrupt
 from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.languages import GUESSED
+from serve_app.engines.speech_edges import words_at_speech_edges
 from serve_app.engines.whispercpp_binding import (
     DecodingOptions,
     WhisperModel,
@@ -181,7 +182,9 @@ class WhisperCppEngine:
         except WhisperRefused as refusal:
             return ChunkFailure("draft_failed", f"whisper.cpp returned {refusal.args[0]}")
         script = self._script if heard.language in _CHINESE else None
-        tokens = tokens_of(heard.pieces, len(pcm) // SAMPLES_PER_MS, script)
+        tokens = words_at_speech_edges(
+            pcm, tokens_of(heard.pieces, len(pcm) // SAMPLES_PER_MS, script)
+        )
         quality = quality_of(heard.pieces) if tokens else None
         return Draft(Recognition(tokens, language=heard.language), quality)
 

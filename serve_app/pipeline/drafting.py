@@ -50,6 +50,7 @@ def open_hybrid(
             max_compression_ratio=wanted.max_compression_ratio,
             min_word_confidence=wanted.min_word_confidence,
             refine_empty=wanted.refine_empty,
+            min_gap_s=wanted.min_gap_s,
             max_refined_share=wanted.max_refined_share,
             share_window_s=wanted.share_window_s,
         ),

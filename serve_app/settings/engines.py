@@ -94,6 +94,13 @@ class HybridSettings(Section):
         default=True,
         description="Refine chunks in which the VAD heard speech and Whisper did not.",
     )
+    min_gap_s: float | None = Field(
+        default=1.0,
+        gt=0,
+        description="Sound of at least so many s in which a good draft has no word is heard again, "
+        "as where Whisper keeps to one language and somebody speaks another; what Paraformer "
+        "hears there is added. Unset for never.",
+    )
     max_refined_share: float | None = Field(
         default=None,
         ge=0,

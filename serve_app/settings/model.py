@@ -31,6 +31,7 @@ from serve_app.settings.stages import (
     SegmenterSettings,
     VadSettings,
 )
+from serve_app.settings.subtitles import SubtitleSettings
 from serve_app.settings.text import TextSettings
 from serve_app.settings.ui import UiSettings
 
@@ -88,6 +89,7 @@ class Settings(BaseSettings):
     recognizer: RecognizerSettings = RecognizerSettings()
     punctuator: PunctuatorSettings = PunctuatorSettings()
     text: TextSettings = TextSettings()
+    subtitles: SubtitleSettings = SubtitleSettings()
     ui: UiSettings = UiSettings()
     batch: BatchSettings = BatchSettings()
 

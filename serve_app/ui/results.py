@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Literal, TypeAlias
 
 from serve_app.core.chunks import Token
 from serve_app.core.subtitles import to_srt, to_vtt
 from serve_app.core.transcripts import MarkedToken, Sentence
-from serve_app.core.words import needs_space
+from serve_app.core.words import needs_space, split_words
 from serve_app.ui.client import SentenceHeard, StreamedEvent
 from serve_app.ui.problems import Problem
 
@@ -67,7 +68,7 @@ class ShownResult:
         }
 
     def _downloads(self) -> dict[str, str]:
-        sentences = [_sentence(said) for said in self.sentences if said.text]
+        sentences = [_sentence(said) for said in self.sentences if said.text.strip()]
         return {
             "srt": to_srt(sentences),
             "vtt": to_vtt(sentences),
@@ -100,5 +101,17 @@ class ShownResult:
 
 
 def _sentence(said: SentenceHeard) -> Sentence:
-    """Returns a sentence as subtitles want it: in one piece, for its words came without times."""
-    return Sentence((MarkedToken(Token(said.text, said.start_ms, said.end_ms, 1.0)),))
+    """Returns a sentence as subtitles want it: its words, which came without times of their own.
+
+    They share the sentence's time by the number of their letters.
+    """
+    words = split_words(said.text)
+    edges = [0, *accumulate(len(word) for word, _ in words)]
+    duration_ms = said.end_ms - said.start_ms
+    times_ms = [said.start_ms + round(duration_ms * edge / edges[-1]) for edge in edges]
+    return Sentence(
+        tuple(
+            MarkedToken(Token(word, start_ms, end_ms, 1.0), mark)
+            for (word, mark), (start_ms, end_ms) in zip(words, pairwise(times_ms), strict=True)
+        )
+    )

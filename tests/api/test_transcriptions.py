@@ -60,9 +60,9 @@ async def test_text_is_plain(client: httpx.AsyncClient) -> None:
 
 async def test_srt_and_vtt(client: httpx.AsyncClient) -> None:
     srt = await post(client, response_format="srt")
-    assert srt.text.startswith("1\n00:00:00,000 --> 00:00:00,400\n你好。\n\n2\n")
+    assert srt.text.startswith("1\n00:00:00,000 --> 00:00:01,400\n你好。再见。\n\n")
     vtt = await post(client, response_format="vtt")
-    assert vtt.text.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:00.400\n你好。")
+    assert vtt.text.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.400\n你好。再见。")
 
 
 async def test_verbose_json_has_segments_unless_words_are_asked_for(
@@ -124,9 +124,9 @@ async def test_latin_sentences_are_separated_in_text_and_stream(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
     service.events = [sentence("a", 0, "."), sentence("b", 1000, ".")]
-    assert (await post(client)).json()["text"] == "a . b ."
+    assert (await post(client)).json()["text"] == "a. b."
     streamed = await post(client, stream="true")
-    assert json.loads(streamed.text.split("\n\n")[-2][6:])["text"] == "a . b ."
+    assert json.loads(streamed.text.split("\n\n")[-2][6:])["text"] == "a. b."
 
 
 async def test_nothing_said_is_an_empty_transcript(

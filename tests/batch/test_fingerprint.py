@@ -15,6 +15,7 @@ from serve_app.batch.fingerprint import (
     item_fingerprint,
 )
 from serve_app.batch.records import BatchItem, FileInfo, PackIdentity
+from serve_app.core.subtitles import SubtitleOptions
 from serve_app.settings import Settings
 from tests.batch.recordings import MODELS
 
@@ -36,6 +37,7 @@ OTHERS = {
     "replacements": (("云梯", "云T"),),
     "engine": "onnx",
     "drafting": {"whisper": {"language": "en"}},
+    "subtitles": SubtitleOptions(max_chars=12),
     "output_version": 99,
 }
 

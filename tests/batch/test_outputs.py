@@ -18,6 +18,7 @@ from serve_app.batch import documents, files, outputs
 from serve_app.batch.files import RemoteFiles
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.records import TEXT_FORMATS, FinishedRecording
+from serve_app.core.subtitles import SubtitleOptions
 from tests.batch.recordings import failure, recording
 
 TEXTS = TEXT_FORMATS
@@ -106,6 +107,18 @@ def test_result_that_lacks_a_wanted_format_is_not_finished(tmp_path: Path) -> No
     assert with_subtitles.finished() == {}
     assert with_subtitles.write(recording())
     assert with_subtitles.finished() == {"a/1.wav": "f1"}
+
+
+def test_subtitles_are_divided_as_the_settings_say(tmp_path: Path) -> None:
+    options = SubtitleOptions(max_chars=6, max_lines=1)
+    store = OutputStore(str(tmp_path), ("srt", "vtt"), subtitles=options)
+    store.write(recording(text="我们现在开始讨论预算和进度"))
+    for text_format in ("srt", "vtt"):
+        content = texts(store, "a/1.wav")[text_format].decode()
+        lines = [line for line in content.splitlines() if line[:1] > "\u2e7f"]
+        assert "".join(lines) == "我们现在开始讨论预算和进度"
+        assert len(lines) > 2
+        assert max(map(len, lines)) <= 6
 
 
 def test_text_of_an_older_transcript_does_not_stay(tmp_path: Path) -> None:

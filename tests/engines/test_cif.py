@@ -31,10 +31,6 @@ def test_nearly_full_last_token_fires_at_the_tail(sequential: bool) -> None:
     assert _integrate(0.5, 0.0, sequential=sequential).num_tokens == 0
 
 
-def test_centre_of_a_token_is_that_of_its_mass() -> None:
-    assert _integrate(0.5, 0.5, 0.25, 0.75).centres().tolist() == pytest.approx([0.5, 2.75])
-
-
 @given(
     hnp.arrays(np.float32, st.integers(1, 200), elements=st.floats(0, 1, width=32)),
     st.booleans(),
@@ -46,7 +42,6 @@ def test_each_token_but_the_last_has_a_mass_of_one(
     mass = np.bincount(found.tokens, found.shares, found.num_tokens)
     assert found.num_tokens == pytest.approx(alphas.sum() + 0.45, abs=1.001)
     np.testing.assert_allclose(mass[:-2], 1.0, atol=1e-4)
-    assert (np.diff(found.centres()) >= 0).all()
 
 
 def test_embedding_is_the_weighted_sum_of_frames() -> None:

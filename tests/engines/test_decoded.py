@@ -1,20 +1,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from serve_app.core.chunks import ChunkFailure, Recognition
 from serve_app.engines.decoded import Decoded, overflow, recognition_of, shown_ids
+from serve_app.engines.timestamps import FiringWeights
 
 NAMES = ("<blank>", "<s>", "</s>", "一", "丁", "<unk>")
 PCM = np.ones(32_000, np.int16)
 
 
-def decoded(*ids: int, fine: list[float] | None = None) -> Decoded:
+def decoded(*ids: int, weights: FiringWeights | None = None) -> Decoded:
     return Decoded(
         np.array(ids, np.int32),
         np.full(len(ids), 0.5, np.float32),
-        np.arange(len(ids), dtype=np.float64) * 8,
-        None if fine is None else np.array(fine, np.float32),
+        weights,
     )
 
 
@@ -25,14 +26,26 @@ def test_blank_and_the_ends_are_never_shown() -> None:
     assert shown_ids(decoded(0, 3, 1, 4, 2)) == [3, 4]
 
 
-def test_times_are_those_of_the_head_or_else_of_the_centres() -> None:
-    fires = [0.0] * 99
-    fires[10] = fires[30] = fires[50] = 1.0
-    by_head = decoded(3, 4, fine=fires)
+def test_times_are_those_of_the_tokens_that_are_shown() -> None:
+    alphas = np.zeros(99, np.float32)
+    alphas[[10, 30, 50]] = 1.0
+    heard = decoded(3, 4, 2, weights=FiringWeights(alphas, 20, at_once=False))
     # FunASR's rule: 20 ms a frame, a fire counts one and a half frames earlier.
-    assert by_head.spans(2000)[0] == (170, 410)
-    assert decoded(3, 4).spans(2000)[0][0] == 0
-    assert decoded(3, 4, fine=[0.0] * 99).spans(2000) == decoded(3, 4).spans(2000)
+    assert heard.spans(2000)[0] == (170, 410)
+    assert decoded(3, 4, 2).spans(2000) == [(0, 1000), (1000, 2000)]
+
+
+def test_words_beside_a_pause_end_and_begin_with_the_sound() -> None:
+    time_s = np.arange(32_000) / 16_000
+    sound = (time_s > 0.3) & (time_s < 0.8) | (time_s > 1.2) & (time_s < 1.7)
+    pcm = (8000 * np.sin(2 * np.pi * 200 * time_s) * sound).astype(np.int16)
+    alphas = np.zeros(34, np.float32)
+    alphas[[5, 19, 33]] = 1.0  # starts at 210 and 1050 ms
+    heard = decoded(3, 4, 2, weights=FiringWeights(alphas, 60, at_once=True))
+    result = recognition_of(pcm, heard, NAMES)
+    assert isinstance(result, Recognition)
+    times = [edge for token in result.tokens for edge in (token.start_ms, token.end_ms)]
+    assert times == pytest.approx([300, 800, 1200, 1700], abs=15)
 
 
 def test_nothing_heard_and_failures_have_no_words() -> None:

@@ -22,6 +22,7 @@ from serve_app.packs.contents import open_pack
 from serve_app.pipeline.scoring import character_error_rate
 from tests.fakes.ggml_file import WhisperShape, write_ggml
 from tests.fakes.recorded_drafts import ASR_EXAMPLE_TEXT, RecordedDrafts, chunks_of
+from tests.fakes.sentence_edges import sound_edges
 
 # Thirteen drafts, the first time: 45 s of a core that may be shared.
 pytestmark = pytest.mark.timeout(1200)
@@ -72,12 +73,16 @@ def test_every_chunk_has_simplified_words_in_order_inside_of_it(recorded: Record
 
 
 def test_times_follow_the_voice(recorded: RecordedDrafts) -> None:
-    """Speech begins 0.5 s into this recording and ends 0.6 s before its end."""
+    """Speech begins 0.5 s into this recording and ends 0.6 s before its end.
+
+    Between these and the ends of the recording are a click each.
+    """
     draft = recorded.drafts[0]
     assert isinstance(draft, Draft)
     tokens = draft.recognition.tokens
-    assert 350 <= tokens[0].start_ms <= 700
-    assert 3400 <= tokens[-1].end_ms <= 3800
+    start_ms, end_ms = sound_edges(recorded.chunks[0][400 * SAMPLES_PER_MS : -300 * SAMPLES_PER_MS])
+    assert tokens[0].start_ms == pytest.approx(400 + start_ms, abs=50)
+    assert tokens[-1].end_ms == pytest.approx(400 + end_ms, abs=50)
 
 
 def test_draft_does_not_depend_on_what_was_drafted_before(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +36,20 @@ class Heard:
     times_ms: list[tuple[int, int]]
 
 
+def _order_arguments() -> None:
+    """Lets vanilla Paraformer hand weights and fires over in the order of the parameters.
+
+    FunASR 1.4.16 swaps them: https://github.com/modelscope/FunASR/pull/3716.
+    """
+    from funasr.models.paraformer import model
+    from funasr.utils.timestamp_tools import ts_prediction_lfr6_standard
+
+    def predict(fires: torch.Tensor, alphas: torch.Tensor, *args: Any, **options: Any) -> Any:
+        return ts_prediction_lfr6_standard(alphas, fires, *args, **options)
+
+    model.ts_prediction_lfr6_standard = predict
+
+
 class Reference:
     """FunASR's AutoModel over a pack."""
 
@@ -48,7 +63,10 @@ class Reference:
             disable_update=True,
             disable_pbar=True,
             log_level="ERROR",
+            # Vanilla Paraformer has times only if asked.
+            pred_timestamp=True,
         )
+        _order_arguments()
 
     def hear(self, pcm: Pcm) -> Heard:
         return self._hear(pcm)

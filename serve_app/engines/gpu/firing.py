@@ -27,15 +27,14 @@ class Fired:
         broken: bool [sequences], a weight was not finite; such a sequence has no tokens.
         borders: of the tokens, cut off at the bucket's size.
         embeddings: float32 [tokens, size].
-        centres: float64 [tokens], where a token's mass is centred, in frames; 0
-            for a token without any.
+        alphas: float32 [rows], the weights that were added up; 0 in rows of no use.
     """
 
     counts: torch.Tensor
     broken: torch.Tensor
     borders: Borders
     embeddings: torch.Tensor
-    centres: torch.Tensor
+    alphas: torch.Tensor
 
 
 class Predictor:
@@ -87,8 +86,8 @@ class Predictor:
         sums = _sums_within(alphas, borders)
         counts = self._counts(sums, borders) * ~broken
         tokens = lay_out(counts, max_tokens, self.max_tokens(borders.longest))
-        embeddings, centres = _gather(alphas, sums, frames, borders, counts, max_tokens)
-        return Fired(counts, broken, tokens, embeddings, centres)
+        embeddings = _gather(alphas, sums, frames, borders, counts, max_tokens)
+        return Fired(counts, broken, tokens, embeddings, alphas)
 
     def _broken(self, alphas: torch.Tensor, borders: Borders) -> torch.Tensor:
         bad = (~torch.isfinite(alphas) & borders.filled).to(torch.int32)
@@ -120,8 +119,8 @@ def _gather(
     borders: Borders,
     counts: torch.Tensor,
     max_tokens: int,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings and centres: each frame is in one token, or in two if one fires there."""
+) -> torch.Tensor:
+    """Embeddings: each frame is in one token, or in two if one fires there."""
     rounded = sums.float()
     whole = torch.floor(rounded)
     before = functional.pad(whole[:-1], (1, 0)).masked_fill_(borders.position == 0, 0.0)
@@ -136,7 +135,6 @@ def _gather(
     size = frames.shape[1]
     # Float64, because the order in which a GPU adds is not always the same.
     embeddings = torch.zeros(max_tokens + 1, size, dtype=torch.float64, device=frames.device)
-    mass = torch.zeros(max_tokens + 1, 2, dtype=torch.float64, device=frames.device)
     heard = borders.filled & (limit > 0)
     content = frames.masked_fill(~heard[:, None], 0.0)
     for own, shares in ((token, alphas - rest), (token + 1, rest)):
@@ -145,10 +143,4 @@ def _gather(
         target = (first_token + own).masked_fill_(~kept, max_tokens).clamp_max_(max_tokens)
         weight = shares.masked_fill(~kept, 0.0).double()[:, None]
         embeddings.index_add_(0, target, content * weight)
-        moment = weight * torch.cat(
-            [torch.ones_like(weight), borders.position.double()[:, None]], dim=1
-        )
-        mass.index_add_(0, target, moment)
-    weight, moment = mass[:max_tokens].unbind(dim=1)
-    centres = (moment / weight.clamp_min(1e-12)).masked_fill_(weight <= 0.0, 0.0)
-    return embeddings[:max_tokens].float(), centres
+    return embeddings[:max_tokens].float()

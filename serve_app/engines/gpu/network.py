@@ -98,10 +98,11 @@ class GpuParaformerNet:
         ids, confidences = self._decoder.classify(states)
         if self.bending is not None:
             self.bending.keep(fired.embeddings, states)
-        self.layout(bucket).write(
-            results, fired.counts, fired.broken, ids, confidences, fired.centres
-        )
-        if self._head is not None:
+        layout = self.layout(bucket)
+        layout.write(results, fired.counts, fired.broken, ids, confidences)
+        if self._head is None:
+            layout.write_alphas(results, fired.alphas)
+        else:
             source = (
                 self._predictor.context(frames, borders) if self._head.after_context else frames
             )
@@ -117,7 +118,7 @@ class GpuParaformerNet:
             [self.frontend.num_rows(int(count)) for count in num_samples], dtype=np.int32
         )
         fine = self._head.forward(self._head_rows.first(bucket.rows), lengths)
-        self.layout(bucket).write_fine(results, fine)
+        self.layout(bucket).write_alphas(results, fine)
 
 
 def _state(pack: PackContents, shape: ParaformerShape) -> Mapping[str, torch.Tensor]:

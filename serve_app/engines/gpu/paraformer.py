@@ -15,15 +15,17 @@ from serve_app.core.chunks import ChunkFailure, Pcm, Recognition
 from serve_app.core.hints import Hints
 from serve_app.engines.decoded import Decoded, overflow, recognition_of, shown_ids
 from serve_app.engines.devices import open_device
+from serve_app.engines.firing import CifShape, with_tail
 from serve_app.engines.gpu.bending import Wanted
 from serve_app.engines.gpu.buckets import Bucket, BucketPlan
 from serve_app.engines.gpu.device_memory import claim
-from serve_app.engines.gpu.heard import FINE_FRAMES, Heard
+from serve_app.engines.gpu.heard import Heard
 from serve_app.engines.gpu.lanes import MAX_IN_FLIGHT, IntArray, Lane, Load, Sizes, on_device
 from serve_app.engines.gpu.network import GpuParaformerNet
 from serve_app.engines.gpu.options import GpuOptions, WarmUp
 from serve_app.engines.gpu.weights import RangeWatch
 from serve_app.engines.paraformer import EngineFacts
+from serve_app.engines.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
 from serve_app.packs.contents import PackContents
 
 _LOG = logging.getLogger(__name__)
@@ -141,7 +143,8 @@ class GpuParaformer:
             _LOG.info("%d tokens in %d frames: run again", num_tokens, sum(lengths))
             bucket = self._plan.made_to_measure(lengths, num_tokens)
             heard = self._through(bucket, batch, graph=False, wanted=wanted)
-        return _taken_apart(heard, lengths)
+        shape = self._net.shape
+        return _taken_apart(heard, lengths, shape.predictor if shape.timestamps is None else None)
 
     def _through(
         self, bucket: Bucket, batch: list[Pcm], graph: bool, wanted: Wanted = _NO_HOTWORDS
@@ -214,8 +217,16 @@ class GpuParaformer:
         )
 
 
-def _taken_apart(heard: Heard, lengths: list[int]) -> list[Decoded | ChunkFailure]:
-    """One result an utterance."""
+def _taken_apart(
+    heard: Heard, lengths: list[int], shape: CifShape | None
+) -> list[Decoded | ChunkFailure]:
+    """One result an utterance.
+
+    Args:
+        heard: the batch.
+        lengths: in encoder frames.
+        shape: of the predictor whose weights were heard; None for those of a timestamp head.
+    """
     results: list[Decoded | ChunkFailure] = []
     token, row = 0, 0
     for index, length in enumerate(lengths):
@@ -224,14 +235,22 @@ def _taken_apart(heard: Heard, lengths: list[int]) -> list[Decoded | ChunkFailur
         if heard.broken[index] or not np.isfinite(confidences).all():
             results.append(overflow())
         else:
-            fine = None
-            if heard.fine_alphas is not None and end > token:
-                part = heard.fine_alphas[FINE_FRAMES * row : FINE_FRAMES * (row + length)]
-                fine = _scaled(part, end - token)
-            centres = np.maximum.accumulate(heard.centres[token:end])
-            results.append(Decoded(heard.ids[token:end], confidences, centres, fine))
+            weights = None
+            if end > token:
+                weights = _weights(heard.alphas, row, length, end - token, shape)
+            results.append(Decoded(heard.ids[token:end], confidences, weights))
         token, row = end, row + length
     return results
+
+
+def _weights(
+    alphas: npt.NDArray[np.float32], row: int, length: int, num_tokens: int, shape: CifShape | None
+) -> FiringWeights:
+    if shape is not None:
+        tailed = with_tail(alphas[row : row + length], shape)
+        return FiringWeights(tailed, ENCODER_FRAME_MS, at_once=True)
+    fine = _scaled(alphas[FINE_FRAMES * row : FINE_FRAMES * (row + length)], num_tokens)
+    return FiringWeights(fine, ENCODER_FRAME_MS // FINE_FRAMES, at_once=False)
 
 
 def _scaled(fine_alphas: npt.NDArray[np.float32], num_tokens: int) -> npt.NDArray[np.float32]:

@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
-from serve_app.engines.gpu.heard import FINE_FRAMES
 from serve_app.engines.gpu.weights import Weights
 from serve_app.engines.paraformer_net import TimestampHeadShape
+from serve_app.engines.timestamps import FINE_FRAMES
 
 
 class TimestampHead:

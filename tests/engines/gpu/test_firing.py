@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -51,9 +50,8 @@ def test_tokens_and_embeddings_are_those_of_the_cpu_engine(
     assert found.counts.tolist() == [*counts, 0]
     assert not found.broken.any()
     torch.testing.assert_close(found.embeddings[: sum(counts)], rows, atol=1e-5, rtol=1e-4)
-    centres = torch.split(found.centres[: sum(counts)], counts)
-    for part, item in zip(centres, expected, strict=True):
-        np.testing.assert_allclose(np.maximum.accumulate(part.numpy()), item.centres(), atol=1e-6)
+    torch.testing.assert_close(found.alphas[: sum(lengths)], torch.cat(alphas))
+    assert not found.alphas[sum(lengths) :].any()
 
 
 def test_broken_sequence_has_no_tokens_and_harms_no_other() -> None:

@@ -16,20 +16,19 @@ def test_what_is_written_is_read() -> None:
         broken=torch.tensor([False, True]),
         ids=torch.tensor([7, 8, 9], dtype=torch.int32),
         confidences=torch.tensor([0.5, 0.25, 1.0]),
-        centres=torch.tensor([1.5, 2.5, 0.1], dtype=torch.float64),
     )
-    layout.write_fine(results, torch.arange(12.0))
+    layout.write_alphas(results, torch.arange(12.0))
     heard = layout.read(results.numpy()[: layout.num_bytes])
     assert heard.counts.tolist() == [2, 1]
     assert heard.broken.tolist() == [0, 1]
     assert heard.ids.tolist() == [7, 8, 9]
     assert heard.confidences.tolist() == [0.5, 0.25, 1.0]
-    assert heard.centres.tolist() == [1.5, 2.5, 0.1]
-    assert heard.fine_alphas is not None
-    assert heard.fine_alphas.tolist() == np.arange(12.0).tolist()
+    assert heard.alphas.tolist() == np.arange(12.0).tolist()
     assert results[layout.num_bytes :].tolist() == [255] * 9
 
 
-def test_pack_without_a_head_brings_no_fine_weights_back() -> None:
+def test_pack_without_a_head_brings_the_weights_of_the_predictor_back() -> None:
     layout = HeardLayout(Bucket(rows=64, tokens=64, sequences=1, longest=64), fine=False)
-    assert layout.read(np.zeros(layout.num_bytes, np.uint8)).fine_alphas is None
+    results = torch.zeros(layout.num_bytes, dtype=torch.uint8)
+    layout.write_alphas(results, torch.arange(64.0))
+    assert layout.read(results.numpy()).alphas.tolist() == np.arange(64.0).tolist()
