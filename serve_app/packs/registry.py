@@ -166,6 +166,21 @@ def shown_name(name: str) -> str:
         return name
 
 
+def is_demo_pack(name: str) -> bool:
+    """Says whether a pack is one of the built-in demo models.
+
+    They know made-up office sentences in synthetic voices only: what they make of real
+    recordings is nonsense, and whoever shows their results must say so.
+
+    Args:
+        name: of a pack, as in the settings or as callers of a service see it.
+    """
+    reference = REGISTERED.get(name)
+    return reference is not None and any(
+        isinstance(source, BuiltinSource) for source in reference.sources
+    )
+
+
 def _directory_reference(name: str) -> PackReference:
     path = Path(name.removeprefix("dir:")).expanduser()
     if not path.is_absolute():

@@ -13,7 +13,7 @@ from serve_app.ui.page import PageLimits
 from serve_app.ui.texts import TEXTS
 from tests.ui.conftest import SAMPLES, OpenPage, open_page
 from tests.ui.scripted_api import SAID, ScriptedApi
-from tests.ui.serving import MAX_UPLOAD_BYTES, serving, serving_page
+from tests.ui.serving import MAX_UPLOAD_BYTES, serving, serving_page, stored_in
 
 pytestmark = pytest.mark.browser
 
@@ -103,10 +103,11 @@ def test_full_queue_of_the_page_is_told(
     browser: Browser, api: ScriptedApi, upload_dir: Path
 ) -> None:
     api.hold_after = 1
-    limits = PageLimits(1, 1, MAX_UPLOAD_BYTES, 3600)
+    limits = PageLimits(1, 1, MAX_UPLOAD_BYTES)
+    uploads = stored_in(upload_dir)
     with (
         serving(api.app()) as api_url,
-        serving_page(api_url, upload_dir, limits) as url,
+        serving_page(api_url, upload_dir, limits, uploads=uploads) as url,
         browser.new_context(locale="zh-CN") as context,
     ):
         runs, waits, refused = (open_page(context, url) for _ in range(3))
@@ -114,7 +115,7 @@ def test_full_queue_of_the_page_is_told(
         runs.wait_for("running")
         waits.transcribe(CLIP)
         waits.wait_for("waiting")
-        assert eventually(lambda: len(files_in(upload_dir)) == 1)
+        assert eventually(lambda: uploads.num_ready == 1)
         refused.transcribe(CLIP)
         refused.wait_for("failed")
         expect(refused.page.locator(".ps-alert")).to_contain_text(TEXTS["page_busy"]["zh"])
