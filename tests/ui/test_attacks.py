@@ -268,7 +268,7 @@ class TestOtherVisitors:
                     for piece in stream.iter_text():
                         heard += piece
             assert SAID[0][2] not in heard
-            event = {"session_hash": visit.session, "event_id": "0" * 32}
+            event: Json = {"session_hash": visit.session, "event_id": "0" * 32}
             event |= {"fn_index": visit.functions["submit"]}
             assert guesser.send(json.dumps(event).encode(), "gradio_api/cancel").is_success
         # The guesser's page is closed; the visitor's still runs.
