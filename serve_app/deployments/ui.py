@@ -36,6 +36,7 @@ class PageDeployment:
         # Only the replica pays for Gradio's import.
         from serve_app.ui.client import ApiClient
         from serve_app.ui.page import PageLimits, build_page, make_uploads
+        from serve_app.ui.uploads import UploadLimits
 
         flow.enable()
         ui = self._settings.ui
@@ -45,8 +46,15 @@ class PageDeployment:
                 ui.api_url or own_url(self._settings.http),
                 self._settings.ingress.request_timeout_s,
             ),
-            make_uploads(ui.upload_dir or Path(tempfile.gettempdir()), ui.max_stored_bytes),
-            PageLimits(ui.max_running, ui.max_waiting, max_upload_bytes, ui.keep_upload_s),
+            make_uploads(
+                ui.upload_dir or Path(tempfile.gettempdir()),
+                UploadLimits(
+                    max_bytes=ui.max_stored_bytes,
+                    max_bytes_per_visitor=max(max_upload_bytes, ui.max_stored_bytes // 4),
+                    keep_s=ui.keep_upload_s,
+                ),
+            ),
+            PageLimits(ui.max_running, ui.max_waiting, max_upload_bytes),
             ui.root_path,
         )
 

@@ -49,12 +49,13 @@ class UiSettings(Section):
         default=2 * 2**30,
         ge=1024,
         description="Bytes of uploads that lie on the page's disk at once, those under way "
-        "included; more are refused. At least one upload.",
+        "included; more are refused. At least one upload. One visitor gets a quarter of it, "
+        "and always room for one upload.",
     )
     upload_dir: Path | None = Field(
         default=None,
-        description="Where uploads lie until their request begins; unset for the system's "
-        "temporary directory. Each replica makes a directory of its own in it and removes it.",
+        description="Where uploads lie until their request ends; unset for the system's "
+        "temporary directory. They are files without names, so listing it shows none of them.",
     )
     keep_upload_s: int = Field(
         default=3600,

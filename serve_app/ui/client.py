@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, TypeAlias
 import httpx
 
 from serve_app.core.stages import STAGES
+from serve_app.packs.registry import is_demo_pack
 
 _ASK_S = 10.0
 _TRANSCRIPTIONS = "/v1/audio/transcriptions"
@@ -51,6 +52,11 @@ class ApiOffer:
     models: tuple[str, ...]
     stages: tuple[str, ...]
     hotword_models: frozenset[str]
+
+    @property
+    def demo_models(self) -> tuple[str, ...]:
+        """Those of the models that are built-in demo packs."""
+        return tuple(name for name in self.models if is_demo_pack(name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from serve_app.ui.results import Json, ShownResult
 from serve_app.ui.texts import Language, language_of, text
 
 _CHOSEN_STAGES = ("vad", "punctuation")
-_MAX_HOTWORDS_CHARACTERS = 4000
-_MAX_KEY_CHARACTERS = 256
+MAX_HOTWORDS_CHARACTERS = 4000
+MAX_KEY_CHARACTERS = 256
 
 Update = dict[str, Any]
 
@@ -31,7 +31,7 @@ class ChoiceForm:
         self.key = gr.Textbox(
             type="password",
             visible=False,
-            max_length=_MAX_KEY_CHARACTERS,
+            max_length=MAX_KEY_CHARACTERS,
             elem_id="ps-key",
             html_attributes=gr.InputHTMLAttributes(autocomplete="off"),
         )
@@ -40,7 +40,7 @@ class ChoiceForm:
         self.hotwords = gr.Textbox(
             visible=False,
             lines=2,
-            max_length=_MAX_HOTWORDS_CHARACTERS,
+            max_length=MAX_HOTWORDS_CHARACTERS,
             elem_id="ps-hotwords",
         )
 
@@ -67,7 +67,8 @@ class ChoiceForm:
                 result.fail(problem, refusal.message)
             return None, *_hidden(spoken, key=True), result.shown()
         fields = self._shown(spoken, offer, offer.models[0], None, key=bool(key))
-        return offer, *fields, ShownResult("", state="idle").shown()
+        idle = ShownResult("", state="idle", demo_models=offer.demo_models)
+        return offer, *fields, idle.shown()
 
     def translate(
         self,

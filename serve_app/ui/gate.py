@@ -1,32 +1,57 @@
-"""What stands before Gradio: only the routes that the page needs, and bounded bodies."""
+"""What stands before Gradio: only the routes and events that the page needs, all bounded."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from urllib.parse import parse_qs, urlencode
 
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.flow import BodyWindow, window_of
-from serve_app.ui.client import ApiClient, ApiRefusal
-from serve_app.ui.problems import Problem, problem_of
-from serve_app.ui.uploads import UploadsFull, UploadStore
+from serve_app.ui.events import (
+    MAX_EVENT_BYTES,
+    EventRefused,
+    SentEvent,
+    ValueCheck,
+    parse_cancel,
+    parse_event,
+    session_name,
+)
+from serve_app.ui.problems import refusal_response
+from serve_app.ui.receiving import BodyBroken, UploadRoute, body_length, read_body
+from serve_app.ui.sessions import Sessions, SessionUnknown, TooManyRequests
+from serve_app.ui.uploads import UploadLost, UploadStore
+from serve_app.ui.visitors import Visitor, new_cookie, visitor_of
 from serve_app.ui.visits import Visits
 
-_UPLOAD = "/gradio_api/upload"
+# Gradio serves much more: files by path, a proxy, recordings of runs, uploads and an API of
+# its own. No segment of an asset's path begins with a dot, so that none leads upwards.
+_PAGE = re.compile(r"/(config|theme\.css|favicon\.ico|manifest\.json|gradio_api/theme\.css)?")
+_ASSET = re.compile(r"/(assets|static|svelte)(/[\w@~+-][\w@~+.-]*)+", re.ASCII)
+_STARTUP = "/gradio_api/startup-events"
 _HEARTBEAT = "/gradio_api/heartbeat/"
-# Gradio serves much more: files by path, a proxy, recordings of runs, an API of its own.
-_ROUTES = re.compile(
-    r"GET /"
-    r"|HEAD /"
-    r"|GET /(config|theme\.css|favicon\.ico|manifest\.json|(assets|static|svelte)/.*)"
-    r"|GET /gradio_api/(startup-events|theme\.css|queue/data|heartbeat/\w+)"
-    r"|POST /gradio_api/(queue/join|cancel|reset|upload)"
+_RESULTS = "/gradio_api/queue/data"
+_JOIN = "/gradio_api/queue/join"
+_CANCEL = "/gradio_api/cancel"
+_RESET = "/gradio_api/reset"
+_UPLOAD = "/upload"
+# Gradio needs these to say where it is; ranges, cookies and keys are not its business.
+_FORWARDED_HEADERS = frozenset(
+    {
+        b"host",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"accept",
+        b"accept-encoding",
+        b"if-none-match",
+        b"if-modified-since",
+    }
 )
-_MAX_EVENT_BYTES = 4 * 2**20
-_MULTIPART_SLACK_BYTES = 16 * 1024
-_BEARER = "Bearer "
+_MAX_QUERY_BYTES = 1024
+_RETRY_AFTER_S = 5
 _HEADERS = {
     # Nothing from elsewhere; Gradio makes functions of the components' scripts.
     "Content-Security-Policy": (
@@ -40,87 +65,205 @@ _HEADERS = {
 }
 
 
-class PageGate:
-    """Lets through what the page needs.
+class _Refused(Exception):
+    """A request gets this response and does not reach Gradio."""
 
-    An upload comes in only if it is not too large, if there is room for it, and if the
-    API accepts the user's key: the page's disk is not for everybody.
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.status_code)
+        self.response = response
+
+
+class PageGate:
+    """Lets through what the page needs, written anew from what was understood of it.
 
     Args:
         app: Gradio.
-        uploads: where uploads lie.
-        client: of the API.
+        functions: of Gradio that the page calls, each with the checks of its inputs.
+        uploads: where recordings lie.
+        upload_route: takes them in.
+        sessions: pages that are open.
         visits: told when a page is closed: its heartbeat is a request that never ends by itself.
-        max_upload_bytes: of one file.
     """
 
     def __init__(
         self,
         app: ASGIApp,
+        functions: Mapping[int, tuple[ValueCheck, ...]],
         uploads: UploadStore,
-        client: ApiClient,
+        upload_route: UploadRoute,
+        sessions: Sessions,
         visits: Visits,
-        max_upload_bytes: int,
     ) -> None:
         self._app = app
-        self._visits = visits
+        self._functions = functions
         self._uploads = uploads
-        self._client = client
-        self._max_upload_bytes = max_upload_bytes
+        self._upload_route = upload_route
+        self._sessions = sessions
+        self._visits = visits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._app(scope, receive, send)
-            return
-        # Serve puts its route prefix into both: the path is that of the whole URL.
-        path = str(scope["path"]).removeprefix(str(scope.get("root_path", ""))) or "/"
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] == "http":
+            await self._guarded(scope, receive, send)
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = _path(scope)
+        headers = dict(_HEADERS)
+        if path == "/" and visitor_of(Headers(scope=scope)) is None:
+            # A cookie in a cache on the way would make many browsers one visitor.
+            headers |= {"Set-Cookie": new_cookie(scope), "Cache-Control": "no-store"}
 
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(_HEADERS)
+                MutableHeaders(scope=message).update(headers)
             await send(message)
 
         receive = _used_at_once(receive, window_of(scope))
-        if not _ROUTES.fullmatch(f"{scope['method']} {path}"):
-            await JSONResponse({"detail": "not found"}, 404)(scope, receive, send_guarded)
-        elif scope["method"] != "POST":
+        try:
+            await self._route(path, scope, receive, send_guarded)
+        except _Refused as refused:
+            await refused.response(scope, receive, send_guarded)
+
+    async def _route(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        if method == "POST" and path in (_UPLOAD, _JOIN, _CANCEL, _RESET):
+            await self._post(path, scope, receive, send)
+        elif method == "GET" and path.startswith(_HEARTBEAT):
+            await self._heartbeat(path.removeprefix(_HEARTBEAT), scope, receive, send)
+        elif method == "GET" and path == _RESULTS:
+            await self._results(scope, receive, send)
+        elif (method == "GET" and (_PAGE.fullmatch(path) or _ASSET.fullmatch(path))) or (
+            (method, path) in (("HEAD", "/"), ("GET", _STARTUP))
+        ):
+            await self._app(_rewritten(scope, path), receive, send)
+        else:
+            raise _Refused(JSONResponse({"detail": "not found"}, 404))
+
+    async def _heartbeat(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
+        visitor = _visitor(scope)
+        session = visitor.session(_session(name))
+        try:
+            with self._sessions.open(visitor, session):
+                try:
+                    await self._app(_rewritten(scope, f"{_HEARTBEAT}{session}"), receive, send)
+                finally:
+                    self._visits.leave(session)
+                    self._uploads.leave(session)
+        except TooManyRequests:
+            raise _busy() from None
+
+    async def _results(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visitor = _visitor(scope)
+        query: bytes = scope.get("query_string", b"")
+        names = parse_qs(query[:_MAX_QUERY_BYTES].decode("latin-1")).get("session_hash", [""])
+        session = visitor.session(_session(names[-1]))
+        try:
+            with self._sessions.stream(visitor, session):
+                query = urlencode({"session_hash": session}).encode()
+                await self._app(_rewritten(scope, _RESULTS, query=query), receive, send)
+        except SessionUnknown:
+            raise _unknown_page() from None
+        except TooManyRequests:
+            raise _busy() from None
+
+    async def _post(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        visitor = _visitor(scope)
+        if path == _UPLOAD:
             try:
-                await self._app(scope, receive, send_guarded)
-            finally:
-                if path.startswith(_HEARTBEAT):
-                    self._visits.leave(path.removeprefix(_HEARTBEAT))
-        else:
-            await self._post(scope, receive, send_guarded, is_upload=path == _UPLOAD)
-
-    async def _post(self, scope: Scope, receive: Receive, send: Send, *, is_upload: bool) -> None:
-        headers = Headers(scope=scope)
-        length = headers.get("content-length", "")
-        # Also a body that does not tell its length: browsers always do.
-        limit = self._max_upload_bytes + _MULTIPART_SLACK_BYTES if is_upload else _MAX_EVENT_BYTES
-        if not length.isdecimal() or int(length) > limit:
-            await _refusal("too_large", 413)(scope, receive, send)
-        elif is_upload:
-            await self._upload(scope, receive, send, int(length))
-        else:
-            await self._app(scope, receive, send)
-
-    async def _upload(self, scope: Scope, receive: Receive, send: Send, num_bytes: int) -> None:
-        key = Headers(scope=scope).get("authorization", "").removeprefix(_BEARER)
+                self._sessions.count_event(visitor)
+            except SessionUnknown:
+                raise _unknown_page() from None
+            except TooManyRequests:
+                raise _busy() from None
+            raise _Refused(await self._upload_route.answer(scope, receive, visitor))
+        body = await _event_body(scope, receive)
+        if path == _RESET:
+            # It does nothing in Gradio either.
+            raise _Refused(JSONResponse({"success": True}))
         try:
-            await self._client.offer(key)
-        except ApiRefusal as refusal:
-            problem = problem_of(refusal, with_key=bool(key))
-            answer = _refusal(
-                problem, refusal.status or 502, refusal.message, refusal.retry_after_s
-            )
-            await answer(scope, receive, send)
-            return
+            if path == _CANCEL:
+                await self._cancel(visitor, body, scope, receive, send)
+            else:
+                event = parse_event(body, self._functions)
+                await self._join(visitor, event, scope, receive, send)
+        except EventRefused as error:
+            raise _Refused(refusal_response("refused", 400, str(error))) from None
+
+    async def _cancel(
+        self, visitor: Visitor, body: bytes, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        cancelled = parse_cancel(body)
+        session = visitor.session(cancelled.session)
+        self._uploads.leave(session)
+        written = cancelled.body(session)
+        await self._app(_rewritten(scope, _CANCEL, body=written), _sent(written, receive), send)
+
+    async def _join(
+        self, visitor: Visitor, event: SentEvent, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        session = visitor.session(event.session)
         try:
-            with self._uploads.reserve(num_bytes):
-                await self._app(scope, receive, send)
-        except UploadsFull:
-            await _refusal("page_busy", 503)(scope, receive, send)
+            await self._sessions.admit_event(visitor, session)
+            if event.upload is not None:
+                self._uploads.claim(visitor, session, event.upload)
+        except SessionUnknown:
+            raise _unknown_page() from None
+        except TooManyRequests:
+            raise _busy() from None
+        except UploadLost:
+            raise _Refused(refusal_response("upload_lost", 409)) from None
+
+        async def send_joined(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] != 200:
+                # The line is full: the recording will be sent again, or not at all.
+                self._uploads.leave(session)
+            await send(message)
+
+        written = event.body(session)
+        await self._app(
+            _rewritten(scope, _JOIN, body=written), _sent(written, receive), send_joined
+        )
+
+
+def _path(scope: Scope) -> str:
+    """Returns a request's path under the page. Serve puts its prefix into both."""
+    return str(scope["path"]).removeprefix(str(scope.get("root_path", ""))) or "/"
+
+
+def _rewritten(scope: Scope, path: str, *, query: bytes = b"", body: bytes | None = None) -> Scope:
+    """Returns a request for Gradio: only what is named here is from the caller."""
+    whole = f"{scope.get('root_path', '')}{path}"
+    headers = [(name, value) for name, value in scope["headers"] if name in _FORWARDED_HEADERS]
+    if body is not None:
+        headers += [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+    return {
+        **scope,
+        "path": whole,
+        "raw_path": whole.encode(),
+        "query_string": query,
+        "headers": headers,
+    }
+
+
+def _sent(body: bytes, receive: Receive) -> Receive:
+    """Returns a way to receive a body that was written here."""
+    is_sent = False
+
+    async def receive_sent() -> Message:
+        nonlocal is_sent
+        if is_sent:
+            return await receive()
+        is_sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_sent
 
 
 def _used_at_once(receive: Receive, window: BodyWindow | None) -> Receive:
@@ -135,8 +278,40 @@ def _used_at_once(receive: Receive, window: BodyWindow | None) -> Receive:
     return receive_used
 
 
-def _refusal(
-    problem: Problem, status: int, detail: str = "", retry_after_s: int | None = None
-) -> JSONResponse:
-    body = {"problem": problem, "detail": detail, "retry_after_s": retry_after_s}
-    return JSONResponse(body, status)
+async def _event_body(scope: Scope, receive: Receive) -> bytes:
+    headers = Headers(scope=scope)
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise _Refused(refusal_response("refused", 415, "events are application/json"))
+    num_bytes = body_length(headers)
+    if num_bytes is None:
+        raise _Refused(refusal_response("refused", 411, "Content-Length is missing or wrong"))
+    if num_bytes > MAX_EVENT_BYTES:
+        raise _Refused(refusal_response("refused", 413, f"events have {MAX_EVENT_BYTES} bytes"))
+    try:
+        return await read_body(receive, num_bytes)
+    except TimeoutError:
+        raise _Refused(refusal_response("refused", 408, "the event came too slowly")) from None
+    except BodyBroken as error:
+        raise _Refused(refusal_response("refused", 400, str(error))) from None
+
+
+def _visitor(scope: Scope) -> Visitor:
+    visitor = visitor_of(Headers(scope=scope))
+    if visitor is None:
+        raise _unknown_page()
+    return visitor
+
+
+def _session(name: str) -> str:
+    try:
+        return session_name(name)
+    except EventRefused as error:
+        raise _Refused(refusal_response("refused", 400, str(error))) from None
+
+
+def _unknown_page() -> _Refused:
+    return _Refused(refusal_response("page_unknown", 403))
+
+
+def _busy() -> _Refused:
+    return _Refused(refusal_response("page_busy", 429, retry_after_s=_RETRY_AFTER_S))

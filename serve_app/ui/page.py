@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -22,18 +22,21 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr
 from fastapi import FastAPI
 
+from serve_app.ui import events
 from serve_app.ui.client import ApiClient, ApiOffer
-from serve_app.ui.form import ChoiceForm
+from serve_app.ui.form import MAX_HOTWORDS_CHARACTERS, ChoiceForm
 from serve_app.ui.gate import PageGate
+from serve_app.ui.receiving import UploadRoute
 from serve_app.ui.results import Json
+from serve_app.ui.sessions import SessionLimits, Sessions
 from serve_app.ui.texts import TEXTS
 from serve_app.ui.transcribing import transcribe_upload
-from serve_app.ui.uploads import UploadStore
+from serve_app.ui.uploads import UploadLimits, UploadStore
 from serve_app.ui.visits import Visits
 
 _FONTS = ("system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
 _MONO = ("ui-monospace", "Consolas", "monospace")
-_CLEAN_PERIOD_S = 60
+_SOURCE_ID = "ps-source"
 
 Start: TypeAlias = Callable[..., AsyncGenerator[Json]]
 
@@ -46,13 +49,13 @@ class PageLimits:
         max_running: recordings sent to the API at once.
         max_waiting: events in line behind them.
         max_upload_bytes: of one file.
-        keep_upload_s: age at which an upload that nobody sent on is deleted.
+        sessions: of pages that are open.
     """
 
     max_running: int
     max_waiting: int
     max_upload_bytes: int
-    keep_upload_s: int
+    sessions: SessionLimits = field(default_factory=SessionLimits)
 
 
 def build_page(
@@ -62,11 +65,11 @@ def build_page(
 
     Args:
         client: of the API.
-        uploads: where Gradio shall put uploads; one page in a process.
+        uploads: where recordings lie; one page in a process.
         limits: of the page.
         root_path: of the page as browsers see it, if that is not what the server says.
     """
-    # The only way to tell Gradio.
+    # No file is to reach Gradio; if one did, it would lie here. The only way to tell Gradio.
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.directory)
     visits = Visits()
     blocks = _blocks(client, uploads, visits, limits)
@@ -96,14 +99,56 @@ def build_page(
         css=_asset("page.css"),
         head=_head(limits),
     )
+    # Gradio checks the paths of files that requests name only if it was launched, and what is
+    # mounted never is. The gate lets no such file through; this is the second lock.
+    blocks.has_launched = True
     app.add_middleware(
         PageGate,
+        functions=_functions(blocks),
         uploads=uploads,
-        client=client,
+        upload_route=UploadRoute(uploads, client, limits.max_upload_bytes),
+        sessions=Sessions(limits.sessions, partial(_forget, blocks)),
         visits=visits,
-        max_upload_bytes=limits.max_upload_bytes,
     )
     return app
+
+
+def _functions(blocks: gr.Blocks) -> Mapping[int, tuple[events.ValueCheck, ...]]:
+    """Returns what browsers may call, each function with the checks of its inputs."""
+    return {
+        number: tuple(_value_check(component) for component in function.inputs)
+        for number, function in blocks.fns.items()
+        if function.fn is not None
+    }
+
+
+def _value_check(component: object) -> events.ValueCheck:
+    """Returns which values of a component browsers may send.
+
+    Raises:
+        TypeError: nobody has said so for this kind of component.
+    """
+    match component:
+        case gr.State():
+            return events.nothing
+        case gr.HTML(elem_id=element):
+            return events.upload if element == _SOURCE_ID else events.language
+        case gr.Textbox(max_length=longest):
+            return events.text(longest or MAX_HOTWORDS_CHARACTERS)
+        case gr.Dropdown():
+            return events.choice
+        case gr.CheckboxGroup():
+            return events.choices
+    raise TypeError(f"no check for values of {type(component).__name__}")
+
+
+def _forget(blocks: gr.Blocks, session: str) -> None:
+    """Removes what Gradio keeps of a page that is closed: by itself it never would."""
+    queue, holder = blocks._queue, blocks.state_holder
+    queue.pending_messages_per_session.pop(session, None)
+    queue.pending_event_ids_session.pop(session, None)
+    holder.session_data.pop(session, None)
+    holder.time_last_used.pop(session, None)
 
 
 def _blocks(
@@ -113,7 +158,6 @@ def _blocks(
         title="Paraserve",
         analytics_enabled=False,
         fill_width=True,
-        delete_cache=(_CLEAN_PERIOD_S, limits.keep_upload_s),
     )
     with page:
         header = _script_part("header", "language")
@@ -181,8 +225,11 @@ def _start(client: ApiClient, uploads: UploadStore, visits: Visits, form: Choice
         request: gr.Request,
     ) -> AsyncGenerator[Json]:
         order = form.order(offer, model or "", stages, hotwords or "")
-        with visits.run(request.session_hash or "") as left:
-            pieces = transcribe_upload(client, uploads, upload, order, (key or "").strip(), left)
+        session = request.session_hash or ""
+        with visits.run(session) as left:
+            pieces = transcribe_upload(
+                client, uploads, session, upload, order, (key or "").strip(), left
+            )
             async with aclosing(pieces):
                 async for piece in pieces:
                     yield piece
@@ -230,10 +277,10 @@ def _asset(name: str) -> str:
     return resources.files("serve_app.ui").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def make_uploads(parent: Path, max_bytes: int) -> UploadStore:
+def make_uploads(parent: Path, limits: UploadLimits) -> UploadStore:
     """Returns a store in a directory of its own, readable by its owner only."""
     parent.mkdir(parents=True, exist_ok=True)
-    return UploadStore(Path(tempfile.mkdtemp(prefix="paraserve-ui-", dir=parent)), max_bytes)
+    return UploadStore(Path(tempfile.mkdtemp(prefix="paraserve-ui-", dir=parent)), limits)
 
 
 @asynccontextmanager
@@ -242,4 +289,5 @@ async def _cleaned(uploads: UploadStore, app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
+        uploads.close()
         shutil.rmtree(uploads.directory, ignore_errors=True)

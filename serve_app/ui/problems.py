@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, get_args
 
+from fastapi.responses import JSONResponse
+
 from serve_app.ui.client import ApiRefusal
 
 Problem: TypeAlias = Literal[
@@ -26,6 +28,7 @@ Problem: TypeAlias = Literal[
     "upload_lost",
     "upload_failed",
     "interrupted",
+    "page_unknown",
 ]
 """What went wrong; `texts` has the words."""
 
@@ -63,3 +66,19 @@ def problem_of(refusal: ApiRefusal, *, with_key: bool) -> Problem:
         return "key_refused"
     other: Problem = "failed" if refusal.status >= _FIRST_SERVER_ERROR else "refused"
     return _BY_STATUS.get(refusal.status, other)
+
+
+def refusal_response(
+    problem: Problem, status: int, detail: str = "", retry_after_s: int | None = None
+) -> JSONResponse:
+    """Returns how the page refuses a request.
+
+    Args:
+        problem: what went wrong.
+        status: of HTTP.
+        detail: in English, for whoever wants to know more.
+        retry_after_s: when to try again, if that helps.
+    """
+    body = {"problem": problem, "detail": detail, "retry_after_s": retry_after_s}
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return JSONResponse(body, status, headers)

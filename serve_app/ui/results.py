@@ -28,6 +28,7 @@ class ShownResult:
         sentences: heard, in order.
         duration_s: of the recording, once known.
         failed_ranges_ms: spans without text.
+        demo_models: built-in demo models that are served; told with no recording.
     """
 
     run: str
@@ -39,6 +40,7 @@ class ShownResult:
     problem: Problem | None = None
     detail: str = ""
     retry_after_s: int | None = None
+    demo_models: tuple[str, ...] = ()
 
     def add(self, event: StreamedEvent) -> None:
         if isinstance(event, SentenceHeard):
@@ -64,6 +66,7 @@ class ShownResult:
             "problem": self.problem,
             "detail": self.detail,
             "retry_after_s": self.retry_after_s,
+            "demo_models": list(self.demo_models),
             "downloads": self._downloads() if self.state == "done" else {},
         }
 

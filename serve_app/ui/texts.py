@@ -108,6 +108,20 @@ TEXTS: dict[str, dict[Language, str]] = {
         "zh": "与页面服务的连接断了。",
         "en": "The connection to the page's service broke.",
     },
+    "page_unknown": {
+        "zh": "本页面已失效，请重新加载；浏览器需要允许本站的 Cookie。",
+        "en": "This page is out of date: please reload it. It needs this site's cookies.",
+    },
+    "demo_warning": {
+        "zh": "这里运行的是一个小型演示模型（{models}），只认识人工编写的办公室例句，"
+        "真实录音的结果会是乱码般的文字。要使用真正的模型，请服务的管理员运行 "
+        "paraserve models pull paraformer-large，然后运行 "
+        "paraserve serve --profile paraformer-large-cpu。",
+        "en": "A small demo model ({models}) is running here. It only knows made-up office "
+        "sentences, and real recordings will come out as nonsense. To get the real model, the "
+        "operator runs: paraserve models pull paraformer-large, then paraserve serve "
+        "--profile paraformer-large-cpu.",
+    },
 }
 """By name, then by language; `{name}` is filled in where it is shown."""
 

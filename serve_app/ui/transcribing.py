@@ -21,6 +21,7 @@ _T = TypeVar("_T")
 async def transcribe_upload(
     client: ApiClient,
     uploads: UploadStore,
+    session: str,
     upload: object,
     order: Order,
     key: str,
@@ -31,7 +32,8 @@ async def transcribe_upload(
     Args:
         client: of the API.
         uploads: where the upload lies.
-        upload: `path` and `run` of it, as the browser sent them.
+        session: page that claimed the upload.
+        upload: `upload` and `run` of it, as the browser sent them.
         order: what is wanted.
         key: the user's, or "".
         left: set when nobody waits for it any more, which ends it.
@@ -39,25 +41,23 @@ async def transcribe_upload(
     sent = upload if isinstance(upload, dict) else {}
     result = ShownResult(str(sent.get("run", ""))[:64], order.model)
     try:
-        file = uploads.take(sent.get("path"))
-    except UploadLost:
-        result.fail("upload_lost")
-        yield result.shown()
-        return
-    with file:
-        yield result.shown()
-        try:
+        with uploads.taken(session, sent.get("upload")) as file:
+            yield result.shown()
             events = client.transcribe(file, order, key)
             async with aclosing(gathered(events, SHOW_PERIOD_S, left)) as batches:
                 async for batch in batches:
                     for event in batch:
                         result.add(event)
                     yield result.shown()
-        except ApiRefusal as refusal:
-            problem = problem_of(refusal, with_key=bool(key))
-            result.fail(problem, refusal.message, refusal.retry_after_s)
-            yield result.shown()
-            return
+    except UploadLost:
+        result.fail("upload_lost")
+        yield result.shown()
+        return
+    except ApiRefusal as refusal:
+        problem = problem_of(refusal, with_key=bool(key))
+        result.fail(problem, refusal.message, refusal.retry_after_s)
+        yield result.shown()
+        return
     if result.state != "done" and not left.is_set():
         result.fail("interrupted")
         yield result.shown()

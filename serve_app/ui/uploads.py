@@ -1,12 +1,21 @@
-"""The uploads that lie on the page's disk until their request begins."""
+"""The recordings that lie on the page's disk until their request ends.
+
+They are files without names: nothing that a request says can lead to another file, nobody
+else finds them, and they are gone with the process, however it ends.
+"""
 
 from __future__ import annotations
 
-import os
+import asyncio
+import secrets
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+
+from serve_app.ui.visitors import Visitor
 
 
 class UploadLost(Exception):
@@ -17,70 +26,143 @@ class UploadsFull(Exception):
     """There is no room for another one."""
 
 
-class UploadStore:
-    """A directory of uploads with a bound.
+@dataclass(frozen=True, slots=True)
+class UploadLimits:
+    """Bounds of what lies on the disk.
 
-    Args:
-        directory: of these uploads alone.
-        max_bytes: of all of them, those under way included.
+    Attributes:
+        max_bytes: of all uploads, those under way and those being sent on included.
+        max_bytes_per_visitor: of one visitor's.
+        keep_s: age at which an upload whose request never began is deleted.
+        max_per_visitor: uploads of one visitor.
     """
 
-    def __init__(self, directory: Path, max_bytes: int) -> None:
-        self._directory = directory.resolve()
-        self._max_bytes = max_bytes
-        self._reserved_bytes = 0
+    max_bytes: int
+    max_bytes_per_visitor: int
+    keep_s: float
+    max_per_visitor: int = 4
+
+
+@dataclass(slots=True, eq=False)
+class Upload:
+    """One visitor's recording.
+
+    Attributes:
+        id: names it for its visitor; nobody can guess it.
+        visitor: whose it is.
+        num_bytes: that are kept for it.
+        file: without a name on the disk.
+        session: page whose event it waits for, once there is one.
+    """
+
+    id: str
+    visitor: str
+    num_bytes: int
+    file: BinaryIO
+    session: str | None = None
+    expiry: asyncio.TimerHandle | None = None
+
+
+@dataclass(slots=True)
+class UploadStore:
+    """The uploads of all visitors. For one event loop.
+
+    Attributes:
+        directory: of the page alone.
+        limits: of what lies there.
+    """
+
+    directory: Path
+    limits: UploadLimits
+    _present: dict[str, Upload] = field(default_factory=dict)
+    _ready: dict[str, Upload] = field(default_factory=dict)
 
     @property
-    def directory(self) -> Path:
-        return self._directory
+    def num_ready(self) -> int:
+        """Uploads that are complete and wait for their request to begin."""
+        return len(self._ready)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that are kept for uploads."""
+        return sum(upload.num_bytes for upload in self._present.values())
 
     @contextmanager
-    def reserve(self, num_bytes: int) -> Iterator[None]:
-        """Keeps room for an upload while it comes.
+    def receiving(self, visitor: Visitor, num_bytes: int) -> Iterator[Upload]:
+        """Keeps room for an upload while it comes; without `complete` it is gone at the end.
 
         Raises:
-            UploadsFull: there is no room.
+            UploadsFull: there is no room, or this visitor has enough already.
         """
-        if self._stored_bytes() + self._reserved_bytes + num_bytes > self._max_bytes:
+        own = [one.num_bytes for one in self._present.values() if one.visitor == visitor.id]
+        if (
+            self.num_bytes + num_bytes > self.limits.max_bytes
+            or sum(own) + num_bytes > self.limits.max_bytes_per_visitor
+            or len(own) >= self.limits.max_per_visitor
+        ):
             raise UploadsFull
-        self._reserved_bytes += num_bytes
         try:
-            yield
+            file = tempfile.TemporaryFile(dir=self.directory)  # noqa: SIM115  # until it is taken
+        except OSError:
+            raise UploadsFull from None
+        upload = Upload(secrets.token_hex(16), visitor.id, num_bytes, file)
+        self._present[upload.id] = upload
+        try:
+            yield upload
         finally:
-            self._reserved_bytes -= num_bytes
+            if upload.id not in self._ready:
+                self._drop(upload)
 
-    def take(self, name: object) -> BinaryIO:
-        """Returns an upload, which has no name on the disk any more: it goes when it is closed.
+    def complete(self, upload: Upload) -> None:
+        """Lets an upload be claimed until its time is over."""
+        upload.file.seek(0)
+        upload.expiry = asyncio.get_running_loop().call_later(
+            self.limits.keep_s, self._drop, upload
+        )
+        self._ready[upload.id] = upload
 
-        Args:
-            name: its path, as a browser sent it.
+    def claim(self, visitor: Visitor, session: str, upload_id: str) -> None:
+        """Has an upload belong to an event of one of its visitor's pages.
 
         Raises:
-            UploadLost: there is no such upload.
+            UploadLost: this visitor has no such upload, or it belongs to an event already.
         """
-        path = self._path(name)
+        upload = self._ready.get(upload_id)
+        if upload is None or upload.visitor != visitor.id or upload.session is not None:
+            raise UploadLost
+        upload.session = session
+
+    @contextmanager
+    def taken(self, session: str, upload_id: object) -> Iterator[BinaryIO]:
+        """Yields the recording that an event is about; afterwards it is gone.
+
+        Raises:
+            UploadLost: the event's page has claimed no such upload.
+        """
+        upload = self._ready.get(upload_id) if isinstance(upload_id, str) else None
+        if upload is None or upload.session is None or upload.session != session:
+            raise UploadLost
+        del self._ready[upload.id]
+        if upload.expiry is not None:
+            upload.expiry.cancel()
         try:
-            file = path.open("rb")
-        except OSError:
-            raise UploadLost from None
-        with suppress(OSError):
-            path.unlink()
-            path.parent.rmdir()
-        return file
+            yield upload.file
+        finally:
+            self._drop(upload)
 
-    def _path(self, name: object) -> Path:
-        if not isinstance(name, str) or "\0" in name:
-            raise UploadLost
-        path = Path(os.path.realpath(name))
-        # As Gradio lays them: a directory with an unguessable name, a file in it.
-        if path.parent.parent != self._directory or not path.is_file():
-            raise UploadLost
-        return path
+    def leave(self, session: str) -> None:
+        """Drops what a page claimed and whose request has not begun."""
+        for upload in [one for one in self._ready.values() if one.session == session]:
+            self._drop(upload)
 
-    def _stored_bytes(self) -> int:
-        total = 0
-        for folder, _, names in os.walk(self._directory):
-            for name in names:
-                with suppress(OSError):
-                    total += Path(folder, name).stat().st_size
-        return total
+    def close(self) -> None:
+        """Drops all that waits."""
+        for upload in list(self._present.values()):
+            self._drop(upload)
+
+    def _drop(self, upload: Upload) -> None:
+        self._ready.pop(upload.id, None)
+        if self._present.pop(upload.id, None) is not None:
+            upload.file.close()
+        if upload.expiry is not None:
+            upload.expiry.cancel()

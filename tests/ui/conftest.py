@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request
 
+from serve_app.ui.uploads import UploadStore
 from tests.ui.chromium import HOW_TO_GET_IT, chromium, executable
 from tests.ui.scripted_api import ScriptedApi
-from tests.ui.serving import serving, serving_page
+from tests.ui.serving import serving, serving_page, stored_in
 
 SAMPLES = Path(__file__).parents[2] / "serve_app" / "packs" / "builtin" / "samples"
 
@@ -81,8 +82,14 @@ def upload_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def page_url(api: ScriptedApi, upload_dir: Path) -> Iterator[str]:
-    with serving(api.app()) as api_url, serving_page(api_url, upload_dir) as url:
+def uploads(upload_dir: Path) -> UploadStore:
+    """What lies on the page's disk: nothing of it has a name there."""
+    return stored_in(upload_dir)
+
+
+@pytest.fixture
+def page_url(api: ScriptedApi, upload_dir: Path, uploads: UploadStore) -> Iterator[str]:
+    with serving(api.app()) as api_url, serving_page(api_url, upload_dir, uploads=uploads) as url:
         yield url
 
 

@@ -42,6 +42,7 @@ class ScriptedApi:
     Attributes:
         said: what is heard.
         key: that is demanded, if any.
+        models: that are served.
         hotwords: whether the second model takes them.
         refusal: of transcriptions, if any.
         error_after: a stream breaks off with an error after this many sentences.
@@ -50,6 +51,7 @@ class ScriptedApi:
 
     said: tuple[Said, ...] = SAID
     key: str | None = None
+    models: tuple[str, str] = ("paraformer-demo", "seaco-demo")
     hotwords: bool = False
     refusal: Refusal | None = None
     error_after: int | None = None
@@ -72,8 +74,9 @@ class ScriptedApi:
     async def _models(self, request: Request) -> Response:
         if (refusal := self._stranger(request)) is not None:
             return refusal
-        models = [{"id": "paraformer-demo"}, {"id": "seaco-demo", "hotwords": self.hotwords}]
-        models.append({"id": "whisper-1", "root": "paraformer-demo"})
+        first, second = self.models
+        models: list[dict[str, Any]] = [{"id": first}, {"id": second, "hotwords": self.hotwords}]
+        models.append({"id": "whisper-1", "root": first})
         return JSONResponse({"object": "list", "data": models})
 
     async def _ready(self) -> Response:

@@ -14,10 +14,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from loadtests.ports import free_port
 from serve_app.ui.client import ApiClient
 from serve_app.ui.page import PageLimits, build_page, make_uploads
+from serve_app.ui.uploads import UploadLimits, UploadStore
 
 MAX_UPLOAD_BYTES = 8 * 2**20
 PREFIX = "/ui"
-LIMITS = PageLimits(4, 8, MAX_UPLOAD_BYTES, 3600)
+LIMITS = PageLimits(4, 8, MAX_UPLOAD_BYTES)
 
 
 @contextmanager
@@ -44,12 +45,18 @@ def serving_page(
     directory: Path,
     limits: PageLimits = LIMITS,
     max_stored_bytes: int = 2 * MAX_UPLOAD_BYTES,
+    uploads: UploadStore | None = None,
 ) -> Iterator[str]:
     """Yields the address of a page over an API, under a prefix as Serve has it."""
-    uploads = make_uploads(directory, max_stored_bytes)
+    uploads = uploads or stored_in(directory, max_stored_bytes)
     app = build_page(ApiClient(api_url, timeout_s=60), uploads, limits)
     with serving(_Prefixed(app)) as url:
         yield f"{url}{PREFIX}/"
+
+
+def stored_in(directory: Path, max_bytes: int = 2 * MAX_UPLOAD_BYTES) -> UploadStore:
+    """Returns a store of which one visitor may have all."""
+    return make_uploads(directory, UploadLimits(max_bytes, max_bytes, keep_s=3600))
 
 
 class _Prefixed:

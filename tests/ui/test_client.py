@@ -70,6 +70,8 @@ async def test_offer_tells_models_stages_and_who_takes_hotwords() -> None:
     assert offer.models == ("paraformer-demo", "seaco-demo")
     assert offer.stages == ("vad", "asr", "punctuation")
     assert offer.hotword_models == {"seaco-demo"}
+    # The second is no built-in pack, whatever its name ends in.
+    assert offer.demo_models == ("paraformer-demo",)
 
 
 async def test_key_is_sent() -> None:

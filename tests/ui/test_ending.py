@@ -11,9 +11,10 @@ from playwright.sync_api import Browser, BrowserContext, expect
 
 from serve_app.ui.page import PageLimits
 from serve_app.ui.texts import TEXTS
+from serve_app.ui.uploads import UploadStore
 from tests.ui.conftest import SAMPLES, OpenPage, open_page
 from tests.ui.scripted_api import SAID, ScriptedApi
-from tests.ui.serving import MAX_UPLOAD_BYTES, serving, serving_page
+from tests.ui.serving import MAX_UPLOAD_BYTES, serving, serving_page, stored_in
 
 pytestmark = pytest.mark.browser
 
@@ -29,12 +30,8 @@ def eventually(is_so: Callable[[], bool], timeout_s: float = 20) -> bool:
     return False
 
 
-def files_in(directory: Path) -> list[Path]:
-    return [path for path in directory.rglob("*") if path.is_file()]
-
-
 def test_cancelling_closes_the_request(
-    opened: OpenPage, api: ScriptedApi, upload_dir: Path
+    opened: OpenPage, api: ScriptedApi, uploads: UploadStore
 ) -> None:
     api.hold_after = 1
     opened.transcribe(CLIP)
@@ -42,7 +39,7 @@ def test_cancelling_closes_the_request(
     opened.page.click(".ps-cancel")
     assert opened.page.locator(".ps-status").inner_text() == TEXTS["cancelled"]["zh"]
     assert eventually(lambda: api.num_left == 1), "the API still works on it"
-    assert files_in(upload_dir) == []
+    assert eventually(lambda: uploads.num_bytes == 0)
     api.release()
     opened.page.click(".ps-go")
     opened.wait_for("done")
@@ -50,23 +47,27 @@ def test_cancelling_closes_the_request(
 
 
 def test_leaving_the_page_closes_the_request(
-    opened: OpenPage, api: ScriptedApi, upload_dir: Path
+    opened: OpenPage, api: ScriptedApi, uploads: UploadStore
 ) -> None:
     api.hold_after = 1
     opened.transcribe(CLIP)
     opened.wait_for("running")
     opened.page.close()
     assert eventually(lambda: api.num_left == 1), "the API still works on it"
-    assert files_in(upload_dir) == []
+    assert eventually(lambda: uploads.num_bytes == 0)
 
 
-def test_upload_is_gone_when_its_request_has_begun(
-    opened: OpenPage, api: ScriptedApi, upload_dir: Path
+def test_upload_has_no_name_and_is_gone_with_its_request(
+    opened: OpenPage, api: ScriptedApi, uploads: UploadStore
 ) -> None:
     api.hold_after = 1
     opened.transcribe(CLIP)
     opened.wait_for("running")
-    assert files_in(upload_dir) == []
+    assert uploads.num_bytes == CLIP.stat().st_size
+    assert [path for path in uploads.directory.rglob("*") if path.is_file()] == []
+    api.release()
+    opened.wait_for("done")
+    assert eventually(lambda: uploads.num_bytes == 0)
 
 
 def test_stopped_page_leaves_no_directory(
@@ -103,10 +104,11 @@ def test_full_queue_of_the_page_is_told(
     browser: Browser, api: ScriptedApi, upload_dir: Path
 ) -> None:
     api.hold_after = 1
-    limits = PageLimits(1, 1, MAX_UPLOAD_BYTES, 3600)
+    limits = PageLimits(1, 1, MAX_UPLOAD_BYTES)
+    uploads = stored_in(upload_dir)
     with (
         serving(api.app()) as api_url,
-        serving_page(api_url, upload_dir, limits) as url,
+        serving_page(api_url, upload_dir, limits, uploads=uploads) as url,
         browser.new_context(locale="zh-CN") as context,
     ):
         runs, waits, refused = (open_page(context, url) for _ in range(3))
@@ -114,7 +116,7 @@ def test_full_queue_of_the_page_is_told(
         runs.wait_for("running")
         waits.transcribe(CLIP)
         waits.wait_for("waiting")
-        assert eventually(lambda: len(files_in(upload_dir)) == 1)
+        assert eventually(lambda: uploads.num_ready == 1)
         refused.transcribe(CLIP)
         refused.wait_for("failed")
         expect(refused.page.locator(".ps-alert")).to_contain_text(TEXTS["page_busy"]["zh"])

@@ -1,25 +1,48 @@
 from __future__ import annotations
 
+import asyncio
+import json
+import re
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 from pathlib import Path
 
+import gradio as gr
 import httpx
 import pytest
-from fastapi.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
 
+from serve_app.ui import events
 from serve_app.ui.client import ApiClient
 from serve_app.ui.gate import PageGate
-from serve_app.ui.uploads import UploadStore
+from serve_app.ui.receiving import UploadRoute
+from serve_app.ui.sessions import SessionLimits, Sessions
+from serve_app.ui.uploads import UploadLimits, UploadStore
+from serve_app.ui.visitors import Visitor, visitor_of
 from serve_app.ui.visits import Visits
 from tests.ui.scripted_api import ScriptedApi
 
-KEY = "psk_x"
-UPLOAD = "/ui/gradio_api/upload"
+KEY = {"Authorization": "Bearer psk_x"}
+OCTETS = {"Content-Type": "application/octet-stream"}
+UPLOAD = "/ui/upload"
+JOIN = "/ui/gradio_api/queue/join"
+COOKIE = {"Cookie": f"paraserve_visitor={'0' * 64}"}
+FUNCTIONS = {0: (events.language, events.text(20)), 5: (events.upload, events.nothing)}
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-    await PlainTextResponse("gradio")(scope, receive, send)
+    """Gradio: tells what reached it."""
+    request = Request(scope, receive)
+    seen = {
+        "path": request.url.path,
+        "query": request.url.query,
+        "headers": sorted(request.headers),
+        "body": (await request.body()).decode(),
+    }
+    await JSONResponse(seen)(scope, receive, send)
 
 
 @pytest.fixture
@@ -28,70 +51,224 @@ def visits() -> Visits:
 
 
 @pytest.fixture
-def browser(tmp_path: Path, visits: Visits) -> httpx.AsyncClient:
-    api = ApiClient("http://api", 10, httpx.ASGITransport(ScriptedApi(key=KEY).app()))
-    gate = PageGate(answer, UploadStore(tmp_path, 50_000), api, visits, 40_000)
+def sessions() -> Sessions:
+    return Sessions(SessionLimits(wait_s=0.01), lambda session: None)
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> UploadStore:
+    return UploadStore(tmp_path, UploadLimits(50_000, 50_000, keep_s=3600))
+
+
+@pytest.fixture
+def gate(visits: Visits, sessions: Sessions, uploads: UploadStore) -> PageGate:
+    api = ApiClient("http://api", 10, httpx.ASGITransport(ScriptedApi(key="psk_x").app()))
+    route = UploadRoute(uploads, api, 40_000)
+    return PageGate(answer, FUNCTIONS, uploads, route, sessions, visits)
+
+
+@pytest.fixture
+def browser(gate: PageGate) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(gate, root_path="/ui")
-    return httpx.AsyncClient(transport=transport, base_url="http://page")
+    return httpx.AsyncClient(transport=transport, base_url="http://page", headers=COOKIE)
+
+
+@pytest.fixture
+def visitor() -> Visitor:
+    visitor = visitor_of(Headers(COOKIE))
+    assert visitor is not None
+    return visitor
+
+
+PASSED = re.compile(
+    r"GET /(config|favicon\.ico|manifest\.json|theme\.css|(svelte|static|assets)/x)?"
+    r"|HEAD /"
+    r"|GET /gradio_api/(theme\.css|startup-events)"
+)
+GUARDED = {
+    "GET /gradio_api/heartbeat/x",
+    "GET /gradio_api/queue/data",
+    "POST /gradio_api/queue/join",
+    "POST /gradio_api/cancel",
+    "POST /gradio_api/reset",
+}
+
+
+async def test_no_other_route_of_gradio_is_there(browser: httpx.AsyncClient) -> None:
+    with gr.Blocks() as blocks:
+        gr.State(None)
+    app = gr.routes.App.create_app(blocks)
+    requests = {
+        (method.upper(), re.sub(r"\{[^}]*\}", "x", path))
+        for path, methods in app.openapi()["paths"].items()
+        for method in methods
+    }
+    assert len(requests) > 50
+    for method, path in sorted(requests):
+        if PASSED.fullmatch(f"{method} {path}") or f"{method} {path}" in GUARDED:
+            continue
+        response = await browser.request(method, f"/ui{path}")
+        assert response.status_code == 404, (method, path)
 
 
 @pytest.mark.parametrize(
     "path",
     [
+        "/ui/assets/../secret",
+        "/ui/assets/%2e%2e/%2e%2e/secret",
+        "/ui/assets//etc/passwd",
+        "/ui/static/.env",
+        "/ui/static/a%00b",
+        "/ui/static/a%0ab",
+        "/ui/static/a\\..\\b",
         "/ui/gradio_api/file=/etc/passwd",
         "/ui/gradio_api/proxy=http://elsewhere/",
-        "/ui/gradio_api/info",
-        "/ui/gradio_api/openapi.json",
-        "/ui/gradio_api/run-history/records",
-        "/ui/monitoring",
-        "/ui/login",
+        "/ui/gradio_api/stream/abc/close",
+        "/ui/gradio_api/heartbeat/../info",
+        "/ui/gradio_api/custom_component/a/client/b/c",
+        "/ui/GRADIO_API/info",
+        "/ui/gradio_api/info/",
     ],
 )
-async def test_what_the_page_does_not_need_is_not_there(
-    browser: httpx.AsyncClient, path: str
-) -> None:
-    assert (await browser.get(path)).status_code == 404
-    assert (await browser.post(path, content=b"{}")).status_code == 404
+async def test_no_path_leads_elsewhere(browser: httpx.AsyncClient, path: str) -> None:
+    for method in ("GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT"):
+        response = await browser.request(method, path)
+        assert response.status_code in (400, 404), method
 
 
-@pytest.mark.parametrize("path", ["/ui/", "/ui", "/ui/config", "/ui/assets/index.js"])
+@pytest.mark.parametrize("path", ["/ui/", "/ui", "/ui/config", "/ui/assets/index-D_x.js"])
 async def test_page_and_its_parts_pass_with_a_policy(browser: httpx.AsyncClient, path: str) -> None:
     response = await browser.get(path)
-    assert response.text == "gradio"
+    assert response.json()["path"].rstrip("/") == path.rstrip("/")
     assert "default-src 'self'" in response.headers["content-security-policy"]
 
 
-async def test_large_or_endless_bodies_are_refused(browser: httpx.AsyncClient) -> None:
-    key = {"Authorization": f"Bearer {KEY}"}
+async def test_only_what_gradio_needs_of_a_request_reaches_it(browser: httpx.AsyncClient) -> None:
+    headers = KEY | {"Range": "bytes=0-1,2-3", "X-Direct-Url": "http://elsewhere"}
+    response = await browser.get("/ui/?deep_link=../../secret&page=x", headers=headers)
+    seen = response.json()
+    assert seen["query"] == ""
+    assert set(seen["headers"]) <= {"host", "accept", "accept-encoding"}
 
+
+async def test_session_is_gradios_by_another_name(
+    browser: httpx.AsyncClient, sessions: Sessions, visitor: Visitor
+) -> None:
+    mine = visitor.session("abc")
+    seen = (await browser.get("/ui/gradio_api/heartbeat/abc")).json()
+    assert seen["path"] == f"/ui/gradio_api/heartbeat/{mine}"
+    seen = (await browser.get("/ui/gradio_api/queue/data?session_hash=abc")).json()
+    assert seen["query"] == f"session_hash={mine}"
+    event = {"fn_index": 0, "data": ["zh", "k"], "session_hash": "abc", "event_data": {"a": 1}}
+    seen = (await browser.post(JOIN, json=event)).json()
+    assert json.loads(seen["body"]) == {
+        "fn_index": 0,
+        "data": ["zh", "k"],
+        "session_hash": mine,
+        "event_data": None,
+        "trigger_id": None,
+    }
+    assert mine != Visitor("another").session("abc")
+
+
+async def test_large_or_endless_bodies_are_refused(browser: httpx.AsyncClient) -> None:
     async def endless() -> AsyncGenerator[bytes]:
         yield b"x"
 
-    for body in (bytes(80_000), endless()):
-        response = await browser.post(UPLOAD, content=body, headers=key)
-        assert (response.status_code, response.json()["problem"]) == (413, "too_large")
-    response = await browser.post("/ui/gradio_api/queue/join", content=bytes(5 * 2**20))
+    await browser.get("/ui/gradio_api/heartbeat/abc")
+    for body, status in ((bytes(80_000), 413), (endless(), 411)):
+        response = await browser.post(UPLOAD, content=body, headers=KEY | OCTETS)
+        assert response.status_code == status
+    response = await browser.post(
+        JOIN, content=bytes(80_000), headers={"Content-Type": "application/json"}
+    )
     assert response.status_code == 413
 
 
-async def test_upload_needs_the_key_that_the_api_demands(browser: httpx.AsyncClient) -> None:
-    refused = await browser.post(UPLOAD, content=b"x")
+async def test_upload_needs_the_key_that_the_api_demands(
+    browser: httpx.AsyncClient, uploads: UploadStore
+) -> None:
+    await browser.get("/ui/gradio_api/heartbeat/abc")
+    refused = await browser.post(UPLOAD, content=b"x", headers=OCTETS)
     assert (refused.status_code, refused.json()["problem"]) == (401, "key_missing")
-    accepted = await browser.post(UPLOAD, content=b"x", headers={"Authorization": f"Bearer {KEY}"})
-    assert accepted.text == "gradio"
+    assert uploads.num_bytes == 0
+    accepted = await browser.post(UPLOAD, content=b"x", headers=KEY | OCTETS)
+    assert accepted.status_code == 200
+    assert uploads.num_ready == 1
 
 
-async def test_upload_needs_room(browser: httpx.AsyncClient, tmp_path: Path) -> None:
-    (tmp_path / "other").write_bytes(bytes(30_000))
-    headers = {"Authorization": f"Bearer {KEY}"}
-    refused = await browser.post(UPLOAD, content=bytes(30_000), headers=headers)
-    assert (refused.status_code, refused.json()["problem"]) == (503, "page_busy")
+async def test_upload_needs_room(browser: httpx.AsyncClient) -> None:
+    await browser.get("/ui/gradio_api/heartbeat/abc")
+    statuses = [
+        (await browser.post(UPLOAD, content=bytes(30_000), headers=KEY | OCTETS)).status_code
+        for _ in range(2)
+    ]
+    assert statuses == [200, 503]
+
+
+@pytest.mark.parametrize("sent", [b"x", b"xxxxxxxx"])
+async def test_body_that_is_not_as_long_as_it_says_is_refused(
+    gate: PageGate, browser: httpx.AsyncClient, uploads: UploadStore, sent: bytes
+) -> None:
+    await browser.get("/ui/gradio_api/heartbeat/abc")
+    headers = COOKIE | KEY | OCTETS | {"Content-Length": "5"}
+    assert await status_of_raw(gate, UPLOAD, headers, sent) == 400
+    assert uploads.num_bytes == 0
+    headers |= {"Content-Type": "application/json"}
+    assert await status_of_raw(gate, JOIN, headers, sent) == 400
+
+
+async def status_of_raw(gate: PageGate, path: str, headers: dict[str, str], body: bytes) -> int:
+    """Returns the status of a request whose headers and body need not agree."""
+    answers: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        answers.append(message)
+
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "POST", "path": path, "root_path": "/ui", "headers": raw}
+    await gate(scope, receive, send)
+    return int(answers[0]["status"])
+
+
+async def test_slow_bodies_are_not_waited_for(
+    gate: PageGate, browser: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serve_app.ui.receiving._IDLE_S", 0.01)
+    await browser.get("/ui/gradio_api/heartbeat/abc")
+
+    async def slow() -> AsyncGenerator[bytes]:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    length = {"Content-Length": "100"}
+    for path, headers in ((UPLOAD, KEY | OCTETS), (JOIN, {"Content-Type": "application/json"})):
+        response = await browser.post(path, content=slow(), headers=headers | length)
+        assert response.status_code == 408
+
+
+async def test_websockets_are_closed(gate: PageGate) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await gate({"type": "websocket", "path": "/ui/", "headers": []}, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
 
 
 async def test_end_of_a_heartbeat_ends_what_runs_for_that_page(
-    browser: httpx.AsyncClient, visits: Visits
+    browser: httpx.AsyncClient, visits: Visits, visitor: Visitor
 ) -> None:
-    with visits.run("abc") as left, visits.run("other") as stays:
+    with ExitStack() as stack:
+        left = stack.enter_context(visits.run(visitor.session("abc")))
+        stays = stack.enter_context(visits.run(visitor.session("other")))
         await browser.get("/ui/gradio_api/heartbeat/abc")
         assert left.is_set()
         assert not stays.is_set()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
 from serve_app.ui.texts import TEXTS
+from serve_app.ui.uploads import UploadStore
 from tests.ui.conftest import SAMPLES, OpenPage, open_page
 from tests.ui.scripted_api import ScriptedApi
 
@@ -39,11 +38,13 @@ def test_wrong_key_is_told(opened: OpenPage) -> None:
     expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["key_refused"]["zh"])
 
 
-def test_nothing_is_stored_of_somebody_without_a_key(opened: OpenPage, upload_dir: Path) -> None:
+def test_nothing_is_stored_of_somebody_without_a_key(
+    opened: OpenPage, uploads: UploadStore
+) -> None:
     opened.transcribe(CLIP)
     opened.wait_for("failed")
     expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["key_missing"]["zh"])
-    assert [path for path in upload_dir.rglob("*") if path.is_file()] == []
+    assert uploads.num_bytes == 0
 
 
 def test_key_is_gone_with_the_page(context: BrowserContext, page_url: str) -> None:
@@ -55,6 +56,7 @@ def test_key_is_gone_with_the_page(context: BrowserContext, page_url: str) -> No
         "() => JSON.stringify({...localStorage}) + JSON.stringify({...sessionStorage})"
         " + document.cookie"
     )
+    assert "paraserve_visitor" not in stored
     assert KEY not in stored
     assert not any(KEY in url for url in opened.requests)
     opened.page.reload()

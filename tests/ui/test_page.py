@@ -51,6 +51,24 @@ def test_switch_changes_every_word_and_keeps_what_is_there(opened: OpenPage) -> 
     assert not re.search("[一-鿿]", chrome)
 
 
+def test_demo_models_are_told_in_both_languages(opened: OpenPage) -> None:
+    warning = opened.page.locator(".ps-demo")
+    expect(warning).to_be_visible()
+    for language in ("zh", "en"):
+        opened.page.click(f"[data-language={language}]")
+        said = TEXTS["demo_warning"]["zh" if language == "zh" else "en"]
+        expect(warning).to_have_text(said.format(models="paraformer-demo"))
+
+
+def test_no_warning_stands_before_real_models(
+    context: BrowserContext, page_url: str, api: ScriptedApi
+) -> None:
+    api.models = ("paraformer-large", "seaco-demo")
+    opened = open_page(context, page_url)
+    expect(opened.page.locator("#ps-model")).to_be_visible()
+    expect(opened.page.locator(".ps-demo")).to_be_hidden()
+
+
 def test_text_grows_while_it_is_recognised(opened: OpenPage, api: ScriptedApi) -> None:
     api.hold_after = 2
     opened.transcribe(CLIP)

@@ -11,24 +11,24 @@ import pytest
 from serve_app.ui.client import ApiClient, ApiRefusal, Order
 from serve_app.ui.results import Json
 from serve_app.ui.transcribing import gathered, transcribe_upload
-from serve_app.ui.uploads import UploadStore
+from serve_app.ui.uploads import UploadLimits, UploadStore
+from serve_app.ui.visitors import Visitor
 from tests.ui.scripted_api import SAID, Refusal, ScriptedApi
 
 
-def names_in(directory: Path) -> list[str]:
-    return [path.name for path in directory.iterdir()]
-
-
 async def pieces_of(api: ScriptedApi, directory: Path, upload: object = None) -> list[Json]:
-    (directory / "0a").mkdir()
-    path = directory / "0a" / "run"
-    path.write_bytes(b"sounds")
+    store = UploadStore(directory, UploadLimits(100, 100, keep_s=3600))
+    visitor = Visitor("one")
+    with store.receiving(visitor, 6) as received:
+        received.file.write(b"sounds")
+        store.complete(received)
+    store.claim(visitor, "page", received.id)
     client = ApiClient("http://test", 10, httpx.ASGITransport(api.app()))
-    upload = upload or {"path": str(path), "run": "r1"}
-    pieces = transcribe_upload(
-        client, UploadStore(directory, 100), upload, Order("m"), "", asyncio.Event()
-    )
-    return [piece async for piece in pieces]
+    upload = upload or {"upload": received.id, "run": "r1"}
+    pieces = transcribe_upload(client, store, "page", upload, Order("m"), "", asyncio.Event())
+    shown = [piece async for piece in pieces]
+    assert store.num_bytes == (0 if shown[0]["state"] == "sent" else 6)
+    return shown
 
 
 async def test_pieces_belong_to_their_run_and_end_with_downloads(tmp_path: Path) -> None:
@@ -41,7 +41,6 @@ async def test_pieces_belong_to_their_run_and_end_with_downloads(tmp_path: Path)
     downloads = pieces[-1]["downloads"]
     assert isinstance(downloads, dict)
     assert list(downloads) == ["srt", "vtt", "txt", "json"]
-    assert names_in(tmp_path) == []
 
 
 async def test_refusal_is_the_last_piece_and_the_upload_is_gone(tmp_path: Path) -> None:
@@ -49,10 +48,9 @@ async def test_refusal_is_the_last_piece_and_the_upload_is_gone(tmp_path: Path) 
     last = pieces[-1]
     assert (last["state"], last["problem"], last["detail"]) == ("failed", "busy", "full")
     assert last["retry_after_s"] == 9
-    assert names_in(tmp_path) == []
 
 
-@pytest.mark.parametrize("upload", ["text", {"run": "r1"}, {"path": "/etc/passwd", "run": "r1"}])
+@pytest.mark.parametrize("upload", ["text", {"run": "r1"}, {"upload": "/etc/passwd", "run": "r1"}])
 async def test_what_is_no_upload_is_told(tmp_path: Path, upload: object) -> None:
     pieces = await pieces_of(ScriptedApi(), tmp_path, upload)
     assert [piece["problem"] for piece in pieces] == ["upload_lost"]

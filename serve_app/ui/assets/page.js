@@ -25,7 +25,7 @@ const EMPTY = { sentences: [], failedRanges: [], audioS: 0, problem: null, downl
 
 const paraserve = window.paraserve = {
   spoken: /^zh/i.test(navigator.language) ? "zh" : "en",
-  state: { phase: "idle", file: null, run: null, ...EMPTY },
+  state: { phase: "idle", file: null, run: null, demoModels: [], ...EMPTY },
   parts: {},
 
   language() { return this.spoken; },
@@ -46,9 +46,10 @@ const paraserve = window.paraserve = {
       button.onclick = () => this.speak(language);
       return button;
     });
+    this.demoWarning = el("p", { class: "ps-demo", role: "note", hidden: "" });
     place.append(
       el("div", { class: "ps-title" }, el("h1", { "data-text": "title" }), el("p", { "data-text": "subtitle" })),
-      el("div", { class: "ps-languages", role: "group" }, ...buttons));
+      el("div", { class: "ps-languages", role: "group" }, ...buttons), this.demoWarning);
   },
 
   _source(place) {
@@ -109,8 +110,12 @@ const paraserve = window.paraserve = {
   set(changes) { Object.assign(this.state, changes); this.update(); },
 
   update() {
-    const { phase, file } = this.state;
+    const { phase, file, demoModels } = this.state;
     const busy = this.busy();
+    if (this.demoWarning) {
+      this.demoWarning.hidden = !demoModels.length;
+      this.demoWarning.textContent = words("demo_warning", { models: demoModels.join(", ") });
+    }
     if (this.goButton) {
       this.goButton.disabled = busy || !file || !!this.recorder;
       this.stopButton.hidden = !busy;
@@ -156,15 +161,15 @@ const paraserve = window.paraserve = {
     this.set({ ...EMPTY, phase: "uploading", run });
     if (this.state.file.size > paraserveFacts.maxUploadBytes) { this.fail("too_large", "", null); return; }
     const key = document.querySelector("#ps-key input, #ps-key textarea")?.value.trim() || "";
-    this.upload = new Upload(this.state.file, run, key, (progress) => {
+    this.upload = new Upload(this.state.file, key, (progress) => {
       if (this.state.run === run && this.state.phase === "uploading") this.set({ progress });
     });
     try {
-      const path = await this.upload.done;
+      const upload = await this.upload.done;
       if (this.state.run !== run) return;
       this.set({ phase: "waiting" });
       const { props, trigger } = this.parts.source;
-      props.value = { path, run };
+      props.value = { upload, run };
       trigger("submit");
     } catch (refused) {
       if (this.state.run === run) this.fail(refused.problem || "upload_failed", refused.detail || "", refused.retryAfterS);
@@ -191,6 +196,7 @@ const paraserve = window.paraserve = {
     const problem = value.problem
       ? { name: value.problem, detail: value.detail, retryAfterS: value.retry_after_s } : null;
     if (!value.run) {
+      this.set({ demoModels: value.demo_models });
       if (!this.busy()) this.set({ problem });
       return;
     }
