@@ -123,7 +123,7 @@ class SupervisedService:
 
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
-            return subprocess.Popen(
+            return subprocess.Popen(  # noqa: S603, our own program
                 [
                     sys.executable,
                     "-m",
