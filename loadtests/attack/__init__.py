@@ -1,0 +1,1 @@
+"""What an honest caller feels while others attack: `python -m loadtests attack`."""

@@ -1,0 +1,224 @@
+"""What does an honest caller feel while others attack?
+
+    python -m loadtests attack [--seconds 20] [--only slow-bodies ...]
+
+Starts the demo profile with its web page on this machine, with two API keys, and sends 3 s
+clips of one key, one after another: first alone, then beside each attack, which uses the
+other key or none. Everything stays on loopback and ends by itself. Exit code 0 if for every
+attack the clips' p95 is at most twice that without one, all of them were answered right, and
+no process of the service died.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import httpx
+
+from loadtests.attack import files, wire
+from loadtests.attack.wire import Attack, Target
+from loadtests.bench.tables import Cell, Table
+from loadtests.load.clips import ClipLibrary
+from loadtests.load.generator import Bounds, open_client
+from loadtests.load.outcomes import Fate, percentiles
+from loadtests.load.sending import Request, attempt
+from loadtests.load.target import machine, own_settings, service
+from loadtests.uploads.watching import replicas
+from serve_app.settings.keys import KeyEntry, add_key, hash_of, new_key
+
+_CLIP_S = 3.0
+_TARGET_RATIO = 2.0
+_PAUSE_S = 0.1
+_REST_S = 2.0
+_MEGABYTE = 2**20
+_NOWHERE = Path("/nonexistent")
+
+
+@dataclass(frozen=True, slots=True)
+class Felt:
+    """What the honest caller felt during one attack.
+
+    Attributes:
+        latencies_s: of the clips that were answered right.
+        num_refused: clips that were answered 429 or 503.
+        num_wrong: clips that ended in any other way.
+        statuses: what the attacker got, by HTTP status; 0 for no answer.
+        num_died: processes of the service that ended.
+    """
+
+    latencies_s: tuple[float, ...]
+    num_refused: int
+    num_wrong: int
+    statuses: dict[int, int]
+    num_died: int
+
+
+def attacks() -> dict[str, Callable[[], Attack]]:
+    """Returns the attacks by name; what they send is made when one begins."""
+
+    def sending(made: Callable[[], list[tuple[str, bytes]]]) -> Callable[[], Attack]:
+        return lambda: partial(_send_bodies, made=made())
+
+    return {
+        "slow-bodies": lambda: wire.slow_bodies,
+        "slow-headers": lambda: wire.slow_headers,
+        "slow-readers": lambda: wire.slow_readers,
+        "half-open": lambda: wire.half_open,
+        "header-bombs": lambda: wire.header_bombs,
+        "wav-chunks": sending(lambda: [files.form(files.wav_of_empty_chunks(40 * _MEGABYTE))]),
+        "mkv-blocks": sending(lambda: [files.form(files.mkv_of_single_samples(100_000))]),
+        "flac-zeros": sending(lambda: [files.form(files.flac_of_zeros(3600.0))]),
+        "multipart": sending(lambda: list(files.odd_forms())),
+        "json": sending(lambda: list(files.odd_json())),
+        "urls": sending(
+            lambda: [
+                ("application/json", json.dumps({"model": "whisper-1", "audio_url": url}).encode())
+                for url in files.tricky_urls()
+            ]
+        ),
+        "page-events": lambda: wire.page_events,
+    }
+
+
+def main(given: list[str] | None = None) -> int:
+    options = _parser().parse_args(given)
+    chosen = {name: made for name, made in attacks().items() if name in options.only}
+    with tempfile.TemporaryDirectory() as directory:
+        keys_file = Path(directory) / "keys.yaml"
+        honest, hostile = new_key(), new_key()
+        for name, key in (("honest", honest), ("hostile", hostile)):
+            add_key(keys_file, KeyEntry(name=name, sha256=hash_of(key)))
+        settings = own_settings(
+            (
+                "auth.mode=keys",
+                f"auth.keys_file={keys_file}",
+                "ui.enabled=true",
+                "audio_url.enabled=true",
+                'audio_url.allowed_hosts=["audio.example.com"]',
+                'audio_url.s3_buckets=["allowed"]',
+                *(options.set or ()),
+            )
+        )
+        with service(None, settings) as url:
+            target = Target(url, hostile, settings.ui.route_prefix)
+            table, held = asyncio.run(
+                _run(target, honest, ClipLibrary(Path(directory)), chosen, options.seconds)
+            )
+    print(f"\n{table.text()}")
+    return 0 if held else 1
+
+
+async def _run(
+    target: Target,
+    key: str,
+    library: ClipLibrary,
+    chosen: dict[str, Callable[[], Attack]],
+    seconds: float,
+) -> tuple[Table, bool]:
+    content = library.path(library.clip(_CLIP_S)).read_bytes()
+    async with open_client(target.url, Bounds()) as client:
+        answer = await client.post(
+            "/v1/audio/transcriptions",
+            headers={"Authorization": f"Bearer {key}"},
+            data={"model": "whisper-1"},
+            files={"file": ("clip.flac", content)},
+        )
+        answer.raise_for_status()
+        request = Request(content, answer.json()["text"], key)
+        await _felt(client, request, target, _rest, seconds / 2)
+        alone = await _felt(client, request, target, _rest, seconds)
+        felt: dict[str, Felt] = {}
+        for name, made in chosen.items():
+            print(f"{name} for {seconds:.0f} s", flush=True)
+            felt[name] = await _felt(client, request, target, made(), seconds)
+            await asyncio.sleep(_REST_S)
+    return judge(alone, felt)
+
+
+async def _felt(
+    client: httpx.AsyncClient, request: Request, target: Target, attack: Attack, seconds: float
+) -> Felt:
+    """Sends clips while an attack runs."""
+    clock = asyncio.get_running_loop().time
+    target.statuses = {}
+    before = replicas(_NOWHERE)
+    latencies_s: list[float] = []
+    num_refused = num_wrong = 0
+    running = asyncio.create_task(_attack(attack, target, seconds))
+    await asyncio.sleep(1.0)
+    while not running.done():
+        began_s = clock()
+        tried, _ = await attempt(client, request, clock)
+        if tried.fate is Fate.RIGHT:
+            latencies_s.append(tried.ended_s - began_s)
+        elif tried.fate in (Fate.REFUSED, Fate.UNAVAILABLE):
+            num_refused += 1
+        else:
+            num_wrong += 1
+            print(f"  a clip: {tried.fate} {tried.status} {tried.detail}", flush=True)
+        await asyncio.sleep(_PAUSE_S)
+    await running
+    num_died = len(set(before) - set(replicas(_NOWHERE)))
+    return Felt(tuple(latencies_s), num_refused, num_wrong, dict(target.statuses), num_died)
+
+
+async def _attack(attack: Attack, target: Target, seconds: float) -> None:
+    async with asyncio.timeout(seconds + 90):
+        await attack(target, seconds)
+
+
+async def _rest(target: Target, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def _send_bodies(target: Target, seconds: float, made: list[tuple[str, bytes]]) -> None:
+    await wire.bodies(target, seconds, made)
+
+
+def judge(alone: Felt, felt: dict[str, Felt]) -> tuple[Table, bool]:
+    """Returns the table, and whether every attack was borne."""
+    idle_s = percentiles(alone.latencies_s).p95 or float("inf")
+    rows: list[tuple[Cell, ...]] = [_row("none", alone, idle_s)[0]]
+    held = not alone.num_refused and not alone.num_wrong
+    for name, one in felt.items():
+        row, borne = _row(name, one, idle_s)
+        rows.append(row)
+        held = held and borne
+    columns = ("attack", "clips", "p95 s", "x idle", "refused", "wrong", "died", "attacker got", "")
+    return Table("A 3 s clip beside attacks", columns, tuple(rows), (machine(),)), held
+
+
+def _row(name: str, felt: Felt, idle_s: float) -> tuple[tuple[Cell, ...], bool]:
+    p95_s = percentiles(felt.latencies_s).p95 or float("inf")
+    borne = (
+        p95_s <= _TARGET_RATIO * idle_s
+        and not felt.num_refused
+        and not felt.num_wrong
+        and not felt.num_died
+    )
+    got = " ".join(f"{status}:{number}" for status, number in sorted(felt.statuses.items()))
+    figures = (len(felt.latencies_s), f"{p95_s:.3f}", f"{p95_s / idle_s:.2f}")
+    counts = (felt.num_refused, felt.num_wrong, felt.num_died)
+    return (name, *figures, *counts, got or "-", "held" if borne else "NOT HELD"), borne
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = tuple(attacks())
+    parser = argparse.ArgumentParser(prog="python -m loadtests attack", description=__doc__)
+    add = parser.add_argument
+    add("--seconds", type=float, default=20.0, help="that each attack lasts")
+    add("--only", nargs="+", choices=names, default=names, metavar="ATTACK", help=", ".join(names))
+    add("--set", action="append", metavar="NAME=VALUE", help="setting of the service")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

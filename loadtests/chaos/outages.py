@@ -1,0 +1,283 @@
+"""What the loss of each kind of process costs a caller who tries again.
+
+    python -m loadtests.chaos.outages [--only haproxy raylet ...]
+
+Runs `paraserve serve` as a process of its own, started again when it ends, as an init system
+would. Clips of 3 s are sent at a steady rate, each tried again as OpenAI's clients do (a pause
+of 0.5 s, twice as long each time, at most 8 s, or Retry-After), while one process of a kind is
+killed with SIGKILL. Exit code 0 if every request was answered right in the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from loadtests.bench.tables import Cell, Table
+from loadtests.load.clips import ClipLibrary
+from loadtests.load.generator import Bounds, Retries, open_client
+from loadtests.load.outcomes import Attempt, Fate
+from loadtests.load.sending import Request, attempt
+from loadtests.load.target import machine
+from loadtests.ports import free_port
+
+VICTIMS = {
+    "haproxy": ("haproxy",),
+    "proxy manager": ("ray::HAProxyManager", "ray::ProxyActor"),
+    "controller": ("ray::ServeController",),
+    "ingress": ("ray::ServeReplica:paraserve:Ingress",),
+    "recognizer": ("ray::ServeReplica:paraserve:Recognizer",),
+    "agent": ("dashboard/agent.py", "ray::DashboardAgent"),
+    "raylet": ("raylet/raylet",),
+    "control store": ("gcs/gcs_server",),
+}
+"""Kinds of processes, by what their command lines hold."""
+
+_CLIP_S = 3.0
+_READY_S = 180.0
+_BEFORE_S = 5.0
+_AFTER_S = 20.0
+_MAX_ATTEMPTS = 30
+_POLL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """What the loss of one process cost.
+
+    Attributes:
+        num_sent: requests.
+        num_right: that were answered right in the end.
+        num_repeated: attempts beyond the first.
+        longest_s: from the first attempt of a request to its right answer.
+        refused_s: from the first to the last attempt that was not answered right.
+        restarts: times that the service had to be started again.
+    """
+
+    victim: str
+    num_sent: int
+    num_right: int
+    num_repeated: int
+    longest_s: float
+    refused_s: float
+    restarts: int
+
+
+class SupervisedService:
+    """`paraserve serve`, started again whenever it ends.
+
+    Args:
+        port: of HTTP.
+        log: where what it says goes.
+    """
+
+    def __init__(self, port: int, log: Path) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._port, self._log = port, log
+        self._process = self._start()
+        self.restarts = 0
+
+    def watch(self) -> None:
+        """Starts it again if it has ended."""
+        if self._process.poll() is not None:
+            self.restarts += 1
+            self._process = self._start()
+
+    def victims(self, kind: str) -> list[psutil.Process]:
+        """Returns the processes of a kind that belong to this service."""
+        found = []
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            try:
+                line = " ".join(process.cmdline())
+                if kind == "haproxy":
+                    matches = process.name() == "haproxy"
+                else:
+                    matches = any(part in line for part in VICTIMS[kind])
+                if matches:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            for process in psutil.Process(self._process.pid).children(recursive=True):
+                process.kill()
+            self._process.kill()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603, our own program
+                [
+                    sys.executable,
+                    "-m",
+                    "serve_app.cli",
+                    "serve",
+                    "--set",
+                    f"http.port={self._port}",
+                ],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+
+
+@contextmanager
+def supervised(log: Path) -> Iterator[SupervisedService]:
+    """Runs the service for the length of the block, once it is ready."""
+    service = SupervisedService(free_port(), log)
+    try:
+        end_s = time.monotonic() + _READY_S
+        while not _ready(service.url):
+            if time.monotonic() > end_s:
+                raise TimeoutError(f"the service is not ready after {_READY_S:.0f} s: {log}")
+            time.sleep(_POLL_S)
+        yield service
+    finally:
+        service.stop()
+
+
+def main(given: list[str] | None = None) -> int:
+    options = _parser().parse_args(given)
+    outages: list[Outage] = []
+    with tempfile.TemporaryDirectory() as directory:
+        library = ClipLibrary(Path(directory))
+        for victim in options.only:
+            log = Path(directory) / "serve.log"
+            with supervised(log) as service:
+                outages.append(asyncio.run(_outage(service, victim, library, options.rate)))
+            print(outages[-1], flush=True)
+    table = outage_table(outages)
+    print(f"\n{table.text()}")
+    return 0 if all(one.num_right == one.num_sent for one in outages) else 1
+
+
+def outage_table(outages: list[Outage]) -> Table:
+    rows: list[tuple[Cell, ...]] = [
+        (
+            one.victim,
+            one.num_sent,
+            one.num_right,
+            one.num_repeated,
+            f"{one.refused_s:.1f}",
+            f"{one.longest_s:.1f}",
+            one.restarts,
+        )
+        for one in outages
+    ]
+    columns = ("killed", "sent", "right", "repeated", "refused s", "longest s", "restarts")
+    return Table("Loss of one process of each kind", columns, tuple(rows), (machine(),))
+
+
+async def _outage(
+    service: SupervisedService, victim: str, library: ClipLibrary, rate: float
+) -> Outage:
+    content = library.path(library.clip(_CLIP_S)).read_bytes()
+    bounds = Bounds(timeout_s=60.0)
+    async with open_client(service.url, bounds) as client:
+        answer = await client.post(
+            "/v1/audio/transcriptions",
+            data={"model": "whisper-1"},
+            files={"file": ("clip.flac", content)},
+        )
+        answer.raise_for_status()
+        text = answer.json()["text"]
+        watching = asyncio.create_task(_supervise(service))
+        try:
+            return await _send_through(client, service, victim, Request(content, text), rate)
+        finally:
+            watching.cancel()
+
+
+async def _send_through(
+    client: httpx.AsyncClient,
+    service: SupervisedService,
+    victim: str,
+    request: Request,
+    rate: float,
+) -> Outage:
+    clock = asyncio.get_running_loop().time
+    began_s = clock()
+    tasks: list[asyncio.Task[list[Attempt]]] = []
+    killed = False
+    while clock() - began_s < _BEFORE_S + _AFTER_S:
+        if not killed and clock() - began_s > _BEFORE_S:
+            found = service.victims(victim)
+            if not found:
+                raise LookupError(f"there is no {victim} to kill")
+            found[0].send_signal(signal.SIGKILL)
+            killed = True
+        one = Request(request.content, request.text)
+        tasks.append(asyncio.create_task(_until_answered(client, one)))
+        await asyncio.sleep(1 / rate)
+    tried = await asyncio.gather(*tasks)
+    failed = [each for attempts in tried for each in attempts if each.fate is not Fate.RIGHT]
+    right = [attempts for attempts in tried if attempts[-1].fate is Fate.RIGHT]
+    first_s = min((each.ended_s for each in failed), default=0.0)
+    last_s = max((each.ended_s for each in failed), default=0.0)
+    return Outage(
+        victim,
+        len(tried),
+        len(right),
+        sum(len(attempts) - 1 for attempts in tried),
+        max((attempts[-1].ended_s - attempts[0].ended_s for attempts in right), default=0.0),
+        last_s - first_s,
+        service.restarts,
+    )
+
+
+async def _until_answered(client: httpx.AsyncClient, request: Request) -> list[Attempt]:
+    clock = asyncio.get_running_loop().time
+    retries = Retries(refusals=True, breaks=True, max_attempts=_MAX_ATTEMPTS)
+    attempts: list[Attempt] = []
+    while True:
+        tried, _ = await attempt(client, request, clock)
+        attempts.append(tried)
+        pause_s = retries.pause_s(tried, len(attempts))
+        if pause_s is None and tried.fate is Fate.FAILED and len(attempts) < _MAX_ATTEMPTS:
+            pause_s = 1.0  # OpenAI's clients try 5xx again
+        if pause_s is None:
+            return attempts
+        await asyncio.sleep(pause_s)
+
+
+async def _supervise(service: SupervisedService) -> None:
+    while True:
+        await asyncio.to_thread(service.watch)
+        await asyncio.sleep(_POLL_S)
+
+
+def _ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loadtests.chaos.outages", description=__doc__)
+    add = parser.add_argument
+    names = tuple(VICTIMS)
+    add("--only", nargs="+", choices=names, default=names, metavar="KIND", help=", ".join(names))
+    add("--rate", type=float, default=1.0, help="requests per second")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

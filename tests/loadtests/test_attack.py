@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import json
+
+from loadtests.attack import files
+from loadtests.attack.__main__ import Felt, attacks, judge
+
+
+def felt(p95_s: float = 0.1, refused: int = 0, wrong: int = 0, died: int = 0) -> Felt:
+    return Felt((p95_s,) * 5, refused, wrong, {400: 3}, died)
+
+
+def test_attack_is_borne_if_the_honest_caller_hardly_feels_it() -> None:
+    table, held = judge(felt(), {"json": felt(0.19)})
+    assert held
+    assert [row[-1] for row in table.rows] == ["held", "held"]
+
+
+def test_delay_refusal_wrong_answer_and_death_are_each_seen() -> None:
+    for one in (felt(0.21), felt(refused=1), felt(wrong=1), felt(died=1)):
+        table, held = judge(felt(), {"json": one})
+        assert not held
+        assert table.rows[1][-1] == "NOT HELD"
+
+
+def test_hostile_files_are_what_they_are_called() -> None:
+    wav = files.wav_of_empty_chunks(8000)
+    assert wav.count(b"junk") == 1000
+    assert files.mkv_of_single_samples(50).startswith(b"\x1a\x45\xdf\xa3")
+    assert files.flac_of_zeros(1.0).startswith(b"fLaC")
+    assert len(list(files.odd_forms())) == 6
+    assert any(body == b'{"\\ud800": {}}' for _, body in files.odd_json())
+    assert all(isinstance(json.dumps(url), str) for url in files.tricky_urls())
+
+
+def test_every_attack_can_be_made_ready() -> None:
+    small = {name: made for name, made in attacks().items() if name not in ("mkv-blocks",)}
+    assert all(callable(made()) for made in small.values())
