@@ -228,3 +228,29 @@ def test_cues_are_ordered_in_bounds_and_keep_every_word(
         assert all(len(line) <= max_chars for line in lines)
         # One unit more than fits is a single word; it is shown for no longer.
         assert cue.end_ms - cue.start_ms <= round(max_duration_s * 1000)
+
+
+@given(
+    parts=st.lists(
+        st.tuples(st.text(alphabet="天我们的和，。", max_size=30), st.integers(0, 1500)),
+        min_size=1,
+        max_size=12,
+    ),
+    word_ms=st.integers(50, 600),
+)
+def test_tiny_cue_stands_alone_only_where_it_fits_no_neighbor(
+    parts: list[tuple[str, int]], word_ms: int
+) -> None:
+    sentences: list[Sentence] = []
+    now_ms = 0
+    for text, gap_ms in parts:
+        sentences.append(sentence("天" + text, now_ms, word_ms))
+        now_ms = sentences[-1].end_ms + gap_ms
+    for before, after in pairwise(cues(sentences)):
+        pause_ms = after.start_ms - before.end_ms
+        if min(letters(before), letters(after)) <= 2 and pause_ms < 1000:
+            together = before.text + after.text
+            # A cue that is shown for longer than it was said hides what the pause was.
+            was_extended = before.end_ms - before.start_ms > letters(before) * word_ms
+            too_long = after.end_ms - before.start_ms > 7000
+            assert was_extended or too_long or len(together.replace("\n", "")) > 32
