@@ -61,7 +61,7 @@ def recognition_of(
     rows = zip(
         decoded.ids[shown].tolist(),
         decoded.confidences[shown].tolist(),
-        at_speech_edges(pcm, decoded.spans(len(pcm) // SAMPLES_PER_MS)),
+        at_speech_edges(pcm, decoded.spans(len(pcm) // SAMPLES_PER_MS), ends_are_loose=True),
         strict=True,
     )
     return Recognition(

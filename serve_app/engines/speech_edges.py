@@ -32,6 +32,9 @@ _MAX_STRETCH_MS = 200
 # A word that lies in a pause belongs to the speech beside it, if that is so near.
 _MAX_MOVE_MS = 600
 _MIN_WORD_MS = 40
+# Last syllables are longer than others, and hardly by more than this.
+_LONGEST_OVER_USUAL = 1.3
+_MIN_WORDS_FOR_RHYTHM = 4
 
 
 @dataclass(slots=True)
@@ -43,23 +46,25 @@ class _Run:
     words: list[int]
 
 
-def at_speech_edges(pcm: Pcm, spans: Sequence[Span]) -> list[Span]:
+def at_speech_edges(pcm: Pcm, spans: Sequence[Span], *, ends_are_loose: bool = False) -> list[Span]:
     """Moves the words beside a pause to where the signal begins or ends.
 
     The first word after a pause starts where the sound does, the last one before it ends
     there; a word that lies wholly in a pause moves to the speech beside it. All others stay.
-    Where the signal has no clear pauses, as in noise, nothing is moved.
+    Where the signal has no clear pauses, as in noise, no word begins elsewhere.
 
     Args:
         pcm: the chunk.
         spans: of its words, in ms from its start, in order, without overlap.
+        ends_are_loose: the words are syllables, and those before a pause last into it.
+            Where the signal does not tell, they are cut to a bit over the usual length.
 
     Returns:
         One span a word, in order, without overlap, inside the chunk.
     """
     runs = speech_runs(pcm)
     if not spans or not runs:
-        return list(spans)
+        return _cut_to_rhythm(spans) if ends_are_loose else list(spans)
     moved = [list(span) for span in spans]
     held = [_Run(start_ms, end_ms, []) for start_ms, end_ms in runs]
     latest = 0
@@ -101,6 +106,14 @@ def speech_runs(pcm: Pcm) -> list[Span]:
         else:
             runs.append([start_ms, end_ms])
     return [(start, end) for start, end in runs if end - start >= _MIN_BURST_MS]
+
+
+def _cut_to_rhythm(spans: Sequence[Span]) -> list[Span]:
+    if len(spans) < _MIN_WORDS_FOR_RHYTHM:
+        return list(spans)
+    usual_ms = float(np.median([end_ms - start_ms for start_ms, end_ms in spans]))
+    longest_ms = max(round(_LONGEST_OVER_USUAL * usual_ms), _MIN_WORD_MS)
+    return [(start_ms, min(end_ms, start_ms + longest_ms)) for start_ms, end_ms in spans]
 
 
 def _levels(pcm: Pcm) -> npt.NDArray[np.float64]:

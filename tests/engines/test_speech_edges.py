@@ -47,6 +47,13 @@ def test_nothing_moves_where_speech_hardly_stands_out(noise: float) -> None:
     assert at_speech_edges(voiced(*RUNS_MS, noise=20 * noise), spans) == spans
 
 
+def test_syllables_before_a_pause_are_cut_where_the_signal_does_not_tell() -> None:
+    spans = [(0, 200), (200, 400), (400, 590), (590, 1310), (1500, 1700)]
+    found = at_speech_edges(voiced(*RUNS_MS, noise=6000.0), spans, ends_are_loose=True)
+    assert found == [*spans[:3], (590, 850), (1500, 1700)]
+    assert at_speech_edges(np.zeros(0, np.int16), spans[3:], ends_are_loose=True) == spans[3:]
+
+
 @pytest.mark.parametrize("pcm", [np.zeros(0, np.int16), np.zeros(48_000, np.int16)])
 def test_nothing_moves_where_nothing_is_heard(pcm: Pcm) -> None:
     assert at_speech_edges(pcm, [(10, 20)]) == [(10, 20)]

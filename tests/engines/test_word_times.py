@@ -64,22 +64,24 @@ def test_sentences_of_the_demo_begin_and_end_with_their_sound(engine: str, tmp_p
     assert_close_to_the_signal(edge_errors_ms(words, sentences))
 
 
-def test_times_of_the_predictor_itself_are_right_where_a_sentence_begins() -> None:
-    """Without the help of the signal, which has no say in noise."""
+def test_sentences_begin_and_end_with_their_sound_in_noise() -> None:
+    """Without the help of the signal, which does not tell where it ends."""
     engine = ParaformerEngine(open_pack(BUILTIN_DIRECTORY / "paraformer-demo"))
     recording = demo_recording()
     errors_ms: list[int] = []
     for sentence in spoken_sentences(recording):
-        pcm = recording[
-            (sentence.start_ms - _AROUND_MS) * SAMPLES_PER_MS : sentence.end_ms * SAMPLES_PER_MS
-        ]
+        first_ms = sentence.start_ms - _AROUND_MS
+        last_ms = sentence.end_ms + _AROUND_MS
+        pcm = recording[first_ms * SAMPLES_PER_MS : last_ms * SAMPLES_PER_MS]
         noise = np.random.default_rng(sentence.start_ms).normal(0, 900, len(pcm))
         noisy = np.clip(pcm + noise, -32_768, 32_767).astype(np.int16)
         assert not speech_runs(noisy)
         (heard,) = engine.transcribe([noisy])
         assert isinstance(heard, Recognition)
         errors_ms.append(heard.tokens[0].start_ms - _AROUND_MS)
-    assert_close_to_the_signal(errors_ms)
+        errors_ms.append(heard.tokens[-1].end_ms - (sentence.end_ms - first_ms))
+    assert np.mean(np.abs(errors_ms)) <= 80
+    assert np.abs(errors_ms[::2]).max() <= 90
 
 
 @pytest.mark.parametrize("model_class", CLASSES)
