@@ -159,7 +159,7 @@ def test_how_subtitles_are_divided_is_sent(service: Service, recording: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("assignment", "told"), [("max_chars=1", "from 4 to 200"), ("colour=red", "subtitle_colour")]
+    ("assignment", "told"), [("max_chars=1", "from 4 to 200"), ("color=red", "subtitle_color")]
 )
 def test_wrong_division_of_subtitles_is_told(
     service: Service, recording: Path, assignment: str, told: str

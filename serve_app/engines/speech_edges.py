@@ -1,6 +1,6 @@
 """Where speech begins and ends by the signal's energy, and words moved to these edges.
 
-A recogniser's own times come in frames of 20 to 60 ms, lie beside the sound by a frame or
+A recognizer's own times come in frames of 20 to 60 ms, lie beside the sound by a frame or
 two, and say nothing about pauses: a word that is followed by one seems to last into it. The
 signal knows better, where it is clearly louder than what lies between the words.
 """

@@ -65,7 +65,7 @@ def test_words_that_are_early_or_late_meet_the_edges(shift_ms: int) -> None:
     found = at_speech_edges(voiced(*RUNS_MS), [(a + shift_ms, b + shift_ms) for a, b in spans])
     edges = [found[0][0], found[2][1], found[3][0], found[4][1]]
     assert edges == pytest.approx([300, 1100, 1500, 2400], abs=10)
-    # Inside of a run words stay where the recogniser heard them.
+    # Inside of a run words stay where the recognizer heard them.
     assert found[1] == (500 + shift_ms, 800 + shift_ms)
 
 
