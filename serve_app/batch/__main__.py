@@ -12,6 +12,7 @@ from serve_app.batch.arguments import parse_arguments
 from serve_app.batch.figures import BatchReport
 from serve_app.batch.job import BatchJob, JobOrder
 from serve_app.batch.session import Stopped
+from serve_app.batch.uris import UnusableUri
 from serve_app.batch.views import ExitCode
 from serve_app.core.errors import ConfigurationError, ManifestError, ParaserveError
 from serve_app.settings import load_settings
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.retry_failed,
         )
         report = BatchJob(settings, order).run()
-    except (ConfigurationError, ValidationError, ManifestError) as error:
+    except (ConfigurationError, ValidationError, ManifestError, UnusableUri) as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.USAGE
     except ParaserveError as error:
