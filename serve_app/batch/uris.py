@@ -130,8 +130,8 @@ def plain_uri(uri: str) -> str:
     """Returns a URI that may be shown: without user and password, query and fragment.
 
     Signed URLs carry their signature in the query. Of a bucket's URL `?` and `#` are part of
-    the key and stay, unless what follows looks like a signature. Paths are returned as they are; what is not Unicode in a file's name
-    becomes a question mark.
+    the key and stay, unless what follows looks like a signature. Paths are returned as they
+    are; what is not Unicode in a file's name becomes a question mark.
     """
     readable = uri.encode("utf-8", "replace").decode("utf-8")
     if "://" not in readable:

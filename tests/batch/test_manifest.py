@@ -207,7 +207,7 @@ def test_keys_that_differ_after_a_sign_of_urls_are_two_recordings(tmp_path: Path
     for item, name in zip(found, names, strict=True):
         assert item.id.endswith(name)
         with open_audio(item.uri, ReadOptions(1024, 1)) as source:
-            assert not isinstance(source, Path)
+            assert isinstance(source, io.RawIOBase)
             assert source.read(100) == name.encode()
         assert file_info(item).size_bytes == len(name.encode())
     assert len({file_name(item.id) for item in found}) == len(names)
