@@ -102,7 +102,7 @@ class RemoteRecognizer:
         while not losses.too_many:
             begun = False
             lost: BaseException = ConnectionError("the call ended without a result")
-            trouble: Trouble | None = "away"
+            trouble: Trouble = "away"
             try:
                 async with aclosing(self._call_alone(chunk)) as events:
                     async for event in events:
@@ -110,9 +110,10 @@ class RemoteRecognizer:
                             return event
                         begun = event == BEGUN
             except BaseException as error:
-                lost, trouble = error, trouble_of(error)
-                if trouble is None:
+                told = trouble_of(error)
+                if told is None:
                     raise
+                lost, trouble = error, told
             num_deaths += begun and trouble == "died"
             if num_deaths >= self._max_deaths:
                 return ChunkFailure("poison", f"{num_deaths} replicas died while they had it")
