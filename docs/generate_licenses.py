@@ -13,7 +13,7 @@ from pathlib import Path
 
 TARGET = Path(__file__).with_name("licenses.md")
 EXTRAS = ("batch", "huggingface", "modelscope", "onnx", "ops", "s3", "tracing", "ui", "whisper")
-HEAD = f"""# Licenses
+HEAD = """# Licenses
 
 Written by `make licenses` (pip-licenses) from what is installed. Paraserve is under Apache-2.0;
 these are the packages that it and its extras bring; those for development are left out.
