@@ -74,9 +74,9 @@ if [ -n "$index" ]; then
         if install --index-url "$index" --timeout 30 --retries 2; then
             exit 0
         fi
-        reason="$requirement could not be installed from there"
+        reason="$requirement could not be installed from it"
     fi
-    echo "==> PyTorch from pip's default index ($size): $why, but $index is no use: $reason"
+    echo "==> PyTorch from pip's default index ($size): $why, but $index cannot be used: $reason"
 else
     echo "==> PyTorch from pip's default index ($size): $why"
 fi

@@ -79,9 +79,9 @@ class BatchSettings(Section):
     room_timeout_s: float | None = Field(
         default=1800.0,
         gt=0,
-        description="Longest time in s that a job waits for a cluster that has fewer cores than the "
-        "job's actors reserve, as after a node has died; then it fails, to be resumed. null waits "
-        "for ever.",
+        description="Longest time in s that a job waits while the cluster has fewer cores than "
+        "the job's actors reserve, as after a node has died; then it fails, to be resumed. null "
+        "waits forever.",
     )
     block_bytes: int = Field(
         default=4 * 2**20,

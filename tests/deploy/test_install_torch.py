@@ -93,7 +93,7 @@ def test_index_that_cannot_be_reached_is_not_waited_for(python: Path) -> None:
 def test_index_without_the_build_falls_back_as_well(python: Path, index: str) -> None:
     printed, told = install(python, TORCH_DEVICE="cpu", TORCH_INDEX=index, FAILS="1")
     assert ["--index-url" in words for words in told] == [True, False]
-    assert "could not be installed from there" in printed
+    assert "could not be installed from it" in printed
 
 
 def test_driver_gets_the_build_of_the_default_index(python: Path, tmp_path: Path) -> None:
