@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from ray.exceptions import RayError
 from ray.util.state import StateApiClient
-from ray.util.state.common import ListApiOptions, StateResource
+from ray.util.state.common import ActorState, ListApiOptions, StateResource
 from ray.util.state.exception import RayStateApiException
 
 LivingSupervisors: TypeAlias = Callable[[], frozenset[str] | None]
@@ -45,5 +45,7 @@ def ask_for_supervisors(address: str, headers: Mapping[str, str] | None) -> froz
     return frozenset(
         str(actor.name).removeprefix(_NAME)
         for actor in actors
-        if actor.state != "DEAD" and str(actor.name).startswith(_NAME)
+        if isinstance(actor, ActorState)
+        and actor.state != "DEAD"
+        and str(actor.name).startswith(_NAME)
     )

