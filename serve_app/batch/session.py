@@ -212,8 +212,15 @@ def watched(watch: RoomWatch, every_s: float = 10.0) -> Iterator[None]:
 
     def look() -> None:
         while not ended.wait(every_s):
-            problem = watch.check()
+            try:
+                problem = watch.check()
+            # Whatever Ray has to say about a control store that is away, the job is told itself.
+            except Exception as error:
+                _LOG.warning("the cluster's cores cannot be told: %s", error)
+                continue
             if problem is not None:
+                # At once: what follows may take longer than this process has.
+                _LOG.error("%s", problem)
                 reason.append(problem)
                 # Interrupts whatever the main thread waits for.
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
