@@ -88,6 +88,9 @@ def parse_uri(uri: str) -> Location:
         _check_bucket_url(protocol, rest)
     if {".", ".."} & set(rest.split("/")):
         raise UnusableUri("it has . or .. as a segment of its key")
+    if protocol == "s3" and "?versionId=" in rest:
+        # s3fs would read the newest version, for each of them.
+        raise UnusableUri("versions of an object cannot be named")
     return Location(protocol, f"{match[1].lower()}://{rest}")
 
 

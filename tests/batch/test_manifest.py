@@ -272,6 +272,7 @@ REFUSED = [
     "s3://../bucket/a.wav",
     "s3://key:secret@bucket/a.wav",
     "s3://bucket#x/a.wav",
+    "s3://bucket/a.wav?versionId=1",
     "s3://bucket?x/a.wav",
     "gs://bucket%2f..%2fother/a.wav",
     "s3://bucket/a\0.wav",
