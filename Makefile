@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# The CPU build of PyTorch, installed before anything that would pull another.
+# Installed first and by itself, before anything that would pull another build.
 TORCH := torch==2.13.0
 
-.PHONY: demo test setup check format packs chart clean .chromium
+.PHONY: demo test setup check format packs chart audit licenses clean .chromium
 
 demo: $(VENV)/.demo
 	$(BIN)/paraserve demo $(if $(filter 1,$(DEMO_EXIT)),--exit)
@@ -46,23 +46,34 @@ chart: $(VENV)/.dev
 	$(PYTHON) -m venv $@
 	$@/bin/pip install --disable-pip-version-check --quiet checkov==3.3.30
 
+# Known holes of what is installed here, from PyPI's database; needs the internet.
+audit: $(VENV)/.dev .venv-audit
+	.venv-audit/bin/pip-audit --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+
+# Writes docs/licenses.md from what is installed here.
+licenses: $(VENV)/.dev .venv-audit
+	.venv-audit/bin/python docs/generate_licenses.py $(BIN)/python
+
+.venv-audit:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --disable-pip-version-check --quiet "pip-audit>=2.7" "pip-licenses>=5"
+
 clean:
-	rm -rf $(VENV) .venv-checkov .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-checkov .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.torch:
-	@echo "==> virtual environment in $(VENV)"
+	@echo "==> virtual environment in $(VENV); first PyTorch, then the rest"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --progress-bar on --upgrade "pip>=24"
-	@echo "==> PyTorch"
-	$(BIN)/pip install --disable-pip-version-check $(TORCH)
+	deploy/install-torch.sh $(BIN)/python $(TORCH)
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.torch pyproject.toml
-	@echo "==> Paraserve and what it runs on"
+	@echo "==> Paraserve and what it runs on (about 0.3 GB to download, 0.7 GB on disk)"
 	$(BIN)/pip install --disable-pip-version-check --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.torch pyproject.toml
-	@echo "==> Paraserve, its tests and linters"
+	@echo "==> Paraserve, its tests and linters (about 1 GB to download, 3 GB on disk)"
 	$(BIN)/pip install --disable-pip-version-check --editable '.[dev]'
 	@touch $@

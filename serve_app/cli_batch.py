@@ -82,6 +82,8 @@ def submit_command(
     """Begin a job; the same command again goes on where it was."""
     from serve_app.batch.client import JobRequest
 
+    for place in (source, output):
+        _check_place(place)
     # What is wrong with the settings shows here and not on the cluster.
     settings = load_settings(profile, set_)
     options = ["--profile", _shipped(profile)]
@@ -213,6 +215,20 @@ def _jobs(settings: Settings, address: str | None, token_file: Path | None) -> B
     file = token_file or settings.batch.jobs_token_file
     token = None if file is None else read_secret(file)
     return connect(address or settings.batch.jobs_address, token)
+
+
+def _check_place(uri: str) -> None:
+    """Finds out here what the cluster would find out later.
+
+    Raises:
+        BadParameter: no job reads or writes there.
+    """
+    from serve_app.batch.uris import UnusableUri, parse_uri
+
+    try:
+        parse_uri(uri)
+    except UnusableUri as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _shipped(profile: str) -> str:

@@ -25,21 +25,40 @@ _ITEMS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric as it is declared; its unit is in its name."""
+    """One metric as it is declared; its unit is in its name.
+
+    Attributes:
+        name: as it is exported, without `ray_`.
+        kind: what it can do.
+        description: for `docs/metrics.md` and Prometheus.
+        labels: their names.
+        buckets: upper bounds, of a histogram.
+        initial: of a counter: values of the labels, in their order, of the series that are there
+            with 0 from the start. Prometheus sees no increase in a series that begins with 1.
+    """
 
     name: str
     kind: Kind
     description: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    initial: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(slots=True)
 class _Table:
     metrics: dict[str, Metric] = field(default_factory=dict)
 
-    def counter(self, name: str, description: str, *labels: str) -> Metric:
-        return self._add(Metric(name, "counter", description, labels))
+    def counter(
+        self,
+        name: str,
+        description: str,
+        *labels: str,
+        initial: tuple[tuple[str, ...], ...] = (),
+    ) -> Metric:
+        # Without labels there is one series, whatever happens.
+        series = initial if labels else ((),)
+        return self._add(Metric(name, "counter", description, labels, initial=series))
 
     def gauge(self, name: str, description: str, *labels: str) -> Metric:
         return self._add(Metric(name, "gauge", description, labels))
@@ -62,6 +81,16 @@ REQUESTS = _TABLE.counter(
     "error code (`none` without one).",
     "status",
     "code",
+    initial=(
+        ("200", "none"),
+        ("429", "overloaded"),
+        ("500", "internal_error"),
+        ("500", "recognition_failed"),
+        ("503", "model_unavailable"),
+        ("503", "not_ready"),
+        ("503", "storage_full"),
+        ("504", "deadline_exceeded"),
+    ),
 )
 REQUEST_TIME = _TABLE.histogram(
     "paraserve_request_seconds",
@@ -73,6 +102,7 @@ SHEDS = _TABLE.counter(
     "paraserve_requests_shed_total",
     "Requests refused with 429, by error code.",
     "reason",
+    initial=(("overloaded",),),
 )
 DEADLINE_MISSES = _TABLE.counter(
     "paraserve_deadline_misses_total", "Requests that their deadline ended."
@@ -114,10 +144,16 @@ BACKLOG = _TABLE.gauge(
     "decoded yet included.",
 )
 CHUNKS = _TABLE.counter(
-    "paraserve_chunks_total", "Chunks that came back to a segmenter, by their fate.", "status"
+    "paraserve_chunks_total",
+    "Chunks that came back to a segmenter, by their fate.",
+    "status",
+    initial=(("done",), ("empty",), ("failed",)),
 )
 RETRIES = _TABLE.counter(
-    "paraserve_retries_total", "Calls made again because a replica died, by callee.", "stage"
+    "paraserve_retries_total",
+    "Calls made again because a replica died, by callee.",
+    "stage",
+    initial=(("vad",), ("asr",), ("punctuation",)),
 )
 
 QUEUED_AUDIO = _TABLE.gauge(
@@ -133,13 +169,18 @@ QUEUED_ITEMS = _TABLE.gauge("paraserve_queued_items", "Items in a model's queue.
 OLDEST_WAIT = _TABLE.gauge(
     "paraserve_queue_oldest_wait_seconds", "Age of the oldest item in a model's queue.", "stage"
 )
-BATCHES = _TABLE.counter("paraserve_batches_total", "Batches run.", "stage")
+BATCHES = _TABLE.counter(
+    "paraserve_batches_total", "Batches run.", "stage", initial=(("asr",), ("punctuation",))
+)
 BATCH_ITEMS = _TABLE.histogram("paraserve_batch_items", _ITEMS, "Items in a batch.", "stage")
 PADDING = _TABLE.gauge(
     "paraserve_padding_ratio", "Computed over useful cost of all batches; 1 is none.", "stage"
 )
 EXPIRED = _TABLE.counter(
-    "paraserve_items_expired_total", "Items dropped because their deadline had passed.", "stage"
+    "paraserve_items_expired_total",
+    "Items dropped because their deadline had passed.",
+    "stage",
+    initial=(("asr",), ("punctuation",)),
 )
 QUEUE_TIME = _TABLE.histogram(
     "paraserve_stage_queue_seconds", _SECONDS, "How long an item waited for its batch.", "stage"
@@ -186,7 +227,12 @@ METRICS: Mapping[str, Metric] = _TABLE.metrics
 
 
 def new_counter(metric: Metric) -> Counter:
-    return Counter(metric.name, description=metric.description, tag_keys=_keys(metric))
+    """Returns a counter whose `initial` series are exported from now on."""
+    counter = Counter(metric.name, description=metric.description, tag_keys=_keys(metric))
+    for values in metric.initial:
+        # `inc` refuses 0, which is what a series begins with (Ray 2.60, util/metrics.py).
+        counter._record(0.0, dict(zip(metric.labels, values, strict=True)))
+    return counter
 
 
 def new_gauge(metric: Metric) -> Gauge:

@@ -68,6 +68,17 @@ def test_address_comes_from_the_settings_that_are_given(
     assert ray_jobs.seen == ("http://set:8265", None)
 
 
+@pytest.mark.parametrize(
+    "places",
+    [("reference://a.wav::file:///evil.json", "out"), ("in.jsonl", "simplecache::s3://b/out")],
+)
+def test_place_that_no_job_opens_is_a_usage_error(
+    runner: CliRunner, ray_jobs: FakeRay, places: tuple[str, str]
+) -> None:
+    assert runner.invoke(app, ["batch", "submit", *places]).exit_code == 2
+    assert not ray_jobs.details
+
+
 def test_profile_that_is_a_file_travels_with_the_job(
     runner: CliRunner, ray_jobs: FakeRay, tmp_path: Path
 ) -> None:

@@ -22,6 +22,17 @@ _SocketOption: TypeAlias = (
 
 # Prefixes that carry an IPv4 address; what they lead to depends on the network.
 _TRANSLATED = tuple(map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
+# The low half of an ISATAP address: this, then an IPv4 address. Source: RFC 5214, section 6.1.
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+# Services of cloud providers that answer to whoever runs on the machine, in ranges that are
+# otherwise anybody's: Azure's wire server, AWS's metadata over IPv6, Alibaba's metadata.
+_METADATA = frozenset(map(ip_address, ("168.63.129.16", "fd00:ec2::254", "100.100.100.200")))
+# Source: RFC 1918, RFC 4193, RFC 6598.
+_OWN = tuple(
+    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
+)
+# Relays of 6to4, which RFC 7526 gave up.
+_RELAYS = ip_network("192.88.99.0/24")
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
@@ -32,8 +43,12 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
-        if any(address in network for network in _TRANSLATED):
+        if any(address in network for network in _TRANSLATED) or address.is_site_local:
             return False
+        if (int(address) >> 32) & 0xFFFFFFFF in _ISATAP:
+            return False
+    if address in _METADATA or address in _RELAYS:
+        return False
     return (
         address.is_global
         and not address.is_private
@@ -45,11 +60,24 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
     )
 
 
+def is_private(address: IPv4Address | IPv6Address) -> bool:
+    """True if a host of one's own network can have the address.
+
+    Link-local addresses do not count: what answers there speaks to this machine alone, as
+    the metadata of cloud providers, with credentials in them.
+    """
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return is_private(address.ipv4_mapped)
+    if address in _METADATA or address.is_link_local:
+        return False
+    return address.is_loopback or any(address in network for network in _OWN)
+
+
 class CheckedBackend(httpcore.AsyncNetworkBackend):
     """Connects as httpcore asks for, once all addresses of the name have passed.
 
     Args:
-        allow_private: let every address pass.
+        allow_private: let addresses of one's own network pass as well.
         backend: makes the connections.
     """
 
@@ -94,6 +122,12 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError("the host's name is not known") from None
         # A scope is cut off: such an address is link-local and does not pass anyway.
         addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
-        if not self._allow_private and not all(map(is_public, addresses)):
-            raise UrlNotAllowed("its host has an address that is not public")
+        if not addresses:
+            raise httpcore.ConnectError("the host's name has no address")
+        for address in addresses:
+            if not is_public(address) and not (self._allow_private and is_private(address)):
+                kind = "that is not public"
+                if self._allow_private:
+                    kind = "that is neither public nor private"
+                raise UrlNotAllowed(f"its host has an address {kind}")
         return addresses

@@ -1,19 +1,27 @@
-"""Which URLs are fetched, and what s3:// means."""
+"""Which URLs are fetched, and what s3:// means.
+
+An address is taken apart once: the rules are checked on its parts, and the connection is
+made from the same parts.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
+from serve_app.api.bucket_uris import BucketObject, has_dot_segment, parse_bucket_uri
 from serve_app.core.errors import ConfigurationError, InvalidParameter, UrlNotAllowed
 from serve_app.settings import AudioUrlSettings
 
 _MAX_URL_CHARS = 8192
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _PARAM = "audio_url"
+# Hosts of AWS that serve every bucket of a region, as `s3.eu-west-1.amazonaws.com`.
+_AWS_BY_PATH = re.compile(r"s3([.-][a-z0-9-]+)*\.amazonaws\.com(\.cn)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,7 @@ class Target:
 class Signer(Protocol):
     """Gives a URL of a bucket that can be fetched for a short while."""
 
-    def url_of(self, bucket: str, key: str) -> str: ...
+    def url_of(self, found: BucketObject) -> str: ...
 
 
 class UrlPolicy:
@@ -64,7 +72,9 @@ class UrlPolicy:
         """
         if len(url) > _MAX_URL_CHARS or not url.isprintable():
             raise InvalidParameter(_PARAM, f"must be a URL of at most {_MAX_URL_CHARS} characters")
-        return self.check(self._address_of_bucket(url) if url[:5].lower() == "s3://" else url)
+        if url[:5].lower() == "s3://":
+            return self._target_of(parse_bucket_uri(url))
+        return self.check(url)
 
     def check(self, url: str) -> Target:
         """Checks an address.
@@ -73,17 +83,27 @@ class UrlPolicy:
             InvalidParameter: it is not a URL.
             UrlNotAllowed: it leads where this service does not fetch from.
         """
+        target = self._parsed(url)
+        bucket = self._bucket_in_path(target)
+        if bucket is not None and bucket not in self._settings.s3_buckets:
+            raise UrlNotAllowed("its bucket is not among those that this service fetches from")
+        return target
+
+    def _parsed(self, url: str) -> Target:
         try:
             parsed = httpx.URL(url)
+            host = parsed.raw_host.decode("ascii").lower().rstrip(".")
         except (httpx.InvalidURL, UnicodeError, ValueError):
             raise InvalidParameter(_PARAM, "is not a URL") from None
         schemes = ("https", "http") if self._settings.allow_http else ("https",)
         if parsed.scheme not in schemes:
             raise UrlNotAllowed(f"it must begin with {' or '.join(schemes)}://")
-        if parsed.userinfo:
+        # An empty user name leaves no trace in what httpx has parsed.
+        if parsed.userinfo or "@" in _authority_in(url):
             raise UrlNotAllowed("it has credentials in it")
-        host = parsed.raw_host.decode("ascii").lower().rstrip(".")
-        port = parsed.port or _DEFAULT_PORTS[parsed.scheme]
+        if "\\" in url:
+            raise UrlNotAllowed("it has a backslash in it")
+        port = _DEFAULT_PORTS[parsed.scheme] if parsed.port is None else parsed.port
         target = Target(parsed.scheme, host, port, parsed.raw_path)
         if not host or not self._is_listed(target):
             raise UrlNotAllowed("its host is not among those that this service fetches from")
@@ -92,24 +112,53 @@ class UrlPolicy:
     def _is_listed(self, target: Target) -> bool:
         return any(_matches(entry, target) for entry in self._settings.allowed_hosts)
 
-    def _address_of_bucket(self, url: str) -> str:
-        bucket, _, key = url[5:].partition("/")
-        if not key:
-            raise InvalidParameter(_PARAM, "must be of the form s3://bucket/key")
-        if bucket not in self._settings.s3_buckets:
+    def _bucket_in_path(self, target: Target) -> str | None:
+        """Returns the bucket that an address names in its path.
+
+        None where its host is no store of the settings', or there is no list of buckets.
+        """
+        settings = self._settings
+        if not settings.s3_buckets:
+            return None
+        prefix = ""
+        if settings.s3_endpoint is not None:
+            store = urlsplit(settings.s3_endpoint)
+            prefix = store.path
+            port = store.port or _DEFAULT_PORTS[store.scheme]
+            names_buckets = (store.hostname, port) == (target.host, target.port)
+        else:
+            names_buckets = _AWS_BY_PATH.fullmatch(target.host) is not None
+        if not names_buckets:
+            return None
+        path = target.path.partition(b"?")[0].decode("ascii")
+        if has_dot_segment(path):
+            raise UrlNotAllowed("it has dot segments in its path")
+        decoded = unquote(path)
+        if not decoded.startswith(f"{prefix}/"):
+            return ""
+        return decoded.removeprefix(prefix).lstrip("/").partition("/")[0]
+
+    def _target_of(self, found: BucketObject) -> Target:
+        if found.bucket not in self._settings.s3_buckets:
             raise UrlNotAllowed("its bucket is not among those that this service fetches from")
-        # What came as a URL's path may be encoded already; a key is plain.
-        key = unquote(key)
-        if self._signer is not None:
-            return self._signer.url_of(bucket, key)
-        path = quote(key)
+        if self._signer is None:
+            return self._parsed(self._address_of(found))
+        target = self._parsed(self._signer.url_of(found))
+        # The signer builds an address of its own; what it leads to must be what was checked.
+        path = unquote(target.path.partition(b"?")[0].decode("ascii"))
+        if not path.endswith(f"/{found.key}"):
+            raise UrlNotAllowed("its key cannot be addressed in a URL")
+        return target
+
+    def _address_of(self, found: BucketObject) -> str:
+        path = quote(found.key)
         if self._settings.s3_endpoint is not None:
-            return f"{self._settings.s3_endpoint}/{bucket}/{path}"
+            return f"{self._settings.s3_endpoint}/{found.bucket}/{path}"
         region = self._settings.s3_region
-        if "." in bucket:
+        if "." in found.bucket:
             # The certificate of *.s3.amazonaws.com does not cover a name with dots.
-            return f"https://s3.{region}.amazonaws.com/{bucket}/{path}"
-        return f"https://{bucket}.s3.{region}.amazonaws.com/{path}"
+            return f"https://s3.{region}.amazonaws.com/{found.bucket}/{path}"
+        return f"https://{found.bucket}.s3.{region}.amazonaws.com/{path}"
 
 
 class BotocoreSigner:
@@ -138,18 +187,27 @@ class BotocoreSigner:
             ),
         )
 
-    def url_of(self, bucket: str, key: str) -> str:
+    def url_of(self, found: BucketObject) -> str:
         from botocore.exceptions import BotoCoreError
 
         try:
             url: str = self._client.generate_presigned_url(
-                "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=self._expires_s
+                "get_object",
+                Params={"Bucket": found.bucket, "Key": found.key},
+                ExpiresIn=self._expires_s,
             )
         except BotoCoreError as error:
             raise ConfigurationError(
                 f"audio_url.s3_sign: {type(error).__name__}; are there credentials?"
             ) from None
         return url
+
+
+def _authority_in(url: str) -> str:
+    """Returns what lies between `//` and the first character that can end it."""
+    rest = url.partition("//")[2]
+    ends = [at for mark in "/?#\\" if (at := rest.find(mark)) >= 0]
+    return rest[: min(ends, default=len(rest))]
 
 
 def _matches(entry: str, target: Target) -> bool:

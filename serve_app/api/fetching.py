@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
+from collections.abc import Callable
 from typing import Protocol
 from urllib.parse import urljoin
 
@@ -24,6 +26,8 @@ from serve_app.settings import AudioUrlSettings
 _REDIRECTS = {301, 302, 303, 307, 308}
 _OK = 200
 _STALL_S = 30.0
+_MIN_BYTES_PER_S = 1024
+"""A host that sends less over `_STALL_S` or longer is given up: its fetch holds a place."""
 _HEADERS = ((b"Accept", b"*/*"), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"paraserve"))
 
 
@@ -54,6 +58,7 @@ class HttpFetcher:
         policy: decides over URLs.
         ssl_context: whom to trust; the system's authorities unless given.
         backend: makes connections; only to checked addresses unless given.
+        clock: in seconds, monotonic.
     """
 
     def __init__(
@@ -62,8 +67,10 @@ class HttpFetcher:
         policy: UrlPolicy,
         ssl_context: ssl.SSLContext | None = None,
         backend: httpcore.AsyncNetworkBackend | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        self._clock = clock
         self._policy = policy
         self._ssl_context = ssl_context or ssl.create_default_context()
         self._backend = backend or CheckedBackend(allow_private=settings.allow_private)
@@ -108,7 +115,7 @@ class HttpFetcher:
                 extensions={"timeout": {"connect": _STALL_S, "read": _STALL_S, "write": _STALL_S}},
             ) as response:
                 if response.status not in _REDIRECTS:
-                    await _write(response, spool)
+                    await _write(response, spool, self._clock)
                     return
                 target = self._next(target, response)
         raise UrlFetchFailed(f"it redirects more than {self._settings.max_redirects} times")
@@ -126,7 +133,7 @@ class HttpFetcher:
             raise UrlNotAllowed(f"it redirects elsewhere, and {error.args[0]}") from None
 
 
-async def _write(response: httpcore.Response, spool: SpoolFile) -> None:
+async def _write(response: httpcore.Response, spool: SpoolFile, clock: Callable[[], float]) -> None:
     if response.status != _OK:
         raise UrlFetchFailed(f"its host answers {response.status}")
     if _header(response, b"content-encoding") not in {"", "identity"}:
@@ -134,8 +141,12 @@ async def _write(response: httpcore.Response, spool: SpoolFile) -> None:
     length = _header(response, b"content-length")
     if length.isdecimal() and int(length) > spool.max_bytes:
         raise UploadTooLarge(spool.max_bytes)
+    began_s = clock()
     async for chunk in response.aiter_stream():
         spool.write(chunk)
+        took_s = clock() - began_s
+        if took_s > _STALL_S and spool.size_bytes < took_s * _MIN_BYTES_PER_S:
+            raise UrlFetchFailed("its host sends too slowly")
 
 
 def _authority(target: Target) -> bytes:

@@ -11,10 +11,14 @@ from pydantic import ValidationError
 from serve_app.batch.arguments import parse_arguments
 from serve_app.batch.figures import BatchReport
 from serve_app.batch.job import BatchJob, JobOrder
-from serve_app.batch.session import Stopped
+from serve_app.batch.session import Stopped, leaving_in_time
+from serve_app.batch.uris import UnusableUri
 from serve_app.batch.views import ExitCode
 from serve_app.core.errors import ConfigurationError, ManifestError, ParaserveError
 from serve_app.settings import load_settings
+
+_LEAVE_S = 10.0
+"""Longest time from SIGTERM to the end of the process; the state is written in the first one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.itn,
             options.retry_failed,
         )
-        report = BatchJob(settings, order).run()
-    except (ConfigurationError, ValidationError, ManifestError) as error:
+        with leaving_in_time(_LEAVE_S):
+            report = BatchJob(settings, order).run()
+    except (ConfigurationError, ValidationError, ManifestError, UnusableUri) as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.USAGE
     except ParaserveError as error:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ray.job_submission import JobDetails, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from serve_app.batch.arguments import MODULE
+from serve_app.batch.supervisors import LivingSupervisors, ask_for_supervisors
 from serve_app.batch.views import KIND, JobView, is_batch, last_progress, view_of
 from serve_app.core.errors import ClusterError
 
@@ -55,7 +56,8 @@ def connect(address: str, token: str | None = None) -> BatchJobs:
     """
     headers = {"Authorization": f"Bearer {token}"} if token else None
     with _ray_errors(f"cannot reach Ray's jobs at {address}"):
-        return BatchJobs(JobSubmissionClient(address, headers=headers))
+        client = JobSubmissionClient(address, headers=headers)
+    return BatchJobs(client, lambda: ask_for_supervisors(address, headers))
 
 
 class BatchJobs:
@@ -63,10 +65,17 @@ class BatchJobs:
 
     Args:
         client: Ray's.
+        supervisors: tells whose drivers are looked after; by default nobody does, and a job is
+            taken to be as Ray says.
     """
 
-    def __init__(self, client: JobSubmissionClient) -> None:
+    def __init__(
+        self,
+        client: JobSubmissionClient,
+        supervisors: LivingSupervisors = lambda: None,
+    ) -> None:
         self._client = client
+        self._supervisors = supervisors
 
     def submit(self, request: JobRequest) -> str:
         """Begins a job; returns its id.
@@ -119,16 +128,22 @@ class BatchJobs:
         """Returns the cluster's batch jobs, the last one first, without their progress."""
         with _ray_errors("Ray does not list its jobs"):
             found: list[JobDetails] = self._client.list_jobs()
-        views = [view_of(details, {}) for details in found if is_batch(details)]
+        batch = [details for details in found if is_batch(details)]
+        lost = self._lost_among(batch)
+        views = [view_of(each, {}, is_lost=_id_of(each) in lost) for each in batch]
         return sorted(views, key=lambda view: view.began_unix_s or 0.0, reverse=True)
 
     def view(self, job_id: str) -> JobView:
-        """Returns a job with its progress.
+        """Returns a job with its progress, as far as its node can still be asked for it.
 
         Raises:
             ClusterError: there is no such job.
         """
-        return view_of(self._details(job_id), last_progress(self.logs(job_id)))
+        details = self._details(job_id)
+        if self._lost_among([details]):
+            # Its log lies, or lay, on the node that is gone.
+            return view_of(details, {}, is_lost=True)
+        return view_of(details, last_progress(self.logs(job_id)))
 
     def logs(self, job_id: str) -> str:
         """Returns what the job's driver has written.
@@ -174,6 +189,20 @@ class BatchJobs:
         with _ray_errors(f"cannot cancel job {job_id}"):
             return bool(self._client.stop_job(job_id))
 
+    def _lost_among(self, jobs: Sequence[JobDetails]) -> set[str]:
+        """Returns the ids of jobs that Ray calls running although nobody runs them.
+
+        Ray notes a job's end by the actor that looks after its driver, or by a process that
+        watches that actor. When both are on a node that dies, nobody notes it, ever.
+        """
+        running = [_id_of(each) for each in jobs if each.status == JobStatus.RUNNING]
+        living = self._supervisors() if running else None
+        if living is None:
+            return set()
+        suspects = [job_id for job_id in running if job_id not in living]
+        # A supervisor notes the end before it goes, so that what is asked now is true.
+        return {job_id for job_id in suspects if self._details(job_id).status == JobStatus.RUNNING}
+
     def _details(self, job_id: str) -> JobDetails:
         with _ray_errors(f"there is no job {job_id}"):
             details: JobDetails = self._client.get_job_info(job_id)
@@ -183,6 +212,10 @@ class BatchJobs:
                 f"python -m {MODULE} SOURCE OUTPUT, nor has it metadata of the kind {KIND}"
             )
         return details
+
+
+def _id_of(details: JobDetails) -> str:
+    return str(details.submission_id or details.job_id)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +12,7 @@ from functools import cache
 import fsspec
 
 from serve_app.batch.records import BatchItem, JsonValue
-from serve_app.batch.uris import has_scheme, plain_uri, resolved
+from serve_app.batch.uris import UnusableUri, parse_uri, plain_uri, resolved
 from serve_app.core.languages import language_code
 from serve_app.core.stages import STAGES, Stage
 
@@ -113,15 +114,17 @@ def _item(fields: Mapping[str, JsonValue], root: str) -> BatchItem:
     if written is None:
         raise _Unusable("has no uri")
     uri = resolved(written, root)
-    if has_scheme(uri):
-        _check_scheme(uri.replace("::", ":", 1).split(":", 1)[0].lower())
+    try:
+        _check_protocol(parse_uri(uri).protocol)
+    except UnusableUri as error:
+        raise _Unusable(f"has a uri that cannot be read: {error}") from None
     given = fields.get("id")
     if isinstance(given, int) and not isinstance(given, bool):
         given = str(given)
     recording_id = _text("id", given) or _default_id(uri, root)
     if len(recording_id) > _MAX_ID_CHARACTERS:
         raise _Unusable(f"has an id of more than {_MAX_ID_CHARACTERS} characters")
-    if not recording_id.isprintable():
+    if any(unicodedata.category(character) == "Cc" for character in recording_id):
         raise _Unusable(f"has control characters in its id {recording_id!r}")
     return BatchItem(
         id=recording_id,
@@ -192,24 +195,23 @@ def _metadata(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def _default_id(uri: str, root: str) -> str:
     prefix = f"{root.rstrip('/')}/"
     if uri.startswith(prefix):
-        return plain_uri(uri.removeprefix(prefix))
-    shown = plain_uri(uri)
-    return shown.split("://", 1)[-1].lstrip("/")
+        return uri.removeprefix(prefix)
+    return plain_uri(uri).split("://", 1)[-1].lstrip("/")
 
 
 @cache
-def _scheme_problem(scheme: str) -> str | None:
+def _missing_package(protocol: str) -> str | None:
     try:
-        fsspec.get_filesystem_class(scheme)
+        fsspec.get_filesystem_class(protocol)
     except (ImportError, ValueError) as error:
         return str(error)
     return None
 
 
-def _check_scheme(scheme: str) -> None:
-    problem = _scheme_problem(scheme)
+def _check_protocol(protocol: str) -> None:
+    problem = _missing_package(protocol)
     if problem:
-        raise _Unusable(f"{scheme}:// cannot be read: {problem}")
+        raise _Unusable(f"{protocol}:// cannot be read: {problem}")
 
 
 def _text_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, str | RowProblem]]:

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from serve_app.batch.records import FileInfo
+from serve_app.batch.uris import parse_uri
 
 _TEMPORARY = ".part-"
 """How the names of files begin that are not complete yet."""
 
-# A put shows the whole object or the one before; there is nothing to rename.
-_OBJECT_STORES = frozenset(
-    {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "oci", "obs", "tos", "memory"}
-)
 _VERSION_KEYS = (
     "ETag", "etag", "md5Hash", "content_md5", "checksum", "mtime", "LastModified",
     "last_modified", "updated", "modified", "created",
@@ -46,18 +44,34 @@ class Files(Protocol):
         """Removes what writers that died left behind; returns the number of files."""
 
 
-def open_files(url: str) -> Files:
-    """Opens a path or any URL that fsspec knows; nothing is created yet.
+def filesystem_of(uri: str) -> tuple[AbstractFileSystem, str]:
+    """Returns the file system of a path or URL, and the path within it.
+
+    All of a job's places are opened here, and never by fsspec's own functions for URLs: they
+    follow chains and open whatever protocol is named.
 
     Raises:
-        ImportError: the URL's scheme needs a package that is not installed.
-        ValueError: there is no such scheme.
+        UnusableUri: see `parse_uri`.
+        ImportError: the protocol needs a package that is not installed.
     """
-    filesystem, root = fsspec.core.url_to_fs(url)
-    protocols = _protocols(filesystem)
-    if "file" in protocols or "local" in protocols:
+    location = parse_uri(uri)
+    kind = fsspec.get_filesystem_class(location.protocol)
+    # Azure's account is part of the URL; the options that S3 would take from one are not wanted.
+    options = kind._get_kwargs_from_urls(location.uri) if location.protocol == "abfs" else {}
+    return kind(**options), str(kind._strip_protocol(location.uri))
+
+
+def open_files(url: str) -> Files:
+    """Opens a path or a URL; nothing is created yet.
+
+    Raises:
+        UnusableUri: see `parse_uri`.
+        ImportError: the URL's protocol needs a package that is not installed.
+    """
+    filesystem, root = filesystem_of(url)
+    if isinstance(filesystem, LocalFileSystem):
         return LocalFiles(Path(root))
-    return RemoteFiles(filesystem, root, renames=not protocols & _OBJECT_STORES)
+    return RemoteFiles(filesystem, root)
 
 
 def info_of(details: Mapping[str, object]) -> FileInfo:
@@ -139,31 +153,19 @@ class LocalFiles:
 
 
 class RemoteFiles:
-    """A bucket's prefix, or a directory on another machine.
+    """A bucket's prefix. A put shows the whole object or the one before.
 
     Args:
         filesystem: fsspec's.
         root: path within it.
-        renames: its writes can be seen half done, so that a file needs another name first.
     """
 
-    def __init__(self, filesystem: AbstractFileSystem, root: str, renames: bool) -> None:
+    def __init__(self, filesystem: AbstractFileSystem, root: str) -> None:
         self._filesystem = filesystem
         self._root = root.rstrip("/")
-        self._renames = renames
 
     def put(self, path: str, content: bytes) -> None:
-        target = f"{self._root}/{path}"
-        if not self._renames:
-            self._filesystem.pipe_file(target, content)
-            return
-        parent, _, _ = target.rpartition("/")
-        self._filesystem.makedirs(parent, exist_ok=True)
-        temporary = f"{parent}/{_TEMPORARY}{uuid.uuid4().hex}"
-        self._filesystem.pipe_file(temporary, content)
-        # Not every server's rename replaces. Between the two there is no file, never half.
-        self.remove(path)
-        self._filesystem.mv(temporary, target)
+        self._filesystem.pipe_file(f"{self._root}/{path}", content)
 
     def read(self, path: str, max_bytes: int | None = None) -> bytes | None:
         try:
@@ -182,23 +184,10 @@ class RemoteFiles:
         return True
 
     def entries(self, folder: str) -> dict[str, FileInfo]:
-        return {
-            path: info_of(details)
-            for path, details in self._find(folder)
-            if not path.rpartition("/")[2].startswith(_TEMPORARY)
-        }
+        return {path: info_of(details) for path, details in self._find(folder)}
 
     def sweep(self, older_than_s: float) -> int:
-        if not self._renames:
-            return 0
-        num_removed = 0
-        for path, details in self._find(""):
-            if path.rpartition("/")[2].startswith(_TEMPORARY):
-                changed_s = details.get("mtime")
-                if isinstance(changed_s, int | float) and time.time() - changed_s < older_than_s:
-                    continue
-                num_removed += self.remove(path)
-        return num_removed
+        return 0
 
     def _find(self, folder: str) -> list[tuple[str, Mapping[str, object]]]:
         # What another process wrote must be seen, so listings are not kept.
@@ -225,11 +214,6 @@ def _walk(folder: str | Path) -> list[os.DirEntry[str]]:
         except FileNotFoundError:
             continue
     return found
-
-
-def _protocols(filesystem: AbstractFileSystem) -> frozenset[str]:
-    protocol = filesystem.protocol
-    return frozenset({protocol} if isinstance(protocol, str) else protocol)
 
 
 def _sync_directory(directory: Path) -> None:

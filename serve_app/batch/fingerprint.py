@@ -7,11 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-import fsspec
-
-from serve_app.batch.files import info_of
+from serve_app.batch.files import filesystem_of, info_of
 from serve_app.batch.records import BatchItem, FileInfo, PackIdentity
-from serve_app.batch.uris import has_scheme
 from serve_app.core.stages import PackRole
 from serve_app.core.subtitles import SubtitleOptions
 from serve_app.pipeline.deciding import drafting_of
@@ -114,8 +111,7 @@ def file_info(item: BatchItem) -> FileInfo:
     """
     if item.file is not None:
         return item.file
-    uri = item.uri if has_scheme(item.uri) else f"file://{item.uri}"
-    filesystem, path = fsspec.core.url_to_fs(uri)
+    filesystem, path = filesystem_of(item.uri)
     details = filesystem.info(path)
     if details.get("type") == "directory":
         raise FileNotFoundError("it is a directory")

@@ -15,10 +15,18 @@ from serve_app.batch.files import LocalFiles
 from serve_app.batch.fingerprint import config_fingerprint, config_of
 from serve_app.batch.manifest import read_items
 from serve_app.batch.outputs import OutputStore
-from serve_app.batch.progress import Counters, ProgressTeller
+from serve_app.batch.progress import Counters, JobState, ProgressTeller
 from serve_app.batch.records import BatchItem, Failure, PackIdentity
 from serve_app.batch.report import report_of, write_report
-from serve_app.batch.session import Stopped, connected, stoppable
+from serve_app.batch.session import (
+    RoomWatch,
+    Stopped,
+    connected,
+    num_cluster_cpus,
+    num_cpus_of,
+    stoppable,
+    watched,
+)
 from serve_app.batch.todo import Todo, Work, find_todo
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.stages import PackRole, Stage
@@ -93,6 +101,7 @@ class BatchJob:
         self._attempt: Attempt | None = None
         self._counters = Counters()
         self._num_writes = 0
+        self._teller: ProgressTeller | None = None
 
     def run(self) -> BatchReport:
         """Does the job.
@@ -103,19 +112,23 @@ class BatchJob:
             StartFailed: the service on whose spare capacity it is to run is not there.
             RayError: the cluster gave the job up.
             OSError: the output cannot be written.
+            ClusterError: the cluster has become too small for it.
             Stopped: it was told to.
         """
         interval_s = self._settings.batch.log_interval_s
         # A put to a bucket costs money.
         often = (1.0,) if isinstance(self._store.files, LocalFiles) else (interval_s,)
-        with ProgressTeller(self._counters, self._write, self._log, interval_s, *often):
+        teller = ProgressTeller(self._counters, self._write, self._log, interval_s, *often)
+        self._teller = teller
+        with teller:
             try:
                 with stoppable():
                     report = self._run()
             except BaseException as error:
-                stopped = isinstance(error, Stopped)
-                self._counters.state = "stopped" if stopped else "failed"
-                self._record("cancelled" if stopped else "failed")
+                if isinstance(error, Stopped):
+                    self._ended("stopped", "cancelled")
+                else:
+                    self._ended("failed", "failed")
                 raise
             self._counters.state = "done"
         return report
@@ -138,12 +151,16 @@ class BatchJob:
         self._attempt = self._journal.begin(digest, time.time())
         if todo.works:
             # Ray has its own answer to SIGTERM from when it is connected.
-            with connected(self._settings), stoppable():
+            with connected(self._settings), stoppable(), watched(self._room()):
                 self._work(todo.works, models)
         self._counters.state = "finishing"
         self._store.sweep(_WRITE_S)
         self._record("completed")
         return self._report([item.id for item in items], digest, todo.fingerprints)
+
+    def _room(self) -> RoomWatch:
+        batch = self._settings.batch
+        return RoomWatch(num_cpus_of(batch), batch.room_timeout_s, num_cluster_cpus)
 
     def _report(
         self, ids: Sequence[str], digest: str, fingerprints: Mapping[str, str]
@@ -179,6 +196,10 @@ class BatchJob:
             for outcome in outcomes:
                 self._note(outcome, works, seen)
             self._counters.refresh()
+        except Stopped:
+            # Whoever says so kills within seconds; to end Ray's work may take longer.
+            self._ended("stopped", "cancelled")
+            raise
         finally:
             self._counters.ask = None
             outcomes.close()
@@ -219,6 +240,15 @@ class BatchJob:
         self._num_writes += 1
         if self._num_writes % _WRITES_PER_RECORD == 0:
             self._record("running")
+
+    def _ended(self, state: JobState, end: AttemptEnd) -> None:
+        """Notes how the attempt ends, where those who look see it and the next one goes on."""
+        if self._counters.state in ("stopped", "failed"):
+            return
+        self._counters.state = state
+        self._record(end)
+        if self._teller is not None:
+            self._teller.tell()
 
     def _record(self, end: AttemptEnd) -> None:
         attempt, counters = self._attempt, self._counters

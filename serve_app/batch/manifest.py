@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import posixpath
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
-import fsspec
 from fsspec.spec import AbstractFileSystem
 
 from serve_app.batch.entries import Row, RowProblem, csv_rows, item_of, jsonl_rows
-from serve_app.batch.files import info_of
+from serve_app.batch.files import filesystem_of, info_of
 from serve_app.batch.records import BatchItem
 from serve_app.batch.uris import plain_text, plain_uri
 from serve_app.core.errors import ManifestError
@@ -23,6 +25,7 @@ AUDIO_SUFFIXES = frozenset(
 _JSONL_SUFFIXES = (".jsonl", ".ndjson")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _MAX_PROBLEMS = 20
+_DIGEST_CHARACTERS = 16
 
 
 def read_items(source: str) -> Iterator[BatchItem]:
@@ -33,13 +36,13 @@ def read_items(source: str) -> Iterator[BatchItem]:
 
     Args:
         source: a `.jsonl`, `.ndjson`, `.csv` or `.tsv` manifest, a directory, a glob, a
-            bucket's prefix or a single recording; a path or a URL that fsspec knows.
+            bucket's prefix or a single recording; a path or a URL of one of `uris.PROTOCOLS`.
 
     Raises:
         ManifestError: there is nothing, or rows cannot be used; the message names them.
     """
     try:
-        filesystem, path = fsspec.core.url_to_fs(source)
+        filesystem, path = filesystem_of(source)
         if filesystem.isfile(path):
             if _suffix(path) in (*_JSONL_SUFFIXES, *_DELIMITERS):
                 return _from_manifest(source, filesystem, path)
@@ -59,10 +62,10 @@ def list_recordings(source: str) -> list[BatchItem]:
     Raises:
         ManifestError: there are none.
     """
-    filesystem, path = fsspec.core.url_to_fs(source)
+    filesystem, path = filesystem_of(source)
     if filesystem.isdir(path):
         root, found = path.rstrip("/"), filesystem.find(path, detail=True)
-        found = {name: info for name, info in found.items() if _suffix(name) in AUDIO_SUFFIXES}
+        found = {name: info for name, info in found.items() if _is_picked(name[len(root) :])}
     elif glob.has_magic(path):
         root = path[: _first_magic(path)].rpartition("/")[0]
         found = filesystem.glob(path, detail=True)
@@ -71,7 +74,8 @@ def list_recordings(source: str) -> list[BatchItem]:
     files = {name: info for name, info in found.items() if info.get("type") != "directory"}
     if not files:
         raise ManifestError(f"{plain_uri(source)}: no recordings found")
-    return [_listed(filesystem, name, root, files[name]) for name in sorted(files)]
+    listed = [_listed(filesystem, name, root, files[name]) for name in sorted(files)]
+    return list(_with_ids_of_their_own(listed))
 
 
 def _below_prefix(filesystem: AbstractFileSystem, path: str) -> dict[str, Mapping[str, object]]:
@@ -84,21 +88,43 @@ def _below_prefix(filesystem: AbstractFileSystem, path: str) -> dict[str, Mappin
             found.update(filesystem.find(name, detail=True))
         else:
             found[name] = info
-    return {name: info for name, info in found.items() if _suffix(name) in AUDIO_SUFFIXES}
+    start = len(path.rpartition("/")[0])
+    return {name: info for name, info in found.items() if _is_picked(name[start:])}
+
+
+def _is_picked(relative: str) -> bool:
+    """True for a recording that is not hidden; macOS leaves `._name` beside what it copies."""
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in relative.split("/"))
+    return not hidden and _suffix(relative) in AUDIO_SUFFIXES
 
 
 def _listed(
     filesystem: AbstractFileSystem, path: str, root: str, info: Mapping[str, object]
 ) -> BatchItem:
     relative = path[len(root) :].lstrip("/") if path.startswith(root) else path
-    # A name that is not UTF-8 still needs an id that is.
-    recording_id = "".join(
-        f"%{ord(character) - 0xDC00:02X}" if "\udc80" <= character <= "\udcff" else character
-        for character in relative
-    )
+    recording_id = "".join(map(_readable, relative))
     local = "file" in filesystem.protocol
     uri = path if local else filesystem.unstrip_protocol(path)
     return BatchItem(recording_id, uri, file=info_of(info))
+
+
+def _readable(character: str) -> str:
+    """A name that is not UTF-8, or has control characters, still needs an id without."""
+    if "\udc80" <= character <= "\udcff":
+        return f"%{ord(character) - 0xDC00:02X}"
+    return f"%{ord(character):02X}" if unicodedata.category(character) == "Cc" else character
+
+
+def _with_ids_of_their_own(items: Iterable[BatchItem]) -> Iterator[BatchItem]:
+    """A name that is not UTF-8 can be spelled as another one is; the later one gets a digest."""
+    taken: set[str] = set()
+    for item in items:
+        recording_id = item.id
+        if recording_id in taken:
+            digest = hashlib.sha256(item.uri.encode("utf-8", "surrogateescape")).hexdigest()
+            recording_id = f"{item.id}~{digest[:_DIGEST_CHARACTERS]}"
+        taken.add(recording_id)
+        yield replace(item, id=recording_id)
 
 
 def _from_manifest(source: str, filesystem: AbstractFileSystem, path: str) -> Iterator[BatchItem]:

@@ -150,7 +150,11 @@ class TranscribeOnServe:
         self._room = asyncio.Semaphore(batch.serve_in_flight)
         recognizer = serve.get_deployment_handle("Recognizer", settings.app_name)
         self._recognizer = RemoteRecognizer(recognizer, settings)
-        self._tries = Tries(settings.max_attempts, settings.punctuator.call_timeout_s)
+        self._tries = Tries(
+            settings.max_attempts,
+            settings.punctuator.call_timeout_s,
+            settings.replacement_timeout_s,
+        )
         self._punctuator: Any = None
         if "punctuation" in settings.stages:
             self._punctuator = serve.get_deployment_handle("Punctuator", settings.app_name)

@@ -221,6 +221,10 @@ class ProgressTeller:
         self._thread.join()
         self._tell(logged=True)
 
+    def tell(self) -> None:
+        """Tells now, from the thread that calls."""
+        self._tell(logged=True)
+
     def _go_on(self) -> None:
         next_line_s = time.monotonic()
         while not self._ended.wait(self._write_interval_s):

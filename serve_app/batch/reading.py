@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
 import fsspec
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from serve_app.audio.bytesource import AudioSource
+from serve_app.batch.files import filesystem_of
+from serve_app.batch.uris import has_scheme
 
 ResultT = TypeVar("ResultT")
 
@@ -70,11 +71,12 @@ def open_audio(uri: str, options: ReadOptions) -> Iterator[AudioSource]:
         FileNotFoundError: it is not there.
         ReadFailed: its store does not answer.
         OSError: it may not be read.
+        UnusableUri: no file system is opened for it.
     """
-    if "://" not in uri and "::" not in uri:
+    if not has_scheme(uri):
         yield _existing(Path(uri))
         return
-    filesystem, path = url_to_fs(uri)
+    filesystem, path = filesystem_of(uri)
     if isinstance(filesystem, LocalFileSystem):
         yield _existing(Path(path))
         return

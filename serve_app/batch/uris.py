@@ -1,22 +1,116 @@
-"""Where recordings lie: paths and URLs, and how they may be shown."""
+"""Where recordings and results lie: paths and URLs, taken apart once, and how they are shown."""
 
 from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+(::|://)")
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://[^\s'\"<>]+")
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+._\-]+)(::|://)")
+_CHAIN = re.compile(r"^[A-Za-z][A-Za-z0-9+._\-]+::|::[A-Za-z][A-Za-z0-9+._\-]+://")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+._\-]+://[^\s'\"<>]+")
+_SIGNATURE = re.compile(
+    r"\?(?=(.*[&;])?[\w.-]*(signature|sig|token|credential|secret|password|keyid)=).*",
+    re.IGNORECASE | re.DOTALL,
+)
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
+
+PROTOCOLS: Mapping[str, str] = {
+    "file": "file",
+    "local": "file",
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gs",
+    "gcs": "gs",
+    "az": "abfs",
+    "abfs": "abfs",
+    "abfss": "abfs",
+    # Of this process alone: only tests put anything there.
+    "memory": "memory",
+}
+"""What a URL may begin with, and fsspec's name for it.
+
+fsspec knows dozens more. Some run code that a file describes (reference), some read files of
+this machine or of any host in the network for whoever writes a manifest (chains, http, ftp,
+github, smb): no protocol is used that is not listed here.
+"""
+
+
+class UnusableUri(ValueError):
+    """A path or URL that no file system is opened for; its text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A path or URL that has been taken apart.
+
+    Attributes:
+        protocol: one of the values of `PROTOCOLS`.
+        uri: as it is given to the file system of that protocol.
+    """
+
+    protocol: str
+    uri: str
 
 
 def has_scheme(uri: str) -> bool:
-    """True for a URL, also for fsspec's chained ones; a path has none."""
+    """True for a URL, also for a chained one; a path has none."""
     return _SCHEME.match(uri) is not None
+
+
+def parse_uri(uri: str) -> Location:
+    """Takes a path or URL apart.
+
+    Percent signs, `?`, `#` and `::` in a path or key stand for themselves.
+
+    Raises:
+        UnusableUri: its protocol is not one of `PROTOCOLS`, it chains protocols, or it can be
+            understood in more than one way.
+    """
+    if "\0" in uri:
+        raise UnusableUri("it has a NUL in it")
+    match = _SCHEME.match(uri)
+    if match is None:
+        return Location("file", uri)
+    if _CHAIN.search(uri):
+        raise UnusableUri(f"{plain_uri(uri)}: protocols cannot be chained with ::")
+    protocol = PROTOCOLS.get(match[1].lower())
+    if protocol is None:
+        known = ", ".join(f"{name}://" for name in ("file", "s3", "gs", "az", "abfs"))
+        raise UnusableUri(f"{match[1]}:// is not supported; use a path or one of {known}")
+    rest = uri[match.end() :]
+    if protocol == "file":
+        if not rest.startswith("/"):
+            raise UnusableUri("a file:// URL names an absolute path, as in file:///data/a.wav")
+        return Location("file", rest)
+    if protocol != "memory":
+        _check_bucket_url(protocol, rest)
+    if {".", ".."} & set(rest.split("/")):
+        raise UnusableUri("it has . or .. as a segment of its key")
+    if protocol == "s3" and "?versionId=" in rest:
+        # s3fs would read the newest version, for each of them.
+        raise UnusableUri("versions of an object cannot be named")
+    return Location(protocol, f"{match[1].lower()}://{rest}")
+
+
+def _check_bucket_url(protocol: str, rest: str) -> None:
+    bucket = rest.partition("/")[0]
+    if not bucket:
+        raise UnusableUri("it names no bucket")
+    # abfs://container@account.dfs.core.windows.net/path is Azure's own way to name an account.
+    allowed = r"[\w.\-]+(@[\w.\-]+)?" if protocol == "abfs" else r"[\w.\-]+"
+    if not re.fullmatch(allowed, bucket):
+        raise UnusableUri(
+            "the name of its bucket has characters that no bucket has; credentials belong into "
+            "the environment, not into a URL"
+        )
 
 
 def resolved(uri: str, root: str) -> str:
     """Returns where a URI of a manifest leads: relative ones start at the manifest's root.
+
+    None leads out of the root's bucket.
 
     Args:
         uri: as it was written.
@@ -24,21 +118,39 @@ def resolved(uri: str, root: str) -> str:
     """
     if has_scheme(uri) or uri.startswith("/"):
         return uri
-    if not has_scheme(root):
+    match = _SCHEME.match(root)
+    if match is None:
         return posixpath.normpath(posixpath.join(root, uri))
-    return f"{root.rstrip('/')}/{posixpath.normpath(uri)}"
+    scheme = root[: match.end()]
+    rest = root[match.end() :]
+    slashes = rest[: len(rest) - len(rest.lstrip("/"))]  # memory:///folder
+    bucket, _, folder = rest.lstrip("/").partition("/")
+    key = posixpath.normpath(posixpath.join("/", folder, uri)).lstrip("/")
+    return f"{scheme}{slashes}{bucket}/{key}"
 
 
 def plain_uri(uri: str) -> str:
-    """Returns a URI that may be shown: without user, password, query and fragment.
+    """Returns a URI that may be shown: without user and password, query and fragment.
 
-    Signed URLs carry their signature in the query. Paths are returned as they are; what
-    is not Unicode in a file's name becomes a question mark.
+    Signed URLs carry their signature in the query. Of a bucket's URL `?` and `#` are part of
+    the key and stay, unless what follows looks like a signature. Paths are returned as they
+    are; what is not Unicode in a file's name becomes a question mark.
     """
     readable = uri.encode("utf-8", "replace").decode("utf-8")
     if "://" not in readable:
         return readable
-    return re.split(r"[?#]", _USERINFO.sub("", readable), maxsplit=1)[0]
+    shown = _USERINFO.sub(_without_secret, readable)
+    match = _SCHEME.match(readable)
+    if match is not None and match[2] == "://" and match[1].lower() in PROTOCOLS:
+        return _SIGNATURE.sub("", shown)
+    return re.split(r"[?#]", shown, maxsplit=1)[0]
+
+
+def _without_secret(userinfo: re.Match[str]) -> str:
+    """Azure's container@account has no secret in it."""
+    scheme = userinfo.string[: userinfo.start()].rpartition("://")[0]
+    is_container = scheme.lower() in ("az", "abfs", "abfss") and ":" not in userinfo[0]
+    return userinfo[0] if is_container else ""
 
 
 def plain_text(text: str) -> str:

@@ -16,12 +16,19 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 
 from serve_app.batch.arguments import find_places
 
-JobPhase = Literal["pending", "running", "done", "done_with_failures", "failed", "cancelled"]
+JobPhase = Literal[
+    "pending", "running", "done", "done_with_failures", "failed", "cancelled", "lost"
+]
+"""Where a job is; "lost" if its driver's node died and Ray has not noticed."""
 
 KIND = "paraserve-batch"
 """What metadata call such a job, as `kind`."""
 
 _MAX_LOG_LINES = 400
+_LOST = (
+    "the node of its driver is gone; what it finished is kept, and `paraserve batch resume` goes "
+    "on from there"
+)
 
 
 class ExitCode(IntEnum):
@@ -41,6 +48,7 @@ EXIT_CODES: Mapping[JobPhase, ExitCode] = {
     "done_with_failures": ExitCode.SOME_RECORDINGS_FAILED,
     "failed": ExitCode.FAILED,
     "cancelled": ExitCode.FAILED,
+    "lost": ExitCode.FAILED,
 }
 
 
@@ -97,18 +105,24 @@ def is_batch(details: JobDetails) -> bool:
     return find_places(str(details.entrypoint)) is not None
 
 
-def view_of(details: JobDetails, progress: Mapping[str, Any]) -> JobView:
-    """Returns how a job stands; without metadata its command says where it reads and writes."""
+def view_of(details: JobDetails, progress: Mapping[str, Any], *, is_lost: bool = False) -> JobView:
+    """Returns how a job stands; without metadata its command says where it reads and writes.
+
+    Args:
+        details: what Ray knows of it.
+        progress: `last_progress`.
+        is_lost: whoever runs it is gone, whatever Ray says.
+    """
     metadata = details.metadata or {}
     found = find_places(str(details.entrypoint))
     return JobView(
         str(details.submission_id or details.job_id),
-        _phase(details),
+        "lost" if is_lost else _phase(details),
         metadata.get("source") or (found.source if found else ""),
         metadata.get("output") or (found.output if found else ""),
         _unix_s(details.start_time),
         _unix_s(details.end_time),
-        details.message or "",
+        _LOST if is_lost else details.message or "",
         progress,
     )
 

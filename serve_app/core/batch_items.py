@@ -19,7 +19,14 @@ class EngineStuck(RuntimeError):
     """The engine does not come back; whoever runs this process must replace it.
 
     An engine may raise it itself: then nothing more is asked of it.
+
+    Args:
+        begun: False for an item that was still waiting: it is not what the engine is stuck on.
     """
+
+    def __init__(self, *reason: object, begun: bool = True) -> None:
+        super().__init__(*reason)
+        self.begun = begun
 
 
 @dataclass(slots=True, eq=False)

@@ -185,8 +185,10 @@ class MicroBatcher(Generic[ItemT, ResultT]):
     def _give_up(self, reason: EngineStuck) -> None:
         self._stuck = reason
         self._closed = True
-        for waiting in (*self._running.items, *self._queue.pop_all()):
+        for waiting in self._running.items:
             fail(waiting, EngineStuck(*reason.args))
+        for waiting in self._queue.pop_all():
+            fail(waiting, EngineStuck(*reason.args, begun=False))
 
     def _find_stuck(self, patience_s: float, factor: float) -> EngineStuck | None:
         now = self._clock()

@@ -64,7 +64,7 @@ class HandleTranscriptionService:
         self._recognizer = recognizer
         self._punctuator = punctuator
         self._tracer = open_tracer(settings.tracing, "ingress")
-        self._tries = Tries(settings.max_attempts)
+        self._tries = Tries(settings.max_attempts, replacement_s=settings.replacement_timeout_s)
         self._replacements = settings.text.all_replacements()
         self._ready: dict[Stage, StageReadiness] = {}
 
@@ -112,6 +112,7 @@ class HandleTranscriptionService:
             SegmentationJob(job.origin, job.audio, "vad" in job.stages, job.hints),
             self._settings.max_attempts,
             self._settings.segmenter.silence_timeout_s,
+            self._settings.replacement_timeout_s,
         )
         cost = RequestCost()
         if self._punctuator is not None and "punctuation" in job.stages:

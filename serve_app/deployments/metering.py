@@ -46,6 +46,7 @@ class IngressMetrics:
         self._uploading = metrics.new_gauge(metrics.REQUESTS_UPLOADING)
         self._oldest_wait = metrics.new_gauge(metrics.LINE_WAIT)
         self._keys_stale = metrics.new_gauge(metrics.KEYS_STALE)
+        _retries()  # its series begin with the replica, not with the first retry
 
     def watch(
         self, line: Callable[[], AdmissionStatistics], keys_stale_s: Callable[[], float]
@@ -96,6 +97,7 @@ class SegmenterMetrics:
         self._backlog_audio = metrics.new_gauge(metrics.BACKLOG)
         self._chunks = metrics.new_counter(metrics.CHUNKS)
         self._work = metrics.new_histogram(metrics.WORK_TIME)
+        _retries()
         self._sampler = Sampler(self._sample)
         self.start()
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, NoReturn
 
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.core.chunks import RecordingEnd, SegmentationJob, Utterance
-from serve_app.core.errors import RecognitionFailed
-from serve_app.deployments.retrying import pause, trouble_of
+from serve_app.core.errors import NotReady, RecognitionFailed
+from serve_app.deployments.retrying import REPLACEMENT_S, Losses, Tries, pause, trouble_of
 from serve_app.deployments.streaming import stream_call
 
 
@@ -23,9 +25,11 @@ class RemoteRecording:
     Args:
         segmenter: handle of the segmenter deployment.
         job: the recording.
-        max_attempts: segmenters to try without getting any further.
+        max_attempts: segmenters that may be lost while the recording gets no further.
         silence_timeout_s: longest time without a sign of life from a segmenter that
             has begun.
+        replacement_s: longest wait for a live segmenter, while calls find none.
+        clock: in seconds, monotonic.
     """
 
     def __init__(
@@ -34,10 +38,12 @@ class RemoteRecording:
         job: SegmentationJob,
         max_attempts: int,
         silence_timeout_s: float,
+        replacement_s: float = REPLACEMENT_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._recognize = segmenter.options(method_name="recognize", stream=True)
         self._job = job
-        self._max_attempts = max_attempts
+        self._losses = Losses(Tries(max_attempts, replacement_s=replacement_s), clock)
         self._silence_timeout_s = silence_timeout_s
         self._next_index = 0
         self.end = RecordingEnd(0)
@@ -47,13 +53,13 @@ class RemoteRecording:
         """Yields the utterances in order.
 
         Raises:
-            RecognitionFailed: every segmenter that was tried was lost.
+            RecognitionFailed: it cost as many segmenters as it may.
+            NotReady: no live segmenter was found in time.
             DeadlineExceeded: the request's deadline passed.
             RayTaskError: around what the segmenter raised.
         """
-        attempt = 0
+        losses = self._losses
         while True:
-            attempt += 1
             reached = self._next_index
             try:
                 async with aclosing(self._events()) as events:
@@ -64,12 +70,19 @@ class RemoteRecording:
                 trouble = trouble_of(error)
                 if trouble is None:
                     raise
-            if self._next_index > reached:
-                attempt = 1
-            attempt -= trouble == "full"
-            if attempt >= self._max_attempts:
-                raise RecognitionFailed(f"{attempt} segmenters were lost over it")
-            await pause(max(attempt, 1), trouble, "vad", self._job.origin)
+                if self._next_index > reached:
+                    losses.got_further()
+                losses.add(error, trouble)
+                if losses.too_long:
+                    raise NotReady("vad") from None
+                if losses.too_many:
+                    self._give_up(error)
+            await pause(losses.num_in_a_row, trouble, "vad", self._job.origin)
+
+    def _give_up(self, error: BaseException) -> NoReturn:
+        if isinstance(error, DeploymentUnavailableError):
+            raise NotReady("vad") from None
+        raise RecognitionFailed(f"{self._losses.num_counted} segmenters were lost over it")
 
     async def _events(self) -> AsyncGenerator[Utterance]:
         stream = stream_call(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.core.chunks import Chunk, ChunkFailure, Recognition
+from serve_app.core.errors import NotReady
 from serve_app.deployments.retrying import (
+    Losses,
     ReplicaDied,
     Tries,
+    Trouble,
     call_until_answered,
     pause,
     trouble_of,
@@ -43,22 +47,33 @@ class RemoteRecognizer:
     Args:
         handle: of the deployment.
         settings: of the whole application.
+        clock: in seconds, monotonic.
     """
 
-    def __init__(self, handle: DeploymentHandle[Any], settings: Settings) -> None:
+    def __init__(
+        self,
+        handle: DeploymentHandle[Any],
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._handle = handle
         self._models = tuple(settings.recognizer.models)
         self._handles: dict[str, _Handles] = {}
         self._max_deaths = settings.recognizer.max_deaths
-        self._tries = Tries(settings.max_attempts, settings.recognizer.call_timeout_s)
+        self._tries = Tries(
+            settings.max_attempts,
+            settings.recognizer.call_timeout_s,
+            settings.replacement_timeout_s,
+        )
 
     async def recognize(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
         """Returns a result per chunk, in order.
 
         Raises:
             DeadlineExceeded: the request's deadline passed.
-            NotReady: the deployment failed to start.
-            Exception: the last trouble, if no replica could be reached.
+            NotReady: the deployment failed to start, or no live replica was found in time.
+            Exception: the last trouble, if as many replicas did not answer as may.
         """
         try:
             return await call_until_answered(
@@ -67,6 +82,7 @@ class RemoteRecognizer:
                 stage="asr",
                 origin=chunks[0].origin,
                 retry_deaths=False,
+                clock=self._clock,
             )
         except ReplicaDied:
             await pause(1, "died", "asr", chunks[0].origin)
@@ -79,10 +95,14 @@ class RemoteRecognizer:
 
         Raises:
             DeadlineExceeded: the request's deadline passed.
+            NotReady: no live replica was found in time.
         """
         num_deaths = 0
-        for attempt in range(1, _MAX_LONE_ATTEMPTS + 1):
+        losses = Losses(replace(self._tries, max_attempts=_MAX_LONE_ATTEMPTS), self._clock)
+        while not losses.too_many:
             begun = False
+            lost: BaseException = ConnectionError("the call ended without a result")
+            trouble: Trouble = "away"
             try:
                 async with aclosing(self._call_alone(chunk)) as events:
                     async for event in events:
@@ -90,15 +110,17 @@ class RemoteRecognizer:
                             return event
                         begun = event == BEGUN
             except BaseException as error:
-                trouble = trouble_of(error)
-                if trouble is None:
+                told = trouble_of(error)
+                if told is None:
                     raise
-            else:
-                trouble = "away"
+                lost, trouble = error, told
             num_deaths += begun and trouble == "died"
             if num_deaths >= self._max_deaths:
                 return ChunkFailure("poison", f"{num_deaths} replicas died while they had it")
-            await pause(attempt, trouble, "asr", chunk.origin)
+            losses.add(lost, trouble)
+            if losses.too_long:
+                raise NotReady("asr")
+            await pause(losses.num_in_a_row, trouble, "asr", chunk.origin)
         return ChunkFailure("unavailable", f"{_MAX_LONE_ATTEMPTS} calls for it were lost")
 
     async def _call(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:

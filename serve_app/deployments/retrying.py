@@ -38,13 +38,18 @@ from serve_app.deployments.options import LOGGER
 ResultT = TypeVar("ResultT")
 
 Trouble: TypeAlias = Literal["died", "away", "late", "full"]
-"""Why a call has no answer, none of it the call's fault as far as one can tell: its
-replica died with it, could not be reached, did not answer in time, or takes no more."""
+"""Why a call has no answer: its replica died with it ("died"), none was reached that works
+("away"), it did not answer in time ("late"), or it takes no more ("full")."""
 
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 10.0
+_MAX_DOUBLINGS = 16  # keeps the power small; the longest delay comes much earlier
 _DIED = (RayActorError, WorkerCrashedError, NodeDiedError, LocalRayletDiedError)
 _AWAY = (ReplicaUnavailableError, DeploymentUnavailableError, ObjectLostError, RpcError)
+
+
+REPLACEMENT_S = 300.0
+"""Longest wait for a live replica, unless the settings say otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,66 @@ class Tries:
     """How long to go on.
 
     Attributes:
-        max_attempts: calls in all, at least 1; those that found a full stage not counted.
+        max_attempts: replicas, at least 1, that may die with the call or leave it unanswered.
+            A call that found a full stage, or no live replica, is not counted.
         timeout_s: longest wait for one answer, None for as long as the deadline allows.
+        replacement_s: longest wait for a live replica, while calls find none.
     """
 
     max_attempts: int
     timeout_s: float | None = None
+    replacement_s: float = REPLACEMENT_S
+
+
+class Losses:
+    """What one request's calls to a stage have come to, and whether to make another.
+
+    A replica that is about to be replaced answers every call at once, and none of it is the
+    call's fault: such losses are bounded by the time that a replacement takes, not by their
+    number.
+
+    Args:
+        tries: how long to go on.
+        clock: in seconds, monotonic.
+    """
+
+    def __init__(self, tries: Tries, clock: Callable[[], float] = time.monotonic) -> None:
+        self._tries = tries
+        self._clock = clock
+        self._unreachable_since_s: float | None = None
+        self.num_counted = 0
+        """Replicas that died with a call or left it unanswered."""
+        self.num_in_a_row = 0
+        """Lost calls since the request last got further; for the length of a pause."""
+
+    def got_further(self) -> None:
+        """Forgets what was lost: a replica has just been seen to work on the request."""
+        self._unreachable_since_s = None
+        self.num_counted = self.num_in_a_row = 0
+
+    def add(self, error: BaseException, trouble: Trouble) -> None:
+        """Takes in a lost call."""
+        if trouble == "full":
+            self._unreachable_since_s = None
+            return
+        self.num_in_a_row += 1
+        if trouble == "away" and not isinstance(error, DeploymentUnavailableError):
+            if self._unreachable_since_s is None:
+                self._unreachable_since_s = self._clock()
+        else:
+            self._unreachable_since_s = None
+            self.num_counted += 1
+
+    @property
+    def too_many(self) -> bool:
+        """True once as many replicas were lost as may be."""
+        return self.num_counted >= self._tries.max_attempts
+
+    @property
+    def too_long(self) -> bool:
+        """True once no live replica was found for as long as may be."""
+        since_s = self._unreachable_since_s
+        return since_s is not None and self._clock() - since_s >= self._tries.replacement_s
 
 
 class ReplicaDied(Exception):
@@ -69,7 +128,8 @@ def trouble_of(error: BaseException) -> Trouble | None:
     if isinstance(error, RayTaskError):
         # What the callee raised; it may wrap what befell the callee's own calls.
         if isinstance(error.cause, EngineStuck):
-            return "died"  # it is about to be replaced
+            # It is about to be replaced, over what it was running and not over what waited.
+            return "died" if error.cause.begun else "away"
         lost = isinstance(error.cause, (BatcherClosed, *_DIED, *_AWAY))
         return "away" if lost else None
     if isinstance(error, _DIED):
@@ -92,6 +152,7 @@ async def call_until_answered(
     stage: Stage,
     origin: Origin,
     retry_deaths: bool = True,
+    clock: Callable[[], float] = time.monotonic,
 ) -> ResultT:
     """Returns the call's result, from whichever replica gives it.
 
@@ -101,16 +162,16 @@ async def call_until_answered(
         stage: who is called, for the log.
         origin: whose request it is, for the log, and its deadline.
         retry_deaths: False to be told of a death instead.
+        clock: in seconds, monotonic.
 
     Raises:
         DeadlineExceeded: the request's deadline passed meanwhile.
         ReplicaDied: the replica died, and `retry_deaths` is False.
-        NotReady: the deployment failed to start.
+        NotReady: the deployment failed to start, or no live replica was found in time.
         Exception: what the call itself raised, or the last trouble.
     """
-    attempt = 0
+    losses = Losses(tries, clock)
     while True:
-        attempt += 1
         try:
             async with asyncio.timeout(wait_s(origin, tries.timeout_s)):
                 return await call()
@@ -120,10 +181,12 @@ async def call_until_answered(
                 raise
             if trouble == "died" and not retry_deaths:
                 raise ReplicaDied from error
-            attempt -= trouble == "full"
-            if attempt >= tries.max_attempts:
+            losses.add(error, trouble)
+            if losses.too_long:
+                raise NotReady(stage) from None
+            if losses.too_many:
                 raise_last(error, stage)
-            await pause(max(attempt, 1), trouble, stage, origin)
+        await pause(losses.num_in_a_row, trouble, stage, origin)
 
 
 def raise_last(error: BaseException, stage: Stage) -> None:
@@ -140,8 +203,8 @@ def raise_last(error: BaseException, stage: Stage) -> None:
     raise error
 
 
-async def pause(attempt: int, trouble: Trouble, stage: Stage, origin: Origin) -> None:
-    """Logs a lost call and waits, longer each time, for a replica that answers.
+async def pause(num_lost: int, trouble: Trouble, stage: Stage, origin: Origin) -> None:
+    """Logs a lost call and waits, longer with each in a row, for a replica that answers.
 
     Half of the wait is random, so that the calls that a replica took with it do not
     come back all at once.
@@ -149,7 +212,9 @@ async def pause(attempt: int, trouble: Trouble, stage: Stage, origin: Origin) ->
     Raises:
         DeadlineExceeded: the request's deadline comes first.
     """
-    delay_s = min(_FIRST_DELAY_S * 2 ** (attempt - 1), _LONGEST_DELAY_S)
+    delay_s = min(
+        _FIRST_DELAY_S * 2.0 ** min(max(num_lost - 1, 0), _MAX_DOUBLINGS), _LONGEST_DELAY_S
+    )
     delay_s *= random.uniform(0.5, 1.0)  # noqa: S311 - no secret
     count_retry(stage, origin)
     LOGGER.warning(
@@ -158,7 +223,7 @@ async def pause(attempt: int, trouble: Trouble, stage: Stage, origin: Origin) ->
             "paraserve_request_id": origin.request_id,
             "stage": stage,
             "trouble": trouble,
-            "attempt": attempt,
+            "attempt": num_lost,
         },
     )
     await asyncio.sleep(min(delay_s, wait_s(origin, None) or delay_s))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.audio.bytesource import AudioSource
-from serve_app.core.batching import BatcherClosed
+from serve_app.core.batching import BatcherClosed, EngineStuck
 from serve_app.core.chunks import SAMPLE_RATE_HZ, SAMPLES_PER_MS, Chunk
 from serve_app.core.errors import AudioError
 from serve_app.core.hints import NO_HINTS, Hints
@@ -173,7 +173,7 @@ class Segmentation:
             # On the thread, since a step of a recording that was given up may be running.
             patient = replace(origin, deadline=None)
             closing = thread.run(groups.close, patient, urgent=self.is_urgent)
-            with contextlib.suppress(BatcherClosed):
+            with contextlib.suppress(BatcherClosed, EngineStuck):
                 await asyncio.shield(closing)
 
 

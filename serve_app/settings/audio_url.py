@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from urllib.parse import urlsplit
+
 from pydantic import Field, field_validator, model_validator
 
 from serve_app.settings.section import Section
+
+# Also what older buckets are called: capitals, underscores, up to 255 characters.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+
+
+def is_bucket_name(name: str) -> bool:
+    """Returns whether a bucket can have the name; one that can has no meaning in a path."""
+    return _BUCKET.fullmatch(name) is not None and ".." not in name
 
 
 class AudioUrlSettings(Section):
@@ -22,7 +33,7 @@ class AudioUrlSettings(Section):
     allow_private: bool = Field(
         default=False,
         description="Let allowed hosts have private or loopback addresses, for a store inside of "
-        "the own network.",
+        "the own network. Link-local addresses, those of cloud metadata among them, stay refused.",
     )
     max_bytes: int = Field(
         default=256 * 2**20, ge=1024, description="Largest file that is fetched, in bytes."
@@ -32,7 +43,9 @@ class AudioUrlSettings(Section):
         default=3, ge=0, le=10, description="Redirects that are followed; each is checked anew."
     )
     s3_buckets: tuple[str, ...] = Field(
-        default=(), description="Buckets that `s3://bucket/key` may name; none by default."
+        default=(),
+        description="Buckets that `s3://bucket/key` may name, and that an https URL of the store "
+        "may have in its path; none by default.",
     )
     s3_endpoint: str | None = Field(
         default=None,
@@ -56,12 +69,27 @@ class AudioUrlSettings(Section):
                 raise ValueError(f"{host!r} is neither a host nor *.suffix")
         return tuple(host.lower() for host in hosts)
 
+    @field_validator("s3_buckets")
+    @classmethod
+    def _are_names(cls, buckets: tuple[str, ...]) -> tuple[str, ...]:
+        for bucket in buckets:
+            if not is_bucket_name(bucket):
+                raise ValueError(f"{bucket!r} is not the name of a bucket")
+        return buckets
+
     @field_validator("s3_endpoint")
     @classmethod
     def _without_slash(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("https://", "http://")):
-            raise ValueError("s3_endpoint must begin with https:// or http://")
-        return url.rstrip("/") if url is not None else None
+        if url is None:
+            return None
+        parsed = urlsplit(url)
+        if parsed.scheme not in ("https", "http") or not parsed.hostname:
+            raise ValueError("s3_endpoint must begin with https:// or http:// and name a host")
+        if parsed.username or parsed.password or parsed.query or parsed.fragment:
+            raise ValueError("s3_endpoint is scheme, host, port and path, nothing else")
+        if {".", ".."} & set(parsed.path.split("/")) or "\\" in url or "%" in parsed.path:
+            raise ValueError("s3_endpoint has a path that is not plain")
+        return url.rstrip("/")
 
     @model_validator(mode="after")
     def _has_hosts(self) -> AudioUrlSettings:

@@ -76,6 +76,13 @@ class BatchSettings(Section):
         description="Recordings that each segmenter has open at once. They take turns, so that a "
         "long one does not hold up short ones; more keeps slow storage from being waited for.",
     )
+    room_timeout_s: float | None = Field(
+        default=1800.0,
+        gt=0,
+        description="Longest time in s that a job waits while the cluster has fewer cores than "
+        "the job's actors reserve, as after a node has died; then it fails, to be resumed. null "
+        "waits forever.",
+    )
     block_bytes: int = Field(
         default=4 * 2**20,
         ge=64 * 2**10,

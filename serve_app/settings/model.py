@@ -63,7 +63,17 @@ class Settings(BaseSettings):
     )
     offline: bool = Field(default=False, description="Never fetch a pack; fail if it is missing.")
     max_attempts: int = Field(
-        default=3, ge=1, description="Tries of a call between the stages whose replica dies."
+        default=3,
+        ge=1,
+        description="Replicas that may die with a call between the stages, or leave it "
+        "unanswered, until it is given up.",
+    )
+    replacement_timeout_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="Longest time in s that a call between the stages waits for a live replica "
+        "after the last one was lost; then the request is answered with 503. Longer than it takes "
+        "to replace a replica, its model's loading included.",
     )
     compute_nice: int = Field(
         default=10,

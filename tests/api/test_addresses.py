@@ -46,6 +46,19 @@ def test_addresses_of_the_internet_are_public(address: str) -> None:
         "::ffff:10.0.0.1",
         "64:ff9b::a00:1",
         "2002:7f00:1::",
+        "::ffff:169.254.169.254",
+        "::127.0.0.1",
+        "::ffff:0:127.0.0.1",
+        "64:ff9b::7f00:1",
+        "64:ff9b:1::7f00:1",
+        "2001::1",
+        "fec0::1",
+        "2a00:1450::5efe:127.0.0.1",
+        "2a00:1450::200:5efe:10.0.0.1",
+        "168.63.129.16",
+        "100.100.100.200",
+        "192.88.99.1",
+        "fe80::a9fe:a9fe",
     ],
 )
 def test_addresses_of_a_network_s_own_are_not_public(address: str) -> None:
@@ -103,7 +116,13 @@ async def test_one_private_address_among_public_ones_is_refused(
     assert inner.asked == []
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0x7f.1", "2130706433", "127.1", "localhost"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1", "0x7f.1", "0x7f000001", "2130706433", "127.1", "0177.0.0.1", "localhost",
+        "localhost.", "[::1]", "::1", "[::ffff:127.0.0.1]", "::ffff:7f00:1", "0", "0.0.0.0", "::",
+    ],
+)  # fmt: skip
 async def test_loopback_is_refused_however_it_is_written(host: str) -> None:
     inner = RecordingBackend()
     with pytest.raises((UrlNotAllowed, httpcore.ConnectError)):
@@ -116,3 +135,37 @@ async def test_private_addresses_pass_where_they_are_allowed() -> None:
     with pytest.raises(httpcore.ConnectError):
         await CheckedBackend(allow_private=True, backend=inner).connect_tcp("127.0.0.1", 80)
     assert inner.asked == [("127.0.0.1", 80)]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254", "fd00:ec2::254", "168.63.129.16",
+     "100.100.100.200", "0.0.0.0", "224.0.0.1", "255.255.255.255", "64:ff9b::a9fe:a9fe"],
+)  # fmt: skip
+async def test_metadata_of_a_cloud_is_refused_even_where_private_addresses_pass(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    resolve_to(monkeypatch, [address])
+    inner = RecordingBackend()
+    with pytest.raises(UrlNotAllowed, match="neither public nor private"):
+        await CheckedBackend(allow_private=True, backend=inner).connect_tcp("listed.example", 443)
+    assert inner.asked == []
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "192.168.1.1", "::1", "fd12::1", "8.8.8.8"])
+async def test_hosts_of_one_s_own_network_pass_where_they_are_allowed(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    resolve_to(monkeypatch, [address])
+    inner = RecordingBackend()
+    with pytest.raises(httpcore.ConnectError):
+        await CheckedBackend(allow_private=True, backend=inner).connect_tcp("listed.example", 443)
+    assert inner.asked == [(address, 443)]
+
+
+async def test_name_without_addresses_is_not_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_to(monkeypatch, [])
+    inner = RecordingBackend()
+    with pytest.raises(httpcore.ConnectError):
+        await CheckedBackend(allow_private=False, backend=inner).connect_tcp("h", 443)
+    assert inner.asked == []

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from serve_app.api.audio_url import BotocoreSigner, Target, UrlPolicy
+from serve_app.api.bucket_uris import BucketObject
 from serve_app.core.errors import InvalidParameter, UrlNotAllowed
 from serve_app.settings import AudioUrlSettings
 
@@ -125,5 +126,187 @@ def test_signed_address_of_a_bucket_is_listed_like_any_other(
     ],
 )
 def test_settings_that_would_allow_everything_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        AudioUrlSettings.model_validate(values)
+
+
+def store(s3_endpoint: str | None = "https://store.example.com:9000") -> UrlPolicy:
+    """A store whose bucket `allowed` is listed, and nothing else."""
+    return policy(
+        allowed_hosts=("store.example.com:9000", "*.amazonaws.com"),
+        s3_buckets=("allowed",),
+        s3_endpoint=s3_endpoint,
+    )
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "s3://allowed/../other/secret.wav",
+        "s3://allowed/./../other/secret.wav",
+        "s3://allowed/a/../../other/secret.wav",
+        "s3://allowed/%2e%2e/other/secret.wav",
+        "s3://allowed/%2E./other/secret.wav",
+        "s3://allowed/..%2fother/secret.wav",
+        "s3://allowed/%252e%252e/other/secret.wav",
+        "s3://allowed/%25252e%25252e/other/secret.wav",
+        "s3://allowed/..\\other/secret.wav",
+        "s3://allowed/..%5cother/secret.wav",
+        "s3://allowed/a/..",
+        "s3://allowed/.",
+        "s3://../allowed/secret.wav",
+        "s3://allowed%2f..%2fother/secret.wav",
+        "s3:///other/secret.wav",
+        "s3://other/secret.wav",
+        "s3://ALLOWED/secret.wav",
+        "s3://user@allowed/secret.wav",
+        "s3://user:secret@allowed/secret.wav",
+        "s3://allowed:9000/secret.wav",
+        "s3://allowed@other/secret.wav",
+        "s3://allowed?x/secret.wav",
+        "s3://allowed#/../other/secret.wav",
+        "s3://allowed/a.wav?versionId=1",
+        "s3://allowed/a.wav#part",
+        "s3://allowed/a%00.wav",
+        "s3://allowed/a%0d%0aHost:%20other",
+        "s3://allowed/a%zz.wav",
+        "s3://allowed/a%",
+        "s3://allowed/%ff.wav",
+        "s3://allowed/" + "a" * 1025,
+        "s3://allowed",
+        "s3://allowed/",
+        "s3:/allowed/a.wav",
+        "s3a://allowed/a.wav",
+    ],
+)
+@pytest.mark.parametrize("by_host", [False, True])
+def test_only_objects_of_listed_buckets_can_be_named(uri: str, by_host: bool) -> None:
+    checked = store(None) if by_host else store()
+    with pytest.raises((UrlNotAllowed, InvalidParameter)) as refusal:
+        checked.requested(uri)
+    assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("s3://allowed/a/b.wav", b"/allowed/a/b.wav"),
+        ("S3://allowed/a b.wav", b"/allowed/a%20b.wav"),
+        ("s3://allowed/a%20b.wav", b"/allowed/a%20b.wav"),
+        ("s3://allowed/%E5%BD%95.wav", b"/allowed/%E5%BD%95.wav"),
+        ("s3://allowed/录.wav", b"/allowed/%E5%BD%95.wav"),
+        ("s3://allowed/what%3F%231.wav", b"/allowed/what%3F%231.wav"),
+        ("s3://allowed/50%25.wav", b"/allowed/50%25.wav"),
+        ("s3://allowed/50%2525.wav", b"/allowed/50%2525.wav"),
+        ("s3://allowed/..a/b..wav", b"/allowed/..a/b..wav"),
+        ("s3://allowed/a//b.wav", b"/allowed/a//b.wav"),
+        ("s3://allowed/a@b:c.wav", b"/allowed/a%40b%3Ac.wav"),
+    ],
+)
+def test_key_reaches_the_store_as_it_was_checked(uri: str, path: bytes) -> None:
+    assert store().requested(uri).path == path
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://store.example.com:9000/other/secret.wav",
+        "https://store.example.com:9000//other/secret.wav",
+        "https://store.example.com:9000/allowed/../other/secret.wav",
+        "https://store.example.com:9000/allowed/%2e%2e/other/secret.wav",
+        "https://store.example.com:9000/allowed%2f..%2fother/secret.wav",
+        "https://store.example.com.:9000/other/secret.wav",
+        "https://store.example.com:9000/",
+    ],
+)
+def test_list_of_buckets_holds_for_the_store_s_own_addresses(url: str) -> None:
+    with pytest.raises(UrlNotAllowed):
+        store().requested(url)
+    with pytest.raises(UrlNotAllowed):
+        store().check(url)  # as the target of a redirect
+
+
+@pytest.mark.parametrize(
+    "host", ["s3.us-east-1.amazonaws.com", "s3.amazonaws.com", "s3-eu-west-1.amazonaws.com"]
+)
+def test_list_of_buckets_holds_for_aws_by_path(host: str) -> None:
+    checked = store(None)
+    assert checked.requested(f"https://{host}/allowed/a.wav").host == host
+    with pytest.raises(UrlNotAllowed, match="bucket"):
+        checked.requested(f"https://{host}/other/a.wav")
+
+
+def test_store_s_own_address_of_a_listed_bucket_is_allowed() -> None:
+    assert store().requested("https://store.example.com:9000/allowed/a.wav?sig=1").path == (
+        b"/allowed/a.wav?sig=1"
+    )
+    below = policy(
+        allowed_hosts=("files.example.com",),
+        s3_buckets=("allowed",),
+        s3_endpoint="https://files.example.com/s3",
+    )
+    assert below.requested("s3://allowed/a").path == b"/s3/allowed/a"
+    for path in ("/allowed/a", "/s3allowed/a", "/s3/other/a"):
+        with pytest.raises(UrlNotAllowed):
+            below.requested(f"https://files.example.com{path}")
+
+
+def test_signer_that_addresses_another_key_is_not_followed() -> None:
+    class Careless:
+        def url_of(self, found: BucketObject) -> str:
+            return "https://files.example.com/other/secret.wav?X-Amz-Signature=1"
+
+    settings = AudioUrlSettings(
+        enabled=True, allowed_hosts=("files.example.com",), s3_buckets=("allowed",)
+    )
+    with pytest.raises(UrlNotAllowed):
+        UrlPolicy(settings, Careless()).requested("s3://allowed/a.wav")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://@files.example.com/a",
+        "https://:@files.example.com/a",
+        "https://files.example.com\\@evil.org/a",
+        "https://files.example.com/\\evil.org",
+        "https://files.example.com:0/a",
+        "https://files.example.com:/a:@b@evil.org:443/",
+        "https://2130706433/a",
+        "https://0x7f000001/a",
+        "https://0177.0.0.1/a",
+        "https://127.1/a",
+        "https://[::ffff:127.0.0.1]/a",
+        "https://[64:ff9b::7f00:1]/a",
+        "https://localhost./a",
+        "https://files.example.com%2eevil.org/a",
+        "https://files.example.com%00.evil.org/a",
+        "https://files。example。com.evil.org/a",
+    ],
+)
+def test_hosts_in_disguise_are_refused(url: str) -> None:
+    try:
+        target = policy().requested(url)
+    except (UrlNotAllowed, InvalidParameter):
+        return
+    # What is not refused leads to the listed host, whatever else the text looks like.
+    assert (target.host, target.port) == ("files.example.com", 443)
+    assert "evil" not in target.host
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"s3_buckets": ["a/b"]},
+        {"s3_buckets": [".."]},
+        {"s3_buckets": [""]},
+        {"s3_buckets": ["a..b"]},
+        {"s3_endpoint": "https://user:secret@minio.example.com"},
+        {"s3_endpoint": "https://minio.example.com/a/../b"},
+        {"s3_endpoint": "https://minio.example.com?x=1"},
+        {"s3_endpoint": "https://"},
+    ],
+)
+def test_settings_that_could_be_read_in_two_ways_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         AudioUrlSettings.model_validate(values)

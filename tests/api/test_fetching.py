@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def to(location: str) -> bytes:
     return b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % location.encode()
 
 
-def fetcher(port: int, **more: object) -> HttpFetcher:
+def fetcher(port: int, clock: Callable[[], float] = time.monotonic, **more: object) -> HttpFetcher:
     values = {
         "enabled": True,
         "allow_http": True,
@@ -59,7 +60,7 @@ def fetcher(port: int, **more: object) -> HttpFetcher:
         **more,
     }
     settings = AudioUrlSettings.model_validate(values)
-    return HttpFetcher(settings, UrlPolicy(settings))
+    return HttpFetcher(settings, UrlPolicy(settings), clock=clock)
 
 
 @pytest.fixture
@@ -86,7 +87,8 @@ async def test_redirect_is_followed_and_its_target_checked(spool: SpoolFile) -> 
 @pytest.mark.parametrize(
     "location",
     ["http://169.254.169.254/latest/meta-data", "https://evil.example.com/", "file:///etc/passwd",
-     "http://user:pw@127.0.0.1/", "ftp://127.0.0.1/x"],
+     "http://user:pw@127.0.0.1/", "ftp://127.0.0.1/x", "s3://calls/a.wav", "//evil.example.com/",
+     "http://127.0.0.1:1/", "http://[::ffff:169.254.169.254]/", "http://2852039166/"],
 )  # fmt: skip
 async def test_redirect_elsewhere_is_refused(spool: SpoolFile, location: str) -> None:
     async with serving(to(location)) as (port, heads):
@@ -163,3 +165,46 @@ async def test_empty_file_is_an_empty_upload(spool: SpoolFile) -> None:
     async with serving(ok(b"")) as (port, _):
         with pytest.raises(EmptyUpload):
             await fetcher(port).fetch(f"http://127.0.0.1:{port}/a", spool)
+
+
+async def test_proxies_of_the_environment_are_not_used(
+    spool: SpoolFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(ok()) as (port, heads), serving(ok(b"proxy")) as (proxy_port, proxied):
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy_port}")
+            monkeypatch.setenv(name.upper(), f"http://127.0.0.1:{proxy_port}")
+        await fetcher(port).fetch(f"http://127.0.0.1:{port}/a", spool)
+        assert len(heads) == 1
+        assert proxied == []
+
+
+async def test_endless_header_is_not_read_to_its_end(spool: SpoolFile) -> None:
+    header = b"HTTP/1.1 200 OK\r\n" + b"X-Filler: 0123456789\r\n" * 20_000
+    async with serving(header, hang=True) as (port, _):
+        with pytest.raises(UrlFetchFailed, match="broke off"):
+            await fetcher(port).fetch(f"http://127.0.0.1:{port}/a", spool)
+
+
+async def test_host_that_trickles_is_given_up(spool: SpoolFile) -> None:
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"x")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    now_s = 0.0
+
+    def clock() -> float:
+        nonlocal now_s
+        now_s += 10.0
+        return now_s
+
+    with pytest.raises(UrlFetchFailed, match="too slowly"):
+        await fetcher(port, clock=clock).fetch(f"http://127.0.0.1:{port}/a", spool)
+    server.close()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import shlex
 from typing import Any, cast
@@ -201,3 +202,36 @@ def test_progress_is_the_last_that_was_logged() -> None:
 def test_cluster_out_of_reach_is_one_clear_error() -> None:
     with pytest.raises(ClusterError, match="cannot reach Ray's jobs"):
         connect(f"http://127.0.0.1:{free_port()}")
+
+
+def test_job_whose_node_died_is_lost_and_can_be_resumed(ray_jobs: FakeRay) -> None:
+    living: set[str] = set()
+    jobs = BatchJobs(cast(JobSubmissionClient, ray_jobs), lambda: frozenset(living))
+    first = jobs.submit(REQUEST)
+    living.add(first)
+    assert jobs.view(first).phase == "running"
+    living.clear()
+    view = jobs.view(first)
+    assert (view.phase, view.ended, EXIT_CODES[view.phase]) == ("lost", True, ExitCode.FAILED)
+    assert "resume" in view.message
+    assert [each.phase for each in jobs.jobs()] == ["lost"]
+    assert jobs.wait(first, lambda view: None).phase == "lost"
+
+    second = jobs.resume(first)
+
+    assert ray_jobs.details[second].entrypoint == ray_jobs.details[first].entrypoint
+
+
+def test_job_that_ends_while_it_is_asked_after_is_not_lost(ray_jobs: FakeRay) -> None:
+    def ends_meanwhile() -> frozenset[str]:
+        ray_jobs.details["raysubmit_0"] = copy.copy(ray_jobs.details["raysubmit_0"])
+        ray_jobs.end("raysubmit_0", JobStatus.SUCCEEDED, 0)
+        return frozenset()
+
+    jobs = BatchJobs(cast(JobSubmissionClient, ray_jobs), ends_meanwhile)
+    assert jobs.view(jobs.submit(REQUEST)).phase != "lost"
+
+
+def test_job_is_as_ray_says_where_its_supervisor_cannot_be_asked_for(ray_jobs: FakeRay) -> None:
+    jobs = BatchJobs(cast(JobSubmissionClient, ray_jobs), lambda: None)
+    assert jobs.view(jobs.submit(REQUEST)).phase == "running"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +173,50 @@ def test_gpu_that_nobody_reserves_is_refused(settings: Settings) -> None:
     on_gpu = settings.model_copy(update={"recognizer": recognizer})
     with pytest.raises(ConfigurationError, match=r"batch\.recognizers\.num_gpus is 0"):
         job_settings(on_gpu, on_gpu.stages)
+
+
+@pytest.mark.ray
+def test_sigterm_ends_a_job_in_seconds_with_its_state_written(
+    tmp_path: Path, speech: Pcm, settings: Settings
+) -> None:
+    source, output = tmp_path / "source", tmp_path / "output"
+    source.mkdir()
+    soundfile.write(source / "0.flac", speech, RATE_HZ)
+    for i in range(1, 200):
+        os.link(source / "0.flac", source / f"{i}.flac")
+    command = [sys.executable, "-m", "serve_app.batch", str(source), str(output)]
+    options = ["--set", f"pack_dir={settings.pack_dir}", "--set", "cluster.num_cpus=4"]
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    job = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: bool(documents(output)), job)
+        began_s = time.monotonic()
+        job.send_signal(signal.SIGTERM)
+        wait_until(lambda: progress(output).get("state") == "stopped", job)
+        noted_s = time.monotonic() - began_s
+        assert job.wait(60) == 1
+        took_s = time.monotonic() - began_s
+    finally:
+        job.kill()
+        job.wait()
+    (attempt,) = [json.loads(each.read_text()) for each in output.glob("_run/attempts/*.json")]
+    assert attempt["end"] == "cancelled"
+    # What is counted is there, and is not done again.
+    assert attempt["num_finished"] <= len(documents(output)) < 200
+    # The limit is 10 s; this machine may be busy.
+    assert took_s < 30
+    assert noted_s < 10
+
+
+def progress(output: Path) -> dict[str, Any]:
+    path = output / "_run" / "progress.json"
+    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return content
+
+
+def wait_until(condition: Callable[[], bool], job: subprocess.Popen[bytes]) -> None:
+    give_up_s = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < give_up_s
+        assert job.poll() is None or condition(), "the job has ended"
+        time.sleep(0.1)

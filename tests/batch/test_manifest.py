@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import tracemalloc
 import uuid
 from pathlib import Path
@@ -13,10 +14,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import serve_app
 from serve_app.batch.fingerprint import file_info
 from serve_app.batch.manifest import read_items
+from serve_app.batch.names import file_name
+from serve_app.batch.outputs import OutputStore
+from serve_app.batch.reading import ReadOptions, open_audio
 from serve_app.batch.records import BatchItem
-from serve_app.core.errors import ManifestError
+from serve_app.batch.report import read_report
+from serve_app.batch.uris import UnusableUri
+from serve_app.core.errors import ConfigurationError, ManifestError
 
 
 def written(directory: Path, content: bytes | str, name: str = "list.jsonl") -> str:
@@ -80,10 +87,10 @@ def test_cell_that_looks_like_a_formula_stays_text(tmp_path: Path) -> None:
 
 
 def test_id_is_the_path_from_the_manifest_on(tmp_path: Path) -> None:
-    uris = ["b/../a.wav", f"{tmp_path}/c.wav", "/else/d.wav", "https://u:p@h/e.wav?sig=1"]
+    uris = ["b/../a.wav", f"{tmp_path}/c.wav", "/else/d.wav", "s3://h/e.wav?1#2"]
     content = "".join(json.dumps({"uri": uri}) + "\n" for uri in uris)
     assert [item.id for item in items(tmp_path, content)] == [
-        "a.wav", "c.wav", "else/d.wav", "h/e.wav",
+        "a.wav", "c.wav", "else/d.wav", "h/e.wav?1#2",
     ]  # fmt: skip
 
 
@@ -183,6 +190,142 @@ def test_manifest_in_a_bucket_leads_to_its_neighbours() -> None:
 def test_single_recording_is_a_job(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"1")
     assert [item.id for item in read_items(str(tmp_path / "a.wav"))] == ["a.wav"]
+
+
+def test_keys_that_differ_after_a_sign_of_urls_are_two_recordings(tmp_path: Path) -> None:
+    bucket = f"memory://b-{uuid.uuid4().hex}"
+    names = [
+        "客户/录音#1.wav", "客户/录音#2.wav", "a?x=1.wav", "a?x=2.wav", "50%.wav", "50%25.wav",
+        "a+b&c=d;e.wav", "a b.wav", "a\u3000b.wav", "a::b.wav", "a@b:c.wav", "[1]*.wav",
+        "'q'\".wav", "a//b.wav", "back\\slash.wav", "a.WAV", "A.wav",
+    ]  # fmt: skip
+    for name in names:
+        fsspec.filesystem("memory").pipe_file(f"{bucket}/{name}", name.encode())
+    content = "".join(json.dumps({"uri": f"{bucket}/{name}"}) + "\n" for name in names)
+    found = items(tmp_path, content)
+    assert len({item.id for item in found}) == len(names)
+    for item, name in zip(found, names, strict=True):
+        assert item.id.endswith(name)
+        with open_audio(item.uri, ReadOptions(1024, 1)) as source:
+            assert isinstance(source, io.RawIOBase)
+            assert source.read(100) == name.encode()
+        assert file_info(item).size_bytes == len(name.encode())
+    assert len({file_name(item.id) for item in found}) == len(names)
+
+
+def test_directory_with_such_names_is_listed_whole(tmp_path: Path) -> None:
+    raw = [b"a#1.wav", b"a#2.wav", b"a?.wav", b"a::b.wav", b"\xff.wav", b"%FF.wav", b"x\ny.wav"]
+    for name in raw:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(name)
+    found = list(read_items(str(tmp_path)))
+    assert len({item.id for item in found}) == len(raw)
+    assert {Path(item.uri).read_bytes() for item in found} == set(raw)
+    assert all(item.id.isprintable() for item in found)
+    assert list(read_items(str(tmp_path))) == found
+
+
+def test_hidden_files_and_those_of_other_systems_are_not_picked(tmp_path: Path) -> None:
+    for name in ("a.wav", "._a.wav", ".b.wav", ".trash/c.wav", "__MACOSX/d.wav", "e/._f.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    assert [item.id for item in read_items(str(tmp_path))] == ["a.wav"]
+
+
+REFUSED = [
+    "reference://a.wav::file:///evil.json",
+    "simplecache::s3://bucket/a.wav",
+    "filecache::memory://b/a.wav",
+    "zip://a.wav::file:///etc/archive.zip",
+    "zip::/etc/archive.zip",
+    "memory://b/a.wav::file:///etc/passwd",
+    "s3://bucket/a.wav::http://169.254.169.254/",
+    "dir::file:///etc",
+    "REFERENCE://a.wav",
+    "reference://a.wav",
+    "http://169.254.169.254/latest/meta-data",
+    "https://host/a.wav",
+    "ftp://host/a.wav",
+    "sftp://host/a.wav",
+    "ssh://host/a.wav",
+    "smb://host/a.wav",
+    "github://org:repo@main/a.wav",
+    "git://repo/a.wav",
+    "gist://1/a.wav",
+    "data://audio/wav;base64,AAAA",
+    "jupyter://host/a.wav",
+    "hf://datasets/a/b.wav",
+    "tar://a.wav",
+    "libarchive://a.wav",
+    "cached://a.wav",
+    "blockcache://a.wav",
+    "async_wrapper://a.wav",
+    "generic://a.wav",
+    "root://host/a.wav",
+    "hdfs://host/a.wav",
+    "webhdfs://host/a.wav",
+    "dask://a.wav",
+    "file://host/etc/passwd",
+    "file://relative.wav",
+    "s3:///a.wav",
+    "s3://bucket/../other/a.wav",
+    "s3://bucket/./a.wav",
+    "s3://../bucket/a.wav",
+    "s3://key:secret@bucket/a.wav",
+    "s3://bucket#x/a.wav",
+    "s3://bucket/a.wav?versionId=1",
+    "s3://bucket?x/a.wav",
+    "gs://bucket%2f..%2fother/a.wav",
+    "s3://bucket/a\0.wav",
+]
+
+
+@pytest.mark.parametrize("uri", REFUSED)
+def test_only_named_protocols_are_opened_from_a_manifest(tmp_path: Path, uri: str) -> None:
+    message = problem(tmp_path, json.dumps({"uri": uri}))
+    assert "line 1: has a uri that cannot be read" in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize("uri", REFUSED)
+def test_only_named_protocols_are_opened_from_anywhere(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a file system was opened")
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", refuse)
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+    with pytest.raises(ManifestError):
+        read_items(uri)
+    with pytest.raises(UnusableUri):
+        OutputStore(uri)
+    with pytest.raises(ConfigurationError):
+        read_report(uri)
+    with pytest.raises(UnusableUri):
+        file_info(BatchItem("a", uri))
+    with pytest.raises(UnusableUri), open_audio(uri, ReadOptions(1024, 1)):
+        pass
+
+
+def test_fsspec_s_own_functions_for_urls_are_not_used() -> None:
+    package = Path(serve_app.__file__).parent
+    users = [
+        path.name
+        for path in package.rglob("*.py")
+        if re.search(
+            r"url_to_fs|fsspec\.open|open_files\(.*fsspec|fsspec\.filesystem", path.read_text()
+        )
+    ]
+    assert users == []
+
+
+def test_relative_uri_does_not_leave_its_bucket(tmp_path: Path) -> None:
+    bucket = f"memory://b-{uuid.uuid4().hex}"
+    rows = b'{"uri": "../a.wav"}\n{"uri": "../../../b.wav"}\n'
+    fsspec.filesystem("memory").pipe_file(f"{bucket}/lists/x/list.jsonl", rows)
+    found = list(read_items(f"{bucket}/lists/x/list.jsonl"))
+    root = bucket.replace("memory://", "memory:///")
+    assert [item.uri for item in found] == [f"{root}/lists/a.wav", f"{root}/b.wav"]
 
 
 @pytest.mark.parametrize("source", ["missing", "missing/*.wav", "nope://x", "missing.jsonl"])

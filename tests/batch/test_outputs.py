@@ -11,11 +11,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import fsspec
 import pytest
 
 from serve_app.batch import documents, files, outputs
-from serve_app.batch.files import RemoteFiles
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.records import TEXT_FORMATS, FinishedRecording
 from serve_app.core.subtitles import SubtitleOptions
@@ -24,14 +22,11 @@ from tests.batch.recordings import failure, recording
 TEXTS = TEXT_FORMATS
 
 
-@pytest.fixture(params=["local", "bucket", "renaming"])
+@pytest.fixture(params=["local", "bucket"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> OutputStore:
     if request.param == "local":
         return OutputStore(str(tmp_path / "out"), TEXTS)
-    if request.param == "bucket":
-        return OutputStore(f"memory://{uuid.uuid4().hex}/out", TEXTS)
-    memory = fsspec.filesystem("memory")
-    return OutputStore("", TEXTS, RemoteFiles(memory, f"/{uuid.uuid4().hex}", renames=True))
+    return OutputStore(f"memory://{uuid.uuid4().hex}/out", TEXTS)
 
 
 def document(store: OutputStore) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import AsyncIterator
 
 import pytest
@@ -344,9 +345,11 @@ async def test_batch_that_takes_far_too_long_is_told(engine: GatedEngine) -> Non
     batcher.check(patience_s=100.0, factor=10.0)
     with pytest.raises(EngineStuck, match="59 s"):
         batcher.check(patience_s=5.0, factor=10.0)
-    for call in (second, waiting):
-        with pytest.raises(EngineStuck):
+    for call, begun in ((second, True), (waiting, False)):
+        with pytest.raises(EngineStuck) as stuck:
             await call
+        assert stuck.value.begun is begun
+        assert pickle.loads(pickle.dumps(stuck.value)).begun is begun
     with pytest.raises(BatcherClosed):
         await batcher.submit(1, ORIGIN)
     engine.gate.release()

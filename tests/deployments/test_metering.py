@@ -100,6 +100,37 @@ def test_names_are_prometheus_style_with_units() -> None:
         assert metric.description.endswith(".")
 
 
+def test_series_that_alerts_look_at_are_there_with_0_from_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: Recorded = {}
+
+    class Begun:
+        def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
+            self._values = begun.setdefault(name, [])
+            self._labels = tag_keys
+
+        def _record(self, value: float, tags: Mapping[str, str]) -> None:
+            assert tuple(tags) == self._labels
+            self._values.append((value, dict(tags)))
+
+    monkeypatch.setattr(metrics, "Counter", Begun)
+    for metric in METRICS.values():
+        if metric.kind == "counter":
+            metrics.new_counter(metric)
+            if metric.labels != ("model",):
+                assert begun[metric.name], f"{metric.name} begins with its first increment"
+    assert {value for values in begun.values() for value, _ in values} == {0.0}
+    retried = [tags for _, tags in begun["paraserve_retries_total"]]
+    assert retried == [{"stage": "vad"}, {"stage": "asr"}, {"stage": "punctuation"}]
+    assert (0.0, {"status": "500", "code": "internal_error"}) in begun["paraserve_requests_total"]
+
+
+def test_retries_are_exported_before_the_first_one(recorded: Recorded) -> None:
+    IngressMetrics()
+    assert recorded["paraserve_retries_total"] == []
+
+
 def test_an_answered_request_counts_its_audio_as_accepted_and_done(recorded: Recorded) -> None:
     IngressMetrics().ended(ended(status=200, audio_s=60.0))
     assert recorded["paraserve_requests_total"] == [(1.0, {"status": "200", "code": "none"})]

@@ -7,12 +7,14 @@ import pytest
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import ReplicaUnavailableError
 
+from serve_app.core.batching import BatcherClosed, EngineStuck
 from serve_app.core.chunks import Chunk, ChunkFailure, Recognition
+from serve_app.core.errors import NotReady
 from serve_app.core.origin import Origin
 from serve_app.deployments import retrying
 from serve_app.deployments.remote_recognizer import RemoteRecognizer
 from serve_app.settings import Settings
-from tests.fakes.handles import FakeHandle, Script
+from tests.fakes.handles import FakeHandle, Script, task_error
 
 DIED = ActorDiedError()
 HEARD = Recognition(())
@@ -22,6 +24,7 @@ CHUNKS = [Chunk(Origin("request"), index, 0, np.zeros(1600, np.int16)) for index
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrying, "_FIRST_DELAY_S", 0.0001)
+    monkeypatch.setattr(retrying, "_LONGEST_DELAY_S", 0.0001)
 
 
 def recognizer(calls: Script, streams: Script = ()) -> tuple[RemoteRecognizer, FakeHandle]:
@@ -73,3 +76,34 @@ async def test_failure_of_a_chunk_alone_is_an_answer() -> None:
     failure = ChunkFailure("engine_error", "MemoryError")
     remote, _ = recognizer([DIED], [["begun", failure], ["begun", HEARD], ["begun", HEARD]])
     assert await remote.recognize(CHUNKS) == [failure, HEARD, HEARD]
+
+
+async def test_chunks_outlast_the_replacement_of_a_replica_that_is_stuck() -> None:
+    waited = task_error(EngineStuck("a batch", begun=False))
+    refused: list[object] = [waited, *[task_error(BatcherClosed())] * 40]
+    remote, handle = recognizer([*refused, [HEARD] * 3])
+    assert await remote.recognize(CHUNKS) == [HEARD] * 3
+    assert len(handle.asked) == 42
+
+
+async def test_chunk_alone_outlasts_the_replacement_as_well() -> None:
+    refused = [[task_error(BatcherClosed())]] * 40
+    remote, _ = recognizer([], [["begun", DIED], *refused, ["begun", HEARD]])
+    assert await remote.recognize_alone(CHUNKS[0]) == HEARD
+
+
+async def test_wait_for_a_replacement_is_bounded() -> None:
+    now_s = 0.0
+
+    def clock() -> float:
+        nonlocal now_s
+        now_s += 10.0
+        return now_s
+
+    closed = task_error(BatcherClosed())
+    handle = FakeHandle([closed] * 1000, [[closed]] * 1000)
+    remote = RemoteRecognizer(handle.handle, Settings(), clock)
+    with pytest.raises(NotReady):
+        await remote.recognize(CHUNKS)
+    with pytest.raises(NotReady):
+        await remote.recognize_alone(CHUNKS[0])

@@ -41,6 +41,7 @@ FULL = BackPressureError(1, 1)
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrying, "_FIRST_DELAY_S", 0.0001)
+    monkeypatch.setattr(retrying, "_LONGEST_DELAY_S", 0.0001)
 
 
 def scripted(*outcomes: BaseException | str) -> tuple[Callable[[], Awaitable[str]], list[int]]:
@@ -86,6 +87,7 @@ async def answer(
         (ReplicaUnavailableError("r"), "away"),
         (task_error(BatcherClosed()), "away"),
         (task_error(EngineStuck("a batch")), "died"),
+        (task_error(EngineStuck("a batch", begun=False)), "away"),
         (FULL, "full"),
         (TimeoutError(), "late"),
         (task_error(CorruptAudio("x")), None),
@@ -115,6 +117,32 @@ async def test_answer_that_is_an_error_is_not_asked_for_again() -> None:
     with pytest.raises(ValueError, match="no"):
         await answer(call)
     assert len(calls) == 1
+
+
+async def test_replica_that_takes_nothing_any_more_is_waited_for_beyond_the_attempts() -> None:
+    call, calls = scripted(*[task_error(BatcherClosed())] * 30, "text")
+    assert await answer(call) == "text"
+    assert len(calls) == 31
+
+
+async def test_wait_for_a_live_replica_is_bounded() -> None:
+    now_s = 0.0
+
+    def clock() -> float:
+        nonlocal now_s
+        now_s += 1.0
+        return now_s
+
+    call, calls = scripted(*[task_error(BatcherClosed())] * 100)
+    with pytest.raises(NotReady):
+        await call_until_answered(
+            call,
+            tries=Tries(3, replacement_s=20.0),
+            stage="punctuation",
+            origin=Origin("request"),
+            clock=clock,
+        )
+    assert 10 <= len(calls) <= 20
 
 
 async def test_full_stage_is_waited_for_beyond_the_attempts() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from serve_app.settings import Settings
 from tests.fakes.faulty_recognizer import DEADLY, STICKY, build_faulty_recognizer, marked
+from tests.fakes.faulty_segmenter import STICKY_BYTES, build_faulty_segmenter
 from tests.service.requests import audio_file, post, read_audio, transcribe
 
 pytestmark = pytest.mark.ray
@@ -93,6 +94,48 @@ def test_recogniser_that_hangs_is_replaced_and_costs_no_text(
     answer = transcribe(faulty_client, file, stages="asr")
     assert (traces / "faulty.trace").read_text().startswith("stuck")
     assert answer["text"] == expected
+
+
+def test_clips_beside_a_file_that_gets_its_segmenter_replaced_are_all_transcribed(
+    service_url: str, client: httpx.Client, demo_flac: bytes, tmp_path: Path
+) -> None:
+    from ray import serve
+
+    from serve_app.deployments.ingress import build_ingress
+    from serve_app.deployments.recognizer import build_recognizer
+
+    stuck = Settings.model_validate(
+        {
+            "profile": "asr-only",
+            "app_name": "stuck",
+            "pack_dir": tmp_path / "packs",
+            "segmenter": {"stuck_after_s": 5},
+        }
+    )
+    recognizer = build_recognizer(stuck)
+    app = build_ingress(stuck, build_faulty_segmenter(stuck, recognizer), recognizer, None)
+    clip = audio_file(read_audio(demo_flac)[: 3 * 16_000])
+    sticky = clip + STICKY_BYTES
+    expected = transcribe(client, clip, stages="asr")["text"]
+    serve.run(app, name="stuck", route_prefix="/stuck")
+    try:
+        with (
+            httpx.Client(base_url=f"{service_url}/stuck", timeout=240, trust_env=False) as there,
+            ThreadPoolExecutor(20) as pool,
+        ):
+            first = pool.submit(post, there, sticky, stages="asr")
+            give_up_s = time.monotonic() + 60
+            while not (tmp_path / "segmenter.trace").exists():
+                assert time.monotonic() < give_up_s
+                time.sleep(0.05)
+            # They wait behind it on the segmenter that is about to be replaced.
+            others = [pool.submit(post, there, clip, stages="asr") for _ in range(9)]
+            answers = [each.result() for each in (first, *others)]
+    finally:
+        serve.delete("stuck")
+    assert [(each.status_code, each.json().get("text")) for each in answers] == [
+        (200, expected)
+    ] * 10
 
 
 @pytest.fixture(scope="module")
