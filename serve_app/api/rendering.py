@@ -15,6 +15,7 @@ from typing import Any
 from fastapi.responses import Response
 
 from serve_app.api.headers import PARTIAL_HEADER, list_header
+from serve_app.api.logprobs import TokenLogprob, token_logprobs
 from serve_app.api.parameters import ResponseFormat, TranscriptionParameters
 from serve_app.core.subtitles import to_srt, to_vtt
 from serve_app.core.transcripts import FailedRange, Sentence, Transcript, TranscriptEvent
@@ -57,7 +58,7 @@ def render_body(transcript: Transcript, parameters: TranscriptionParameters) -> 
     """Returns the transcript in the format that the parameters ask for."""
     match parameters.response_format:
         case "json":
-            return json.dumps(_json(transcript), ensure_ascii=False)
+            return json.dumps(_json(transcript, parameters), ensure_ascii=False)
         case "verbose_json":
             return json.dumps(verbose_json(transcript, parameters), ensure_ascii=False)
         case "text":
@@ -68,12 +69,15 @@ def render_body(transcript: Transcript, parameters: TranscriptionParameters) -> 
             return to_vtt(transcript.sentences, parameters.subtitles, transcript.duration_ms)
 
 
-async def sse_events(events: AsyncIterator[TranscriptEvent]) -> AsyncIterator[str]:
+async def sse_events(
+    events: AsyncIterator[TranscriptEvent], *, with_logprobs: bool = False
+) -> AsyncIterator[str]:
     """Yields the transcript as server-sent events.
 
     The deltas, concatenated, are the text of the closing `transcript.text.done`.
     """
     text = ""
+    logprobs: list[TokenLogprob] = []
     failures: list[FailedRange] = []
     duration_ms = 0
     async for event in events:
@@ -81,6 +85,8 @@ async def sse_events(events: AsyncIterator[TranscriptEvent]) -> AsyncIterator[st
             delta = event.text
             if needs_space(text, delta):
                 delta = f" {delta}"
+            delta_logprobs = token_logprobs([event], text) if with_logprobs else []
+            logprobs += delta_logprobs
             text += delta
             yield _sse(
                 {
@@ -88,6 +94,7 @@ async def sse_events(events: AsyncIterator[TranscriptEvent]) -> AsyncIterator[st
                     "delta": delta,
                     "start": _seconds(event.start_ms),
                     "end": _seconds(event.end_ms),
+                    **({"logprobs": delta_logprobs} if with_logprobs else {}),
                 }
             )
         elif isinstance(event, FailedRange):
@@ -99,6 +106,8 @@ async def sse_events(events: AsyncIterator[TranscriptEvent]) -> AsyncIterator[st
         "text": text,
         "usage": _usage(duration_ms),
     }
+    if with_logprobs:
+        done["logprobs"] = logprobs
     if failures:
         done |= _partial(failures)
     yield _sse(done)
@@ -113,8 +122,10 @@ def _sse(payload: dict[str, Any]) -> str:
     return f"data: {json.dumps(payload, ensure_ascii=False)}\n\n"
 
 
-def _json(transcript: Transcript) -> dict[str, Any]:
+def _json(transcript: Transcript, parameters: TranscriptionParameters) -> dict[str, Any]:
     body: dict[str, Any] = {"text": transcript.text, "usage": _usage(transcript.duration_ms)}
+    if parameters.include_logprobs:
+        body["logprobs"] = token_logprobs(transcript.sentences)
     if transcript.partial:
         body |= _partial(transcript.failures)
     return body
@@ -130,8 +141,10 @@ def verbose_json(transcript: Transcript, parameters: TranscriptionParameters) ->
         "task": "transcribe",
         "language": parameters.language or transcript.language or UNDETERMINED,
         "duration": _seconds(transcript.duration_ms),
-        **_json(transcript),
+        **_json(transcript, parameters),
     }
+    if parameters.warnings:
+        body["warnings"] = [str(warning) for warning in parameters.warnings]
     if "segment" in parameters.granularities:
         body["segments"] = [
             _segment(number, sentence) for number, sentence in enumerate(transcript.sentences)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 
 from fastapi import Request, Response
@@ -26,6 +26,7 @@ from serve_app.api.errors import (
     internal_error_response,
 )
 from serve_app.api.headers import WARNING_HEADER, text_header
+from serve_app.api.hotword_report import report_hotwords
 from serve_app.api.intake import Intake
 from serve_app.api.limits import ApiLimits
 from serve_app.api.parameters import TranscriptionParameters, parse_parameters
@@ -36,6 +37,7 @@ from serve_app.api.request_log import (
     request_id_of,
     traceparent_of,
 )
+from serve_app.api.request_warnings import add_headers, shown_names
 from serve_app.api.service import TranscriptionJob, TranscriptionService
 from serve_app.core.chunks import RecordingEnd
 from serve_app.core.errors import ParaserveError, RecognitionFailed, UploadTooSlow
@@ -136,7 +138,9 @@ class TranscriptionHandler:
         log.upload_bytes = recording.spool.size_bytes
         # As declared; the end of the recording corrects it.
         log.audio_s = recording.audio_s
-        parameters = parse_parameters(recording.fields, self._service.offer)
+        offer = self._service.offer
+        parameters = parse_parameters(_with_query(recording.fields, request), offer)
+        log.ignored_fields = shown_names(parameters.ignored_fields)
         async with deadline.enforced():
             await admission.begin(recording.audio_s, body)
         log.waited_s = admission.waited_s
@@ -151,20 +155,29 @@ class TranscriptionHandler:
         )
         if parameters.hints.hotwords:
             async with deadline.enforced():
-                await self._service.check_hotwords(parameters.hints, origin)
+                check = await self._service.check_hotwords(parameters.hints, origin)
+            parameters = report_hotwords(parameters, check, offer)
         job = TranscriptionJob(
-            origin, recording.spool.content(), parameters.stages, parameters.hints
+            origin,
+            recording.spool.content(),
+            parameters.stages,
+            parameters.hints,
+            parameters.speech_detection,
         )
         events = self._events(job, deadline, admission, log)
         if parameters.text_rules != AS_SAID:
             events = apply_rules(events, parameters.text_rules)
         if not parameters.stream:
-            return await body.unless_departed(_answer(events, parameters))
+            response = await body.unless_departed(_answer(events, parameters))
+            add_headers(response, parameters.ignored_fields, parameters.warnings)
+            return response
         # Until the first event is there, an error can be told by its status.
         first = await body.unless_departed(anext(events))
         body.close()
-        stream = self._stream(_prepend(first, events), log)
-        return _EventStream(stream, held.pop_all(), lambda: self._end(log))
+        stream = self._stream(_prepend(first, events), parameters, log)
+        streamed = _EventStream(stream, held.pop_all(), lambda: self._end(log))
+        add_headers(streamed, parameters.ignored_fields, parameters.warnings)
+        return streamed
 
     async def _admit(
         self, request: Request, body: RequestBody, deadline: Deadline, log: RequestLog
@@ -191,12 +204,15 @@ class TranscriptionHandler:
         return internal_error_response()
 
     async def _stream(
-        self, events: AsyncGenerator[TranscriptEvent], log: RequestLog
+        self,
+        events: AsyncGenerator[TranscriptEvent],
+        parameters: TranscriptionParameters,
+        log: RequestLog,
     ) -> AsyncGenerator[str]:
         """Yields server-sent events, the last one an error if need be."""
         try:
             async with aclosing(events):
-                async for event in sse_events(events):
+                async for event in sse_events(events, with_logprobs=parameters.include_logprobs):
                     yield event
         except ParaserveError as error:
             log.code = error.code
@@ -271,6 +287,14 @@ def _forget_frames(error: BaseException) -> None:
         seen.add(id(chain))
         traceback.clear_frames(chain.__traceback__)
         chain = chain.__cause__ or chain.__context__
+
+
+def _with_query(fields: Mapping[str, Sequence[str]], request: Request) -> dict[str, list[str]]:
+    """Returns the fields of a body with those of its address; the body's come first."""
+    asked: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        asked.setdefault(name, []).append(value)
+    return asked | {name: list(values) for name, values in fields.items()}
 
 
 async def _answer(
