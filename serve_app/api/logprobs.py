@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TypedDict
 
 from serve_app.core.transcripts import Sentence
-from serve_app.core.words import join_words, needs_space
+from serve_app.core.words import needs_space
 
 _LEAST_PROBABILITY = 1e-10
 
@@ -38,7 +38,7 @@ def token_logprobs(sentences: Iterable[Sentence], text_before: str = "") -> list
     text = text_before
     for sentence in sentences:
         for marked in sentence.tokens:
-            token = join_words([marked.token.text, *([marked.mark] if marked.mark else [])])
+            token = marked.token.text + marked.mark
             if needs_space(text, token):
                 token = f" {token}"
             text += token
