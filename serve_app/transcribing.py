@@ -143,7 +143,8 @@ def transcribe_files(request: TranscribeRequest, settings: Settings) -> int:
 
 
 def _parameters(request: TranscribeRequest, settings: Settings) -> TranscriptionParameters:
-    offer = offer_of(settings)
+    # Whoever is at a terminal wants to hear of mistakes.
+    offer = replace(offer_of(settings), unknown_fields="refuse")
     if request.url is not None:
         # A service checks by itself what it is sent.
         offer = replace(offer, takes_keywords=True)
