@@ -5,13 +5,22 @@ BIN := $(VENV)/bin
 # Installed first and by itself, before anything that would pull another build.
 TORCH := torch==2.13.0
 
-.PHONY: demo test setup check format packs chart audit licenses clean .chromium
+.PHONY: demo test test-fast setup check format packs chart audit licenses clean .chromium
 
 demo: $(VENV)/.demo
 	$(BIN)/paraserve demo $(if $(filter 1,$(DEMO_EXIT)),--exit)
 
+# Tests that share a machine's ports, a cluster, an API server or a browser run one after another.
+ALONE := ray or browser or k8s
+WORKERS ?= auto
+
 test: $(VENV)/.dev .chromium
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not ($(ALONE))" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "$(ALONE)" $(PYTEST_ARGS)
+
+# What needs neither a cluster nor a browser.
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not ($(ALONE))" $(PYTEST_ARGS)
 
 setup: $(VENV)/.dev
 

@@ -118,7 +118,7 @@ async def test_refused_keys_are_counted(tmp_path: Path) -> None:
     assert counted == [(401, "invalid_api_key"), (403, "key_not_allowed")]
 
 
-@pytest.mark.parametrize("key", [KEY, DISABLED, new_key()])
+@pytest.mark.parametrize("key", [KEY, DISABLED, new_key()], ids=["known", "disabled", "unknown"])
 @pytest.mark.parametrize("num_samples", [0, 160, 16_000])
 async def test_neither_keys_nor_audio_reach_the_log(
     client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, key: str, num_samples: int
