@@ -31,6 +31,7 @@ class FakeService:
     Attributes:
         events: what is yielded before the recording's end.
         error: raised after the events, if set.
+        error_at_end: raised instead of the recording's end, if set.
         other_models: served beside the first.
         languages: that a request may name.
         default_language: of requests that name none; None for one that is guessed.
@@ -49,6 +50,7 @@ class FakeService:
         self.end = RecordingEnd(2000, SPANS)
         self.events: list[TranscriptEvent] = [sentence("你好", 0), sentence("再见", 1000)]
         self.error: Exception | None = None
+        self.error_at_end: BaseException | None = None
         self.not_ready: ParaserveError | None = None
         self.until: asyncio.Event | None = None
         self.hang = False
@@ -90,6 +92,8 @@ class FakeService:
                 await asyncio.Event().wait()
             finally:
                 self.cancelled = True
+        if self.error_at_end is not None:
+            raise self.error_at_end
         yield self.end
 
     async def readiness(self) -> list[StageReadiness]:
