@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from serve_app.api.parameters import Offer
 from serve_app.api.service import TranscriptionJob
 from serve_app.core.chunks import RecordingEnd, Token, UtteranceSpan
-from serve_app.core.errors import InvalidParameter, ParaserveError
+from serve_app.core.errors import InvalidParameter
 from serve_app.core.hints import Hints
 from serve_app.core.origin import Origin
 from serve_app.core.stages import STAGES, Stage, StageReadiness
@@ -51,7 +51,7 @@ class FakeService:
         self.events: list[TranscriptEvent] = [sentence("你好", 0), sentence("再见", 1000)]
         self.error: Exception | None = None
         self.error_at_end: BaseException | None = None
-        self.not_ready: ParaserveError | None = None
+        self.not_ready: Exception | None = None
         self.until: asyncio.Event | None = None
         self.hang = False
         self.cancelled = False
