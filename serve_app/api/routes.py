@@ -19,6 +19,7 @@ from serve_app.api.auth import Authenticator, Everybody
 from serve_app.api.authentication import AuthenticationMiddleware
 from serve_app.api.canonical import CanonicalMiddleware
 from serve_app.api.catalogue import ModelCatalogue
+from serve_app.api.docs_page import add_docs
 from serve_app.api.errors import error_response, on_http_exception, on_validation_error
 from serve_app.api.fetching import Fetcher
 from serve_app.api.front import FrontMiddleware
@@ -75,6 +76,9 @@ def build_api(
         version=__version__,
         description="Long Mandarin speech to punctuated, timed text.",
         redirect_slashes=False,
+        # FastAPI's own pages load their scripts from the internet.
+        docs_url=None,
+        redoc_url=None,
     )
     gate = AdmissionGate(limits.in_flight, limits.max_retry_after_s)
     observer.watch(gate.statistics, authenticator.stale_s)
@@ -115,6 +119,7 @@ def build_api(
     app.openapi = lambda: openapi.document(write())  # type: ignore[method-assign]  # FastAPI's way
     _add_models(app, service)
     _add_health(app, service)
+    add_docs(app)
     return app
 
 
