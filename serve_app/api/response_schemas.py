@@ -57,6 +57,28 @@ def reference(name: str) -> dict[str, Any]:
     return {"$ref": _REFERENCE.format(model=name)}
 
 
+# Its shape is OpenAPI 3.2's, which names the schema of one event `itemSchema`.
+_SERVER_SENT_EVENT: dict[str, Any] = {
+    "title": "ServerSentEvent",
+    "description": "One event of a stream; comments between them are heartbeats.",
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": reference("StreamEvent"),
+        },
+        "event": {
+            "type": "string",
+            "enum": ["message", "error"],
+            "default": "message",
+            "description": "Named only where it is an error.",
+        },
+    },
+}
+
+
 def component_schemas() -> dict[str, Any]:
     """Returns every schema that is referred to, by its name."""
     inputs: list[Any] = [
@@ -67,7 +89,7 @@ def component_schemas() -> dict[str, Any]:
     for (name, _), schema in written.items():
         if schema != reference(str(name)):
             schemas[str(name)] = schema
-    return dict(sorted(schemas.items()))
+    return dict(sorted({**schemas, "ServerSentEvent": _SERVER_SENT_EVENT}.items()))
 
 
 def errors(*statuses: int) -> Responses:
@@ -110,8 +132,7 @@ TRANSCRIPTION_RESPONSES: Responses = {
                 "schema": {"type": "string", "description": "Of `text` and `srt`."},
             },
             "text/vtt": {"schema": {"type": "string", "description": "Of `vtt`."}},
-            # As in OpenAI's own document: the schema is that of one event's `data`.
-            "text/event-stream": {"schema": reference("StreamEvent")},
+            "text/event-stream": {"schema": reference("ServerSentEvent")},
         },
     },
     **errors(400, 401, 403, 404, 405, 413, 429, 500, 503, 504),

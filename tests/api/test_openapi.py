@@ -34,6 +34,9 @@ def conforms(document: dict[str, Any], response: httpx.Response, path: str = URL
     media_type = response.headers["content-type"].partition(";")[0]
     schema = described["content"][media_type]["schema"]
     if media_type == "text/event-stream":
+        event = document["components"]["schemas"]["ServerSentEvent"]
+        assert schema == {"$ref": "#/components/schemas/ServerSentEvent"}
+        schema = event["properties"]["data"]["contentSchema"]
         lines = [line for line in response.text.splitlines() if line.startswith("data: ")]
         bodies = [json.loads(line.removeprefix("data: ")) for line in lines]
     else:
