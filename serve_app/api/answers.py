@@ -164,9 +164,11 @@ class ModelDescription(TypedDict):
 
     id: str
     object: Literal["model"]
-    created: Annotated[int, Field(description="Unix time; 0 if nobody knows.")]
+    created: Annotated[int, Field(description="Unix time since which it is served here.")]
     owned_by: str
     root: Annotated[str, Field(description="The pack that the name stands for.")]
+    demo: Annotated[bool, Field(description="Whether it knows the built-in recordings only.")]
+    warning: NotRequired[Annotated[str, Field(description="What a demo model is not for.")]]
     hotwords: NotRequired[Annotated[bool, Field(description="Whether it takes hotwords.")]]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from html import escape
 from importlib import resources
+from string import Template
 
-from fastapi import FastAPI
-from fastapi.responses import FileResponse, Response
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, HTMLResponse, Response
 from starlette.exceptions import HTTPException
 
 _POLICY = (
@@ -13,6 +15,7 @@ _POLICY = (
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'self'"
 )
+_NO_SNIFF = {"X-Content-Type-Options": "nosniff"}
 _OWN = "serve_app.api"
 # Its package holds a build of Swagger UI; nothing of its code is used.
 _SWAGGER_UI = "fastapi_offline"
@@ -24,25 +27,23 @@ _ASSETS = {
 
 
 def add_docs(app: FastAPI) -> None:
-    """Adds the page and what it loads; both lie beside `openapi.json`."""
+    """Adds the page and what it loads."""
 
     @app.get("/docs", include_in_schema=False)
-    async def page() -> Response:
-        headers = {"Content-Security-Policy": _POLICY}
-        return _file(_OWN, "assets", "docs.html", "text/html", headers)
+    async def page(request: Request) -> Response:
+        template = Template((resources.files(_OWN) / "assets" / "docs.html").read_text("utf-8"))
+        # The page may have been asked for with a slash at its end, so it names whole paths.
+        root = escape(request.scope.get("root_path", "").rstrip("/"))
+        return HTMLResponse(
+            template.substitute(root=root),
+            headers={"Content-Security-Policy": _POLICY, **_NO_SNIFF},
+        )
 
     @app.get("/docs/{name}", include_in_schema=False)
     async def asset(name: str) -> Response:
         if name not in _ASSETS:
             raise HTTPException(404)
         package, folder, media_type = _ASSETS[name]
-        return _file(package, folder, name, media_type, {"Cache-Control": "max-age=3600"})
-
-
-def _file(
-    package: str, folder: str, name: str, media_type: str, headers: dict[str, str]
-) -> Response:
-    with resources.as_file(resources.files(package) / folder / name) as path:
-        return FileResponse(
-            path, media_type=media_type, headers={**headers, "X-Content-Type-Options": "nosniff"}
-        )
+        headers = {"Cache-Control": "max-age=3600", **_NO_SNIFF}
+        with resources.as_file(resources.files(package) / folder / name) as path:
+            return FileResponse(path, media_type=media_type, headers=headers)

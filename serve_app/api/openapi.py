@@ -79,7 +79,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
 
 _JSON_FIELDS = {name.removesuffix("[]"): field for name, field in _FIELDS.items() if name != "file"}
 
-_REQUEST_SCHEMAS: dict[str, Any] = {
+REQUEST_SCHEMAS: dict[str, Any] = {
     "TranscriptionForm": {
         "title": "TranscriptionForm",
         "type": "object",
@@ -130,7 +130,7 @@ def document(written: dict[str, Any]) -> dict[str, Any]:
         for operation in path.values():
             operation["responses"].pop("422", None)
     written["components"] = {
-        "schemas": {**_REQUEST_SCHEMAS, **component_schemas()},
+        "schemas": {**REQUEST_SCHEMAS, **component_schemas()},
         "securitySchemes": SECURITY_SCHEMES,
     }
     return written

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from pydantic import TypeAdapter
 
 from serve_app.api import answers
+from serve_app.api.headers import PARTIAL_HEADER, WARNING_HEADER
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
@@ -44,12 +45,21 @@ _ERRORS: dict[int, tuple[str, dict[str, Any]]] = {
     403: ("The API key is disabled or has expired, or the URL is not allowed.", _CHALLENGE),
     404: ("The model is not served here.", {}),
     405: ("The path is not for this method.", {}),
+    408: ("The body arrives too slowly.", {}),
     413: ("The file is too large or the recording too long.", {}),
+    414: ("The path and query are too long.", {}),
+    421: ("The Host header names none of the service's hosts.", {}),
     429: ("The service, or the API key, is at its limit.", _RETRY_AFTER),
+    431: ("The headers are too many or too long.", {}),
     500: ("The service failed.", {}),
-    503: ("The service is starting, or has no room for the recording.", _RETRY_AFTER),
+    503: (
+        "The service is starting, has no room for the recording, or cannot check API keys.",
+        _RETRY_AFTER,
+    ),
     504: ("The deadline passed.", {}),
 }
+# The head of a request is checked before its route is looked for.
+_EVERYWHERE = (400, 414, 421, 431, 500, 503)
 
 
 def reference(name: str) -> dict[str, Any]:
@@ -116,10 +126,14 @@ TRANSCRIPTION_RESPONSES: Responses = {
     200: {
         "description": "The transcript, in the format that was asked for.",
         "headers": {
-            "X-Paraserve-Partial": {
+            PARTIAL_HEADER: {
                 "description": "The spans whose text is missing, as seconds: 12.3-15.9,80-81.2.",
                 "schema": {"type": "string"},
-            }
+            },
+            WARNING_HEADER: {
+                "description": "What to know before the transcript is relied upon.",
+                "schema": {"type": "string"},
+            },
         },
         "content": {
             "application/json": {
@@ -135,19 +149,19 @@ TRANSCRIPTION_RESPONSES: Responses = {
             "text/event-stream": {"schema": reference("ServerSentEvent")},
         },
     },
-    **errors(400, 401, 403, 404, 405, 413, 429, 500, 503, 504),
+    **errors(401, 403, 404, 405, 408, 413, 429, 504, *_EVERYWHERE),
 }
 
 MODEL_LIST_RESPONSES: Responses = {
     **json_answer("ModelList", "The models."),
-    **errors(401, 403, 405, 500),
+    **errors(401, 403, 405, *_EVERYWHERE),
 }
 MODEL_RESPONSES: Responses = {
     **json_answer("ModelDescription", "The model."),
-    **errors(401, 403, 404, 405, 500),
+    **errors(401, 403, 404, 405, *_EVERYWHERE),
 }
-HEALTH_RESPONSES: Responses = {**json_answer("Health", "It does."), **errors(405, 500)}
+HEALTH_RESPONSES: Responses = {**json_answer("Health", "It does."), **errors(405, *_EVERYWHERE)}
 READINESS_RESPONSES: Responses = {
     **json_answer("Readiness", "All have."),
-    **errors(405, 500, 503),
+    **errors(405, *_EVERYWHERE),
 }

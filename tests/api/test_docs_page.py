@@ -15,10 +15,10 @@ async def test_page_loads_only_what_the_service_has(client: httpx.AsyncClient) -
     assert page.headers["content-type"].startswith("text/html")
     assert "http://" not in page.text
     assert "https://" not in page.text
-    loaded = re.findall(r'(?:src|href)="(docs/[^"]+)"', page.text)
+    loaded = re.findall(r'(?:src|href)="(/docs/[^"]+)"', page.text)
     assert len(loaded) == 3
     for address in loaded:
-        answer = await client.get(f"/{address}")
+        answer = await client.get(address)
         assert answer.status_code == 200, address
         assert answer.headers["content-type"].startswith(("text/css", "text/javascript"))
         assert len(answer.content) > 100

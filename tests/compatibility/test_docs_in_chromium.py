@@ -36,7 +36,7 @@ def test_page_shows_the_routes_and_asks_nobody_else(api_url: str, tmp_path: Path
         page.route("**/*", guard)
         page.on("console", listen)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"{api_url}/docs")
+        page.goto(f"{api_url}/docs/")
         operation = page.locator("#operations-audio-createTranscription")
         operation.wait_for()
         operation.click()

@@ -1,6 +1,6 @@
 // Apart from the page, whose content security policy allows no scripts inside of it.
 SwaggerUIBundle({
-  url: new URL("openapi.json", document.baseURI).href,
+  url: new URL("../openapi.json", document.currentScript.src).href,
   dom_id: "#swagger-ui",
   layout: "BaseLayout",
   deepLinking: true,
