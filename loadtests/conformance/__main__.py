@@ -1,6 +1,6 @@
 """Does the API answer as its OpenAPI document says, whatever it is sent?
 
-    python -m loadtests.conformance [--cases 2000] [--seed 0] [--url http://127.0.0.1:8000]
+    python -m loadtests conformance [--cases 2000] [--seed 0] [--url http://127.0.0.1:8000]
 
 Starts the demo profile on this machine, unless an address is given, and has Schemathesis
 send requests that it makes up from the document, well-formed ones and others. A fault is an
