@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from tests.service.requests import audio_file, read_audio
 
 # What they warn of is not ours to mend.
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+# litellm would ask for its table of prices over the internet as it is imported.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 _MISSING = "needs the extra `compat`: pip install -e '.[compat]'"
 
