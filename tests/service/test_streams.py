@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -23,6 +24,12 @@ def value_of(name: str, *labels: str) -> float:
         for line in scrape().splitlines()
         if line.startswith(f"ray_{name}{{") and all(label in line for label in labels)
     )
+
+
+def request_lines_of(request_id: str) -> list[dict[str, Any]]:
+    """Returns the lines that say how a request ended; other stages have lines of their own."""
+    lines = log_lines_of(request_id)
+    return [line for line in lines if line["message"] == "transcription request"]
 
 
 def test_strict_client_takes_the_stream_and_its_usage(service_url: str, demo_flac: bytes) -> None:
@@ -59,8 +66,8 @@ def test_who_leaves_a_stream_is_logged_and_not_counted_as_done(
         assert response.status_code == 200
         first = next(line for line in response.iter_lines() if line.startswith("data: "))
         assert json.loads(first.removeprefix("data: "))["type"] == "transcript.text.delta"
-    assert eventually(lambda: bool(log_lines_of("left-stream-1")))
-    (line,) = log_lines_of("left-stream-1")
+    assert eventually(lambda: bool(request_lines_of("left-stream-1")))
+    (line,) = request_lines_of("left-stream-1")
     assert (line["code"], line["status"]) == ("client_disconnected", 499)
     assert eventually(
         lambda: value_of("paraserve_requests_total", 'code="client_disconnected"') >= 1
@@ -81,6 +88,6 @@ def test_who_leaves_during_the_upload_is_logged(service_url: str) -> None:
     )
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall(head.encode() + bytes(100_000))
-    assert eventually(lambda: bool(log_lines_of("left-upload-1")))
-    (line,) = log_lines_of("left-upload-1")
+    assert eventually(lambda: bool(request_lines_of("left-upload-1")))
+    (line,) = request_lines_of("left-upload-1")
     assert (line["code"], line["status"]) == ("client_disconnected", 499)
