@@ -117,13 +117,21 @@ def transcribe(
     ] = None,
     hotwords: Annotated[
         str | None,
-        typer.Option(help="Words to prefer, with spaces between, or JSON; see docs/models.md."),
+        typer.Option(
+            help="Words to prefer, with spaces or commas between, or JSON; see docs/models.md."
+        ),
     ] = None,
-    keywords: Annotated[
-        str | None, typer.Option(help="Words whose drafts are refined, for the hybrid recogniser.")
+    refine_keywords: Annotated[
+        str | None,
+        typer.Option(
+            "--refine-keywords",
+            "--keywords",
+            help="Words whose drafts are refined, for the hybrid recogniser.",
+        ),
     ] = None,
     language: Annotated[
-        str | None, typer.Option(help="What is spoken, as zh or zh-CN; see docs/hybrid.md.")
+        str | None,
+        typer.Option(help="What is spoken, as zh or Chinese; see docs/hybrid.md."),
     ] = None,
     replace: Annotated[
         list[str] | None,
@@ -159,7 +167,7 @@ def transcribe(
         output_dir,
         model,
         hotwords,
-        keywords,
+        refine_keywords,
         language,
         "\n".join(replace) if replace else None,
         _api_key(url, api_key_file),

@@ -7,14 +7,16 @@ import os
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from serve_app.api.parameters import Offer, TranscriptionParameters, parse_parameters
+from serve_app.api.hotword_report import report_hotwords
+from serve_app.api.offering import offer_of
+from serve_app.api.parameters import TranscriptionParameters, parse_parameters
 from serve_app.api.rendering import render_body
 from serve_app.audio import AudioDecoder
 from serve_app.cli_console import console_for, tell
@@ -51,7 +53,7 @@ class TranscribeRequest:
         replacements: as in the HTTP API, None for none.
         model: as in the HTTP API, None for the first.
         hotwords: as in the HTTP API, None for none.
-        keywords: as in the HTTP API, None for none.
+        refine_keywords: as in the HTTP API, None for none.
         language: as in the HTTP API, None for what the service takes it for.
         api_key: for the service at `url`, None where it asks for none.
         output_dir: where to write one file per recording, None for stdout.
@@ -66,7 +68,7 @@ class TranscribeRequest:
     output_dir: Path | None
     model: str | None = None
     hotwords: str | None = None
-    keywords: str | None = None
+    refine_keywords: str | None = None
     language: str | None = None
     replacements: str | None = None
     api_key: str | None = field(default=None, repr=False)
@@ -77,7 +79,7 @@ class TranscribeRequest:
         texts = {
             "stages": self.stages,
             "hotwords": self.hotwords,
-            "keywords": self.keywords,
+            "refine_keywords": self.refine_keywords,
             "language": self.language,
             "replacements": self.replacements,
         }
@@ -141,20 +143,11 @@ def transcribe_files(request: TranscribeRequest, settings: Settings) -> int:
 
 
 def _parameters(request: TranscribeRequest, settings: Settings) -> TranscriptionParameters:
-    section = settings.recognizer
-    first, *others = section.models
-    offer = Offer(
-        first,
-        (),
-        section.languages,
-        settings.stages,
-        section.default_language,
-        tuple(others),
+    # Whoever is at a terminal wants to hear of mistakes.
+    offer = replace(offer_of(settings), unknown_fields="refuse")
+    if request.url is not None:
         # A service checks by itself what it is sent.
-        request.url is not None or section.engine == "hybrid",
-        settings.text.all_replacements(),
-        settings.subtitles,
-    )
+        offer = replace(offer, takes_keywords=True)
     fields = {
         "model": [offer.model if request.url else request.model or offer.model],
         "response_format": [request.response_format],
@@ -235,7 +228,7 @@ class _Run:
         loading = self._progress.add_task("loading models", total=None, position="")
         async with LocalTranscriber(settings) as transcriber:
             self._progress.remove_task(loading)
-            transcriber.check_hotwords(self._parameters.hints)
+            self._report_hotwords(transcriber, settings)
             for file in self._files:
                 try:
                     transcript = await self._transcribe(transcriber, file, settings)
@@ -250,6 +243,17 @@ class _Run:
                     span = f"{failed.start_ms / 1000:.1f} to {failed.end_ms / 1000:.1f} s"
                     self._tell("partial", f"{file}: no text from {span}: {failed.error}")
                 self._write(file, render_body(transcript, self._parameters))
+
+    def _report_hotwords(self, transcriber: LocalTranscriber, settings: Settings) -> None:
+        """Says what of the request has no effect, hotwords included, and goes on without it.
+
+        Raises:
+            InvalidParameter: the model has no use for any.
+        """
+        check = transcriber.check_hotwords(self._parameters.hints)
+        self._parameters = report_hotwords(self._parameters, check, offer_of(settings))
+        for warning in self._parameters.warnings:
+            self._tell("warning", str(warning))
 
     async def _transcribe(
         self, transcriber: LocalTranscriber, file: Path, settings: Settings

@@ -13,6 +13,7 @@ from pydantic import Field
 # pydantic reads no others before Python 3.12.
 from typing_extensions import TypedDict
 
+from serve_app.api.logprobs import TokenLogprob
 from serve_app.core.chunks import UtteranceStatus
 
 Seconds: TypeAlias = Annotated[float, Field(description="Seconds from the recording's start.")]
@@ -57,6 +58,7 @@ class Transcription(TypedDict):
 
     text: str
     usage: DurationUsage
+    logprobs: NotRequired[list[TokenLogprob]]
     partial: NotRequired[
         Annotated[bool, Field(description="True if text is missing; left out if none is.")]
     ]
@@ -107,6 +109,9 @@ class VerboseTranscription(Transcription):
     segments: NotRequired[list[Segment]]
     words: NotRequired[list[Word]]
     utterances: NotRequired[list[SpokenSpan]]
+    warnings: NotRequired[
+        Annotated[list[str], Field(description="Fields that were not, or not fully, heeded.")]
+    ]
 
 
 class TextDelta(TypedDict):
@@ -116,6 +121,7 @@ class TextDelta(TypedDict):
     delta: str
     start: Seconds
     end: Seconds
+    logprobs: NotRequired[list[TokenLogprob]]
 
 
 class TextDone(TypedDict):
@@ -125,6 +131,7 @@ class TextDone(TypedDict):
     text: str
     duration: Annotated[float, Field(description="Length of the recording in seconds.")]
     usage: TokenUsage
+    logprobs: NotRequired[list[TokenLogprob]]
     partial: NotRequired[
         Annotated[bool, Field(description="True if text is missing; left out if none is.")]
     ]

@@ -6,8 +6,8 @@ import asyncio
 import time
 
 from serve_app.api.answers import ModelDescription
+from serve_app.api.model_names import resolve_model
 from serve_app.api.service import TranscriptionService
-from serve_app.core.errors import InvalidParameter
 from serve_app.core.hints import Hints, Hotword
 from serve_app.core.origin import Origin
 from serve_app.packs.registry import is_demo_pack
@@ -50,7 +50,7 @@ class ModelCatalogue:
     async def model(self, name: str) -> ModelDescription:
         """Returns one that is offered."""
         offer = self._service.offer
-        root = name if name in offer.models else offer.model
+        root = resolve_model(name, offer) or offer.model
         described: ModelDescription = {
             "id": name,
             "object": "model",
@@ -71,11 +71,8 @@ class ModelCatalogue:
         origin = Origin(f"models-{model}", deadline=time.time() + _PATIENCE_S)
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                await self._service.check_hotwords(Hints(model, (_PROBE,)), origin)
-        except InvalidParameter:
-            self._takes_hotwords[model] = False
+                check = await self._service.check_hotwords(Hints(model, (_PROBE,)), origin)
         except Exception:
             # The names can be told while the recogniser cannot be asked.
             return
-        else:
-            self._takes_hotwords[model] = True
+        self._takes_hotwords[model] = check.no_use is None

@@ -1,16 +1,19 @@
-"""The form fields `hotwords` and `keywords`: words, never paths or addresses.
+"""Hotwords as callers write them: words, never paths or addresses.
 
 Source: the shapes of a list are those of FunASR's runtime, whose clients send a JSON
 object of words and weights read from lines such as "阿里巴巴 20" (`runtime/docs`, 1.4.16),
-and of its Python interface, which takes words with spaces between them.
+and of its Python interface, which takes words with spaces between them; OpenAI's
+`keywords` is a list of words or phrases.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import re
 import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 
+from serve_app.api.fields import parse_json, split_values
 from serve_app.core.errors import InvalidParameter
 from serve_app.core.hints import Hotword
 
@@ -19,109 +22,140 @@ MAX_WORD_LETTERS = 32
 MAX_LETTERS = 2000
 MAX_WEIGHT = 100.0
 _MAX_FIELD_LETTERS = 20_000
-_BESIDE_LETTERS = frozenset("' -")
-_FORMS = (
-    "a JSON list of words, a JSON object of words and weights, or words with spaces or line "
-    "breaks between them"
-)
+_OTHERWISE = "a JSON list or words separated by spaces"
+_BETWEEN_PHRASES = re.compile(r"[,，、;；\n\r\v\f\u0085\u2028\u2029]")
+_ADDRESS = re.compile(r"\w+:[/\\]|file:|[/~\\]|\.{1,2}[/\\]", re.ASCII | re.IGNORECASE)
+_FILE_NAME = re.compile(r".*\.(txt|text|csv|json|lst|list)", re.IGNORECASE)
+_SPECIAL_TOKEN = re.compile(r"<\S*>")
 
 
 def parse_hotwords(value: str) -> tuple[Hotword, ...]:
-    """Returns the hotwords of a form field, each once; the last weight of one counts.
+    """Returns the hotwords of a text, each once; the last weight of one counts.
 
     Takes a JSON list, a JSON object from word to weight, or plain text: words with
-    spaces between them, or lines; a number that ends a line of two is the weight.
+    spaces, commas or line breaks between them; a number after a word that stands alone
+    between two commas or breaks is its weight.
 
     Raises:
-        InvalidParameter: the field has none of these forms, holds something else than
+        InvalidParameter: the text has none of these forms, holds something else than
             words, or too much.
     """
-    weights: dict[str, float] = {}
-    for word, weight in _weighted("hotwords", value):
-        weights[_checked("hotwords", word)] = weight
-    _check_amount("hotwords", list(weights))
-    return tuple(Hotword(word, weight) for word, weight in weights.items())
+    return hotwords_of([value], (), None)
 
 
-def parse_keywords(value: str) -> tuple[str, ...]:
-    """Returns the keywords of a form field, each once; forms as of hotwords, no weights.
+def hotwords_of(
+    texts: Sequence[str],
+    entries: Sequence[str],
+    weights: Mapping[str, str] | None,
+    name: str = "hotwords",
+) -> tuple[Hotword, ...]:
+    """Returns the hotwords of a request's fields, each once; the last weight of one counts.
+
+    Args:
+        texts: each as of `parse_hotwords`.
+        entries: each a word or phrase, or several with commas between them, or JSON.
+        weights: by word.
+        name: of the field, for messages.
+
+    Raises:
+        InvalidParameter: as of `parse_hotwords`.
+    """
+    weights = weights or {}
+    _check_length(name, [*texts, *entries, *weights])
+    found: list[tuple[str, object]] = []
+    for text in texts:
+        found += _of_json(name, text) if _is_json(text) else _of_plain(text)
+    for entry in entries:
+        if _is_json(entry):
+            found += _of_json(name, entry)
+        else:
+            found += [(phrase, 1.0) for phrase in split_values(name, [entry])]
+    found += weights.items()
+    words: dict[str, float] = {}
+    for word, weight in found:
+        words[_checked(name, word)] = _weight(name, weight)
+    _check_amount(name, list(words))
+    return tuple(Hotword(word, weight) for word, weight in words.items())
+
+
+def unweighted(name: str, values: Sequence[str]) -> tuple[str, ...]:
+    """Returns words for which there are no weights, each once; forms as of hotwords.
 
     Raises:
         InvalidParameter: as for hotwords, or a word has a weight.
     """
-    words = list(
-        dict.fromkeys(_checked("keywords", word) for word in _unweighted("keywords", value))
-    )
-    _check_amount("keywords", words)
+    _check_length(name, values)
+    words: dict[str, None] = {}
+    for value in values:
+        if _is_json(value):
+            if value.lstrip().startswith("{"):
+                raise InvalidParameter(name, "must be a list; its words have no weights")
+            found = [word for word, _ in _of_json(name, value)]
+        else:
+            found = _BETWEEN_PHRASES.sub(" ", value).split()
+        words.update((_checked(name, word), None) for word in found)
+    _check_amount(name, list(words))
     return tuple(words)
 
 
-def _weighted(field: str, value: str) -> list[tuple[str, float]]:
-    parsed = _parse_json(field, value)
+def _check_length(name: str, values: Iterable[str]) -> None:
+    if sum(map(len, values)) > _MAX_FIELD_LETTERS:
+        raise InvalidParameter(name, f"must not be longer than {_MAX_FIELD_LETTERS} characters")
+
+
+def _is_json(text: str) -> bool:
+    return text.lstrip()[:1] in ("[", "{", '"')
+
+
+def _of_json(name: str, text: str) -> list[tuple[str, object]]:
+    parsed = parse_json(name, text, _OTHERWISE)
     if isinstance(parsed, dict):
-        return [(word, _weight(field, weight)) for word, weight in parsed.items()]
-    if parsed is not None:
-        return [(word, 1.0) for word in parsed]
-    found: list[tuple[str, float]] = []
-    for line in value.splitlines():
-        match line.split():
+        return [(str(word), weight) for word, weight in parsed.items()]
+    words = [parsed] if isinstance(parsed, str) else parsed
+    found: list[tuple[str, object]] = []
+    if isinstance(words, list):
+        found = [(word, 1.0) for word in words if isinstance(word, str)]
+    if not isinstance(words, list) or len(found) < len(words):
+        raise InvalidParameter(
+            name, f"must be a JSON list of words, a JSON object of words and weights, or {_PLAIN}"
+        )
+    return [(word, weight) for word, weight in found if word.strip()]
+
+
+_PLAIN = "words separated by spaces, commas or line breaks"
+
+
+def _of_plain(text: str) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for phrase in _BETWEEN_PHRASES.split(text):
+        match phrase.split():
             case [word, number] if _is_number(number):
-                found.append((word, _weight(field, float(number))))
+                found.append((word, number))
             case words:
                 found.extend((word, 1.0) for word in words)
     return found
 
 
-def _unweighted(field: str, value: str) -> list[str]:
-    parsed = _parse_json(field, value)
-    if isinstance(parsed, dict):
-        raise InvalidParameter(field, "have no weights; give a list")
-    return value.split() if parsed is None else parsed
-
-
-def _parse_json(field: str, value: str) -> dict[str, object] | list[str] | None:
-    """Returns what the field holds if it is JSON; None for plain text."""
-    if len(value) > _MAX_FIELD_LETTERS:
-        raise InvalidParameter(field, f"must not be longer than {_MAX_FIELD_LETTERS} letters")
-    if value.lstrip()[:1] not in ("[", "{", '"'):
-        return None
-    try:
-        parsed: object = json.loads(value)
-    except (ValueError, RecursionError):
-        raise InvalidParameter(field, f"begin like JSON and are not; give {_FORMS}") from None
-    if isinstance(parsed, dict):
-        return {str(word): weight for word, weight in parsed.items()}
-    words = [parsed] if isinstance(parsed, str) else parsed
-    texts = [word for word in words if isinstance(word, str)] if isinstance(words, list) else []
-    if not isinstance(words, list) or len(texts) < len(words):
-        raise InvalidParameter(field, f"must be {_FORMS}")
-    return texts
-
-
-def _checked(field: str, word: str) -> str:
+def _checked(name: str, word: str) -> str:
     """Returns the word as it is compared, once it is nothing but a word."""
     word = " ".join(unicodedata.normalize("NFKC", word).split())
-    strange = next((c for c in word if not c.isalnum() and c not in _BESIDE_LETTERS), None)
-    if strange is not None:
-        raise InvalidParameter(
-            field,
-            f"{word[:MAX_WORD_LETTERS]!r} has {strange!r} in it: they must be words of letters "
-            "and digits, not paths or addresses",
-        )
-    if not any(letter.isalnum() for letter in word):
-        raise InvalidParameter(field, f"{word!r} is no word")
+    shown = repr(word[:MAX_WORD_LETTERS])
+    if not word.isprintable() or _SPECIAL_TOKEN.fullmatch(word):
+        raise InvalidParameter(name, f"has {shown}, which is not a word")
+    if _ADDRESS.match(word) or _FILE_NAME.fullmatch(word) or "://" in word or "\\" in word:
+        raise InvalidParameter(name, f"must be words, not paths or addresses like {shown}")
     if len(word) > MAX_WORD_LETTERS:
         raise InvalidParameter(
-            field, f"{word[:MAX_WORD_LETTERS]!r}… is longer than {MAX_WORD_LETTERS} letters"
+            name, f"has {shown}…, which is longer than {MAX_WORD_LETTERS} characters"
         )
     return word
 
 
-def _check_amount(field: str, words: list[str]) -> None:
+def _check_amount(name: str, words: list[str]) -> None:
     if len(words) > MAX_WORDS:
-        raise InvalidParameter(field, f"are {len(words)}; at most {MAX_WORDS} are taken")
+        raise InvalidParameter(name, f"has {len(words)} words; at most {MAX_WORDS} are accepted")
     if sum(map(len, words)) > MAX_LETTERS:
-        raise InvalidParameter(field, f"have more than {MAX_LETTERS} letters in all")
+        raise InvalidParameter(name, f"has more than {MAX_LETTERS} characters in all")
 
 
 def _is_number(text: str) -> bool:
@@ -132,8 +166,17 @@ def _is_number(text: str) -> bool:
     return text.isascii() and not text[0].isalpha()
 
 
-def _weight(field: str, weight: object) -> float:
-    number = weight if isinstance(weight, int | float) and not isinstance(weight, bool) else None
-    if number is None or not math.isfinite(number) or not 0 < number <= MAX_WEIGHT:
-        raise InvalidParameter(field, f"weight {weight!r} is not a number up to {MAX_WEIGHT:.0f}")
+def _weight(name: str, weight: object) -> float:
+    number = weight
+    if isinstance(weight, str):
+        number = float(weight) if _is_number(weight.strip() or "-") else None
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, int | float)
+        or not 0 < number <= MAX_WEIGHT
+        or not math.isfinite(number)
+    ):
+        raise InvalidParameter(
+            name, f"has the weight {weight!r}; a weight is a number above 0, up to {MAX_WEIGHT:.0f}"
+        )
     return float(number)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from serve_app.api.chunking import MAX_PADDING_MS, MAX_SILENCE_MS, MIN_SILENCE_MS
 from serve_app.api.deadlines import TIMEOUT_HEADER
 from serve_app.api.response_schemas import component_schemas, reference
 from serve_app.api.subtitle_options import subtitle_field_schemas
@@ -18,8 +19,21 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "description": "Where the recording is to be fetched from instead, https or s3, if the "
         "service is set up for it.",
     },
-    "model": {"type": "string", "description": "A name from /v1/models."},
-    "language": {"type": "string", "description": "Its language, as zh."},
+    "model": {
+        "type": "string",
+        "description": "A name from /v1/models, which has OpenAI's names as well.",
+    },
+    "language": {
+        "type": "string",
+        "description": "Its language by code or name, as zh, zh-CN, Chinese or 中文; auto to have "
+        "it guessed where the model can.",
+    },
+    "languages[]": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Languages that it may be in; the first one that is served counts, if "
+        "`language` is not given.",
+    },
     "response_format": {
         "type": "string",
         "enum": ["json", "text", "srt", "vtt", "verbose_json"],
@@ -28,27 +42,53 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "timestamp_granularities[]": {
         "type": "array",
         "items": {"type": "string", "enum": ["word", "segment"]},
-        "description": "What verbose_json lists with times; segments unless given.",
+        "description": "What verbose_json lists with times; segments unless given. Without effect "
+        "on other formats.",
     },
     "stream": {
         "type": "boolean",
         "default": False,
-        "description": "Send the text as server-sent events while it is recognised.",
+        "description": "Send the text as server-sent events while it is recognised, with the "
+        "formats json and text; without effect on others.",
     },
     "stages": {
         "type": "string",
-        "description": "Which of vad, asr and punctuation to run, comma-separated; "
+        "description": "Which of vad, asr and punctuation to run, comma-separated or as stages[]; "
         "all that are deployed unless given.",
         "examples": ["vad,asr,punctuation"],
     },
     "include[]": {
         "type": "array",
-        "items": {"type": "string", "enum": ["utterances"]},
-        "description": "What verbose_json has besides: where speech was heard.",
+        "items": {"type": "string", "enum": ["logprobs", "utterances"]},
+        "description": "What the answer has besides: `logprobs` of each token (json, verbose_json "
+        "and streams), `utterances`, where speech was heard (verbose_json).",
     },
     "prompt": {"type": "string", "description": "Accepted and not used."},
     "temperature": {"type": "number", "description": "Accepted and not used."},
-    "chunking_strategy": {"type": "string", "description": "Accepted and not used."},
+    "chunking_strategy": {
+        "description": "How speech is found: `auto`, or an object whose values go to the VAD; in a "
+        "form as JSON, or as chunking_strategy[type]=server_vad and so on.",
+        "oneOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "properties": {
+                    "type": {"type": "string", "enum": ["server_vad", "auto"]},
+                    "silence_duration_ms": {
+                        "type": "number",
+                        "minimum": MIN_SILENCE_MS,
+                        "maximum": MAX_SILENCE_MS,
+                    },
+                    "prefix_padding_ms": {
+                        "type": "number",
+                        "minimum": 0,
+                        "maximum": MAX_PADDING_MS,
+                    },
+                    "threshold": {"type": "number", "minimum": 0, "maximum": 1},
+                },
+            },
+        ],
+    },
     "itn": {
         "type": "boolean",
         "default": False,
@@ -64,15 +104,21 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "type": "string",
         "maxLength": 20000,
         "description": "Words that the model should prefer, where it can: a JSON list, a JSON "
-        "object of words and weights, or words with spaces or line breaks between them, a weight "
-        "behind a word on its line. At most 100 words of at most 32 letters.",
+        "object of words and weights, or words with spaces, commas or line breaks between them, "
+        "a weight behind a word that stands alone. At most 100 words of at most 32 characters.",
         "examples": ['["阿里巴巴", "通义实验室"]'],
     },
-    "keywords": {
+    "keywords[]": {
+        "type": "array",
+        "items": {"type": "string"},
+        "description": "Words or phrases that the model should prefer, where it can: hotwords "
+        "under OpenAI's name.",
+    },
+    "refine_keywords": {
         "type": "string",
         "maxLength": 20000,
         "description": "Words that make a draft worth refining wherever it contains one, for the "
-        "hybrid recogniser; a JSON list, or words with spaces between them.",
+        "hybrid recogniser; a JSON list, or words with spaces or commas between them.",
     },
     **subtitle_field_schemas(),
 }

@@ -1,20 +1,27 @@
-"""The form fields of a transcription request, checked.
+"""What a transcription request asks for, checked.
 
 Field names and values follow OpenAI's `POST /v1/audio/transcriptions`; `stages`, `itn`,
-`replacements`, `hotwords`, `keywords`, `subtitle_...` and the value `utterances` of `include[]`
-are ours.
+`replacements`, `hotwords`, `refine_keywords`, `subtitle_...` and the value `utterances` of
+`include` are ours.
+docs/api.md lists them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal, cast, get_args
 
-from serve_app.api.hinting import parse_hotwords, parse_keywords
-from serve_app.api.subtitle_options import SUBTITLE_FIELDS, parse_subtitle_options
+from serve_app.api.chunking import parse_chunking
+from serve_app.api.fields import RequestFields, read_fields
+from serve_app.api.hinting import MAX_WORDS, hotwords_of, unweighted
+from serve_app.api.model_names import resolve_model
+from serve_app.api.request_warnings import RequestWarning
+from serve_app.api.spoken import parse_language
+from serve_app.api.subtitle_options import parse_subtitle_options
 from serve_app.core.errors import InvalidParameter, ModelNotFound, StageNotDeployed
-from serve_app.core.hints import NO_HINTS, Hints
+from serve_app.core.hints import NO_HINTS, Hints, Hotword
 from serve_app.core.itn import (
     AS_SAID,
     Replacement,
@@ -22,7 +29,9 @@ from serve_app.core.itn import (
     merge_replacements,
     parse_replacements,
 )
-from serve_app.core.languages import language_code
+from serve_app.core.itn.replacements import MAX_REPLACEMENTS
+from serve_app.core.languages import GUESSED
+from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
 from serve_app.core.stages import STAGES, Stage
 from serve_app.core.subtitles import DEFAULT_SUBTITLES, SubtitleOptions
 from serve_app.settings.subtitles import SubtitleSettings
@@ -30,24 +39,14 @@ from serve_app.settings.subtitles import SubtitleSettings
 ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 Granularity = Literal["word", "segment"]
 
-_UTTERANCES = "utterances"
+_LOGPROBS, _UTTERANCES = "logprobs", "utterances"
+_DIARIZED = "diarized_json"
+_NO_SPEAKERS = "speaker labels are not offered yet"
 STREAMABLE_FORMATS = ("json", "text")
-_LIST_FIELDS = frozenset({"timestamp_granularities[]", "timestamp_granularities", "include[]"})
-_FIELDS = _LIST_FIELDS | {
-    "model",
-    "language",
-    "prompt",
-    "response_format",
-    "temperature",
-    "stream",
-    "stages",
-    "chunking_strategy",
-    "itn",
-    "hotwords",
-    "keywords",
-    "replacements",
-    *SUBTITLE_FIELDS,
-}
+_LOGPROB_FORMATS = ("json", "verbose_json")
+_KEYWORDS = "keywords"
+_MAX_SHOWN_LETTERS = 64
+_MAX_REPLACEMENT_LETTERS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,11 @@ class Offer:
         default_language: what is heard where a request names none; None where that is
             guessed.
         other_models: further packs that are served.
-        takes_keywords: whether the recogniser has a use for keywords.
+        takes_keywords: whether the recogniser refines drafts that contain certain words.
+        guesses_language: whether the recogniser can guess the language.
+        serves_paraformer: whether FunASR's names for Paraformer are understood.
+        unknown_fields: what becomes of fields that mean nothing here.
+        unwritable_hotwords: what becomes of hotwords that the model cannot heed.
         replacements: of the service; those of a request come before them.
         subtitles: how they are divided where a request does not say.
     """
@@ -74,6 +77,10 @@ class Offer:
     default_language: str | None
     other_models: tuple[str, ...] = ()
     takes_keywords: bool = False
+    guesses_language: bool = False
+    serves_paraformer: bool = False
+    unknown_fields: Literal["ignore", "refuse"] = "ignore"
+    unwritable_hotwords: Literal["report", "refuse"] = "report"
     replacements: tuple[Replacement, ...] = ()
     subtitles: SubtitleSettings = field(default_factory=SubtitleSettings)
 
@@ -87,7 +94,23 @@ class Offer:
 class TranscriptionParameters:
     """What the caller asked for.
 
-    `language` is None where it asked for none and the recogniser guesses it.
+    Attributes:
+        model: the pack that is to hear it.
+        language: what is spoken; None where the recogniser is to guess it.
+        stages: to run.
+        response_format: of the answer.
+        granularities: what `verbose_json` lists with times.
+        stream: send the text while it is recognised.
+        include_utterances: list in `verbose_json` where speech was heard.
+        include_logprobs: list the log-probability of each token.
+        text_rules: what the text is changed by.
+        hints: for the recogniser.
+        subtitles: how to divide them.
+        speech_detection: for the VAD.
+        needs_hotwords: whether hotwords were given as `hotwords`, so that a model that has
+            no use for any is a mistake; OpenAI's `keywords` are no more than a hint.
+        ignored_fields: names of fields that mean nothing here, as they were sent.
+        warnings: fields that are not, or not fully, heeded.
     """
 
     model: str
@@ -97,174 +120,268 @@ class TranscriptionParameters:
     granularities: frozenset[Granularity] = frozenset()
     stream: bool = False
     include_utterances: bool = False
+    include_logprobs: bool = False
     text_rules: TextRules = AS_SAID
     hints: Hints = NO_HINTS
     subtitles: SubtitleOptions = DEFAULT_SUBTITLES
+    speech_detection: SpeechDetection = AS_DEPLOYED
+    needs_hotwords: bool = False
+    ignored_fields: tuple[str, ...] = ()
+    warnings: tuple[RequestWarning, ...] = ()
 
 
-def parse_parameters(fields: Mapping[str, Sequence[str]], offer: Offer) -> TranscriptionParameters:
-    """Checks the form fields against what is offered.
+def parse_parameters(sent: Mapping[str, Sequence[str]], offer: Offer) -> TranscriptionParameters:
+    """Checks the fields of a request against what is offered.
 
-    `prompt`, `temperature` and `chunking_strategy` are accepted for the sake of
-    clients that always send them; greedy decoding has no use for them.
+    Fields that mean nothing here are named in the result, or refused where the offer says so.
+    `prompt` and `temperature` are accepted for the sake of clients that always send them;
+    greedy decoding has no use for them.
 
     Raises:
-        InvalidParameter: a field is unknown, repeated or has a value out of range.
+        InvalidParameter: a field is misspelled, repeated or has a value out of range.
         ModelNotFound: `model` is not served here.
         StageNotDeployed: `stages` names a stage that is not deployed.
     """
-    for name, values in fields.items():
-        if name not in _FIELDS:
-            raise InvalidParameter(
-                name, f"is not a known field; known: {', '.join(sorted(_FIELDS))}"
-            )
-        if name not in _LIST_FIELDS and len(values) > 1:
-            raise InvalidParameter(name, "must be given once")
-    single = {name: values[0] for name, values in fields.items() if name not in _LIST_FIELDS}
-    _check_temperature(single)
-    response_format = _response_format(single.get("response_format", "json"))
-    stream = _boolean("stream", single.get("stream", "false"))
-    if stream and response_format not in STREAMABLE_FORMATS:
-        raise InvalidParameter(
-            "stream", f"works with response_format {' or '.join(STREAMABLE_FORMATS)} only"
+    return _Parser(read_fields(sent, offer.unknown_fields == "refuse"), offer).parse()
+
+
+class _Parser:
+    """Reads one request's fields, and notes what it does not heed."""
+
+    def __init__(self, fields: RequestFields, offer: Offer) -> None:
+        self._fields = fields
+        self._offer = offer
+        self._warnings: list[RequestWarning] = []
+        self._ignored = list(fields.ignored)
+
+    def parse(self) -> TranscriptionParameters:
+        self._check_temperature()
+        model = self._model()
+        response_format = self._response_format()
+        self._check_speakers()
+        language = self._language()
+        stages = self._stages()
+        logprobs, utterances = self._included(response_format)
+        return TranscriptionParameters(
+            model=model,
+            language=self._reported_language(language),
+            stages=stages,
+            response_format=response_format,
+            granularities=self._granularities(response_format),
+            stream=self._stream(response_format),
+            include_utterances=utterances,
+            include_logprobs=logprobs,
+            text_rules=self._text_rules(),
+            hints=self._hints(model, language),
+            subtitles=parse_subtitle_options(self._fields.texts, self._offer.subtitles),
+            speech_detection=self._speech_detection(stages),
+            needs_hotwords=self._has_hotwords(),
+            ignored_fields=tuple(self._ignored),
+            warnings=tuple(self._warnings),
         )
-    model = _model(single.get("model"), offer)
-    language = _language(single.get("language"), offer)
-    return TranscriptionParameters(
-        model=model,
-        language=language or offer.default_language,
-        stages=_stages(single.get("stages"), offer),
-        response_format=response_format,
-        granularities=_granularities(fields, response_format),
-        stream=stream,
-        include_utterances=_includes_utterances(fields, response_format),
-        text_rules=_text_rules(single, offer),
-        hints=_hints(single, model, language, offer),
-        subtitles=parse_subtitle_options(single, offer.subtitles),
-    )
 
+    def _warn(self, param: str, message: str) -> None:
+        self._warnings.append(RequestWarning(param, message))
 
-def _check_temperature(single: Mapping[str, str]) -> None:
-    if "temperature" in single:
+    def _text(self, name: str) -> str | None:
+        return self._fields.texts.get(name)
+
+    def _check_temperature(self) -> None:
+        text = self._text("temperature")
         try:
-            temperature = float(single["temperature"])
+            is_valid = text is None or 0 <= float(text) <= 1
         except ValueError:
-            raise InvalidParameter("temperature", "must be a number from 0 to 1") from None
-        if not 0 <= temperature <= 1:
+            is_valid = False
+        if not is_valid:
             raise InvalidParameter("temperature", "must be a number from 0 to 1")
 
-
-def _model(model: str | None, offer: Offer) -> str:
-    if not model:
-        raise InvalidParameter("model", f"is required; served here: {', '.join(offer.models)}")
-    if model in offer.models:
-        return model
-    if model in offer.model_aliases:
-        return offer.model
-    raise ModelNotFound(model, ", ".join(offer.models))
-
-
-def _hints(single: Mapping[str, str], model: str, language: str | None, offer: Offer) -> Hints:
-    keywords = parse_keywords(single.get("keywords", ""))
-    if keywords and not offer.takes_keywords:
-        raise InvalidParameter(
-            "keywords", "are for recognizer.engine hybrid alone; this deployment has no draft"
-        )
-    return Hints(
-        model=None if model == offer.model else model,
-        hotwords=parse_hotwords(single.get("hotwords", "")),
-        keywords=keywords,
-        language=language,
-    )
-
-
-def _text_rules(single: Mapping[str, str], offer: Offer) -> TextRules:
-    try:
-        replacements = parse_replacements(single.get("replacements", ""))
-    except ValueError as error:
-        raise InvalidParameter("replacements", str(error)) from None
-    return TextRules(
-        _boolean("itn", single.get("itn", "false")),
-        merge_replacements(replacements, offer.replacements),
-    )
-
-
-def _language(language: str | None, offer: Offer) -> str | None:
-    """Returns the code of the language that is asked for, None if none is."""
-    if not language:
-        return None
-    code = language_code(language)
-    if code not in offer.languages:
-        raise InvalidParameter(
-            "language",
-            f"{language!r} is not among those of this model: {', '.join(offer.languages)}",
-        )
-    return code
-
-
-def _stages(value: str | None, offer: Offer) -> frozenset[Stage]:
-    if not value:
-        return frozenset(offer.stages)
-    names = {name.strip() for name in value.split(",")}
-    unknown = names - set(STAGES)
-    if unknown:
-        raise InvalidParameter(
-            "stages",
-            f"unknown stage {sorted(unknown)[0]!r}; a comma-separated choice of "
-            f"{', '.join(STAGES)}",
-        )
-    if "asr" not in names:
-        raise InvalidParameter("stages", "must contain asr")
-    for name in sorted(names):
-        if name not in offer.stages:
-            raise StageNotDeployed(name, ", ".join(offer.stages))
-    return frozenset(stage for stage in STAGES if stage in names)
-
-
-def _response_format(value: str) -> ResponseFormat:
-    if value not in get_args(ResponseFormat):
-        raise InvalidParameter(
-            "response_format", f"{value!r} is not one of {', '.join(get_args(ResponseFormat))}"
-        )
-    return cast(ResponseFormat, value)
-
-
-def _granularities(
-    fields: Mapping[str, Sequence[str]], response_format: ResponseFormat
-) -> frozenset[Granularity]:
-    name = "timestamp_granularities[]"
-    values = {*fields.get(name, ()), *fields.get("timestamp_granularities", ())}
-    for value in values:
-        if value not in get_args(Granularity):
+    def _model(self) -> str:
+        name = (self._text("model") or "").strip()
+        if not name:
             raise InvalidParameter(
-                name, f"{value!r} is not one of {', '.join(get_args(Granularity))}"
+                "model", f"is required; served here: {', '.join(self._offer.models)}"
             )
-    if values and response_format != "verbose_json":
-        raise InvalidParameter(name, "needs response_format verbose_json")
-    if not values:
-        return frozenset({"segment"})
-    return frozenset(cast(set[Granularity], values))
+        model = resolve_model(name, self._offer)
+        if model is None:
+            served = ", ".join((*self._offer.models, *self._offer.model_aliases))
+            raise ModelNotFound(name[:_MAX_SHOWN_LETTERS], served)
+        return model
 
+    def _response_format(self) -> ResponseFormat:
+        value = (self._text("response_format") or "json").strip().lower()
+        if value == _DIARIZED:
+            raise InvalidParameter("response_format", f"cannot be {_DIARIZED}: {_NO_SPEAKERS}")
+        _check_choice("response_format", value, get_args(ResponseFormat))
+        return cast(ResponseFormat, value)
 
-def _includes_utterances(
-    fields: Mapping[str, Sequence[str]], response_format: ResponseFormat
-) -> bool:
-    values = set(fields.get("include[]", ()))
-    if not values:
-        return False
-    if values != {_UTTERANCES}:
-        raise InvalidParameter(
-            "include[]", f"can be {_UTTERANCES} only; word confidences are in verbose_json"
+    def _check_speakers(self) -> None:
+        """Refuses known speakers where they ask for labels, which `diarized_json` alone has.
+
+        A name needs a sample, and a sample is a data URL: with another format, what is neither
+        is no more than a field without effect, at OpenAI as well.
+        """
+        names = self._fields.lists.get("known_speaker_names", ())
+        samples = self._fields.lists.get("known_speaker_references", ())
+        if not names and not samples:
+            return
+        wants_labels = (
+            "diarize" in (self._text("model") or "")
+            or len(names) != len(samples)
+            or any("data:" in sample[:_MAX_SHOWN_LETTERS].lower() for sample in samples)
         )
-    if response_format != "verbose_json":
-        raise InvalidParameter("include[]", "needs response_format verbose_json")
-    return True
+        for name, values in (
+            ("known_speaker_names", names),
+            ("known_speaker_references", samples),
+        ):
+            if values and wants_labels:
+                raise InvalidParameter(name, f"is not supported: {_NO_SPEAKERS}")
+            self._warn(name, f"has no effect: {_NO_SPEAKERS}")
 
+    def _language(self) -> str | None:
+        """Returns the code that was asked for, GUESSED, or None where none was."""
+        text = self._text("language")
+        language = None if text is None else self._parse_language("language", text)
+        if language is not None:
+            return language
+        refusal: InvalidParameter | None = None
+        for value in self._fields.listed("languages"):
+            try:
+                language = self._parse_language("languages", value)
+            except InvalidParameter as error:
+                refusal = refusal or error
+                continue
+            if language is not None:
+                return language
+        if refusal is not None:
+            raise refusal
+        return None
 
-def _boolean(name: str, value: str) -> bool:
-    lowered = value.strip().lower()
-    if lowered in {"true", "1"}:
+    def _parse_language(self, name: str, value: str) -> str | None:
+        language = parse_language(name, value, self._offer)
+        if language is None:
+            self._warn(name, f"has no effect: {value[:_MAX_SHOWN_LETTERS]!r} is not a language")
+        return language
+
+    def _reported_language(self, language: str | None) -> str | None:
+        if language == GUESSED:
+            return None
+        return language or self._offer.default_language
+
+    def _stages(self) -> frozenset[Stage]:
+        names = [name.lower() for name in self._fields.listed("stages")]
+        if not names:
+            return frozenset(self._offer.stages)
+        for name in names:
+            _check_choice("stages", name, STAGES)
+        if "asr" not in names:
+            raise InvalidParameter("stages", "must contain asr")
+        for name in sorted(names):
+            if name not in self._offer.stages:
+                raise StageNotDeployed(name, ", ".join(self._offer.stages))
+        return frozenset(stage for stage in STAGES if stage in names)
+
+    def _stream(self, response_format: ResponseFormat) -> bool:
+        if not self._boolean("stream"):
+            return False
+        if response_format not in STREAMABLE_FORMATS:
+            self._warn("stream", f"has no effect with response_format {response_format}")
+            return False
         return True
-    if lowered in {"false", "0", ""}:
-        return False
-    raise InvalidParameter(name, f"{value!r} is not true or false")
+
+    def _granularities(self, response_format: ResponseFormat) -> frozenset[Granularity]:
+        name = "timestamp_granularities"
+        values = [value.lower() for value in self._fields.listed(name)]
+        for value in values:
+            _check_choice(name, value, get_args(Granularity))
+        if response_format != "verbose_json" and "word" in values:
+            self._warn(name, "has no effect: times of words are in verbose_json")
+        return frozenset(cast(list[Granularity], values)) or frozenset({"segment"})
+
+    def _included(self, response_format: ResponseFormat) -> tuple[bool, bool]:
+        """Returns whether to list log-probabilities, and whether utterances."""
+        values = [value.lower() for value in self._fields.listed("include")]
+        for value in values:
+            _check_choice("include", value, (_LOGPROBS, _UTTERANCES))
+        if _UTTERANCES in values and response_format != "verbose_json":
+            raise InvalidParameter("include", f"{_UTTERANCES} needs response_format verbose_json")
+        if _LOGPROBS in values and response_format not in _LOGPROB_FORMATS:
+            self._warn("include", f"{_LOGPROBS} has no effect with {response_format}")
+        has_logprobs = _LOGPROBS in values and response_format in _LOGPROB_FORMATS
+        return has_logprobs, _UTTERANCES in values
+
+    def _text_rules(self) -> TextRules:
+        if sum(map(len, self._fields.replacements)) > _MAX_REPLACEMENT_LETTERS:
+            raise InvalidParameter(
+                "replacements", f"must not be longer than {_MAX_REPLACEMENT_LETTERS} characters"
+            )
+        try:
+            found = [parse_replacements(text) for text in self._fields.replacements]
+        except ValueError as error:
+            raise InvalidParameter("replacements", str(error)) from None
+        own = tuple(chain.from_iterable(found))
+        if len(own) > MAX_REPLACEMENTS:
+            raise InvalidParameter(
+                "replacements", f"has {len(own)} entries; at most {MAX_REPLACEMENTS} are taken"
+            )
+        return TextRules(self._boolean("itn"), merge_replacements(own, self._offer.replacements))
+
+    def _has_hotwords(self) -> bool:
+        fields = self._fields
+        return bool(fields.hotwords or fields.hotword_entries or fields.hotword_weights)
+
+    def _hints(self, model: str, language: str | None) -> Hints:
+        fields = self._fields
+        keywords = hotwords_of((), fields.lists.get(_KEYWORDS, ()), None, _KEYWORDS)
+        hotwords = hotwords_of(fields.hotwords, fields.hotword_entries, fields.hotword_weights)
+        merged = {word.text: word for word in (*keywords, *hotwords)}
+        if len(merged) > MAX_WORDS:
+            raise InvalidParameter(
+                _KEYWORDS, f"and hotwords are {len(merged)} words; at most {MAX_WORDS} are accepted"
+            )
+        return Hints(
+            model=None if model == self._offer.model else model,
+            hotwords=tuple(merged.values()),
+            keywords=self._refine_keywords(keywords),
+            language=language,
+        )
+
+    def _refine_keywords(self, keywords: tuple[Hotword, ...]) -> tuple[str, ...]:
+        name = "refine_keywords"
+        words = unweighted(name, self._fields.lists.get(name, ()))
+        if words and not self._offer.takes_keywords:
+            raise InvalidParameter(
+                name, "needs recognizer.engine hybrid; this deployment has no drafts to refine"
+            )
+        if not words and keywords and self._offer.takes_keywords:
+            self._warn(
+                _KEYWORDS,
+                f"means words to prefer, as at OpenAI; pass {name} for words whose drafts are to "
+                f"be refined, since {_KEYWORDS} will stop doing that",
+            )
+            return tuple(word.text for word in keywords)
+        return words
+
+    def _speech_detection(self, stages: frozenset[Stage]) -> SpeechDetection:
+        detection, ignored = parse_chunking(self._fields)
+        if ignored and self._offer.unknown_fields == "refuse":
+            raise InvalidParameter(ignored[0], "is not a known field")
+        self._ignored += ignored
+        if detection != AS_DEPLOYED and "vad" not in stages:
+            self._warn("chunking_strategy", "has no effect without the stage vad")
+        return detection
+
+    def _boolean(self, name: str) -> bool:
+        value = self._text(name) or "false"
+        lowered = value.strip().lower()
+        if lowered in {"true", "1", "yes", "on"}:
+            return True
+        if lowered in {"false", "0", "no", "off"}:
+            return False
+        raise InvalidParameter(name, f"must be true or false, not {value[:_MAX_SHOWN_LETTERS]!r}")
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InvalidParameter(
+            name, f"must be one of {', '.join(choices)}, not {value[:_MAX_SHOWN_LETTERS]!r}"
+        )

@@ -21,6 +21,7 @@ from serve_app.api.answers import (
     Segment,
     SpokenSpan,
     StreamEvent,
+    TextDelta,
     TextDone,
     TokenUsage,
     Transcription,
@@ -28,6 +29,7 @@ from serve_app.api.answers import (
     Word,
 )
 from serve_app.api.headers import PARTIAL_HEADER, list_header
+from serve_app.api.logprobs import TokenLogprob, token_logprobs
 from serve_app.api.parameters import ResponseFormat, TranscriptionParameters
 from serve_app.core.chunks import Token, UtteranceSpan
 from serve_app.core.subtitles import to_srt, to_vtt
@@ -73,7 +75,7 @@ def render_body(transcript: Transcript, parameters: TranscriptionParameters) -> 
     """Returns the transcript in the format that the parameters ask for."""
     match parameters.response_format:
         case "json":
-            return json.dumps(_json(transcript), ensure_ascii=False)
+            return json.dumps(_json(transcript, parameters), ensure_ascii=False)
         case "verbose_json":
             return json.dumps(verbose_json(transcript, parameters), ensure_ascii=False)
         case "text":
@@ -84,29 +86,34 @@ def render_body(transcript: Transcript, parameters: TranscriptionParameters) -> 
             return to_vtt(transcript.sentences, parameters.subtitles, transcript.duration_ms)
 
 
-async def sse_events(events: AsyncGenerator[TranscriptEvent]) -> AsyncGenerator[str]:
+async def sse_events(
+    events: AsyncGenerator[TranscriptEvent], *, with_logprobs: bool = False
+) -> AsyncGenerator[str]:
     """Yields the transcript as server-sent events; closes its source.
 
     The deltas, concatenated, are the text of the closing `transcript.text.done`.
     """
     text = ""
     num_tokens = 0
+    logprobs: list[TokenLogprob] = []
     failures: list[FailedRange] = []
     duration_ms = 0
     async with aclosing(events):
         async for event in events:
             if isinstance(event, Sentence):
                 delta = f" {event.text}" if needs_space(text, event.text) else event.text
+                told: TextDelta = {
+                    "type": "transcript.text.delta",
+                    "delta": delta,
+                    "start": _seconds(event.start_ms),
+                    "end": _seconds(event.end_ms),
+                }
+                if with_logprobs:
+                    told["logprobs"] = token_logprobs([event], text)
+                    logprobs += told["logprobs"]
                 text += delta
                 num_tokens += len(event.tokens)
-                yield _sse(
-                    {
-                        "type": "transcript.text.delta",
-                        "delta": delta,
-                        "start": _seconds(event.start_ms),
-                        "end": _seconds(event.end_ms),
-                    }
-                )
+                yield _sse(told)
             elif isinstance(event, FailedRange):
                 failures.append(event)
             else:
@@ -117,6 +124,8 @@ async def sse_events(events: AsyncGenerator[TranscriptEvent]) -> AsyncGenerator[
         "duration": _seconds(duration_ms),
         "usage": _token_usage(duration_ms, num_tokens),
     }
+    if with_logprobs:
+        done["logprobs"] = logprobs
     if failures:
         done["partial"] = True
         done["failed_ranges"] = _failed_spans(failures)
@@ -132,11 +141,13 @@ def _sse(payload: StreamEvent) -> str:
     return f"data: {json.dumps(payload, ensure_ascii=False)}\n\n"
 
 
-def _json(transcript: Transcript) -> Transcription:
+def _json(transcript: Transcript, parameters: TranscriptionParameters) -> Transcription:
     body: Transcription = {
         "text": transcript.text,
         "usage": _duration_usage(transcript.duration_ms),
     }
+    if parameters.include_logprobs:
+        body["logprobs"] = token_logprobs(transcript.sentences)
     if transcript.partial:
         body["partial"] = True
         body["failed_ranges"] = _failed_spans(transcript.failures)
@@ -161,6 +172,10 @@ def verbose_json(
     if transcript.partial:
         body["partial"] = True
         body["failed_ranges"] = _failed_spans(transcript.failures)
+    if parameters.include_logprobs:
+        body["logprobs"] = token_logprobs(transcript.sentences)
+    if parameters.warnings:
+        body["warnings"] = [str(warning) for warning in parameters.warnings]
     if "segment" in parameters.granularities:
         body["segments"] = [
             _segment(number, sentence) for number, sentence in enumerate(transcript.sentences)

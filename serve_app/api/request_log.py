@@ -53,6 +53,7 @@ class RequestLog:
         stages: what was asked for.
         model: the pack that was named; None for the deployment's first.
         language: the code that was named, None for none.
+        ignored_fields: names of fields that mean nothing here, bounded.
         cost: time by stage, and calls made again.
     """
 
@@ -69,6 +70,7 @@ class RequestLog:
     stages: str = ""
     model: str | None = None
     language: str | None = None
+    ignored_fields: tuple[str, ...] = ()
     cost: RequestCost = field(default_factory=RequestCost)
 
     @property
@@ -95,6 +97,7 @@ class RequestLog:
             "stages": self.stages,
             "model": self.model,
             "language": self.language,
+            "ignored_fields": list(self.ignored_fields),
             "decode_s": round(self.cost.decode_s, 4),
             "recognize_s": round(self.cost.recognize_s, 4),
             "punctuate_s": round(self.cost.punctuate_s, 4),

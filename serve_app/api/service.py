@@ -8,8 +8,9 @@ from typing import Protocol
 
 from serve_app.api.parameters import Offer
 from serve_app.core.chunks import FileBytes
-from serve_app.core.hints import NO_HINTS, Hints
+from serve_app.core.hints import NO_HINTS, Hints, HotwordCheck
 from serve_app.core.origin import Origin
+from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
 from serve_app.core.stages import Stage, StageReadiness
 from serve_app.core.transcripts import TranscriptEvent
 
@@ -23,12 +24,14 @@ class TranscriptionJob:
         audio: the file as it was uploaded, shape [bytes].
         stages: what is to be done with it.
         hints: for the recogniser.
+        speech_detection: for the VAD.
     """
 
     origin: Origin
     audio: FileBytes
     stages: frozenset[Stage]
     hints: Hints = NO_HINTS
+    speech_detection: SpeechDetection = AS_DEPLOYED
 
 
 class TranscriptionService(Protocol):
@@ -37,12 +40,8 @@ class TranscriptionService(Protocol):
     @property
     def offer(self) -> Offer: ...
 
-    async def check_hotwords(self, hints: Hints, origin: Origin) -> None:
-        """Finds out whether the model that is hinted at has a use for the hotwords.
-
-        Raises:
-            InvalidParameter: it has none, or cannot write one of them.
-        """
+    async def check_hotwords(self, hints: Hints, origin: Origin) -> HotwordCheck:
+        """Returns what the model that is hinted at makes of the hotwords."""
         ...
 
     def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 
 from fastapi import Request, Response
@@ -25,6 +25,7 @@ from serve_app.api.errors import (
 )
 from serve_app.api.event_stream import EventFeed, EventStream
 from serve_app.api.headers import WARNING_HEADER, text_header
+from serve_app.api.hotword_report import report_hotwords
 from serve_app.api.intake import Intake
 from serve_app.api.limits import ApiLimits
 from serve_app.api.parameters import TranscriptionParameters, parse_parameters
@@ -35,6 +36,7 @@ from serve_app.api.request_log import (
     request_id_of,
     traceparent_of,
 )
+from serve_app.api.request_warnings import add_headers, shown_names
 from serve_app.api.service import TranscriptionJob, TranscriptionService
 from serve_app.core.chunks import RecordingEnd
 from serve_app.core.errors import ParaserveError, RecognitionFailed, UploadTooSlow
@@ -139,7 +141,9 @@ class TranscriptionHandler:
         log.upload_bytes = recording.spool.size_bytes
         # As declared; the end of the recording corrects it.
         log.audio_s = recording.audio_s
-        parameters = parse_parameters(recording.fields, self._service.offer)
+        offer = self._service.offer
+        parameters = parse_parameters(_with_query(recording.fields, request), offer)
+        log.ignored_fields = shown_names(parameters.ignored_fields)
         async with deadline.enforced():
             await admission.begin(recording.audio_s, body)
         log.waited_s = admission.waited_s
@@ -154,16 +158,27 @@ class TranscriptionHandler:
         )
         if parameters.hints.hotwords:
             async with deadline.enforced():
-                await body.unless_departed(self._service.check_hotwords(parameters.hints, origin))
+                check = await body.unless_departed(
+                    self._service.check_hotwords(parameters.hints, origin)
+                )
+            parameters = report_hotwords(parameters, check, offer)
         job = TranscriptionJob(
-            origin, recording.spool.content(), parameters.stages, parameters.hints
+            origin,
+            recording.spool.content(),
+            parameters.stages,
+            parameters.hints,
+            parameters.speech_detection,
         )
         events = self._events(job, deadline, admission, log)
         if parameters.text_rules != AS_SAID:
             events = apply_rules(events, parameters.text_rules)
         if not parameters.stream:
-            return await body.unless_departed(_answer(events, parameters))
-        return await self._stream(events, body, log, held)
+            response = await body.unless_departed(_answer(events, parameters))
+        else:
+            sent = sse_events(events, with_logprobs=parameters.include_logprobs)
+            response = await self._stream(sent, body, log, held)
+        add_headers(response, parameters.ignored_fields, parameters.warnings)
+        return response
 
     async def _admit(
         self, request: Request, body: RequestBody, deadline: Deadline, log: RequestLog
@@ -191,7 +206,7 @@ class TranscriptionHandler:
 
     async def _stream(
         self,
-        events: AsyncGenerator[TranscriptEvent],
+        events: AsyncGenerator[str],
         body: RequestBody,
         log: RequestLog,
         held: ExitStack,
@@ -202,7 +217,7 @@ class TranscriptionHandler:
             ParaserveError: the recording cannot be transcribed, as was found out soon.
             ClientDisconnect: the caller went away.
         """
-        feed = EventFeed(sse_events(events))
+        feed = EventFeed(events)
         try:
             first = await body.unless_departed(feed.read(_STATUS_PATIENCE_S))
         except BaseException:
@@ -271,6 +286,14 @@ def _forget_frames(error: BaseException) -> None:
         seen.add(id(chain))
         traceback.clear_frames(chain.__traceback__)
         chain = chain.__cause__ or chain.__context__
+
+
+def _with_query(fields: Mapping[str, Sequence[str]], request: Request) -> dict[str, list[str]]:
+    """Returns the fields of a body with those of its address; the body's come first."""
+    asked: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        asked.setdefault(name, []).append(value)
+    return asked | {name: list(values) for name, values in fields.items()}
 
 
 async def _answer(

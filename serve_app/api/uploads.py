@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from serve_app.api.fields import TEXT_FIELDS
 from serve_app.api.spool import SpoolFile
 from serve_app.core.errors import EmptyUpload, InvalidParameter, MalformedBody, UploadTooLarge
 
@@ -20,16 +21,18 @@ if TYPE_CHECKING:
 
 MAX_JSON_BYTES = 64 * 1024
 _MAX_FIELD_BYTES = 64 * 1024
-_MAX_FIELDS = 64
+# A list of hotwords may come as a field a word.
+_MAX_FIELDS = 256
 # Of all headers of one part together.
 _MAX_HEADER_BYTES = 16 * 1024
 _JSON_CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii"})
 FILE_FIELD = "file"
+_SINGLE = TEXT_FIELDS | {"audio_url"}
 
 # It warns of every malformed body; the request's own log line says so already.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
-MAX_FIELDS_BYTES = _MAX_FIELDS * _MAX_FIELD_BYTES
+MAX_FIELDS_BYTES = 4 * 2**20
 """What a body may have besides the file."""
 
 
@@ -114,17 +117,9 @@ def _fields_of(content: bytes) -> dict[str, list[str]]:
     parsed = parse_json(content)
     if not isinstance(parsed, dict):
         raise MalformedBody("it is not a JSON object")
-    fields: dict[str, list[str]] = {}
-    for name, value in parsed.items():
-        values = value if isinstance(value, list) else [value]
-        # A list is written as `include` in JSON and as `include[]` in a form.
-        form_name = f"{name}[]" if name in {"include", "timestamp_granularities"} else name
-        fields[form_name] = [_as_field(name, one) for one in values if one is not None]
-        if not fields[form_name]:
-            del fields[form_name]
-    if sum(map(len, fields.values())) > _MAX_FIELDS:
+    if sum(len(one) if isinstance(one, list) else 1 for one in parsed.values()) > _MAX_FIELDS:
         raise MalformedBody(f"it has more than {_MAX_FIELDS} fields")
-    return fields
+    return {name: [_as_field(name, value)] for name, value in parsed.items() if value is not None}
 
 
 def parse_json(content: bytes) -> object:
@@ -173,11 +168,10 @@ def _finite_float(digits: str) -> float:
 
 
 def _as_field(name: str, value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str | int | float):
-        return str(value)
-    raise InvalidParameter(name, "must be a string, a number, a boolean or a list of strings")
+    """Returns a value as it would come in a form: lists and objects as JSON text."""
+    if name in _SINGLE and isinstance(value, list | dict):
+        raise InvalidParameter(name, "must be a string, a number or a boolean")
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(slots=True)
@@ -195,6 +189,7 @@ class _Form:
     _part_name: str = ""
     _value: bytearray = field(default_factory=bytearray)
     _num_fields: int = 0
+    _num_field_bytes: int = 0
 
     def callbacks(self) -> MultipartCallbacks:
         return {
@@ -253,6 +248,9 @@ class _Form:
             self.spool.write(memoryview(data)[start:end])
             return
         self._value += data[start:end]
+        self._num_field_bytes += end - start
+        if self._num_field_bytes > MAX_FIELDS_BYTES:
+            raise MalformedBody(f"its fields have more than {MAX_FIELDS_BYTES} bytes")
         if len(self._value) > _MAX_FIELD_BYTES:
             raise InvalidParameter(self._part_name, f"is longer than {_MAX_FIELD_BYTES} bytes")
 

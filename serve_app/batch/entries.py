@@ -13,7 +13,7 @@ import fsspec
 
 from serve_app.batch.records import BatchItem, JsonValue
 from serve_app.batch.uris import UnusableUri, parse_uri, plain_uri, resolved
-from serve_app.core.languages import language_code
+from serve_app.core.languages import GUESSED, language_code
 from serve_app.core.stages import STAGES, Stage
 
 _URI_NAMES = ("uri", "path", "audio")
@@ -161,8 +161,11 @@ def _check_unicode(name: str, text: str) -> None:
 
 def _language(value: JsonValue) -> str | None:
     written = _text("language", value)
+    code = language_code(written)
+    if code == GUESSED:
+        return None
     # What has no code is left as it is, for the job to refuse by its name.
-    return language_code(written) or written or None
+    return code or written or None
 
 
 def _stages(value: JsonValue) -> tuple[Stage, ...] | None:

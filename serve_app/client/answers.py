@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -155,7 +156,16 @@ def transcription_of(body: Mapping[str, Any]) -> Transcription:
 def rendered_of(text: str, headers: Mapping[str, str]) -> Rendered:
     """Reads an answer of any format, with what its headers say of it."""
     warning = headers.get("x-paraserve-warning")
-    return Rendered(text, "x-paraserve-partial" in headers, (warning,) if warning else ())
+    warnings = (*((warning,) if warning else ()), *_request_warnings(headers))
+    return Rendered(text, "x-paraserve-partial" in headers, warnings)
+
+
+def _request_warnings(headers: Mapping[str, str]) -> tuple[str, ...]:
+    try:
+        listed = json.loads(headers.get("x-paraserve-warnings", "[]"))
+    except ValueError:
+        return ()
+    return tuple(map(str, listed)) if isinstance(listed, list) else ()
 
 
 def event_of(body: Mapping[str, Any]) -> StreamEvent | None:

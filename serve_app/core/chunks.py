@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.origin import Origin
+from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
 from serve_app.core.timing import RequestCost
 
 SAMPLE_RATE_HZ = 16_000
@@ -36,12 +37,14 @@ class SegmentationJob:
         audio: the file.
         use_vad: find the speech with the VAD, or cut everything.
         hints: for the recogniser.
+        speech_detection: for the VAD.
     """
 
     origin: Origin
     audio: FileBytes
     use_vad: bool
     hints: Hints = NO_HINTS
+    speech_detection: SpeechDetection = AS_DEPLOYED
 
 
 @dataclass(frozen=True, slots=True)

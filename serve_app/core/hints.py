@@ -25,8 +25,10 @@ class Hints:
     Attributes:
         model: name of the pack that is to hear it; None for the deployment's first.
         hotwords: words that a model with a bias encoder prefers.
-        keywords: texts that make a draft worth refining wherever it contains one.
-        language: code of what is spoken, as `zh`; None for what the deployment takes it for.
+        keywords: texts that make a draft worth refining wherever it contains one; the field
+            `refine_keywords`.
+        language: code of what is spoken, as `zh`, or `auto` to have it guessed; None for what
+            the deployment takes it for.
             Whisper heeds it, Paraformer has no use for it.
     """
 
@@ -37,3 +39,19 @@ class Hints:
 
 
 NO_HINTS = Hints()
+
+
+@dataclass(frozen=True, slots=True)
+class HotwordCheck:
+    """What a model makes of a request's hotwords.
+
+    Attributes:
+        no_use: why it has no use for any; None if it has.
+        unwritable: those that its vocabulary cannot write, so that they can never be heard.
+    """
+
+    no_use: str | None = None
+    unwritable: tuple[str, ...] = ()
+
+
+ALL_HEEDED = HotwordCheck()

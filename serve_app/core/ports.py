@@ -12,6 +12,7 @@ from typing import Protocol
 
 from serve_app.core.chunks import ChunkFailure, Pcm, Recognition, SpeechSegment
 from serve_app.core.hints import Hints
+from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
 
 
 class VadStream(Protocol):
@@ -39,7 +40,7 @@ class VadStream(Protocol):
 class VoiceActivityDetector(Protocol):
     """Opens a stream per recording; streams share the weights."""
 
-    def open(self) -> VadStream: ...
+    def open(self, detection: SpeechDetection = AS_DEPLOYED) -> VadStream: ...
 
 
 class Recognizer(Protocol):

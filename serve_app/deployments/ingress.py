@@ -17,11 +17,12 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from serve_app.api.assembly import assemble_api
+from serve_app.api.offering import offer_of
 from serve_app.api.parameters import Offer
 from serve_app.api.service import TranscriptionJob
 from serve_app.core.chunks import SegmentationJob
-from serve_app.core.errors import InvalidParameter, NotReady, ParaserveError
-from serve_app.core.hints import Hints
+from serve_app.core.errors import NotReady, ParaserveError
+from serve_app.core.hints import Hints, HotwordCheck
 from serve_app.core.joining import (
     PunctuationResult,
     PunctuationTask,
@@ -65,36 +66,24 @@ class HandleTranscriptionService:
         self._punctuator = punctuator
         self._tracer = open_tracer(settings.tracing, "ingress")
         self._tries = Tries(settings.max_attempts, replacement_s=settings.replacement_timeout_s)
-        self._replacements = settings.text.all_replacements()
+        self._offer = offer_of(settings)
         self._ready: dict[Stage, StageReadiness] = {}
 
     @property
     def offer(self) -> Offer:
-        first, *others = self._settings.recognizer.models
-        return Offer(
-            model=first,
-            model_aliases=self._settings.ingress.model_aliases,
-            languages=self._settings.recognizer.languages,
-            stages=self._settings.stages,
-            default_language=self._settings.recognizer.default_language,
-            other_models=tuple(others),
-            takes_keywords=self._settings.recognizer.engine == "hybrid",
-            replacements=self._replacements,
-            subtitles=self._settings.subtitles,
-        )
+        return self._offer
 
-    async def check_hotwords(self, hints: Hints, origin: Origin) -> None:
+    async def check_hotwords(self, hints: Hints, origin: Origin) -> HotwordCheck:
         try:
-            problem: str | None = await call_until_answered(
-                lambda: self._recognizer.hotword_problem.remote(hints),
+            check: HotwordCheck = await call_until_answered(
+                lambda: self._recognizer.check_hotwords.remote(hints),
                 tries=self._tries,
                 stage="asr",
                 origin=origin,
             )
         except RayTaskError as error:
             raise _cause(error) from None
-        if problem is not None:
-            raise InvalidParameter("hotwords", problem)
+        return check
 
     async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
         attributes = {"paraserve.stages": ",".join(sorted(job.stages))}
@@ -109,7 +98,9 @@ class HandleTranscriptionService:
     async def _events(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
         recording = RemoteRecording(
             self._segmenter,
-            SegmentationJob(job.origin, job.audio, "vad" in job.stages, job.hints),
+            SegmentationJob(
+                job.origin, job.audio, "vad" in job.stages, job.hints, job.speech_detection
+            ),
             self._settings.max_attempts,
             self._settings.segmenter.silence_timeout_s,
             self._settings.replacement_timeout_s,

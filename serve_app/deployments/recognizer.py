@@ -12,7 +12,7 @@ from ray import serve
 from ray.serve import Application
 
 from serve_app.core.chunks import Chunk, ChunkFailure, Recognition
-from serve_app.core.hints import Hints
+from serve_app.core.hints import Hints, HotwordCheck
 from serve_app.core.ports import Recognizer
 from serve_app.core.stages import StageReadiness
 from serve_app.core.throughput import Throughput
@@ -91,9 +91,9 @@ class RecognizerDeployment:
         if not chunk.origin.background:
             self._throughput.done(audio_s, time.monotonic())
 
-    async def hotword_problem(self, hints: Hints) -> str | None:
-        """Returns what is wrong with the hotwords of a request; None if nothing is."""
-        return await asyncio.to_thread(self._hotwords.problem, hints)
+    async def check_hotwords(self, hints: Hints) -> HotwordCheck:
+        """Returns what the model that is hinted at makes of a request's hotwords."""
+        return await asyncio.to_thread(self._hotwords.check, hints)
 
     async def record_autoscaling_stats(self) -> RecognizerLoad:
         """Returns what the autoscaling policy is told of this replica."""

@@ -93,7 +93,7 @@ class SegmenterDeployment:
 
     async def _events(self, job: SegmentationJob) -> AsyncGenerator[Utterance | RecordingEnd]:
         vad = self._loaded_vad.engine if job.use_vad and self._loaded_vad else None
-        segmentation = Segmentation(job.audio, vad, self._options, job.hints)
+        segmentation = Segmentation(job.audio, vad, self._options, job.hints, job.speech_detection)
         spans: list[UtteranceSpan] = []
         cost = RequestCost()
         with self._backlog.open() as account:

@@ -8,6 +8,7 @@ import torch
 
 from serve_app.core.chunks import Pcm, SpeechSegment
 from serve_app.core.errors import PackCorrupt
+from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
 from serve_app.engines.features import (
     FRAME_SAMPLES,
     NUM_MEL_BINS,
@@ -55,9 +56,10 @@ class FsmnVad:
         warm_up.push(np.zeros(_BLOCK_SAMPLES, np.int16))
         warm_up.finish()
 
-    def open(self) -> FsmnVadStream:
-        """Begins a recording."""
-        return FsmnVadStream(self._network, self._cmvn, self._num_stacked, self._options)
+    def open(self, detection: SpeechDetection = AS_DEPLOYED) -> FsmnVadStream:
+        """Begins a recording; what is detected otherwise in it changes nothing in others."""
+        options = self._options.adapted(detection)
+        return FsmnVadStream(self._network, self._cmvn, self._num_stacked, options)
 
 
 class FsmnVadStream:

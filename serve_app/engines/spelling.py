@@ -3,11 +3,13 @@
 Source: the behaviour of `generate_hotwords_list` in FunASR 1.4.16
 (`models/seaco_paraformer/model.py`): a word in lower case is looked up whole in the
 pack's `seg_dict`, Chinese characters and digits are taken one by one. FunASR goes on
-with `<unk>` where it finds nothing; here that is the caller's to hear of.
+with `<unk>` where it finds nothing; here that is the caller's to hear of. Signs that join
+the parts of a name and are not spoken (阿卜杜拉·萨利赫, node.js, e-mail) are passed over.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import groupby
@@ -16,6 +18,9 @@ from serve_app.packs.contents import PackContents
 
 _SEG_DICT = "seg_dict"
 _UNKNOWN = "<unk>"
+_DECIMAL = re.compile(r"\d[.,]\d")
+# The interpuncts are U+00B7, U+2022, U+2027, U+30FB and, halfwidth, U+FF65.
+_UNSPOKEN = frozenset("·•‧・･.-_,'’\"“”《》()")
 
 
 def takes_hotwords(pack: PackContents) -> bool:
@@ -37,9 +42,13 @@ class Speller:
     def ids(self, word: str) -> tuple[int, ...] | None:
         """Returns the ids of a word or phrase; None if it cannot be written with them."""
         found: list[int] = []
+        if _DECIMAL.search(word):
+            return None  # its point is spoken, and read in more than one way
         for part in word.lower().split():
             for piece in self._pieces(part):
                 number = self._id_of.get(piece)
+                if number is None and piece in _UNSPOKEN:
+                    continue
                 if number is None or piece == _UNKNOWN:
                     return None
                 found.append(number)

@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from serve_app.core.chunks import SpeechSegment
+from serve_app.core.speech_detection import SpeechDetection
 
 Scores: TypeAlias = npt.NDArray[np.float64]
 FRAME_MS = 10
@@ -31,6 +32,8 @@ FRAME_MS = 10
 _LOWEST_LEVEL_DB = -60.5
 _LOWEST_SNR_DB = -87.0
 _NO_NOISE_YET_DB = -99.9
+# Nothing would ever be speech at 1.
+_SUREST = 0.999
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,23 @@ class VadOptions:
             min_snr_db=number("snr_thres", default.min_snr_db),
             num_noise_frames=int(number("noise_frame_num_used_for_snr", default.num_noise_frames)),
         )
+
+    def adapted(self, detection: SpeechDetection) -> VadOptions:
+        """Returns the options of one recording, with what its request changes.
+
+        A frame is speech from a probability of (1 + speech_noise_threshold) / 2 on. That lies at
+        the threshold 0.5; from there it falls evenly to 0 and rises evenly to nearly 1.
+        """
+        adapted = self
+        if detection.silence_duration_ms is not None:
+            adapted = replace(adapted, max_end_silence_ms=detection.silence_duration_ms)
+        if detection.prefix_padding_ms is not None:
+            adapted = replace(adapted, lookback_ms=detection.prefix_padding_ms)
+        if detection.threshold is not None:
+            own = (1 + self.speech_noise_threshold) / 2
+            probability = float(np.interp(detection.threshold, (0, 0.5, 1), (0, own, _SUREST)))
+            adapted = replace(adapted, speech_noise_threshold=2 * probability - 1)
+        return adapted
 
     @property
     def needs_levels(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from serve_app.core.hints import Hints
+from serve_app.core.hints import ALL_HEEDED, Hints, HotwordCheck
 from serve_app.engines.spelling import Speller, takes_hotwords
 from serve_app.packs import PackContents
 from serve_app.settings import Settings
@@ -26,20 +26,18 @@ class HotwordDesk:
         self._packs = packs
         self._spellers: dict[str, Speller] = {}
 
-    def problem(self, hints: Hints) -> str | None:
-        """Returns what is wrong with the hotwords of a request; None if nothing is."""
+    def check(self, hints: Hints) -> HotwordCheck:
+        """Returns what the model that is hinted at makes of a request's hotwords."""
         name = hints.model or self._settings.recognizer.pack
         if not hints.hotwords or name not in self._packs:
-            return None  # an unknown model is refused elsewhere
+            return ALL_HEEDED  # an unknown model is refused elsewhere
         if (reason := self._no_use(self._packs[name])) is not None:
-            return reason
+            return HotwordCheck(no_use=reason)
         if name not in self._spellers:
             self._spellers[name] = Speller(self._packs[name])
         spell = self._spellers[name].ids
-        unwritten = [hotword.text for hotword in hints.hotwords if spell(hotword.text) is None]
-        if unwritten:
-            return f"model {name} has no tokens to write {', '.join(unwritten)!r} with"
-        return None
+        words = (hotword.text for hotword in hints.hotwords)
+        return HotwordCheck(unwritable=tuple(word for word in words if spell(word) is None))
 
     def _no_use(self, pack: PackContents) -> str | None:
         section = self._settings.recognizer

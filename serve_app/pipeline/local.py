@@ -17,9 +17,8 @@ from serve_app.core.chunks import (
     Utterance,
     UtteranceSpan,
 )
-from serve_app.core.errors import InvalidParameter
 from serve_app.core.fanout import fan_out
-from serve_app.core.hints import NO_HINTS, Hints
+from serve_app.core.hints import NO_HINTS, Hints, HotwordCheck
 from serve_app.core.joining import (
     PunctuationResult,
     PunctuationTask,
@@ -28,6 +27,7 @@ from serve_app.core.joining import (
     punctuate_tasks,
 )
 from serve_app.core.origin import Origin
+from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
 from serve_app.core.stages import Stage
 from serve_app.core.transcripts import TranscriptEvent
 from serve_app.pipeline.batched import recognizer_limits
@@ -75,15 +75,9 @@ class LocalTranscriber:
         await self._decoding.close()
         self._punctuating.shutdown(wait=True)
 
-    def check_hotwords(self, hints: Hints) -> None:
-        """Finds out whether the model that is hinted at has a use for the hotwords.
-
-        Raises:
-            InvalidParameter: it has none, or cannot write one of them.
-        """
-        problem = self._hotwords.problem(hints)
-        if problem is not None:
-            raise InvalidParameter("hotwords", problem)
+    def check_hotwords(self, hints: Hints) -> HotwordCheck:
+        """Returns what the model that is hinted at makes of the hotwords."""
+        return self._hotwords.check(hints)
 
     async def transcribe(
         self,
@@ -91,6 +85,7 @@ class LocalTranscriber:
         stages: frozenset[Stage],
         request_id: str = "local",
         hints: Hints = NO_HINTS,
+        detection: SpeechDetection = AS_DEPLOYED,
     ) -> AsyncGenerator[TranscriptEvent]:
         """Yields the transcript of a file in order of time, then its end.
 
@@ -99,6 +94,7 @@ class LocalTranscriber:
             stages: which of the loaded stages to run.
             request_id: names the recording in logs.
             hints: for the recogniser.
+            detection: for the VAD.
 
         Raises:
             AudioError: the file is not usable audio.
@@ -106,7 +102,7 @@ class LocalTranscriber:
         """
         origin = Origin(request_id)
         vad = self._vad if "vad" in stages else None
-        segmentation = Segmentation(audio, vad, self._options, hints)
+        segmentation = Segmentation(audio, vad, self._options, hints, detection)
         spans: list[UtteranceSpan] = []
 
         async def utterances() -> AsyncGenerator[Utterance]:

@@ -16,6 +16,7 @@ from serve_app.core.errors import AudioError
 from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.origin import Origin
 from serve_app.core.ports import VoiceActivityDetector
+from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
 from serve_app.core.windows import Cut, FixedCutter, SegmentCutter
 from serve_app.pipeline.fair_thread import FairThread
 
@@ -47,6 +48,7 @@ class Segmentation:
         vad: finds the speech; None to cut everything that there is.
         options: how to cut.
         hints: that the chunks carry.
+        detection: what the recording's request changes of how the VAD works.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class Segmentation:
         vad: VoiceActivityDetector | None,
         options: SegmentationOptions,
         hints: Hints = NO_HINTS,
+        detection: SpeechDetection = AS_DEPLOYED,
     ) -> None:
         self._audio = audio
+        self._detection = detection
         self._vad = vad
         self._options = options
         self._hints = hints
@@ -97,7 +101,7 @@ class Segmentation:
 
     def _with_vad(self, decoder: AudioDecoder, vad: VoiceActivityDetector) -> Iterator[list[Cut]]:
         cutter = SegmentCutter(self._options.max_segment_s)
-        stream = vad.open()
+        stream = vad.open(self._detection)
         for pcm in decoder.windows():
             self._num_samples += len(pcm)
             cutter.append(pcm)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,12 @@ class HttpSettings(Section):
         default=(),
         description="Origins whose web pages may call the API from a browser, as "
         "`https://app.example.com`, or `*` for all; empty for none.",
+    )
+    unknown_fields: Literal["ignore", "refuse"] = Field(
+        default="ignore",
+        description="What becomes of a request's fields that are unknown: `ignore` names them in "
+        "the header `X-Paraserve-Ignored-Fields`, as clients of other servers send many; `refuse` "
+        "answers 400, for callers who want every mistake reported.",
     )
 
 
@@ -92,9 +98,16 @@ class IngressSettings(Section):
         description="How long an upload may stand still, in s, before it is refused as too slow.",
     )
     model_aliases: tuple[str, ...] = Field(
-        default=("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe"),
+        default=(
+            "gpt-transcribe",
+            "whisper-1",
+            "gpt-4o-transcribe",
+            "gpt-4o-mini-transcribe",
+            "gpt-4o-transcribe-diarize",
+        ),
         description="Further values of `model` that mean the pack that is served, since many "
-        "clients send a fixed one.",
+        "clients send a fixed one; a date behind one (`-2025-12-15`) does not count. FunASR's "
+        "names of Paraformer are understood where one is served.",
     )
 
     @model_validator(mode="after")

@@ -209,6 +209,12 @@ class RecognizerSettings(_ModelSettings):
         "engines paraformer and onnx report where a request names none; whispercpp and hybrid "
         "report `whisper.language`, or what was guessed.",
     )
+    unwritable_hotwords: Literal["report", "refuse"] = Field(
+        default="report",
+        description="What becomes of hotwords that the model's vocabulary cannot write: `report` "
+        "leaves them out and names them in the header `X-Paraserve-Warnings`; `refuse` answers "
+        "400.",
+    )
     whisper: WhisperSettings = WhisperSettings()
     hybrid: HybridSettings = HybridSettings()
 

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from serve_app.api.catalogue import ModelCatalogue
 from serve_app.core.errors import NotReady
-from serve_app.core.hints import Hints
+from serve_app.core.hints import Hints, HotwordCheck
 from serve_app.core.origin import Origin
 from tests.fakes.service import FakeService
 
 
 class Asleep(FakeService):
-    async def check_hotwords(self, hints: Hints, origin: Origin) -> None:
+    async def check_hotwords(self, hints: Hints, origin: Origin) -> HotwordCheck:
         raise NotReady("asr")
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.api.hinting import MAX_WORDS, parse_hotwords, parse_keywords
+from serve_app.api.hinting import MAX_WORDS, hotwords_of, parse_hotwords, unweighted
 from serve_app.core.errors import InvalidParameter
 from serve_app.core.hints import Hotword
 
@@ -24,6 +24,21 @@ from serve_app.core.hints import Hotword
         ('{"阿里巴巴": 20, "通义": 1.5}', [("阿里巴巴", 20.0), ("通义", 1.5)]),
         ('"don\'t"', [("don't", 1.0)]),
         ("通义 通义", [("通义", 1.0)]),
+        (
+            "阿里巴巴,通义，达摩院、淘宝；天猫;支付宝",
+            [(w, 1.0) for w in ["阿里巴巴", "通义", "达摩院", "淘宝", "天猫", "支付宝"]],
+        ),
+        ("阿里巴巴 20，通义 0.5\r\n, 达摩院", [("阿里巴巴", 20.0), ("通义", 0.5), ("达摩院", 1.0)]),
+        ('{"热词": "100", "通义": " 0.5 "}', [("热词", 100.0), ("通义", 0.5)]),
+        (
+            "阿卜杜拉·萨利赫 C++ node.js AT&T",
+            [("阿卜杜拉·萨利赫", 1.0), ("C++", 1.0), ("node.js", 1.0), ("AT&T", 1.0)],
+        ),
+        (
+            "C# AC/DC Yahoo! D’Artagnan 《三体》",
+            [(w, 1.0) for w in ("C#", "AC/DC", "Yahoo!", "D’Artagnan", "《三体》")],
+        ),
+        ('["", " ", "通义"]', [("通义", 1.0)]),
     ],
 )
 def test_lists_lines_and_objects_are_understood(value: str, words: list[tuple[str, float]]) -> None:
@@ -38,20 +53,22 @@ def test_lists_lines_and_objects_are_understood(value: str, words: list[tuple[st
         "file:words",
         "words.txt",
         "/etc/passwd",
-        "..",
         "a\\b",
         "~root",
         '["http://host/words.txt"]',
         '{"/etc/passwd": 20}',
-        "words\u2215txt",
+        "hotwords.CSV",
+        "../words",
+        "C:/words",
         "a\u0000b",
         "<s>",
     ],
 )
 def test_what_looks_like_a_path_or_an_address_is_refused(value: str) -> None:
-    for parse in (parse_hotwords, parse_keywords):
-        with pytest.raises(InvalidParameter):
-            parse(value)
+    with pytest.raises(InvalidParameter):
+        parse_hotwords(value)
+    with pytest.raises(InvalidParameter):
+        unweighted("refine_keywords", [value])
 
 
 @pytest.mark.parametrize(
@@ -59,19 +76,22 @@ def test_what_looks_like_a_path_or_an_address_is_refused(value: str) -> None:
     [
         ("[1, 2]", "must be"),
         ('["a", ["b"]]', "must be"),
-        ("[", "not; give"),
-        ("[" * 10_000, "not; give"),
-        ('{"a": "b"}', "not a number"),
-        ('{"a": 0}', "not a number"),
-        ('{"a": true}', "not a number"),
-        ('{"a": 1e9}', "not a number"),
-        ('{"a": NaN}', "not a number"),
-        ("一 -3", "not a number"),
+        ("[", "hotwords is not valid JSON; pass a JSON list or words separated by spaces"),
+        ("[" * 10_000, "is not valid JSON"),
+        ('{"a": "b"}', "a weight is a number"),
+        ('{"a": ""}', "a weight is a number"),
+        ('{"a": "nan"}', "a weight is a number"),
+        ('{"a": 0}', "a weight is a number"),
+        ('{"a": true}', "a weight is a number"),
+        ('{"a": null}', "a weight is a number"),
+        ('{"a": 1e9}', "a weight is a number"),
+        ('{"a": NaN}', "a weight is a number"),
+        ("一 -3", "a weight is a number"),
         ("一" * 33, "longer than 32"),
         (" ".join(f"word{n}" for n in range(MAX_WORDS + 1)), "at most 100"),
-        (" ".join(f"{n:021d}" for n in range(MAX_WORDS)), "2000 letters"),
+        (" ".join(f"{n:021d}" for n in range(MAX_WORDS)), "2000 characters"),
         ("一 " * 20_000, "longer than"),
-        ("-- ''", "is no word"),
+        ("<s>", "is not a word"),
     ],
 )
 def test_other_forms_and_too_much_are_refused(value: str, reason: str) -> None:
@@ -79,11 +99,30 @@ def test_other_forms_and_too_much_are_refused(value: str, reason: str) -> None:
         parse_hotwords(value)
 
 
-def test_keywords_have_no_weights() -> None:
-    assert parse_keywords("交易 停滞") == ("交易", "停滞")
-    assert parse_keywords('["交易", "交易"]') == ("交易",)
+def test_entries_of_a_list_are_phrases() -> None:
+    words = hotwords_of(
+        (), ("machine learning", "通义,达摩院", '["New York"]', '{"淘宝": "2"}'), None
+    )
+    assert [(word.text, word.weight) for word in words] == [
+        ("machine learning", 1.0),
+        ("通义", 1.0),
+        ("达摩院", 1.0),
+        ("New York", 1.0),
+        ("淘宝", 2.0),
+    ]
+
+
+def test_weights_by_word_count_last() -> None:
+    words = hotwords_of(("通义",), (), {"通义": "3"})
+    assert words == (Hotword("通义", 3.0),)
+
+
+def test_words_to_refine_have_no_weights() -> None:
+    assert unweighted("refine_keywords", ["交易 停滞"]) == ("交易", "停滞")
+    assert unweighted("refine_keywords", ["交易，停滞", "交易"]) == ("交易", "停滞")
+    assert unweighted("refine_keywords", ['["交易", "交易"]']) == ("交易",)
     with pytest.raises(InvalidParameter, match="no weights"):
-        parse_keywords('{"交易": 2}')
+        unweighted("refine_keywords", ['{"交易": 2}'])
 
 
 @given(st.one_of(st.text(max_size=60), st.recursive(st.text(max_size=8), st.lists).map(json.dumps)))
@@ -94,4 +133,5 @@ def test_whatever_comes_in_words_come_out_or_a_refusal(value: str) -> None:
         return
     for word in words:
         assert word.text
-        assert all(letter.isalnum() or letter in "' -" for letter in word.text)
+        assert word.text.isprintable()
+        assert "://" not in word.text

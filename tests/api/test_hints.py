@@ -13,7 +13,7 @@ async def test_request_without_hints_is_as_before(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
     await post(client)
-    await post(client, hotwords="", keywords=" ")
+    await post(client, hotwords="", keywords=" ", refine_keywords="")
     assert [job.hints for job in service.jobs] == [NO_HINTS, NO_HINTS]
     assert service.hints == []  # nobody was asked
 
@@ -65,10 +65,10 @@ async def test_addresses_and_files_are_a_400(
     assert service.jobs == []
 
 
-async def test_keywords_are_refused_without_a_draft(client: httpx.AsyncClient) -> None:
-    response = await post(client, keywords="交易")
+async def test_words_to_refine_are_refused_without_a_draft(client: httpx.AsyncClient) -> None:
+    response = await post(client, refine_keywords="交易")
     assert response.status_code == 400
-    assert error_of(response)["param"] == "keywords"
+    assert error_of(response)["param"] == "refine_keywords"
 
 
 async def test_all_models_are_listed(client: httpx.AsyncClient, service: FakeService) -> None:

@@ -91,6 +91,34 @@ async def test_json_may_name_a_url(client: httpx.AsyncClient, fetcher: FakeFetch
     assert "words" in response.json()
 
 
+async def test_json_takes_the_fields_of_a_form(
+    client: httpx.AsyncClient, service: FakeService
+) -> None:
+    body = {
+        "model": "whisper-1",
+        "audio_url": AUDIO_URL,
+        "keywords": ["New York, NY", "通义"],
+        "hotwords": {"达摩院": "20"},
+        "languages": ["fr", "zh"],
+        "stages": ["vad", "asr"],
+        "include": ["logprobs"],
+        "chunking_strategy": {"type": "server_vad", "silence_duration_ms": 500, "other": {}},
+        "seed": 1,
+        "nested": {"a": [1]},
+    }
+    response = await client.post(URL, json=body)
+    assert response.status_code == 200
+    ignored = response.headers["X-Paraserve-Ignored-Fields"]
+    assert ignored == "seed,nested,chunking_strategy[other]"
+    assert response.json()["logprobs"]
+    (job,) = service.jobs
+    words = ("New York, NY", "通义", "达摩院")
+    assert tuple(word.text for word in job.hints.hotwords) == words
+    assert job.hints.language == "zh"
+    assert job.stages == frozenset({"vad", "asr"})
+    assert job.speech_detection.silence_duration_ms == 500
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -98,7 +126,9 @@ async def test_json_may_name_a_url(client: httpx.AsyncClient, fetcher: FakeFetch
         {"model": "whisper-1", "audio_url": [AUDIO_URL, AUDIO_URL]},
         {"model": "whisper-1", "audio_url": {"a": 1}},
         {"model": {"a": 1}, "audio_url": AUDIO_URL},
-        {"model": "whisper-1", "audio_url": AUDIO_URL, "other": 1},
+        {"model": "whisper-1", "audio_url": AUDIO_URL, "langauge": "zh"},
+        {"model": "whisper-1", "audio_url": AUDIO_URL, "keywords": [1]},
+        {"model": "whisper-1", "audio_url": AUDIO_URL, "chunking_strategy": {"threshold": 2}},
     ],
 )
 async def test_json_that_makes_no_sense_is_a_400(

@@ -66,7 +66,11 @@ class FakeService:
             return httpx.Response(200, text=EVENTS, headers={"Content-Type": "text/event-stream"})
         if b"verbose_json" in self.posted[-1]:
             return httpx.Response(200, json=ANSWER)
-        headers = {"X-Paraserve-Partial": "1.5-2.0", "X-Paraserve-Warning": "demo model"}
+        headers = {
+            "X-Paraserve-Partial": "1.5-2.0",
+            "X-Paraserve-Warning": "demo model",
+            "X-Paraserve-Warnings": json.dumps(["language has no effect: 通"]),
+        }
         return httpx.Response(200, text="你好。\n", headers=headers)
 
 
@@ -150,7 +154,8 @@ def test_fields_are_sent_in_the_forms_of_the_api() -> None:
 def test_other_formats_come_as_they_are_with_what_the_headers_say() -> None:
     with client_of(FakeService()) as client:
         answer = client.transcribe_as(b"RIFF", "text")
-    assert (answer.text, answer.partial, answer.warnings) == ("你好。\n", True, ("demo model",))
+    assert (answer.text, answer.partial) == ("你好。\n", True)
+    assert answer.warnings == ("demo model", "language has no effect: 通")
 
 
 def test_stream_yields_sentences_and_the_end_and_skips_what_it_does_not_know() -> None:

@@ -11,6 +11,7 @@ import soundfile
 
 from serve_app.core.chunks import Pcm, SpeechSegment
 from serve_app.core.errors import PackCorrupt
+from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
 from serve_app.engines.fsmn_vad import FsmnVad, FsmnVadStream
 from serve_app.engines.vad_decision import VadOptions
 from serve_app.packs import PackContents
@@ -179,3 +180,28 @@ def test_other_recordings_give_funasrs_segments(
         )
         expected = [(start, end) for start, end in found[0]["value"]]
         assert times_ms(run(vad.open(), pcm, step=50_000)) == expected, name
+
+
+def test_what_one_recording_wishes_changes_nothing_in_others(vad: FsmnVad, example: Pcm) -> None:
+    wishes = SpeechDetection(silence_duration_ms=200, prefix_padding_ms=0, threshold=0.9)
+    other, plain = vad.open(wishes), vad.open()
+    found: list[SpeechSegment] = []
+    for first in range(0, len(example), 100_000):
+        part = example[first : first + 100_000]
+        other.push(part)
+        found += plain.push(part)
+    assert times_ms(found + plain.finish()) == EXAMPLE_MS
+    assert times_ms(run(vad.open(), example)) == EXAMPLE_MS
+
+
+def test_wishes_divide_and_narrow_the_segments(vad: FsmnVad, example: Pcm) -> None:
+    def heard_ms(detection: SpeechDetection) -> tuple[int, int]:
+        found = run(vad.open(detection), example)
+        return len(found), sum(segment.end_ms - segment.start_ms for segment in found)
+
+    num_segments, speech_ms = heard_ms(AS_DEPLOYED)
+    assert heard_ms(SpeechDetection(silence_duration_ms=200))[0] > num_segments
+    assert heard_ms(SpeechDetection(silence_duration_ms=6000))[0] < num_segments
+    assert heard_ms(SpeechDetection(prefix_padding_ms=0))[1] < speech_ms
+    assert heard_ms(SpeechDetection(threshold=0.95))[1] < speech_ms
+    assert heard_ms(SpeechDetection(threshold=0.1))[1] > speech_ms

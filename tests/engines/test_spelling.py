@@ -41,3 +41,23 @@ def test_pack_without_a_dictionary_spells_characters(tmp_path: Path) -> None:
     pack = tiny_paraformer(tmp_path / "pack", TinyParaformer())
     assert Speller(pack).ids("丁一") == (4, 3)
     assert Speller(pack).ids("ray") is None
+
+
+@pytest.mark.parametrize(
+    ("word", "ids"),
+    [
+        ("一·丁", (3, 4)),
+        ("一・丁", (3, 4)),
+        ("ray.丂", (3, 4, 5)),
+        ("ray-丂", (3, 4, 5)),
+        ("《一丁》", (3, 4)),
+        ("一+", None),
+        ("一&丁", None),
+        ("-", None),
+        ("·", None),
+    ],
+)
+def test_signs_that_are_not_spoken_are_passed_over_and_others_cannot_be_written(
+    speller: Speller, word: str, ids: tuple[int, ...] | None
+) -> None:
+    assert speller.ids(word) == ids

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from serve_app.core.chunks import SpeechSegment
+from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
 from serve_app.engines.vad_decision import Endpointer, FrameClassifier, Scores, VadOptions
 
 NUM_REFERENCE_SEQUENCES = 300
@@ -211,3 +212,35 @@ def test_random_scores_give_the_segments_of_funasr(reference: Reference) -> None
         assert segments(options, silence, levels_db, step=256) == expected, options
         num_found += len(expected)
     assert num_found > NUM_REFERENCE_SEQUENCES
+
+
+@pytest.mark.parametrize(
+    ("threshold", "speech_probability"),
+    [(0.0, 0.0), (0.25, 0.4), (0.5, 0.8), (0.75, 0.8995), (1.0, 0.999)],
+)
+def test_threshold_of_a_request_moves_the_probability_from_which_on_a_frame_is_speech(
+    threshold: float, speech_probability: float
+) -> None:
+    options = VadOptions().adapted(SpeechDetection(threshold=threshold))
+    silence = 1 - speech_probability
+    found = FrameClassifier(options).classify(np.array([silence - 1e-6, silence + 1e-6]), None)
+    assert found.tolist() == [True, False]
+
+
+def test_request_without_wishes_changes_no_option() -> None:
+    options = VadOptions(max_end_silence_ms=640, speech_noise_threshold=0.7)
+    assert options.adapted(AS_DEPLOYED) == options
+    assert options.adapted(SpeechDetection(threshold=0.5)).speech_noise_threshold == pytest.approx(
+        0.7
+    )
+
+
+def test_silence_and_padding_of_a_request_move_the_ends_of_segments() -> None:
+    speech = frames((100, False), (100, True), (50, False), (100, True), (100, False))
+    detection = SpeechDetection(silence_duration_ms=300, prefix_padding_ms=400)
+    joined = Endpointer(VadOptions()).push(speech)
+    divided = Endpointer(VadOptions().adapted(detection)).push(speech)
+    assert (len(joined), len(divided)) == (1, 2)
+    assert divided[0].start_ms == joined[0].start_ms - 200
+    # What the first segment has is not in the second one as well.
+    assert divided[1].start_ms >= divided[0].end_ms

@@ -8,6 +8,7 @@ import numpy as np
 
 from serve_app.core.chunks import ChunkFailure, Pcm, Recognition, SpeechSegment, Token
 from serve_app.core.hints import Hints
+from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
 
 
 class FakePunctuator:
@@ -44,7 +45,11 @@ class FakeRecognizer:
 class FakeVad:
     """Hears one segment per stretch of samples that are not zero, in 10 ms frames."""
 
-    def open(self) -> FakeVadStream:
+    def __init__(self) -> None:
+        self.detections: list[SpeechDetection] = []
+
+    def open(self, detection: SpeechDetection = AS_DEPLOYED) -> FakeVadStream:
+        self.detections.append(detection)
         return FakeVadStream()
 
 

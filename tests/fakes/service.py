@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Any
 
 from serve_app.api.parameters import Offer
 from serve_app.api.service import TranscriptionJob
 from serve_app.core.chunks import RecordingEnd, Token, UtteranceSpan
-from serve_app.core.errors import InvalidParameter
-from serve_app.core.hints import Hints
+from serve_app.core.hints import Hints, HotwordCheck
 from serve_app.core.origin import Origin
 from serve_app.core.stages import STAGES, Stage, StageReadiness
 from serve_app.core.transcripts import FailedRange, MarkedToken, Sentence, TranscriptEvent
@@ -36,7 +37,9 @@ class FakeService:
         languages: that a request may name.
         default_language: of requests that name none; None for one that is guessed.
         end: tells of the utterances, at last.
-        hotword_problem: what is wrong with any hotwords, if set.
+        hotword_problem: why hotwords are of no use, if set.
+        unwritable: hotwords that cannot be written.
+        changed: what its offer has otherwise.
         keep_uploads: remember the jobs, and with them the recordings.
         until: waited for before the recording's end, if set.
         hang: never end, if set; `cancelled` tells that the caller gave up.
@@ -57,13 +60,15 @@ class FakeService:
         self.cancelled = False
         self.keep_uploads = True
         self.hotword_problem: str | None = None
+        self.unwritable: frozenset[str] = frozenset()
+        self.changed: dict[str, Any] = {}
         self.hints: list[Hints] = []
         self.jobs: list[TranscriptionJob] = []
         self.uploads: list[bytes] = []
 
     @property
     def offer(self) -> Offer:
-        return Offer(
+        offer = Offer(
             "paraformer-demo",
             ("whisper-1",),
             self.languages,
@@ -71,11 +76,12 @@ class FakeService:
             self.default_language,
             self.other_models,
         )
+        return replace(offer, **self.changed)
 
-    async def check_hotwords(self, hints: Hints, origin: Origin) -> None:
+    async def check_hotwords(self, hints: Hints, origin: Origin) -> HotwordCheck:
         self.hints.append(hints)
-        if self.hotword_problem is not None:
-            raise InvalidParameter("hotwords", self.hotword_problem)
+        unwritable = (word.text for word in hints.hotwords if word.text in self.unwritable)
+        return HotwordCheck(self.hotword_problem, tuple(unwritable))
 
     async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
         if self.keep_uploads:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.core.hints import Hints, Hotword
+from serve_app.core.hints import ALL_HEEDED, Hints, Hotword, HotwordCheck
 from serve_app.pipeline.hotword_desk import HotwordDesk
 from serve_app.settings import Settings
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer
@@ -23,24 +23,23 @@ def _hints(*words: str) -> Hints:
 
 def test_words_of_the_vocabulary_are_taken_and_others_named(tmp_path: Path) -> None:
     desk = _desk(tmp_path, "SeacoParaformer")
-    assert desk.problem(Hints()) is None
-    assert desk.problem(_hints("一丁", "丂")) is None
-    assert "'龘, 一龘'" in str(desk.problem(_hints("龘", "一", "一龘")))
+    assert desk.check(Hints()) == ALL_HEEDED
+    assert desk.check(_hints("一丁", "丂")) == ALL_HEEDED
+    assert desk.check(_hints("龘", "一", "一龘")) == HotwordCheck(None, ("龘", "一龘"))
 
 
 @pytest.mark.parametrize("model_class", ["Paraformer", "BiCifParaformer"])
 def test_model_without_a_bias_encoder_refuses_hotwords(tmp_path: Path, model_class: str) -> None:
-    assert "no bias encoder" in str(_desk(tmp_path, model_class).problem(_hints("一")))
-    assert _desk(tmp_path / "again", model_class).problem(Hints()) is None
+    assert "no bias encoder" in str(_desk(tmp_path, model_class).check(_hints("一")).no_use)
+    assert _desk(tmp_path / "again", model_class).check(Hints()) == ALL_HEEDED
 
 
 def test_gpu_takes_what_a_cpu_takes(tmp_path: Path) -> None:
     desk = _desk(tmp_path, "SeacoParaformer", "cuda")
-    assert desk.problem(_hints("一")) is None
-    assert "龘" in str(desk.problem(_hints("龘")))
-    assert "no bias encoder" in str(
-        _desk(tmp_path / "again", "BiCifParaformer", "cuda").problem(_hints("一"))
-    )
+    assert desk.check(_hints("一")) == ALL_HEEDED
+    assert desk.check(_hints("龘")).unwritable == ("龘",)
+    refused = _desk(tmp_path / "again", "BiCifParaformer", "cuda").check(_hints("一"))
+    assert "no bias encoder" in str(refused.no_use)
 
 
 @pytest.mark.parametrize("engine", ["onnx", "whispercpp"])
@@ -49,5 +48,5 @@ def test_engine_that_minds_no_hotwords_refuses_them(tmp_path: Path, engine: str)
     settings = Settings.model_validate(
         {"profile": "demo", "recognizer": {"pack": "pack", "engine": engine}}
     )
-    problem = HotwordDesk(settings, {"pack": pack}).problem(_hints("一"))
-    assert f"engine {engine} takes none" in str(problem)
+    check = HotwordDesk(settings, {"pack": pack}).check(_hints("一"))
+    assert f"engine {engine} takes none" in str(check.no_use)

@@ -42,7 +42,7 @@ async def main():
     memory = recognizer.gpu_bytes_of(opened.readiness)()
     pcm = np.random.default_rng(0).integers(-9000, 9000, 48_000).astype(np.int16)
     (heard,) = await opened.shelf.transcribe([Chunk(Origin("r"), 0, 0, pcm)])
-    problem = opened.hotwords.problem(Hints(hotwords=(Hotword("好"),)))
+    problem = opened.hotwords.check(Hints(hotwords=(Hotword("好"),))).no_use
     await opened.shelf.close()
     return isinstance(heard, Recognition), memory, problem
 

@@ -13,6 +13,7 @@ from serve_app.audio import AudioLimits
 from serve_app.core.chunks import Chunk, FileBytes
 from serve_app.core.errors import InvalidSamples
 from serve_app.core.origin import Origin
+from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
 from serve_app.pipeline.segmentation import Segmentation, SegmentationOptions, grouped
 from tests.fakes.engines import FakeVad
 
@@ -101,3 +102,11 @@ def test_only_the_beginning_of_a_recording_is_urgent() -> None:
     assert urgent[:3] == [True, True, True]
     assert not any(urgent[4:])
     assert not Segmentation(wav((5, 500)), None, OPTIONS).is_urgent
+
+
+def test_wishes_of_a_request_reach_the_vad_of_its_recording() -> None:
+    vad = FakeVad()
+    wishes = SpeechDetection(silence_duration_ms=300)
+    list(Segmentation(wav((1, 500)), vad, OPTIONS, detection=wishes).steps())
+    list(Segmentation(wav((1, 500)), vad, OPTIONS).steps())
+    assert vad.detections == [wishes, AS_DEPLOYED]

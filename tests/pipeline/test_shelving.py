@@ -60,12 +60,10 @@ async def test_models_go_by_the_last_part_of_their_directory(opened: OpenShelf) 
 async def test_hotwords_are_asked_about_by_the_same_names(opened: OpenShelf) -> None:
     words = (Hotword("龘"),)
     for model in (None, "first"):
-        problem = opened.hotwords.problem(Hints(model, words))
-        assert problem is not None
-        assert problem.startswith("model first has no tokens")
-    problem = opened.hotwords.problem(Hints("second", words))
-    assert problem is not None
-    assert problem.startswith("model second has no bias encoder")
+        assert opened.hotwords.check(Hints(model, words)).unwritable == ("龘",)
+    no_use = opened.hotwords.check(Hints("second", words)).no_use
+    assert no_use is not None
+    assert no_use.startswith("model second has no bias encoder")
 
 
 async def test_why_a_model_cannot_be_loaded_is_in_the_log_and_not_in_the_answer(

@@ -67,7 +67,7 @@ def test_keyword_has_a_segment_refined(hybrid_client: httpx.Client, asr_example:
         hybrid_client,
         asr_example.read_bytes(),
         response_format="verbose_json",
-        keywords="交易",
+        refine_keywords="交易",
         **GRANULARITIES,
     )
     models = {word["model"] for word in answer.get("words", [])}

@@ -166,7 +166,7 @@ def test_hotwords_are_checked_against_the_model_that_is_picked(
     client, names, _ = several
     for name, words, status, says in (
         (names[1], "一丁 20", 200, ""),
-        (names[1], "龘", 400, "龘"),
+        (names[1], "龘", 200, ""),
         (names[1], "file:///etc/passwd", 400, "paths"),
         (names[2], "一丁", 400, "no bias encoder"),
         (names[0], "一丁", 400, "no bias encoder"),

@@ -225,3 +225,31 @@ def test_command_line_transcribes_over_http(
     assert result.exit_code == 0
     expected = post(client, demo_flac, response_format="srt").text
     assert result.stdout.strip() == expected.strip()
+
+
+def test_request_finds_speech_in_its_own_way_and_changes_no_other(
+    client: httpx.Client, demo_flac: bytes
+) -> None:
+    fields = {"response_format": "verbose_json", "include[]": "utterances"}
+
+    def num_utterances(**more: str) -> int:
+        return len(transcribe(client, demo_flac, **fields, **more)["utterances"])
+
+    before = num_utterances()
+    strategy = {"type": "server_vad", "silence_duration_ms": 100, "prefix_padding_ms": 0}
+    assert num_utterances(chunking_strategy=json.dumps(strategy)) > before
+    assert num_utterances(chunking_strategy="auto") == before
+
+
+def test_names_and_keywords_of_openai_go_with_the_demo_model(
+    client: httpx.Client, demo_flac: bytes
+) -> None:
+    fields: dict[str, str] = {"model": "gpt-transcribe-2026-01-01", "keywords[]": "阿里巴巴"}
+    answer = post(client, demo_flac, **fields, **{"include[]": "logprobs", "seed": "1"})
+    assert answer.status_code == 200, answer.text
+    assert "no bias encoder" in answer.headers["x-paraserve-warnings"]
+    assert answer.headers["x-paraserve-ignored-fields"] == "seed"
+    body = answer.json()
+    assert "".join(one["token"] for one in body["logprobs"]) == body["text"]
+    refused = post(client, demo_flac, hotwords="阿里巴巴")
+    assert refused.status_code == 400

@@ -12,7 +12,10 @@ class RequestError(ParaserveError):
 
 
 class InvalidParameter(RequestError):
-    """A form field or query parameter has a value that is not accepted."""
+    """A form field or query parameter has a value that is not accepted.
+
+    Its reason is the predicate of a sentence about the parameter: "must be given once".
+    """
 
     code = "invalid_parameter"
 
@@ -24,7 +27,7 @@ class InvalidParameter(RequestError):
         return str(self.args[0])
 
     def __str__(self) -> str:
-        return f"{self.args[0]}: {self.args[1]}"
+        return f"{self.args[0]} {self.args[1]}"
 
 
 class MalformedBody(RequestError):
