@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
+from serve_app.api.answers import ModelDescription
 from serve_app.api.model_names import resolve_model
 from serve_app.api.service import TranscriptionService
 from serve_app.core.hints import Hints, Hotword
@@ -42,16 +42,16 @@ class ModelCatalogue:
         self._takes_hotwords: dict[str, bool] = {}
         self._created_unix_s = int(time.time())
 
-    async def models(self) -> list[dict[str, Any]]:
+    async def models(self) -> list[ModelDescription]:
         """Returns all names, the first one the default."""
         offer = self._service.offer
         return [await self.model(name) for name in (*offer.models, *offer.model_aliases)]
 
-    async def model(self, name: str) -> dict[str, Any]:
+    async def model(self, name: str) -> ModelDescription:
         """Returns one that is offered."""
         offer = self._service.offer
         root = resolve_model(name, offer) or offer.model
-        described: dict[str, Any] = {
+        described: ModelDescription = {
             "id": name,
             "object": "model",
             "created": self._created_unix_s,

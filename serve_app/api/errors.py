@@ -13,8 +13,11 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from serve_app.api.answers import ErrorAnswer, ErrorType
 from serve_app.core import errors
 
+# What is wrong with a recording is a 400 as at OpenAI, whose clients raise `BadRequestError`
+# for it; `code` tells which fault it is.
 STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.ParaserveError: 500,
     errors.RequestError: 400,
@@ -25,7 +28,7 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.Unauthenticated: 401,
     errors.KeyNotAllowed: 403,
     errors.UrlNotAllowed: 403,
-    errors.UrlFetchFailed: 422,
+    errors.UrlFetchFailed: 400,
     errors.RequestNotAcceptable: 400,
     errors.MethodNotAllowed: 405,
     errors.HeadersTooLarge: 431,
@@ -33,14 +36,14 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.HostNotAllowed: 421,
     errors.UploadTooLarge: 413,
     errors.UploadTooSlow: 408,
-    errors.AudioError: 422,
+    errors.AudioError: 400,
     errors.EmptyUpload: 400,
-    errors.UnknownAudioFormat: 415,
-    errors.CorruptAudio: 422,
-    errors.TruncatedAudio: 422,
-    errors.UnsupportedAudioLayout: 422,
-    errors.InvalidSamples: 422,
-    errors.AudioTooShort: 422,
+    errors.UnknownAudioFormat: 400,
+    errors.CorruptAudio: 400,
+    errors.TruncatedAudio: 400,
+    errors.UnsupportedAudioLayout: 400,
+    errors.InvalidSamples: 400,
+    errors.AudioTooShort: 400,
     errors.AudioTooLong: 413,
     errors.ServiceError: 500,
     errors.NotReady: 503,
@@ -72,7 +75,7 @@ _MAX_PARAM_CHARS = 128
 _CODE_OF_STATUS = {404: "not_found", 405: "method_not_allowed"}
 
 
-def error_body(error: errors.ParaserveError) -> dict[str, dict[str, str | None]]:
+def error_body(error: errors.ParaserveError) -> ErrorAnswer:
     """Returns OpenAI's error object for one of our errors."""
     status = STATUS_OF[type(error)]
     param: str | None = None
@@ -133,15 +136,13 @@ async def on_validation_error(request: Request, error: Exception) -> JSONRespons
     return error_response(errors.InvalidParameter(param, str(first["msg"])))
 
 
-def _type_of(status: int) -> str:
+def _type_of(status: int) -> ErrorType:
     if status == 429:
         return "rate_limit_error"
     return "invalid_request_error" if status < 500 else "server_error"
 
 
-def _body(
-    message: str, kind: str, param: str | None, code: str
-) -> dict[str, dict[str, str | None]]:
+def _body(message: str, kind: ErrorType, param: str | None, code: str) -> ErrorAnswer:
     return {
         "error": {
             "message": _plain(message, _MAX_MESSAGE_CHARS),

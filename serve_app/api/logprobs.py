@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TypedDict
+
+# pydantic, which makes the OpenAPI document of it, reads no other before Python 3.12.
+from typing_extensions import TypedDict
 
 from serve_app.core.transcripts import Sentence
 from serve_app.core.words import needs_space

@@ -9,14 +9,29 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from fastapi.responses import Response
 
+from serve_app.api.answers import (
+    DurationUsage,
+    ErrorAnswer,
+    FailedSpan,
+    Segment,
+    SpokenSpan,
+    StreamEvent,
+    TextDelta,
+    TextDone,
+    TokenUsage,
+    Transcription,
+    VerboseTranscription,
+    Word,
+)
 from serve_app.api.headers import PARTIAL_HEADER, list_header
 from serve_app.api.logprobs import TokenLogprob, token_logprobs
 from serve_app.api.parameters import ResponseFormat, TranscriptionParameters
+from serve_app.core.chunks import Token, UtteranceSpan
 from serve_app.core.subtitles import to_srt, to_vtt
 from serve_app.core.transcripts import FailedRange, Sentence, Transcript, TranscriptEvent
 from serve_app.core.words import needs_space
@@ -26,6 +41,8 @@ UNDETERMINED = "und"
 
 Source: ISO 639-2, code for undetermined languages.
 """
+
+_AUDIO_TOKEN_MS = 100
 
 _MEDIA_TYPES: dict[ResponseFormat, str] = {
     "json": "application/json",
@@ -70,79 +87,93 @@ def render_body(transcript: Transcript, parameters: TranscriptionParameters) -> 
 
 
 async def sse_events(
-    events: AsyncIterator[TranscriptEvent], *, with_logprobs: bool = False
-) -> AsyncIterator[str]:
-    """Yields the transcript as server-sent events.
+    events: AsyncGenerator[TranscriptEvent], *, with_logprobs: bool = False
+) -> AsyncGenerator[str]:
+    """Yields the transcript as server-sent events; closes its source.
 
     The deltas, concatenated, are the text of the closing `transcript.text.done`.
     """
     text = ""
+    num_tokens = 0
     logprobs: list[TokenLogprob] = []
     failures: list[FailedRange] = []
     duration_ms = 0
-    async for event in events:
-        if isinstance(event, Sentence):
-            delta = event.text
-            if needs_space(text, delta):
-                delta = f" {delta}"
-            delta_logprobs = token_logprobs([event], text) if with_logprobs else []
-            logprobs += delta_logprobs
-            text += delta
-            yield _sse(
-                {
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Sentence):
+                delta = f" {event.text}" if needs_space(text, event.text) else event.text
+                told: TextDelta = {
                     "type": "transcript.text.delta",
                     "delta": delta,
                     "start": _seconds(event.start_ms),
                     "end": _seconds(event.end_ms),
-                    **({"logprobs": delta_logprobs} if with_logprobs else {}),
                 }
-            )
-        elif isinstance(event, FailedRange):
-            failures.append(event)
-        else:
-            duration_ms = event.duration_ms
-    done: dict[str, Any] = {
+                if with_logprobs:
+                    told["logprobs"] = token_logprobs([event], text)
+                    logprobs += told["logprobs"]
+                text += delta
+                num_tokens += len(event.tokens)
+                yield _sse(told)
+            elif isinstance(event, FailedRange):
+                failures.append(event)
+            else:
+                duration_ms = event.duration_ms
+    done: TextDone = {
         "type": "transcript.text.done",
         "text": text,
-        "usage": _usage(duration_ms),
+        "duration": _seconds(duration_ms),
+        "usage": _token_usage(duration_ms, num_tokens),
     }
     if with_logprobs:
         done["logprobs"] = logprobs
     if failures:
-        done |= _partial(failures)
+        done["partial"] = True
+        done["failed_ranges"] = _failed_spans(failures)
     yield _sse(done)
 
 
-def sse_error(body: dict[str, Any]) -> str:
+def sse_error(body: ErrorAnswer) -> str:
     """Returns the event that tells of an error after the stream has begun."""
-    return _sse({"type": "error", **body})
+    return f"event: error\n{_sse({'type': 'error', 'error': body['error']})}"
 
 
-def _sse(payload: dict[str, Any]) -> str:
+def _sse(payload: StreamEvent) -> str:
     return f"data: {json.dumps(payload, ensure_ascii=False)}\n\n"
 
 
-def _json(transcript: Transcript, parameters: TranscriptionParameters) -> dict[str, Any]:
-    body: dict[str, Any] = {"text": transcript.text, "usage": _usage(transcript.duration_ms)}
+def _json(transcript: Transcript, parameters: TranscriptionParameters) -> Transcription:
+    body: Transcription = {
+        "text": transcript.text,
+        "usage": _duration_usage(transcript.duration_ms),
+    }
     if parameters.include_logprobs:
         body["logprobs"] = token_logprobs(transcript.sentences)
     if transcript.partial:
-        body |= _partial(transcript.failures)
+        body["partial"] = True
+        body["failed_ranges"] = _failed_spans(transcript.failures)
     return body
 
 
-def verbose_json(transcript: Transcript, parameters: TranscriptionParameters) -> dict[str, Any]:
+def verbose_json(
+    transcript: Transcript, parameters: TranscriptionParameters
+) -> VerboseTranscription:
     """Returns the body of `verbose_json`; times in seconds.
 
     Its `language` is what was asked for or what the deployment is set to; where that guesses,
     what most of this recording was heard as.
     """
-    body: dict[str, Any] = {
+    body: VerboseTranscription = {
         "task": "transcribe",
         "language": parameters.language or transcript.language or UNDETERMINED,
         "duration": _seconds(transcript.duration_ms),
-        **_json(transcript, parameters),
+        "text": transcript.text,
+        "usage": _duration_usage(transcript.duration_ms),
     }
+    if transcript.partial:
+        body["partial"] = True
+        body["failed_ranges"] = _failed_spans(transcript.failures)
+    if parameters.include_logprobs:
+        body["logprobs"] = token_logprobs(transcript.sentences)
     if parameters.warnings:
         body["warnings"] = [str(warning) for warning in parameters.warnings]
     if "segment" in parameters.granularities:
@@ -150,30 +181,36 @@ def verbose_json(transcript: Transcript, parameters: TranscriptionParameters) ->
             _segment(number, sentence) for number, sentence in enumerate(transcript.sentences)
         ]
     if "word" in parameters.granularities:
-        body["words"] = [
-            {
-                "word": token.text,
-                "start": _seconds(token.start_ms),
-                "end": _seconds(token.end_ms),
-                "confidence": round(token.confidence, 4),
-                **({} if token.model is None else {"model": token.model}),
-            }
-            for token in transcript.words()
-        ]
+        body["words"] = [_word(token) for token in transcript.words()]
     if parameters.include_utterances:
-        body["utterances"] = [
-            {
-                "start": _seconds(span.start_ms),
-                "end": _seconds(span.end_ms),
-                "status": span.status,
-                **({} if span.language is None else {"language": span.language}),
-            }
-            for span in transcript.utterances
-        ]
+        body["utterances"] = [_spoken_span(span) for span in transcript.utterances]
     return body
 
 
-def _segment(number: int, sentence: Sentence) -> dict[str, Any]:
+def _word(token: Token) -> Word:
+    word: Word = {
+        "word": token.text,
+        "start": _seconds(token.start_ms),
+        "end": _seconds(token.end_ms),
+        "confidence": round(token.confidence, 4),
+    }
+    if token.model is not None:
+        word["model"] = token.model
+    return word
+
+
+def _spoken_span(span: UtteranceSpan) -> SpokenSpan:
+    spoken: SpokenSpan = {
+        "start": _seconds(span.start_ms),
+        "end": _seconds(span.end_ms),
+        "status": span.status,
+    }
+    if span.language is not None:
+        spoken["language"] = span.language
+    return spoken
+
+
+def _segment(number: int, sentence: Sentence) -> Segment:
     """A sentence as OpenAI's segment object.
 
     `tokens` and `seek` are Whisper's and have no counterpart here; the VAD has
@@ -181,9 +218,7 @@ def _segment(number: int, sentence: Sentence) -> dict[str, Any]:
     models spoke; where a sentence has words of two, their names are joined by "+".
     """
     encoded = sentence.text.encode()
-    models = dict.fromkeys(marked.token.model for marked in sentence.tokens)
-    named = "+".join(model for model in models if model is not None)
-    return {
+    segment: Segment = {
         "id": number,
         "seek": 0,
         "start": _seconds(sentence.start_ms),
@@ -194,8 +229,11 @@ def _segment(number: int, sentence: Sentence) -> dict[str, Any]:
         "avg_logprob": round(_mean_log_confidence(sentence), 4),
         "compression_ratio": round(len(encoded) / len(zlib.compress(encoded)), 4),
         "no_speech_prob": 0.0,
-        **({"model": named} if named else {}),
     }
+    models = dict.fromkeys(marked.token.model for marked in sentence.tokens)
+    if named := "+".join(model for model in models if model is not None):
+        segment["model"] = named
+    return segment
 
 
 def _mean_log_confidence(sentence: Sentence) -> float:
@@ -203,22 +241,30 @@ def _mean_log_confidence(sentence: Sentence) -> float:
     return sum(logs) / len(logs)
 
 
-def _partial(failures: tuple[FailedRange, ...] | list[FailedRange]) -> dict[str, Any]:
-    return {
-        "partial": True,
-        "failed_ranges": [
-            {
-                "start": _seconds(failed.start_ms),
-                "end": _seconds(failed.end_ms),
-                "error": failed.error,
-            }
-            for failed in failures
-        ],
-    }
+def _failed_spans(failures: Sequence[FailedRange]) -> list[FailedSpan]:
+    return [
+        {
+            "start": _seconds(failed.start_ms),
+            "end": _seconds(failed.end_ms),
+            "error": failed.error,
+        }
+        for failed in failures
+    ]
 
 
-def _usage(duration_ms: int) -> dict[str, Any]:
+def _duration_usage(duration_ms: int) -> DurationUsage:
     return {"type": "duration", "seconds": math.ceil(duration_ms / 1000)}
+
+
+def _token_usage(duration_ms: int, num_output_tokens: int) -> TokenUsage:
+    num_audio_tokens = math.ceil(duration_ms / _AUDIO_TOKEN_MS)
+    return {
+        "type": "tokens",
+        "input_tokens": num_audio_tokens,
+        "input_token_details": {"audio_tokens": num_audio_tokens, "text_tokens": 0},
+        "output_tokens": num_output_tokens,
+        "total_tokens": num_audio_tokens + num_output_tokens,
+    }
 
 
 def _seconds(time_ms: int) -> float:

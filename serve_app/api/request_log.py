@@ -42,7 +42,8 @@ class RequestLog:
         request_id: the caller's or a new one.
         started: monotonic time of its arrival.
         key: name of the caller's key.
-        status: HTTP status of the answer; 200 for a stream, however it ended.
+        status: HTTP status of the answer; 200 for a stream, also for one that ended in an
+            error; 499 if the caller left before the end.
         code: error code, of an error in the stream as well.
         waited_s: time in line.
         upload_bytes: of the file.

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,12 +12,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from serve_app import __version__
-from serve_app.api import openapi
+from serve_app.api import openapi, response_schemas
 from serve_app.api.admission import AdmissionGate
+from serve_app.api.answers import Health, ModelList, Readiness
 from serve_app.api.auth import Authenticator, Everybody
 from serve_app.api.authentication import AuthenticationMiddleware
 from serve_app.api.canonical import CanonicalMiddleware
 from serve_app.api.catalogue import ModelCatalogue
+from serve_app.api.docs_page import add_docs
 from serve_app.api.errors import error_response, on_http_exception, on_validation_error
 from serve_app.api.fetching import Fetcher
 from serve_app.api.front import FrontMiddleware
@@ -77,6 +76,9 @@ def build_api(
         version=__version__,
         description="Long Mandarin speech to punctuated, timed text.",
         redirect_slashes=False,
+        # FastAPI's own pages load their scripts from the internet.
+        docs_url=None,
+        redoc_url=None,
     )
     gate = AdmissionGate(limits.in_flight, limits.max_retry_after_s)
     observer.watch(gate.statistics, authenticator.stale_s)
@@ -106,31 +108,45 @@ def build_api(
     app.post(
         "/v1/audio/transcriptions",
         summary="Transcribe a recording",
+        operation_id="createTranscription",
+        tags=["audio"],
         openapi_extra=openapi.TRANSCRIPTION_REQUEST,
-        responses=openapi.TRANSCRIPTION_RESPONSES,
+        responses=response_schemas.TRANSCRIPTION_RESPONSES,
         response_model=None,
     )(handler.transcribe)
 
-    app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign]  # FastAPI's way
+    write = app.openapi
+    app.openapi = lambda: openapi.document(write())  # type: ignore[method-assign]  # FastAPI's way
     _add_models(app, service)
     _add_health(app, service)
+    add_docs(app)
     return app
-
-
-def _document(write: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    document = write()
-    document.setdefault("components", {})["securitySchemes"] = openapi.SECURITY_SCHEMES
-    return document
 
 
 def _add_models(app: FastAPI, service: TranscriptionService) -> None:
     catalogue = ModelCatalogue(service)
 
-    @app.get("/v1/models", summary="List the models that are served")
-    async def list_models() -> dict[str, Any]:
+    @app.get(
+        "/v1/models",
+        summary="List the models that are served",
+        operation_id="listModels",
+        tags=["models"],
+        openapi_extra=openapi.PROTECTED,
+        responses=response_schemas.MODEL_LIST_RESPONSES,
+        response_model=None,
+    )
+    async def list_models() -> ModelList:
         return {"object": "list", "data": await catalogue.models()}
 
-    @app.get("/v1/models/{name:path}", summary="Describe a model", response_model=None)
+    @app.get(
+        "/v1/models/{name:path}",
+        summary="Describe a model",
+        operation_id="retrieveModel",
+        tags=["models"],
+        openapi_extra=openapi.PROTECTED,
+        responses=response_schemas.MODEL_RESPONSES,
+        response_model=None,
+    )
     async def get_model(name: str) -> Response:
         try:
             parse_parameters({"model": [name]}, service.offer)
@@ -140,27 +156,47 @@ def _add_models(app: FastAPI, service: TranscriptionService) -> None:
 
 
 def _add_health(app: FastAPI, service: TranscriptionService) -> None:
-    @app.get("/health", summary="The same as /healthz")
-    @app.get("/healthz", summary="Whether the process answers")
-    async def health() -> dict[str, str]:
+    @app.get(
+        "/health",
+        summary="The same as /healthz",
+        operation_id="health",
+        tags=["health"],
+        responses=response_schemas.HEALTH_RESPONSES,
+        response_model=None,
+    )
+    @app.get(
+        "/healthz",
+        summary="Whether the process answers",
+        operation_id="healthz",
+        tags=["health"],
+        responses=response_schemas.HEALTH_RESPONSES,
+        response_model=None,
+    )
+    async def health() -> Health:
         return {"status": "ok"}
 
-    @app.get("/readyz", summary="Whether every deployment has warmed up", response_model=None)
+    @app.get(
+        "/readyz",
+        summary="Whether every deployment has warmed up",
+        operation_id="readiness",
+        tags=["health"],
+        responses=response_schemas.READINESS_RESPONSES,
+        response_model=None,
+    )
     async def ready() -> Response:
         try:
             stages = await service.readiness()
         except ParaserveError as error:
             return error_response(error)
-        return JSONResponse(
-            {
-                "status": "ready",
-                "stages": {
-                    entry.stage: {
-                        "device": entry.device,
-                        "pack": entry.pack,
-                        "checksum": entry.checksum,
-                    }
-                    for entry in stages
-                },
-            }
-        )
+        answer: Readiness = {
+            "status": "ready",
+            "stages": {
+                entry.stage: {
+                    "device": entry.device,
+                    "pack": entry.pack,
+                    "checksum": entry.checksum,
+                }
+                for entry in stages
+            },
+        }
+        return JSONResponse(answer)

@@ -6,13 +6,11 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 
 from fastapi import Request, Response
-from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
 
 from serve_app.api.admission import Admission, AdmissionGate
 from serve_app.api.authentication import caller_of
@@ -25,6 +23,7 @@ from serve_app.api.errors import (
     error_response,
     internal_error_response,
 )
+from serve_app.api.event_stream import EventFeed, EventStream
 from serve_app.api.headers import WARNING_HEADER, text_header
 from serve_app.api.hotword_report import report_hotwords
 from serve_app.api.intake import Intake
@@ -49,6 +48,10 @@ from serve_app.packs.registry import is_demo_pack
 _OK = 200
 _CLIENT_CLOSED_REQUEST = 499
 _FIRST_SERVER_ERROR = 500
+
+# An unusable recording is found out in milliseconds, and can then be told by the status
+# of a stream as well; whoever waits longer gets the headers of a stream.
+_STATUS_PATIENCE_S = 1.0
 
 
 class TranscriptionHandler:
@@ -91,12 +94,12 @@ class TranscriptionHandler:
             response = self._refuse(error, log)
             _forget_frames(error)
         except ClientDisconnect as error:
-            log.code = "client_disconnected"
+            _mark_departed(log)
             response = Response(status_code=_CLIENT_CLOSED_REQUEST)
             _forget_frames(error)
         except asyncio.CancelledError:
             # Ray Serve cancels a request whose caller has left.
-            log.code, log.status = "client_disconnected", _CLIENT_CLOSED_REQUEST
+            _mark_departed(log)
             self._end(log)
             raise
         except Exception as error:
@@ -106,7 +109,7 @@ class TranscriptionHandler:
         pack = log.model or self._service.offer.model
         if log.status == _OK and is_demo_pack(pack):
             response.headers.append(WARNING_HEADER, text_header(demo_warning(pack)))
-        if not isinstance(response, _EventStream):
+        if not isinstance(response, EventStream):
             self._end(log)
         return response
 
@@ -155,7 +158,9 @@ class TranscriptionHandler:
         )
         if parameters.hints.hotwords:
             async with deadline.enforced():
-                check = await self._service.check_hotwords(parameters.hints, origin)
+                check = await body.unless_departed(
+                    self._service.check_hotwords(parameters.hints, origin)
+                )
             parameters = report_hotwords(parameters, check, offer)
         job = TranscriptionJob(
             origin,
@@ -169,15 +174,11 @@ class TranscriptionHandler:
             events = apply_rules(events, parameters.text_rules)
         if not parameters.stream:
             response = await body.unless_departed(_answer(events, parameters))
-            add_headers(response, parameters.ignored_fields, parameters.warnings)
-            return response
-        # Until the first event is there, an error can be told by its status.
-        first = await body.unless_departed(anext(events))
-        body.close()
-        stream = self._stream(_prepend(first, events), parameters, log)
-        streamed = _EventStream(stream, held.pop_all(), lambda: self._end(log))
-        add_headers(streamed, parameters.ignored_fields, parameters.warnings)
-        return streamed
+        else:
+            sent = sse_events(events, with_logprobs=parameters.include_logprobs)
+            response = await self._stream(sent, body, log, held)
+        add_headers(response, parameters.ignored_fields, parameters.warnings)
+        return response
 
     async def _admit(
         self, request: Request, body: RequestBody, deadline: Deadline, log: RequestLog
@@ -205,26 +206,49 @@ class TranscriptionHandler:
 
     async def _stream(
         self,
-        events: AsyncGenerator[TranscriptEvent],
-        parameters: TranscriptionParameters,
+        events: AsyncGenerator[str],
+        body: RequestBody,
         log: RequestLog,
-    ) -> AsyncGenerator[str]:
-        """Yields server-sent events, the last one an error if need be."""
+        held: ExitStack,
+    ) -> EventStream:
+        """Begins to answer with events, unless it is clear at once that there are none.
+
+        Raises:
+            ParaserveError: the recording cannot be transcribed, as was found out soon.
+            ClientDisconnect: the caller went away.
+        """
+        feed = EventFeed(events)
         try:
-            async with aclosing(events):
-                async for event in sse_events(events, with_logprobs=parameters.include_logprobs):
-                    yield event
-        except ParaserveError as error:
+            first = await body.unless_departed(feed.read(_STATUS_PATIENCE_S))
+        except BaseException:
+            await feed.close()
+            raise
+        return EventStream(
+            feed,
+            first,
+            body,
+            held.pop_all(),
+            last_event=lambda error: self._last_event(error, log),
+            departed=lambda: _mark_departed(log),
+            at_end=lambda: self._end(log),
+        )
+
+    def _last_event(self, error: Exception, log: RequestLog) -> str:
+        """Returns the event that tells of an error, which ends a stream."""
+        if isinstance(error, ParaserveError):
             log.code = error.code
-            _forget_frames(error)
-            yield sse_error(error_body(error))
-        except Exception as error:
-            self._logger.exception(
-                "stream failed unexpectedly", extra={"paraserve_request_id": log.request_id}
+            told = error
+        else:
+            self._logger.error(
+                "stream failed unexpectedly",
+                extra={"paraserve_request_id": log.request_id},
+                exc_info=error,
             )
             log.code = "internal_error"
-            _forget_frames(error)
-            yield sse_error(error_body(ParaserveError("the service failed")))
+            told = ParaserveError("the service failed")
+        event = sse_error(error_body(told))
+        _forget_frames(error)
+        return event
 
     async def _events(
         self, job: TranscriptionJob, deadline: Deadline, admission: Admission, log: RequestLog
@@ -245,34 +269,9 @@ class TranscriptionHandler:
                 yield event
 
 
-class _EventStream(StreamingResponse):
-    """Server-sent events; frees what the request held however the sending ends.
-
-    Args:
-        events: what is sent.
-        held: is closed at the end.
-        at_end: is called after that.
-    """
-
-    def __init__(
-        self, events: AsyncGenerator[str], held: ExitStack, at_end: Callable[[], None]
-    ) -> None:
-        super().__init__(
-            events, media_type="text/event-stream", headers={"Cache-Control": "no-store"}
-        )
-        self._events = events
-        self._held = held
-        self._at_end = at_end
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            try:
-                await self._events.aclose()
-            finally:
-                self._held.close()
-                self._at_end()
+def _mark_departed(log: RequestLog) -> None:
+    """Has a request count as one whose caller left, whatever it was answered until then."""
+    log.code, log.status = "client_disconnected", _CLIENT_CLOSED_REQUEST
 
 
 def _forget_frames(error: BaseException) -> None:
@@ -305,12 +304,3 @@ async def _answer(
         raise RecognitionFailed(transcript.failures[0].error)
     # The subtitles of an hour take most of a second.
     return await asyncio.to_thread(render, transcript, parameters)
-
-
-async def _prepend(
-    first: TranscriptEvent, rest: AsyncGenerator[TranscriptEvent]
-) -> AsyncGenerator[TranscriptEvent]:
-    async with aclosing(rest):
-        yield first
-        async for event in rest:
-            yield event

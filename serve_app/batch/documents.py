@@ -84,7 +84,7 @@ def render_document(finished: FinishedRecording) -> bytes:
     """Returns the JSON, its summary in its first lines; a line a segment and a word."""
     summary = summary_of(finished)
     head = {"format_version": OUTPUT_VERSION, **asdict(summary), "cer": summary.cer}
-    body = verbose_json(finished.transcript, _parameters(finished))
+    body: Mapping[str, object] = verbose_json(finished.transcript, _parameters(finished))
     words = list(finished.transcript.words())
     confidence = sum(word.confidence for word in words) / len(words) if words else None
     rest = {

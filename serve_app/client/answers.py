@@ -97,7 +97,7 @@ class StreamEnd:
 
     Attributes:
         text: all of it.
-        duration_s: of the recording, rounded up.
+        duration_s: of the recording.
         failed: as in `Transcription`.
     """
 
@@ -181,8 +181,9 @@ def event_of(body: Mapping[str, Any]) -> StreamEvent | None:
             float(body.get("start", 0)), float(body.get("end", 0)), str(body["delta"])
         )
     if kind == "transcript.text.done":
-        seconds = float((body.get("usage") or {}).get("seconds", 0))
-        return StreamEnd(str(body["text"]), seconds, _failed(body.get("failed_ranges")))
+        return StreamEnd(
+            str(body["text"]), float(body["duration"]), _failed(body.get("failed_ranges"))
+        )
     if kind == "error":
         error = body.get("error") or {}
         code, message = str(error.get("code", kind)), str(error.get("message", kind))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeAlias
@@ -190,7 +191,7 @@ def _event(body: dict[str, Any]) -> StreamedEvent:
         failed = tuple(
             (_ms(span["start"]), _ms(span["end"])) for span in body.get("failed_ranges", ())
         )
-        return TranscriptEnded(int(body["usage"]["seconds"]), failed)
+        return TranscriptEnded(math.ceil(body["duration"]), failed)
     error = body.get("error", {})
     raise ApiRefusal(500, str(error.get("code", kind)), str(error.get("message", kind)))
 

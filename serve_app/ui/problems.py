@@ -37,6 +37,12 @@ PROBLEMS: tuple[Problem, ...] = get_args(Problem)
 _BY_CODE: dict[str, Problem] = {
     "audio_too_long": "too_long",
     "audio_too_short": "too_short",
+    "unknown_audio_format": "not_audio",
+    "corrupt_audio": "damaged",
+    "truncated_audio": "damaged",
+    "unsupported_audio_layout": "damaged",
+    "invalid_samples": "damaged",
+    "invalid_audio": "damaged",
     "unreachable": "unreachable",
 }
 _BY_STATUS: dict[int, Problem] = {
@@ -44,8 +50,6 @@ _BY_STATUS: dict[int, Problem] = {
     403: "key_refused",
     404: "model_unknown",
     413: "too_large",
-    415: "not_audio",
-    422: "damaged",
     429: "busy",
     503: "not_ready",
     504: "too_late",

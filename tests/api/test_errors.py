@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from serve_app.api.errors import STATUS_OF, error_response
-from serve_app.core.errors import Overloaded, ParaserveError, RequestError
+from serve_app.core.errors import (
+    AudioError,
+    AudioTooLong,
+    ClusterError,
+    ConfigurationError,
+    Overloaded,
+    ParaserveError,
+    RequestError,
+)
 from tests.error_tree import EVERY_ERROR
 
 
@@ -19,3 +29,31 @@ def test_overload_says_when_to_come_back() -> None:
     response = error_response(Overloaded(6.2))
     assert response.status_code == 429
     assert response.headers["retry-after"] == "7"
+
+
+# Classes that are never raised themselves, and those that no request meets.
+ROOTS = {"ParaserveError", "RequestError", "AudioError", "ServiceError", "StartFailed"}
+NOT_OF_REQUESTS = (ConfigurationError, ClusterError)
+COMPATIBILITY = Path(__file__).parents[2] / "docs" / "compatibility.md"
+
+
+@pytest.mark.parametrize("cls", [cls for cls in EVERY_ERROR if issubclass(cls, AudioError)])
+def test_bad_audio_is_a_bad_request_unless_it_is_too_long(cls: type[ParaserveError]) -> None:
+    assert STATUS_OF[cls] == (413 if cls is AudioTooLong else 400)
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [
+        cls
+        for cls in EVERY_ERROR
+        if cls.__name__ not in ROOTS and not issubclass(cls, NOT_OF_REQUESTS)
+    ],
+)
+def test_error_is_on_the_page_on_compatibility_with_its_status(cls: type[ParaserveError]) -> None:
+    rows = [
+        line
+        for line in COMPATIBILITY.read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"| {STATUS_OF[cls]}")
+    ]
+    assert any(f"`{cls.code}`" in row for row in rows), f"{STATUS_OF[cls]} {cls.code}"

@@ -13,7 +13,7 @@ from serve_app.core.chunks import Token
 from serve_app.core.transcripts import MarkedToken, Sentence, Transcript
 
 
-def body_of(parameters: TranscriptionParameters, *models: str | None) -> dict[str, Any]:
+def body_of(parameters: TranscriptionParameters, *models: str | None) -> Any:
     tokens = tuple(
         MarkedToken(Token("字", number, number + 1, 0.9, model))
         for number, model in enumerate(models)

@@ -53,7 +53,10 @@ async def test_unknown_path_and_wrong_method_have_the_same_body(client: httpx.As
 async def test_openapi_describes_the_form(client: httpx.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
     route = document["paths"]["/v1/audio/transcriptions"]["post"]
-    schema = route["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert route["requestBody"]["content"]["multipart/form-data"]["schema"] == {
+        "$ref": "#/components/schemas/TranscriptionForm"
+    }
+    schema = document["components"]["schemas"]["TranscriptionForm"]
     assert {"file", "audio_url", "model", "stages", "stream"} <= set(schema["properties"])
     assert {"401", "403", "429", "504"} <= set(route["responses"])
     assert "apiKey" in document["components"]["securitySchemes"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from serve_app.api.openapi import TRANSCRIPTION_REQUEST
+from serve_app.api.openapi import REQUEST_SCHEMAS
 from serve_app.api.parameters import parse_parameters
 from serve_app.api.rendering import render_body
 from serve_app.api.subtitle_options import SUBTITLE_FIELDS, parse_subtitle_options
@@ -69,8 +69,7 @@ def test_request_divides_its_subtitles(response_format: str) -> None:
 
 
 def test_fields_are_described() -> None:
-    content = TRANSCRIPTION_REQUEST["requestBody"]["content"]["multipart/form-data"]
-    described = content["schema"]["properties"]
+    described = REQUEST_SCHEMAS["TranscriptionForm"]["properties"]
     assert described.keys() >= SUBTITLE_FIELDS
     assert described["subtitle_max_lines"]["default"] == 2
     assert described["subtitle_max_chars"]["maximum"] == 200

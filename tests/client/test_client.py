@@ -38,7 +38,7 @@ EVENTS = (
     ": waiting\n\n"
     'data: {"type": "transcript.text.delta", "delta": "你好。", "start": 0.1, "end": 1.2}\n\n'
     'data: {"type": "something.new"}\n\n'
-    'data: {"type": "transcript.text.done", "text": "你好。", "usage": {"seconds": 3}}\n\n'
+    'data: {"type": "transcript.text.done", "text": "你好。", "duration": 3.0}\n\n'
 )
 
 

@@ -13,7 +13,7 @@ from tests.deploy.charting import ROOT
 # What runs packs, and the extra that brings it.
 ENGINES = {"paraformer": None, "onnx": "onnx", "whispercpp": "whisper", "hybrid": "whisper"}
 # What is run by developers, and by operators from their own machines.
-NOT_IN_THE_IMAGE = {"ops", "funasr", "test", "bench", "deploy", "dev"}
+NOT_IN_THE_IMAGE = {"ops", "funasr", "test", "bench", "deploy", "dev", "compat", "conformance"}
 
 
 def extras_of_the_image() -> set[str]:

@@ -10,7 +10,6 @@ from typing import Any
 from serve_app.api.parameters import Offer
 from serve_app.api.service import TranscriptionJob
 from serve_app.core.chunks import RecordingEnd, Token, UtteranceSpan
-from serve_app.core.errors import ParaserveError
 from serve_app.core.hints import Hints, HotwordCheck
 from serve_app.core.origin import Origin
 from serve_app.core.stages import STAGES, Stage, StageReadiness
@@ -33,6 +32,7 @@ class FakeService:
     Attributes:
         events: what is yielded before the recording's end.
         error: raised after the events, if set.
+        error_at_end: raised instead of the recording's end, if set.
         other_models: served beside the first.
         languages: that a request may name.
         default_language: of requests that name none; None for one that is guessed.
@@ -53,7 +53,8 @@ class FakeService:
         self.end = RecordingEnd(2000, SPANS)
         self.events: list[TranscriptEvent] = [sentence("你好", 0), sentence("再见", 1000)]
         self.error: Exception | None = None
-        self.not_ready: ParaserveError | None = None
+        self.error_at_end: BaseException | None = None
+        self.not_ready: Exception | None = None
         self.until: asyncio.Event | None = None
         self.hang = False
         self.cancelled = False
@@ -97,6 +98,8 @@ class FakeService:
                 await asyncio.Event().wait()
             finally:
                 self.cancelled = True
+        if self.error_at_end is not None:
+            raise self.error_at_end
         yield self.end
 
     async def readiness(self) -> list[StageReadiness]:

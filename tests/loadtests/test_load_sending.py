@@ -60,7 +60,7 @@ async def test_refusal_keeps_its_time() -> None:
     assert ended == Attempt(Fate.REFUSED, 7.0, 429, 12.0, "overloaded")
 
 
-@pytest.mark.parametrize("status", [400, 413, 415, 422])
+@pytest.mark.parametrize("status", [400, 413])
 async def test_other_4xx_is_rejected(status: int) -> None:
     ended = await tried(lambda _: httpx.Response(status, json=error("corrupt_audio")))
     assert (ended.fate, ended.detail) == (Fate.REJECTED, "corrupt_audio")

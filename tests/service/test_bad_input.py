@@ -23,14 +23,14 @@ def nan_wav() -> bytes:
 
 BAD_FILES = {
     "empty": (b"", 400, "empty_file"),
-    "text renamed wav": (b"this is not audio at all\n" * 50, 415, "unknown_audio_format"),
-    "pdf": (b"%PDF-1.7\n" + bytes(500), 415, "unknown_audio_format"),
-    "truncated wav": (audio_file(TONE)[:20_000], 422, "truncated_audio"),
-    "truncated flac": (audio_file(TONE, kind="FLAC")[:3000], 422, "truncated_audio"),
-    "zero samples": (audio_file(TONE[:0]), 422, "audio_too_short"),
-    "20 ms": (audio_file(TONE[:320]), 422, "audio_too_short"),
-    "nan": (nan_wav(), 422, "invalid_samples"),
-    "4 kHz": (audio_file(TONE, rate_hz=4000), 422, "unsupported_audio_layout"),
+    "text renamed wav": (b"this is not audio at all\n" * 50, 400, "unknown_audio_format"),
+    "pdf": (b"%PDF-1.7\n" + bytes(500), 400, "unknown_audio_format"),
+    "truncated wav": (audio_file(TONE)[:20_000], 400, "truncated_audio"),
+    "truncated flac": (audio_file(TONE, kind="FLAC")[:3000], 400, "truncated_audio"),
+    "zero samples": (audio_file(TONE[:0]), 400, "audio_too_short"),
+    "20 ms": (audio_file(TONE[:320]), 400, "audio_too_short"),
+    "nan": (nan_wav(), 400, "invalid_samples"),
+    "4 kHz": (audio_file(TONE, rate_hz=4000), 400, "unsupported_audio_layout"),
 }
 
 

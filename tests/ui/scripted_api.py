@@ -113,8 +113,7 @@ class ScriptedApi:
                     {"type": "transcript.text.delta", "delta": text, "start": start, "end": end}
                 )
             text = "".join(text for _, _, text in self.said)
-            usage = {"type": "duration", "seconds": 6}
-            yield _sse({"type": "transcript.text.done", "text": text, "usage": usage})
+            yield _sse({"type": "transcript.text.done", "text": text, "duration": 6.0})
             finished = True
         finally:
             self.num_left += not finished

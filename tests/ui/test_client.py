@@ -52,7 +52,7 @@ async def test_failed_ranges_come_with_the_end() -> None:
     done = {
         "type": "transcript.text.done",
         "text": "",
-        "usage": {"type": "duration", "seconds": 3},
+        "duration": 2.4,
         "partial": True,
         "failed_ranges": [{"start": 0.5, "end": 1.25, "error": "x"}],
     }

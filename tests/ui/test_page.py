@@ -135,8 +135,8 @@ def test_transcript_can_be_downloaded(opened: OpenPage, kind: str) -> None:
         (Refusal(400, "invalid_parameter", "hotwords: are not taken"), "refused"),
         (Refusal(413, "upload_too_large"), "too_large"),
         (Refusal(413, "audio_too_long"), "too_long"),
-        (Refusal(415, "unknown_audio_format"), "not_audio"),
-        (Refusal(422, "corrupt_audio"), "damaged"),
+        (Refusal(400, "unknown_audio_format"), "not_audio"),
+        (Refusal(400, "corrupt_audio"), "damaged"),
         (Refusal(429, "overloaded", retry_after_s=17), "busy"),
         (Refusal(503, "not_ready", retry_after_s=5), "not_ready"),
         (Refusal(504, "deadline_exceeded"), "too_late"),
@@ -170,7 +170,7 @@ def test_error_in_the_middle_keeps_the_text_before_it(opened: OpenPage, api: Scr
 def test_after_an_error_the_next_recording_is_transcribed(
     opened: OpenPage, api: ScriptedApi
 ) -> None:
-    api.refusal = Refusal(415, "unknown_audio_format")
+    api.refusal = Refusal(400, "unknown_audio_format")
     opened.transcribe(CLIP)
     opened.wait_for("failed")
     api.refusal = None

@@ -1,0 +1,49 @@
+"""`/docs`: Swagger UI over the OpenAPI document, without anything from the internet."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib import resources
+from string import Template
+
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, HTMLResponse, Response
+from starlette.exceptions import HTTPException
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'self'"
+)
+_NO_SNIFF = {"X-Content-Type-Options": "nosniff"}
+_OWN = "serve_app.api"
+# Its package holds a build of Swagger UI; nothing of its code is used.
+_SWAGGER_UI = "fastapi_offline"
+_ASSETS = {
+    "start.js": (_OWN, "assets", "text/javascript"),
+    "swagger-ui-bundle.js": (_SWAGGER_UI, "static", "text/javascript"),
+    "swagger-ui.css": (_SWAGGER_UI, "static", "text/css"),
+}
+
+
+def add_docs(app: FastAPI) -> None:
+    """Adds the page and what it loads."""
+
+    @app.get("/docs", include_in_schema=False)
+    async def page(request: Request) -> Response:
+        template = Template((resources.files(_OWN) / "assets" / "docs.html").read_text("utf-8"))
+        # The page may have been asked for with a slash at its end, so it names whole paths.
+        root = escape(request.scope.get("root_path", "").rstrip("/"))
+        return HTMLResponse(
+            template.substitute(root=root),
+            headers={"Content-Security-Policy": _POLICY, **_NO_SNIFF},
+        )
+
+    @app.get("/docs/{name}", include_in_schema=False)
+    async def asset(name: str) -> Response:
+        if name not in _ASSETS:
+            raise HTTPException(404)
+        package, folder, media_type = _ASSETS[name]
+        headers = {"Cache-Control": "max-age=3600", **_NO_SNIFF}
+        with resources.as_file(resources.files(package) / folder / name) as path:
+            return FileResponse(path, media_type=media_type, headers=headers)

@@ -1,0 +1,167 @@
+"""What the OpenAPI document says of the answers: their schemas, and each status of a route."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from pydantic import TypeAdapter
+
+from serve_app.api import answers
+from serve_app.api.headers import PARTIAL_HEADER, WARNING_HEADER
+
+Responses: TypeAlias = dict[int | str, dict[str, Any]]
+
+_REFERENCE = "#/components/schemas/{model}"
+_NAMED: dict[str, Any] = {
+    "Transcription": answers.Transcription,
+    "VerboseTranscription": answers.VerboseTranscription,
+    "StreamEvent": answers.StreamEvent,
+    "ModelDescription": answers.ModelDescription,
+    "ModelList": answers.ModelList,
+    "Health": answers.Health,
+    "Readiness": answers.Readiness,
+    "ErrorAnswer": answers.ErrorAnswer,
+}
+
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds until it should be otherwise.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+_CHALLENGE = {
+    "WWW-Authenticate": {
+        "description": "How to send a key.",
+        "schema": {"type": "string"},
+    }
+}
+_ERRORS: dict[int, tuple[str, dict[str, Any]]] = {
+    400: (
+        "A field is wrong, the body is malformed, or the recording is empty, not audio, damaged, "
+        "cut off, too short or not usable; `code` says which.",
+        {},
+    ),
+    401: ("The API key is missing or not known.", _CHALLENGE),
+    403: ("The API key is disabled or has expired, or the URL is not allowed.", _CHALLENGE),
+    404: ("The model is not served here.", {}),
+    405: ("The path is not for this method.", {}),
+    408: ("The body arrives too slowly.", {}),
+    413: ("The file is too large or the recording too long.", {}),
+    414: ("The path and query are too long.", {}),
+    421: ("The Host header names none of the service's hosts.", {}),
+    429: ("The service, or the API key, is at its limit.", _RETRY_AFTER),
+    431: ("The headers are too many or too long.", {}),
+    500: ("The service failed.", {}),
+    503: (
+        "The service is starting, has no room for the recording, or cannot check API keys.",
+        _RETRY_AFTER,
+    ),
+    504: ("The deadline passed.", {}),
+}
+# The head of a request is checked before its route is looked for.
+_EVERYWHERE = (400, 414, 421, 431, 500, 503)
+
+
+def reference(name: str) -> dict[str, Any]:
+    """Returns a reference to the schema of that name."""
+    return {"$ref": _REFERENCE.format(model=name)}
+
+
+# Its shape is OpenAPI 3.2's, which names the schema of one event `itemSchema`.
+_SERVER_SENT_EVENT: dict[str, Any] = {
+    "title": "ServerSentEvent",
+    "description": "One event of a stream; comments between them are heartbeats.",
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": reference("StreamEvent"),
+        },
+        "event": {
+            "type": "string",
+            "enum": ["message", "error"],
+            "default": "message",
+            "description": "Named only where it is an error.",
+        },
+    },
+}
+
+
+def component_schemas() -> dict[str, Any]:
+    """Returns every schema that is referred to, by its name."""
+    inputs: list[Any] = [
+        (name, "serialization", TypeAdapter(kind)) for name, kind in _NAMED.items()
+    ]
+    written, shared = TypeAdapter.json_schemas(inputs, ref_template=_REFERENCE)
+    schemas: dict[str, Any] = dict(shared.get("$defs", {}))
+    for (name, _), schema in written.items():
+        if schema != reference(str(name)):
+            schemas[str(name)] = schema
+    return dict(sorted({**schemas, "ServerSentEvent": _SERVER_SENT_EVENT}.items()))
+
+
+def errors(*statuses: int) -> Responses:
+    """Returns what a route says of these statuses, in the shape of OpenAI's errors."""
+    found: Responses = {}
+    for status in statuses:
+        description, headers = _ERRORS[status]
+        found[status] = {
+            "description": description,
+            "content": {"application/json": {"schema": reference("ErrorAnswer")}},
+        }
+        if headers:
+            found[status]["headers"] = headers
+    return found
+
+
+def json_answer(name: str, description: str) -> Responses:
+    """Returns what a route says of its success, if that has one schema."""
+    content = {"application/json": {"schema": reference(name)}}
+    return {200: {"description": description, "content": content}}
+
+
+TRANSCRIPTION_RESPONSES: Responses = {
+    200: {
+        "description": "The transcript, in the format that was asked for.",
+        "headers": {
+            PARTIAL_HEADER: {
+                "description": "The spans whose text is missing, as seconds: 12.3-15.9,80-81.2.",
+                "schema": {"type": "string"},
+            },
+            WARNING_HEADER: {
+                "description": "What to know before the transcript is relied upon.",
+                "schema": {"type": "string"},
+            },
+        },
+        "content": {
+            "application/json": {
+                "schema": {
+                    # What is true of `verbose_json` is true of `json`, so this one comes first.
+                    "anyOf": [reference("VerboseTranscription"), reference("Transcription")]
+                }
+            },
+            "text/plain": {
+                "schema": {"type": "string", "description": "Of `text` and `srt`."},
+            },
+            "text/vtt": {"schema": {"type": "string", "description": "Of `vtt`."}},
+            "text/event-stream": {"schema": reference("ServerSentEvent")},
+        },
+    },
+    **errors(401, 403, 404, 405, 408, 413, 429, 504, *_EVERYWHERE),
+}
+
+MODEL_LIST_RESPONSES: Responses = {
+    **json_answer("ModelList", "The models."),
+    **errors(401, 403, 405, *_EVERYWHERE),
+}
+MODEL_RESPONSES: Responses = {
+    **json_answer("ModelDescription", "The model."),
+    **errors(401, 403, 404, 405, *_EVERYWHERE),
+}
+HEALTH_RESPONSES: Responses = {**json_answer("Health", "It does."), **errors(405, *_EVERYWHERE)}
+READINESS_RESPONSES: Responses = {
+    **json_answer("Readiness", "All have."),
+    **errors(405, *_EVERYWHERE),
+}

@@ -1,0 +1,1 @@
+"""Clients that others have written, against the API over a real socket."""
