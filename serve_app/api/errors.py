@@ -41,6 +41,7 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.UnsupportedAudioLayout: 422,
     errors.InvalidSamples: 422,
     errors.AudioTooShort: 422,
+    errors.AudioTooComplex: 400,
     errors.AudioTooLong: 413,
     errors.ServiceError: 500,
     errors.NotReady: 503,

@@ -17,7 +17,13 @@ from fastapi.responses import Response
 from serve_app.api.headers import PARTIAL_HEADER, list_header
 from serve_app.api.parameters import ResponseFormat, TranscriptionParameters
 from serve_app.core.subtitles import to_srt, to_vtt
-from serve_app.core.transcripts import FailedRange, Sentence, Transcript, TranscriptEvent
+from serve_app.core.transcripts import (
+    FailedRange,
+    Sentence,
+    Transcript,
+    TranscriptEvent,
+    damaged_ranges,
+)
 from serve_app.core.words import needs_space
 
 UNDETERMINED = "und"
@@ -94,6 +100,8 @@ async def sse_events(events: AsyncIterator[TranscriptEvent]) -> AsyncIterator[st
             failures.append(event)
         else:
             duration_ms = event.duration_ms
+            failures += damaged_ranges(event)
+            failures.sort(key=lambda failed: failed.start_ms)
     done: dict[str, Any] = {
         "type": "transcript.text.done",
         "text": text,
@@ -124,7 +132,7 @@ def verbose_json(transcript: Transcript, parameters: TranscriptionParameters) ->
     """Returns the body of `verbose_json`; times in seconds.
 
     Its `language` is what was asked for or what the deployment is set to; where that guesses,
-    what most of this recording was heard as.
+    what most of this recording was heard as. `warnings` is there only if there are any.
     """
     body: dict[str, Any] = {
         "task": "transcribe",
@@ -132,6 +140,8 @@ def verbose_json(transcript: Transcript, parameters: TranscriptionParameters) ->
         "duration": _seconds(transcript.duration_ms),
         **_json(transcript),
     }
+    if transcript.notices:
+        body["warnings"] = list(transcript.notices)
     if "segment" in parameters.granularities:
         body["segments"] = [
             _segment(number, sentence) for number, sentence in enumerate(transcript.sentences)
@@ -198,6 +208,7 @@ def _partial(failures: tuple[FailedRange, ...] | list[FailedRange]) -> dict[str,
                 "start": _seconds(failed.start_ms),
                 "end": _seconds(failed.end_ms),
                 "error": failed.error,
+                "reason": failed.reason,
             }
             for failed in failures
         ],

@@ -110,7 +110,13 @@ class SegmenterDeployment:
                 cost.num_retries = take_retries(job.origin)
                 self._metrics.decoded(cost.decode_s)
                 self._metrics.chunks(span.status for span in spans)
-        yield RecordingEnd(segmentation.duration_ms, tuple(spans), cost)
+        yield RecordingEnd(
+            segmentation.duration_ms,
+            tuple(spans),
+            cost,
+            segmentation.damage,
+            segmentation.notices,
+        )
 
     async def _accounted(
         self, segmentation: Segmentation, origin: Origin, account: RecordingBacklog

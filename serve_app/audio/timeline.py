@@ -1,0 +1,149 @@
+"""Where the samples of a file stand in time, and what is missing between them."""
+
+from __future__ import annotations
+
+from serve_app.audio.damage import DamageReport
+from serve_app.audio.demuxers import CUT_ANYWHERE, JOINABLE, TIMED, WITHOUT_PAUSES
+from serve_app.audio.layout import AudioLimits
+from serve_app.core.errors import AudioTooLong
+
+# Opus in WebM rounds times to 1 ms and codecs have delays of some 50 ms.
+_GAP_S = 0.1
+# After a failure every millisecond counts.
+_GAP_AFTER_FAILURE_S = 0.001
+_MAX_LOST_S = 60.0
+# Where a stream was cut, so much of it may be of no use.
+_CUT_S = 0.5
+# Of a gap that was recorded as one, no bytes stand in the file; of one that was damaged, many.
+_SKIPPED_SHARE = 0.3
+
+_DAMAGED = "the data is damaged"
+_MISSING = "data is missing"
+
+
+class Timeline:
+    """Compares the times of frames with the samples so far.
+
+    Args:
+        container: of the file, as it was sniffed.
+        zero_s: time of the file's beginning, whichever of its streams begins there.
+        base_s: audio that came before this file, if it was joined on.
+        limits: longest recording.
+        report: is told of what is missing.
+        cut_anywhere: whether the ends may be broken without any damage.
+    """
+
+    def __init__(
+        self,
+        container: str,
+        zero_s: float,
+        base_s: float,
+        limits: AudioLimits,
+        report: DamageReport,
+        cut_anywhere: bool | None = None,
+    ) -> None:
+        self._container = container
+        self._timed = container in TIMED
+        self._cut_anywhere = container in CUT_ANYWHERE if cut_anywhere is None else cut_anywhere
+        self._zero_s = zero_s
+        self._expected_s = 0.0
+        self._limits = limits
+        self._report = report
+        self._lost_s = 0.0
+        self._skipped_s = 0.0
+        self._suspicion: str | None = None
+        self._begun = False
+        self.position_s = base_s
+        """Audio so far, silence included: where the next frame goes."""
+        self.last_frame_s = 0.0
+
+    def lost(self, duration_s: float) -> None:
+        """So much could not be decoded."""
+        self._lost_s += duration_s
+        self._suspicion = _DAMAGED
+
+    def suspect(self) -> None:
+        """Something was wrong with the file here, whether or not a gap shows."""
+        self._suspicion = self._suspicion or _MISSING
+
+    def skipped(self, duration_s: float) -> None:
+        """Bytes were passed over that would have held so much audio."""
+        self._skipped_s = duration_s
+
+    def silence_before(self, time_s: float | None) -> float:
+        """Returns how much silence, in s, goes before a frame.
+
+        Args:
+            time_s: of the frame, as its container says.
+
+        Raises:
+            AudioTooLong: the gap alone is longer than any recording may be.
+        """
+        suspicion = self._suspicion
+        silence_s = self._lost_s if self._is_worth_filling() else 0.0
+        gap_s = None
+        if self._timed and time_s is not None:
+            gap_s = time_s - self._zero_s - self._expected_s
+            silence_s = self._silence_of(gap_s, suspicion is not None)
+            if abs(gap_s) > self._least_gap_s(suspicion is not None):
+                self._expected_s = time_s - self._zero_s
+            unlikely = self._container in WITHOUT_PAUSES or self._skipped_s > _SKIPPED_SHARE * gap_s
+            if gap_s > self._least_gap_s(False) and unlikely:
+                suspicion = suspicion or _MISSING
+        self._tell(silence_s, suspicion)
+        self._lost_s, self._skipped_s, self._suspicion = 0.0, 0.0, None
+        self.position_s += silence_s
+        return silence_s
+
+    def add(self, duration_s: float) -> None:
+        """A frame of this length is put in place."""
+        self._begun = True
+        self.last_frame_s = duration_s
+        self._expected_s += duration_s
+        self.position_s += duration_s
+
+    def end(self) -> None:
+        """Reports what was lost behind the last frame."""
+        if self._suspicion is None or not self._begun:
+            return
+        if self._lost_s <= _CUT_S and self._cut_anywhere:
+            self._report.notice("The file ends in the middle of its data; it may be cut off.")
+        else:
+            why = self._suspicion
+            end_s = self.position_s + max(self._lost_s, self.last_frame_s)
+            self._report.add(self.position_s, end_s, why)
+
+    def _is_worth_filling(self) -> bool:
+        return self._begun or not self._cut_anywhere or self._lost_s > _CUT_S
+
+    def _least_gap_s(self, suspicious: bool) -> float:
+        if suspicious or self._container == "flac":
+            return _GAP_AFTER_FAILURE_S
+        return _GAP_S
+
+    def _silence_of(self, gap_s: float, suspicious: bool) -> float:
+        """Returns what goes into a gap of the container's times."""
+        if gap_s > _MAX_LOST_S and self._container in JOINABLE and self._begun:
+            self._report.notice(
+                "The times in the file jump; what follows was taken for another recording."
+            )
+            return self._lost_s
+        if gap_s > self._limits.max_duration_s:
+            raise AudioTooLong(self.position_s + gap_s, self._limits.max_duration_s)
+        if gap_s > self._least_gap_s(suspicious):
+            return gap_s
+        # A step back (joined recordings) is a new origin.
+        return self._lost_s if gap_s < -_GAP_S else 0.0
+
+    def _tell(self, silence_s: float, suspicion: str | None) -> None:
+        start_s, end_s = self.position_s, self.position_s + silence_s
+        if suspicion is not None:
+            if silence_s > 0:
+                self._report.add(start_s, end_s, suspicion)
+            elif self._begun:
+                self._report.add(start_s, start_s + max(self._lost_s, 0.01), suspicion)
+        elif silence_s > 0 and self._begun:
+            self._report.notice(
+                f"The file has no audio from {start_s:.1f} to {end_s:.1f} s; "
+                "silence stands in its place."
+            )
