@@ -135,13 +135,11 @@ def ts_s(source: ByteSource) -> float | None:
     """Returns the time between the first and the last time stamp of a stream of sound."""
     start = max(source.num_bytes - _TAIL_BYTES, 0) // _TS_PACKET_BYTES * _TS_PACKET_BYTES
     first = next(_ts_times(source.peek(0, _TAIL_BYTES)), None)
-    last: int | None = None
-    for last in _ts_times(source.peek(start, _TAIL_BYTES)):
-        pass
-    if first is None or last is None:
+    times = list(_ts_times(source.peek(start, _TAIL_BYTES)))
+    if first is None or not times:
         return None
     # 33 bits, which start anew every 26.5 hours.
-    return (last - first) % (1 << 33) / _TS_CLOCK_HZ or None
+    return (times[-1] - first) % (1 << 33) / _TS_CLOCK_HZ or None
 
 
 def _ts_times(content: bytes) -> Iterator[int]:

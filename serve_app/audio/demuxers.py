@@ -55,7 +55,8 @@ _PCM = (
 _ADPCM = "ima_wav ima_qt ms swf yamaha"
 _CODED = (
     "aac aac_fixed aac_latm ac3 eac3 alac amrnb amrwb flac gsm gsm_ms libopus mp1 mp1float mp2 "
-    "mp2float mp3 mp3float opus speex libspeex vorbis wmapro wmav1 wmav2 wmavoice truespeech g723_1 g722 g726 g726le"
+    "mp2float mp3 mp3float opus speex libspeex vorbis wmapro wmav1 wmav2 wmavoice truespeech "
+    "g723_1 g722 g726 g726le"
 )
 DECODERS = frozenset(
     [f"pcm_{name}" for name in _PCM.split()]

@@ -24,6 +24,7 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 _SEARCHED_BYTES = 1 << 18
 # So many frames in a row are no accident.
 _RUN_FRAMES = 8
+_MAX_TRIES = 2000
 _MPEG_BITRATES_KBPS = {
     # (is MPEG 1, layer) -> rate by index, index 0 and 15 are invalid here
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -121,7 +122,10 @@ def _sniff_run(content: bytes) -> str | None:
     """Looks for many frames in a row, anywhere."""
     for container, length_of in (("aac", adts_num_bytes), ("mp3", mpeg_num_bytes)):
         start = -1
-        while (start := content.find(b"\xff", start + 1)) >= 0:
+        for _ in range(_MAX_TRIES):
+            start = content.find(b"\xff", start + 1)
+            if start < 0:
+                break
             offset = start
             for number in range(_RUN_FRAMES):
                 num_bytes = length_of(content[offset : offset + 7])
