@@ -48,7 +48,7 @@ def sound_file(name: str) -> bytes:
 
 def damaged_file(seed: int) -> tuple[str, str, bytes]:
     """Returns a format, what was done, and the file."""
-    random_ = random.Random(seed)
+    random_ = random.Random(seed)  # noqa: S311 - no secret
     name = FORMATS[seed % len(FORMATS)]
     file = bytearray(sound_file(name))
     kind, damage = random_.choice(_DAMAGES)

@@ -12,7 +12,7 @@ Samples = npt.NDArray[np.float32]
 _RATE_HZ = 16_000
 _BLOCK = 4_000
 _NEAR = 240
-_LEAST_CORRELATION = 0.8
+_LEAST_NEAR, _LEAST_FAR = 0.8, 0.95
 _SPEECH_SHARE = 0.05
 
 
@@ -50,14 +50,17 @@ def find_pieces(original: Samples, decoded: Samples) -> list[Piece]:
         if found is None and shift:
             found = _search(block, decoded, start - _NEAR, start + _BLOCK + _NEAR)
         if found is None:
-            found = _search(block, decoded, 0, len(decoded))
+            # Speech resembles itself: far away, only the very same counts.
+            found = _search(block, decoded, 0, len(decoded), _LEAST_FAR)
         pieces.append(Piece(start, found))
         if found is not None:
             shift = found - start
     return pieces
 
 
-def _search(block: Samples, decoded: Samples, first: int, last: int) -> int | None:
+def _search(
+    block: Samples, decoded: Samples, first: int, last: int, least: float = _LEAST_NEAR
+) -> int | None:
     first = max(first, 0)
     region = decoded[first : max(last, 0)]
     if len(region) < len(block):
@@ -70,7 +73,7 @@ def _search(block: Samples, decoded: Samples, first: int, last: int) -> int | No
     norms = np.sqrt(np.maximum(powers, 1e-9) * float(np.square(block, dtype=np.float64).sum()))
     correlations = products[: len(norms)] / norms
     best = int(correlations.argmax())
-    return first + best if correlations[best] >= _LEAST_CORRELATION else None
+    return first + best if correlations[best] >= least else None
 
 
 def is_quiet(original: Samples, decoded: Samples, start: int, shift: int) -> bool:

@@ -18,12 +18,14 @@ def decode_leniently(file: bytes) -> npt.NDArray[np.float32]:
     """Returns all that can be decoded of the first audio stream, one after another, at 16 kHz."""
     resampler = av.AudioResampler("flt", "mono", 16_000)
     parts = [np.zeros(0, np.float32)]
-    with contextlib.suppress(av.FFmpegError, ValueError, IndexError):
-        with av.open(io.BytesIO(file), metadata_errors="ignore") as container:
-            for frame in _frames(container):
-                with contextlib.suppress(av.FFmpegError, ValueError):
-                    frame.pts = None
-                    parts += [one.to_ndarray()[0] for one in resampler.resample(frame)]
+    with (
+        contextlib.suppress(av.FFmpegError, ValueError, IndexError),
+        av.open(io.BytesIO(file), metadata_errors="ignore") as container,
+    ):
+        for frame in _frames(container):
+            with contextlib.suppress(av.FFmpegError, ValueError):
+                frame.pts = None
+                parts += [one.to_ndarray()[0] for one in resampler.resample(frame)]
     return np.concatenate(parts)
 
 

@@ -161,6 +161,19 @@ def decoder_of(stream: AudioStream) -> AudioCodecContext:
     return codec
 
 
+def lenient_decoder_of(stream: AudioStream) -> AudioCodecContext | None:
+    """Returns a second decoder of a track, that decodes what has a wrong checksum."""
+    codec = stream.codec_context
+    with contextlib.suppress(av.FFmpegError, ValueError):
+        other = av.CodecContext.create(codec.name, "r")
+        if isinstance(other, AudioCodecContext):
+            other.extradata = codec.extradata
+            other.sample_rate, other.layout = codec.sample_rate, codec.layout
+            other.thread_count = 1
+            return other
+    return None
+
+
 def plain_name(decoder: str) -> str:
     """Returns the name of a codec without that of its implementation."""
     return _PLAIN_NAMES.get(decoder, decoder)

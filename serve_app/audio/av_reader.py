@@ -7,6 +7,7 @@ next one: whatever can be heard is heard, at its time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import av
 import numpy as np
@@ -14,8 +15,10 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
+from serve_app.audio.amr import amr_frames
 from serve_app.audio.av_container import (
     decoder_of,
+    lenient_decoder_of,
     open_container,
     pick_stream,
     plain_name,
@@ -30,13 +33,24 @@ from serve_app.audio.finite import FiniteSamples
 from serve_app.audio.framing import Reframer
 from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, Block
 from serve_app.audio.matroska import first_cluster_s
-from serve_app.audio.timeline import Timeline
+from serve_app.audio.timeline import BIG_JUMP_S, NO_LOSS, Loss, Timeline
 from serve_app.core.errors import UnsupportedAudioLayout
 
 # A demuxer that fails so often without a packet in between will not recover.
 _MAX_DEMUX_FAILURES = 64
 # Bytes between two packets that no container needs for its own purposes.
 _LEAST_SKIPPED_BYTES = 256
+# Where a recording begins at zero unless its beginning is lost.
+_BEGINS_AT_ZERO = {"ogg", "webm", "matroska"}
+_LATE_S = 0.25
+_MAX_LATE_S = 60.0
+_SHARE_OF_BYTES = 0.3
+_USUAL_HEADER_BYTES = 4096
+# Indexes and padding at the end of a file.
+_USUAL_TAIL_BYTES = 1024
+# A damaged frame of FLAC is used if it is not much louder than those before.
+_LOUDER = 4.0
+_QUIET_POWER = 1e-5
 
 
 class AvReader:
@@ -107,6 +121,11 @@ class AvReader:
         alone = len(self._container.streams) == 1 and container not in {"mp3", "aac"}
         self._gaps = _SkippedBytes(alone)
         self._downmixer = Downmixer()
+        self._source = source
+        self._loss = NO_LOSS
+        self._has_begun = False
+        self._power = 0.0
+        self._lenient = lenient_decoder_of(self._stream) if codec.name == "flac" else None
         self._finite = FiniteSamples(report, codec.name)
 
     def blocks(self) -> Iterator[Block]:
@@ -116,18 +135,17 @@ class AvReader:
             CorruptAudio: its samples are no numbers.
             AudioTooLong: a gap is longer than any recording may be.
         """
-        for packet in self._packets():
-            if packet is None:
+        held: _Arrival | None = None
+        for arrival in self._arrivals():
+            if arrival is None:
                 yield IDLE
                 continue
-            frames = self._decode(packet)
-            for frame in frames:
-                yield from self._placed(frame)
-            if not frames:
-                yield IDLE
-        for frame in self._flush():
-            yield from self._placed(frame)
-        self._timeline.end()
+            if held is not None:
+                yield from self._placed(held, arrival)
+            held = arrival
+        if held is not None:
+            yield from self._placed(held, None)
+        self._timeline.end(self._loss_at_end())
         self._finite.check_end()
         if self._downmixer.has_cancelled:
             self._report.notice(self._downmixer.NOTICE)
@@ -135,8 +153,33 @@ class AvReader:
     def close(self) -> None:
         self._container.close()
 
+    def _arrivals(self) -> Iterator[_Arrival | None]:
+        """Yields the frames, and None for work that has gained none."""
+        for packet in self._packets():
+            frames = self._decode(packet) if packet is not None else []
+            for frame in frames:
+                yield from self._arrived(frame)
+            if not frames:
+                yield None
+        for frame in self._flushed():
+            yield from self._arrived(frame)
+
+    def _arrived(self, frame: AudioFrame) -> Iterator[_Arrival]:
+        if not frame.samples:
+            return
+        try:
+            self._limits.check_layout(frame.sample_rate, frame.layout.nb_channels)
+        except UnsupportedAudioLayout:
+            self._loss = self._loss.with_lost(frame.samples / max(frame.sample_rate, 1))
+            return
+        loss, self._loss = self._loss, NO_LOSS
+        yield _Arrival(frame, loss)
+
     def _packets(self) -> Iterator[Packet[AudioStream] | None]:
         """Yields the packets that are not empty, None where the demuxer stumbled."""
+        if self._name == "amr":
+            yield from self._amr_packets()
+            return
         num_failures = 0
         while True:
             packets = self._container.demux(self._stream)
@@ -155,60 +198,130 @@ class AvReader:
                 else:
                     yield None
             num_failures += 1
-            self._timeline.suspect()
+            self._loss = self._loss.with_suspicion()
             if num_failures > _MAX_DEMUX_FAILURES:
                 return
             yield None
 
+    def _amr_packets(self) -> Iterator[Packet[AudioStream] | None]:
+        """FFmpeg's demuxer never finds back into step after a damaged frame."""
+        for frame in amr_frames(self._source):
+            if frame is None:
+                yield None
+                continue
+            self._loss = self._loss if not frame.lost_s else self._loss.with_lost(frame.lost_s)
+            if frame.content:
+                packet: Packet[AudioStream] = Packet(frame.content)
+                packet.stream = self._stream
+                yield packet
+
     def _decode(self, packet: Packet[AudioStream]) -> list[AudioFrame]:
-        """Returns the frames of a packet; the timeline is told if there are none."""
+        """Returns the frames of a packet; what is lost with it is remembered."""
         skipped_s = self._gaps.skipped_s(packet)
         if skipped_s and self._name not in TIMED:
-            self._timeline.lost(skipped_s)
+            self._loss = self._loss.with_lost(skipped_s)
         elif skipped_s:
-            self._timeline.skipped(skipped_s)
+            self._loss = self._loss.with_skipped(skipped_s)
         if packet.is_corrupt:
-            self._timeline.suspect()
+            self._loss = self._loss.with_suspicion()
         framed = self._reframer.reframe(packet)
         if framed.num_lost_bytes:
-            self._timeline.lost(self._gaps.duration_of(framed.num_lost_bytes))
+            lost_s = self._gaps.duration_of(framed.num_lost_bytes)
+            self._loss = self._loss.with_lost(lost_s)
         if framed.packet is None:
             return []
         try:
-            frames = self._codec.decode(framed.packet)
+            return self._codec.decode(framed.packet)
         except av.EOFError:
             return []
         except av.FFmpegError:
-            self._timeline.lost(self._timeline.last_frame_s or _duration_s(packet))
-            return []
-        return frames
+            lost_s = self._timeline.last_frame_s or _duration_s(packet)
+            self._loss = self._loss.with_lost(lost_s)
+            return self._rescued(framed.packet)
 
-    def _flush(self) -> list[AudioFrame]:
+    def _rescued(self, packet: Packet[AudioStream]) -> list[AudioFrame]:
+        """Decodes a FLAC frame whose checksum is wrong: most of it may be right."""
+        if self._lenient is None:
+            return []
+        try:
+            frames = self._lenient.decode(packet)
+        except av.FFmpegError:
+            return []
+        usual = _LOUDER * max(self._power, _QUIET_POWER)
+        return [frame for frame in frames if _power(frame) <= usual]
+
+    def _flushed(self) -> list[AudioFrame]:
         try:
             return self._codec.decode(None)
         except av.FFmpegError:
             return []
 
-    def _placed(self, frame: AudioFrame) -> Iterator[Block]:
+    def _placed(self, arrival: _Arrival, following: _Arrival | None) -> Iterator[Block]:
         """Yields a frame and the silence before it."""
-        if not frame.samples:
-            return
+        frame, loss = arrival.frame, arrival.loss
         rate_hz = frame.sample_rate
-        try:
-            self._limits.check_layout(rate_hz, frame.layout.nb_channels)
-        except UnsupportedAudioLayout:
-            self._timeline.lost(frame.samples / max(rate_hz, 1))
-            return
-        silence_s = self._timeline.silence_before(frame.time)
+        duration_s = frame.samples / rate_hz
+        self._notice_late_beginning(frame)
+        time_s = frame.time
+        if self._timeline.jumps(time_s) and self._is_wrong(time_s, duration_s, following):
+            time_s, loss = None, loss.with_suspicion()
+        silence_s = self._timeline.silence_before(time_s, loss)
         num_silent = round(silence_s * rate_hz)
         for start in range(0, num_silent, rate_hz):
             silence = np.zeros(min(rate_hz, num_silent - start), np.float32)
             yield Block(silence, rate_hz, filled=True)
         mono = self._downmixer.mix(channels_of(frame), rate_hz)
         mono = self._finite.only(mono, rate_hz, self._timeline.position_s)
+        if self._lenient is not None:
+            self._power = max(self._power, float(np.square(mono).mean(dtype=np.float64)))
         yield Block(mono, rate_hz)
-        self._timeline.add(frame.samples / rate_hz)
-        self._gaps.decoded(frame.samples / rate_hz)
+        self._timeline.add(duration_s)
+        self._gaps.decoded(duration_s)
+
+    def _is_wrong(
+        self, time_s: float | None, duration_s: float, following: _Arrival | None
+    ) -> bool:
+        """True if the next frame does not go on from a time that is far from all before."""
+        if time_s is None or following is None or following.frame.time is None:
+            return following is None
+        return abs(following.frame.time - time_s - duration_s) > BIG_JUMP_S
+
+    def _notice_late_beginning(self, frame: AudioFrame) -> None:
+        """Looks once at the bytes before the first packet: they may have been audio, too."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        start_s = (self._container.start_time or 0) / av.time_base
+        if self._name not in _BEGINS_AT_ZERO or not _LATE_S < start_s < _MAX_LATE_S:
+            return
+        num_bytes = self._gaps.first_position - _USUAL_HEADER_BYTES
+        if self._gaps.alone and num_bytes > _SHARE_OF_BYTES * start_s * self._gaps.bytes_per_s(
+            frame.samples / frame.sample_rate
+        ):
+            self._timeline.begin_late(start_s)
+            self._loss = self._loss.with_suspicion()
+
+    def _loss_at_end(self) -> Loss:
+        """Adds the bytes behind the last packet, if there are more than a file has there."""
+        num_bytes = self._source.num_bytes - self._gaps.end
+        if not self._gaps.alone or self.declares_length or num_bytes < _USUAL_TAIL_BYTES:
+            return self._loss
+        if self._name not in TIMED:
+            return self._loss
+        return self._loss.with_skipped(self._gaps.duration_of(num_bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """A frame and what went wrong before it."""
+
+    frame: AudioFrame
+    loss: Loss
+
+
+def _power(frame: AudioFrame) -> float:
+    samples = channels_of(frame)
+    return float(np.square(samples).mean(dtype=np.float64)) if samples.size else 0.0
 
 
 class _SkippedBytes:
@@ -219,10 +332,18 @@ class _SkippedBytes:
     """
 
     def __init__(self, alone: bool) -> None:
-        self._alone = alone
-        self._end: int | None = None
+        self.alone = alone
+        self.first_position = 0
+        self.end = 0
+        """One past the last packet."""
+        self._num_packets = 0
         self._num_bytes = 0
         self._seconds = 0.0
+
+    def bytes_per_s(self, frame_s: float) -> float:
+        """Returns the rate so far; at the beginning that of the first packets."""
+        seconds = self._seconds or frame_s * self._num_packets
+        return self._num_bytes / seconds if seconds else 0.0
 
     def decoded(self, duration_s: float) -> None:
         self._seconds += duration_s
@@ -235,9 +356,12 @@ class _SkippedBytes:
         """Returns how much audio the bytes before a packet may have held."""
         position, num_skipped = packet.pos, 0
         if position is not None and position >= 0:
-            if self._alone and self._end is not None:
-                num_skipped = position - self._end
-            self._end = position + packet.size
+            if not self._num_packets:
+                self.first_position = position
+            elif self.alone:
+                num_skipped = position - self.end
+            self.end = position + packet.size
+        self._num_packets += 1
         is_much = num_skipped >= max(_LEAST_SKIPPED_BYTES, packet.size)
         skipped_s = self.duration_of(num_skipped) if is_much else 0.0
         self._num_bytes += packet.size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from serve_app.audio.damage import DamageReport
 from serve_app.audio.demuxers import CUT_ANYWHERE, JOINABLE, TIMED, WITHOUT_PAUSES
 from serve_app.audio.layout import AudioLimits
@@ -17,8 +19,38 @@ _CUT_S = 0.5
 # Of a gap that was recorded as one, no bytes stand in the file; of one that was damaged, many.
 _SKIPPED_SHARE = 0.3
 
-_DAMAGED = "the data is damaged"
-_MISSING = "data is missing"
+# As far as a single frame may jump and nobody asks the next one.
+BIG_JUMP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What went wrong between two frames.
+
+    Attributes:
+        lost_s: audio that could not be decoded.
+        skipped_s: audio that bytes would have held that were passed over.
+        why: a clause in plain English; None if nothing is known to be wrong.
+    """
+
+    lost_s: float = 0.0
+    skipped_s: float = 0.0
+    why: str | None = None
+
+    def with_lost(self, duration_s: float) -> Loss:
+        """So much more could not be decoded."""
+        return Loss(self.lost_s + duration_s, self.skipped_s, "the data is damaged")
+
+    def with_skipped(self, duration_s: float) -> Loss:
+        return replace(self, skipped_s=self.skipped_s + duration_s)
+
+    def with_suspicion(self) -> Loss:
+        """Something was wrong with the file, whether or not a gap shows."""
+        return replace(self, why=self.why or MISSING)
+
+
+NO_LOSS = Loss()
+MISSING = "data is missing"
 
 
 class Timeline:
@@ -49,51 +81,46 @@ class Timeline:
         self._expected_s = 0.0
         self._limits = limits
         self._report = report
-        self._lost_s = 0.0
-        self._skipped_s = 0.0
-        self._suspicion: str | None = None
         self._begun = False
         self.position_s = base_s
         """Audio so far, silence included: where the next frame goes."""
         self.last_frame_s = 0.0
 
-    def lost(self, duration_s: float) -> None:
-        """So much could not be decoded."""
-        self._lost_s += duration_s
-        self._suspicion = _DAMAGED
+    def jumps(self, time_s: float | None) -> bool:
+        """True if a frame of this time would be far from the one before it."""
+        if not self._timed or time_s is None:
+            return False
+        return abs(time_s - self._zero_s - self._expected_s) > BIG_JUMP_S
 
-    def suspect(self) -> None:
-        """Something was wrong with the file here, whether or not a gap shows."""
-        self._suspicion = self._suspicion or _MISSING
-
-    def skipped(self, duration_s: float) -> None:
-        """Bytes were passed over that would have held so much audio."""
-        self._skipped_s = duration_s
-
-    def silence_before(self, time_s: float | None) -> float:
+    def silence_before(self, time_s: float | None, loss: Loss) -> float:
         """Returns how much silence, in s, goes before a frame.
 
         Args:
-            time_s: of the frame, as its container says.
+            time_s: of the frame, as its container says; None if that is not to be believed.
+            loss: what went wrong since the frame before.
 
         Raises:
             AudioTooLong: the gap alone is longer than any recording may be.
         """
-        suspicion = self._suspicion
-        silence_s = self._lost_s if self._is_worth_filling() else 0.0
-        gap_s = None
+        why = loss.why
+        silence_s = loss.lost_s if self._is_worth_filling(loss) else 0.0
         if self._timed and time_s is not None:
             gap_s = time_s - self._zero_s - self._expected_s
-            silence_s = self._silence_of(gap_s, suspicion is not None)
-            if abs(gap_s) > self._least_gap_s(suspicion is not None):
+            silence_s = self._silence_of(gap_s, loss)
+            if abs(gap_s) > self._least_gap_s(why is not None):
                 self._expected_s = time_s - self._zero_s
-            unlikely = self._container in WITHOUT_PAUSES or self._skipped_s > _SKIPPED_SHARE * gap_s
-            if gap_s > self._least_gap_s(False) and unlikely:
-                suspicion = suspicion or _MISSING
-        self._tell(silence_s, suspicion)
-        self._lost_s, self._skipped_s, self._suspicion = 0.0, 0.0, None
+            unlikely = self._container in WITHOUT_PAUSES or loss.skipped_s > _SKIPPED_SHARE * gap_s
+            if self._begun and gap_s > self._least_gap_s(False) and unlikely:
+                why = why or MISSING
+        elif self._timed:
+            self._expected_s += silence_s
+        self._tell(silence_s, loss.lost_s, why)
         self.position_s += silence_s
         return silence_s
+
+    def begin_late(self, duration_s: float) -> None:
+        """So much audio stood before the first frame and is lost."""
+        self._zero_s -= duration_s
 
     def add(self, duration_s: float) -> None:
         """A frame of this length is put in place."""
@@ -102,46 +129,46 @@ class Timeline:
         self._expected_s += duration_s
         self.position_s += duration_s
 
-    def end(self) -> None:
+    def end(self, loss: Loss) -> None:
         """Reports what was lost behind the last frame."""
-        if self._suspicion is None or not self._begun:
+        if not self._begun:
             return
-        if self._lost_s <= _CUT_S and self._cut_anywhere:
+        rest_s = max(loss.lost_s, loss.skipped_s)
+        if rest_s > _CUT_S or (loss.why is not None and not self._cut_anywhere):
+            end_s = self.position_s + max(rest_s, self.last_frame_s)
+            self._report.add(self.position_s, end_s, loss.why or MISSING)
+        elif loss.why is not None:
             self._report.notice("The file ends in the middle of its data; it may be cut off.")
-        else:
-            why = self._suspicion
-            end_s = self.position_s + max(self._lost_s, self.last_frame_s)
-            self._report.add(self.position_s, end_s, why)
 
-    def _is_worth_filling(self) -> bool:
-        return self._begun or not self._cut_anywhere or self._lost_s > _CUT_S
+    def _is_worth_filling(self, loss: Loss) -> bool:
+        return self._begun or not self._cut_anywhere or loss.lost_s > _CUT_S
 
     def _least_gap_s(self, suspicious: bool) -> float:
         if suspicious or self._container == "flac":
             return _GAP_AFTER_FAILURE_S
         return _GAP_S
 
-    def _silence_of(self, gap_s: float, suspicious: bool) -> float:
+    def _silence_of(self, gap_s: float, loss: Loss) -> float:
         """Returns what goes into a gap of the container's times."""
         if gap_s > _MAX_LOST_S and self._container in JOINABLE and self._begun:
             self._report.notice(
                 "The times in the file jump; what follows was taken for another recording."
             )
-            return self._lost_s
+            return loss.lost_s
         if gap_s > self._limits.max_duration_s:
             raise AudioTooLong(self.position_s + gap_s, self._limits.max_duration_s)
-        if gap_s > self._least_gap_s(suspicious):
+        if gap_s > self._least_gap_s(loss.why is not None):
             return gap_s
         # A step back (joined recordings) is a new origin.
-        return self._lost_s if gap_s < -_GAP_S else 0.0
+        return loss.lost_s if gap_s < -_GAP_S else 0.0
 
-    def _tell(self, silence_s: float, suspicion: str | None) -> None:
+    def _tell(self, silence_s: float, lost_s: float, why: str | None) -> None:
         start_s, end_s = self.position_s, self.position_s + silence_s
-        if suspicion is not None:
+        if why is not None:
             if silence_s > 0:
-                self._report.add(start_s, end_s, suspicion)
+                self._report.add(start_s, end_s, why)
             elif self._begun:
-                self._report.add(start_s, start_s + max(self._lost_s, 0.01), suspicion)
+                self._report.add(start_s, start_s + max(lost_s, 0.01), why)
         elif silence_s > 0 and self._begun:
             self._report.notice(
                 f"The file has no audio from {start_s:.1f} to {end_s:.1f} s; "
