@@ -30,7 +30,7 @@ from serve_app.audio.damage import DamageReport
 from serve_app.audio.demuxers import CUT_ANYWHERE, DECLARES_LENGTH, DEMUXERS, STATES_LENGTH, TIMED
 from serve_app.audio.downmix import Downmixer
 from serve_app.audio.finite import FiniteSamples
-from serve_app.audio.framing import Reframer
+from serve_app.audio.framing import Reframer, tag_num_bytes
 from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, Block
 from serve_app.audio.matroska import first_cluster_s
 from serve_app.audio.timeline import BIG_JUMP_S, NO_LOSS, Loss, Timeline
@@ -40,12 +40,14 @@ from serve_app.core.errors import UnsupportedAudioLayout
 _MAX_DEMUX_FAILURES = 64
 # Bytes between two packets that no container needs for its own purposes.
 _LEAST_SKIPPED_BYTES = 256
+_TAG_HEADER_BYTES = 138
+_MUCH_LARGER = 2.0
 # Where a recording begins at zero unless its beginning is lost.
 _BEGINS_AT_ZERO = {"ogg", "webm", "matroska"}
 _LATE_S = 0.25
 _MAX_LATE_S = 60.0
 _SHARE_OF_BYTES = 0.3
-_USUAL_HEADER_BYTES = 4096
+_USUAL_HEADER_BYTES = 1024
 # Indexes and padding at the end of a file.
 _USUAL_TAIL_BYTES = 1024
 # A damaged frame of FLAC is used if it is not much louder than those before.
@@ -118,8 +120,9 @@ class AvReader:
         cut_anywhere = fragmented or container in CUT_ANYWHERE
         self._timeline = Timeline(container, zero_s, base_s, limits, report, cut_anywhere)
         self._reframer = Reframer(container)
-        alone = len(self._container.streams) == 1 and container not in {"mp3", "aac"}
-        self._gaps = _SkippedBytes(alone)
+        # FFmpeg's parser of MPEG audio leaves nothing out; see `Reframer`.
+        alone = len(self._container.streams) == 1 and container != "mp3"
+        self._gaps = _SkippedBytes(source, alone)
         self._downmixer = Downmixer()
         self._source = source
         self._loss = NO_LOSS
@@ -231,13 +234,18 @@ class AvReader:
         if framed.packet is None:
             return []
         try:
-            return self._codec.decode(framed.packet)
+            frames = self._codec.decode(framed.packet)
         except av.EOFError:
             return []
         except av.FFmpegError:
             lost_s = self._timeline.last_frame_s or _duration_s(packet)
+            if self._name not in TIMED:
+                # A false header may have made one packet of many.
+                lost_s = max(lost_s, self._gaps.excess_s(framed.packet.size))
             self._loss = self._loss.with_lost(lost_s)
             return self._rescued(framed.packet)
+        self._gaps.add(framed.packet.size)
+        return frames
 
     def _rescued(self, packet: Packet[AudioStream]) -> list[AudioFrame]:
         """Decodes a FLAC frame whose checksum is wrong: most of it may be right."""
@@ -328,21 +336,25 @@ class _SkippedBytes:
     """Looks at the bytes between packets, which a demuxer passed over without a word.
 
     Args:
+        source: the file.
         alone: whether all packets are of the one stream that is read.
     """
 
-    def __init__(self, alone: bool) -> None:
+    def __init__(self, source: ByteSource, alone: bool) -> None:
+        self._source = source
         self.alone = alone
         self.first_position = 0
         self.end = 0
         """One past the last packet."""
+        self._position = -1
         self._num_packets = 0
+        self._num_decoded = 0
         self._num_bytes = 0
         self._seconds = 0.0
 
     def bytes_per_s(self, frame_s: float) -> float:
         """Returns the rate so far; at the beginning that of the first packets."""
-        seconds = self._seconds or frame_s * self._num_packets
+        seconds = self._seconds or frame_s * self._num_decoded
         return self._num_bytes / seconds if seconds else 0.0
 
     def decoded(self, duration_s: float) -> None:
@@ -358,14 +370,29 @@ class _SkippedBytes:
         if position is not None and position >= 0:
             if not self._num_packets:
                 self.first_position = position
+            elif position == self._position:
+                # One of several in a page of Ogg or a packet of MPEG-TS.
+                position = self.end
             elif self.alone:
                 num_skipped = position - self.end
+                if num_skipped >= _LEAST_SKIPPED_BYTES:
+                    num_skipped -= tag_num_bytes(self._source.peek(self.end, _TAG_HEADER_BYTES))
+            self._position = packet.pos or 0
             self.end = position + packet.size
         self._num_packets += 1
         is_much = num_skipped >= max(_LEAST_SKIPPED_BYTES, packet.size)
         skipped_s = self.duration_of(num_skipped) if is_much else 0.0
-        self._num_bytes += packet.size
         return skipped_s
+
+    def add(self, num_bytes: int) -> None:
+        """A packet of this size was decoded."""
+        self._num_bytes += num_bytes
+        self._num_decoded += 1
+
+    def excess_s(self, num_bytes: int) -> float:
+        """Returns how much audio a packet should hold that is far larger than those before."""
+        usual_bytes = self._num_bytes / max(self._num_decoded, 1)
+        return self.duration_of(num_bytes) if num_bytes > _MUCH_LARGER * usual_bytes else 0.0
 
 
 def _duration_s(packet: Packet[AudioStream]) -> float:

@@ -39,6 +39,7 @@ class Reframer:
     def __init__(self, container: str) -> None:
         self._length_of = _LENGTH_OF.get(container)
         self._tag_end = 0
+        self._kind = b""
 
     def reframe(self, packet: Packet[AudioStream]) -> Framed:
         """Returns the packet, or what is sound of it; tags are not lost bytes."""
@@ -52,21 +53,40 @@ class Reframer:
                 return Framed(None)
             tag_bytes = self._tag_end - position
         else:
-            tag_bytes = _tag_num_bytes(content)
+            tag_bytes = tag_num_bytes(content)
             self._tag_end = position + tag_bytes
             if tag_bytes >= len(content):
                 return Framed(None)
         if not tag_bytes and length_of(content[:_HEADER_BYTES]) == len(content):
+            self._kind = _kind_of(content)
             return Framed(packet)
-        start = max(tag_bytes, len(content) - _LONGEST_FRAME_BYTES, 0)
-        while (start := content.find(b"\xff", start)) >= 0:
-            if length_of(content[start : start + _HEADER_BYTES]) == len(content) - start:
-                return Framed(_tail(packet, content, start), start - tag_bytes)
-            start += 1
-        return Framed(packet)
+        starts = self._frame_starts(content, max(tag_bytes, len(content) - _LONGEST_FRAME_BYTES))
+        if not starts:
+            return Framed(packet)
+        # What looks like a header may be one by accident, but hardly one of the same kind.
+        alike = [one for one in starts if _kind_of(content[one:]) == self._kind]
+        start = (alike or starts)[-1]
+        self._kind = _kind_of(content[start:])
+        return Framed(_tail(packet, content, start), start - tag_bytes)
+
+    def _frame_starts(self, content: bytes, first: int) -> list[int]:
+        """Returns where frames may begin that end with the packet."""
+        starts: list[int] = []
+        start = first - 1
+        while (start := content.find(b"\xff", start + 1)) >= 0:
+            length_of = self._length_of
+            header = content[start : start + _HEADER_BYTES]
+            if length_of is not None and length_of(header) == len(content) - start:
+                starts.append(start)
+        return starts
 
 
-def _tag_num_bytes(content: bytes) -> int:
+def _kind_of(frame: bytes) -> bytes:
+    """Returns what the headers of one stream have in common: codec, version and rate."""
+    return bytes((frame[1], frame[2] & 0x0C)) if len(frame) > 2 else b""
+
+
+def tag_num_bytes(content: bytes) -> int:
     """Returns the length of the tags that stand first; they may go on behind the packet."""
     num_bytes = _ID3V1_BYTES if content[:3] == b"TAG" else 0
     return num_bytes + id3_num_bytes(content[num_bytes : num_bytes + 10])

@@ -144,7 +144,7 @@ def _located(
         elif (
             not declared_bytes
             or pcm is None
-            or _looks_like_samples(source, start + declared_bytes, pcm)
+            or _looks_like_samples(source, start, declared_bytes, pcm)
         ):
             # A length of 0 is what a pipe leaves behind, and no more than that.
             notices = (SIZE_TOO_SMALL,) if declared_bytes else ()
@@ -225,8 +225,11 @@ def _joined_file(source: ByteSource, offset: int, order: ByteOrder) -> int | Non
     return None
 
 
-def _looks_like_samples(source: ByteSource, offset: int, pcm: PcmFormat) -> bool:
+def _looks_like_samples(
+    source: ByteSource, start: int, declared_bytes: int, pcm: PcmFormat
+) -> bool:
     """True if neighbors resemble each other, as those of a sound do and those of data do not."""
+    offset = start + declared_bytes // pcm.bytes_per_frame * pcm.bytes_per_frame
     frames = min((source.num_bytes - offset) // pcm.bytes_per_frame, 1 << 14)
     if frames < 16:
         return False

@@ -102,7 +102,7 @@ class Timeline:
         Raises:
             AudioTooLong: the gap alone is longer than any recording may be.
         """
-        why = loss.why
+        why, lost_s = loss.why, loss.lost_s
         silence_s = loss.lost_s if self._is_worth_filling(loss) else 0.0
         if self._timed and time_s is not None:
             gap_s = time_s - self._zero_s - self._expected_s
@@ -112,9 +112,12 @@ class Timeline:
             unlikely = self._container in WITHOUT_PAUSES or loss.skipped_s > _SKIPPED_SHARE * gap_s
             if self._begun and gap_s > self._least_gap_s(False) and unlikely:
                 why = why or MISSING
+            # Much was passed over, and the times tell of nothing: they may be wrong themselves.
+            if loss.skipped_s > _CUT_S and gap_s < _SKIPPED_SHARE * loss.skipped_s:
+                why, lost_s = why or MISSING, max(lost_s, loss.skipped_s)
         elif self._timed:
             self._expected_s += silence_s
-        self._tell(silence_s, loss.lost_s, why)
+        self._tell(silence_s, lost_s, why)
         self.position_s += silence_s
         return silence_s
 
