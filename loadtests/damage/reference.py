@@ -20,7 +20,7 @@ def decode_leniently(file: bytes) -> npt.NDArray[np.float32]:
     parts = [np.zeros(0, np.float32)]
     with (
         contextlib.suppress(av.FFmpegError, ValueError, IndexError),
-        av.open(io.BytesIO(file), metadata_errors="ignore") as container,
+        av.open(io.BytesIO(file), "r", metadata_errors="ignore") as container,
     ):
         for frame in _frames(container):
             with contextlib.suppress(av.FFmpegError, ValueError):

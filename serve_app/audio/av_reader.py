@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import av
 import numpy as np
@@ -15,7 +16,6 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
-from serve_app.audio.amr import amr_frames
 from serve_app.audio.av_container import (
     decoder_of,
     lenient_decoder_of,
@@ -30,6 +30,7 @@ from serve_app.audio.damage import DamageReport
 from serve_app.audio.demuxers import CUT_ANYWHERE, DECLARES_LENGTH, DEMUXERS, STATES_LENGTH, TIMED
 from serve_app.audio.downmix import Downmixer
 from serve_app.audio.finite import FiniteSamples
+from serve_app.audio.frame_streams import stream_frames
 from serve_app.audio.framing import Reframer, tag_num_bytes
 from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, Block
 from serve_app.audio.matroska import first_cluster_s
@@ -180,8 +181,8 @@ class AvReader:
 
     def _packets(self) -> Iterator[Packet[AudioStream] | None]:
         """Yields the packets that are not empty, None where the demuxer stumbled."""
-        if self._name == "amr":
-            yield from self._amr_packets()
+        if self._name in {"amr", "aac"}:
+            yield from self._framed_packets()
             return
         num_failures = 0
         while True:
@@ -206,15 +207,17 @@ class AvReader:
                 return
             yield None
 
-    def _amr_packets(self) -> Iterator[Packet[AudioStream] | None]:
-        """FFmpeg's demuxer never finds back into step after a damaged frame."""
-        for frame in amr_frames(self._source):
+    def _framed_packets(self) -> Iterator[Packet[AudioStream] | None]:
+        """Packets of a stream whose frames FFmpeg's own demuxer loses after damage."""
+        for frame in stream_frames(self._source, self._name):
             if frame is None:
                 yield None
                 continue
-            self._loss = self._loss if not frame.lost_s else self._loss.with_lost(frame.lost_s)
+            if frame.num_lost_bytes:
+                lost_s = self._gaps.duration_of(frame.num_lost_bytes)
+                self._loss = self._loss.with_lost(lost_s)
             if frame.content:
-                packet: Packet[AudioStream] = Packet(frame.content)
+                packet = cast("Packet[AudioStream]", Packet(frame.content))
                 packet.stream = self._stream
                 yield packet
 

@@ -32,8 +32,8 @@ def au_s(source: ByteSource) -> float | None:
     present_bytes = max(source.num_bytes - start, 0)
     num_bytes = min(num_bytes or present_bytes, present_bytes)
     if encoding in _AU_G72X_BITS:
-        return num_bytes * 8 / (_AU_G72X_BITS[encoding] * rate_hz * channels)
-    return num_bytes / (_AU_SAMPLE_BYTES[encoding] * rate_hz * channels)
+        return float(num_bytes * 8 / (_AU_G72X_BITS[encoding] * rate_hz * channels))
+    return float(num_bytes / (_AU_SAMPLE_BYTES[encoding] * rate_hz * channels))
 
 
 def caf_s(source: ByteSource) -> float | None:

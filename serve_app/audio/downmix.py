@@ -40,7 +40,8 @@ class Downmixer:
         """
         num_channels, num_samples = samples.shape
         if num_channels == 1:
-            return samples[0]
+            only: FloatMono = samples[0]
+            return only
         with np.errstate(over="ignore", invalid="ignore"):
             mono: FloatMono = samples.mean(axis=0, dtype=np.float32)
             if not num_samples:

@@ -1,4 +1,4 @@
-"""Frames of MPEG audio and of ADTS in streams that are damaged or were joined.
+"""Frames of MPEG audio in streams that are damaged or were joined.
 
 FFmpeg's parser puts everything that stands before a frame, however long, into the same
 packet, whose decoding then fails although the frame is whole.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
-from serve_app.audio.sniffing import adts_num_bytes, id3_num_bytes, mpeg_num_bytes
+from serve_app.audio.sniffing import id3_num_bytes, mpeg_num_bytes
 
-_LENGTH_OF: dict[str, Callable[[bytes], int]] = {"mp3": mpeg_num_bytes, "aac": adts_num_bytes}
+_LENGTH_OF: dict[str, Callable[[bytes], int]] = {"mp3": mpeg_num_bytes}
 _HEADER_BYTES = 7
 # No frame of either kind is longer.
 _LONGEST_FRAME_BYTES = 8192
@@ -33,7 +34,7 @@ class Reframer:
     """Takes away from packets what is no frame.
 
     Args:
-        container: "mp3" or "aac"; nothing is done to the packets of others.
+        container: "mp3"; nothing is done to the packets of others.
     """
 
     def __init__(self, container: str) -> None:
@@ -93,7 +94,7 @@ def tag_num_bytes(content: bytes) -> int:
 
 
 def _tail(packet: Packet[AudioStream], content: bytes, start: int) -> Packet[AudioStream]:
-    tail: Packet[AudioStream] = Packet(content[start:])
+    tail = cast("Packet[AudioStream]", Packet(content[start:]))
     tail.stream = packet.stream
     tail.pts, tail.dts, tail.time_base = packet.pts, packet.dts, packet.time_base
     tail.duration = packet.duration
