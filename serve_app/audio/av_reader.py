@@ -215,6 +215,10 @@ class AvReader:
                 continue
             if frame.num_lost_bytes:
                 lost_s = self._gaps.duration_of(frame.num_lost_bytes)
+                if not lost_s and frame.content:
+                    # At the beginning the first frame must do for all.
+                    frame_s = 0.02 if self._name == "amr" else 1024 / self.info.sample_rate_hz
+                    lost_s = frame.num_lost_bytes / len(frame.content) * frame_s
                 self._loss = self._loss.with_lost(lost_s)
             if frame.content:
                 packet = cast("Packet[AudioStream]", Packet(frame.content))
@@ -272,7 +276,8 @@ class AvReader:
         frame, loss = arrival.frame, arrival.loss
         rate_hz = frame.sample_rate
         duration_s = frame.samples / rate_hz
-        self._notice_late_beginning(frame)
+        if self._begins_late(frame):
+            loss = loss.with_suspicion()
         time_s = frame.time
         if self._timeline.jumps(time_s) and self._is_wrong(time_s, duration_s, following):
             time_s, loss = None, loss.with_suspicion()
@@ -297,20 +302,20 @@ class AvReader:
             return following is None
         return abs(following.frame.time - time_s - duration_s) > BIG_JUMP_S
 
-    def _notice_late_beginning(self, frame: AudioFrame) -> None:
-        """Looks once at the bytes before the first packet: they may have been audio, too."""
+    def _begins_late(self, frame: AudioFrame) -> bool:
+        """Looks once at the bytes before the first packet: True if they were audio, too."""
         if self._has_begun:
-            return
+            return False
         self._has_begun = True
         start_s = (self._container.start_time or 0) / av.time_base
         if self._name not in _BEGINS_AT_ZERO or not _LATE_S < start_s < _MAX_LATE_S:
-            return
+            return False
         num_bytes = self._gaps.first_position - _USUAL_HEADER_BYTES
-        if self._gaps.alone and num_bytes > _SHARE_OF_BYTES * start_s * self._gaps.bytes_per_s(
-            frame.samples / frame.sample_rate
-        ):
-            self._timeline.begin_late(start_s)
-            self._loss = self._loss.with_suspicion()
+        rate = self._gaps.bytes_per_s(frame.samples / frame.sample_rate)
+        if not self._gaps.alone or num_bytes <= _SHARE_OF_BYTES * start_s * rate:
+            return False
+        self._timeline.begin_late(start_s)
+        return True
 
     def _loss_at_end(self) -> Loss:
         """Adds the bytes behind the last packet, if there are more than a file has there."""

@@ -187,6 +187,18 @@ def test_lost_pages_of_ogg_are_silence_and_reported() -> None:
     assert likeness(speech(), decoded.pcm, lost.end_ms / 1000 + 0.2, 7.5) > 0.95
 
 
+def test_a_lost_beginning_is_silence_and_reported() -> None:
+    file = compressed("ogg")
+    pages = [at for at in range(len(file)) if file.startswith(b"OggS", at)]
+
+    # The first two pages are headers.
+    decoded = Decoded(overwritten(file, pages[2] + 100, bytes(500)))
+
+    assert likeness(speech(), decoded.pcm, 2.0, 7.5) > 0.9
+    assert decoded.damage[0].start_ms == 0
+    assert decoded.damage[0].end_ms > 500
+
+
 @pytest.mark.parametrize("kept", [0.4, 0.77])
 def test_a_cut_off_fragmented_mp4_is_decoded(kept: float) -> None:
     options = {"movflags": "frag_keyframe+empty_moov+default_base_moof", "frag_duration": "1000000"}
