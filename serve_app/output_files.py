@@ -9,10 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-SUFFIXES = frozenset(
-    {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".amr", ".webm", ".mp4"}
-)
-"""Endings that are taken from a directory."""
+from serve_app.audio.formats import is_recording_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +54,7 @@ def _of_path(path: Path) -> Iterator[FoundRecording]:
         return
     for entry in sorted(path.rglob("*")):
         place = entry.relative_to(path)
-        is_hidden = any(part.startswith(".") for part in place.parts)
-        if entry.suffix.lower() in SUFFIXES and not is_hidden and entry.is_file():
+        if is_recording_name(place.as_posix()) and entry.is_file():
             yield FoundRecording(entry, place)
 
 

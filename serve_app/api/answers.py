@@ -51,6 +51,7 @@ class FailedSpan(TypedDict):
     start: Seconds
     end: Seconds
     error: str
+    reason: Literal["recognition_failed", "damaged"]
 
 
 class Transcription(TypedDict):

@@ -33,7 +33,13 @@ from serve_app.api.logprobs import TokenLogprob, token_logprobs
 from serve_app.api.parameters import ResponseFormat, TranscriptionParameters
 from serve_app.core.chunks import Token, UtteranceSpan
 from serve_app.core.subtitles import to_srt, to_vtt
-from serve_app.core.transcripts import FailedRange, Sentence, Transcript, TranscriptEvent
+from serve_app.core.transcripts import (
+    FailedRange,
+    Sentence,
+    Transcript,
+    TranscriptEvent,
+    damaged_ranges,
+)
 from serve_app.core.words import needs_space
 
 UNDETERMINED = "und"
@@ -118,6 +124,8 @@ async def sse_events(
                 failures.append(event)
             else:
                 duration_ms = event.duration_ms
+                failures += damaged_ranges(event)
+                failures.sort(key=lambda failed: failed.start_ms)
     done: TextDone = {
         "type": "transcript.text.done",
         "text": text,
@@ -160,7 +168,7 @@ def verbose_json(
     """Returns the body of `verbose_json`; times in seconds.
 
     Its `language` is what was asked for or what the deployment is set to; where that guesses,
-    what most of this recording was heard as.
+    what most of this recording was heard as. `warnings` is there only if there are any.
     """
     body: VerboseTranscription = {
         "task": "transcribe",
@@ -174,8 +182,9 @@ def verbose_json(
         body["failed_ranges"] = _failed_spans(transcript.failures)
     if parameters.include_logprobs:
         body["logprobs"] = token_logprobs(transcript.sentences)
-    if parameters.warnings:
-        body["warnings"] = [str(warning) for warning in parameters.warnings]
+    warnings = [*map(str, parameters.warnings), *transcript.notices]
+    if warnings:
+        body["warnings"] = warnings
     if "segment" in parameters.granularities:
         body["segments"] = [
             _segment(number, sentence) for number, sentence in enumerate(transcript.sentences)
@@ -247,6 +256,7 @@ def _failed_spans(failures: Sequence[FailedRange]) -> list[FailedSpan]:
             "start": _seconds(failed.start_ms),
             "end": _seconds(failed.end_ms),
             "error": failed.error,
+            "reason": failed.reason,
         }
         for failed in failures
     ]

@@ -264,6 +264,7 @@ class TranscriptionHandler:
                     log.audio_s = admission.processed_audio_s = event.duration_ms / 1000
                     log.num_chunks = len(event.utterances)
                     log.cost = event.cost
+                    log.num_failed_ranges += len(event.damage)
                 elif isinstance(event, FailedRange):
                     log.num_failed_ranges += 1
                 yield event
@@ -300,7 +301,8 @@ async def _answer(
     events: AsyncIterator[TranscriptEvent], parameters: TranscriptionParameters
 ) -> Response:
     transcript = await collect(events)
-    if transcript.failures and not transcript.sentences:
-        raise RecognitionFailed(transcript.failures[0].error)
+    unrecognized = [one for one in transcript.failures if one.reason == "recognition_failed"]
+    if unrecognized and not transcript.sentences:
+        raise RecognitionFailed(unrecognized[0].error)
     # The subtitles of an hour take most of a second.
     return await asyncio.to_thread(render, transcript, parameters)

@@ -1,65 +1,63 @@
-"""Everything that libsndfile does not read, by FFmpeg.
+"""Everything that is not plain samples, by FFmpeg.
 
-The bytes are hostile. FFmpeg gets one demuxer by name, a list of audio decoders
-(pictures and video are never decoded), and no way to open anything else.
+A packet that cannot be decoded is silence of its length, and decoding goes on with the
+next one: whatever can be heard is heard, at its time.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import cast
 
 import av
-import av.logging
 import numpy as np
-import numpy.typing as npt
-from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
-from av.audio.plane import AudioPlane
 from av.audio.stream import AudioStream
-from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Discard
 
-from serve_app.audio.bytesource import ByteSource
-from serve_app.audio.demuxers import (
-    CUT_ANYWHERE,
-    DECLARES_LENGTH,
-    DECODERS,
-    DEMUXERS,
-    HAS_GAPS,
-    LOSES_FRAMES,
-    STATES_LENGTH,
+from serve_app.audio.av_container import (
+    decoder_of,
+    lenient_decoder_of,
+    open_container,
+    pick_stream,
+    plain_name,
+    stated_s,
 )
-from serve_app.audio.layout import AudioInfo, AudioLimits, Block, FloatMono, mix_down
-from serve_app.core.errors import AudioTooLong, CorruptAudio, InvalidSamples, UnknownAudioFormat
+from serve_app.audio.av_frames import channels_of
+from serve_app.audio.bytesource import ByteSource
+from serve_app.audio.damage import DamageReport
+from serve_app.audio.demuxers import CUT_ANYWHERE, DECLARES_LENGTH, DEMUXERS, STATES_LENGTH, TIMED
+from serve_app.audio.downmix import Downmixer
+from serve_app.audio.finite import FiniteSamples
+from serve_app.audio.frame_streams import stream_frames
+from serve_app.audio.framing import Reframer, tag_num_bytes
+from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, Block
+from serve_app.audio.matroska import first_cluster_s
+from serve_app.audio.timeline import BIG_JUMP_S, NO_LOSS, Loss, Timeline
+from serve_app.core.errors import UnsupportedAudioLayout
 
-_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
-# FFmpeg's own AMR decoders refuse the frames that phones send while nobody speaks.
-_WITH_PAUSES = {"amrnb": "libopencore_amrnb", "amrwb": "libopencore_amrwb"}
-_FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31}
-_PLAIN_NAMES = {
-    "mp3float": "mp3",
-    "mp2float": "mp2",
-    "mp1float": "mp1",
-    "libopus": "opus",
-    "libopencore_amrnb": "amrnb",
-    "libopencore_amrwb": "amrwb",
-}
-# Opus in WebM rounds times to 1 ms and codecs have delays of some 50 ms.
-_GAP_S = 0.1
-# A longer jump in a stream that has no gaps is another recording joined on.
-_MAX_LOST_S = 60.0
-_MAX_FAILURES_IN_A_ROW = 16
-_MAX_PACKETS_WITHOUT_SAMPLES = 20_000
-
-av.logging.set_libav_level(av.logging.PANIC)
+# A demuxer that fails so often without a packet in between will not recover.
+_MAX_DEMUX_FAILURES = 64
+# Bytes between two packets that no container needs for its own purposes.
+_LEAST_SKIPPED_BYTES = 256
+_TAG_HEADER_BYTES = 138
+_MUCH_LARGER = 2.0
+# Where a recording begins at zero unless its beginning is lost.
+_BEGINS_AT_ZERO = {"ogg", "webm", "matroska"}
+_LATE_S = 0.25
+_MAX_LATE_S = 60.0
+_SHARE_OF_BYTES = 0.3
+_USUAL_HEADER_BYTES = 1024
+# Indexes and padding at the end of a file.
+_USUAL_TAIL_BYTES = 1024
+# A damaged frame of FLAC is used if it is not much louder than those before.
+_LOUDER = 4.0
+_QUIET_POWER = 1e-5
 
 
 class AvReader:
-    """Reads the first audio stream of a file in blocks.
+    """Reads one audio stream of a file in blocks.
 
     Encoder delay and padding are left out as the container says, so that times
     agree with those of a player.
@@ -68,7 +66,10 @@ class AvReader:
         source: the file.
         container: what it was sniffed as, a key of `DEMUXERS`.
         limits: what is accepted.
+        report: is told what is damaged.
         fragmented: an MP4 without a total length.
+        base_s: audio that came before this file, if it was joined on.
+        begin_call: is called before FFmpeg is.
 
     Raises:
         av.FFmpegError: FFmpeg does not read it.
@@ -76,207 +77,333 @@ class AvReader:
     """
 
     def __init__(
-        self, source: ByteSource, container: str, limits: AudioLimits, fragmented: bool = False
+        self,
+        source: ByteSource,
+        container: str,
+        limits: AudioLimits,
+        report: DamageReport,
+        fragmented: bool = False,
+        base_s: float = 0.0,
+        begin_call: Callable[[], None] = lambda: None,
     ) -> None:
         self._limits = limits
+        self._report = report
         self._name = container
-        self._container = _open(source, DEMUXERS[container])
+        self.base_s = base_s
+        self._begin_call = begin_call
+        demuxer = DEMUXERS[container]
+        self._container = open_container(source, demuxer)
         try:
-            self._stream = _first_audio_stream(self._container)
-            declared_s = self._declared_s() if container in STATES_LENGTH else None
+            self._stream, notice = pick_stream(self._container, source, demuxer)
+            if notice is not None:
+                report.notice(notice)
+            declared_s = stated_s(self._container, self._stream)
+            declared = container in STATES_LENGTH and not fragmented
             self.declares_length = container in DECLARES_LENGTH and not fragmented
-            codec = self._codec = _decoder_of(self._stream)
+            codec = self._codec = decoder_of(self._stream)
             self.info = AudioInfo(
                 container,
-                _plain_name(codec.name),
+                plain_name(codec.name),
                 codec.sample_rate,
                 codec.layout.nb_channels,
-                declared_s if not fragmented else None,
+                declared_s if declared else None,
             )
             limits.check_layout(self.info.sample_rate_hz, self.info.channels)
             limits.check_declared(self.info.declared_s)
         except BaseException:
             self._container.close()
             raise
-        self._zero_s = (self._container.start_time or 0) / av.time_base
-        self._expected_s = 0.0
-        self._num_failures = 0
-        self._decoded_any = False
-
-    @property
-    def ends_damaged(self) -> bool:
-        """True if the last packets could not be decoded and that is not to be expected."""
-        cut_is_usual = self._decoded_any and self._name in CUT_ANYWHERE
-        return self._num_failures > 0 and not cut_is_usual
+        zero_s = (self._container.start_time or 0) / av.time_base
+        if container in {"matroska", "webm"}:
+            # FFmpeg takes it from the streams whose decoders it may open: the audio alone.
+            cluster_s = first_cluster_s(source)
+            zero_s = zero_s if cluster_s is None else min(zero_s, cluster_s)
+        cut_anywhere = fragmented or container in CUT_ANYWHERE
+        self._timeline = Timeline(container, zero_s, base_s, limits, report, cut_anywhere)
+        self._reframer = Reframer(container)
+        # FFmpeg's parser of MPEG audio leaves nothing out; see `Reframer`.
+        alone = len(self._container.streams) == 1 and container != "mp3"
+        self._gaps = _SkippedBytes(source, alone)
+        self._downmixer = Downmixer()
+        self._source = source
+        self._loss = NO_LOSS
+        self._has_begun = False
+        self._power = 0.0
+        self._lenient = lenient_decoder_of(self._stream) if codec.name == "flac" else None
+        self._finite = FiniteSamples(report, codec.name)
 
     def blocks(self) -> Iterator[Block]:
-        """Yields the samples in order, silence where the container has a gap.
+        """Yields the samples in order, silence where the file has a gap or damage.
 
         Raises:
-            CorruptAudio: a packet in the middle cannot be decoded.
-            InvalidSamples: a sample is NaN or infinite.
-            UnsupportedAudioLayout: the layout changes to one that is not accepted.
+            CorruptAudio: its samples are no numbers.
+            AudioTooLong: a gap is longer than any recording may be.
         """
-        num_idle_packets = 0
-        for packet in self._packets():
-            num_idle_packets += 1
-            for frame in self._decode(packet):
-                if not frame.samples:
-                    continue
-                num_idle_packets = 0
-                self._limits.check_layout(frame.sample_rate, frame.layout.nb_channels)
-                yield from self._gap_before(frame)
-                yield Block(self._mono(frame), frame.sample_rate)
-                self._expected_s += frame.samples / frame.sample_rate
-            if num_idle_packets > _MAX_PACKETS_WITHOUT_SAMPLES:
-                raise CorruptAudio("its packets hold no samples")
+        held: _Arrival | None = None
+        for arrival in self._arrivals():
+            if arrival is None:
+                yield IDLE
+                continue
+            if held is not None:
+                yield from self._placed(held, arrival)
+            held = arrival
+        if held is not None:
+            yield from self._placed(held, None)
+        self._timeline.end(self._loss_at_end())
+        self._finite.check_end()
+        if self._downmixer.has_cancelled:
+            self._report.notice(self._downmixer.NOTICE)
 
     def close(self) -> None:
         self._container.close()
 
-    def _packets(self) -> Iterator[Packet[AudioStream]]:
-        packets = self._container.demux(self._stream)
+    def _arrivals(self) -> Iterator[_Arrival | None]:
+        """Yields the frames, and None for work that has gained none."""
+        for packet in self._packets():
+            frames = self._decode(packet) if packet is not None else []
+            for frame in frames:
+                yield from self._arrived(frame)
+            if not frames:
+                yield None
+        for frame in self._flushed():
+            yield from self._arrived(frame)
+
+    def _arrived(self, frame: AudioFrame) -> Iterator[_Arrival]:
+        if not frame.samples:
+            return
+        try:
+            self._limits.check_layout(frame.sample_rate, frame.layout.nb_channels)
+        except UnsupportedAudioLayout:
+            self._loss = self._loss.with_lost(frame.samples / max(frame.sample_rate, 1))
+            return
+        loss, self._loss = self._loss, NO_LOSS
+        yield _Arrival(frame, loss)
+
+    def _packets(self) -> Iterator[Packet[AudioStream] | None]:
+        """Yields the packets that are not empty, None where the demuxer stumbled."""
+        if self._name in {"amr", "aac"}:
+            yield from self._framed_packets()
+            return
+        num_failures = 0
         while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
+            packets = self._container.demux(self._stream)
+            while True:
+                self._begin_call()
+                try:
+                    packet = next(packets)
+                except StopIteration:
+                    return
+                except av.FFmpegError:
+                    break
+                # The packets that PyAV puts at the end are empty, and others may be.
+                if packet.size:
+                    num_failures = 0
+                    yield packet
+                else:
+                    yield None
+            num_failures += 1
+            self._loss = self._loss.with_suspicion()
+            if num_failures > _MAX_DEMUX_FAILURES:
                 return
-            except av.FFmpegError:
-                # What follows cannot be reached: as if the file ended here.
-                self._num_failures += 1
-                return
-            yield packet
+            yield None
+
+    def _framed_packets(self) -> Iterator[Packet[AudioStream] | None]:
+        """Packets of a stream whose frames FFmpeg's own demuxer loses after damage."""
+        for frame in stream_frames(self._source, self._name):
+            if frame is None:
+                yield None
+                continue
+            if frame.num_lost_bytes:
+                lost_s = self._gaps.duration_of(frame.num_lost_bytes)
+                if not lost_s and frame.content:
+                    # At the beginning the first frame must do for all.
+                    frame_s = 0.02 if self._name == "amr" else 1024 / self.info.sample_rate_hz
+                    lost_s = frame.num_lost_bytes / len(frame.content) * frame_s
+                self._loss = self._loss.with_lost(lost_s)
+            if frame.content:
+                packet = cast("Packet[AudioStream]", Packet(frame.content))
+                packet.stream = self._stream
+                yield packet
 
     def _decode(self, packet: Packet[AudioStream]) -> list[AudioFrame]:
+        """Returns the frames of a packet; what is lost with it is remembered."""
+        skipped_s = self._gaps.skipped_s(packet)
+        if skipped_s and self._name not in TIMED:
+            self._loss = self._loss.with_lost(skipped_s)
+        elif skipped_s:
+            self._loss = self._loss.with_skipped(skipped_s)
+        if packet.is_corrupt:
+            self._loss = self._loss.with_suspicion()
+        framed = self._reframer.reframe(packet)
+        if framed.num_lost_bytes:
+            lost_s = self._gaps.duration_of(framed.num_lost_bytes)
+            self._loss = self._loss.with_lost(lost_s)
+        if framed.packet is None:
+            return []
         try:
-            frames = self._codec.decode(packet if packet.size else None)
+            frames = self._codec.decode(framed.packet)
         except av.EOFError:
             return []
-        except av.FFmpegError as error:
-            self._num_failures += 1
-            if self._num_failures > _MAX_FAILURES_IN_A_ROW:
-                raise CorruptAudio(f"{self.info.codec} data cannot be decoded") from error
-            return []
-        if self._num_failures and frames and packet.size:
-            if self._decoded_any or self._name not in CUT_ANYWHERE:
-                raise CorruptAudio(
-                    f"{self.info.codec} data cannot be decoded near {self._expected_s:.2f} s"
-                )
-            self._num_failures = 0
-        self._decoded_any |= bool(frames)
+        except av.FFmpegError:
+            lost_s = self._timeline.last_frame_s or _duration_s(packet)
+            if self._name not in TIMED:
+                # A false header may have made one packet of many.
+                lost_s = max(lost_s, self._gaps.excess_s(framed.packet.size))
+            self._loss = self._loss.with_lost(lost_s)
+            return self._rescued(framed.packet)
+        self._gaps.add(framed.packet.size)
         return frames
 
-    def _gap_before(self, frame: AudioFrame) -> Iterator[Block]:
-        if self._name not in HAS_GAPS | LOSES_FRAMES.keys() or frame.time is None:
-            return
-        time_s = frame.time - self._zero_s
-        gap_s = time_s - self._expected_s
-        if LOSES_FRAMES.get(self._name, math.inf) < gap_s < _MAX_LOST_S:
-            raise CorruptAudio(f"data is missing or wrong near {self._expected_s:.2f} s")
-        if gap_s > self._limits.max_duration_s and self._name in HAS_GAPS:
-            raise AudioTooLong(time_s, self._limits.max_duration_s)
-        if abs(gap_s) > _GAP_S:
-            # A step back (joined recordings) is a new origin, not a gap.
-            self._expected_s = time_s
-        if self._name not in HAS_GAPS:
-            return
+    def _rescued(self, packet: Packet[AudioStream]) -> list[AudioFrame]:
+        """Decodes a FLAC frame whose checksum is wrong: most of it may be right."""
+        if self._lenient is None:
+            return []
+        try:
+            frames = self._lenient.decode(packet)
+        except av.FFmpegError:
+            return []
+        usual = _LOUDER * max(self._power, _QUIET_POWER)
+        return [frame for frame in frames if _power(frame) <= usual]
+
+    def _flushed(self) -> list[AudioFrame]:
+        try:
+            return self._codec.decode(None)
+        except av.FFmpegError:
+            return []
+
+    def _placed(self, arrival: _Arrival, following: _Arrival | None) -> Iterator[Block]:
+        """Yields a frame and the silence before it."""
+        frame, loss = arrival.frame, arrival.loss
         rate_hz = frame.sample_rate
-        num_silent = round(gap_s * rate_hz) if gap_s > _GAP_S else 0
+        duration_s = frame.samples / rate_hz
+        if self._begins_late(frame):
+            loss = loss.with_suspicion()
+        time_s = frame.time
+        if self._timeline.jumps(time_s) and self._is_wrong(time_s, duration_s, following):
+            time_s, loss = None, loss.with_suspicion()
+        silence_s = self._timeline.silence_before(time_s, loss)
+        num_silent = round(silence_s * rate_hz)
         for start in range(0, num_silent, rate_hz):
-            yield Block(np.zeros(min(rate_hz, num_silent - start), np.float32), rate_hz)
+            silence = np.zeros(min(rate_hz, num_silent - start), np.float32)
+            yield Block(silence, rate_hz, filled=True)
+        mono = self._downmixer.mix(channels_of(frame), rate_hz)
+        mono = self._finite.only(mono, rate_hz, self._timeline.position_s)
+        if self._lenient is not None:
+            self._power = max(self._power, float(np.square(mono).mean(dtype=np.float64)))
+        yield Block(mono, rate_hz)
+        self._timeline.add(duration_s)
+        self._gaps.decoded(duration_s)
 
-    def _mono(self, frame: AudioFrame) -> FloatMono:
-        mono = mix_down(_channels(frame), channel_axis=0)
-        finite = np.isfinite(mono)
-        if not finite.all():
-            if not self.info.codec.startswith("pcm_"):
-                raise CorruptAudio(f"{self.info.codec} data decodes to no finite samples")
-            raise InvalidSamples(self._expected_s + int(np.argmin(finite)) / frame.sample_rate)
-        return mono
+    def _is_wrong(
+        self, time_s: float | None, duration_s: float, following: _Arrival | None
+    ) -> bool:
+        """True if the next frame does not go on from a time that is far from all before."""
+        if time_s is None or following is None or following.frame.time is None:
+            return following is None
+        return abs(following.frame.time - time_s - duration_s) > BIG_JUMP_S
 
-    def _declared_s(self) -> float | None:
-        stream = self._stream
-        if not stream.duration or stream.duration < 0 or not stream.time_base:
-            duration = self._container.duration or 0
-            return duration / av.time_base if duration > 0 else None
-        return float(stream.duration * stream.time_base)
+    def _begins_late(self, frame: AudioFrame) -> bool:
+        """Looks once at the bytes before the first packet: True if they were audio, too."""
+        if self._has_begun:
+            return False
+        self._has_begun = True
+        start_s = (self._container.start_time or 0) / av.time_base
+        if self._name not in _BEGINS_AT_ZERO or not _LATE_S < start_s < _MAX_LATE_S:
+            return False
+        num_bytes = self._gaps.first_position - _USUAL_HEADER_BYTES
+        rate = self._gaps.bytes_per_s(frame.samples / frame.sample_rate)
+        if not self._gaps.alone or num_bytes <= _SHARE_OF_BYTES * start_s * rate:
+            return False
+        self._timeline.begin_late(start_s)
+        return True
 
-
-def _open(source: ByteSource, demuxer: str) -> InputContainer:
-    return av.open(
-        source,
-        "r",
-        format=demuxer,
-        metadata_errors="replace",
-        io_open=_refuse_to_open,
-        container_options={
-            "format_whitelist": demuxer,
-            "protocol_whitelist": "none",
-            "codec_whitelist": ",".join(sorted(DECODERS)),
-            "max_streams": "64",
-        },
-    )
-
-
-def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
-    raise PermissionError("audio files may not refer to other files")
-
-
-def _first_audio_stream(container: InputContainer) -> AudioStream:
-    for stream in container.streams:
-        if stream.type != "audio":
-            stream.discard = Discard.all
-    if not container.streams.audio:
-        raise UnknownAudioFormat("it holds no audio stream")
-    stream = container.streams.audio[0]
-    for other in container.streams.audio[1:]:
-        other.discard = Discard.all
-    codec = stream.codec_context
-    if codec is None or codec.name not in DECODERS:
-        raise UnknownAudioFormat("its audio codec is not supported")
-    return stream
+    def _loss_at_end(self) -> Loss:
+        """Adds the bytes behind the last packet, if there are more than a file has there."""
+        num_bytes = self._source.num_bytes - self._gaps.end
+        if not self._gaps.alone or self.declares_length or num_bytes < _USUAL_TAIL_BYTES:
+            return self._loss
+        if self._name not in TIMED:
+            return self._loss
+        return self._loss.with_skipped(self._gaps.duration_of(num_bytes))
 
 
-def _decoder_of(stream: AudioStream) -> AudioCodecContext:
-    codec = stream.codec_context
-    if codec.name in _WITH_PAUSES:
-        with contextlib.suppress(av.FFmpegError, ValueError):
-            other = av.CodecContext.create(_WITH_PAUSES[codec.name], "r")
-            if isinstance(other, AudioCodecContext):
-                other.sample_rate, other.layout = codec.sample_rate, codec.layout
-                return other
-    # One thread a decoder: the replicas are what runs in parallel.
-    codec.thread_count = 1
-    if codec.name == "flac":
-        codec.options = {"err_detect": "crccheck+explode"}
-    return codec
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """A frame and what went wrong before it."""
+
+    frame: AudioFrame
+    loss: Loss
 
 
-def _channels(frame: AudioFrame) -> npt.NDArray[np.float32]:
-    """Returns the samples, shape [channels, n], full scale at 1.0.
+def _power(frame: AudioFrame) -> float:
+    samples = channels_of(frame)
+    return float(np.square(samples).mean(dtype=np.float64)) if samples.size else 0.0
 
-    PyAV's `AudioFrame.planes`, and `to_ndarray` with it, counts the planes by
-    reading pointers up to a null (18.1, av/audio/frame.py). With eight planar
-    channels or more there is none, and the process crashes. So the planes are
-    taken by their number.
+
+class _SkippedBytes:
+    """Looks at the bytes between packets, which a demuxer passed over without a word.
+
+    Args:
+        source: the file.
+        alone: whether all packets are of the one stream that is read.
     """
-    planar = frame.format.is_planar
-    kind = frame.format.name.removesuffix("p") if planar else frame.format.name
-    channels = frame.layout.nb_channels
-    num_planes, interleaved = (channels, 1) if planar else (1, channels)
-    planes = [
-        np.frombuffer(
-            memoryview(AudioPlane(frame, plane)), _DTYPES[kind], frame.samples * interleaved
-        )
-        for plane in range(num_planes)
-    ]
-    with np.errstate(over="ignore", invalid="ignore"):
-        samples = np.stack(planes).astype(np.float32)
-    if kind == "u8":
-        samples -= 128.0
-    samples /= np.float32(_FULL_SCALE.get(kind, 1.0))
-    return samples if planar else samples.reshape(-1, channels).T
+
+    def __init__(self, source: ByteSource, alone: bool) -> None:
+        self._source = source
+        self.alone = alone
+        self.first_position = 0
+        self.end = 0
+        """One past the last packet."""
+        self._position = -1
+        self._num_packets = 0
+        self._num_decoded = 0
+        self._num_bytes = 0
+        self._seconds = 0.0
+
+    def bytes_per_s(self, frame_s: float) -> float:
+        """Returns the rate so far; at the beginning that of the first packets."""
+        seconds = self._seconds or frame_s * self._num_decoded
+        return self._num_bytes / seconds if seconds else 0.0
+
+    def decoded(self, duration_s: float) -> None:
+        self._seconds += duration_s
+
+    def duration_of(self, num_bytes: int) -> float:
+        """Returns how much audio so many bytes are, going by those before."""
+        return num_bytes * self._seconds / self._num_bytes if self._num_bytes else 0.0
+
+    def skipped_s(self, packet: Packet[AudioStream]) -> float:
+        """Returns how much audio the bytes before a packet may have held."""
+        position, num_skipped = packet.pos, 0
+        if position is not None and position >= 0:
+            if not self._num_packets:
+                self.first_position = position
+            elif position == self._position:
+                # One of several in a page of Ogg or a packet of MPEG-TS.
+                position = self.end
+            elif self.alone:
+                num_skipped = position - self.end
+                if num_skipped >= _LEAST_SKIPPED_BYTES:
+                    num_skipped -= tag_num_bytes(self._source.peek(self.end, _TAG_HEADER_BYTES))
+            self._position = packet.pos or 0
+            self.end = position + packet.size
+        self._num_packets += 1
+        is_much = num_skipped >= max(_LEAST_SKIPPED_BYTES, packet.size)
+        skipped_s = self.duration_of(num_skipped) if is_much else 0.0
+        return skipped_s
+
+    def add(self, num_bytes: int) -> None:
+        """A packet of this size was decoded."""
+        self._num_bytes += num_bytes
+        self._num_decoded += 1
+
+    def excess_s(self, num_bytes: int) -> float:
+        """Returns how much audio a packet should hold that is far larger than those before."""
+        usual_bytes = self._num_bytes / max(self._num_decoded, 1)
+        return self.duration_of(num_bytes) if num_bytes > _MUCH_LARGER * usual_bytes else 0.0
 
 
-def _plain_name(decoder: str) -> str:
-    return _PLAIN_NAMES.get(decoder, decoder)
+def _duration_s(packet: Packet[AudioStream]) -> float:
+    if packet.duration is None or packet.time_base is None:
+        return 0.0
+    return max(float(packet.duration * packet.time_base), 0.0)

@@ -11,7 +11,7 @@ sample to chunk, 8.8.8 track runs, 8.2.2 movie header).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +19,14 @@ import numpy as np
 from serve_app.audio.bytesource import ByteSource
 from serve_app.core.errors import CorruptAudio
 
-_PARENTS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf"}
+_PARENTS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"edts"}
 _MAX_BOXES = 200_000
+_BOXES_AT_ONCE = 1000
+_MAX_BOXES_BEFORE_HEADER = 2000
+_SEARCHED_BYTES = 1 << 20
+_FRAGMENT_S = 2.0
+# Editors cut a track into dozens of pieces. FFmpeg goes through its index for each.
+_MAX_EDITS = 2000
 # Five hours in frames of 10 ms are 1.8 million; an entry takes some 36 bytes.
 _MAX_INDEX_ENTRIES = 2_500_000
 # FFmpeg's packets of uncompressed audio, which has no entry per sample.
@@ -60,7 +66,18 @@ class _Track:
 
 
 def read_mp4_layout(source: ByteSource) -> Mp4Layout:
-    """Walks the boxes.
+    """Walks the boxes; see `walk_mp4_layout`."""
+    steps = walk_mp4_layout(source)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            layout: Mp4Layout = end.value
+            return layout
+
+
+def walk_mp4_layout(source: ByteSource) -> Generator[None, None, Mp4Layout]:
+    """Walks the boxes, pausing now and then, since there may be very many.
 
     Raises:
         CorruptAudio: the index is missing, compressed, or declares more samples
@@ -69,7 +86,9 @@ def read_mp4_layout(source: ByteSource) -> Mp4Layout:
     has_index = fragmented = False
     num_fragment_samples = 0
     tracks = [_Track()]
-    for box in _walk(source):
+    for number, box in enumerate(_walk(source, _MAX_BOXES)):
+        if number % _BOXES_AT_ONCE == _BOXES_AT_ONCE - 1:
+            yield
         if box.name == b"cmov":
             raise CorruptAudio("its index is compressed")
         has_index |= box.name == b"moov"
@@ -94,7 +113,7 @@ def read_mp4_duration_s(source: ByteSource) -> float | None:
     Raises:
         CorruptAudio: the file has more boxes than a recording can have.
     """
-    for box in _walk(source):
+    for box in _walk(source, _MAX_BOXES_BEFORE_HEADER):
         if box.name == b"mvhd":
             wide = source.peek(box.start, 1) == b"\x01"
             ticks_per_s = _count_at(source, box, 20 if wide else 12)
@@ -103,6 +122,31 @@ def read_mp4_duration_s(source: ByteSource) -> float | None:
             unknown = ticks == (1 << 8 * len(field)) - 1
             return ticks / ticks_per_s if ticks_per_s and ticks and not unknown else None
     return None
+
+
+def read_fragments_s(source: ByteSource) -> float | None:
+    """Returns the time of the last fragment of a fragmented file, None without any.
+
+    The last one's own length is left out, and fragments are seconds long.
+
+    Raises:
+        CorruptAudio: the file has more boxes than a recording can have.
+    """
+    ticks_per_s: list[int] = []
+    for box in _walk(source, _MAX_BOXES_BEFORE_HEADER):
+        if box.name == b"mdhd":
+            wide = source.peek(box.start, 1) == b"\x01"
+            ticks_per_s.append(_count_at(source, box, 20 if wide else 12))
+        elif box.name == b"moof":
+            break
+    tail_start = max(source.num_bytes - _SEARCHED_BYTES, 0)
+    tail = source.peek(tail_start, _SEARCHED_BYTES)
+    start = tail.rfind(b"tfdt")
+    if start < 0 or not ticks_per_s or not ticks_per_s[0]:
+        return None
+    wide = tail[start + 4 : start + 5] == b"\x01"
+    ticks = int.from_bytes(tail[start + 8 : start + (16 if wide else 12)], "big")
+    return ticks / ticks_per_s[0] + _FRAGMENT_S
 
 
 def _read_table(source: ByteSource, box: _Box, track: _Track) -> None:
@@ -117,6 +161,8 @@ def _read_table(source: ByteSource, box: _Box, track: _Track) -> None:
         if declared > (box.end - box.start) // 4:
             raise CorruptAudio("its chunk table is longer than its box")
         track.num_chunks = max(track.num_chunks, declared)
+    elif box.name == b"elst" and _count_at(source, box, 4) > _MAX_EDITS:
+        raise CorruptAudio("its edit list is longer than any editor writes")
     elif box.name == b"stsc":
         rows = source.peek(box.start + 8, (box.end - box.start - 8) // 12 * 12)
         runs = np.frombuffer(rows[: len(rows) // 12 * 12], dtype=">u4").reshape(-1, 3)
@@ -130,11 +176,11 @@ def _count_at(source: ByteSource, box: _Box, offset: int) -> int:
     return int.from_bytes(source.peek(box.start + offset, 4), "big")
 
 
-def _walk(source: ByteSource) -> Iterator[_Box]:
+def _walk(source: ByteSource, max_boxes: int) -> Iterator[_Box]:
     """Yields the boxes in file order, parents before what they hold."""
     ends = [source.num_bytes]
     offset = 0
-    for _ in range(_MAX_BOXES):
+    for _ in range(max_boxes):
         while ends and offset + 8 > ends[-1]:
             offset = ends.pop()
         if not ends:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, TypeAlias, cast
+from typing import BinaryIO, Self, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ AudioSource: TypeAlias = bytes | memoryview | npt.NDArray[np.uint8] | Path | Bin
 
 
 class ByteSource:
-    """What libsndfile and FFmpeg read from, through their callbacks.
+    """What the decoders read from, FFmpeg through its callbacks.
 
     A buffer is neither copied nor changed. No method raises for a hostile
     offset or a failing disk: an exception inside a C callback would be printed
@@ -27,49 +28,62 @@ class ByteSource:
     mode = "rb"
 
     def __init__(self, source: AudioSource) -> None:
-        self._view: memoryview | None = None
-        self._file: BinaryIO | None = None
-        self._owns_file = isinstance(source, Path)
-        self._failure: OSError | None = None
+        self._storage = _Storage(source)
+        self._prefix = b""
         self._start = 0
+        self._end = self._storage.num_bytes
         self._position = 0
-        if isinstance(source, Path):
-            self._file = source.open("rb")
-        elif isinstance(source, bytes | bytearray | memoryview | np.ndarray):
-            # The stubs know no buffer protocol on arrays before Python 3.12.
-            self._view = (
-                memoryview(cast(bytes, source)).cast("B") if len(source) else memoryview(b"")
-            )
-        else:
-            self._file = source
-        self._end = (
-            len(self._view) if self._view is not None else self._require_file().seek(0, io.SEEK_END)
-        )
 
     @property
     def num_bytes(self) -> int:
-        return self._end - self._start
+        return len(self._prefix) + self._end - self._start
+
+    def limit_reads(self, exhausted: Callable[[], bool] | None) -> None:
+        """Lets every read of this source and its views find the end once `exhausted` says so.
+
+        A library that walks a hostile file reads as it goes: this is what stops it.
+        """
+        self._storage.exhausted = exhausted
 
     def skip(self, num_bytes: int) -> None:
         """Hides the first bytes from every later reader."""
         self._start = min(self._start + num_bytes, self._end)
         self._position = 0
 
+    def view(self, start: int = 0, end: int | None = None, prefix: bytes = b"") -> Self:
+        """Returns another reader of the same bytes, with a position of its own.
+
+        Args:
+            start: first byte of this source that it shows.
+            end: one past the last byte, None for all.
+            prefix: bytes that stand before them.
+        """
+        other = type(self).__new__(type(self))
+        other._storage = self._storage
+        other._prefix = prefix
+        other._start = min(self._start + max(start, 0), self._end)
+        last = self._end if end is None else min(self._start + end, self._end)
+        other._end = max(last, other._start)
+        other._position = 0
+        return other
+
     def peek(self, offset: int, num_bytes: int) -> bytes:
         """Returns up to num_bytes at offset without moving."""
-        first = min(max(self._start + offset, self._start), self._end)
-        last = min(first + max(num_bytes, 0), self._end)
-        if self._view is not None:
-            return bytes(self._view[first:last])
-        try:
-            file = self._require_file()
-            file.seek(first)
-            return file.read(last - first)
-        except OSError as error:
-            self._failure = error
+        first = max(offset, 0)
+        last = min(first + max(num_bytes, 0), self.num_bytes)
+        if last <= first:
             return b""
+        shift = self._start - len(self._prefix)
+        if first >= len(self._prefix):
+            return self._storage.read(shift + first, shift + last)
+        head = self._prefix[first:last]
+        if last <= len(self._prefix):
+            return head
+        return head + self._storage.read(self._start, shift + last)
 
     def read(self, num_bytes: int = -1) -> bytes:
+        if self._storage.exhausted is not None and self._storage.exhausted():
+            return b""
         taken = self.peek(self._position, num_bytes if num_bytes >= 0 else self.num_bytes)
         self._position += len(taken)
         return taken
@@ -98,12 +112,50 @@ class ByteSource:
 
     def reraise_failure(self) -> None:
         """Raises the OSError of the underlying file, if there was one."""
-        if self._failure is not None:
-            raise self._failure
+        if self._storage.failure is not None:
+            raise self._storage.failure
 
     def close(self) -> None:
-        self._view = None
+        """Closes the file if it was opened here; views can read nothing any more."""
         self._end = self._start
+        self._storage.close()
+
+
+class _Storage:
+    """The bytes, which several views may share."""
+
+    def __init__(self, source: AudioSource) -> None:
+        self._view: memoryview | None = None
+        self._file: BinaryIO | None = None
+        self._owns_file = isinstance(source, Path)
+        self.failure: OSError | None = None
+        self.exhausted: Callable[[], bool] | None = None
+        if isinstance(source, Path):
+            self._file = source.open("rb")
+        elif isinstance(source, bytes | bytearray | memoryview | np.ndarray):
+            # The stubs know no buffer protocol on arrays before Python 3.12.
+            self._view = (
+                memoryview(cast(bytes, source)).cast("B") if len(source) else memoryview(b"")
+            )
+        else:
+            self._file = source
+        self.num_bytes = (
+            len(self._view) if self._view is not None else self._require_file().seek(0, io.SEEK_END)
+        )
+
+    def read(self, first: int, last: int) -> bytes:
+        if self._view is not None:
+            return bytes(self._view[first:last])
+        try:
+            file = self._require_file()
+            file.seek(first)
+            return file.read(last - first)
+        except OSError as error:
+            self.failure = error
+            return b""
+
+    def close(self) -> None:
+        self._view = memoryview(b"") if self._view is not None else None
         if self._owns_file and self._file is not None:
             self._file.close()
 

@@ -8,30 +8,27 @@ from typing import Self
 
 import av
 import numpy as np
-import soundfile
 
-from serve_app.audio.av_reader import AvReader
-from serve_app.audio.boxes import read_mp4_layout
 from serve_app.audio.bytesource import AudioSource, ByteSource
-from serve_app.audio.headers import read_pcm_header
-from serve_app.audio.layout import AudioInfo, AudioLimits, Block, check_complete
-from serve_app.audio.pcm_reader import PcmReader
+from serve_app.audio.damage import DamageReport
+from serve_app.audio.layout import AudioInfo, AudioLimits, Block, missing_s
+from serve_app.audio.opening import Opener, Reader
 from serve_app.audio.resampling import PcmResampler
-from serve_app.audio.sniffing import sniff_source
-from serve_app.core.chunks import SAMPLE_RATE_HZ, Pcm
+from serve_app.audio.work import WorkBudget, WorkMeter
+from serve_app.core.chunks import SAMPLE_RATE_HZ, DamagedRange, Pcm
 from serve_app.core.errors import (
+    AudioError,
     AudioTooLong,
     AudioTooShort,
     CorruptAudio,
-    EmptyUpload,
-    UnknownAudioFormat,
+    InvalidSamples,
+    TruncatedAudio,
 )
 from serve_app.core.right_of_way import yield_point
 
 # All that the libraries raise for bytes that they cannot make sense of.
 _LIBRARY_ERRORS = (
     av.FFmpegError,
-    soundfile.SoundFileError,
     ValueError,
     ArithmeticError,
     LookupError,
@@ -42,39 +39,90 @@ _LIBRARY_ERRORS = (
     RuntimeError,
     TypeError,
 )
+_NOTHING = np.empty(0, np.int16)
 
 
 class AudioDecoder:
     """Decodes a recording in windows; memory does not depend on its length.
 
-    Opening reads the header only. A context manager; not thread-safe.
+    What is damaged becomes silence, so that times stay true, and is listed in `damage`.
+    Opening reads the header only. A context manager; not thread-safe, but each step may
+    run on another thread.
 
     Args:
         source: the file's bytes (a buffer is not copied), its path, or an open
             seekable file, which stays the caller's.
         limits: what is accepted.
+        budget: CPU time that it may take.
+        open_at_once: False to leave that to `opening`, which does it in steps.
 
     Raises:
         AudioError: the subclass says what is wrong with the file.
         OSError: the file could not be read from its disk.
     """
 
-    def __init__(self, source: AudioSource, limits: AudioLimits) -> None:
+    def __init__(
+        self,
+        source: AudioSource,
+        limits: AudioLimits,
+        budget: WorkBudget | None = None,
+        *,
+        open_at_once: bool = True,
+    ) -> None:
         self._limits = limits
         self._decoded_samples = 0
+        self._heard_samples = 0
+        self._report = DamageReport()
         self._source = ByteSource(source)
-        self._reader: AvReader | PcmReader | None = None
-        try:
-            self._reader = self._open()
-        except BaseException:
-            self.close()
-            raise
-        self.info: AudioInfo = self._reader.info
+        self._meter = WorkMeter(self._source.num_bytes, budget or WorkBudget())
+        self._source.limit_reads(self._meter.call_is_over)
+        self._opener = Opener(self._source, limits, self._report, self._meter.begin_call)
+        self._reader: Reader | None = None
+        self._info: AudioInfo | None = None
+        if open_at_once:
+            for _ in self.opening():
+                pass
+
+    @property
+    def info(self) -> AudioInfo:
+        """What the header says."""
+        if self._info is None:
+            raise ValueError("the decoder is not open")
+        return self._info
 
     @property
     def decoded_samples(self) -> int:
         """Samples at 16 kHz that `windows` has yielded or is about to."""
         return self._decoded_samples
+
+    @property
+    def damage(self) -> tuple[DamagedRange, ...]:
+        """What could not be decoded so far, in order of time."""
+        return self._report.ranges
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What else a caller should know so far, in plain English."""
+        return self._report.notices
+
+    def opening(self) -> Iterator[None]:
+        """Reads the header, pausing when a slice of CPU time is used up.
+
+        Raises:
+            AudioError: the file is no audio that is accepted.
+        """
+        self._meter.resume()
+        try:
+            for _ in self._opener.prepare():
+                if self._has_used_slice():
+                    yield
+                    self._meter.resume()
+            self._reader = self._first_reader()
+            self._info = self._opener.info_of(self._reader)
+        except BaseException:
+            self.close()
+            raise
+        self._meter.pause()
 
     def windows(self) -> Iterator[Pcm]:
         """Yields int16 samples [n], n at most window_s * 16000 and never 0; once only.
@@ -82,6 +130,17 @@ class AudioDecoder:
         Raises:
             AudioError: as soon as it is certain, possibly after windows.
         """
+        for window in self.steps():
+            if len(window):
+                yield window
+
+    def steps(self) -> Iterator[Pcm]:
+        """Yields the windows, and an empty one whenever a slice of CPU time is used up.
+
+        Raises:
+            AudioError: as soon as it is certain, possibly after windows.
+        """
+        self._meter.resume()
         window_samples = max(int(self._limits.window_s * SAMPLE_RATE_HZ), 1)
         window = np.empty(window_samples, np.int16)
         num_filled = 0
@@ -93,9 +152,15 @@ class AudioDecoder:
                 num_filled += len(taken)
                 start += len(taken)
                 if num_filled == window_samples:
+                    self._meter.pause()
                     yield window
+                    self._meter.resume()
                     window, num_filled = np.empty(window_samples, np.int16), 0
+            if self._has_used_slice():
+                yield _NOTHING
+                self._meter.resume()
         self._check_end()
+        self._meter.pause()
         if num_filled:
             yield window[:num_filled].copy()
 
@@ -116,42 +181,34 @@ class AudioDecoder:
     ) -> None:
         self.close()
 
-    def _open(self) -> AvReader | PcmReader:
-        source = self._source
-        if not source.num_bytes:
-            raise EmptyUpload
-        container = sniff_source(source)
-        source.reraise_failure()
-        if container is None:
-            raise UnknownAudioFormat("its content is of no known kind")
-        try:
-            if container in {"wav", "rf64", "w64", "aiff"}:
-                return self._open_pcm(container)
-            fragmented = container == "mp4" and read_mp4_layout(source).fragmented
-            return AvReader(source, container, self._limits, fragmented)
-        except _LIBRARY_ERRORS as error:
-            source.reraise_failure()
-            raise CorruptAudio(f"its {container} header cannot be read") from error
+    def _has_used_slice(self) -> bool:
+        """True if the work should pause now; the caller resumes it.
 
-    def _open_pcm(self, container: str) -> AvReader | PcmReader:
-        header = read_pcm_header(self._source, container)
-        if header.plain:
-            try:
-                return PcmReader(self._source, container, header, self._limits)
-            except soundfile.SoundFileError:
-                self._source.seek(0)
-        reader = AvReader(self._source, container, self._limits)
-        self._limits.check_declared(header.declared_s)
-        if header.available_s is not None:
-            check_complete(header.available_s, header.declared_s)
-        return reader
+        Raises:
+            AudioTooComplex: it has taken too much in all.
+        """
+        self._meter.check(self._heard_samples / SAMPLE_RATE_HZ)
+        if not self._meter.slice_is_over:
+            return False
+        self._meter.pause()
+        return True
+
+    def _first_reader(self) -> Reader:
+        try:
+            return self._opener.open_first()
+        except _LIBRARY_ERRORS as error:
+            self._source.reraise_failure()
+            self._meter.check(0.0)
+            container = self._opener.container
+            raise CorruptAudio(f"its {container} header cannot be read") from error
 
     def _samples(self) -> Iterator[Pcm]:
         resampler = PcmResampler()
         max_samples = self._limits.max_duration_s * SAMPLE_RATE_HZ
         for block in self._blocks():
-            samples = resampler.push(block)
+            samples = resampler.push(block) if len(block.samples) else _NOTHING
             self._decoded_samples += len(samples)
+            self._heard_samples += 0 if block.filled else len(samples)
             if self._decoded_samples > max_samples:
                 raise AudioTooLong(
                     self._decoded_samples / SAMPLE_RATE_HZ, self._limits.max_duration_s
@@ -159,37 +216,80 @@ class AudioDecoder:
             yield samples
         rest = resampler.finish()
         self._decoded_samples += len(rest)
+        self._heard_samples += len(rest)
         yield rest
 
     def _blocks(self) -> Iterator[Block]:
-        """The reader's blocks, its library's exceptions translated."""
+        """The blocks of the file and of those that were joined on."""
         if self._reader is None:
             raise ValueError("the decoder is closed")
-        blocks = self._reader.blocks()
+        position_s = 0.0
+        while self._reader is not None:
+            for block in self._blocks_of(self._reader):
+                position_s += len(block.samples) / block.rate_hz
+                yield block
+            self._report_missing(self._reader, position_s)
+            self._reader.close()
+            self._reader = self._next_reader(position_s)
+
+    def _blocks_of(self, reader: Reader) -> Iterator[Block]:
+        """One reader's blocks; where its library gives up, the rest is damaged."""
+        blocks = reader.blocks()
         while True:
             yield_point()
             try:
                 block = next(blocks)
             except StopIteration:
                 return
+            except (CorruptAudio, InvalidSamples):
+                # The whole of this file is of no use.
+                if not reader.base_s:
+                    raise
+                at_s = self._decoded_samples / SAMPLE_RATE_HZ
+                self._report.add(reader.base_s, at_s, "the data is damaged")
+                return
             except _LIBRARY_ERRORS as error:
                 self._source.reraise_failure()
-                raise CorruptAudio(
-                    f"decoding stopped after {self._decoded_samples / SAMPLE_RATE_HZ:.2f} s"
-                ) from error
+                if not self._heard_samples:
+                    raise CorruptAudio("its data cannot be decoded") from error
+                at_s = self._decoded_samples / SAMPLE_RATE_HZ
+                self._report.add(at_s, at_s + 1.0, "decoding stopped here")
+                return
             yield block
+
+    def _report_missing(self, reader: Reader, position_s: float) -> None:
+        """Reports what a header declares and the file does not hold."""
+        declared_s = reader.info.declared_s if reader.declares_length else None
+        lacking_s = missing_s(position_s - reader.base_s, declared_s)
+        if lacking_s and self._heard_samples:
+            self._report.add(position_s, position_s + lacking_s, "the file is cut off")
+
+    def _next_reader(self, position_s: float) -> Reader | None:
+        """Opens the next file that was joined on; one that cannot be opened is damage."""
+        while self._opener.has_more:
+            try:
+                return self._opener.open_next(position_s)
+            except AudioTooLong:
+                raise
+            except (AudioError, *_LIBRARY_ERRORS):
+                self._source.reraise_failure()
+                self._report.add(
+                    position_s, position_s + 1.0, "a part that was joined on cannot be read"
+                )
+        return None
 
     def _check_end(self) -> None:
         """Raises what can only be known when everything is decoded."""
         self._source.reraise_failure()
-        decoded_s = self._decoded_samples / SAMPLE_RATE_HZ
-        reader = self._reader
-        if isinstance(reader, AvReader) and reader.declares_length:
-            check_complete(decoded_s, reader.info.declared_s)
-        if reader is not None and reader.ends_damaged:
-            raise CorruptAudio(f"it cannot be decoded past {decoded_s:.2f} s")
+        self._meter.check(self._heard_samples / SAMPLE_RATE_HZ)
+        heard_s = self._heard_samples / SAMPLE_RATE_HZ
         declared_s = self.info.declared_s or 0.0
-        if not self._decoded_samples and declared_s >= max(self._limits.min_duration_s, 0.1):
+        least_s = max(self._limits.min_duration_s, 0.1)
+        if not self._heard_samples and declared_s >= least_s:
             raise CorruptAudio("none of its data can be decoded")
-        if not self._decoded_samples or decoded_s < self._limits.min_duration_s:
-            raise AudioTooShort(decoded_s, self._limits.min_duration_s)
+        if not self._heard_samples or heard_s < self._limits.min_duration_s:
+            if self._report.ranges and declared_s >= least_s:
+                raise TruncatedAudio(heard_s, declared_s)
+            if self._report.ranges:
+                raise CorruptAudio("hardly any of its data can be decoded")
+            raise AudioTooShort(heard_s, self._limits.min_duration_s)

@@ -16,10 +16,19 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serve_app.audio.boxes import read_mp4_duration_s
+from serve_app.audio.boxes import read_fragments_s, read_mp4_duration_s
 from serve_app.audio.bytesource import AudioSource, ByteSource
+from serve_app.audio.container_lengths import asf_s, au_s, avi_s, caf_s, flv_s, ts_s
 from serve_app.audio.headers import read_pcm_header
-from serve_app.audio.sniffing import adts_num_bytes, mpeg_num_bytes, sniff_source
+from serve_app.audio.matroska import duration_s as matroska_s
+from serve_app.audio.matroska import first_cluster_s, last_cluster_s
+from serve_app.audio.sniffing import (
+    HEAD_BYTES,
+    adts_num_bytes,
+    mpeg_num_bytes,
+    sniff,
+    sniff_source,
+)
 from serve_app.core.errors import AudioError
 
 # Speech is hardly ever coded with less.
@@ -33,6 +42,7 @@ _ADTS_RATES_HZ = (
 )  # fmt: skip
 _ADTS_FRAME_SAMPLES = 1024
 _AMR_FRAME_S = 0.02
+_CLUSTER_S = 2.5
 _AMR_NB_BYTES = (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1)
 _AMR_WB_BYTES = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 1, 1, 1, 1, 1, 1)
 
@@ -72,18 +82,9 @@ def estimate_duration(source: AudioSource) -> DurationEstimate:
 
 
 def _declared_s(source: ByteSource, container: str | None) -> float | None:
+    reader = _DECLARED.get(container or "")
     try:
-        found: float | None = None
-        if container in {"wav", "rf64", "w64", "aiff"}:
-            found = read_pcm_header(source, container).declared_s
-        elif container == "flac":
-            found = _flac_s(source.peek(0, 64))
-        elif container == "mp4":
-            found = read_mp4_duration_s(source)
-        elif container == "ogg":
-            found = _ogg_s(source)
-        elif container in {"webm", "matroska"}:
-            found = _matroska_s(source.peek(0, _SAMPLED_BYTES))
+        found = reader(source) if reader is not None else None
     except (struct.error, ArithmeticError, LookupError, AudioError):
         return None
     return found if found is not None and math.isfinite(found) and found > 0 else None
@@ -94,6 +95,8 @@ def _reckoned_s(source: ByteSource, container: str | None) -> float | None:
         return _frames_s(source, mpeg_num_bytes, _mpeg_frame_s, 0)
     if container == "aac":
         return _frames_s(source, adts_num_bytes, _adts_frame_s, 0)
+    if container in {"mpegts", "mp4", "webm", "matroska", "flv", "avi"}:
+        return _timed_s(source, container)
     if container == "amr":
         wide = source.peek(0, 9) == b"#!AMR-WB\n"
         table = _AMR_WB_BYTES if wide else _AMR_NB_BYTES
@@ -101,6 +104,36 @@ def _reckoned_s(source: ByteSource, container: str | None) -> float | None:
             source, lambda head: table[head[0] >> 3 & 15], lambda _: _AMR_FRAME_S, 9 if wide else 6
         )
     return None
+
+
+def _timed_s(source: ByteSource, container: str) -> float | None:
+    """Reckons from the times within the file."""
+    try:
+        if container == "mpegts":
+            return ts_s(source)
+        if container == "mp4":
+            return read_fragments_s(source)
+        if container == "flv":
+            return flv_s(source)
+        if container == "avi":
+            return avi_s(source)
+        first_s, last_s = first_cluster_s(source), last_cluster_s(source)
+    except (struct.error, ArithmeticError, LookupError, AudioError):
+        return None
+    if first_s is None or last_s is None or last_s < first_s:
+        return None
+    # A cluster is up to five seconds long, and the last one counts, too.
+    return last_s - first_s + _CLUSTER_S
+
+
+def _wave_s(source: ByteSource) -> float | None:
+    container = sniff(source.peek(0, HEAD_BYTES)) or ""
+    header = read_pcm_header(source, container)
+    if header is None:
+        return None
+    # Samples that are not there take no time.
+    lengths = [one for one in (header.declared_s, header.available_s) if one is not None]
+    return min(lengths, default=None)
 
 
 def _flac_s(head: bytes) -> float | None:
@@ -123,19 +156,8 @@ def _ogg_s(source: ByteSource) -> float | None:
         return position / int(struct.unpack_from("<I", head, start + 12)[0])
     if (start := head.find(b"Speex   ")) >= 0:
         return position / int(struct.unpack_from("<I", head, start + 36)[0])
-    if b"\x7fFLAC" in head:
-        return _flac_s(head)
-    return None
-
-
-def _matroska_s(head: bytes) -> float | None:
-    """Duration times timecode scale; live recorders leave the duration out."""
-    scale_ns = 1_000_000
-    if (start := head.find(b"\x2a\xd7\xb1\x83")) >= 0:
-        scale_ns = int.from_bytes(head[start + 4 : start + 7], "big")
-    for size, layout in ((0x88, ">d"), (0x84, ">f")):
-        if (start := head.find(bytes((0x44, 0x89, size)))) >= 0:
-            return float(struct.unpack_from(layout, head, start + 3)[0]) * scale_ns / 1e9
+    if (start := head.find(b"fLaC")) >= 0:
+        return position / (int.from_bytes(head[start + 18 : start + 21], "big") >> 4)
     return None
 
 
@@ -170,3 +192,15 @@ def _mpeg_frame_s(header: bytes) -> float:
 
 def _adts_frame_s(header: bytes) -> float:
     return _ADTS_FRAME_SAMPLES / _ADTS_RATES_HZ[header[2] >> 2 & 15]
+
+
+_DECLARED: dict[str, Callable[[ByteSource], float | None]] = {
+    **dict.fromkeys(("wav", "rf64", "w64", "aiff"), _wave_s),
+    **dict.fromkeys(("webm", "matroska"), matroska_s),
+    "flac": lambda source: _flac_s(source.peek(0, 64)),
+    "mp4": read_mp4_duration_s,
+    "ogg": _ogg_s,
+    "au": au_s,
+    "caf": caf_s,
+    "asf": asf_s,
+}

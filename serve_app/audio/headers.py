@@ -1,10 +1,11 @@
-"""What the headers of uncompressed files declare, and how much of it is there.
+"""The headers of uncompressed files: how samples are stored, and where they lie.
 
-libsndfile clips a declared length to the bytes that follow without a word, so a
-cut-off upload would look complete. Here both numbers are read.
+Programs that write to a pipe cannot fill in a length, others fill in a wrong one or leave
+out a pad byte. What the samples are is never in doubt then, so that they are read as far
+as the file goes, and the caller is told.
 
 Sources: the RIFF/WAVE chunk layout (Microsoft, Multimedia Programming
-Interface), RF64 is EBU Tech 3306, Sony Wave64, AIFF 1.3 (Apple).
+Interface), RF64 is EBU Tech 3306, Sony Wave64, AIFF and AIFF-C (Apple).
 """
 
 from __future__ import annotations
@@ -14,25 +15,61 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from serve_app.audio.bytesource import ByteSource
+from serve_app.audio.pcm import ByteOrder, Encoding, PcmFormat, to_float
 
 _MAX_CHUNKS = 4096
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
-# What writers that cannot seek back leave behind, and every size near it.
-_UNKNOWN_SIZE = 0x7FFF_FFFF
+_INTEGERS: dict[int, Encoding] = {1: "u8", 2: "s16", 3: "s24", 4: "s32"}
+# What writers that cannot seek back leave behind, and every size near it: sox and espeak-ng
+# write 0x7FFFF000 and a header more, arecord 0x7FFFFF00, FFmpeg 0xFFFFFFFF.
+_UNKNOWN_SIZE = 0x7FFF_0000
 _UNKNOWN_SIZE_64 = 0x7FFF_FFFF_FFFF_0000
+_KNOWN_CHUNKS = {
+    b"fmt ", b"data", b"fact", b"LIST", b"list", b"bext", b"cue ", b"smpl", b"JUNK", b"junk",
+    b"PEAK", b"id3 ", b"ID3 ", b"iXML", b"axml", b"chna", b"ds64", b"PAD ", b"plst", b"inst",
+    b"minf", b"elm1", b"regn", b"umid", b"DISP", b"afsp", b"FLLR", b"levl", b"cart", b"RIFF",
+}  # fmt: skip
+_SEARCHED_BYTES = 1 << 18
+_MAX_SEARCHES = 8
+_AIFC_ENCODINGS: dict[bytes, tuple[Encoding | None, ByteOrder]] = {
+    b"sowt": (None, "<"), b"twos": (None, ">"), b"NONE": (None, ">"), b"raw ": ("u8", ">"),
+    b"in24": ("s24", ">"), b"in32": ("s32", ">"), b"fl32": ("f32", ">"), b"FL32": ("f32", ">"),
+    b"fl64": ("f64", ">"), b"FL64": ("f64", ">"), b"alaw": ("alaw", ">"), b"ALAW": ("alaw", ">"),
+    b"ulaw": ("ulaw", ">"), b"ULAW": ("ulaw", ">"), b"23ni": ("s32", "<"), b"42ni": ("s24", "<"),
+}  # fmt: skip
+
+SIZE_TOO_SMALL = (
+    "The header of the file declares less audio than the file holds; all of it was read."
+)
+BYTES_IGNORED = "The file goes on after its audio with bytes that are no audio; they were ignored."
 
 
 @dataclass(frozen=True, slots=True)
 class PcmHeader:
-    """Lengths in s: declared by the header, and present; None where unknown.
+    """What the header says, and how much of it is there.
 
-    `plain` is False for a codec that is left to FFmpeg.
+    Attributes:
+        pcm: how samples are stored; None for a codec that is left to FFmpeg.
+        start: offset of the first sample or packet.
+        num_bytes: how many bytes of audio the file holds from there.
+        declared_s: length that the header declares, None where it declares none.
+        available_s: length of what is there, None where the codec is unknown.
+        codec_format: the body of a WAVE file's `fmt ` chunk, little-endian.
+        notices: what a caller should know.
+        next_start: where another file follows that was joined on, None if none does.
     """
 
-    plain: bool
+    pcm: PcmFormat | None
+    start: int = 0
+    num_bytes: int = 0
     declared_s: float | None = None
     available_s: float | None = None
+    codec_format: bytes = b""
+    notices: tuple[str, ...] = ()
+    next_start: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,78 +79,243 @@ class _Chunk:
     num_bytes: int
 
 
-def read_pcm_header(source: ByteSource, container: str) -> PcmHeader:
-    """Reads a "wav", "rf64", "w64" or "aiff" header; a broken one yields no lengths."""
+def read_pcm_header(source: ByteSource, container: str) -> PcmHeader | None:
+    """Reads a "wav", "rf64", "w64" or "aiff" header; None if it holds no audio."""
     try:
         if container == "aiff":
             return _read_aiff(source)
         return _read_wave(source, container)
-    except (struct.error, OverflowError):
-        return PcmHeader(plain=True)
+    except (struct.error, ArithmeticError):
+        return None
 
 
-def _read_wave(source: ByteSource, container: str) -> PcmHeader:
-    chunks = _w64_chunks(source) if container == "w64" else _chunks(source, "<")
-    tag = bytes_per_s = 0
+def wave_prefix(header: PcmHeader) -> bytes:
+    """Returns a WAVE header without anything odd for the audio that a header found."""
+    body = header.codec_format
+    num_bytes = min(header.num_bytes, 0xFFFF_FFFF)
+    chunks = b"fmt " + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
+    chunks += b"data" + struct.pack("<I", num_bytes)
+    riff_bytes = min(4 + len(chunks) + num_bytes, 0xFFFF_FFFF)
+    return b"RIFF" + struct.pack("<I", riff_bytes) + b"WAVE" + chunks
+
+
+def _read_wave(source: ByteSource, container: str) -> PcmHeader | None:
+    order: ByteOrder = ">" if source.peek(0, 4) == b"RIFX" else "<"
+    chunks = _w64_chunks(source) if container == "w64" else _riff_chunks(source, order)
+    body = b""
     large_num_bytes = 0
     for chunk in chunks:
         if chunk.name == b"ds64":
             large_num_bytes = struct.unpack("<Q", source.peek(chunk.start + 8, 8))[0]
         elif chunk.name == b"fmt ":
-            tag, bytes_per_s = _read_format(source.peek(chunk.start, min(chunk.num_bytes, 40)))
-        elif chunk.name == b"data":
+            # FFmpeg's decoders get by without what stands behind the first kilobyte.
+            body = _little_endian(source.peek(chunk.start, min(chunk.num_bytes, 1024)), order)
+        elif chunk.name == b"data" and len(body) >= 14:
             num_bytes = chunk.num_bytes
             unknown = _UNKNOWN_SIZE_64 if container == "w64" else _UNKNOWN_SIZE
             if container == "rf64" and num_bytes == 0xFFFF_FFFF:
                 num_bytes, unknown = large_num_bytes, _UNKNOWN_SIZE_64
-            available_bytes = max(source.num_bytes - chunk.start, 0)
-            plain = tag in {_PCM, _FLOAT, _ALAW, _MULAW}
-            if not num_bytes:
-                # libsndfile believes the 0; FFmpeg reads what is there.
-                return PcmHeader(plain and not available_bytes)
-            if not bytes_per_s or num_bytes >= unknown:
-                return PcmHeader(plain)
-            return PcmHeader(plain, num_bytes / bytes_per_s, available_bytes / bytes_per_s)
-    return PcmHeader(plain=tag in {0, _PCM, _FLOAT, _ALAW, _MULAW})
+            known = None if num_bytes >= unknown else num_bytes
+            return _located(source, container, order, body, chunk.start, known)
+    return None
 
 
-def _read_format(body: bytes) -> tuple[int, int]:
-    """Returns the codec's tag and its bytes per second, 0 if they contradict each other."""
-    tag, channels, rate_hz, bytes_per_s, block_bytes, bits = struct.unpack("<HHIIHH", body[:16])
+def _located(
+    source: ByteSource,
+    container: str,
+    order: ByteOrder,
+    body: bytes,
+    start: int,
+    declared_bytes: int | None,
+) -> PcmHeader:
+    """Returns the header of samples at `start`, having looked at what comes after them."""
+    pcm, bytes_per_s = _read_format(body, order)
+    present_bytes = max(source.num_bytes - start, 0)
+    notices: tuple[str, ...] = ()
+    next_start: int | None = None
+    num_bytes = present_bytes
+    if declared_bytes is not None and declared_bytes < present_bytes:
+        after = start + declared_bytes + (declared_bytes % 2 if container != "w64" else 0)
+        if container == "w64" and declared_bytes:
+            num_bytes = declared_bytes
+        elif declared_bytes and _is_followed_by_chunks(source, after, order):
+            num_bytes = declared_bytes
+            next_start = _joined_file(source, after, order)
+        elif (
+            not declared_bytes
+            or pcm is None
+            or _looks_like_samples(source, start, declared_bytes, pcm)
+        ):
+            # A length of 0 is what a pipe leaves behind, and no more than that.
+            notices = (SIZE_TOO_SMALL,) if declared_bytes else ()
+            declared_bytes = None
+        else:
+            num_bytes = declared_bytes
+            notices = (BYTES_IGNORED,) if present_bytes - declared_bytes > 256 else ()
+    declared_s = available_s = None
+    if bytes_per_s:
+        available_s = num_bytes / bytes_per_s
+        declared_s = declared_bytes / bytes_per_s if declared_bytes else None
+    return PcmHeader(pcm, start, num_bytes, declared_s, available_s, body, notices, next_start)
+
+
+def _read_format(body: bytes, order: ByteOrder) -> tuple[PcmFormat | None, int]:
+    """Returns how samples are stored, if they are plain, and the bytes per second."""
+    tag, channels, rate_hz, bytes_per_s, block_bytes = struct.unpack("<HHIIH", body[:14])
+    bits = struct.unpack("<H", body[14:16])[0] if len(body) >= 16 else 0
     if tag == _EXTENSIBLE and len(body) >= 26:
         tag = struct.unpack("<H", body[24:26])[0]
-    if tag in {_PCM, _FLOAT, _ALAW, _MULAW}:
-        consistent = block_bytes == channels * math.ceil(bits / 8)
-        return tag, rate_hz * block_bytes if consistent else 0
-    return tag, bytes_per_s
+    if tag not in {_PCM, _FLOAT, _ALAW, _MULAW} or not channels or not rate_hz:
+        return None, bytes_per_s
+    sample_bytes = math.ceil(bits / 8)
+    if block_bytes % channels == 0 and 0 < block_bytes // channels <= 8:
+        sample_bytes = max(sample_bytes, block_bytes // channels)
+    encoding: Encoding | None
+    if tag in {_ALAW, _MULAW}:
+        encoding = "alaw" if tag == _ALAW else "ulaw"
+    elif tag == _FLOAT:
+        encoding = {4: "f32", 8: "f64"}.get(sample_bytes)  # type: ignore[assignment]
+    else:
+        encoding = _INTEGERS.get(sample_bytes)
+    if encoding is None:
+        return None, bytes_per_s
+    pcm = PcmFormat(encoding, order, rate_hz, channels)
+    return pcm, pcm.bytes_per_s
 
 
-def _read_aiff(source: ByteSource) -> PcmHeader:
-    declared_s: float | None = None
-    bytes_per_s = 0.0
+def _little_endian(body: bytes, order: ByteOrder) -> bytes:
+    """Returns a `fmt ` chunk's body as a little-endian file would have it."""
+    layout = "HHIIHH" if len(body) >= 16 else "HHIIH"
+    num_bytes = struct.calcsize("<" + layout)
+    if order == "<" or len(body) < num_bytes:
+        return body
+    rest = body[num_bytes:]
+    if len(rest) >= 10:
+        rest = struct.pack("<HHIH", *struct.unpack(">HHIH", rest[:10])) + rest[10:]
+    return struct.pack("<" + layout, *struct.unpack(">" + layout, body[:num_bytes])) + rest
+
+
+def _is_followed_by_chunks(source: ByteSource, offset: int, order: ByteOrder) -> bool:
+    """True if chunks, a tag, a few stray bytes or nothing follow the samples."""
+    for _ in range(_MAX_CHUNKS):
+        header = source.peek(offset, 8)
+        if len(header) < 8 or header[:3] == b"TAG":
+            return True
+        name, num_bytes = struct.unpack(order + "4sI", header)
+        if name in _KNOWN_CHUNKS:
+            return True
+        if not _is_name(name) or offset + 8 + num_bytes > source.num_bytes:
+            return False
+        offset += 8 + num_bytes + num_bytes % 2
+    return True
+
+
+def _joined_file(source: ByteSource, offset: int, order: ByteOrder) -> int | None:
+    """Returns where another WAVE file begins among the chunks after the samples."""
+    for _ in range(_MAX_CHUNKS):
+        header = source.peek(offset, 12)
+        if len(header) < 12:
+            return None
+        if header[:4] == b"RIFF" and header[8:] == b"WAVE":
+            return offset
+        if not _is_name(header[:4]):
+            return None
+        num_bytes = struct.unpack(order + "I", header[4:8])[0]
+        offset += 8 + num_bytes + num_bytes % 2
+    return None
+
+
+def _looks_like_samples(
+    source: ByteSource, start: int, declared_bytes: int, pcm: PcmFormat
+) -> bool:
+    """True if neighbors resemble each other, as those of a sound do and those of data do not."""
+    offset = start + declared_bytes // pcm.bytes_per_frame * pcm.bytes_per_frame
+    frames = min((source.num_bytes - offset) // pcm.bytes_per_frame, 1 << 14)
+    if frames < 16:
+        return False
+    samples = to_float(source.peek(offset, frames * pcm.bytes_per_frame), pcm)[0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        level = float(np.abs(samples).mean(dtype=np.float64))
+        step = float(np.abs(np.diff(samples)).mean(dtype=np.float64))
+    return math.isfinite(level) and level < 1.0 and step <= level
+
+
+def _read_aiff(source: ByteSource) -> PcmHeader | None:
     compressed = source.peek(8, 4) == b"AIFC"
-    for chunk in _chunks(source, ">"):
+    pcm: PcmFormat | None = None
+    num_frames = -1
+    for chunk in _riff_chunks(source, ">"):
         if chunk.name == b"COMM":
             fields = struct.unpack(">HIHHQ", source.peek(chunk.start, 18))
             channels, num_frames, bits, exponent, mantissa = fields
-            rate_hz = math.ldexp(mantissa, (exponent & 0x7FFF) - 16383 - 63)
-            declared_s = num_frames / rate_hz if rate_hz >= 1 and num_frames else None
-            bytes_per_s = rate_hz * channels * math.ceil(bits / 8)
-        elif chunk.name == b"SSND" and declared_s and bytes_per_s and not compressed:
-            available_bytes = max(source.num_bytes - chunk.start - 8, 0)
-            return PcmHeader(True, declared_s, available_bytes / bytes_per_s)
-    return PcmHeader(plain=True)
+            rate_hz = round(math.ldexp(mantissa, (exponent & 0x7FFF) - 16383 - 63))
+            kind = source.peek(chunk.start + 18, 4) if compressed else b"NONE"
+            encoding, order = _AIFC_ENCODINGS.get(kind, (None, ">"))
+            if kind in _AIFC_ENCODINGS and encoding is None:
+                integers: dict[int, Encoding] = {**_INTEGERS, 1: "s8"}
+                encoding = integers.get(math.ceil(bits / 8))
+            if encoding is not None and channels and rate_hz:
+                pcm = PcmFormat(encoding, order, rate_hz, channels)
+        elif chunk.name == b"SSND" and num_frames >= 0:
+            offset = struct.unpack(">I", source.peek(chunk.start, 4))[0]
+            start = min(chunk.start + 8 + offset, source.num_bytes)
+            if pcm is None:
+                return PcmHeader(None, start)
+            return _located_aiff(source, pcm, num_frames, start, chunk)
+    return None
 
 
-def _chunks(source: ByteSource, byte_order: str) -> Iterator[_Chunk]:
+def _located_aiff(
+    source: ByteSource, pcm: PcmFormat, num_frames: int, start: int, chunk: _Chunk
+) -> PcmHeader:
+    present_bytes = max(source.num_bytes - start, 0)
+    declared_bytes = num_frames * pcm.bytes_per_frame
+    unknown = not num_frames and chunk.num_bytes > 8 and present_bytes > 0
+    if unknown or num_frames >= _UNKNOWN_SIZE:
+        num_bytes, declared_s = present_bytes, None
+    else:
+        num_bytes = min(declared_bytes, present_bytes)
+        declared_s = declared_bytes / pcm.bytes_per_s if num_frames else None
+    return PcmHeader(pcm, start, num_bytes, declared_s, num_bytes / pcm.bytes_per_s)
+
+
+def _riff_chunks(source: ByteSource, order: ByteOrder) -> Iterator[_Chunk]:
+    """Yields the chunks, found again where a length is wrong or a pad byte is missing."""
     offset = 12
+    num_searches = 0
     for _ in range(_MAX_CHUNKS):
         header = source.peek(offset, 8)
         if len(header) < 8:
             return
-        name, num_bytes = struct.unpack(byte_order + "4sI", header)
+        name, num_bytes = struct.unpack(order + "4sI", header)
+        following = offset + 8 + num_bytes
+        lost = not _is_name(name) or (
+            name not in {b"data", b"SSND"} and following > source.num_bytes
+        )
+        if lost:
+            found = _search(source, offset, b"SSND" if order == ">" else b"data")
+            num_searches += 1
+            if found is None or num_searches > _MAX_SEARCHES:
+                return
+            offset = found
+            continue
         yield _Chunk(name, offset + 8, num_bytes)
-        offset += 8 + num_bytes + num_bytes % 2
+        if num_bytes % 2:
+            padded, bare = source.peek(following + 1, 4), source.peek(following, 4)
+            following += padded in _KNOWN_CHUNKS or bare not in _KNOWN_CHUNKS
+        offset = following
+
+
+def _search(source: ByteSource, offset: int, name: bytes) -> int | None:
+    """Returns where a chunk of this name begins after a place where there is none."""
+    if name == b"SSND" and source.peek(0, 4) == b"RIFX":
+        name = b"data"
+    found = source.peek(offset + 1, _SEARCHED_BYTES).find(name)
+    return None if found < 0 else offset + 1 + found
+
+
+def _is_name(name: bytes) -> bool:
+    return len(name) == 4 and all(0x20 <= byte < 0x7F for byte in name)
 
 
 def _w64_chunks(source: ByteSource) -> Iterator[_Chunk]:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.core.errors import AudioTooLong, TruncatedAudio, UnsupportedAudioLayout
+from serve_app.core.errors import AudioTooLong, UnsupportedAudioLayout
 
 FloatMono: TypeAlias = npt.NDArray[np.float32]
 """Samples, shape [n], full scale at 1.0."""
@@ -77,20 +77,22 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Decoded samples of one stretch, mixed to mono, at the rate of the file."""
+    """Decoded samples of one stretch, mixed to mono, at the rate of the file.
+
+    `filled` marks silence that was put where the file has nothing.
+    """
 
     samples: FloatMono
     rate_hz: int
+    filled: bool = False
 
 
-def check_complete(decoded_s: float, declared_s: float | None) -> None:
-    """Raises TruncatedAudio if a quarter second and 1 % of the declared length are missing."""
-    if declared_s is not None and declared_s - decoded_s > max(0.25, 0.01 * declared_s):
-        raise TruncatedAudio(decoded_s, declared_s)
+IDLE = Block(np.zeros(0, np.float32), 16_000)
+"""Work was done and no audio gained; whoever reads may let others go on."""
 
 
-def mix_down(samples: npt.NDArray[np.float32], channel_axis: int) -> FloatMono:
-    """Returns the mean over the channels; what is not finite stays not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        mono: FloatMono = samples.mean(axis=channel_axis, dtype=np.float32)
-    return mono
+def missing_s(decoded_s: float, declared_s: float | None) -> float:
+    """Returns how much of the declared length is missing, 0 up to a quarter second or 1 %."""
+    if declared_s is None or declared_s - decoded_s <= max(0.25, 0.01 * declared_s):
+        return 0.0
+    return declared_s - decoded_s

@@ -19,6 +19,12 @@ _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot"}
 _MAX_ID3_TAGS = 8
+# Text editors and scripts put it before files that are no text.
+_UTF8_BOM = b"\xef\xbb\xbf"
+_SEARCHED_BYTES = 1 << 18
+# So many frames in a row are no accident.
+_RUN_FRAMES = 8
+_MAX_TRIES = 2000
 _MPEG_BITRATES_KBPS = {
     # (is MPEG 1, layer) -> rate by index, index 0 and 15 are invalid here
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -47,6 +53,8 @@ def sniff_source(source: ByteSource) -> str | None:
 
     A tag may hold compressed pictures; no decoder needs to see it.
     """
+    if source.peek(0, len(_UTF8_BOM)) == _UTF8_BOM:
+        source.skip(len(_UTF8_BOM))
     tagged = False
     for _ in range(_MAX_ID3_TAGS):
         num_tag_bytes = id3_num_bytes(source.peek(0, 10))
@@ -55,7 +63,10 @@ def sniff_source(source: ByteSource) -> str | None:
         source.skip(num_tag_bytes)
         tagged = True
     found = sniff(source.peek(0, HEAD_BYTES))
-    return found or ("mp3" if tagged and source.num_bytes else None)
+    if found is None and not tagged:
+        # The beginning of a stream may be damaged.
+        return _sniff_run(source.peek(0, _SEARCHED_BYTES))
+    return found or ("mp3" if source.num_bytes else None)
 
 
 def id3_num_bytes(head: bytes) -> int:
@@ -68,6 +79,8 @@ def id3_num_bytes(head: bytes) -> int:
 
 
 def _sniff_magic(head: bytes) -> str | None:
+    if head[:4] == b"RIFX":
+        return "wav" if head[8:12] == b"WAVE" else None
     if head[:4] == b"RIFF":
         return {b"WAVE": "wav", b"AVI ": "avi"}.get(head[8:12])
     if head[:4] == b"FORM":
@@ -102,6 +115,25 @@ def _sniff_frames(head: bytes) -> str | None:
         for container, length_of in (("aac", adts_num_bytes), ("mp3", mpeg_num_bytes)):
             if _has_frames(head, start, length_of(head[start : start + 7]), container):
                 return container
+    return None
+
+
+def _sniff_run(content: bytes) -> str | None:
+    """Looks for many frames in a row, anywhere."""
+    for container, length_of in (("aac", adts_num_bytes), ("mp3", mpeg_num_bytes)):
+        start = -1
+        for _ in range(_MAX_TRIES):
+            start = content.find(b"\xff", start + 1)
+            if start < 0:
+                break
+            offset = start
+            for number in range(_RUN_FRAMES):
+                num_bytes = length_of(content[offset : offset + 7])
+                if not num_bytes:
+                    break
+                offset += num_bytes
+                if number == _RUN_FRAMES - 1:
+                    return container
     return None
 
 

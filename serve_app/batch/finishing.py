@@ -167,7 +167,12 @@ class TranscriptWriter:
             async for part in parts:
                 yield part
             spans = tuple(one.span for one in heard.utterances)
-            yield RecordingEnd(heard.end.duration_ms, spans)
+            yield RecordingEnd(
+                heard.end.duration_ms,
+                spans,
+                damage=heard.end.damage,
+                notices=heard.end.notices,
+            )
 
         transcript = await collect(apply_rules(events(), self._rules))
         return transcript, spent_s

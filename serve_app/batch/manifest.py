@@ -11,16 +11,12 @@ from dataclasses import replace
 
 from fsspec.spec import AbstractFileSystem
 
+from serve_app.audio.formats import is_recording_name
 from serve_app.batch.entries import Row, RowProblem, csv_rows, item_of, jsonl_rows
 from serve_app.batch.files import filesystem_of, info_of
 from serve_app.batch.records import BatchItem
 from serve_app.batch.uris import plain_text, plain_uri
 from serve_app.core.errors import ManifestError
-
-AUDIO_SUFFIXES = frozenset(
-    {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".amr", ".webm", ".mp4"}
-)
-"""What is picked from a directory or prefix; a glob or a manifest may name others."""
 
 _JSONL_SUFFIXES = (".jsonl", ".ndjson")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -93,9 +89,7 @@ def _below_prefix(filesystem: AbstractFileSystem, path: str) -> dict[str, Mappin
 
 
 def _is_picked(relative: str) -> bool:
-    """True for a recording that is not hidden; macOS leaves `._name` beside what it copies."""
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in relative.split("/"))
-    return not hidden and _suffix(relative) in AUDIO_SUFFIXES
+    return is_recording_name(relative.lstrip("/"))
 
 
 def _listed(

@@ -17,6 +17,7 @@ from serve_app.batch.reading import ReadFailed, ReadOptions, open_audio
 from serve_app.batch.records import NOT_FOUND, READ_ERROR
 from serve_app.batch.tables import AudioEnd, AudioRows, Planned, read_plan
 from serve_app.batch.taking_turns import Turn
+from serve_app.core.chunks import DamagedRange
 from serve_app.core.errors import AudioError
 from serve_app.core.ports import VoiceActivityDetector
 from serve_app.core.windows import Cut
@@ -36,6 +37,8 @@ class _Account:
     num_chunks: int = 0
     duration_ms: int = 0
     segment_s: float = 0.0
+    damage: tuple[DamagedRange, ...] = ()
+    notices: tuple[str, ...] = ()
 
     def end(
         self,
@@ -52,6 +55,8 @@ class _Account:
             error,
             permanent,
             attempts,
+            self.damage,
+            self.notices,
         )
 
 
@@ -137,6 +142,7 @@ class RecordingSegmenter:
                 cuts = next(steps, None)
                 account.segment_s += time.thread_time() - began_s
                 if cuts is None:
+                    account.damage, account.notices = segmentation.damage, segmentation.notices
                     return
                 account.duration_ms = segmentation.duration_ms
                 yield cuts

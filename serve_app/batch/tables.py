@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from serve_app.core.chunks import Chunk, ChunkFailure, Pcm, Recognition, Utterance
+from serve_app.core.chunks import Chunk, ChunkFailure, DamagedRange, Pcm, Recognition, Utterance
 from serve_app.core.fanout import place
 from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.origin import Origin
@@ -61,6 +61,8 @@ class AudioEnd:
         error: kind and reason, if the recording is no good.
         permanent: trying again is of no use.
         attempts: how often reading was tried.
+        damage: what could not be decoded, in order of time.
+        notices: what else is to be known of the file, in plain English.
     """
 
     num_chunks: int
@@ -70,6 +72,8 @@ class AudioEnd:
     error: tuple[str, str] | None = None
     permanent: bool = False
     attempts: int = 1
+    damage: tuple[DamagedRange, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,6 +150,18 @@ class UtteranceSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class DamagedRange:
+    """A span of a recording that could not be decoded; silence stands in its place.
+
+    `why` is a clause in plain English.
+    """
+
+    start_ms: int
+    end_ms: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecordingEnd:
     """Comes after the last utterance.
 
@@ -157,8 +169,12 @@ class RecordingEnd:
         duration_ms: length of the recording.
         utterances: the spans of all its utterances, in order.
         cost: of the request so far; equal ends may have cost differently.
+        damage: what could not be decoded, in order of time.
+        notices: what else a caller should know of the file, in plain English.
     """
 
     duration_ms: int
     utterances: tuple[UtteranceSpan, ...] = ()
     cost: RequestCost = field(default_factory=RequestCost, compare=False)
+    damage: tuple[DamagedRange, ...] = ()
+    notices: tuple[str, ...] = ()

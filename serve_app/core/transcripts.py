@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
-from serve_app.core.chunks import RecordingEnd, Token, UtteranceSpan
+from serve_app.core.chunks import DamagedRange, RecordingEnd, Token, UtteranceSpan
 from serve_app.core.words import join_words
 
 
@@ -46,11 +46,15 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class FailedRange:
-    """A span of the recording for which there is no text because of an error."""
+    """A span of the recording for which there is no text because of an error.
+
+    `reason` tells a file that is damaged there from a recogniser that failed.
+    """
 
     start_ms: int
     end_ms: int
     error: str
+    reason: Literal["recognition_failed", "damaged"] = "recognition_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,14 @@ class Transcript:
         sentences: in order of time.
         failures: spans that could not be recognised; any makes it partial.
         utterances: where speech was heard, with or without words.
+        notices: what else a caller should know of the file, in plain English.
     """
 
     duration_ms: int
     sentences: tuple[Sentence, ...]
     failures: tuple[FailedRange, ...] = ()
     utterances: tuple[UtteranceSpan, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def partial(self) -> bool:
@@ -111,7 +117,21 @@ async def collect(events: AsyncIterator[TranscriptEvent]) -> Transcript:
             failures.append(event)
         else:
             end = event
-    return Transcript(end.duration_ms, tuple(sentences), tuple(failures), end.utterances)
+    failures = sorted([*failures, *damaged_ranges(end)], key=lambda failed: failed.start_ms)
+    return Transcript(
+        end.duration_ms, tuple(sentences), tuple(failures), end.utterances, end.notices
+    )
+
+
+def damaged_ranges(end: RecordingEnd) -> list[FailedRange]:
+    """Returns what could not be decoded of a recording."""
+    return [_damaged(one) for one in end.damage]
+
+
+def _damaged(damage: DamagedRange) -> FailedRange:
+    return FailedRange(
+        damage.start_ms, damage.end_ms, f"damaged_audio: {damage.why}", reason="damaged"
+    )
 
 
 def _words_and_marks(tokens: Iterable[MarkedToken]) -> Iterator[str]:

@@ -33,6 +33,7 @@ from serve_app.core.origin import Origin
 from serve_app.core.stages import Stage, StageReadiness
 from serve_app.core.timing import RequestCost
 from serve_app.core.transcripts import TranscriptEvent
+from serve_app.deployments.client_errors import quiet_client_errors
 from serve_app.deployments.metering import IngressMetrics, take_retries
 from serve_app.deployments.options import LOGGER, as_deployment
 from serve_app.deployments.recording import RemoteRecording
@@ -209,6 +210,7 @@ class IngressDeployment:
         recognizer: DeploymentHandle[Any],
         punctuator: DeploymentHandle[Any] | None = None,
     ) -> None:
+        quiet_client_errors()
         self._settings = settings
         self._service = HandleTranscriptionService(settings, segmenter, recognizer, punctuator)
 

@@ -6,6 +6,7 @@ from ray.serve import Application
 
 from serve_app.core.joining import PunctuationResult, PunctuationTask
 from serve_app.core.stages import StageReadiness
+from serve_app.deployments.client_errors import quiet_client_errors
 from serve_app.deployments.gpu_bytes import gpu_bytes_of
 from serve_app.deployments.metering import ModelMetrics
 from serve_app.deployments.options import as_deployment
@@ -19,6 +20,7 @@ class PunctuatorDeployment:
     """One model, and as many batches in flight as it takes."""
 
     def __init__(self, settings: Settings) -> None:
+        quiet_client_errors()
         loaded = load_punctuator(settings)
         self._readiness = loaded.readiness
         self._stuck_after_s = settings.punctuator.stuck_after_s

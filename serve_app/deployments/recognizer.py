@@ -16,6 +16,7 @@ from serve_app.core.hints import Hints, HotwordCheck
 from serve_app.core.ports import Recognizer
 from serve_app.core.stages import StageReadiness
 from serve_app.core.throughput import Throughput
+from serve_app.deployments.client_errors import quiet_client_errors
 from serve_app.deployments.gpu_bytes import gpu_bytes_of
 from serve_app.deployments.load_reports import RecognizerLoad
 from serve_app.deployments.metering import ModelMetrics, ShelfMetrics
@@ -37,6 +38,7 @@ class RecognizerDeployment:
     """
 
     def __init__(self, settings: Settings) -> None:
+        quiet_client_errors()
         opened = OpenShelf(
             settings,
             recognizer_limits(settings),

@@ -26,6 +26,7 @@ from serve_app.core.heartbeat import beating
 from serve_app.core.origin import Origin
 from serve_app.core.stages import StageReadiness
 from serve_app.core.timing import RequestCost
+from serve_app.deployments.client_errors import quiet_client_errors
 from serve_app.deployments.load_reports import SegmenterLoad
 from serve_app.deployments.metering import SegmenterMetrics, take_retries
 from serve_app.deployments.options import as_deployment, segmenter_autoscaling
@@ -48,6 +49,7 @@ class SegmenterDeployment:
     """
 
     def __init__(self, settings: Settings, recognizer: DeploymentHandle[Any]) -> None:
+        quiet_client_errors()
         self._loaded_vad = load_vad(settings) if "vad" in settings.stages else None
         self._options = replace(segmentation_options(settings), urgent_s=settings.audio.urgent_s)
         self._settings = settings.segmenter
@@ -110,7 +112,13 @@ class SegmenterDeployment:
                 cost.num_retries = take_retries(job.origin)
                 self._metrics.decoded(cost.decode_s)
                 self._metrics.chunks(span.status for span in spans)
-        yield RecordingEnd(segmentation.duration_ms, tuple(spans), cost)
+        yield RecordingEnd(
+            segmentation.duration_ms,
+            tuple(spans),
+            cost,
+            segmentation.damage,
+            segmentation.notices,
+        )
 
     async def _accounted(
         self, segmentation: Segmentation, origin: Origin, account: RecordingBacklog

@@ -121,7 +121,12 @@ class LocalTranscriber:
         async with aclosing(parts):
             async for part in parts:
                 yield part
-        yield RecordingEnd(segmentation.duration_ms, tuple(spans))
+        yield RecordingEnd(
+            segmentation.duration_ms,
+            tuple(spans),
+            damage=segmentation.damage,
+            notices=segmentation.notices,
+        )
 
     async def _punctuate(self, task: PunctuationTask) -> PunctuationResult:
         assert self._punctuator is not None  # noqa: S101 - transcribe() has checked

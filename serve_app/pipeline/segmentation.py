@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.audio.bytesource import AudioSource
 from serve_app.core.batching import BatcherClosed, EngineStuck
-from serve_app.core.chunks import SAMPLE_RATE_HZ, SAMPLES_PER_MS, Chunk
+from serve_app.core.chunks import SAMPLE_RATE_HZ, SAMPLES_PER_MS, Chunk, DamagedRange
 from serve_app.core.errors import AudioError
 from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.origin import Origin
@@ -67,6 +67,18 @@ class Segmentation:
         self._num_samples = 0
         self._declared_s: float | None = None
         self._busy_s = 0.0
+        self._damage: tuple[DamagedRange, ...] = ()
+        self._notices: tuple[str, ...] = ()
+
+    @property
+    def damage(self) -> tuple[DamagedRange, ...]:
+        """What could not be decoded, in order of time; known when all steps are done."""
+        return self._damage
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What else a caller should know of the file; known when all steps are done."""
+        return self._notices
 
     @property
     def declared_s(self) -> float | None:
@@ -89,20 +101,28 @@ class Segmentation:
         return self._num_samples < self._options.urgent_s * SAMPLE_RATE_HZ
 
     def steps(self) -> Generator[list[Cut]]:
-        """Yields, for each window that is decoded, the cuts that it completed.
+        """Yields, for each piece of work, the cuts that it completed.
+
+        That is a window, or a slice of CPU time in which none was gained.
 
         Raises:
             AudioError: the file is not usable audio; cuts before the place where
                 that shows have been yielded.
         """
-        with AudioDecoder(self._audio, self._options.limits) as decoder:
+        with AudioDecoder(self._audio, self._options.limits, open_at_once=False) as decoder:
+            for _ in decoder.opening():
+                yield []
             self._declared_s = decoder.info.declared_s
             yield from self._with_vad(decoder, self._vad) if self._vad else self._without(decoder)
+            self._damage, self._notices = decoder.damage, decoder.notices
 
     def _with_vad(self, decoder: AudioDecoder, vad: VoiceActivityDetector) -> Iterator[list[Cut]]:
         cutter = SegmentCutter(self._options.max_segment_s)
         stream = vad.open(self._detection)
-        for pcm in decoder.windows():
+        for pcm in decoder.steps():
+            if not len(pcm):
+                yield []
+                continue
             self._num_samples += len(pcm)
             cutter.append(pcm)
             closed = stream.push(pcm)
@@ -111,7 +131,10 @@ class Segmentation:
 
     def _without(self, decoder: AudioDecoder) -> Iterator[list[Cut]]:
         cutter = FixedCutter(self._options.max_segment_s)
-        for pcm in decoder.windows():
+        for pcm in decoder.steps():
+            if not len(pcm):
+                yield []
+                continue
             self._num_samples += len(pcm)
             cutter.append(pcm)
             yield cutter.cut()

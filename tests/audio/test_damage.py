@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from serve_app.audio import AudioDecoder, AudioLimits
-from serve_app.core.chunks import SAMPLE_RATE_HZ
+from serve_app.core.chunks import SAMPLE_RATE_HZ, DamagedRange, Pcm
 from serve_app.core.errors import (
     AudioError,
     AudioTooLong,
@@ -27,6 +27,13 @@ from tests.audio import recordings
 def decoded_s(file: bytes, limits: AudioLimits | None = None) -> float:
     with AudioDecoder(file, limits or AudioLimits()) as decoder:
         return sum(len(window) for window in decoder.windows()) / SAMPLE_RATE_HZ
+
+
+def decoded(file: bytes) -> tuple[Pcm, tuple[DamagedRange, ...], tuple[str, ...]]:
+    """Returns samples, damage and notices."""
+    with AudioDecoder(file, AudioLimits()) as decoder:
+        pcm = np.concatenate(list(decoder.windows()))
+        return pcm, decoder.damage, decoder.notices
 
 
 def wav(seconds: float = 2.0) -> bytes:
@@ -73,35 +80,53 @@ def test_video_without_audio_is_an_unknown_format() -> None:
 
 
 @pytest.mark.parametrize("name", ["wav", "rf64", "w64", "aiff"])
-def test_cut_off_pcm_is_refused_before_a_window(name: str) -> None:
+def test_cut_off_pcm_is_decoded_and_the_rest_reported(name: str) -> None:
     file = recordings.encode(name, recordings.sine(4.0, 16_000), 16_000)
 
-    with pytest.raises(TruncatedAudio, match=r"declares 4\.00 s of audio, (1\.99|2\.00) s"):
-        AudioDecoder(file[: len(file) // 2], AudioLimits())
+    pcm, damage, _ = decoded(file[: len(file) // 2])
+
+    assert len(pcm) / SAMPLE_RATE_HZ == pytest.approx(2.0, abs=0.05)
+    assert [one.end_ms for one in damage] == [pytest.approx(4000, abs=2)]
+    assert damage[0].start_ms == pytest.approx(2000, abs=50)
 
 
-def test_cut_off_adpcm_wav_is_truncated() -> None:
+def test_pcm_of_which_nothing_is_left_is_truncated() -> None:
+    file = wav(4.0)
+
+    with pytest.raises(TruncatedAudio, match=r"declares 4\.00 s of audio, 0\.00 s"):
+        decoded_s(file[:44])
+
+
+def test_cut_off_adpcm_wav_is_decoded_and_the_rest_reported() -> None:
     file = recordings.encode("wav", recordings.sine(4.0, 16_000), 16_000, "adpcm_ima_wav")
 
-    with pytest.raises(TruncatedAudio):
-        decoded_s(file[: len(file) // 2])
+    pcm, damage, _ = decoded(file[: len(file) // 2])
+
+    assert len(pcm) / SAMPLE_RATE_HZ == pytest.approx(2.0, abs=0.2)
+    assert damage[0].end_ms == pytest.approx(4000, abs=100)
 
 
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
-def test_cut_off_flac_is_truncated(kept: float) -> None:
+def test_cut_off_flac_is_decoded_and_the_rest_reported(kept: float) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 80_000).astype(np.float32)
     file = recordings.encode("flac", noise, 16_000)
 
-    with pytest.raises(TruncatedAudio):
-        decoded_s(file[: int(len(file) * kept)])
+    pcm, damage, _ = decoded(file[: int(len(file) * kept)])
+
+    # The encoder's frames are 0.29 s long.
+    assert len(pcm) / SAMPLE_RATE_HZ == pytest.approx(5.0 * kept, abs=0.6)
+    assert damage[-1].end_ms == pytest.approx(5000, abs=300)
 
 
 @pytest.mark.parametrize("kept", [0.5, 0.9])
-def test_cut_off_m4a_is_truncated(kept: float) -> None:
+def test_cut_off_m4a_is_decoded_and_the_rest_reported(kept: float) -> None:
     file = faststart_m4a()
 
-    with pytest.raises(TruncatedAudio):
-        decoded_s(file[: int(len(file) * kept)])
+    pcm, damage, _ = decoded(file[: int(len(file) * kept)])
+
+    # The index in front takes its share of the bytes.
+    assert 0.5 < len(pcm) / SAMPLE_RATE_HZ < 5.0 * kept + 0.2
+    assert damage[-1].end_ms == pytest.approx(5000, abs=200)
 
 
 def test_m4a_without_its_index_is_corrupt() -> None:
@@ -137,22 +162,20 @@ def test_stream_that_starts_inside_a_frame_is_decoded(name: str) -> None:
     assert decoded_s(file[len(file) // 2 + 7 :]) == pytest.approx(2.0, abs=0.4)
 
 
-def test_flac_with_a_changed_bit_is_corrupt() -> None:
-    noise = np.random.default_rng(0).normal(0, 0.1, 80_000).astype(np.float32)
-    file = bytearray(recordings.encode("flac", noise, 16_000))
+@pytest.mark.parametrize("name", ["flac", "ogg"])
+def test_a_changed_bit_costs_the_frames_around_it_and_is_reported(name: str) -> None:
+    rate_hz = recordings.COMPRESSED[name][2] or 16_000
+    noise = np.random.default_rng(0).normal(0, 0.1, 10 * rate_hz).astype(np.float32)
+    file = bytearray(recordings.encode(name, noise, rate_hz))
     file[len(file) // 2] ^= 4
 
-    with pytest.raises(CorruptAudio):
-        decoded_s(bytes(file))
+    pcm, damage, _ = decoded(bytes(file))
 
-
-def test_ogg_with_a_changed_bit_is_corrupt() -> None:
-    noise = np.random.default_rng(0).normal(0, 0.1, 10 * 48_000).astype(np.float32)
-    file = bytearray(recordings.encode("ogg", noise, 48_000))
-    file[len(file) // 2] ^= 4
-
-    with pytest.raises(CorruptAudio):
-        decoded_s(bytes(file))
+    assert len(pcm) / SAMPLE_RATE_HZ == pytest.approx(10.0, abs=0.05)
+    [lost] = damage
+    assert 3_900 < lost.start_ms < lost.end_ms < 6_000
+    middle = (lost.start_ms + lost.end_ms) * 8
+    assert not pcm[middle - 80 : middle + 80].any()
 
 
 @pytest.mark.parametrize("name", ["flac", "ogg", "webm", "mp4", "asf"])
@@ -178,12 +201,21 @@ def test_fifty_milliseconds_are_too_short() -> None:
 
 @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers_are_invalid(subtype: str, value: float) -> None:
+def test_samples_that_are_no_numbers_are_silenced_and_reported(subtype: str, value: float) -> None:
     signal = recordings.sine(2.0, 16_000, channels=2).copy()
     signal[20_000, 1] = value
 
-    with pytest.raises(InvalidSamples, match=r"first at 1\.250 s"):
-        decoded_s(recordings.encode("wav", signal, 16_000, subtype))
+    pcm, damage, _ = decoded(recordings.encode("wav", signal, 16_000, subtype))
+
+    assert len(pcm) == 2 * SAMPLE_RATE_HZ
+    assert [(one.start_ms, one.end_ms) for one in damage] == [(1250, 1251)]
+
+
+def test_a_file_without_any_number_is_invalid() -> None:
+    signal = np.full(32_000, np.nan, np.float32)
+
+    with pytest.raises(InvalidSamples, match=r"first at 0\.000 s"):
+        decoded_s(recordings.encode("wav", signal, 16_000, "FLOAT"))
 
 
 def test_loud_float_samples_are_clipped() -> None:
@@ -231,6 +263,6 @@ def test_an_undeclared_length_over_the_limit_is_refused_while_decoding(name: str
 
 def test_the_errors_cross_processes() -> None:
     with pytest.raises(TruncatedAudio) as raised:
-        decoded_s(wav()[:30_000])
+        decoded_s(wav()[:44])
 
     assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)

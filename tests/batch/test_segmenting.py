@@ -82,7 +82,7 @@ def test_bad_file_is_a_row_and_its_neighbours_are_done(
     assert ends[1].error is None
 
 
-def test_truncated_file_fails_after_the_rows_that_came_before(
+def test_truncated_file_is_heard_as_far_as_it_goes_and_says_what_is_missing(
     segmenter: RecordingSegmenter, tmp_path: Path
 ) -> None:
     whole = Path(tone(tmp_path / "whole.flac", 30.0)).read_bytes()
@@ -90,8 +90,8 @@ def test_truncated_file_fails_after_the_rows_that_came_before(
     cut.write_bytes(whole[: len(whole) // 2])
     chunks, ends = read(list(segmenter.tables([Planned(0, "cut", str(cut), True)])))
     assert len(chunks) == ends[0].num_chunks
-    assert ends[0].error is not None
-    assert ends[0].permanent
+    assert ends[0].error is None
+    assert ends[0].damage[-1].end_ms == 30_000
 
 
 def test_file_that_vanished_may_come_back(segmenter: RecordingSegmenter, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import soundfile
 
 from serve_app.audio import AudioLimits
 from serve_app.core.chunks import Chunk, FileBytes
-from serve_app.core.errors import InvalidSamples
+from serve_app.core.errors import AudioTooLong
 from serve_app.core.origin import Origin
 from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
 from serve_app.pipeline.segmentation import Segmentation, SegmentationOptions, grouped
@@ -63,19 +63,31 @@ def test_groups_hold_at_most_their_share_of_audio() -> None:
     assert sizes == [[0, 1], [2], [3], [4, 5]]
 
 
-def test_damage_is_told_after_the_chunks_before_it() -> None:
+def test_what_ends_a_recording_is_told_after_the_chunks_before_it() -> None:
     samples = np.zeros(12 * 16_000, np.float32)
     samples[:16_000] = 0.1
-    samples[11 * 16_000] = np.nan
     file = io.BytesIO()
-    soundfile.write(file, samples, 16_000, format="WAV", subtype="FLOAT")
-    groups = Segmentation(np.frombuffer(file.getvalue(), np.uint8), FakeVad(), OPTIONS).groups(
+    soundfile.write(file, samples, 16_000, format="MP3")
+    options = replace(OPTIONS, limits=replace(OPTIONS.limits, max_duration_s=11.0))
+    groups = Segmentation(np.frombuffer(file.getvalue(), np.uint8), FakeVad(), options).groups(
         Origin("request")
     )
     seen: list[Chunk] = []
-    with pytest.raises(InvalidSamples):
+    with pytest.raises(AudioTooLong):
         seen.extend(chunk for group in groups for chunk in group)
-    assert [chunk.start_ms for chunk in seen] == [0]
+    assert len(seen) == 1
+
+
+def test_damage_and_notices_are_known_at_the_end() -> None:
+    samples = np.full(4 * 16_000, 0.1, np.float32)
+    samples[16_000] = np.nan
+    file = io.BytesIO()
+    soundfile.write(file, samples, 16_000, format="WAV", subtype="FLOAT")
+    content = file.getvalue() + np.random.default_rng(0).bytes(4000)
+    segmentation = Segmentation(np.frombuffer(content, np.uint8), FakeVad(), OPTIONS)
+    list(segmentation.steps())
+    assert [(one.start_ms, one.end_ms) for one in segmentation.damage] == [(1000, 1001)]
+    assert len(segmentation.notices) == 1
 
 
 def test_first_chunks_go_at_once_and_later_ones_are_gathered() -> None:

@@ -16,8 +16,7 @@ TONE = (np.sin(np.arange(32_000) / 10) * 8000).astype(np.int16)
 
 
 def nan_wav() -> bytes:
-    samples = np.zeros(16_000, np.float32)
-    samples[8000] = np.nan
+    samples = np.full(16_000, np.nan, np.float32)
     return audio_file(samples, subtype="FLOAT")
 
 
@@ -25,8 +24,8 @@ BAD_FILES = {
     "empty": (b"", 400, "empty_file"),
     "text renamed wav": (b"this is not audio at all\n" * 50, 400, "unknown_audio_format"),
     "pdf": (b"%PDF-1.7\n" + bytes(500), 400, "unknown_audio_format"),
-    "truncated wav": (audio_file(TONE)[:20_000], 400, "truncated_audio"),
-    "truncated flac": (audio_file(TONE, kind="FLAC")[:3000], 400, "truncated_audio"),
+    "wav without samples": (audio_file(TONE)[:44], 400, "truncated_audio"),
+    "flac without frames": (audio_file(TONE, kind="FLAC")[:100], 400, "corrupt_audio"),
     "zero samples": (audio_file(TONE[:0]), 400, "audio_too_short"),
     "20 ms": (audio_file(TONE[:320]), 400, "audio_too_short"),
     "nan": (nan_wav(), 400, "invalid_samples"),
@@ -54,6 +53,14 @@ def test_service_is_unharmed_by_bad_files_and_keeps_none(
     assert transcribe(client, demo_flac) == before
     assert list(spool_dir.iterdir()) == []
     assert client.get("/readyz").status_code == 200
+
+
+def test_a_cut_off_file_is_heard_as_far_as_it_goes(client: httpx.Client) -> None:
+    response = post(client, audio_file(TONE)[:20_000], response_format="verbose_json")
+
+    assert response.status_code == 200, response.text
+    assert response.json()["failed_ranges"][0]["reason"] == "damaged"
+    assert "X-Paraserve-Partial" in response.headers
 
 
 def test_too_large_upload_is_refused(client: httpx.Client) -> None:

@@ -8,6 +8,7 @@ replays `args` and these errors cross process borders.
 
 from serve_app.core.errors.audio import (
     AudioError,
+    AudioTooComplex,
     AudioTooLong,
     AudioTooShort,
     CorruptAudio,
@@ -63,6 +64,7 @@ from serve_app.core.errors.service import (
 
 __all__ = [
     "AudioError",
+    "AudioTooComplex",
     "AudioTooLong",
     "AudioTooShort",
     "ClusterError",

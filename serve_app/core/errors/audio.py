@@ -112,3 +112,19 @@ class AudioTooLong(AudioError):
     def __str__(self) -> str:
         duration_s, limit_s = (float(str(arg)) for arg in self.args)
         return f"the audio lasts at least {duration_s:.1f} s; the limit is {limit_s:.0f} s"
+
+
+class AudioTooComplex(AudioError):
+    """Decoding takes far more work than audio of this length and size should."""
+
+    code = "audio_too_complex"
+
+    def __init__(self, spent_s: float, decoded_s: float) -> None:
+        super().__init__(spent_s, decoded_s)
+
+    def __str__(self) -> str:
+        spent_s, decoded_s = (float(str(arg)) for arg in self.args)
+        return (
+            f"decoding was given up after {spent_s:.1f} s of computing for {decoded_s:.1f} s of "
+            "audio; the file is made of far more pieces than a recording of its size needs"
+        )

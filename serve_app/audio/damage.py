@@ -1,0 +1,49 @@
+"""What could not be decoded of a recording, and what a caller should be told of it."""
+
+from __future__ import annotations
+
+from serve_app.core.chunks import DamagedRange
+
+_MAX_RANGES = 64
+_MAX_NOTICES = 16
+# Neighbors that lie this close are one for a reader.
+_JOINED_S = 0.5
+
+
+class DamageReport:
+    """Collects damaged ranges and notices of one recording; bounded, however bad the file is."""
+
+    def __init__(self) -> None:
+        self._ranges: list[tuple[float, float, str]] = []
+        self._notices: dict[str, None] = {}
+
+    @property
+    def ranges(self) -> tuple[DamagedRange, ...]:
+        """The ranges in order of time; those close together are one."""
+        return tuple(
+            DamagedRange(
+                int(start_s * 1000), max(round(end_s * 1000), int(start_s * 1000) + 1), why
+            )
+            for start_s, end_s, why in self._ranges
+        )
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """Sentences in plain English, each once."""
+        return tuple(self._notices)
+
+    def add(self, start_s: float, end_s: float, why: str) -> None:
+        """Adds a range that begins no earlier than those before it."""
+        if self._ranges:
+            last_start_s, last_end_s, last_why = self._ranges[-1]
+            if start_s - last_end_s <= _JOINED_S or len(self._ranges) >= _MAX_RANGES:
+                self._ranges[-1] = (last_start_s, max(last_end_s, end_s), last_why)
+                return
+        self._ranges.append((start_s, end_s, why))
+
+    def notice(self, text: str) -> None:
+        """Adds a sentence; after the first few there is only one more, that says so."""
+        if len(self._notices) < _MAX_NOTICES:
+            self._notices[text] = None
+        elif text not in self._notices:
+            self._notices["There are more remarks of this kind."] = None

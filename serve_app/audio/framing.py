@@ -1,0 +1,101 @@
+"""Frames of MPEG audio in streams that are damaged or were joined.
+
+FFmpeg's parser puts everything that stands before a frame, however long, into the same
+packet, whose decoding then fails although the frame is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from av.audio.stream import AudioStream
+from av.packet import Packet
+
+from serve_app.audio.sniffing import id3_num_bytes, mpeg_num_bytes
+
+_LENGTH_OF: dict[str, Callable[[bytes], int]] = {"mp3": mpeg_num_bytes}
+_HEADER_BYTES = 7
+# No frame of either kind is longer.
+_LONGEST_FRAME_BYTES = 8192
+_ID3V1_BYTES = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """The frame of a packet, None if it holds none, and how many bytes of no use stood before."""
+
+    packet: Packet[AudioStream] | None
+    num_lost_bytes: int = 0
+
+
+class Reframer:
+    """Takes away from packets what is no frame.
+
+    Args:
+        container: "mp3"; nothing is done to the packets of others.
+    """
+
+    def __init__(self, container: str) -> None:
+        self._length_of = _LENGTH_OF.get(container)
+        self._tag_end = 0
+        self._kind = b""
+
+    def reframe(self, packet: Packet[AudioStream]) -> Framed:
+        """Returns the packet, or what is sound of it; tags are not lost bytes."""
+        length_of = self._length_of
+        if length_of is None:
+            return Framed(packet)
+        content = bytes(packet)
+        position = packet.pos or 0
+        if self._tag_end > position:
+            if self._tag_end >= position + len(content):
+                return Framed(None)
+            tag_bytes = self._tag_end - position
+        else:
+            tag_bytes = tag_num_bytes(content)
+            self._tag_end = position + tag_bytes
+            if tag_bytes >= len(content):
+                return Framed(None)
+        if not tag_bytes and length_of(content[:_HEADER_BYTES]) == len(content):
+            self._kind = _kind_of(content)
+            return Framed(packet)
+        starts = self._frame_starts(content, max(tag_bytes, len(content) - _LONGEST_FRAME_BYTES))
+        if not starts:
+            return Framed(packet)
+        # What looks like a header may be one by accident, but hardly one of the same kind.
+        alike = [one for one in starts if _kind_of(content[one:]) == self._kind]
+        start = (alike or starts)[-1]
+        self._kind = _kind_of(content[start:])
+        return Framed(_tail(packet, content, start), start - tag_bytes)
+
+    def _frame_starts(self, content: bytes, first: int) -> list[int]:
+        """Returns where frames may begin that end with the packet."""
+        starts: list[int] = []
+        start = first - 1
+        while (start := content.find(b"\xff", start + 1)) >= 0:
+            length_of = self._length_of
+            header = content[start : start + _HEADER_BYTES]
+            if length_of is not None and length_of(header) == len(content) - start:
+                starts.append(start)
+        return starts
+
+
+def _kind_of(frame: bytes) -> bytes:
+    """Returns what the headers of one stream have in common: codec, version and rate."""
+    return bytes((frame[1], frame[2] & 0x0C)) if len(frame) > 2 else b""
+
+
+def tag_num_bytes(content: bytes) -> int:
+    """Returns the length of the tags that stand first; they may go on behind the packet."""
+    num_bytes = _ID3V1_BYTES if content[:3] == b"TAG" else 0
+    return num_bytes + id3_num_bytes(content[num_bytes : num_bytes + 10])
+
+
+def _tail(packet: Packet[AudioStream], content: bytes, start: int) -> Packet[AudioStream]:
+    tail = cast("Packet[AudioStream]", Packet(content[start:]))
+    tail.stream = packet.stream
+    tail.pts, tail.dts, tail.time_base = packet.pts, packet.dts, packet.time_base
+    tail.duration = packet.duration
+    return tail

@@ -1,0 +1,160 @@
+"""From the first bytes of a file to the reader that decodes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Protocol
+
+from serve_app.audio.av_reader import AvReader
+from serve_app.audio.boxes import walk_mp4_layout
+from serve_app.audio.bytesource import ByteSource
+from serve_app.audio.damage import DamageReport
+from serve_app.audio.headers import read_pcm_header, wave_prefix
+from serve_app.audio.layout import AudioInfo, AudioLimits, Block
+from serve_app.audio.ogg import find_links
+from serve_app.audio.pcm_reader import PcmReader
+from serve_app.audio.sniffing import sniff_source
+from serve_app.core.errors import CorruptAudio, EmptyUpload, TruncatedAudio, UnknownAudioFormat
+
+_PCM_CONTAINERS = {"wav", "rf64", "w64", "aiff"}
+# As many recordings as anybody joins; more are an attack.
+_MAX_JOINED = 10_000
+
+
+class Reader(Protocol):
+    """Reads one file, or one of several that were joined."""
+
+    info: AudioInfo
+    declares_length: bool
+    """Whether less audio than `info` declares is damage."""
+    base_s: float
+    """Audio that came before it."""
+
+    def blocks(self) -> Iterator[Block]: ...
+    def close(self) -> None: ...
+
+
+class Opener:
+    """Finds out what a file is and opens it, and what was joined on to it.
+
+    Args:
+        source: the file.
+        limits: what is accepted.
+        report: is told what is damaged.
+        begin_call: is called before a library is.
+    """
+
+    def __init__(
+        self,
+        source: ByteSource,
+        limits: AudioLimits,
+        report: DamageReport,
+        begin_call: Callable[[], None],
+    ) -> None:
+        self._source = source
+        self._limits = limits
+        self._report = report
+        self._begin_call = begin_call
+        self._fragmented = False
+        self._starts = [0]
+        self._num_opened = 0
+        self.container = ""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether files were joined on that are not open yet."""
+        return self._num_opened < min(len(self._starts), _MAX_JOINED)
+
+    def prepare(self) -> Iterator[None]:
+        """Looks at the file, pausing now and then; to be run to its end first.
+
+        Raises:
+            AudioError: it is no audio.
+        """
+        source = self._source
+        if not source.num_bytes:
+            raise EmptyUpload
+        container = sniff_source(source)
+        source.reraise_failure()
+        if container is None:
+            raise UnknownAudioFormat("its content is of no known kind")
+        self.container = container
+        if container == "mp4":
+            layout = yield from walk_mp4_layout(source)
+            self._fragmented = layout.fragmented
+        elif container == "ogg":
+            self._starts = []
+            for start in find_links(source):
+                if start is None:
+                    yield
+                elif len(self._starts) < _MAX_JOINED:
+                    self._starts.append(start)
+
+    def open_first(self) -> Reader:
+        """Opens the file.
+
+        Raises:
+            AudioError: it is no audio that is accepted.
+            av.FFmpegError: FFmpeg does not read it.
+        """
+        return self.open_next(0.0)
+
+    def open_next(self, base_s: float) -> Reader:
+        """Opens the next of the files that were joined; base_s is what came before it."""
+        number = self._num_opened
+        self._num_opened += 1
+        start = self._starts[number]
+        end = self._starts[number + 1] if number + 1 < len(self._starts) else None
+        whole = not start and end is None
+        view = self._source if whole else self._source.view(start, end)
+        self._begin_call()
+        if self.container in _PCM_CONTAINERS:
+            return self._open_pcm(view, start, base_s)
+        return self._open_av(view, self.container, base_s)
+
+    def info_of(self, reader: Reader) -> AudioInfo:
+        """Returns what is known of the whole file once its first reader is open."""
+        if len(self._starts) > 1:
+            return replace(reader.info, declared_s=None)
+        return reader.info
+
+    def _open_pcm(self, view: ByteSource, start: int, base_s: float) -> Reader:
+        header = read_pcm_header(view, self.container)
+        if header is None:
+            raise CorruptAudio(f"its {self.container} header cannot be read")
+        for notice in header.notices:
+            self._report.notice(notice)
+        if header.next_start is not None:
+            self._starts.append(start + header.next_start)
+        if header.pcm is not None:
+            return PcmReader(
+                view, self.container, header, header.pcm, self._limits, self._report, base_s
+            )
+        if not header.codec_format:
+            return self._open_av(view, self.container, base_s)
+        if header.declared_s and not header.num_bytes:
+            raise TruncatedAudio(0.0, header.declared_s)
+        self._limits.check_declared(header.available_s)
+        end = header.start + header.num_bytes
+        # FFmpeg gets a header without whatever was odd about this one.
+        plain = view.view(header.start, end, prefix=wave_prefix(header))
+        reader = self._open_av(plain, "wav", base_s)
+        declared_s = header.declared_s
+        if declared_s is not None and declared_s <= self._limits.max_duration_s:
+            reader.info = replace(reader.info, container=self.container, declared_s=declared_s)
+            # The codec's rate in the header is often wrong; it only serves to tell how much
+            # of a file that ends too early is missing.
+            reader.declares_length = (header.available_s or 0.0) < declared_s
+        return reader
+
+    def _open_av(self, view: ByteSource, container: str, base_s: float) -> AvReader:
+        return AvReader(
+            view,
+            container,
+            self._limits,
+            self._report,
+            self._fragmented,
+            base_s,
+            self._begin_call,
+        )

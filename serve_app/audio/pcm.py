@@ -1,0 +1,86 @@
+"""Uncompressed samples as they are stored in files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+ByteOrder: TypeAlias = Literal["<", ">"]
+Encoding: TypeAlias = Literal["u8", "s8", "s16", "s24", "s32", "f32", "f64", "alaw", "ulaw"]
+
+SAMPLE_BYTES: dict[Encoding, int] = {
+    "u8": 1, "s8": 1, "alaw": 1, "ulaw": 1, "s16": 2, "s24": 3, "s32": 4, "f32": 4, "f64": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PcmFormat:
+    """How samples are stored, channels interleaved."""
+
+    encoding: Encoding
+    byte_order: ByteOrder
+    rate_hz: int
+    channels: int
+
+    @property
+    def bytes_per_frame(self) -> int:
+        return SAMPLE_BYTES[self.encoding] * self.channels
+
+    @property
+    def bytes_per_s(self) -> int:
+        return self.bytes_per_frame * self.rate_hz
+
+
+def to_float(content: bytes, pcm: PcmFormat) -> npt.NDArray[np.float32]:
+    """Returns whole frames as samples, shape [channels, n], full scale at 1.0."""
+    if pcm.encoding in {"alaw", "ulaw"}:
+        table = _ALAW_TABLE if pcm.encoding == "alaw" else _ULAW_TABLE
+        flat = table[np.frombuffer(content, np.uint8)]
+    elif pcm.encoding == "u8":
+        flat = (np.frombuffer(content, np.uint8).astype(np.float32) - 128) / np.float32(128)
+    elif pcm.encoding == "s8":
+        flat = np.frombuffer(content, np.int8).astype(np.float32) / np.float32(128)
+    elif pcm.encoding == "s24":
+        flat = _from_24_bits(content, pcm.byte_order)
+    elif pcm.encoding in {"s16", "s32"}:
+        bits = 16 if pcm.encoding == "s16" else 32
+        integers = np.frombuffer(content, f"{pcm.byte_order}i{bits // 8}")
+        flat = integers.astype(np.float32) / np.float32(2 ** (bits - 1))
+    else:
+        kind = "f4" if pcm.encoding == "f32" else "f8"
+        with np.errstate(over="ignore", invalid="ignore"):
+            flat = np.frombuffer(content, pcm.byte_order + kind).astype(np.float32)
+    return np.ascontiguousarray(flat.reshape(-1, pcm.channels).T)
+
+
+def _from_24_bits(content: bytes, order: ByteOrder) -> npt.NDArray[np.float32]:
+    triples = np.frombuffer(content, np.uint8).reshape(-1, 3)
+    words = np.zeros((len(triples), 4), np.uint8)
+    # The sample fills the upper three bytes of a word; the lowest one stays 0.
+    words[:, 1:] = triples if order == "<" else triples[:, ::-1]
+    return words.view("<i4")[:, 0].astype(np.float32) / np.float32(2.0**31)
+
+
+def _g711_tables() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Returns the samples of all 256 codes of A-law and of mu-law.
+
+    Source: ITU-T G.711, tables 1 and 2.
+    """
+    codes = np.arange(256)
+    code = codes ^ 0x55
+    exponent, mantissa = code >> 4 & 7, code & 15
+    magnitude = np.where(
+        exponent == 0, (mantissa << 4) + 8, ((mantissa << 4) + 0x108) << np.maximum(exponent - 1, 0)
+    )
+    alaw = np.where(code & 0x80, magnitude, -magnitude)
+    code = ~codes & 0xFF
+    magnitude = (((code & 15) << 3) + 0x84 << (code >> 4 & 7)) - 0x84
+    ulaw = np.where(code & 0x80, -magnitude, magnitude)
+    scale = np.float32(2.0**15)
+    return alaw.astype(np.float32) / scale, ulaw.astype(np.float32) / scale
+
+
+_ALAW_TABLE, _ULAW_TABLE = _g711_tables()

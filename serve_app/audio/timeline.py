@@ -1,0 +1,179 @@
+"""Where the samples of a file stand in time, and what is missing between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from serve_app.audio.damage import DamageReport
+from serve_app.audio.demuxers import CUT_ANYWHERE, JOINABLE, TIMED, WITHOUT_PAUSES
+from serve_app.audio.layout import AudioLimits
+from serve_app.core.errors import AudioTooLong
+
+# Opus in WebM rounds times to 1 ms and codecs have delays of some 50 ms.
+_GAP_S = 0.1
+# After a failure every millisecond counts.
+_GAP_AFTER_FAILURE_S = 0.001
+_MAX_LOST_S = 60.0
+# Where a stream was cut, so much of it may be of no use.
+_CUT_S = 0.5
+# Of a gap that was recorded as one, no bytes stand in the file; of one that was damaged, many.
+_SKIPPED_SHARE = 0.3
+
+# As far as a single frame may jump and nobody asks the next one.
+BIG_JUMP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What went wrong between two frames.
+
+    Attributes:
+        lost_s: audio that could not be decoded.
+        skipped_s: audio that bytes would have held that were passed over.
+        why: a clause in plain English; None if nothing is known to be wrong.
+    """
+
+    lost_s: float = 0.0
+    skipped_s: float = 0.0
+    why: str | None = None
+
+    def with_lost(self, duration_s: float) -> Loss:
+        """So much more could not be decoded."""
+        return Loss(self.lost_s + duration_s, self.skipped_s, "the data is damaged")
+
+    def with_skipped(self, duration_s: float) -> Loss:
+        return replace(self, skipped_s=self.skipped_s + duration_s)
+
+    def with_suspicion(self) -> Loss:
+        """Something was wrong with the file, whether or not a gap shows."""
+        return replace(self, why=self.why or MISSING)
+
+
+NO_LOSS = Loss()
+MISSING = "data is missing"
+
+
+class Timeline:
+    """Compares the times of frames with the samples so far.
+
+    Args:
+        container: of the file, as it was sniffed.
+        zero_s: time of the file's beginning, whichever of its streams begins there.
+        base_s: audio that came before this file, if it was joined on.
+        limits: longest recording.
+        report: is told of what is missing.
+        cut_anywhere: whether the ends may be broken without any damage.
+    """
+
+    def __init__(
+        self,
+        container: str,
+        zero_s: float,
+        base_s: float,
+        limits: AudioLimits,
+        report: DamageReport,
+        cut_anywhere: bool | None = None,
+    ) -> None:
+        self._container = container
+        self._timed = container in TIMED
+        self._cut_anywhere = container in CUT_ANYWHERE if cut_anywhere is None else cut_anywhere
+        self._zero_s = zero_s
+        self._expected_s = 0.0
+        self._limits = limits
+        self._report = report
+        self._begun = False
+        self.position_s = base_s
+        """Audio so far, silence included: where the next frame goes."""
+        self.last_frame_s = 0.0
+
+    def jumps(self, time_s: float | None) -> bool:
+        """True if a frame of this time would be far from the one before it."""
+        if not self._timed or time_s is None:
+            return False
+        return abs(time_s - self._zero_s - self._expected_s) > BIG_JUMP_S
+
+    def silence_before(self, time_s: float | None, loss: Loss) -> float:
+        """Returns how much silence, in s, goes before a frame.
+
+        Args:
+            time_s: of the frame, as its container says; None if that is not to be believed.
+            loss: what went wrong since the frame before.
+
+        Raises:
+            AudioTooLong: the gap alone is longer than any recording may be.
+        """
+        why, lost_s = loss.why, loss.lost_s
+        silence_s = loss.lost_s if self._is_worth_filling(loss) else 0.0
+        if self._timed and time_s is not None:
+            gap_s = time_s - self._zero_s - self._expected_s
+            silence_s = self._silence_of(gap_s, loss)
+            if abs(gap_s) > self._least_gap_s(why is not None):
+                self._expected_s = time_s - self._zero_s
+            unlikely = self._container in WITHOUT_PAUSES or loss.skipped_s > _SKIPPED_SHARE * gap_s
+            if self._begun and gap_s > self._least_gap_s(False) and unlikely:
+                why = why or MISSING
+            # Much was passed over, and the times tell of nothing: they may be wrong themselves.
+            if loss.skipped_s > _CUT_S and gap_s < _SKIPPED_SHARE * loss.skipped_s:
+                why, lost_s = why or MISSING, max(lost_s, loss.skipped_s)
+        elif self._timed:
+            self._expected_s += silence_s
+        self._tell(silence_s, lost_s, why)
+        self.position_s += silence_s
+        return silence_s
+
+    def begin_late(self, duration_s: float) -> None:
+        """So much audio stood before the first frame and is lost."""
+        self._zero_s -= duration_s
+
+    def add(self, duration_s: float) -> None:
+        """A frame of this length is put in place."""
+        self._begun = True
+        self.last_frame_s = duration_s
+        self._expected_s += duration_s
+        self.position_s += duration_s
+
+    def end(self, loss: Loss) -> None:
+        """Reports what was lost behind the last frame."""
+        if not self._begun:
+            return
+        rest_s = max(loss.lost_s, loss.skipped_s)
+        if rest_s > _CUT_S or (loss.why is not None and not self._cut_anywhere):
+            end_s = self.position_s + max(rest_s, self.last_frame_s)
+            self._report.add(self.position_s, end_s, loss.why or MISSING)
+        elif loss.why is not None:
+            self._report.notice("The file ends in the middle of its data; it may be cut off.")
+
+    def _is_worth_filling(self, loss: Loss) -> bool:
+        return self._begun or not self._cut_anywhere or loss.lost_s > _CUT_S
+
+    def _least_gap_s(self, suspicious: bool) -> float:
+        if suspicious or self._container == "flac":
+            return _GAP_AFTER_FAILURE_S
+        return _GAP_S
+
+    def _silence_of(self, gap_s: float, loss: Loss) -> float:
+        """Returns what goes into a gap of the container's times."""
+        if gap_s > _MAX_LOST_S and self._container in JOINABLE and self._begun:
+            self._report.notice(
+                "The times in the file jump; what follows was taken for another recording."
+            )
+            return loss.lost_s
+        if gap_s > self._limits.max_duration_s:
+            raise AudioTooLong(self.position_s + gap_s, self._limits.max_duration_s)
+        if gap_s > self._least_gap_s(loss.why is not None):
+            return gap_s
+        # A step back (joined recordings) is a new origin.
+        return loss.lost_s if gap_s < -_GAP_S else 0.0
+
+    def _tell(self, silence_s: float, lost_s: float, why: str | None) -> None:
+        start_s, end_s = self.position_s, self.position_s + silence_s
+        if why is not None:
+            if silence_s > 0:
+                self._report.add(start_s, end_s, why)
+            elif self._begun:
+                self._report.add(start_s, start_s + max(lost_s, 0.01), why)
+        elif silence_s > 0 and self._begun:
+            self._report.notice(
+                f"The file has no audio from {start_s:.1f} to {end_s:.1f} s; "
+                "silence stands in its place."
+            )

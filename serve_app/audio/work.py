@@ -1,0 +1,106 @@
+"""How much CPU time decoding a recording may take.
+
+A file of a few megabytes can hold millions of packets that carry hardly any audio. So
+the work is measured, not the audio gained: it is done in slices, between which other
+recordings have their turn, and all of it together has a budget.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from serve_app.core.errors import AudioTooComplex
+
+_BYTES_PER_MB = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkBudget:
+    """CPU time, in s, that decoding may take.
+
+    Ordinary recordings take 1 to 30 ms for each second of audio, the most for codecs with
+    very short packets.
+
+    Attributes:
+        slice_s: after which a step ends, whether it has gained audio or not.
+        call_s: longest single call of a library; it is stopped at its next read.
+        base_s: for any file.
+        per_audio_s: for each second of audio that was decoded.
+        per_mb_s: for each million bytes of the file.
+    """
+
+    slice_s: float = 0.05
+    call_s: float = 1.0
+    base_s: float = 2.0
+    per_audio_s: float = 0.1
+    per_mb_s: float = 0.1
+
+
+class WorkMeter:
+    """Measures the CPU time that one recording takes of the threads that work on it.
+
+    Work may go on in another thread after each `pause`.
+
+    Args:
+        num_bytes: size of the file.
+        budget: what it may take.
+        clock: CPU time of the calling thread, in s.
+    """
+
+    def __init__(
+        self,
+        num_bytes: int,
+        budget: WorkBudget,
+        clock: Callable[[], float] = time.thread_time,
+    ) -> None:
+        self._budget = budget
+        self._clock = clock
+        self._file_s = budget.base_s + budget.per_mb_s * num_bytes / _BYTES_PER_MB
+        self._earlier_s = 0.0
+        self._slice_began_s: float | None = None
+        self._call_began_s = 0.0
+        self._stopped_call = False
+
+    @property
+    def spent_s(self) -> float:
+        return self._earlier_s + self._slice_s
+
+    @property
+    def slice_is_over(self) -> bool:
+        return self._slice_s >= self._budget.slice_s
+
+    def resume(self) -> None:
+        """Begins a slice on the calling thread."""
+        self._slice_began_s = self._call_began_s = self._clock()
+
+    def pause(self) -> None:
+        """Ends the slice, on the thread that began it."""
+        self._earlier_s += self._slice_s
+        self._slice_began_s = None
+
+    def begin_call(self) -> None:
+        """A call of a library begins, whose own reads ask `call_is_over`."""
+        self._call_began_s = self._clock()
+
+    def call_is_over(self) -> bool:
+        """True if the call that runs has taken so long that it must find no more bytes."""
+        if self._slice_began_s is None:
+            return False
+        self._stopped_call |= self._clock() - self._call_began_s > self._budget.call_s
+        return self._stopped_call
+
+    def check(self, decoded_s: float) -> None:
+        """Finds out whether the work is still in proportion.
+
+        Raises:
+            AudioTooComplex: it is not.
+        """
+        allowed_s = self._file_s + self._budget.per_audio_s * decoded_s
+        if self._stopped_call or self.spent_s > allowed_s:
+            raise AudioTooComplex(self.spent_s, decoded_s)
+
+    @property
+    def _slice_s(self) -> float:
+        return 0.0 if self._slice_began_s is None else self._clock() - self._slice_began_s
