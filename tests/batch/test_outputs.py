@@ -60,7 +60,13 @@ def test_document_has_everything_of_the_recording(store: OutputStore) -> None:
     assert found["times"]["recognize_s"] == 1.5
     assert found["cer"] == 0.25
     assert found["partial"] is True
-    assert found["failed_ranges"] == [{"start": 5.0, "end": 6.0, "error": "internal_error"}]
+    (failed,) = found["failed_ranges"]
+    assert failed == {
+        "start": 5.0,
+        "end": 6.0,
+        "error": "internal_error",
+        "reason": "recognition_failed",
+    }
     assert found["metadata"] == {"speaker": "甲", "n": [1, 2]}
     assert found["confidence"] == pytest.approx(0.9)
 
