@@ -82,7 +82,7 @@ def _access_findings(application: Application) -> Iterator[Finding]:
             f"{name} listens on {host}, which nothing outside of the pod reaches",
             "leave settings.http to the chart",
         )
-    elif not settings.auth.demanded(host):
+    elif not settings.auth.demanded:
         yield Finding(
             f"{name} asks for no API key: whoever reaches the service may use it",
             "settings.auth.mode keys, or bound it with networkPolicy.clients",

@@ -57,6 +57,7 @@ from serve_app.core.errors.service import (
     Overloaded,
     RecognitionFailed,
     ServiceError,
+    ShuttingDown,
     StartFailed,
     StorageFull,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "RequestError",
     "RequestNotAcceptable",
     "ServiceError",
+    "ShuttingDown",
     "StageNotDeployed",
     "StartFailed",
     "StorageFull",
