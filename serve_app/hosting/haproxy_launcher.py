@@ -177,6 +177,9 @@ def main() -> None:
     """Runs HAProxy with the arguments that Ray gave."""
     arguments = sys.argv[1:]
     os.umask(0o077)
+    # When the manager dies, Ray kills its process group. HAProxy is not in it, and serves
+    # on until the manager's successor takes over from it.
+    os.setsid()
     try:
         options = _options_from(os.environ.get(OPTIONS_VARIABLE, "{}"))
         path = arguments[arguments.index("-f") + 1]

@@ -20,6 +20,7 @@ from serve_app.core.in_flight import RUN_DIRECTORY_VARIABLE
 _PROC = Path("/proc")
 _START_TIME_FIELD = 19
 """Of /proc/PID/stat, counted from the field after the name; see proc_pid_stat(5)."""
+_RAY_TITLE = b"ray::"
 _POLL_S = 0.05
 
 
@@ -79,20 +80,28 @@ def processes_of_run(directory: Path, but: Iterable[int] = ()) -> list[Process]:
         directory: of the run.
         but: numbers of processes that are left out.
     """
-    mark = f"{RUN_DIRECTORY_VARIABLE}={directory}".encode()
     left_out = set(but)
     found = []
     for pid in _own_pids():
-        if pid in left_out:
-            continue
-        try:
-            environment = (_PROC / str(pid) / "environ").read_bytes()
-        except OSError:
-            continue
         process = process_of(pid)
-        if process is not None and mark in environment.split(b"\0"):
+        if pid not in left_out and process is not None and _is_of_run(pid, directory):
             found.append(process)
     return found
+
+
+def _is_of_run(pid: int, directory: Path) -> bool:
+    folder = _PROC / str(pid)
+    try:
+        variables = (folder / "environ").read_bytes().split(b"\0")
+        if f"{RUN_DIRECTORY_VARIABLE}={directory}".encode() in variables:
+            return True
+        # Ray's agents have written their names over theirs. They keep their logs open.
+        if not (folder / "cmdline").read_bytes().startswith(_RAY_TITLE):
+            return False
+        links = [os.readlink(link) for link in (folder / "fd").iterdir()]
+    except OSError:
+        return False
+    return any(link.startswith(f"{directory}/") for link in links)
 
 
 def end_processes(
