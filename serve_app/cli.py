@@ -84,9 +84,7 @@ def serve(profile: ProfileOption = DEFAULT_PROFILE, set_: SetOption = None) -> N
     """
     from serve_app.serving import serve_until_interrupted
 
-    raise typer.Exit(
-        serve_until_interrupted(_settings(profile, set_), console_for(sys.stderr))
-    )
+    raise typer.Exit(serve_until_interrupted(_settings(profile, set_), console_for(sys.stderr)))
 
 
 @app.command()

@@ -7,6 +7,7 @@ import time
 
 from rich.console import Console
 
+from serve_app.cli_console import tell
 from serve_app.cluster import RunningApplication, prepare_environment, running
 from serve_app.core.in_flight import num_in_flight
 from serve_app.hosting.run_directory import own_run_directory
@@ -105,10 +106,10 @@ def stay_up(
     _end_if_lost(application, console)
     wait_until_sent(settings.http.port)
     if num_cut:
-        console.print(
-            f"[red]error:[/red] {num_cut} requests had not ended after {limit_s:.0f} s "
-            "(http.drain_timeout_s)",
-            highlight=False,
+        tell(
+            "error",
+            f"{num_cut} requests had not ended after {limit_s:.0f} s (http.drain_timeout_s)",
+            console,
         )
         return ExitCode.REQUESTS_CUT
     return ExitCode.DONE
@@ -119,5 +120,5 @@ def _end_if_lost(application: RunningApplication, console: Console) -> None:
     if loss is None:
         return
     logs = "" if application.run is None else f"; its logs: {application.run.ray}"
-    console.print(f"[red]error:[/red] the Ray node has died: {loss}{logs}", highlight=False)
+    tell("error", f"the Ray node has died: {loss}{logs}", console)
     end_now(application.run, ExitCode.NODE_LOST)

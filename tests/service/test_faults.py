@@ -38,6 +38,7 @@ def faulty_client(service_url: str, traces: Path) -> Iterator[httpx.Client]:
         {
             "profile": "asr-only",
             "app_name": "faulty",
+            "auth": {"mode": "off"},
             "pack_dir": traces / "packs",
             "recognizer": {"stuck_after_s": 3},
         }
