@@ -16,6 +16,9 @@ from serve_app.hosting.run_directory import RunDirectory
 from serve_app.settings import IngressSettings, Settings
 from serve_app.settings.admission import is_loopback
 
+LAUNCHER_IN_IMAGE = "/opt/venv/bin/paraserve-haproxy"
+"""Where deploy/Dockerfile has `haproxy_launcher`."""
+
 _HARD_STOP_MARGIN_S = 60
 
 _PATIENCE = {

@@ -108,9 +108,7 @@ def num_under_way(counts: Path) -> int:
     return sum(int.from_bytes(file.read_bytes(), "little") for file in counts.iterdir())
 
 
-def test_killed_proxy_and_its_killed_manager_cost_no_404_and_a_dead_store_ends_the_service() -> (
-    None
-):
+def test_killed_proxies_cost_no_404_and_a_dead_control_store_ends_the_service() -> None:
     with serving() as service:
         directory = service.directory
         seen = Answers(service)
