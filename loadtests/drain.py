@@ -68,7 +68,7 @@ async def run(num_requests: int, limit_s: float) -> DrainRun:
     with tempfile.TemporaryDirectory() as folder:
         library = ClipLibrary(Path(folder))
         clips = [library.path(library.clip(length_s)) for length_s in _LENGTHS_S]
-        async with _service() as (process, url):
+        async with _service() as (process, url):  # noqa: SIM117, the client needs the URL
             async with httpx.AsyncClient(base_url=url, timeout=limit_s, trust_env=False) as client:
                 texts = [await _text(client, clip) for clip in clips]
                 chosen = [number % len(clips) for number in range(num_requests)]

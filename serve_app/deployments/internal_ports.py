@@ -12,22 +12,26 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ray._common.tls_utils import add_port_to_grpc_server
 from ray.serve._private import replica
 
 from serve_app.core.in_flight import NODE_ADDRESS_VARIABLE
 
 _EVERYWHERE = "[::]:0"
-_add_port = replica.add_port_to_grpc_server
+_HELPER = "add_port_to_grpc_server"
 
 
 def listen_on_node_address_only() -> None:
     """Has replicas of this process listen on the node's address, if one is given."""
     if os.environ.get(NODE_ADDRESS_VARIABLE):
-        replica.add_port_to_grpc_server = _add_port_on_node_address
+        if not hasattr(replica, _HELPER):
+            raise RuntimeError(f"Ray's replica has no {_HELPER} any more")
+        setattr(replica, _HELPER, _add_port_on_node_address)
 
 
 def _add_port_on_node_address(server: Any, address: str) -> Any:
     host = os.environ[NODE_ADDRESS_VARIABLE]
     if address != _EVERYWHERE:
         raise RuntimeError(f"Ray's replicas listen on {address}, not on {_EVERYWHERE}, any more")
-    return _add_port(server, f"[{host}]:0" if ":" in host else f"{host}:0")
+    own = f"[{host}]:0" if ":" in host else f"{host}:0"
+    return add_port_to_grpc_server(server, own)  # type: ignore[no-untyped-call]  # Ray leaves it

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from serve_app.core.errors import StartFailed
 from serve_app.hosting.run_directory import RunDirectory
@@ -121,7 +121,7 @@ def watch_node() -> NodeWatch:
     import ray
     from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
-    node = ray._private.worker._global_node
+    node: Any = ray._private.worker._global_node
     processes: dict[str, subprocess.Popen[bytes]] = {
         name: entries[0].process
         for name, entries in node.all_processes.items()
@@ -141,7 +141,8 @@ def watch_node() -> NodeWatch:
 def _init(settings: ClusterSettings, run: RunDirectory) -> None:
     import ray
 
-    address = {} if is_loopback(settings.host) else {"_node_ip_address": settings.host}
+    # On a loopback address the environment says so; Ray takes no such address here.
+    address: Any = {} if is_loopback(settings.host) else {"_node_ip_address": settings.host}
     ray.init(
         # Else it would join a cluster that runs on this machine, or RAY_ADDRESS.
         address="local",
