@@ -24,7 +24,7 @@ def bind(monkeypatch: pytest.MonkeyPatch, address: str) -> list[str]:
     monkeypatch.setenv(NODE_ADDRESS_VARIABLE, address)
     internal_ports.listen_on_node_address_only()
     server = Server()
-    replica.add_port_to_grpc_server(server, "[::]:0")  # type: ignore[attr-defined]
+    replica.add_port_to_grpc_server(server, "[::]:0")  # type: ignore[attr-defined,no-untyped-call]
     return server.addresses
 
 
@@ -42,4 +42,4 @@ def test_replica_on_a_foreign_cluster_listens_where_ray_wants(
 def test_other_address_than_the_known_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     bind(monkeypatch, "127.0.0.1")
     with pytest.raises(RuntimeError, match="any more"):
-        replica.add_port_to_grpc_server(Server(), "0.0.0.0:0")  # type: ignore[attr-defined]
+        replica.add_port_to_grpc_server(Server(), "0.0.0.0:0")  # type: ignore[attr-defined,no-untyped-call]
