@@ -68,7 +68,7 @@ async def run(num_requests: int, limit_s: float) -> DrainRun:
     with tempfile.TemporaryDirectory() as folder:
         library = ClipLibrary(Path(folder))
         clips = [library.path(library.clip(length_s)) for length_s in _LENGTHS_S]
-        async with _service() as (process, url):  # noqa: SIM117, the client needs the URL
+        async with _service(num_requests) as (process, url):  # noqa: SIM117, the client needs the URL
             async with httpx.AsyncClient(base_url=url, timeout=limit_s, trust_env=False) as client:
                 texts = [await _text(client, clip) for clip in clips]
                 chosen = [number % len(clips) for number in range(num_requests)]
@@ -90,9 +90,16 @@ async def run(num_requests: int, limit_s: float) -> DrainRun:
 
 
 @asynccontextmanager
-async def _service() -> AsyncIterator[tuple[subprocess.Popen[bytes], str]]:
+async def _service(num_requests: int) -> AsyncIterator[tuple[subprocess.Popen[bytes], str]]:
     port = free_port()
-    command = [sys.executable, "-m", "serve_app.cli", "serve", "--set", f"http.port={port}"]
+    assignments = (
+        f"http.port={port}",
+        # All of them are in line, and some more can be refused.
+        f"admission.max_waiting={num_requests}",
+        f"ingress.deployment.max_ongoing_requests={2 * num_requests + 64}",
+    )
+    options = [part for each in assignments for part in ("--set", each)]
+    command = [sys.executable, "-m", "serve_app.cli", "serve", *options]
     process = subprocess.Popen(command)  # noqa: ASYNC220, S603, our own command, started once
     url = f"http://127.0.0.1:{port}"
     try:
