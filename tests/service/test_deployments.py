@@ -72,7 +72,8 @@ def test_serve_parses_the_arguments_of_a_config_into_settings() -> None:
     from serve_app.app import build
 
     parse = cast(Callable[..., Any], api.call_user_app_builder_with_args_if_necessary)
-    app = parse(build, {"profile": "demo", "recognizer": {"deployment": {"num_replicas": 3}}})
+    size = {"deployment": {"num_replicas": 3}}
+    app = parse(build, {"profile": "demo", "auth": {"mode": "off"}, "recognizer": size})
     assert app._bound_deployment.name == "Ingress"
     with pytest.raises(ValueError, match="recogniser"):
         parse(build, {"recogniser": {}})
