@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
@@ -9,15 +10,24 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 
-from serve_app.api import flow
 from serve_app.core.errors import StartFailed
+from serve_app.hosting.node import NodeWatch, start_node, watch_node
+from serve_app.hosting.ray_environment import common_environment, run_environment
+from serve_app.hosting.reaper import Reaper
+from serve_app.hosting.run_directory import (
+    RunDirectory,
+    close_run,
+    create_run_directory,
+    end_leftovers,
+    own_run_directory,
+    write_private_files,
+)
 from serve_app.settings import HttpSettings, Settings
 
-_READY_TIMEOUT_S = 300.0
 _POLL_S = 0.5
 
 
@@ -28,27 +38,44 @@ class RunningApplication:
     Attributes:
         url: of the API.
         page_url: of the web page, None without it.
+        run: of the cluster that was started for it, None on one that was there.
+        watch: over the node of that cluster.
     """
 
     url: str
     page_url: str | None = None
+    run: RunDirectory | None = None
+    watch: NodeWatch | None = None
+
+    def loss(self) -> str | None:
+        """Returns what the node has lost, None while it lives."""
+        return None if self.watch is None else self.watch.loss()
 
 
 def prepare_environment(settings: Settings) -> None:
     """Sets what Ray reads from the environment when it is imported.
 
     Must run before the first import of Ray in this process.
+
+    Raises:
+        StartFailed: there is no place for the run's files.
     """
     os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1" if settings.http.haproxy else "0"
-    if settings.cluster.address is None:
-        # No load balancer has to notice that a cluster of our own goes away.
-        os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "1")
-    os.environ.setdefault(flow.IMPORT_PATH_VARIABLE, flow.IMPORT_PATH)
-    # Else HAProxy's manager labels Ray's metrics with whatever method a caller invents; the
-    # ingress replicas, which then count instead, only see those that `api.front` lets pass.
-    os.environ.setdefault("RAY_SERVE_HAPROXY_METRICS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in common_environment(settings).items():
+        os.environ.setdefault(name, value)
+    if settings.cluster.address is not None:
+        return
+    run = own_run_directory()
+    if run is None:
+        run = create_run_directory()
+        atexit.register(close_run, run)
+        write_private_files(run)
+    fixed, changeable = run_environment(settings, run, free_port(settings.cluster.host))
+    os.environ.update(fixed)
+    for name, value in changeable.items():
+        os.environ.setdefault(name, value)
+    if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(run.token))
 
 
 @contextmanager
@@ -59,7 +86,7 @@ def running(
 
     Without `settings.cluster.address` a Ray cluster is started on this machine
     and stopped at the end; otherwise the application is added to that cluster
-    and stays there.
+    and stays there. `prepare_environment` must have been called.
 
     Args:
         settings: of the application.
@@ -69,53 +96,126 @@ def running(
         ConfigurationError: API keys are demanded and there are none.
         StartFailed: the port is taken, a deployment failed or was not ready in time.
     """
-    settings.check_access()
     own = settings.cluster.address is None
     if own:
-        _check_port(settings.http)
+        # We start the listener, and so know what it listens on.
+        auth = settings.auth.resolved(settings.http.host)
+        settings = settings.model_copy(update={"auth": auth})
+    settings.check_access()
+    if not own:
+        yield from _joined(settings, on_progress)
+        return
+    for process in end_leftovers():
+        on_progress(f"ended process {process.pid}, which a run that died had left behind")
+    _check_port(settings.http)
+    run = own_run_directory()
+    if run is None:
+        raise StartFailed("prepare_environment was not called in this process")
+    reaper = Reaper(run)
+    watch: NodeWatch | None = None
+    try:
+        on_progress("starting Ray")
+        start_node(settings.cluster, run, (reaper.pid,))
+        watch = watch_node()
+        watch.start()
+        yield replace(_deploy(settings, on_progress), run=run, watch=watch)
+    finally:
+        _stop(watch)
+        # It ends what is left, such as a HAProxy whose manager had died.
+        reaper.dismiss()
 
+
+def _joined(settings: Settings, on_progress: Callable[[str], None]) -> Iterator[RunningApplication]:
+    """Adds the application to a cluster that runs."""
+    import ray
+
+    on_progress(f"connecting to Ray at {settings.cluster.address}")
+    try:
+        ray.init(address=settings.cluster.address, log_to_driver=False, namespace="serve")
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise StartFailed(f"no Ray cluster at {settings.cluster.address}: {reason}") from None
+    yield _deploy(settings, on_progress)
+
+
+def _deploy(settings: Settings, on_progress: Callable[[str], None]) -> RunningApplication:
+    """Puts the application onto the cluster; returns when it is ready."""
+    from ray import serve
+    from ray.exceptions import RayError
+
+    from serve_app.app import build, build_page
+    from serve_app.deployments.ui import own_url
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    deadline = time.monotonic() + settings.cluster.start_timeout_s
+    _start_serve(settings, deadline)
+    on_progress("starting the deployments")
+    targets = [serve.RunTarget(build(settings), name=settings.app_name, route_prefix="/")]
+    if settings.ui.enabled:
+        name = f"{settings.app_name}-ui"
+        page = build_page(settings)
+        targets.append(serve.RunTarget(page, name=name, route_prefix=settings.ui.route_prefix))
+    try:
+        serve.run_many(targets, wait_for_applications_running=False)
+        for target in targets:
+            _wait_until_running(target.name, on_progress, deadline)
+    except RayError as error:
+        raise StartFailed(_reason(str(error))) from None
+    url = own_url(settings.http)
+    on_progress("waiting for the HTTP proxy")
+    wait_until_ready(url, max(deadline - time.monotonic(), _POLL_S))
+    return RunningApplication(
+        url, f"{url}{settings.ui.route_prefix}/" if settings.ui.enabled else None
+    )
+
+
+def _start_serve(settings: Settings, deadline: float) -> None:
+    """Starts Serve's controller and proxies.
+
+    Raises:
+        StartFailed: they did not come up in time.
+    """
+    from ray import serve
+    from ray.exceptions import RayError
+
+    host = settings.http.host
+    if settings.cluster.address is None and settings.http.haproxy:
+        # HAProxy listens on it (`haproxy_launcher`); what stands behind it need not.
+        host = settings.cluster.host
+    while True:
+        try:
+            serve.start(http_options={"host": host, "port": settings.http.port})
+        except TimeoutError:
+            # Serve waits a minute for its proxies; a second call finds them, or waits on.
+            if time.monotonic() > deadline:
+                raise StartFailed(
+                    f"Serve's proxies are not up after {settings.cluster.start_timeout_s:.0f} s"
+                ) from None
+        except RayError as error:
+            raise StartFailed(_reason(str(error))) from None
+        else:
+            return
+
+
+def _stop(watch: NodeWatch | None) -> None:
+    """Ends the cluster, unless it has died: then there is nobody to ask."""
     import ray
     from ray import serve
 
-    from serve_app.app import build, build_page
+    if watch is not None:
+        watch.stop()
+        if watch.loss() is not None:
+            return
+        serve.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+    ray.shutdown()
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    on_progress("starting Ray" if own else f"connecting to Ray at {settings.cluster.address}")
-    if own:
-        ray.init(
-            # Else it would join a cluster that runs on this machine, or RAY_ADDRESS.
-            address="local",
-            num_cpus=settings.cluster.num_cpus,
-            object_store_memory=settings.cluster.object_store_bytes,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            namespace="serve",
-            _metrics_export_port=settings.cluster.metrics_port,
-        )
-    else:
-        ray.init(address=settings.cluster.address, log_to_driver=False, namespace="serve")
-    try:
-        serve.start(http_options={"host": settings.http.host, "port": settings.http.port})
-        on_progress("starting the deployments")
-        targets = [serve.RunTarget(build(settings), name=settings.app_name, route_prefix="/")]
-        if settings.ui.enabled:
-            name = f"{settings.app_name}-ui"
-            page = build_page(settings)
-            targets.append(serve.RunTarget(page, name=name, route_prefix=settings.ui.route_prefix))
-        serve.run_many(targets, wait_for_applications_running=False)
-        for target in targets:
-            _wait_until_running(target.name, on_progress)
-        url = f"http://{_reachable(settings.http.host)}:{settings.http.port}"
-        on_progress("waiting for the HTTP proxy")
-        wait_until_ready(url, _READY_TIMEOUT_S)
-        yield RunningApplication(
-            url, f"{url}{settings.ui.route_prefix}/" if settings.ui.enabled else None
-        )
-    finally:
-        if own:
-            serve.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
-            ray.shutdown()
+
+def free_port(host: str) -> int:
+    """Returns a port that nobody listens on now."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _check_port(http: HttpSettings) -> None:
@@ -132,10 +232,9 @@ def _check_port(http: HttpSettings) -> None:
             ) from None
 
 
-def _wait_until_running(name: str, on_progress: Callable[[str], None]) -> None:
+def _wait_until_running(name: str, on_progress: Callable[[str], None], deadline: float) -> None:
     from ray import serve
 
-    deadline = time.monotonic() + _READY_TIMEOUT_S
     told = ""
     while time.monotonic() < deadline:
         application = serve.status().applications[name]
@@ -158,7 +257,7 @@ def _wait_until_running(name: str, on_progress: Callable[[str], None]) -> None:
             on_progress(message)
             told = message
         time.sleep(_POLL_S)
-    raise StartFailed(f"not running after {_READY_TIMEOUT_S:.0f} s; {told}")
+    raise StartFailed(f"not running within cluster.start_timeout_s; {told}")
 
 
 def _reason(message: str) -> str:
@@ -183,7 +282,3 @@ def wait_until_ready(url: str, timeout_s: float) -> None:
                 pass
             time.sleep(_POLL_S)
     raise StartFailed(f"{url}/readyz is not ready after {timeout_s:.0f} s")
-
-
-def _reachable(host: str) -> str:
-    return "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104

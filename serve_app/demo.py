@@ -14,7 +14,8 @@ from serve_app.client import Paraserve, Transcription, TranscriptionRequest
 from serve_app.cluster import prepare_environment, running
 from serve_app.pipeline.fetching import fetch_packs
 from serve_app.pipeline.scoring import character_error_rate
-from serve_app.serving import tell_urls, wait_for_signal
+from serve_app.serving import stay_up as stay_up_until_told
+from serve_app.serving import stop_signals, tell_urls
 from serve_app.settings import Settings
 
 MAX_CER = 0.03
@@ -61,8 +62,12 @@ def run_demo(settings: Settings, *, stay_up: bool) -> int:
         elapsed_s = time.monotonic() - started
         right = _report(console, answer, recording.text, elapsed_s)
         if stay_up:
+            signals = stop_signals(console)
+            signals.install()
+            signals.started()
             tell_urls(console, application.url, application.page_url)
-            wait_for_signal()
+            code = stay_up_until_told(application, settings, signals, console)
+            return code if right else max(code, 1)
     return 0 if right else 1
 
 

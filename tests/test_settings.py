@@ -198,11 +198,14 @@ def test_admission_that_cannot_work_is_refused(values: dict[str, object], place:
     ("auth", "host", "demanded"),
     [
         ({}, "127.0.0.1", False),
+        ({}, "127.0.0.9", False),
         ({}, "localhost", False),
         ({}, "::1", False),
         ({}, "0.0.0.0", True),
         ({}, "::", True),
         ({}, "10.0.0.5", True),
+        ({}, "", True),
+        ({}, "no-such-host.invalid", True),
         ({"mode": "off"}, "0.0.0.0", False),
         ({"mode": "keys"}, "127.0.0.1", True),
     ],
@@ -211,11 +214,20 @@ def test_keys_are_demanded_unless_nobody_else_can_call(
     auth: dict[str, object], host: str, demanded: bool
 ) -> None:
     settings = Settings.model_validate({"auth": auth, "http": {"host": host}})
-    assert settings.auth.demanded(host) is demanded
+    resolved = settings.model_copy(update={"auth": settings.auth.resolved(host)})
+    assert resolved.auth.demanded is demanded
     if demanded:
         with pytest.raises(ConfigurationError, match=r"auth\.keys_file"):
-            settings.check_access()
+            resolved.check_access()
     else:
+        resolved.check_access()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_keys_are_demanded_where_somebody_else_starts_the_listener(host: str) -> None:
+    settings = Settings.model_validate({"http": {"host": host}})
+    assert settings.auth.demanded
+    with pytest.raises(ConfigurationError, match=r"auth\.keys_file"):
         settings.check_access()
 
 

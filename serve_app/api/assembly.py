@@ -47,9 +47,9 @@ def _doors(http: HttpSettings) -> Doors:
 
 
 def _authenticator(settings: Settings, logger: logging.Logger) -> Authenticator:
-    settings.auth.check(settings.http.host)
+    settings.auth.check()
     limits = key_limits_of(settings)
-    if settings.auth.keys_file is None or not settings.auth.demanded(settings.http.host):
+    if settings.auth.keys_file is None or not settings.auth.demanded:
         return Everybody(limits)
     defaults = KeyDefaults(limits, shared_key_limits_of(settings), settings.auth.keys_grace_s)
     return KeyRing(settings.auth.keys_file, defaults, logger)

@@ -49,6 +49,7 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.ServiceError: 500,
     errors.NotReady: 503,
     errors.KeysUnavailable: 503,
+    errors.ShuttingDown: 503,
     errors.StartFailed: 500,
     errors.ModelUnavailable: 503,
     errors.Overloaded: 429,
@@ -97,7 +98,7 @@ def error_response(error: errors.ParaserveError) -> JSONResponse:
     headers: dict[str, str] = {}
     if isinstance(error, errors.Overloaded | errors.StorageFull):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    elif isinstance(error, errors.NotReady | errors.KeysUnavailable):
+    elif isinstance(error, errors.NotReady | errors.KeysUnavailable | errors.ShuttingDown):
         headers["Retry-After"] = str(_NOT_READY_RETRY_S)
     elif isinstance(error, errors.Unauthenticated | errors.KeyNotAllowed):
         headers["WWW-Authenticate"] = 'Bearer realm="paraserve"'

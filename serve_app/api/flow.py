@@ -19,6 +19,8 @@ import logging
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve_app.api.draining import DrainMiddleware, counter_of_process
+
 IMPORT_PATH_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 IMPORT_PATH = "serve_app.api.flow.http_middlewares"
 _LOGGER_NAME = "ray.serve.paraserve"
@@ -46,6 +48,7 @@ def http_middlewares() -> list[Middleware]:
     return [
         Middleware(FlowControlMiddleware),
         Middleware(FrontMiddleware, logger=logging.getLogger(_LOGGER_NAME)),
+        Middleware(DrainMiddleware, counter=counter_of_process()),
     ]
 
 

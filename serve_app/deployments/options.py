@@ -12,12 +12,16 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
 from serve_app.core.scaling import ScalingLimits
+from serve_app.deployments.internal_ports import listen_on_node_address_only
 from serve_app.settings import AutoscalingSettings, DeploymentSettings, Settings
 from serve_app.settings.deployments import RecognizerAutoscalingSettings
 
 # A child of Serve's own logger: it inherits the handlers and the JSON encoding
 # that the builder asks for, and the ids of replica and request.
 LOGGER = logging.getLogger("ray.serve.paraserve")
+
+# Every deployment comes through here, in its replicas too.
+listen_on_node_address_only()
 
 _HEALTH_CHECK_PERIOD_S = 10
 _HEALTH_CHECK_TIMEOUT_S = 60

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from serve_app.api import flow
 from serve_app.core.errors import ClusterError
+from serve_app.hosting.ray_environment import LAUNCHER_IN_IMAGE, hard_stop_after_s
 from serve_app.ops.bounds import demands_of, num_gpus_offered
 from serve_app.ops.gpus import num_gpus_needed, untiled
 from serve_app.ops.kube import FIELD_MANAGER
@@ -82,7 +83,7 @@ def _access_findings(application: Application) -> Iterator[Finding]:
             f"{name} listens on {host}, which nothing outside of the pod reaches",
             "leave settings.http to the chart",
         )
-    elif not settings.auth.demanded(host):
+    elif not settings.auth.demanded:
         yield Finding(
             f"{name} asks for no API key: whoever reaches the service may use it",
             "settings.auth.mode keys, or bound it with networkPolicy.clients",
@@ -180,8 +181,12 @@ def _container_findings(service: Tree, config: ServeConfig) -> Iterator[Finding]
 
 _PROXY = "RAY_SERVE_ENABLE_HA_PROXY"
 _OVERRIDE = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
+_HARD_STOP = "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"
+_LAUNCHER = "RAY_SERVE_HAPROXY_BINARY_PATH"
 _REASONS = {
     _PROXY: "",
+    _HARD_STOP: ": longer requests are cut off when ingress replicas change",
+    _LAUNCHER: ": half a header holds a connection for ever, and HAProxy's pages are open",
     _OVERRIDE: ": replicas without num_gpus lose sight of the devices",
     flow.IMPORT_PATH_VARIABLE: ": uploads that wait in line lie in memory whole",
 }
@@ -190,8 +195,11 @@ _REASONS = {
 def _wanted_environment(config: ServeConfig) -> dict[str, str]:
     """Returns what `serve_app.cluster.prepare_environment` would set."""
     haproxy = any(application.settings.http.haproxy for application in config.applications)
+    longest = max(hard_stop_after_s(each.settings.ingress) for each in config.applications)
+    bounds = {_HARD_STOP: str(longest), _LAUNCHER: LAUNCHER_IN_IMAGE}
     return {
         _PROXY: "1" if haproxy else "0",
+        **(bounds if haproxy else {}),
         _OVERRIDE: "0",
         flow.IMPORT_PATH_VARIABLE: flow.IMPORT_PATH,
     }

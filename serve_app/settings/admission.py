@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
@@ -20,8 +21,9 @@ class AuthSettings(Section):
 
     mode: Literal["auto", "keys", "off"] = Field(
         default="auto",
-        description="`keys` demands a key of `keys_file`; `off` lets everybody in; `auto` is off "
-        "while `http.host` is a loopback address, and `keys` otherwise.",
+        description="`keys` demands a key of `keys_file`; `off` lets everybody in; `auto` is `off` "
+        "only where `paraserve serve` itself listens, on a loopback address, and `keys` otherwise: "
+        "under `serve run` and `serve deploy` too, which listen where Serve is told to.",
     )
     keys_file: Path | None = Field(
         default=None,
@@ -35,21 +37,32 @@ class AuthSettings(Section):
         "cannot be used; after that everybody is told 503 until it is restored.",
     )
 
-    def demanded(self, host: str) -> bool:
-        """True if callers need a key when the service listens on host."""
-        return self.mode == "keys" or (self.mode == "auto" and not _is_loopback(host))
+    @property
+    def demanded(self) -> bool:
+        """Whether callers need a key. `auto` has been resolved where they need none."""
+        return self.mode != "off"
 
-    def check(self, host: str) -> None:
+    def resolved(self, bind_host: str) -> AuthSettings:
+        """Returns the settings of a service that listens on this address and on no other.
+
+        Only whoever starts the listener can say so; `auto` then becomes `off` on a
+        loopback address.
+        """
+        if self.mode == "auto" and is_loopback(bind_host):
+            return self.model_copy(update={"mode": "off"})
+        return self
+
+    def check(self) -> None:
         """Refuses to start without keys where keys are demanded.
 
         Raises:
             ConfigurationError: there is no keys file to ask.
         """
-        if self.demanded(host) and self.keys_file is None:
+        if self.demanded and self.keys_file is None:
             raise ConfigurationError(
-                f"auth.mode is {self.mode} and the service listens on {host}, so callers need API "
-                "keys: set auth.keys_file (`paraserve keys new` writes one), or auth.mode off "
-                "to let everybody in"
+                f"auth.mode is {self.mode} and the service may be reached from elsewhere, so "
+                "callers need API keys: set auth.keys_file (`paraserve keys new` writes one), or "
+                "auth.mode off to let everybody in"
             )
 
 
@@ -100,10 +113,12 @@ class AdmissionSettings(Section):
     )
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+def is_loopback(host: str) -> bool:
+    """Whether nothing but this machine reaches a listener on this address or name."""
     try:
-        return ip_address(host).is_loopback
-    except ValueError:
+        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None)} if host else ()
+    except OSError:
         return False
+    return bool(addresses) and all(
+        ip_address(address.partition("%")[0]).is_loopback for address in addresses
+    )

@@ -115,8 +115,8 @@ class Settings(BaseSettings):
         Raises:
             ConfigurationError: there is no keys file, or it cannot be used.
         """
-        self.auth.check(self.http.host)
-        if self.auth.keys_file is not None and self.auth.demanded(self.http.host):
+        self.auth.check()
+        if self.auth.keys_file is not None and self.auth.demanded:
             read_keys(self.auth.keys_file)
 
     @field_validator("stages")

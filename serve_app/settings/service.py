@@ -40,6 +40,35 @@ class HttpSettings(Section):
         "the header `X-Paraserve-Ignored-Fields`, as clients of other servers send many; `refuse` "
         "answers 400, for callers who want every mistake reported.",
     )
+    header_timeout_s: int = Field(
+        default=10,
+        ge=1,
+        description="Within which the whole header of a request must arrive, in s. HAProxy only, "
+        "as the three below.",
+    )
+    idle_timeout_s: int = Field(
+        default=60,
+        ge=1,
+        description="After which a connection is closed on which the client neither sends what "
+        "is awaited nor reads what is sent, in s. A client that waits for its text is not idle.",
+    )
+    max_connections: int = Field(
+        default=16384,
+        ge=16,
+        description="Connections at once; fewer where the process may not open so many files.",
+    )
+    max_connections_per_address: int = Field(
+        default=1024,
+        ge=0,
+        description="Connections at once from one address that is not a loopback one; 0 for no "
+        "such limit, as behind a load balancer that all clients come through.",
+    )
+    drain_timeout_s: float | None = Field(
+        default=None,
+        ge=0,
+        description="How long `paraserve serve` waits, once it is told to stop, for the requests "
+        "under way, in s; unset for `ingress.request_timeout_s`.",
+    )
 
 
 class ClusterSettings(Section):
@@ -49,6 +78,18 @@ class ClusterSettings(Section):
         default=None,
         description="Address of a running cluster (`auto`, or `ray://...`); unset to start one "
         "on this machine.",
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        description="Address of this machine on which the ports of a cluster started here listen: "
+        "Ray's own, those of replicas, its metrics. Another than a loopback address lets other "
+        "machines scrape the metrics.",
+    )
+    start_timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="How long a start may take until the service is ready, in s; longer for large "
+        "models on slow disks.",
     )
     num_cpus: int | None = Field(
         default=None,
@@ -66,8 +107,8 @@ class ClusterSettings(Section):
         default=None,
         ge=1,
         le=65535,
-        description="Port on which a cluster started here serves its metrics to Prometheus, on "
-        "all interfaces; unset for one that is free.",
+        description="Port on which a cluster started here serves its metrics to Prometheus, at "
+        "`cluster.host`; unset for one that is free.",
     )
 
 

@@ -32,6 +32,7 @@ ARGUMENTS: dict[type[ParaserveError], tuple[object, ...]] = {
     errors.NotReady: ("asr",),
     errors.Overloaded: (7.2,),
     errors.StorageFull: (5.0,),
+    errors.ShuttingDown: (),
     errors.StartFailed: ("no pack",),
     errors.ModelUnavailable: ("large", "no memory"),
     errors.DeadlineExceeded: (3.0,),

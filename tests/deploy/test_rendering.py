@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from ray.serve._private.build_app import build_app
 from ray.serve.schema import ServeDeploySchema
 
 from serve_app.app import build
+from serve_app.hosting.haproxy_launcher import OPTIONS_VARIABLE, ProxyOptions
+from serve_app.hosting.ray_environment import LAUNCHER_IN_IMAGE
 from serve_app.settings import Settings
 from serve_app.settings.admission import AuthSettings
 from tests.deploy.charting import (
@@ -91,6 +94,24 @@ def test_every_argument_of_an_application_is_a_setting(case: str) -> None:
         assert list(unknown_keys(application["args"], Settings)) == []
         settings = Settings.model_validate(application["args"])
         assert settings.http.host == "0.0.0.0"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_haproxy_is_bounded_and_outlasts_the_longest_request(case: str) -> None:
+    found = objects(case)
+    longest_s = max(
+        Settings.model_validate(application["args"]).ingress.max_request_timeout_s
+        for application in serve_config(found)["applications"]
+    )
+    (service,) = [item for item in found if item["kind"] == "RayService"]
+    spec = service["spec"]["rayClusterConfig"]
+    for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+        container = group["template"]["spec"]["containers"][0]
+        variables = {entry["name"]: entry.get("value") for entry in container["env"]}
+        assert variables["RAY_SERVE_HAPROXY_BINARY_PATH"] == LAUNCHER_IN_IMAGE
+        assert int(variables["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"]) >= longest_s + 60
+        options = ProxyOptions(**json.loads(variables[OPTIONS_VARIABLE]))
+        assert options.header_timeout_s == 10
 
 
 def test_search_for_unknown_keys_finds_them_at_depth() -> None:

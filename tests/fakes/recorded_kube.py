@@ -51,6 +51,8 @@ def environment(**changes: str) -> list[dict[str, str]]:
     """Returns the variables that the containers should have, some of them changed."""
     right = {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "14460",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": "/opt/venv/bin/paraserve-haproxy",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         flow.IMPORT_PATH_VARIABLE: flow.IMPORT_PATH,
     }

@@ -95,6 +95,8 @@ CONTAINER = "workerGroupSpecs/1/template/spec/containers/0"
         (f"{CONTAINER}/image", "paraserve:9.9.9", "the image is 9.9.9"),
         (f"{CONTAINER}/env", [], f"{flow.IMPORT_PATH_VARIABLE} of gpu is not set"),
         (f"{CONTAINER}/env", [], "RAY_SERVE_ENABLE_HA_PROXY of gpu is not set"),
+        (f"{CONTAINER}/env", [], "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S of gpu is not set"),
+        (f"{CONTAINER}/env", [], "RAY_SERVE_HAPROXY_BINARY_PATH of gpu is not set"),
         (f"{CONTAINER}/resources/requests/memory", None, "gpu has no memory requests"),
         ("headGroupSpec/rayStartParams", {}, "the head offers CPUs"),
         ("workerGroupSpecs/0/template/spec/terminationGracePeriodSeconds", 30, "killed 30 s"),

@@ -32,6 +32,8 @@ def settings(spool_dir: Path, page_upload_dir: Path) -> Settings:
         {
             "profile": "demo",
             "http": {"port": free_port()},
+            # Tests deploy further applications, by Serve's own means.
+            "auth": {"mode": "off"},
             # Reservations for a second application beside the first.
             "cluster": {"num_cpus": 4},
             "audio": {"spool_dir": spool_dir},

@@ -39,6 +39,7 @@ def sleepy_url(service_url: str) -> Iterator[str]:
                 "args": {
                     "profile": "asr-only",
                     "app_name": APP,
+                    "auth": {"mode": "off"},
                     "recognizer": {"deployment": {"autoscaling": scaling}},
                 },
             }

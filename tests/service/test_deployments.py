@@ -24,7 +24,8 @@ def asr_only_url(service_url: str, settings: Settings) -> Iterator[str]:
 
     from serve_app.app import build
 
-    app = build(Settings.model_validate({"profile": "asr-only", "app_name": "asr-only"}))
+    settings = {"profile": "asr-only", "app_name": "asr-only", "auth": {"mode": "off"}}
+    app = build(Settings.model_validate(settings))
     serve.run(app, name="asr-only", route_prefix="/asr-only")
     yield f"{service_url}/asr-only"
     serve.delete("asr-only")
@@ -71,7 +72,8 @@ def test_serve_parses_the_arguments_of_a_config_into_settings() -> None:
     from serve_app.app import build
 
     parse = cast(Callable[..., Any], api.call_user_app_builder_with_args_if_necessary)
-    app = parse(build, {"profile": "demo", "recognizer": {"deployment": {"num_replicas": 3}}})
+    size = {"deployment": {"num_replicas": 3}}
+    app = parse(build, {"profile": "demo", "auth": {"mode": "off"}, "recognizer": size})
     assert app._bound_deployment.name == "Ingress"
     with pytest.raises(ValueError, match="recogniser"):
         parse(build, {"recogniser": {}})

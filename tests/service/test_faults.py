@@ -38,6 +38,7 @@ def faulty_client(service_url: str, traces: Path) -> Iterator[httpx.Client]:
         {
             "profile": "asr-only",
             "app_name": "faulty",
+            "auth": {"mode": "off"},
             "pack_dir": traces / "packs",
             "recognizer": {"stuck_after_s": 3},
         }
@@ -108,6 +109,7 @@ def test_clips_beside_a_file_that_gets_its_segmenter_replaced_are_all_transcribe
         {
             "profile": "asr-only",
             "app_name": "stuck",
+            "auth": {"mode": "off"},
             "pack_dir": tmp_path / "packs",
             "segmenter": {"stuck_after_s": 5},
         }

@@ -30,6 +30,7 @@ def hybrid_client(service_url: str, whisper_pack: PackContents) -> Iterator[http
         {
             "profile": "hybrid-whisper",
             "app_name": "hybrid",
+            "auth": {"mode": "off"},
             "segmenter": small,
             "recognizer": {
                 "pack": "paraformer-demo",

@@ -56,7 +56,11 @@ def _served(service_url: str, overrides: dict[str, Any]) -> Iterator[httpx.Clien
 
     from serve_app.app import build
 
-    app = build(Settings.model_validate({**SMALL, "app_name": "models", **overrides}))
+    app = build(
+        Settings.model_validate(
+            {**SMALL, "app_name": "models", "auth": {"mode": "off"}, **overrides}
+        )
+    )
     serve.run(app, name="models", route_prefix="/models")
     try:
         with httpx.Client(base_url=f"{service_url}/models", timeout=120, trust_env=False) as client:

@@ -153,6 +153,7 @@ def traced_url(service_url: str, receiver: Receiver) -> Iterator[str]:
             {
                 "profile": "demo",
                 "app_name": "traced",
+                "auth": {"mode": "off"},
                 "tracing": {"otlp_endpoint": receiver.url},
             }
         )

@@ -36,6 +36,7 @@ def onnx_url(
             {
                 "profile": "cpu-int8-onnx",
                 "app_name": "onnx",
+                "auth": {"mode": "off"},
                 "segmenter": small,
                 "recognizer": {
                     "pack": f"dir:{directory}",

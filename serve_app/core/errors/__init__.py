@@ -58,6 +58,7 @@ from serve_app.core.errors.service import (
     Overloaded,
     RecognitionFailed,
     ServiceError,
+    ShuttingDown,
     StartFailed,
     StorageFull,
 )
@@ -98,6 +99,7 @@ __all__ = [
     "RequestError",
     "RequestNotAcceptable",
     "ServiceError",
+    "ShuttingDown",
     "StageNotDeployed",
     "StartFailed",
     "StorageFull",

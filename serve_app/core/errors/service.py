@@ -23,6 +23,18 @@ class NotReady(ServiceError):
         return f"the service is starting; waiting for: {self.args[0]}"
 
 
+class ShuttingDown(ServiceError):
+    """The service is being stopped; the caller should try again, elsewhere or later."""
+
+    code = "shutting_down"
+
+    def __init__(self) -> None:
+        super().__init__()
+
+    def __str__(self) -> str:
+        return "the service is being stopped and takes no further requests; try again"
+
+
 class StartFailed(ServiceError):
     """A deployment did not come up; the operator must read why and fix it."""
 

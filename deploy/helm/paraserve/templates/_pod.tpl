@@ -10,6 +10,19 @@
 # Requests are counted by the ingress replicas, which know a fixed set of methods; HAProxy's
 # manager would make a label of each that a caller invents.
 - {name: RAY_SERVE_HAPROXY_METRICS_ENABLED, value: "0"}
+{{- if .root.Values.serve.haproxy }}
+# Bounds HAProxy's configuration beyond Ray's template, then becomes HAProxy.
+- {name: RAY_SERVE_HAPROXY_BINARY_PATH, value: /opt/venv/bin/paraserve-haproxy}
+- {name: RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S, value: {{ .root.Values.serve.idleTimeoutSeconds | quote }}}
+- {name: RAY_SERVE_HAPROXY_MAXCONN, value: {{ .root.Values.serve.maxConnections | int | quote }}}
+- {name: HAPROXY_LAUNCHER_OPTIONS, value: {{ dict "header_timeout_s" (.root.Values.serve.headerTimeoutSeconds | int) "max_connections_per_address" (.root.Values.serve.maxConnectionsPerAddress | int) "expects_root" true | toJson | quote }}}
+# Ray replaces HAProxy at each change of ingress replicas; what the old one still passes on
+# has as long as the longest request.
+- {name: RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S, value: {{ add (include "paraserve.longestDeadline" .root | int) 60 | quote }}}
+# A HAProxy that died is replaced after three looks.
+- {name: RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S, value: "1"}
+- {name: RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S, value: "120"}
+{{- end }}
 # A replica without num_gpus keeps its sight of the devices that its container has.
 - {name: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, value: "0"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}

@@ -61,6 +61,16 @@ Nothing where there is no cluster to ask, as in `helm template`.
 {{- $longest -}}
 {{- end -}}
 
+{{/* Longest deadline that any caller may ask for, in s. */}}
+{{- define "paraserve.longestDeadline" -}}
+{{- $longest := 0 -}}
+{{- range $name, $application := include "paraserve.applications" . | fromYaml -}}
+{{- $settings := include "paraserve.effective" (dict "root" $ "settings" ($application.settings | default dict)) | fromYaml -}}
+{{- $longest = max $longest (dig "ingress" "max_request_timeout_s" 14400 $settings | ceil | int) -}}
+{{- end -}}
+{{- $longest -}}
+{{- end -}}
+
 {{- define "paraserve.gracePeriod" -}}
 {{- $longest := include "paraserve.longestRequest" . | int -}}
 {{- $given := .Values.pods.terminationGracePeriodSeconds | int -}}

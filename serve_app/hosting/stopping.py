@@ -1,0 +1,161 @@
+"""How `paraserve serve` ends: by which signal, after which wait, with which exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+
+from serve_app.core.in_flight import begin_draining, num_in_flight
+from serve_app.hosting.run_directory import RunDirectory
+
+_POLL_S = 0.1
+_QUIET_S = 0.5
+"""For which nothing may be under way before the service counts as drained: a request
+may lie between HAProxy and its replica."""
+_FLUSH_S = 15.0
+"""In which slow readers may get what has been answered."""
+_TELL_PERIOD_S = 10.0
+_LISTENING = "0A"
+
+
+class ExitCode(IntEnum):
+    """Of `paraserve serve` and `demo`; docs/operations.md has the table."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    REQUESTS_CUT = 3
+    NODE_LOST = 4
+
+
+class StopRequested(BaseException):
+    """The service was told to stop before it was up. Not an error: nobody handles it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class StopSignals:
+    """SIGINT and SIGTERM: the first one asks for an end, the second one makes it.
+
+    Args:
+        at_once: called on the second signal; does not return.
+    """
+
+    def __init__(self, at_once: Callable[[], None]) -> None:
+        self._at_once = at_once
+        self._number = 0
+        self._is_starting = True
+
+    @property
+    def is_told(self) -> bool:
+        return self._number != 0
+
+    def install(self) -> None:
+        """Takes the signals over; Ray takes them for itself whenever it is started."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.receive)
+
+    def started(self) -> None:
+        """From now on a signal lets the requests under way end."""
+        self._is_starting = False
+
+    def receive(self, number: int, frame: FrameType | None = None) -> None:
+        if self.is_told:
+            self._at_once()
+            return
+        self._number = number
+        if self._is_starting:
+            raise StopRequested(number)
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Waits for the requests under way.
+
+    Attributes:
+        directory: of the run.
+        limit_s: longest wait.
+        tell: told how many there are, now and then.
+        clock: monotonic time in s.
+        sleep: waits.
+    """
+
+    directory: Path
+    limit_s: float
+    tell: Callable[[str], None]
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+    def run(self, loss: Callable[[], str | None] = lambda: None) -> int:
+        """Has no further requests begin; returns how many had not ended at the limit.
+
+        Args:
+            loss: tells that there is nobody left to wait for.
+        """
+        begin_draining(self.directory)
+        began_s = quiet_since_s = self.clock()
+        tell_at_s = began_s
+        while True:
+            number = num_in_flight(self.directory)
+            now_s = self.clock()
+            if number:
+                quiet_since_s = now_s
+            elif now_s - quiet_since_s >= _QUIET_S:
+                return 0
+            if number and (now_s - began_s >= self.limit_s or loss() is not None):
+                return number
+            if number and now_s >= tell_at_s:
+                self.tell(
+                    f"waiting for {number} requests under way, at most {self.limit_s:.0f} s; "
+                    "a second signal ends them"
+                )
+                tell_at_s = now_s + _TELL_PERIOD_S
+            self.sleep(_POLL_S)
+
+
+def wait_until_sent(port: int, limit_s: float = _FLUSH_S) -> None:
+    """Waits until callers that read slowly have got what has been answered.
+
+    The proxy holds nothing back unless the kernel takes no more of it, so nothing of an
+    answer is left in the proxy once the kernel has nothing left to send.
+    """
+    deadline = time.monotonic() + limit_s
+    while num_unsent(port) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
+def num_unsent(port: int) -> int:
+    """Returns the bytes that connections to a local port have still to send. Linux only."""
+    total = 0
+    for name in ("tcp", "tcp6"):
+        try:
+            lines = Path("/proc/net", name).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            # Numbers, local and remote address, state, queues; see proc_net_tcp(5).
+            fields = line.split()
+            if int(fields[1].rpartition(":")[2], 16) == port and fields[3] != _LISTENING:
+                total += int(fields[4].partition(":")[0], 16)
+    return total
+
+
+def end_now(run: RunDirectory | None, code: int) -> None:
+    """Ends this process and all that the run has started, without a farewell.
+
+    Ray's own ending would wait for a node that is dead or busy.
+    """
+    if run is not None:
+        run.end_processes(0.0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

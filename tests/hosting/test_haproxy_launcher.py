@@ -1,0 +1,284 @@
+"""HAProxy as Ray configures it and `haproxy_launcher` bounds it: the real program."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
+from ray.serve.config import HTTPOptions
+
+from loadtests.ports import free_port
+from serve_app.hosting.haproxy_launcher import (
+    OPTIONS_VARIABLE,
+    ProxyOptions,
+    UnknownConfiguration,
+    rewrite,
+)
+
+HEADER_TIMEOUT_S = 1
+OPTIONS = ProxyOptions(header_timeout_s=HEADER_TIMEOUT_S)
+
+
+class Backend(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"served")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # Sockets have short paths.
+    return tmp_path_factory.mktemp("h")
+
+
+def configuration(folder: Path, port: int, backend: int | None, prefix: str = "/") -> str:
+    """Returns what Ray's own code writes."""
+    config = HAProxyConfig(
+        http_options=HTTPOptions(host="127.0.0.1", port=port),
+        is_head=True,
+        socket_path=str(folder / "admin"),
+        server_state_base=str(folder),
+        server_state_file=str(folder / "state"),
+        metrics_socket_path=str(folder / "metrics"),
+    )
+    backends = {}
+    if backend is not None:
+        server = ServerConfig("r", "127.0.0.1", backend)
+        backends["http-app"] = BackendConfig("http-app", prefix, app_name="app", servers=[server])
+        config.has_received_routes = True
+    api = HAProxyApi(config, backends, config_file_path=str(folder / "haproxy.cfg"))
+    api._generate_config_file_internal()
+    return (folder / "haproxy.cfg").read_text()
+
+
+@dataclass
+class Proxy:
+    port: int
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def launch(folder: Path, port: int, options: ProxyOptions = OPTIONS, maxconn: int = 0) -> Proxy:
+    path = folder / "haproxy.cfg"
+    if maxconn:
+        path.write_text(re.sub(r"maxconn \d+", f"maxconn {maxconn}", path.read_text()))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serve_app.hosting.haproxy_launcher", "-db", "-f", str(path), "-dR"],
+        env={**os.environ, OPTIONS_VARIABLE: json.dumps(asdict(options))},
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "HAProxy did not start"
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return Proxy(port, folder, process)
+    raise AssertionError("HAProxy does not listen")
+
+
+@pytest.fixture
+def proxy(folder: Path, backend: int) -> Iterator[Proxy]:
+    port = free_port()
+    configuration(folder, port, backend)
+    proxy = launch(folder, port)
+    yield proxy
+    proxy.stop()
+
+
+def get(url: str) -> httpx.Response:
+    return httpx.get(url, trust_env=False, timeout=20)
+
+
+def wait_until_served(url: str) -> httpx.Response:
+    deadline = time.monotonic() + 30
+    while (response := get(url)).status_code != 200:
+        assert time.monotonic() < deadline, response.text
+        time.sleep(0.1)
+    return response
+
+
+def listeners(pid: int) -> set[str]:
+    """Returns the addresses that a process listens on."""
+    sockets = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        match = re.match(r"socket:\[(\d+)\]", os.readlink(link))
+        if match:
+            sockets.add(match[1])
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return {line[1].partition(":")[0] for line in lines if line[9] in sockets and line[3] == "0A"}
+
+
+def test_only_the_service_listens_and_only_where_it_should(proxy: Proxy) -> None:
+    assert listeners(proxy.process.pid) == {"0100007F"}
+    text = (proxy.folder / "haproxy.cfg").read_text()
+    assert "stats enable" not in text
+    assert "prometheus" not in text
+
+
+def test_service_listens_on_its_own_address_while_replicas_stay_on_theirs(folder: Path) -> None:
+    text = configuration(folder, 8000, None)
+    assert "\n    bind 127.0.0.1:8000\n" in rewrite(text, ProxyOptions(), "/d")
+    assert "\n    bind *:8000\n" in rewrite(text, ProxyOptions(listen_host="0.0.0.0"), "/d")
+    assert "\n    bind [::1]:8000\n" in rewrite(text, ProxyOptions(listen_host="::1"), "/d")
+
+
+def test_admin_socket_is_its_users_alone(proxy: Proxy) -> None:
+    assert stat.S_IMODE((proxy.folder / "admin").stat().st_mode) & 0o077 == 0
+
+
+def test_half_headers_are_answered_after_their_time_and_others_meanwhile(proxy: Proxy) -> None:
+    wait_until_served(f"{proxy.url}/v1/models")
+    stuck = [socket.create_connection(("127.0.0.1", proxy.port)) for _ in range(200)]
+    try:
+        for connection in stuck:
+            connection.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\n")
+        assert get(f"{proxy.url}/v1/models").text == "served"
+        for connection in stuck:
+            connection.settimeout(20 * HEADER_TIMEOUT_S)
+            answer = connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 408 ")
+    finally:
+        for connection in stuck:
+            connection.close()
+
+
+def test_full_proxy_serves_again_once_the_half_headers_have_timed_out(
+    folder: Path, backend: int
+) -> None:
+    port = free_port()
+    configuration(folder, port, backend)
+    proxy = launch(folder, port, maxconn=50)
+    stuck = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+    try:
+        for connection in stuck:
+            connection.sendall(b"GET / HTTP/1.1\r\n")
+        assert wait_until_served(f"{proxy.url}/").text == "served"
+    finally:
+        for connection in stuck:
+            connection.close()
+        proxy.stop()
+
+
+def test_missing_routes_are_503_and_never_404(folder: Path) -> None:
+    port = free_port()
+    configuration(folder, port, None)
+    proxy = launch(folder, port)
+    try:
+        response = get(f"{proxy.url}/v1/models")
+    finally:
+        proxy.stop()
+    assert response.status_code == 503
+    assert int(response.headers["retry-after"]) > 0
+    assert response.json()["error"]["code"] == "not_ready"
+
+
+@pytest.mark.parametrize(("expects_root", "status"), [(True, 503), (False, 404)])
+def test_path_without_route_is_503_where_a_root_is_still_to_come(
+    folder: Path, backend: int, expects_root: bool, status: int
+) -> None:
+    port = free_port()
+    configuration(folder, port, backend, prefix="/ui")
+    proxy = launch(folder, port, ProxyOptions(expects_root=expects_root))
+    try:
+        response = get(f"{proxy.url}/v1/models")
+    finally:
+        proxy.stop()
+    assert response.status_code == status
+    assert response.json()["error"]["type"]
+
+
+def test_service_without_replicas_is_503_with_a_time_to_try_again(folder: Path) -> None:
+    port = free_port()
+    configuration(folder, port, free_port())
+    proxy = launch(folder, port)
+    try:
+        response = get(f"{proxy.url}/v1/models")
+    finally:
+        proxy.stop()
+    assert response.status_code == 503
+    assert "retry-after" in response.headers
+    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_successor_of_a_killed_manager_takes_over_from_the_orphan(
+    folder: Path, backend: int
+) -> None:
+    port = free_port()
+    configuration(folder, port, backend)
+    orphan = launch(folder, port)
+    configuration(folder, port, backend)
+    successor = launch(folder, port)
+    try:
+        assert orphan.process.wait(30) == 0
+        assert wait_until_served(f"{successor.url}/").text == "served"
+    finally:
+        orphan.stop()
+        successor.stop()
+
+
+def test_connections_are_bounded_for_each_address_but_the_loopback_ones(folder: Path) -> None:
+    text = rewrite(configuration(folder, 8000, None), ProxyOptions(), "/d")
+    assert "tcp-request connection reject if { sc0_conn_cur gt 1024 }" in text
+    assert "track-sc0 src if !{ src 127.0.0.0/8 ::1/128 }" in text
+    unbounded = ProxyOptions(max_connections_per_address=0)
+    assert "sc0_conn_cur" not in rewrite(configuration(folder, 8000, None), unbounded, "/d")
+
+
+def test_configuration_that_is_not_known_is_refused(folder: Path) -> None:
+    text = configuration(folder, 8000, None)
+    for part in ("mode 666", "errorfile", "listen stats", "status 404", "bind 127.0.0.1:8000"):
+        with pytest.raises(UnknownConfiguration):
+            rewrite(text.replace(part, "other"), ProxyOptions(), "/d")
+
+
+def test_program_of_ray_is_found_though_ray_names_this_one(proxy: Proxy) -> None:
+    assert Path(f"/proc/{proxy.process.pid}/comm").read_text().strip() == "haproxy"
+
+
+async def test_rewriting_is_quick_enough_for_every_reload(folder: Path) -> None:
+    # Ray's own reload runs in an event loop; the launcher must not import the service.
+    script = "import sys, serve_app.hosting.haproxy_launcher; print(*sys.modules)"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    assert not {"ray", "pydantic", "torch", "asyncio"} & set(output.decode().split())

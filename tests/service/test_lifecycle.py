@@ -1,0 +1,198 @@
+"""What `paraserve serve` starts, where that listens, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from serve_app.hosting.processes import processes_of_run
+from serve_app.hosting.stopping import ExitCode
+from tests.service.requests import audio_file, read_audio, transcribe
+from tests.service.serving_process import ServingProcess, serving
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+NUM_REQUESTS = 12
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def eventually(look: Callable[[], bool], limit_s: float = 120.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not look():
+        assert time.monotonic() < deadline, "it did not come to that"
+        time.sleep(0.05)
+
+
+def listening_addresses(directory: Path, command: int) -> dict[str, set[str]]:
+    """Returns by address the names of the run's processes that listen there."""
+    owners: dict[str, str] = {}
+    for pid in [command, *(process.pid for process in processes_of_run(directory))]:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            match = re.match(r"socket:\[(\d+)\]", os.readlink(link))
+            if match:
+                owners[match[1]] = Path(f"/proc/{pid}/comm").read_text().strip()
+    found: dict[str, set[str]] = {}
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in owners:
+                found.setdefault(fields[1].partition(":")[0], set()).add(owners[fields[9]])
+    return found
+
+
+def others_may_reach(path: Path) -> bool:
+    """Whether other users can open a path, which the directories above it can prevent."""
+    places = [path, *path.parents]
+    return all(place.stat().st_mode & stat.S_IXOTH for place in places[1:]) and bool(
+        path.stat().st_mode & 0o006
+    )
+
+
+def long_and_short(demo_flac: bytes) -> tuple[bytes, bytes]:
+    speech = read_audio(demo_flac)
+    return audio_file(np.tile(speech, 12), kind="FLAC"), demo_flac
+
+
+def test_service_is_private_and_ends_only_when_what_it_has_begun_has_ended(
+    demo_flac: bytes,
+) -> None:
+    long, short = long_and_short(demo_flac)
+    with serving() as service:
+        addresses = listening_addresses(service.directory, service.process.pid)
+        assert set(addresses) <= LOOPBACK, addresses
+        assert "haproxy" in addresses["0100007F"]
+        open_to_others = [path for path in service.directory.rglob("*") if others_may_reach(path)]
+        assert open_to_others == []
+        agent = next(
+            service.directory.glob("ray/session_2*/dashboard_agent_listen_port_*")
+        ).read_text()
+        jobs = httpx.get(f"http://127.0.0.1:{agent}/api/job_agent/jobs/", trust_env=False)
+        assert jobs.status_code == 401
+
+        with httpx.Client(base_url=service.url, timeout=600, trust_env=False) as client:
+            expected = {
+                recording: transcribe(client, recording)["text"] for recording in (long, short)
+            }
+            with ThreadPoolExecutor(NUM_REQUESTS) as pool:
+                recordings = [long if number % 3 == 0 else short for number in range(NUM_REQUESTS)]
+                answers: list[Future[dict[str, str]]] = [
+                    pool.submit(transcribe, client, recording) for recording in recordings
+                ]
+                counts = service.directory / "requests"
+                eventually(lambda: num_under_way(counts) == NUM_REQUESTS)
+                service.process.send_signal(signal.SIGTERM)
+                eventually(lambda: (service.directory / "draining").exists())
+                refused = service.get("/v1/models")
+                assert refused.status_code == 503
+                assert refused.json()["error"]["code"] == "shutting_down"
+                assert int(refused.headers["retry-after"]) > 0
+                for recording, answer in zip(recordings, answers, strict=True):
+                    assert answer.result()["text"] == expected[recording]
+        directory = service.directory
+        assert service.wait() == ExitCode.DONE, service.output
+    assert processes_of_run(directory) == []
+
+
+def num_under_way(counts: Path) -> int:
+    return sum(int.from_bytes(file.read_bytes(), "little") for file in counts.iterdir())
+
+
+def test_killed_proxies_cost_no_404_and_a_dead_control_store_ends_the_service() -> None:
+    with serving() as service:
+        directory = service.directory
+        seen = Answers(service)
+        for victim in ("HAProxyManager", "haproxy"):
+            before = {process.pid for process in service.haproxies()}
+            kill_of(directory, victim)
+            eventually(lambda b=before: not b & {p.pid for p in service.haproxies()})  # type: ignore[misc]
+            seen.until_served()
+        assert seen.statuses <= {200, 503}
+        assert seen.num_without_retry_after == 0
+        service.kill(service.child("gcs_server"))
+        began_s = time.monotonic()
+        assert service.wait() == ExitCode.NODE_LOST, service.output
+        assert time.monotonic() - began_s < 30
+        assert "gcs_server has ended" in service.output
+    assert processes_of_run(directory) == []
+
+
+class Answers:
+    """What a caller gets who asks again and again."""
+
+    def __init__(self, service: ServingProcess) -> None:
+        self._service = service
+        self.statuses: set[int] = set()
+        self.num_without_retry_after = 0
+
+    def until_served(self) -> None:
+        eventually(self._ask)
+
+    def _ask(self) -> bool:
+        try:
+            response = self._service.get("/v1/models")
+        except httpx.TransportError:
+            return False
+        self.statuses.add(response.status_code)
+        if response.status_code == 503:
+            self.num_without_retry_after += "retry-after" not in response.headers
+        return response.status_code == 200
+
+
+def kill_of(directory: Path, name: str) -> None:
+    for process in processes_of_run(directory):
+        title = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        if process.name == name or title.startswith(f"ray::{name}".encode()):
+            process.send(signal.SIGKILL)
+
+
+def test_killed_command_leaves_nothing_and_a_node_without_its_agent_ends_the_service() -> None:
+    with serving() as service:
+        directory = service.directory
+        service.process.kill()
+        service.process.wait()
+        eventually(lambda: processes_of_run(directory) == [])
+    with serving() as service:
+        directory = service.directory
+        kill_of(directory, "DashboardAgent")
+        assert service.wait() == ExitCode.NODE_LOST, service.output
+        assert "raylet has ended" in service.output
+    assert processes_of_run(directory) == []
+
+
+def test_second_signal_ends_at_once_and_says_that_requests_were_cut(demo_flac: bytes) -> None:
+    long, _ = long_and_short(demo_flac)
+    with serving("http.drain_timeout_s=300", "cluster.num_cpus=4") as service:
+        directory = service.directory
+        broken = threading.Event()
+
+        def ask() -> None:
+            try:
+                with httpx.Client(base_url=service.url, timeout=600, trust_env=False) as client:
+                    for _ in range(100):
+                        transcribe(client, long)
+            except (httpx.TransportError, AssertionError):
+                broken.set()
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        eventually(lambda: num_under_way(directory / "requests") == 1)
+        service.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "waiting for 1 requests" in service.output)
+        service.process.send_signal(signal.SIGINT)
+        code = service.wait()
+        asking.join(60)
+        # The request may just have ended by itself.
+        assert code == (ExitCode.REQUESTS_CUT if "; 1 requests were" in service.output else 0)
+        assert broken.is_set()
+    assert processes_of_run(directory) == []
