@@ -16,7 +16,7 @@ import asyncio
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from loadtests.load.outcomes import Fate, percentiles
 from loadtests.load.sending import Request, attempt
 from loadtests.load.target import machine, own_settings, service
 from loadtests.uploads.watching import replicas
+from serve_app.client import AsyncParaserve, TranscriptionRequest
 from serve_app.settings.keys import KeyEntry, add_key, hash_of, new_key
 
 _CLIP_S = 3.0
@@ -109,30 +110,37 @@ def main(given: list[str] | None = None) -> int:
         )
         with service(None, settings) as url:
             target = Target(url, hostile, settings.ui.route_prefix)
-            table, held = asyncio.run(
-                _run(target, honest, ClipLibrary(Path(directory)), chosen, options.seconds)
-            )
+            library = ClipLibrary(Path(directory))
+            alone, felt = asyncio.run(run_attacks(target, honest, library, chosen, options.seconds))
+    table, held = judge(alone, felt)
     print(f"\n{table.text()}")
     return 0 if held else 1
 
 
-async def _run(
+async def run_attacks(
     target: Target,
     key: str,
     library: ClipLibrary,
-    chosen: dict[str, Callable[[], Attack]],
+    chosen: Mapping[str, Callable[[], Attack]],
     seconds: float,
-) -> tuple[Table, bool]:
+) -> tuple[Felt, dict[str, Felt]]:
+    """Sends clips alone, then beside each attack.
+
+    Args:
+        target: what is attacked.
+        key: of the honest caller, "" for none.
+        library: where the clip comes from.
+        chosen: the attacks.
+        seconds: that each lasts.
+    """
     content = library.path(library.clip(_CLIP_S)).read_bytes()
-    async with open_client(target.url, Bounds()) as client:
-        answer = await client.post(
-            "/v1/audio/transcriptions",
-            headers={"Authorization": f"Bearer {key}"},
-            data={"model": "whisper-1"},
-            files={"file": ("clip.flac", content)},
-        )
-        answer.raise_for_status()
-        request = Request(content, answer.json()["text"], key)
+    async with (
+        AsyncParaserve(target.url, key) as service_client,
+        open_client(target.url, Bounds()) as client,
+    ):
+        wanted = TranscriptionRequest(model="whisper-1")
+        text = (await service_client.transcribe(content, wanted)).text
+        request = Request(content, text, key or None)
         await _felt(client, request, target, _rest, seconds / 2)
         alone = await _felt(client, request, target, _rest, seconds)
         felt: dict[str, Felt] = {}
@@ -140,7 +148,7 @@ async def _run(
             print(f"{name} for {seconds:.0f} s", flush=True)
             felt[name] = await _felt(client, request, target, made(), seconds)
             await asyncio.sleep(_REST_S)
-    return judge(alone, felt)
+    return alone, felt
 
 
 async def _felt(
