@@ -140,12 +140,13 @@ def watch_node() -> NodeWatch:
 
 def _init(settings: ClusterSettings, run: RunDirectory) -> None:
     import ray
-    from ray._raylet import AuthenticationTokenLoader, Config
+    from ray import _raylet
 
     # Where Ray was imported before the environment was prepared, as by tests, it has
     # looked for the mode and the token already.
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    raylet: Any = _raylet
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
     # On a loopback address the environment says so; Ray takes no such address here.
     address: Any = {} if is_loopback(settings.host) else {"_node_ip_address": settings.host}
     ray.init(
