@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, BinaryIO, Self
 
@@ -280,7 +280,7 @@ class AsyncParaserve(_Caller):
 
     async def stream(
         self, recording: Recording, request: TranscriptionRequest = _ANY
-    ) -> AsyncIterator[StreamEvent]:
+    ) -> AsyncGenerator[StreamEvent]:
         """As `Paraserve.stream`; closing it closes the request."""
         form = request.form(await self._model(request), "json", stream=True)
         async with self._streamed(recording, form) as response:

@@ -19,11 +19,11 @@ class ClientError(Exception):
         code: the service's error code, `unreachable`, or `not_the_api` where something else
             answers.
         message: what to tell a person, in English.
-        retry_after_s: when to try again, if the service said so.
+        retry_after_s: when to try again, in whole s, if the service said so.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, retry_after_s: float | None = None
+        self, status: int, code: str, message: str, retry_after_s: int | None = None
     ) -> None:
         super().__init__(status, code, message, retry_after_s)
         self.status = status
@@ -73,9 +73,9 @@ def unreachable(error: httpx.HTTPError, url: str) -> ServiceUnreachable:
     return ServiceUnreachable(0, UNREACHABLE, message)
 
 
-def _seconds(header: str | None) -> float | None:
+def _seconds(header: str | None) -> int | None:
     try:
         seconds = float(header or "")
     except ValueError:
         return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+    return math.ceil(seconds) if math.isfinite(seconds) and seconds >= 0 else None

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import httpx
 
+from serve_app.client import AsyncParaserve, StreamSentence, TranscriptionRequest
 from serve_app.core.stages import STAGES
 from serve_app.packs.registry import is_demo_pack
 
-_ASK_S = 10.0
-_TRANSCRIPTIONS = "/v1/audio/transcriptions"
-_DATA = "data: "
 _TIMEOUT_SLACK_S = 30.0
-UNREACHABLE = "unreachable"
-
-
-class ApiRefusal(Exception):
-    """The API did not do what it was asked for.
-
-    Attributes:
-        status: of HTTP; 0 if there was no answer.
-        code: the API's own, or `unreachable`.
-        message: of the API, in English.
-        retry_after_s: when to try again, if it said so.
-    """
-
-    def __init__(
-        self, status: int, code: str, message: str, retry_after_s: int | None = None
-    ) -> None:
-        super().__init__(status, code, message, retry_after_s)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +72,7 @@ StreamedEvent: TypeAlias = SentenceHeard | TranscriptEnded
 
 
 class ApiClient:
-    """Asks the API.
+    """Asks the API with the key of whoever is at the page.
 
     Args:
         base_url: of the service.
@@ -110,24 +87,24 @@ class ApiClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._base_url = base_url
-        self._timeout = httpx.Timeout(_ASK_S, read=timeout_s + _TIMEOUT_SLACK_S)
+        self._timeout_s = timeout_s + _TIMEOUT_SLACK_S
         self._transport = transport
 
     async def offer(self, key: str) -> ApiOffer:
         """Returns what is served, to whoever has this key.
 
         Raises:
-            ApiRefusal: the key is not accepted, or there is no answer.
+            ClientError: the key is not accepted, or there is no answer.
         """
-        async with self._open(key) as client:
-            try:
-                models = _checked(await client.get("/v1/models", timeout=_ASK_S)).json()["data"]
-                ready = await client.get("/readyz", timeout=_ASK_S)
-            except httpx.HTTPError as error:
-                raise _unreachable(error) from None
-            except (KeyError, TypeError, ValueError):
-                raise ApiRefusal(0, UNREACHABLE, "this is not the API") from None
-        return ApiOffer(_names(models), _deployed(ready), _with_hotwords(models))
+        async with self._open(key) as service:
+            served = await service.served()
+        # A service that is still starting has all of them.
+        stages = STAGES if served.stages is None else served.stages
+        return ApiOffer(
+            served.models,
+            tuple(stage for stage in STAGES if stage in stages),
+            served.hotword_models,
+        )
 
     async def transcribe(
         self, recording: BinaryIO, order: Order, key: str
@@ -135,86 +112,27 @@ class ApiClient:
         """Yields the transcript as it comes; closing it closes the request.
 
         Raises:
-            ApiRefusal: before the first event or after any of them.
+            ClientError: before the first event or after any of them.
         """
-        fields = {"model": order.model, "stream": "true"}
-        if order.stages:
-            fields["stages"] = ",".join(order.stages)
-        if order.hotwords:
-            fields["hotwords"] = order.hotwords
-        async with self._open(key) as client:
-            try:
-                async with client.stream(
-                    "POST", _TRANSCRIPTIONS, data=fields, files={"file": ("recording", recording)}
-                ) as response:
-                    if response.status_code != httpx.codes.OK:
-                        await response.aread()
-                        _checked(response)
-                    async for line in response.aiter_lines():
-                        if line.startswith(_DATA):
-                            yield _event(json.loads(line.removeprefix(_DATA)))
-            except httpx.HTTPError as error:
-                raise _unreachable(error) from None
+        fields = {"hotwords": order.hotwords} if order.hotwords else {}
+        request = TranscriptionRequest(model=order.model, stages=order.stages, fields=fields)
+        async with (
+            self._open(key) as service,
+            aclosing(service.stream(recording, request)) as events,
+        ):
+            async for event in events:
+                if isinstance(event, StreamSentence):
+                    text = event.text.strip()
+                    yield SentenceHeard(_ms(event.start_s), _ms(event.end_s), text)
+                else:
+                    failed = tuple((_ms(one.start_s), _ms(one.end_s)) for one in event.failed)
+                    yield TranscriptEnded(math.ceil(event.duration_s), failed)
 
-    def _open(self, key: str) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            base_url=self._base_url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=self._timeout,
-            transport=self._transport,
-            trust_env=False,
+    def _open(self, key: str) -> AsyncParaserve:
+        return AsyncParaserve(
+            self._base_url, key, timeout_s=self._timeout_s, transport=self._transport
         )
-
-
-def _checked(response: httpx.Response) -> httpx.Response:
-    if response.is_success:
-        return response
-    try:
-        error = response.json()["error"]
-        code, message = str(error["code"]), str(error["message"])
-    except (KeyError, TypeError, ValueError):
-        code, message = f"http_{response.status_code}", response.reason_phrase
-    after = response.headers.get("Retry-After", "")
-    retry_after_s = int(after) if after.isdecimal() else None
-    raise ApiRefusal(response.status_code, code, message, retry_after_s)
-
-
-def _unreachable(error: httpx.HTTPError) -> ApiRefusal:
-    return ApiRefusal(0, UNREACHABLE, type(error).__name__)
-
-
-def _event(body: dict[str, Any]) -> StreamedEvent:
-    kind = body["type"]
-    if kind == "transcript.text.delta":
-        return SentenceHeard(_ms(body["start"]), _ms(body["end"]), str(body["delta"]).strip())
-    if kind == "transcript.text.done":
-        failed = tuple(
-            (_ms(span["start"]), _ms(span["end"])) for span in body.get("failed_ranges", ())
-        )
-        return TranscriptEnded(math.ceil(body["duration"]), failed)
-    error = body.get("error", {})
-    raise ApiRefusal(500, str(error.get("code", kind)), str(error.get("message", kind)))
-
-
-def _names(models: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Returns the names that are packs' own: others mean one of these."""
-    return tuple(
-        str(model["id"]) for model in models if model.get("root", model["id"]) == model["id"]
-    )
-
-
-def _with_hotwords(models: list[dict[str, Any]]) -> frozenset[str]:
-    return frozenset(str(model["id"]) for model in models if model.get("hotwords"))
-
-
-def _deployed(ready: httpx.Response) -> tuple[str, ...]:
-    """Returns the deployed stages; all of them of a service that is still starting."""
-    try:
-        named = ready.json()["stages"]
-    except (KeyError, TypeError, ValueError):
-        return STAGES
-    return tuple(stage for stage in STAGES if stage in named)
 
 
 def _ms(seconds: float) -> int:
-    return round(float(seconds) * 1000)
+    return round(seconds * 1000)

@@ -6,7 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from serve_app.ui.client import ApiClient, ApiOffer, ApiRefusal, Order
+from serve_app.client import ClientError
+from serve_app.ui.client import ApiClient, ApiOffer, Order
 from serve_app.ui.problems import problem_of
 from serve_app.ui.results import Json, ShownResult
 from serve_app.ui.texts import Language, language_of, text
@@ -56,7 +57,7 @@ class ChoiceForm:
         key = (key or "").strip()
         try:
             offer = await self._client.offer(key)
-        except ApiRefusal as refusal:
+        except ClientError as refusal:
             problem = problem_of(refusal, with_key=bool(key))
             if problem not in ("key_missing", "key_refused"):
                 result = ShownResult("")

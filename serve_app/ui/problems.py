@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias, get_args
 
 from fastapi.responses import JSONResponse
 
-from serve_app.ui.client import ApiRefusal
+from serve_app.client import ClientError
 
 Problem: TypeAlias = Literal[
     "key_missing",
@@ -44,6 +44,7 @@ _BY_CODE: dict[str, Problem] = {
     "invalid_samples": "damaged",
     "invalid_audio": "damaged",
     "unreachable": "unreachable",
+    "not_the_api": "unreachable",
 }
 _BY_STATUS: dict[int, Problem] = {
     401: "key_missing",
@@ -57,7 +58,7 @@ _BY_STATUS: dict[int, Problem] = {
 _FIRST_SERVER_ERROR = 500
 
 
-def problem_of(refusal: ApiRefusal, *, with_key: bool) -> Problem:
+def problem_of(refusal: ClientError, *, with_key: bool) -> Problem:
     """Returns what went wrong, in the page's terms.
 
     Args:

@@ -9,7 +9,8 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope
 
-from serve_app.ui.client import ApiClient, ApiRefusal
+from serve_app.client import ClientError
+from serve_app.ui.client import ApiClient
 from serve_app.ui.problems import problem_of, refusal_response
 from serve_app.ui.uploads import UploadsFull, UploadStore
 from serve_app.ui.visitors import Visitor
@@ -74,7 +75,7 @@ class UploadRoute:
         try:
             async with self._checks:
                 await self._client.offer(key)
-        except ApiRefusal as refusal:
+        except ClientError as refusal:
             problem = problem_of(refusal, with_key=bool(key))
             return refusal_response(
                 problem, refusal.status or 502, refusal.message, refusal.retry_after_s

@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import TypeVar
 
-from serve_app.ui.client import ApiClient, ApiRefusal, Order
+from serve_app.client import ClientError
+from serve_app.ui.client import ApiClient, Order
 from serve_app.ui.problems import problem_of
 from serve_app.ui.results import Json, ShownResult
 from serve_app.ui.uploads import UploadLost, UploadStore
@@ -53,7 +54,7 @@ async def transcribe_upload(
         result.fail("upload_lost")
         yield result.shown()
         return
-    except ApiRefusal as refusal:
+    except ClientError as refusal:
         problem = problem_of(refusal, with_key=bool(key))
         result.fail(problem, refusal.message, refusal.retry_after_s)
         yield result.shown()

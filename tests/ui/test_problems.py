@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from serve_app.api.errors import STATUS_OF
-from serve_app.ui.client import ApiRefusal
+from serve_app.client import ClientError
 from serve_app.ui.problems import problem_of
 
 
@@ -23,15 +23,15 @@ from serve_app.ui.problems import problem_of
     ],
 )
 def test_refusal_has_its_problem(status: int, code: str, problem: str) -> None:
-    assert problem_of(ApiRefusal(status, code, ""), with_key=False) == problem
+    assert problem_of(ClientError(status, code, ""), with_key=False) == problem
 
 
 def test_unknown_key_is_not_a_missing_one() -> None:
-    assert problem_of(ApiRefusal(401, "invalid_api_key", ""), with_key=True) == "key_refused"
+    assert problem_of(ClientError(401, "invalid_api_key", ""), with_key=True) == "key_refused"
 
 
 def test_no_error_of_the_audio_is_told_as_a_failure_of_the_service() -> None:
     for error, status in STATUS_OF.items():
         if status < 500:
-            told = problem_of(ApiRefusal(status, error.code, ""), with_key=False)
+            told = problem_of(ClientError(status, error.code, ""), with_key=False)
             assert told not in ("failed", "not_ready", "unreachable"), error

@@ -8,7 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serve_app.ui.client import ApiClient, ApiRefusal, Order
+from serve_app.client import ClientError
+from serve_app.ui.client import ApiClient, Order
 from serve_app.ui.results import Json
 from serve_app.ui.transcribing import gathered, transcribe_upload
 from serve_app.ui.uploads import UploadLimits, UploadStore
@@ -71,9 +72,9 @@ async def test_first_event_comes_at_once_and_the_others_together() -> None:
 
 
 async def test_events_before_an_error_are_not_lost() -> None:
-    batches = gathered(numbers(3, ApiRefusal(0, "x", "y")), 10, asyncio.Event())
+    batches = gathered(numbers(3, ClientError(0, "x", "y")), 10, asyncio.Event())
     assert [await anext(batches), await anext(batches)] == [[0], [1, 2]]
-    with pytest.raises(ApiRefusal):
+    with pytest.raises(ClientError):
         await anext(batches)
 
 
