@@ -14,7 +14,7 @@ from serve_app.api import event_stream, transcriptions
 from serve_app.api.limits import ApiLimits
 from serve_app.api.request_log import NoObserver, RequestLog
 from serve_app.api.routes import build_api
-from serve_app.core.hints import Hints
+from serve_app.core.hints import Hints, HotwordCheck
 from serve_app.core.limits import Limits
 from serve_app.core.origin import Origin
 from tests.api.conftest import MAX_UPLOAD_BYTES
@@ -207,9 +207,10 @@ class SlowToCheck(FakeService):
         super().__init__()
         self.asked = asyncio.Event()
 
-    async def check_hotwords(self, hints: Hints, origin: Origin) -> None:
+    async def check_hotwords(self, hints: Hints, origin: Origin) -> HotwordCheck:
         self.asked.set()
         await asyncio.Event().wait()
+        raise AssertionError("nobody waits for this")
 
 
 async def test_who_leaves_while_hotwords_are_checked_is_logged_as_such(

@@ -24,8 +24,8 @@ def asr_only_url(service_url: str, settings: Settings) -> Iterator[str]:
 
     from serve_app.app import build
 
-    settings = {"profile": "asr-only", "app_name": "asr-only", "auth": {"mode": "off"}}
-    app = build(Settings.model_validate(settings))
+    wanted = {"profile": "asr-only", "app_name": "asr-only", "auth": {"mode": "off"}}
+    app = build(Settings.model_validate(wanted))
     serve.run(app, name="asr-only", route_prefix="/asr-only")
     yield f"{service_url}/asr-only"
     serve.delete("asr-only")
