@@ -18,6 +18,7 @@ NAMES = {
     "load": "open-loop traffic of a mix of lengths",
     "long_audio": "memory over the length of a recording",
     "overload": "more than the service can do",
+    "redeploy": "a slow upload while the service is scaled and redeployed",
     "simulation": "the capacity simulator against a real run",
     "square_wave": "autoscaling under load that comes and goes",
     "uploads": "mutated uploads",
