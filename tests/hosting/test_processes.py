@@ -20,12 +20,14 @@ Start = Callable[..., subprocess.Popen[bytes]]
 def start() -> Iterator[Start]:
     children = []
 
-    def start(directory: Path | None, code: str = "input()") -> subprocess.Popen[bytes]:
+    def start(
+        directory: Path | None, code: str = "pass", then: str = "input()"
+    ) -> subprocess.Popen[bytes]:
         environment = {k: v for k, v in os.environ.items() if k != RUN_DIRECTORY_VARIABLE}
         if directory is not None:
             environment[RUN_DIRECTORY_VARIABLE] = str(directory)
         child = subprocess.Popen(
-            [sys.executable, "-c", f"print(flush=True); {code}"],
+            [sys.executable, "-c", f"{code}; print(flush=True); {then}"],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -53,13 +55,13 @@ def test_processes_of_other_runs_and_of_none_are_left_alone(tmp_path: Path, star
 
 def test_reader_of_a_runs_log_is_no_process_of_the_run(tmp_path: Path, start: Start) -> None:
     (tmp_path / "log").touch()
-    reader = start(None, f"f = open({str(tmp_path / 'log')!r}); input()")
+    reader = start(None, f"f = open({str(tmp_path / 'log')!r})")
     assert processes_of_run(tmp_path) == []
     assert reader.poll() is None
 
 
 def test_process_that_ignores_sigterm_is_killed(tmp_path: Path, start: Start) -> None:
-    deaf = start(tmp_path, "import signal; signal.signal(15, signal.SIG_IGN); print(); input()")
+    deaf = start(tmp_path, "import signal; signal.signal(15, signal.SIG_IGN)")
     end_processes(lambda: processes_of_run(tmp_path), grace_s=0.3)
     assert deaf.wait(10) == -9
 
@@ -72,6 +74,6 @@ def test_later_process_with_the_same_number_is_another_one() -> None:
 
 
 def test_process_that_has_ended_and_was_not_waited_for_is_gone(start: Start) -> None:
-    child = start(None, "pass")
+    child = start(None, then="pass")
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert process_of(child.pid) is None
