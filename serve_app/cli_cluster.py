@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from serve_app.cli_console import console_for
@@ -263,7 +264,7 @@ def _print_containers(
 
 def _show(status: Status, console: Console) -> None:
     state = status.state
-    console.print(f"[bold]{state.name}[/bold]: {progress_of(state).told}", highlight=False)
+    console.print(f"[bold]{escape(state.name)}[/bold]: {escape(progress_of(state).told)}")
     for condition in state.conditions:
         console.print(f"  {condition.kind} {condition.status} ({condition.reason})", markup=False)
     for role, cluster in (("active", state.active), ("pending", state.pending)):

@@ -11,6 +11,11 @@ from rich.text import Text
 _PIPE_WIDTH = 10_000
 """Columns where nobody looks: nothing is cut or wrapped."""
 
+DEMO_WARNING = (
+    "a built-in demo model is running. It knows made-up office sentences in synthetic voices "
+    "only; real recordings come out as nonsense. For real ones: --profile paraformer-large"
+)
+
 _STYLES = {"error": "red", "failed": "red", "partial": "yellow", "warning": "yellow"}
 
 
@@ -27,6 +32,11 @@ def console_for(stream: TextIO | None = None) -> Console:
     stream = stream or sys.stdout
     width = None if stream.isatty() else _PIPE_WIDTH
     return Console(file=stream, width=width, soft_wrap=True, highlight=False)
+
+
+def note(message: str, console: Console) -> None:
+    """Writes a line of plain text that nobody has to read."""
+    console.print(Text(message, style="dim"), soft_wrap=True)
 
 
 def tell(kind: str, message: str, console: Console | None = None) -> None:

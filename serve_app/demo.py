@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from serve_app.cli_console import note
 from serve_app.client import Paraserve, Transcription, TranscriptionRequest
 from serve_app.cluster import prepare_environment, running
 from serve_app.pipeline.fetching import fetch_packs
@@ -49,7 +50,7 @@ def run_demo(settings: Settings, *, stay_up: bool) -> int:
     prepare_environment(settings)
 
     def progress(message: str) -> None:
-        console.print(f"[dim]{time.strftime('%H:%M:%S')}  {message}[/dim]", highlight=False)
+        note(f"{time.strftime('%H:%M:%S')}  {message}", console)
 
     fetch_packs(settings, progress)
     with running(settings, progress) as application:

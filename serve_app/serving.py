@@ -7,7 +7,7 @@ import time
 
 from rich.console import Console
 
-from serve_app.cli_console import tell
+from serve_app.cli_console import DEMO_WARNING, note, tell
 from serve_app.cluster import RunningApplication, prepare_environment, running
 from serve_app.core.in_flight import num_in_flight
 from serve_app.hosting.run_directory import own_run_directory
@@ -19,6 +19,7 @@ from serve_app.hosting.stopping import (
     end_now,
     wait_until_sent,
 )
+from serve_app.packs.registry import is_demo_pack
 from serve_app.pipeline.fetching import fetch_packs
 from serve_app.settings import Settings
 
@@ -41,7 +42,7 @@ def serve_until_interrupted(settings: Settings, console: Console) -> int:
     signals.install()
 
     def progress(message: str) -> None:
-        console.print(f"[dim]{message}[/dim]", highlight=False)
+        note(message, console)
 
     try:
         prepare_environment(settings)
@@ -50,6 +51,8 @@ def serve_until_interrupted(settings: Settings, console: Console) -> int:
             # Ray has put handlers of its own in their place.
             signals.install()
             signals.started()
+            if any(map(is_demo_pack, settings.recognizer.packs)):
+                tell("warning", DEMO_WARNING, console)
             tell_urls(console, application.url, application.page_url)
             return stay_up(application, settings, signals, console)
     except StopRequested as stop:
@@ -95,12 +98,12 @@ def stay_up(
         time.sleep(_POLL_S)
     run = application.run
     if run is None:
-        console.print("[dim]leaving; the application stays on its cluster[/dim]")
+        note("leaving; the application stays on its cluster", console)
         return ExitCode.DONE
     limit_s = settings.http.drain_timeout_s
     if limit_s is None:
         limit_s = settings.ingress.request_timeout_s
-    console.print("[dim]stopping[/dim]")
+    note("stopping", console)
     drain = Drain(run.path, limit_s, lambda message: console.print(message, highlight=False))
     num_cut = drain.run(application.loss)
     _end_if_lost(application, console)

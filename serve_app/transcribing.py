@@ -19,7 +19,7 @@ from serve_app.api.offering import offer_of
 from serve_app.api.parameters import TranscriptionParameters, parse_parameters
 from serve_app.api.rendering import render_body
 from serve_app.audio import AudioDecoder
-from serve_app.cli_console import console_for, tell
+from serve_app.cli_console import DEMO_WARNING, console_for, tell
 from serve_app.client import ClientError, Paraserve, Rendered, TranscriptionRequest
 from serve_app.core.chunks import RecordingEnd, SpeechSegment
 from serve_app.core.errors import ConfigurationError, ParaserveError
@@ -33,10 +33,6 @@ from serve_app.settings import Settings
 
 _OUTPUT_SUFFIX = {"text": "txt", "json": "json", "verbose_json": "json", "srt": "srt", "vtt": "vtt"}
 _FAILED, _PARTIAL = 1, 3
-DEMO_WARNING = (
-    "a built-in demo model is running. It knows made-up office sentences in synthetic voices "
-    "only; real recordings come out as nonsense. For real ones: --profile paraformer-large"
-)
 _UNREADABLE = "cannot be read"
 
 
