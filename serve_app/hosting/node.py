@@ -140,13 +140,8 @@ def watch_node() -> NodeWatch:
 
 def _init(settings: ClusterSettings, run: RunDirectory) -> None:
     import ray
-    from ray import _raylet
 
-    # Where Ray was imported before the environment was prepared, as by tests, it has
-    # looked for the mode and the token already.
-    raylet: Any = _raylet
-    raylet.Config.initialize("")
-    raylet.AuthenticationTokenLoader.instance().reset_cache()
+    look_for_token_again()
     # On a loopback address the environment says so; Ray takes no such address here.
     address: Any = {} if is_loopback(settings.host) else {"_node_ip_address": settings.host}
     ray.init(
@@ -162,6 +157,19 @@ def _init(settings: ClusterSettings, run: RunDirectory) -> None:
         _temp_dir=str(run.ray),
         **address,
     )
+
+
+def look_for_token_again() -> None:
+    """Has Ray heed the mode and token of the environment as it is now.
+
+    Where Ray was imported before the environment was prepared, as by tests, it has looked
+    for both already.
+    """
+    from ray import _raylet
+
+    raylet: Any = _raylet
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _ending(code: int) -> str:

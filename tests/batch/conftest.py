@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from serve_app.cluster import prepare_environment
+from serve_app.hosting.node import look_for_token_again
 from serve_app.settings import Settings
 
 
@@ -24,6 +25,7 @@ def settings() -> Settings:
 def cluster(settings: Settings) -> Iterator[None]:
     import ray
 
+    look_for_token_again()
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()

@@ -74,9 +74,8 @@ def test_service_is_private_and_ends_only_when_what_it_has_begun_has_ended(
         assert "haproxy" in addresses["0100007F"]
         open_to_others = [path for path in service.directory.rglob("*") if others_may_reach(path)]
         assert open_to_others == []
-        agent = next(
-            service.directory.glob("ray/session_2*/dashboard_agent_listen_port_*")
-        ).read_text()
+        eventually(lambda: agent_port(service.directory) != "")
+        agent = agent_port(service.directory)
         jobs = httpx.get(f"http://127.0.0.1:{agent}/api/job_agent/jobs/", trust_env=False)
         assert jobs.status_code == 401
 
@@ -102,6 +101,13 @@ def test_service_is_private_and_ends_only_when_what_it_has_begun_has_ended(
         directory = service.directory
         assert service.wait() == ExitCode.DONE, service.output
     assert processes_of_run(directory) == []
+
+
+def agent_port(directory: Path) -> str:
+    """Returns where Ray's agent listens, "" until it has written that."""
+    files = directory.glob("ray/session_2*/dashboard_agent_listen_port_*")
+    written = (file.read_text().strip() for file in files)
+    return next((port for port in written if port.isdecimal()), "")
 
 
 def num_under_way(counts: Path) -> int:

@@ -95,6 +95,19 @@ def test_metrics_count_what_was_done(client: httpx.Client, demo_flac: bytes) -> 
             if line.startswith(start)
         )
 
+    # A process exports all that it has counted together: what came before is there as well.
+    marker = "ray_paraserve_requests_total{"
+
+    def num_unknown() -> float:
+        return sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in scrape().splitlines()
+            if line.startswith(marker) and 'code="model_not_found"' in line
+        )
+
+    num_before = num_unknown()
+    assert post(client, demo_flac, model="nothing").status_code == 404
+    assert eventually(lambda: num_unknown() > num_before)
     audio_s = len(read_audio(demo_flac)) / 16_000
     name = "ray_paraserve_audio_done_seconds_total"
     before = value(name)

@@ -12,7 +12,7 @@ import numpy as np
 import openai
 import pytest
 
-from tests.service.requests import URL, audio_file, read_audio
+from tests.service.requests import URL, audio_file, post, read_audio
 from tests.service.test_observability import eventually, log_lines_of, scrape
 
 pytestmark = pytest.mark.ray
@@ -51,10 +51,19 @@ def test_strict_client_takes_the_stream_and_its_usage(service_url: str, demo_fla
     assert done.usage.output_tokens > len(deltas)
 
 
+def wait_for_export(client: httpx.Client) -> None:
+    """Waits until all that was counted so far is exported: a process exports it together."""
+    labels = 'code="model_not_found"'
+    before = value_of("paraserve_requests_total", labels)
+    assert post(client, b"RIFF", model="nothing").status_code == 404
+    assert eventually(lambda: value_of("paraserve_requests_total", labels) > before)
+
+
 def test_who_leaves_a_stream_is_logged_and_not_counted_as_done(
     client: httpx.Client, demo_flac: bytes
 ) -> None:
     long = audio_file(np.tile(read_audio(demo_flac), 12), kind="FLAC")
+    wait_for_export(client)
     done_before = value_of("paraserve_audio_done_seconds_total")
     with client.stream(
         "POST",
@@ -74,6 +83,7 @@ def test_who_leaves_a_stream_is_logged_and_not_counted_as_done(
     )
     # The work has stopped: no segmenter has the recording any more.
     assert eventually(lambda: value_of("paraserve_recordings_open") == 0)
+    wait_for_export(client)
     assert value_of("paraserve_audio_done_seconds_total") == done_before
 
 
