@@ -25,7 +25,7 @@ from serve_app.client import AsyncParaserve, ClientError, TranscriptionRequest
 from serve_app.cluster import prepare_environment, running
 from serve_app.settings import Settings
 
-_LONG_S = 240.0
+_LONG_S = 600.0
 _CLIP_S = 3.0
 _PIECES = 600
 _BOUNDARY = "redeploy"
