@@ -154,7 +154,7 @@ def main() -> int:
             refused=verdict.error is not None,
         )
         is_well = verdict.num_both == verdict.num_reference
-        if options.verbose and not (is_well and not verdict.num_silent + verdict.num_shifted):
+        if options.verbose and (verdict.error or not (is_well and not verdict.num_silent + verdict.num_shifted)):
             print(seed, name, kind, verdict, flush=True)
     return report(totals)
 

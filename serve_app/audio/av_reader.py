@@ -17,23 +17,25 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 
 from serve_app.audio.av_container import (
-    decoder_of,
-    lenient_decoder_of,
+    new_lenient_decoder_of,
     open_container,
-    pick_stream,
+    pick_track,
     plain_name,
     stated_s,
 )
 from serve_app.audio.av_frames import channels_of
 from serve_app.audio.bytesource import ByteSource
+from serve_app.audio.container_lengths import flv_metadata_s
 from serve_app.audio.damage import DamageReport
 from serve_app.audio.demuxers import CUT_ANYWHERE, DECLARES_LENGTH, DEMUXERS, STATES_LENGTH, TIMED
 from serve_app.audio.downmix import Downmixer
 from serve_app.audio.finite import FiniteSamples
 from serve_app.audio.frame_streams import stream_frames
-from serve_app.audio.framing import Reframer, tag_num_bytes
-from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, Block
+from serve_app.audio.framing import Reframer, tag_num_bytes, without_side_data
+from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, Block, missing_s
+from serve_app.audio.matroska import duration_s as matroska_s
 from serve_app.audio.matroska import first_cluster_s
+from serve_app.audio.steady_decoder import Outcome, SteadyDecoder
 from serve_app.audio.timeline import BIG_JUMP_S, NO_LOSS, Loss, Timeline
 from serve_app.core.errors import UnsupportedAudioLayout
 
@@ -49,6 +51,8 @@ _LATE_S = 0.25
 _MAX_LATE_S = 60.0
 _SHARE_OF_BYTES = 0.3
 _USUAL_HEADER_BYTES = 1024
+# The setup of a decoder that stands between packets has some 2 to 20 bytes.
+_LONGEST_SETUP_BYTES = 64
 # Indexes and padding at the end of a file.
 _USUAL_TAIL_BYTES = 1024
 # A damaged frame of FLAC is used if it is not much louder than those before.
@@ -94,13 +98,15 @@ class AvReader:
         demuxer = DEMUXERS[container]
         self._container = open_container(source, demuxer)
         try:
-            self._stream, notice = pick_stream(self._container, source, demuxer)
-            if notice is not None:
-                report.notice(notice)
+            track = pick_track(self._container, source, demuxer, limits)
+            self._stream = track.stream
+            if track.notice is not None:
+                report.notice(track.notice)
             declared_s = stated_s(self._container, self._stream)
             declared = container in STATES_LENGTH and not fragmented
             self.declares_length = container in DECLARES_LENGTH and not fragmented
-            codec = self._codec = decoder_of(self._stream)
+            self._decoder = SteadyDecoder(self._stream)
+            codec = self._decoder.codec
             self.info = AudioInfo(
                 container,
                 plain_name(codec.name),
@@ -122,14 +128,19 @@ class AvReader:
         self._timeline = Timeline(container, zero_s, base_s, limits, report, cut_anywhere)
         self._reframer = Reframer(container)
         # FFmpeg's parser of MPEG audio leaves nothing out; see `Reframer`.
-        alone = len(self._container.streams) == 1 and container != "mp3"
-        self._gaps = _SkippedBytes(source, alone)
+        self._gaps = _SkippedBytes(source, track.alone and container != "mp3")
+        stated_end_s = declared_s if fragmented else _stated_end_s(source, container, track.alone)
+        # Damaged headers state absurd lengths.
+        plausible = stated_end_s is not None and stated_end_s <= limits.max_duration_s
+        self._stated_end_s = stated_end_s if plausible else None
         self._downmixer = Downmixer()
         self._source = source
         self._loss = NO_LOSS
         self._has_begun = False
         self._power = 0.0
-        self._lenient = lenient_decoder_of(self._stream) if codec.name == "flac" else None
+        self._lenient = (
+            new_lenient_decoder_of(self._stream, codec.extradata) if codec.name == "flac" else None
+        )
         self._finite = FiniteSamples(report, codec.name)
 
     def blocks(self) -> Iterator[Block]:
@@ -149,7 +160,7 @@ class AvReader:
             held = arrival
         if held is not None:
             yield from self._placed(held, None)
-        self._timeline.end(self._loss_at_end())
+        self._timeline.end(self._loss_at_end(), missing_s(self._timeline.end_s, self._stated_end_s))
         self._finite.check_end()
         if self._downmixer.has_cancelled:
             self._report.notice(self._downmixer.NOTICE)
@@ -165,7 +176,7 @@ class AvReader:
                 yield from self._arrived(frame)
             if not frames:
                 yield None
-        for frame in self._flushed():
+        for frame in self._certain(self._decoder.flush()):
             yield from self._arrived(frame)
 
     def _arrived(self, frame: AudioFrame) -> Iterator[_Arrival]:
@@ -214,12 +225,9 @@ class AvReader:
                 yield None
                 continue
             if frame.num_lost_bytes:
-                lost_s = self._gaps.duration_of(frame.num_lost_bytes)
-                if not lost_s and frame.content:
-                    # At the beginning the first frame must do for all.
-                    frame_s = 0.02 if self._name == "amr" else 1024 / self.info.sample_rate_hz
-                    lost_s = frame.num_lost_bytes / len(frame.content) * frame_s
-                self._loss = self._loss.with_lost(lost_s)
+                frame_s = 0.02 if self._name == "amr" else 1024 / self.info.sample_rate_hz
+                frame_s = self._timeline.last_frame_s or frame_s
+                self._loss = self._loss.with_lost(frame.num_lost_frames * frame_s)
             if frame.content:
                 packet = cast("Packet[AudioStream]", Packet(frame.content))
                 packet.stream = self._stream
@@ -234,16 +242,14 @@ class AvReader:
             self._loss = self._loss.with_skipped(skipped_s)
         if packet.is_corrupt:
             self._loss = self._loss.with_suspicion()
-        framed = self._reframer.reframe(packet)
+        framed = self._reframer.reframe(self._sound(packet))
         if framed.num_lost_bytes:
             lost_s = self._gaps.duration_of(framed.num_lost_bytes)
             self._loss = self._loss.with_lost(lost_s)
         if framed.packet is None:
             return []
         try:
-            frames = self._codec.decode(framed.packet)
-        except av.EOFError:
-            return []
+            outcome = self._decoder.decode(framed.packet)
         except av.FFmpegError:
             lost_s = self._timeline.last_frame_s or _duration_s(packet)
             if self._name not in TIMED:
@@ -251,8 +257,28 @@ class AvReader:
                 lost_s = max(lost_s, self._gaps.excess_s(framed.packet.size))
             self._loss = self._loss.with_lost(lost_s)
             return self._rescued(framed.packet)
-        self._gaps.add(framed.packet.size)
-        return frames
+        return self._certain(outcome)
+
+    def _certain(self, outcome: Outcome) -> list[AudioFrame]:
+        """Returns the frames; what was rejected is remembered as lost."""
+        if outcome.rejected_s:
+            lost_s = outcome.rejected_s
+            if self._name not in TIMED:
+                # What a false frame says of its own length is false, too.
+                lost_s = self._gaps.duration_of(outcome.num_rejected_bytes) or lost_s
+            self._loss = self._loss.with_lost(lost_s)
+        if outcome.num_bytes:
+            self._gaps.add(outcome.num_bytes)
+        return outcome.frames
+
+    def _sound(self, packet: Packet[AudioStream]) -> Packet[AudioStream]:
+        """Returns the packet without a decoder setup that is none, but damaged audio."""
+        if not packet.has_sidedata("new_extradata"):
+            return packet
+        if packet.get_sidedata("new_extradata").data_size <= _LONGEST_SETUP_BYTES:
+            return packet
+        self._loss = self._loss.with_suspicion()
+        return without_side_data(packet)
 
     def _rescued(self, packet: Packet[AudioStream]) -> list[AudioFrame]:
         """Decodes a FLAC frame whose checksum is wrong: most of it may be right."""
@@ -264,12 +290,6 @@ class AvReader:
             return []
         usual = _LOUDER * max(self._power, _QUIET_POWER)
         return [frame for frame in frames if _power(frame) <= usual]
-
-    def _flushed(self) -> list[AudioFrame]:
-        try:
-            return self._codec.decode(None)
-        except av.FFmpegError:
-            return []
 
     def _placed(self, arrival: _Arrival, following: _Arrival | None) -> Iterator[Block]:
         """Yields a frame and the silence before it."""
@@ -325,6 +345,15 @@ class AvReader:
         if self._name not in TIMED:
             return self._loss
         return self._loss.with_skipped(self._gaps.duration_of(num_bytes))
+
+
+def _stated_end_s(source: ByteSource, container: str, alone: bool) -> float | None:
+    """Returns where audio ends by a header that speaks of the whole file, None without one."""
+    if not alone:
+        return None
+    if container in {"webm", "matroska"}:
+        return matroska_s(source)
+    return flv_metadata_s(source) if container == "flv" else None
 
 
 @dataclass(frozen=True, slots=True)
