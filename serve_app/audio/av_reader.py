@@ -6,6 +6,7 @@ next one: whatever can be heard is heard, at its time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -36,7 +37,7 @@ from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, Block, missing_
 from serve_app.audio.matroska import duration_s as matroska_s
 from serve_app.audio.matroska import first_cluster_s
 from serve_app.audio.steady_decoder import Outcome, SteadyDecoder
-from serve_app.audio.timeline import BIG_JUMP_S, NO_LOSS, Loss, Timeline
+from serve_app.audio.timeline import NO_LOSS, Loss, Timeline
 from serve_app.core.errors import UnsupportedAudioLayout
 
 # A demuxer that fails so often without a packet in between will not recover.
@@ -299,7 +300,8 @@ class AvReader:
         if self._begins_late(frame):
             loss = loss.with_suspicion()
         time_s = frame.time
-        if self._timeline.jumps(time_s) and self._is_wrong(time_s, duration_s, following):
+        next_s = math.inf if following is None else following.frame.time
+        if self._timeline.is_wrong(time_s, duration_s, next_s):
             time_s, loss = None, loss.with_suspicion()
         silence_s = self._timeline.silence_before(time_s, loss)
         num_silent = round(silence_s * rate_hz)
@@ -313,14 +315,6 @@ class AvReader:
         yield Block(mono, rate_hz)
         self._timeline.add(duration_s)
         self._gaps.decoded(duration_s)
-
-    def _is_wrong(
-        self, time_s: float | None, duration_s: float, following: _Arrival | None
-    ) -> bool:
-        """True if the next frame does not go on from a time that is far from all before."""
-        if time_s is None or following is None or following.frame.time is None:
-            return following is None
-        return abs(following.frame.time - time_s - duration_s) > BIG_JUMP_S
 
     def _begins_late(self, frame: AudioFrame) -> bool:
         """Looks once at the bytes before the first packet: True if they were audio, too."""

@@ -22,7 +22,7 @@ _SKIPPED_SHARE = 0.3
 _FRAME_SHARE = 0.5
 
 # As far as a single frame may jump and nobody asks the next one.
-BIG_JUMP_S = 1.0
+_BIG_JUMP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +93,24 @@ class Timeline:
         """Where the last frame ends, by the clock of the container."""
         return max(self._zero_s, 0.0) + self._expected_s
 
-    def jumps(self, time_s: float | None) -> bool:
-        """True if a frame of this time would be far from the one before it."""
-        if not self._timed or time_s is None:
+    def is_wrong(self, time_s: float | None, duration_s: float, next_s: float | None) -> bool:
+        """True if the frame that follows contradicts the time of a frame.
+
+        Args:
+            time_s: of the frame, as its container says; None if it says nothing.
+            duration_s: of the frame.
+            next_s: time of the frame that follows, inf if there is none; None if unknown.
+        """
+        if not self._timed or time_s is None or next_s is None:
             return False
-        return abs(time_s - self._zero_s - self._expected_s) > BIG_JUMP_S
+        gap_s = time_s - self._zero_s - self._expected_s
+        off_s = abs(next_s - time_s - duration_s)
+        if abs(gap_s) > _BIG_JUMP_S:
+            return off_s > _BIG_JUMP_S
+        if gap_s < -_GAP_S:
+            return off_s > _GAP_S
+        # A step forward may be a gap, unless the next frame is where it would be without.
+        return gap_s > _GAP_S and abs(off_s - gap_s) <= _GAP_S and off_s > _GAP_S
 
     def silence_before(self, time_s: float | None, loss: Loss) -> float:
         """Returns how much silence, in s, goes before a frame.
