@@ -16,10 +16,6 @@ decides what a file is; a name on its own only says that it is worth a look."""
 
 
 _TRANSPORT_STREAM_SUFFIX = ".ts"
-# Packets of 188 bytes, with 4 bytes of time before each in the files of cameras.
-_SYNC_BYTE = 0x47
-_SYNC_OFFSETS = ((0, 188, 376), (4, 196, 388))
-TRANSPORT_STREAM_HEAD_BYTES = 389
 
 
 def is_recording_name(relative_path: str) -> bool:
@@ -37,15 +33,3 @@ def is_recording_name(relative_path: str) -> bool:
 def needs_look(relative_path: str) -> bool:
     """True if a name alone does not tell a recording: `.ts` is TypeScript's suffix, too."""
     return PurePosixPath(relative_path).suffix.lower() == _TRANSPORT_STREAM_SUFFIX
-
-
-def is_transport_stream(head: bytes) -> bool:
-    """True if a file begins with packets of MPEG-TS.
-
-    Args:
-        head: its first `TRANSPORT_STREAM_HEAD_BYTES` bytes, or all of a shorter one.
-    """
-    return any(
-        all(offset < len(head) and head[offset] == _SYNC_BYTE for offset in offsets)
-        for offsets in _SYNC_OFFSETS
-    )
