@@ -28,7 +28,14 @@ from serve_app.audio.av_frames import channels_of
 from serve_app.audio.bytesource import ByteSource
 from serve_app.audio.container_lengths import flv_metadata_s
 from serve_app.audio.damage import DamageReport
-from serve_app.audio.demuxers import CUT_ANYWHERE, DECLARES_LENGTH, DEMUXERS, STATES_LENGTH, TIMED
+from serve_app.audio.demuxers import (
+    CUT_ANYWHERE,
+    DECLARES_LENGTH,
+    DEMUXERS,
+    STATES_LENGTH,
+    TIMED,
+    WITHOUT_PADDING,
+)
 from serve_app.audio.downmix import Downmixer
 from serve_app.audio.finite import FiniteSamples
 from serve_app.audio.frame_streams import stream_frames
@@ -44,6 +51,7 @@ from serve_app.core.errors import UnsupportedAudioLayout
 _MAX_DEMUX_FAILURES = 64
 # Bytes between two packets that no container needs for its own purposes.
 _LEAST_SKIPPED_BYTES = 256
+_LEAST_UNPADDED_BYTES = 64
 _TAG_HEADER_BYTES = 138
 _MUCH_LARGER = 2.0
 # Where a recording begins at zero unless its beginning is lost.
@@ -129,7 +137,8 @@ class AvReader:
         self._timeline = Timeline(container, zero_s, base_s, limits, report, cut_anywhere)
         self._reframer = Reframer(container)
         # FFmpeg's parser of MPEG audio leaves nothing out; see `Reframer`.
-        self._gaps = _SkippedBytes(source, track.alone and container != "mp3")
+        least_bytes = _LEAST_UNPADDED_BYTES if container in WITHOUT_PADDING else 0
+        self._gaps = _SkippedBytes(source, track.alone and container != "mp3", least_bytes)
         stated_end_s = declared_s if fragmented else _stated_end_s(source, container, track.alone)
         # Damaged headers state absurd lengths.
         plausible = stated_end_s is not None and stated_end_s <= limits.max_duration_s
@@ -203,7 +212,9 @@ class AvReader:
                 self._begin_call()
                 try:
                     packet = next(packets)
-                except StopIteration:
+                except (StopIteration, IndexError):
+                    # At the end PyAV (18.1) looks for streams that appeared while it read,
+                    # as those of damaged tags do, in its list of those that it knows.
                     return
                 except av.FFmpegError:
                     break
@@ -369,10 +380,12 @@ class _SkippedBytes:
     Args:
         source: the file.
         alone: whether all packets are of the one stream that is read.
+        least_bytes: fewer between two packets are nothing; 0 to go by the packets' size.
     """
 
-    def __init__(self, source: ByteSource, alone: bool) -> None:
+    def __init__(self, source: ByteSource, alone: bool, least_bytes: int = 0) -> None:
         self._source = source
+        self._least_bytes = least_bytes
         self.alone = alone
         self.first_position = 0
         self.end = 0
@@ -411,7 +424,7 @@ class _SkippedBytes:
             self._position = packet.pos or 0
             self.end = position + packet.size
         self._num_packets += 1
-        is_much = num_skipped >= max(_LEAST_SKIPPED_BYTES, packet.size)
+        is_much = num_skipped >= (self._least_bytes or max(_LEAST_SKIPPED_BYTES, packet.size))
         skipped_s = self.duration_of(num_skipped) if is_much else 0.0
         return skipped_s
 

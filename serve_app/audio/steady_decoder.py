@@ -21,7 +21,6 @@ from serve_app.audio.av_container import decoder_of, new_decoder_of
 
 # After so many failures in a row the decoder itself may be what is wrong.
 _FAILURES_BEFORE_RESTART = 3
-_EXTRADATA = "new_extradata"
 
 _Layout: TypeAlias = tuple[int, int]
 
@@ -72,8 +71,8 @@ class SteadyDecoder:
         Raises:
             av.FFmpegError: it cannot be decoded.
         """
-        if packet.has_sidedata(_EXTRADATA):
-            self._extradata = bytes(packet.get_sidedata(_EXTRADATA))
+        if packet.has_sidedata("new_extradata"):
+            self._extradata = bytes(packet.get_sidedata("new_extradata"))
         try:
             frames = self._codec.decode(packet)
         except av.EOFError:
