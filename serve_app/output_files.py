@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from serve_app.audio.formats import is_recording_name
+from serve_app.audio.formats import is_recording_name, needs_look
+from serve_app.audio.sniffing import TRANSPORT_STREAM_HEAD_BYTES, is_transport_stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,19 @@ def _of_path(path: Path) -> Iterator[FoundRecording]:
         return
     for entry in sorted(path.rglob("*")):
         place = entry.relative_to(path)
-        if is_recording_name(place.as_posix()) and entry.is_file():
+        if is_recording_name(place.as_posix()) and entry.is_file() and _looks_right(entry):
             yield FoundRecording(entry, place)
+
+
+def _looks_right(path: Path) -> bool:
+    if not needs_look(path.name):
+        return True
+    try:
+        with path.open("rb") as file:
+            return is_transport_stream(file.read(TRANSPORT_STREAM_HEAD_BYTES))
+    except OSError:
+        # Whoever transcribes it says what is wrong.
+        return True
 
 
 def output_places(recordings: Sequence[FoundRecording], suffix: str) -> dict[Path, Path]:

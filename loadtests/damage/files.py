@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import soundfile
@@ -20,6 +22,7 @@ _FRAGMENTS = {
     "movflags": "frag_keyframe+empty_moov+default_base_moof",
     "frag_duration": "1000000",
 }
+_Ranges: TypeAlias = list[tuple[int, int]]
 FORMATS = (
     "wav", "flac", "ogg", "mp3", "mp4", "fmp4", "aac", "webm", "matroska", "mpegts", "flv", "amr",
 )  # fmt: skip
@@ -46,14 +49,31 @@ def sound_file(name: str) -> bytes:
     return recordings.encode(name, signal, rate_hz)
 
 
-def damaged_file(seed: int) -> tuple[str, str, bytes]:
-    """Returns a format, what was done, and the file."""
+@dataclass(frozen=True, slots=True)
+class DamagedFile:
+    """A damaged copy of a sound file.
+
+    Attributes:
+        name: of the format.
+        kind: what was done.
+        content: the bytes.
+        ranges: start and end of the bytes of the sound file that are gone or changed.
+    """
+
+    name: str
+    kind: str
+    content: bytes
+    ranges: tuple[tuple[int, int], ...]
+
+
+def damaged_file(seed: int) -> DamagedFile:
+    """Returns the file of a seed."""
     random_ = random.Random(seed)  # noqa: S311 - no secret
     name = FORMATS[seed % len(FORMATS)]
     file = bytearray(sound_file(name))
     kind, damage = random_.choice(_DAMAGES)
-    damage(file, random_)
-    return name, kind, bytes(file)
+    ranges = damage(file, random_)
+    return DamagedFile(name, kind, bytes(file), tuple(ranges))
 
 
 def _run(file: bytearray, random_: random.Random, longest: int = 8192) -> tuple[int, int]:
@@ -64,38 +84,47 @@ def _run(file: bytearray, random_: random.Random, longest: int = 8192) -> tuple[
     return random_.randrange(first, max(len(file) - length, first + 1)), length
 
 
-def _flip(file: bytearray, random_: random.Random) -> None:
+def _flip(file: bytearray, random_: random.Random) -> _Ranges:
+    ranges: _Ranges = []
     for _ in range(random_.randint(1, 12)):
         start, _ = _run(file, random_)
         file[start] ^= 1 << random_.randrange(8)
+        ranges.append((start, start + 1))
+    return ranges
 
 
-def _zero(file: bytearray, random_: random.Random) -> None:
+def _zero(file: bytearray, random_: random.Random) -> _Ranges:
     start, length = _run(file, random_)
     file[start : start + length] = bytes(len(file[start : start + length]))
+    return [(start, start + length)]
 
 
-def _overwrite(file: bytearray, random_: random.Random) -> None:
+def _overwrite(file: bytearray, random_: random.Random) -> _Ranges:
     start, length = _run(file, random_)
     file[start : start + length] = random_.randbytes(len(file[start : start + length]))
+    return [(start, start + length)]
 
 
-def _delete(file: bytearray, random_: random.Random) -> None:
+def _delete(file: bytearray, random_: random.Random) -> _Ranges:
     start, length = _run(file, random_)
     del file[start : start + length]
+    return [(start, start + length)]
 
 
-def _insert(file: bytearray, random_: random.Random) -> None:
+def _insert(file: bytearray, random_: random.Random) -> _Ranges:
     start, length = _run(file, random_, 2048)
     file[start:start] = random_.randbytes(length)
+    return [(start, start)]
 
 
-def _cut(file: bytearray, random_: random.Random) -> None:
+def _cut(file: bytearray, random_: random.Random) -> _Ranges:
     start, _ = _run(file, random_)
+    ranges = [(start, len(file))]
     del file[start:]
+    return ranges
 
 
-_DAMAGES: tuple[tuple[str, Callable[[bytearray, random.Random], None]], ...] = (
+_DAMAGES: tuple[tuple[str, Callable[[bytearray, random.Random], _Ranges]], ...] = (
     ("flip", _flip),
     ("zero", _zero),
     ("overwrite", _overwrite),

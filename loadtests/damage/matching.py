@@ -24,6 +24,10 @@ class Piece:
     found: int | None
 
     @property
+    def end(self) -> int:
+        return self.start + _BLOCK
+
+    @property
     def start_s(self) -> float:
         return self.start / _RATE_HZ
 

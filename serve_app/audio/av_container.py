@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 from typing import NoReturn
 
 import av
 import av.logging
 import numpy as np
 from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Discard, Disposition
@@ -21,7 +23,8 @@ from av.stream import Discard, Disposition
 from serve_app.audio.av_frames import channels_of
 from serve_app.audio.bytesource import ByteSource
 from serve_app.audio.demuxers import DECODERS
-from serve_app.core.errors import UnknownAudioFormat
+from serve_app.audio.layout import AudioLimits
+from serve_app.core.errors import UnknownAudioFormat, UnsupportedAudioLayout
 
 # FFmpeg's own AMR decoders refuse the frames that phones send while nobody speaks.
 _WITH_PAUSES = {"amrnb": "libopencore_amrnb", "amrwb": "libopencore_amrwb"}
@@ -37,6 +40,9 @@ _PLAIN_NAMES = {
 _LOOK_AUDIO_S = 30.0
 _LOOK_CPU_S = 0.2
 _SILENT_POWER = 1e-8
+# These hold one audio track. FFmpeg makes another of every damaged tag; its length tells.
+_ONE_TRACK = {"flv"}
+_SPURIOUS_SHARE = 0.1
 # Of wall time, whatever FFmpeg is busy with.
 _TIMEOUT_S = 60.0
 
@@ -74,13 +80,29 @@ def _refuse_to_open(url: str, flags: int, options: dict[str, str]) -> NoReturn:
     raise PermissionError("audio files may not refer to other files")
 
 
-def pick_stream(
-    container: InputContainer, source: ByteSource, demuxer: str
-) -> tuple[AudioStream, str | None]:
-    """Returns the track that is decoded, and a notice if there were others.
+@dataclass(frozen=True, slots=True)
+class PickedTrack:
+    """The track that is decoded.
+
+    Attributes:
+        stream: the track.
+        alone: whether the file has no other track, of whatever kind.
+        notice: what to tell of the others, None if there are none.
+    """
+
+    stream: AudioStream
+    alone: bool
+    notice: str | None
+
+
+def pick_track(
+    container: InputContainer, source: ByteSource, demuxer: str, limits: AudioLimits
+) -> PickedTrack:
+    """Returns the track that is decoded.
 
     That is the one that is marked as the default, unless it is silent and another one is
-    not; without a mark it is the loudest one.
+    not; without a mark it is the loudest one. A layout that is not accepted is taken only
+    where there is no other.
 
     Raises:
         UnknownAudioFormat: there is no audio, or no decoder for it.
@@ -91,87 +113,142 @@ def pick_stream(
     usable = [track for track in tracks if _is_usable(track)]
     if not usable:
         raise UnknownAudioFormat("its audio codec is not supported")
-    picked, notice = usable[0], None
+    usable = [track for track in usable if _is_accepted(track, limits)] or usable
+    num_streams = len(container.streams)
+    picked = usable[0]
     if len(tracks) > 1:
-        picked = _preferred(usable, _powers(source, demuxer, usable))
-        number, language = tracks.index(picked) + 1, picked.language
-        named = f"track {number} ({language})" if language else f"track {number}"
-        notice = f"The file has {len(tracks)} audio tracks; {named} was transcribed."
+        contents = _contents(source, demuxer, tracks)
+        if demuxer in _ONE_TRACK:
+            longest_s = max((one.seconds for one in contents.values()), default=0.0)
+            least_s = _SPURIOUS_SHARE * longest_s
+            spurious = [one for one in tracks if _seconds(contents, one) < least_s]
+            num_streams -= len(spurious)
+            tracks = [one for one in tracks if one not in spurious]
+            usable = [one for one in usable if one not in spurious] or usable
+        picked = _preferred(usable, contents)
     for stream in container.streams:
         if stream.index != picked.index:
             stream.discard = Discard.all
-    return picked, notice
+    notice = _notice(tracks, picked) if len(tracks) > 1 else None
+    return PickedTrack(picked, num_streams == 1, notice)
+
+
+def _notice(tracks: list[AudioStream], picked: AudioStream) -> str:
+    number, language = tracks.index(picked) + 1, picked.language
+    named = f"track {number} ({language})" if language else f"track {number}"
+    return f"The file has {len(tracks)} audio tracks; {named} was transcribed."
 
 
 def _is_usable(stream: AudioStream) -> bool:
     return stream.codec_context is not None and stream.codec_context.name in DECODERS
 
 
-def _preferred(tracks: list[AudioStream], powers: dict[int, float]) -> AudioStream:
+def _is_accepted(stream: AudioStream, limits: AudioLimits) -> bool:
+    codec = stream.codec_context
+    try:
+        limits.check_layout(codec.sample_rate, codec.layout.nb_channels)
+    except UnsupportedAudioLayout:
+        return False
+    return True
+
+
+@dataclass(slots=True)
+class _Content:
+    """What a short look at a track has found."""
+
+    energy: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def power(self) -> float:
+        return self.energy / self.seconds if self.seconds else 0.0
+
+
+def _seconds(contents: dict[int, _Content], track: AudioStream) -> float:
+    return contents[track.index].seconds if track.index in contents else 0.0
+
+
+def _preferred(tracks: list[AudioStream], contents: dict[int, _Content]) -> AudioStream:
+    def power(track: AudioStream) -> float:
+        return contents[track.index].power if track.index in contents else 0.0
+
     marked = [track for track in tracks if track.disposition & Disposition.default]
     for candidates in (marked, tracks):
-        loudest = max(candidates, key=lambda track: powers.get(track.index, 0.0), default=None)
-        if loudest is not None and powers.get(loudest.index, 0.0) > _SILENT_POWER:
+        loudest = max(candidates, key=power, default=None)
+        if loudest is not None and power(loudest) > _SILENT_POWER:
             return loudest
     return (marked or tracks)[0]
 
 
-def _powers(source: ByteSource, demuxer: str, tracks: list[AudioStream]) -> dict[int, float]:
-    """Returns the mean power of each track, as far as a short look goes."""
-    energy: dict[int, float] = {}
-    seconds: dict[int, float] = {}
+def _contents(source: ByteSource, demuxer: str, tracks: list[AudioStream]) -> dict[int, _Content]:
+    """Returns what is in each track, as far as a short look goes."""
+    contents = {track.index: _Content() for track in tracks if _is_usable(track)}
     began_s = time.thread_time()
     with contextlib.suppress(av.FFmpegError, ValueError, RuntimeError):
         container = open_container(source.view(), demuxer)
         with container:
-            looked_at = [container.streams[track.index] for track in tracks]
-            for packet in container.demux(looked_at):
+            for packet in container.demux([container.streams[index] for index in contents]):
                 if time.thread_time() - began_s > _LOOK_CPU_S or all(
-                    seconds.get(track.index, 0.0) >= _LOOK_AUDIO_S for track in tracks
+                    one.seconds >= _LOOK_AUDIO_S for one in contents.values()
                 ):
                     break
-                index = packet.stream_index
                 codec = packet.stream.codec_context
                 if not packet.size or not isinstance(codec, AudioCodecContext):
                     continue
                 with contextlib.suppress(av.FFmpegError):
                     for frame in codec.decode(packet):
-                        samples = channels_of(frame)
-                        if samples.size and np.isfinite(samples).all():
-                            power = float(np.square(samples, dtype=np.float64).mean())
-                            duration_s = frame.samples / max(frame.sample_rate, 1)
-                            energy[index] = energy.get(index, 0.0) + power * duration_s
-                            seconds[index] = seconds.get(index, 0.0) + duration_s
-    return {index: energy[index] / seconds[index] for index in energy if seconds[index]}
+                        _add(contents[packet.stream_index], frame)
+    return contents
+
+
+def _add(content: _Content, frame: AudioFrame) -> None:
+    samples = channels_of(frame)
+    if samples.size and np.isfinite(samples).all():
+        duration_s = frame.samples / max(frame.sample_rate, 1)
+        content.energy += float(np.square(samples, dtype=np.float64).mean()) * duration_s
+        content.seconds += duration_s
 
 
 def decoder_of(stream: AudioStream) -> AudioCodecContext:
     """Returns the decoder of a track, which runs on the calling thread alone."""
     codec = stream.codec_context
     if codec.name in _WITH_PAUSES:
-        with contextlib.suppress(av.FFmpegError, ValueError):
-            other = av.CodecContext.create(_WITH_PAUSES[codec.name], "r")
-            if isinstance(other, AudioCodecContext):
-                other.sample_rate, other.layout = codec.sample_rate, codec.layout
-                return other
-    # One thread a decoder: the replicas are what runs in parallel.
-    codec.thread_count = 1
-    if codec.name == "flac":
-        codec.options = {"err_detect": "crccheck+explode"}
+        other = new_decoder_of(stream, codec.extradata)
+        if other is not None:
+            return other
+    _restrain(codec)
     return codec
 
 
-def lenient_decoder_of(stream: AudioStream) -> AudioCodecContext | None:
-    """Returns a second decoder of a track, that decodes what has a wrong checksum."""
+def new_decoder_of(stream: AudioStream, extradata: bytes | None) -> AudioCodecContext | None:
+    """Returns another decoder of a track that knows nothing of its packets yet."""
+    codec = new_lenient_decoder_of(stream, extradata)
+    if codec is not None:
+        _restrain(codec)
+    return codec
+
+
+def new_lenient_decoder_of(
+    stream: AudioStream, extradata: bytes | None
+) -> AudioCodecContext | None:
+    """Returns another decoder of a track that decodes what has a wrong checksum, too."""
     codec = stream.codec_context
     with contextlib.suppress(av.FFmpegError, ValueError):
-        other = av.CodecContext.create(codec.name, "r")
+        other = av.CodecContext.create(_WITH_PAUSES.get(codec.name, codec.name), "r")
         if isinstance(other, AudioCodecContext):
-            other.extradata = codec.extradata
+            if codec.name not in _WITH_PAUSES:
+                other.extradata = extradata
             other.sample_rate, other.layout = codec.sample_rate, codec.layout
             other.thread_count = 1
             return other
     return None
+
+
+def _restrain(codec: AudioCodecContext) -> None:
+    # One thread a decoder: the replicas are what runs in parallel.
+    codec.thread_count = 1
+    if codec.name == "flac":
+        codec.options = {"err_detect": "crccheck+explode"}
 
 
 def plain_name(decoder: str) -> str:

@@ -6,6 +6,7 @@ next one: whatever can be heard is heard, at its time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -17,30 +18,40 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 
 from serve_app.audio.av_container import (
-    decoder_of,
-    lenient_decoder_of,
+    new_lenient_decoder_of,
     open_container,
-    pick_stream,
+    pick_track,
     plain_name,
     stated_s,
 )
 from serve_app.audio.av_frames import channels_of
 from serve_app.audio.bytesource import ByteSource
+from serve_app.audio.container_lengths import flv_metadata_s
 from serve_app.audio.damage import DamageReport
-from serve_app.audio.demuxers import CUT_ANYWHERE, DECLARES_LENGTH, DEMUXERS, STATES_LENGTH, TIMED
+from serve_app.audio.demuxers import (
+    CUT_ANYWHERE,
+    DECLARES_LENGTH,
+    DEMUXERS,
+    STATES_LENGTH,
+    TIMED,
+    WITHOUT_PADDING,
+)
 from serve_app.audio.downmix import Downmixer
 from serve_app.audio.finite import FiniteSamples
 from serve_app.audio.frame_streams import stream_frames
-from serve_app.audio.framing import Reframer, tag_num_bytes
-from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, Block
+from serve_app.audio.framing import Reframer, tag_num_bytes, without_side_data
+from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, Block, missing_s
+from serve_app.audio.matroska import duration_s as matroska_s
 from serve_app.audio.matroska import first_cluster_s
-from serve_app.audio.timeline import BIG_JUMP_S, NO_LOSS, Loss, Timeline
+from serve_app.audio.steady_decoder import Outcome, SteadyDecoder
+from serve_app.audio.timeline import NO_LOSS, Loss, Timeline
 from serve_app.core.errors import UnsupportedAudioLayout
 
 # A demuxer that fails so often without a packet in between will not recover.
 _MAX_DEMUX_FAILURES = 64
 # Bytes between two packets that no container needs for its own purposes.
 _LEAST_SKIPPED_BYTES = 256
+_LEAST_UNPADDED_BYTES = 64
 _TAG_HEADER_BYTES = 138
 _MUCH_LARGER = 2.0
 # Where a recording begins at zero unless its beginning is lost.
@@ -49,6 +60,8 @@ _LATE_S = 0.25
 _MAX_LATE_S = 60.0
 _SHARE_OF_BYTES = 0.3
 _USUAL_HEADER_BYTES = 1024
+# The setup of a decoder that stands between packets has some 2 to 20 bytes.
+_LONGEST_SETUP_BYTES = 64
 # Indexes and padding at the end of a file.
 _USUAL_TAIL_BYTES = 1024
 # A damaged frame of FLAC is used if it is not much louder than those before.
@@ -94,13 +107,15 @@ class AvReader:
         demuxer = DEMUXERS[container]
         self._container = open_container(source, demuxer)
         try:
-            self._stream, notice = pick_stream(self._container, source, demuxer)
-            if notice is not None:
-                report.notice(notice)
+            track = pick_track(self._container, source, demuxer, limits)
+            self._stream = track.stream
+            if track.notice is not None:
+                report.notice(track.notice)
             declared_s = stated_s(self._container, self._stream)
             declared = container in STATES_LENGTH and not fragmented
             self.declares_length = container in DECLARES_LENGTH and not fragmented
-            codec = self._codec = decoder_of(self._stream)
+            self._decoder = SteadyDecoder(self._stream)
+            codec = self._decoder.codec
             self.info = AudioInfo(
                 container,
                 plain_name(codec.name),
@@ -122,14 +137,20 @@ class AvReader:
         self._timeline = Timeline(container, zero_s, base_s, limits, report, cut_anywhere)
         self._reframer = Reframer(container)
         # FFmpeg's parser of MPEG audio leaves nothing out; see `Reframer`.
-        alone = len(self._container.streams) == 1 and container != "mp3"
-        self._gaps = _SkippedBytes(source, alone)
+        least_bytes = _LEAST_UNPADDED_BYTES if container in WITHOUT_PADDING else 0
+        self._gaps = _SkippedBytes(source, track.alone and container != "mp3", least_bytes)
+        stated_end_s = declared_s if fragmented else _stated_end_s(source, container, track.alone)
+        # Damaged headers state absurd lengths.
+        plausible = stated_end_s is not None and stated_end_s <= limits.max_duration_s
+        self._stated_end_s = stated_end_s if plausible else None
         self._downmixer = Downmixer()
         self._source = source
         self._loss = NO_LOSS
         self._has_begun = False
         self._power = 0.0
-        self._lenient = lenient_decoder_of(self._stream) if codec.name == "flac" else None
+        self._lenient = (
+            new_lenient_decoder_of(self._stream, codec.extradata) if codec.name == "flac" else None
+        )
         self._finite = FiniteSamples(report, codec.name)
 
     def blocks(self) -> Iterator[Block]:
@@ -149,7 +170,7 @@ class AvReader:
             held = arrival
         if held is not None:
             yield from self._placed(held, None)
-        self._timeline.end(self._loss_at_end())
+        self._timeline.end(self._loss_at_end(), missing_s(self._timeline.end_s, self._stated_end_s))
         self._finite.check_end()
         if self._downmixer.has_cancelled:
             self._report.notice(self._downmixer.NOTICE)
@@ -165,7 +186,7 @@ class AvReader:
                 yield from self._arrived(frame)
             if not frames:
                 yield None
-        for frame in self._flushed():
+        for frame in self._certain(self._decoder.flush()):
             yield from self._arrived(frame)
 
     def _arrived(self, frame: AudioFrame) -> Iterator[_Arrival]:
@@ -191,7 +212,9 @@ class AvReader:
                 self._begin_call()
                 try:
                     packet = next(packets)
-                except StopIteration:
+                except (StopIteration, IndexError):
+                    # At the end PyAV (18.1) looks for streams that appeared while it read,
+                    # as those of damaged tags do, in its list of those that it knows.
                     return
                 except av.FFmpegError:
                     break
@@ -214,12 +237,9 @@ class AvReader:
                 yield None
                 continue
             if frame.num_lost_bytes:
-                lost_s = self._gaps.duration_of(frame.num_lost_bytes)
-                if not lost_s and frame.content:
-                    # At the beginning the first frame must do for all.
-                    frame_s = 0.02 if self._name == "amr" else 1024 / self.info.sample_rate_hz
-                    lost_s = frame.num_lost_bytes / len(frame.content) * frame_s
-                self._loss = self._loss.with_lost(lost_s)
+                frame_s = 0.02 if self._name == "amr" else 1024 / self.info.sample_rate_hz
+                frame_s = self._timeline.last_frame_s or frame_s
+                self._loss = self._loss.with_lost(frame.num_lost_frames * frame_s)
             if frame.content:
                 packet = cast("Packet[AudioStream]", Packet(frame.content))
                 packet.stream = self._stream
@@ -234,16 +254,14 @@ class AvReader:
             self._loss = self._loss.with_skipped(skipped_s)
         if packet.is_corrupt:
             self._loss = self._loss.with_suspicion()
-        framed = self._reframer.reframe(packet)
+        framed = self._reframer.reframe(self._sound(packet))
         if framed.num_lost_bytes:
             lost_s = self._gaps.duration_of(framed.num_lost_bytes)
             self._loss = self._loss.with_lost(lost_s)
         if framed.packet is None:
             return []
         try:
-            frames = self._codec.decode(framed.packet)
-        except av.EOFError:
-            return []
+            outcome = self._decoder.decode(framed.packet)
         except av.FFmpegError:
             lost_s = self._timeline.last_frame_s or _duration_s(packet)
             if self._name not in TIMED:
@@ -251,8 +269,28 @@ class AvReader:
                 lost_s = max(lost_s, self._gaps.excess_s(framed.packet.size))
             self._loss = self._loss.with_lost(lost_s)
             return self._rescued(framed.packet)
-        self._gaps.add(framed.packet.size)
-        return frames
+        return self._certain(outcome)
+
+    def _certain(self, outcome: Outcome) -> list[AudioFrame]:
+        """Returns the frames; what was rejected is remembered as lost."""
+        if outcome.rejected_s:
+            lost_s = outcome.rejected_s
+            if self._name not in TIMED:
+                # What a false frame says of its own length is false, too.
+                lost_s = self._gaps.duration_of(outcome.num_rejected_bytes) or lost_s
+            self._loss = self._loss.with_lost(lost_s)
+        if outcome.num_bytes:
+            self._gaps.add(outcome.num_bytes)
+        return outcome.frames
+
+    def _sound(self, packet: Packet[AudioStream]) -> Packet[AudioStream]:
+        """Returns the packet without a decoder setup that is none, but damaged audio."""
+        if not packet.has_sidedata("new_extradata"):
+            return packet
+        if packet.get_sidedata("new_extradata").data_size <= _LONGEST_SETUP_BYTES:
+            return packet
+        self._loss = self._loss.with_suspicion()
+        return without_side_data(packet)
 
     def _rescued(self, packet: Packet[AudioStream]) -> list[AudioFrame]:
         """Decodes a FLAC frame whose checksum is wrong: most of it may be right."""
@@ -265,12 +303,6 @@ class AvReader:
         usual = _LOUDER * max(self._power, _QUIET_POWER)
         return [frame for frame in frames if _power(frame) <= usual]
 
-    def _flushed(self) -> list[AudioFrame]:
-        try:
-            return self._codec.decode(None)
-        except av.FFmpegError:
-            return []
-
     def _placed(self, arrival: _Arrival, following: _Arrival | None) -> Iterator[Block]:
         """Yields a frame and the silence before it."""
         frame, loss = arrival.frame, arrival.loss
@@ -279,7 +311,8 @@ class AvReader:
         if self._begins_late(frame):
             loss = loss.with_suspicion()
         time_s = frame.time
-        if self._timeline.jumps(time_s) and self._is_wrong(time_s, duration_s, following):
+        next_s = math.inf if following is None else following.frame.time
+        if self._timeline.is_wrong(time_s, duration_s, next_s):
             time_s, loss = None, loss.with_suspicion()
         silence_s = self._timeline.silence_before(time_s, loss)
         num_silent = round(silence_s * rate_hz)
@@ -293,14 +326,6 @@ class AvReader:
         yield Block(mono, rate_hz)
         self._timeline.add(duration_s)
         self._gaps.decoded(duration_s)
-
-    def _is_wrong(
-        self, time_s: float | None, duration_s: float, following: _Arrival | None
-    ) -> bool:
-        """True if the next frame does not go on from a time that is far from all before."""
-        if time_s is None or following is None or following.frame.time is None:
-            return following is None
-        return abs(following.frame.time - time_s - duration_s) > BIG_JUMP_S
 
     def _begins_late(self, frame: AudioFrame) -> bool:
         """Looks once at the bytes before the first packet: True if they were audio, too."""
@@ -327,6 +352,15 @@ class AvReader:
         return self._loss.with_skipped(self._gaps.duration_of(num_bytes))
 
 
+def _stated_end_s(source: ByteSource, container: str, alone: bool) -> float | None:
+    """Returns where audio ends by a header that speaks of the whole file, None without one."""
+    if not alone:
+        return None
+    if container in {"webm", "matroska"}:
+        return matroska_s(source)
+    return flv_metadata_s(source) if container == "flv" else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Arrival:
     """A frame and what went wrong before it."""
@@ -346,10 +380,12 @@ class _SkippedBytes:
     Args:
         source: the file.
         alone: whether all packets are of the one stream that is read.
+        least_bytes: fewer between two packets are nothing; 0 to go by the packets' size.
     """
 
-    def __init__(self, source: ByteSource, alone: bool) -> None:
+    def __init__(self, source: ByteSource, alone: bool, least_bytes: int = 0) -> None:
         self._source = source
+        self._least_bytes = least_bytes
         self.alone = alone
         self.first_position = 0
         self.end = 0
@@ -388,7 +424,7 @@ class _SkippedBytes:
             self._position = packet.pos or 0
             self.end = position + packet.size
         self._num_packets += 1
-        is_much = num_skipped >= max(_LEAST_SKIPPED_BYTES, packet.size)
+        is_much = num_skipped >= (self._least_bytes or max(_LEAST_SKIPPED_BYTES, packet.size))
         skipped_s = self.duration_of(num_skipped) if is_much else 0.0
         return skipped_s
 

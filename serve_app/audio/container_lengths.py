@@ -10,6 +10,7 @@ and pakt chunks), AVI RIFF (Microsoft, AVISTREAMHEADER), Advanced Systems Format
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 
@@ -22,6 +23,9 @@ _AU_SAMPLE_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
 _AU_G72X_BITS = {23: 4, 24: 8, 25: 3, 26: 5}
 _TS_PACKET_BYTES = 188
 _TS_CLOCK_HZ = 90_000
+_FLV_METADATA_BYTES = 4096
+# A name of 8 characters and the marker of a number.
+_FLV_DURATION = b"\x00\x08duration\x00"
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_TICKS_PER_S = 10_000_000
 
@@ -108,6 +112,15 @@ def flv_s(source: ByteSource) -> float | None:
     if first_ms is None or not last_ms:
         return None
     return (last_ms - first_ms) / 1000 if last_ms > first_ms else None
+
+
+def flv_metadata_s(source: ByteSource) -> float | None:
+    """Returns the length that onMetaData declares; live recorders declare none, or 0."""
+    head = source.peek(0, _FLV_METADATA_BYTES)
+    start = head.find(_FLV_DURATION)
+    field = head[start + len(_FLV_DURATION) :][:8] if start >= 0 else b""
+    duration_s = float(struct.unpack(">d", field)[0]) if len(field) == 8 else 0.0
+    return duration_s if math.isfinite(duration_s) and duration_s > 0 else None
 
 
 def _flv_tag_ms(source: ByteSource, start: int) -> int | None:

@@ -44,6 +44,9 @@ TIMED = {"mp4", "webm", "matroska", "mpegts", "flv", "asf", "ogg", "flac"}
 # has a wrong checksum without a word.
 WITHOUT_PAUSES = {"ogg", "flac"}
 
+# Packets stand close together here, so that bytes between two of them held another.
+WITHOUT_PADDING = {"flv"}
+
 # A longer jump is another recording joined on: these formats allow that.
 JOINABLE = {"ogg", "flac", "mpegts"}
 

@@ -15,6 +15,9 @@ AUDIO_SUFFIXES = frozenset({
 decides what a file is; a name on its own only says that it is worth a look."""
 
 
+_TRANSPORT_STREAM_SUFFIX = ".ts"
+
+
 def is_recording_name(relative_path: str) -> bool:
     """True if a path below a directory, with `/` between its parts, is named like a recording.
 
@@ -25,3 +28,8 @@ def is_recording_name(relative_path: str) -> bool:
     if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
         return False
     return path.suffix.lower() in AUDIO_SUFFIXES
+
+
+def needs_look(relative_path: str) -> bool:
+    """True if a name alone does not tell a recording: `.ts` is TypeScript's suffix, too."""
+    return PurePosixPath(relative_path).suffix.lower() == _TRANSPORT_STREAM_SUFFIX

@@ -9,6 +9,7 @@ ISO/IEC 13818-7, 6.2 (ADTS).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -30,12 +31,23 @@ _SEARCHED_AT_ONCE = 1000
 _TAG_HEADER_BYTES = 138
 
 
+# Bit rates vary: how many frames stood between two others is told by those around them.
+_NUM_NEIGHBORS = 64
+
+
 @dataclass(frozen=True, slots=True)
 class StreamFrame:
-    """A frame with its header, and the bytes that were lost before it; b"" at the end."""
+    """A frame with its header; b"" at the end.
+
+    Attributes:
+        content: its bytes.
+        num_lost_bytes: those before it that are no frames.
+        num_lost_frames: how many frames they were, going by those around them.
+    """
 
     content: bytes
     num_lost_bytes: int = 0
+    num_lost_frames: int = 0
 
 
 def stream_frames(source: ByteSource, container: str) -> Iterator[StreamFrame | None]:
@@ -52,11 +64,17 @@ def _frames(
     source: ByteSource, offset: int, length_of: Callable[[bytes], int]
 ) -> Iterator[StreamFrame | None]:
     num_lost = 0
+    lengths: deque[int] = deque(maxlen=_NUM_NEIGHBORS)
     while offset < source.num_bytes:
         needed = _RUN_FOUND if num_lost else _RUN_IN_STEP
         num_bytes = _run_num_bytes(source, offset, length_of, needed)
         if num_bytes:
-            yield StreamFrame(source.peek(offset, num_bytes), num_lost)
+            num_frames = 0
+            if num_lost:
+                around = [*lengths, *_following_lengths(source, offset, length_of)]
+                num_frames = round(num_lost * len(around) / sum(around))
+            yield StreamFrame(source.peek(offset, num_bytes), num_lost, num_frames)
+            lengths.append(num_bytes)
             offset, num_lost = offset + num_bytes, 0
             continue
         tag_bytes = tag_num_bytes(source.peek(offset, _TAG_HEADER_BYTES))
@@ -65,7 +83,21 @@ def _frames(
         if num_lost % _SEARCHED_AT_ONCE == 0:
             yield None
     if num_lost:
-        yield StreamFrame(b"", num_lost)
+        num_frames = round(num_lost * len(lengths) / sum(lengths)) if lengths else 0
+        yield StreamFrame(b"", num_lost, num_frames)
+
+
+def _following_lengths(
+    source: ByteSource, offset: int, length_of: Callable[[bytes], int]
+) -> Iterator[int]:
+    """Yields the lengths of the frames from here on, as far as they follow each other."""
+    for _ in range(_NUM_NEIGHBORS):
+        header = source.peek(offset, _HEADER_BYTES)
+        num_bytes = length_of(header) if header else 0
+        if not num_bytes:
+            return
+        yield num_bytes
+        offset += num_bytes
 
 
 def _run_num_bytes(

@@ -68,7 +68,7 @@ class Reframer:
         alike = [one for one in starts if _kind_of(content[one:]) == self._kind]
         start = (alike or starts)[-1]
         self._kind = _kind_of(content[start:])
-        return Framed(_tail(packet, content, start), start - tag_bytes)
+        return Framed(_copy(packet, content[start:]), start - tag_bytes)
 
     def _frame_starts(self, content: bytes, first: int) -> list[int]:
         """Returns where frames may begin that end with the packet."""
@@ -93,9 +93,14 @@ def tag_num_bytes(content: bytes) -> int:
     return num_bytes + id3_num_bytes(content[num_bytes : num_bytes + 10])
 
 
-def _tail(packet: Packet[AudioStream], content: bytes, start: int) -> Packet[AudioStream]:
-    tail = cast("Packet[AudioStream]", Packet(content[start:]))
-    tail.stream = packet.stream
-    tail.pts, tail.dts, tail.time_base = packet.pts, packet.dts, packet.time_base
-    tail.duration = packet.duration
-    return tail
+def without_side_data(packet: Packet[AudioStream]) -> Packet[AudioStream]:
+    """Returns a packet of the same content and times."""
+    return _copy(packet, bytes(packet))
+
+
+def _copy(packet: Packet[AudioStream], content: bytes) -> Packet[AudioStream]:
+    copy = cast("Packet[AudioStream]", Packet(content))
+    copy.stream = packet.stream
+    copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+    copy.duration = packet.duration
+    return copy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from serve_app.audio.damage import DamageReport
-from serve_app.audio.demuxers import CUT_ANYWHERE, JOINABLE, TIMED, WITHOUT_PAUSES
+from serve_app.audio.demuxers import CUT_ANYWHERE, JOINABLE, TIMED, WITHOUT_PADDING, WITHOUT_PAUSES
 from serve_app.audio.layout import AudioLimits
 from serve_app.core.errors import AudioTooLong
 
@@ -18,9 +18,11 @@ _MAX_LOST_S = 60.0
 _CUT_S = 0.5
 # Of a gap that was recorded as one, no bytes stand in the file; of one that was damaged, many.
 _SKIPPED_SHARE = 0.3
+# A gap shorter than that of a frame may be rounding.
+_FRAME_SHARE = 0.5
 
 # As far as a single frame may jump and nobody asks the next one.
-BIG_JUMP_S = 1.0
+_BIG_JUMP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,29 @@ class Timeline:
         """Audio so far, silence included: where the next frame goes."""
         self.last_frame_s = 0.0
 
-    def jumps(self, time_s: float | None) -> bool:
-        """True if a frame of this time would be far from the one before it."""
-        if not self._timed or time_s is None:
+    @property
+    def end_s(self) -> float:
+        """Where the last frame ends, by the clock of the container."""
+        return max(self._zero_s, 0.0) + self._expected_s
+
+    def is_wrong(self, time_s: float | None, duration_s: float, next_s: float | None) -> bool:
+        """True if the frame that follows contradicts the time of a frame.
+
+        Args:
+            time_s: of the frame, as its container says; None if it says nothing.
+            duration_s: of the frame.
+            next_s: time of the frame that follows, inf if there is none; None if unknown.
+        """
+        if not self._timed or time_s is None or next_s is None:
             return False
-        return abs(time_s - self._zero_s - self._expected_s) > BIG_JUMP_S
+        gap_s = time_s - self._zero_s - self._expected_s
+        off_s = abs(next_s - time_s - duration_s)
+        if abs(gap_s) > _BIG_JUMP_S:
+            return off_s > _BIG_JUMP_S
+        if gap_s < -_GAP_S:
+            return off_s > _GAP_S
+        # A step forward may be a gap, unless the next frame is where it would be without.
+        return gap_s > _GAP_S and abs(off_s - gap_s) <= _GAP_S and off_s > _GAP_S
 
     def silence_before(self, time_s: float | None, loss: Loss) -> float:
         """Returns how much silence, in s, goes before a frame.
@@ -106,6 +126,9 @@ class Timeline:
         silence_s = loss.lost_s if self._is_worth_filling(loss) else 0.0
         if self._timed and time_s is not None:
             gap_s = time_s - self._zero_s - self._expected_s
+            if self._is_lost_frame(gap_s, loss):
+                loss = loss.with_suspicion()
+                why = loss.why
             silence_s = self._silence_of(gap_s, loss)
             if abs(gap_s) > self._least_gap_s(why is not None):
                 self._expected_s = time_s - self._zero_s
@@ -132,12 +155,17 @@ class Timeline:
         self._expected_s += duration_s
         self.position_s += duration_s
 
-    def end(self, loss: Loss) -> None:
-        """Reports what was lost behind the last frame."""
+    def end(self, loss: Loss, lacking_s: float = 0.0) -> None:
+        """Reports what was lost behind the last frame.
+
+        Args:
+            loss: what went wrong there.
+            lacking_s: audio that the file declares and does not hold.
+        """
         if not self._begun:
             return
-        rest_s = max(loss.lost_s, loss.skipped_s)
-        if rest_s > _CUT_S or (loss.why is not None and not self._cut_anywhere):
+        rest_s = max(loss.lost_s, loss.skipped_s, lacking_s)
+        if lacking_s or rest_s > _CUT_S or (loss.why is not None and not self._cut_anywhere):
             end_s = self.position_s + max(rest_s, self.last_frame_s)
             self._report.add(self.position_s, end_s, loss.why or MISSING)
         elif loss.why is not None:
@@ -145,6 +173,13 @@ class Timeline:
 
     def _is_worth_filling(self, loss: Loss) -> bool:
         return self._begun or not self._cut_anywhere or loss.lost_s > _CUT_S
+
+    def _is_lost_frame(self, gap_s: float, loss: Loss) -> bool:
+        """True if bytes were passed over that fill a gap, however short."""
+        if not self._begun or self._container not in WITHOUT_PADDING:
+            return False
+        shortest_s = _FRAME_SHARE * self.last_frame_s
+        return gap_s > shortest_s and loss.skipped_s > _FRAME_SHARE * gap_s
 
     def _least_gap_s(self, suspicious: bool) -> float:
         if suspicious or self._container == "flac":

@@ -32,7 +32,7 @@ class WorkBudget:
     """
 
     slice_s: float = 0.05
-    call_s: float = 1.0
+    call_s: float = 3.0
     base_s: float = 2.0
     per_audio_s: float = 0.1
     per_mb_s: float = 0.1

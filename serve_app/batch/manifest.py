@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from fsspec.spec import AbstractFileSystem
 
-from serve_app.audio.formats import is_recording_name
+from serve_app.audio.formats import is_recording_name, needs_look
+from serve_app.audio.sniffing import TRANSPORT_STREAM_HEAD_BYTES, is_transport_stream
 from serve_app.batch.entries import Row, RowProblem, csv_rows, item_of, jsonl_rows
 from serve_app.batch.files import filesystem_of, info_of
 from serve_app.batch.records import BatchItem
@@ -61,7 +62,7 @@ def list_recordings(source: str) -> list[BatchItem]:
     filesystem, path = filesystem_of(source)
     if filesystem.isdir(path):
         root, found = path.rstrip("/"), filesystem.find(path, detail=True)
-        found = {name: info for name, info in found.items() if _is_picked(name[len(root) :])}
+        found = _picked(filesystem, found, len(root))
     elif glob.has_magic(path):
         root = path[: _first_magic(path)].rpartition("/")[0]
         found = filesystem.glob(path, detail=True)
@@ -85,11 +86,32 @@ def _below_prefix(filesystem: AbstractFileSystem, path: str) -> dict[str, Mappin
         else:
             found[name] = info
     start = len(path.rpartition("/")[0])
-    return {name: info for name, info in found.items() if _is_picked(name[start:])}
+    return _picked(filesystem, found, start)
 
 
-def _is_picked(relative: str) -> bool:
-    return is_recording_name(relative.lstrip("/"))
+def _picked(
+    filesystem: AbstractFileSystem, found: Mapping[str, Mapping[str, object]], start: int
+) -> dict[str, Mapping[str, object]]:
+    """Returns what is named like a recording below the first `start` characters."""
+    return {
+        name: info
+        for name, info in found.items()
+        if is_recording_name(name[start:].lstrip("/")) and _looks_right(filesystem, name, info)
+    }
+
+
+def _looks_right(filesystem: AbstractFileSystem, name: str, info: Mapping[str, object]) -> bool:
+    """Looks into a local file that may be source code; in a bucket that would be a request each."""
+    if info.get("type") == "directory" or not needs_look(name):
+        return True
+    if "file" not in filesystem.protocol:
+        return False
+    try:
+        with filesystem.open(name, "rb") as file:
+            return is_transport_stream(file.read(TRANSPORT_STREAM_HEAD_BYTES))
+    except OSError:
+        # Whoever transcribes it says what is wrong.
+        return True
 
 
 def _listed(

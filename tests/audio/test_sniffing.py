@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.audio.bytesource import ByteSource
 from serve_app.audio.sniffing import HEAD_BYTES, id3_num_bytes, sniff, sniff_source
 from tests.audio import recordings
@@ -54,3 +55,13 @@ def test_a_tag_larger_than_the_head_is_seen_through() -> None:
 
     assert sniff_source(source) == "flac"
     assert source.num_bytes == len(flac)
+
+
+def test_a_transport_stream_of_a_camera_is_recognised_and_decoded() -> None:
+    plain = recordings.encode("mpegts", recordings.sine(4.0, 16_000), 16_000)
+    file = b"".join(bytes(4) + plain[at : at + 188] for at in range(0, len(plain), 188))
+
+    assert sniff(file[:HEAD_BYTES]) == "mpegts"
+    with AudioDecoder(file, AudioLimits()) as decoder:
+        num_samples = sum(len(window) for window in decoder.windows())
+    assert num_samples / 16_000 == pytest.approx(4.0, abs=0.2)

@@ -131,3 +131,14 @@ def test_time_between_slices_is_not_counted() -> None:
     with pytest.raises(AudioTooComplex):
         meter.check(0.0)
     meter.check(10.0)
+
+
+def test_a_library_call_may_take_three_seconds() -> None:
+    now = [0.0]
+    meter = WorkMeter(100_000_000, WorkBudget(), lambda: now[0])
+    meter.resume()
+    meter.begin_call()
+    now[0] = 2.9
+    assert not meter.call_is_over()
+    now[0] = 3.1
+    assert meter.call_is_over()

@@ -385,3 +385,20 @@ def test_any_bytes_are_items_or_one_clear_error(tmp_path: Path, content: bytes, 
     except ManifestError:
         return
     assert len({item.id for item in found}) == len(found) > 0
+
+
+def test_a_ts_file_of_a_directory_is_taken_if_it_holds_a_transport_stream(tmp_path: Path) -> None:
+    (tmp_path / "page.ts").write_bytes(b"export const greeting: string = 'hello';\n" * 20)
+    (tmp_path / "empty.ts").write_bytes(b"")
+    (tmp_path / "show.ts").write_bytes((b"\x47" + bytes(187)) * 3)
+    (tmp_path / "camera.ts").write_bytes((bytes(4) + b"\x47" + bytes(187)) * 3)
+
+    assert [item.id for item in read_items(str(tmp_path))] == ["camera.ts", "show.ts"]
+
+
+def test_a_ts_file_of_a_bucket_is_left_out() -> None:
+    bucket = f"memory:///{uuid.uuid4().hex}"
+    memory = fsspec.filesystem("memory")
+    for name in ("a.ts", "b.mts"):
+        memory.pipe(f"{bucket}/{name}", (b"\x47" + bytes(187)) * 3)
+    assert [item.id for item in read_items(bucket)] == ["b.mts"]
