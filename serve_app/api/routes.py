@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 
 from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
@@ -116,7 +117,8 @@ def build_api(
     )(handler.transcribe)
 
     write = app.openapi
-    app.openapi = lambda: openapi.document(write())  # type: ignore[method-assign]  # FastAPI's way
+    # Once: whoever asks for it over and over would keep callers with recordings waiting.
+    app.openapi = cache(lambda: openapi.document(write()))  # type: ignore[method-assign]
     _add_models(app, service)
     _add_health(app, service)
     add_docs(app)
