@@ -107,14 +107,14 @@ class _Caller:
             raise _not_the_api(self.url) from None
 
     def _first(self, models: httpx.Response) -> str:
-        try:
-            return served_of(self._checked(models).json()["data"], None).models[0]
-        except (IndexError, KeyError, TypeError, ValueError):
-            raise _not_the_api(self.url) from None
+        served = self._served(models).models
+        if not served:
+            raise _not_the_api(self.url)
+        return served[0]
 
-    def _served(self, models: httpx.Response, readiness: httpx.Response) -> Served:
+    def _served(self, models: httpx.Response, readiness: httpx.Response | None = None) -> Served:
         try:
-            ready = readiness.json()
+            ready = None if readiness is None else readiness.json()
         except ValueError:
             ready = None
         try:
@@ -345,9 +345,7 @@ def _not_the_api(url: str) -> ServiceUnreachable:
 
 
 def _may_succeed_later(error: BaseException) -> bool:
-    return (
-        isinstance(error, ClientError) and error.may_succeed_later and error.code != "not_the_api"
-    )
+    return isinstance(error, ClientError) and error.may_succeed_later
 
 
 _GROWING_PAUSE_S = wait_random_exponential(multiplier=0.5, max=8.0)

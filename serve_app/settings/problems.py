@@ -41,9 +41,7 @@ def _line(name: str, kind: str, message: str) -> str:
 
 def _names(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
-            yield f"{prefix}{name}"
             yield from _names(section, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
