@@ -21,6 +21,7 @@ from pathlib import Path
 
 from loadtests.load.clips import ClipLibrary
 from loadtests.load.target import machine, own_settings
+from loadtests.uploads.bodies import FORM_TYPE, form
 from serve_app.client import AsyncParaserve, ClientError, TranscriptionRequest
 from serve_app.cluster import prepare_environment, running
 from serve_app.settings import Settings
@@ -28,7 +29,6 @@ from serve_app.settings import Settings
 _LONG_S = 600.0
 _CLIP_S = 3.0
 _PIECES = 600
-_BOUNDARY = "redeploy"
 _REQUEST = TranscriptionRequest(model="whisper-1")
 
 
@@ -135,12 +135,7 @@ async def _upload(url: str, content: bytes, seconds: float) -> tuple[int, str]:
     """Posts a recording in pieces over so many seconds; returns status and body."""
     import httpx
 
-    parts = (
-        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
-        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="response_format"\r\n\r\ntext\r\n'
-        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.flac"\r\n\r\n'
-    ).encode()
-    body = parts + content + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    body = form(content, fields={"response_format": "text"})
     size = len(body) // _PIECES + 1
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -148,10 +143,7 @@ async def _upload(url: str, content: bytes, seconds: float) -> tuple[int, str]:
             yield body[start : start + size]
             await asyncio.sleep(seconds / _PIECES)
 
-    headers = {
-        "Content-Type": f"multipart/form-data; boundary={_BOUNDARY}",
-        "Content-Length": str(len(body)),
-    }
+    headers = {"Content-Type": FORM_TYPE, "Content-Length": str(len(body))}
     async with httpx.AsyncClient(base_url=url, timeout=900, trust_env=False) as client:
         try:
             answer = await client.post(

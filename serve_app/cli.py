@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from serve_app.cli_console import console_for, tell, use_utf8
+from serve_app.cli_console import FAILED, console_for, tell, use_utf8
 from serve_app.cli_lazy import LazyGroup
 from serve_app.cli_options import ProfileOption, SetOption, checked_secret, read_secret
 from serve_app.core.errors import (
@@ -28,7 +28,7 @@ from serve_app.profiles import DEFAULT_PROFILE
 if TYPE_CHECKING:
     from serve_app.settings import Settings
 
-FAILED, WRONG_USAGE, PARTIAL, INTERRUPTED = 1, 2, 3, 130
+WRONG_USAGE, INTERRUPTED = 2, 130
 
 
 class _Commands(LazyGroup):

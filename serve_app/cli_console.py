@@ -8,6 +8,9 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
+FAILED, PARTIAL = 1, 3
+"""Exit codes: something could not be done; all was, but parts of a recording have no text."""
+
 _PIPE_WIDTH = 10_000
 """Columns where nobody looks: nothing is cut or wrapped."""
 

@@ -19,7 +19,7 @@ from serve_app.api.offering import offer_of
 from serve_app.api.parameters import TranscriptionParameters, parse_parameters
 from serve_app.api.rendering import render_body
 from serve_app.audio import AudioDecoder
-from serve_app.cli_console import DEMO_WARNING, console_for, tell
+from serve_app.cli_console import DEMO_WARNING, FAILED, PARTIAL, console_for, tell
 from serve_app.client import ClientError, Paraserve, Rendered, TranscriptionRequest
 from serve_app.core.chunks import RecordingEnd, SpeechSegment
 from serve_app.core.errors import ConfigurationError, ParaserveError
@@ -32,7 +32,6 @@ from serve_app.pipeline.local import LocalTranscriber
 from serve_app.settings import Settings
 
 _OUTPUT_SUFFIX = {"text": "txt", "json": "json", "verbose_json": "json", "srt": "srt", "vtt": "vtt"}
-_FAILED, _PARTIAL = 1, 3
 _UNREADABLE = "cannot be read"
 
 
@@ -119,7 +118,7 @@ def transcribe_files(request: TranscribeRequest, settings: Settings) -> int:
     recordings = list(find_recordings(request.patterns))
     if not recordings:
         tell("error", f"no recordings found in {', '.join(request.patterns)}")
-        return _FAILED
+        return FAILED
     parameters = _parameters(request, settings)
     console = console_for(sys.stderr)
     with Progress(
@@ -178,8 +177,8 @@ class _Run:
     @property
     def exit_code(self) -> int:
         if self._num_failed:
-            return _FAILED
-        return _PARTIAL if self._num_partial else 0
+            return FAILED
+        return PARTIAL if self._num_partial else 0
 
     def in_process(self, settings: Settings) -> None:
         """Transcribes with models of this process."""

@@ -31,6 +31,7 @@ from loadtests.load.generator import Bounds, open_client
 from loadtests.load.outcomes import Fate, percentiles
 from loadtests.load.sending import Request, attempt
 from loadtests.load.target import machine, own_settings, service
+from loadtests.uploads.bodies import FORM_TYPE, form
 from loadtests.uploads.watching import replicas
 from serve_app.client import AsyncParaserve, TranscriptionRequest
 from serve_app.settings.keys import KeyEntry, add_key, hash_of, new_key
@@ -74,9 +75,11 @@ def attacks() -> dict[str, Callable[[], Attack]]:
         "slow-readers": lambda: wire.slow_readers,
         "half-open": lambda: wire.half_open,
         "header-bombs": lambda: wire.header_bombs,
-        "wav-chunks": sending(lambda: [files.form(files.wav_of_empty_chunks(40 * _MEGABYTE))]),
-        "mkv-blocks": sending(lambda: [files.form(files.mkv_of_single_samples(100_000))]),
-        "flac-zeros": sending(lambda: [files.form(files.flac_of_zeros(3600.0))]),
+        "wav-chunks": sending(
+            lambda: [(FORM_TYPE, form(files.wav_of_empty_chunks(40 * _MEGABYTE)))]
+        ),
+        "mkv-blocks": sending(lambda: [(FORM_TYPE, form(files.mkv_of_single_samples(100_000)))]),
+        "flac-zeros": sending(lambda: [(FORM_TYPE, form(files.flac_of_zeros(3600.0)))]),
         "multipart": sending(lambda: list(files.odd_forms())),
         "json": sending(lambda: list(files.odd_json())),
         "urls": sending(

@@ -11,7 +11,8 @@ from fractions import Fraction
 import av
 import numpy as np
 
-_BOUNDARY = "attack"
+from loadtests.uploads.bodies import BOUNDARY, FORM_TYPE, form
+
 _RATE_HZ = 16_000
 
 
@@ -54,31 +55,16 @@ def flac_of_zeros(seconds: float) -> bytes:
     return file.getvalue()
 
 
-def form(content: bytes, fields: tuple[tuple[str, str], ...] = ()) -> tuple[str, bytes]:
-    """Returns the content type and body of a transcription form."""
-    line = f"--{_BOUNDARY}\r\nContent-Disposition: form-data; name="
-    parts = [
-        f'{line}"{name}"\r\n\r\n{value}\r\n'.encode()
-        for name, value in (("model", "whisper-1"), *fields)
-    ]
-    head = (
-        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n'
-        "Content-Type: application/octet-stream\r\n\r\n"
-    ).encode()
-    tail = f"\r\n--{_BOUNDARY}--\r\n".encode()
-    return _content_type(), b"".join(parts) + head + content + tail
-
-
 def odd_forms() -> Iterator[tuple[str, bytes]]:
     """Yields forms that are none, or too much of one."""
-    line = f"--{_BOUNDARY}\r\n".encode()
+    line = f"--{BOUNDARY}\r\n".encode()
     part = line + b'Content-Disposition: form-data; name="x%d"\r\n\r\ny\r\n'
-    yield _content_type(), b"".join(part % number for number in range(20_000))
-    yield _content_type(), line + b"X-A: b\r\n" * 200_000 + b"\r\n"
-    yield _content_type(), line + b'Content-Disposition: form-data; name="a' + b"a" * 2_000_000
+    yield FORM_TYPE, b"".join(part % number for number in range(20_000))
+    yield FORM_TYPE, line + b"X-A: b\r\n" * 200_000 + b"\r\n"
+    yield FORM_TYPE, line + b'Content-Disposition: form-data; name="a' + b"a" * 2_000_000
     yield "multipart/form-data", b"no boundary at all"
-    yield _content_type(), line * 100_000
-    yield _content_type(), form(b"", (("hotwords", "词 " * 500_000),))[1]
+    yield FORM_TYPE, line * 100_000
+    yield FORM_TYPE, form(b"", fields={"hotwords": "词 " * 500_000})
 
 
 def odd_json() -> Iterator[tuple[str, bytes]]:
@@ -109,7 +95,3 @@ def tricky_urls() -> tuple[str, ...]:
         "reference://a.wav::file:///evil.json",
         "https://example.invalid\\@127.0.0.1/",
     )
-
-
-def _content_type() -> str:
-    return f"multipart/form-data; boundary={_BOUNDARY}"

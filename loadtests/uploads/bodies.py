@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from loadtests.uploads.files import valid_file
 
 _PATH = "/v1/audio/transcriptions"
-_BOUNDARY = "paraserveboundary"
+BOUNDARY = "paraserveboundary"
+FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
+"""Content type of `form`."""
 
 Expectation: TypeAlias = Literal["4xx", "4xx or 200", "4xx or no answer"]
 """`no answer` where the sender itself breaks the connection's rules or leaves."""
@@ -30,20 +33,30 @@ class RawRequest:
     leaves: bool = False
 
 
-def form(file: bytes, *, name: str = "file", boundary: str = _BOUNDARY, end: str = "--") -> bytes:
+def form(
+    file: bytes,
+    *,
+    name: str = "file",
+    boundary: str = BOUNDARY,
+    end: str = "--",
+    fields: Mapping[str, str] = MappingProxyType({}),
+) -> bytes:
+    """A transcription form; `fields` are further ones in front of the file."""
+    texts = "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"\r\n\r\n{value}\r\n'
+        for field, value in {"model": "whisper-1", **fields}.items()
+    )
     return (
         (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper-1\r\n'
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="a"\r\n\r\n'
+            f"{texts}--{boundary}\r\n"
+            f'Content-Disposition: form-data; name="{name}"; filename="a"\r\n\r\n'
         ).encode()
         + file
         + f"\r\n--{boundary}{end}\r\n".encode()
     )
 
 
-def request(
-    body: bytes, *headers: str, kind: str = f"multipart/form-data; boundary={_BOUNDARY}"
-) -> bytes:
+def request(body: bytes, *headers: str, kind: str = FORM_TYPE) -> bytes:
     lines = (f"POST {_PATH} HTTP/1.1", "Host: localhost", "Connection: close", *headers)
     typed = (*lines, f"Content-Type: {kind}") if kind else lines
     return "\r\n".join((*typed, "", "")).encode() + body
@@ -87,7 +100,7 @@ def multipart(random_: random.Random) -> RawRequest:
             b"",
         )
     )
-    kind = random_.choice((f"multipart/form-data; boundary={_BOUNDARY}",) * 5 + _KINDS)
+    kind = random_.choice((f"multipart/form-data; boundary={BOUNDARY}",) * 5 + _KINDS)
     return RawRequest(request(body, sized(body), kind=kind), "4xx")
 
 
@@ -96,7 +109,7 @@ _KINDS = (
     "multipart/form-data",
     "multipart/form-data; boundary=",
     'multipart/form-data; boundary="' + "b" * 5000,
-    "multipart/mixed; boundary=" + _BOUNDARY,
+    "multipart/mixed; boundary=" + BOUNDARY,
     "application/json",
     "application/x-www-form-urlencoded",
     "text/plain",
@@ -120,7 +133,7 @@ def fields(random_: random.Random) -> RawRequest:
             ("other", "1"),
         )
     )
-    extra = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+    extra = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
     body = extra.encode() + form(valid_file("flac"))
     return RawRequest(request(body, sized(body)), "4xx")
 
