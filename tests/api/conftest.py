@@ -9,6 +9,7 @@ import pytest
 
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import build_api
+from tests.fakes.observer import EndedRequests
 from tests.fakes.service import FakeService
 
 MAX_UPLOAD_BYTES = 100_000
@@ -17,6 +18,11 @@ MAX_UPLOAD_BYTES = 100_000
 @pytest.fixture
 def service() -> FakeService:
     return FakeService()
+
+
+@pytest.fixture
+def ended() -> EndedRequests:
+    return EndedRequests()
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 
 from serve_app.api.auth import KeyDefaults, KeyRing
 from serve_app.api.limits import ApiLimits
-from serve_app.api.request_log import NoObserver, RequestLog
 from serve_app.api.routes import build_api
 from serve_app.settings.keys import KeyEntry, add_key, hash_of, new_key
+from tests.fakes.observer import EndedRequests
 from tests.fakes.service import FakeService
 
 URL = "/v1/audio/transcriptions"
@@ -88,21 +88,11 @@ async def test_disabled_key_is_a_403(client: httpx.AsyncClient, service: FakeSer
     assert service.jobs == []
 
 
-class Ended(NoObserver):
-    """Remembers what ended."""
-
-    def __init__(self) -> None:
-        self.logs: list[RequestLog] = []
-
-    def ended(self, log: RequestLog) -> None:
-        self.logs.append(log)
-
-
 async def test_refused_keys_are_counted(tmp_path: Path) -> None:
     keys = tmp_path / "keys.yaml"
     add_key(keys, KeyEntry(name="team-b", sha256=hash_of(DISABLED), disabled=True))
     logger = logging.getLogger("tests.api")
-    ended = Ended()
+    ended = EndedRequests()
     app = build_api(
         FakeService(),
         ApiLimits(100_000, request_timeout_s=30, spool_dir=None),

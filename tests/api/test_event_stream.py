@@ -12,24 +12,14 @@ from fastapi import FastAPI
 
 from serve_app.api import event_stream, transcriptions
 from serve_app.api.limits import ApiLimits
-from serve_app.api.request_log import NoObserver, RequestLog
 from serve_app.api.routes import build_api
 from serve_app.core.hints import Hints, HotwordCheck
 from serve_app.core.limits import Limits
 from serve_app.core.origin import Origin
 from tests.api.conftest import MAX_UPLOAD_BYTES
 from tests.fakes.asgi import Exchange
+from tests.fakes.observer import EndedRequests
 from tests.fakes.service import FakeService
-
-
-class Observer(NoObserver):
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.logs: list[RequestLog] = []
-
-    def ended(self, log: RequestLog) -> None:
-        self.logs.append(log)
 
 
 def request(**fields: str) -> httpx.Request:
@@ -42,16 +32,11 @@ def request(**fields: str) -> httpx.Request:
 
 
 @pytest.fixture
-def observer() -> Observer:
-    return Observer()
-
-
-@pytest.fixture
-def app(service: FakeService, observer: Observer, tmp_path: Path) -> FastAPI:
+def app(service: FakeService, ended: EndedRequests, tmp_path: Path) -> FastAPI:
     limits = ApiLimits(
         MAX_UPLOAD_BYTES, request_timeout_s=60, spool_dir=tmp_path, in_flight=Limits(1, 5)
     )
-    return build_api(service, limits, logging.getLogger("tests.api"), observer=observer)
+    return build_api(service, limits, logging.getLogger("tests.api"), observer=ended)
 
 
 @pytest.fixture
@@ -110,23 +95,23 @@ async def test_error_that_comes_late_is_an_event(app: FastAPI, service: FakeServ
 
 
 async def test_work_that_is_given_up_inside_ends_the_stream_with_an_error(
-    app: FastAPI, service: FakeService, observer: Observer
+    app: FastAPI, service: FakeService, ended: EndedRequests
 ) -> None:
     service.error_at_end = asyncio.CancelledError()
     exchange = Exchange(app, request(stream="true"))
     await exchange.ended()
     assert exchange.events[-1]["error"]["code"] == "recognition_failed"
-    assert observer.logs[0].code == "recognition_failed"
+    assert ended.logs[0].code == "recognition_failed"
 
 
-def departed(observer: Observer) -> bool:
-    (log,) = observer.logs
+def departed(ended: EndedRequests) -> bool:
+    (log,) = ended.logs
     return (log.code, log.status) == ("client_disconnected", 499)
 
 
 @pytest.mark.parametrize("stream", ["true", "false"])
 async def test_who_leaves_before_the_end_is_not_counted_as_done(
-    app: FastAPI, service: FakeService, observer: Observer, stream: str
+    app: FastAPI, service: FakeService, ended: EndedRequests, stream: str
 ) -> None:
     service.hang = True
     exchange = Exchange(app, request(stream=stream))
@@ -134,25 +119,25 @@ async def test_who_leaves_before_the_end_is_not_counted_as_done(
         await exchange.until(lambda: len(exchange.events) == 2)
     exchange.leave()
     await exchange.ended()
-    assert departed(observer)
+    assert departed(ended)
     assert service.cancelled
 
 
 @pytest.mark.usefixtures("impatient")
 async def test_who_leaves_before_the_first_text_has_the_work_cancelled(
-    app: FastAPI, service: FakeService, observer: Observer
+    app: FastAPI, service: FakeService, ended: EndedRequests
 ) -> None:
     service.events, service.hang = [], True
     exchange = Exchange(app, request(stream="true"))
     await exchange.until(lambda: bool(exchange.sent))
     exchange.leave()
     await exchange.ended()
-    assert departed(observer)
+    assert departed(ended)
     assert service.cancelled
 
 
 async def test_request_that_is_cancelled_while_it_streams_counts_as_left(
-    app: FastAPI, service: FakeService, observer: Observer
+    app: FastAPI, service: FakeService, ended: EndedRequests
 ) -> None:
     service.hang = True
     exchange = Exchange(app, request(stream="true"))
@@ -160,33 +145,33 @@ async def test_request_that_is_cancelled_while_it_streams_counts_as_left(
     exchange.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await exchange.ended()
-    assert departed(observer)
+    assert departed(ended)
     assert service.cancelled
 
 
 async def test_who_hangs_up_on_the_last_event_is_counted_as_done(
-    app: FastAPI, observer: Observer
+    app: FastAPI, ended: EndedRequests
 ) -> None:
     exchange = Exchange(app, request(stream="true"))
     exchange.blocked_at = b"transcript.text.done"
     await exchange.until(lambda: "transcript.text.done" in exchange.text)
     exchange.leave()
     await exchange.ended()
-    assert [(log.status, log.code) for log in observer.logs] == [(200, None)]
+    assert [(log.status, log.code) for log in ended.logs] == [(200, None)]
 
 
 async def test_who_leaves_during_the_upload_is_logged_as_such(
-    app: FastAPI, service: FakeService, observer: Observer
+    app: FastAPI, service: FakeService, ended: EndedRequests
 ) -> None:
     exchange = Exchange(app, request(), num_parts=4, num_sent=2)
     exchange.leave()
     await exchange.ended()
-    assert departed(observer)
+    assert departed(ended)
     assert service.uploads == []
 
 
 async def test_who_leaves_the_line_is_logged_as_such(
-    app: FastAPI, service: FakeService, observer: Observer
+    app: FastAPI, service: FakeService, ended: EndedRequests
 ) -> None:
     service.hang = True
     running = Exchange(app, request(stream="true"))
@@ -194,7 +179,7 @@ async def test_who_leaves_the_line_is_logged_as_such(
     waiting = Exchange(app, request(stream="true"))
     waiting.leave()
     await waiting.ended()
-    assert departed(observer)
+    assert departed(ended)
     running.leave()
     await running.ended()
     assert len(service.uploads) == 1
@@ -214,13 +199,13 @@ class SlowToCheck(FakeService):
 
 
 async def test_who_leaves_while_hotwords_are_checked_is_logged_as_such(
-    observer: Observer, tmp_path: Path
+    ended: EndedRequests, tmp_path: Path
 ) -> None:
     service = SlowToCheck()
     limits = ApiLimits(MAX_UPLOAD_BYTES, request_timeout_s=60, spool_dir=tmp_path)
-    app = build_api(service, limits, logging.getLogger("tests.api"), observer=observer)
+    app = build_api(service, limits, logging.getLogger("tests.api"), observer=ended)
     exchange = Exchange(app, request(hotwords="你好"))
     await service.asked.wait()
     exchange.leave()
     await exchange.ended()
-    assert departed(observer)
+    assert departed(ended)

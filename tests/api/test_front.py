@@ -18,25 +18,15 @@ from serve_app.api.auth import KeyDefaults, KeyRing
 from serve_app.api.authentication import AuthenticationMiddleware
 from serve_app.api.front import FrontMiddleware
 from serve_app.api.limits import ApiLimits
-from serve_app.api.request_log import NoObserver, RequestLog
 from serve_app.api.routes import Doors, build_api
 from serve_app.settings.keys import KeyEntry, add_key, hash_of, new_key
 from tests.api.sockets import PATIENCE_S, answer_of, served
+from tests.fakes.observer import EndedRequests
 from tests.fakes.service import FakeService
 
 LOGGER = logging.getLogger("tests.api")
 URL = "/v1/audio/transcriptions"
 Headers = Sequence[tuple[bytes, bytes]]
-
-
-class Ended(NoObserver):
-    """Remembers what ended."""
-
-    def __init__(self) -> None:
-        self.logs: list[RequestLog] = []
-
-    def ended(self, log: RequestLog) -> None:
-        self.logs.append(log)
 
 
 @pytest.fixture
@@ -45,12 +35,7 @@ def service() -> FakeService:
 
 
 @pytest.fixture
-def ended() -> Ended:
-    return Ended()
-
-
-@pytest.fixture
-def app(service: FakeService, ended: Ended, tmp_path: Path) -> ASGIApp:
+def app(service: FakeService, ended: EndedRequests, tmp_path: Path) -> ASGIApp:
     limits = ApiLimits(100_000, request_timeout_s=30, spool_dir=tmp_path)
     return build_api(service, limits, LOGGER, observer=ended)
 
@@ -102,7 +87,7 @@ def status_and_error(sent: list[Message]) -> tuple[int, dict[str, Any]]:
 
 @pytest.mark.parametrize("method", ["BREW", "get", "PROPFIND", "A" * 1000, "GET\r\nX: y", "", "ÄÖ"])
 async def test_method_that_http_does_not_know_is_a_405(
-    app: ASGIApp, ended: Ended, method: str
+    app: ASGIApp, ended: EndedRequests, method: str
 ) -> None:
     status, error = status_and_error(await sent_by(app, http_scope(method=method)))
     assert (status, error["code"]) == (405, "method_not_allowed")
@@ -130,7 +115,7 @@ async def test_method_that_http_does_not_know_is_a_405(
     ],
 )
 async def test_head_that_breaks_a_bound_is_refused(
-    app: ASGIApp, ended: Ended, changes: dict[str, Any], status: int, code: str | None
+    app: ASGIApp, ended: EndedRequests, changes: dict[str, Any], status: int, code: str | None
 ) -> None:
     found, error = status_and_error(await sent_by(app, http_scope(**changes)))
     assert found == status
@@ -178,7 +163,7 @@ class Failing:
     "error", [RuntimeError("secret"), UnicodeEncodeError("utf-8", "\ud800", 0, 1, "x"), KeyError()]
 )
 async def test_any_exception_is_a_500_in_json_logged_and_counted(
-    ended: Ended, caplog: pytest.LogCaptureFixture, error: Exception
+    ended: EndedRequests, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     front = FrontMiddleware(Failing(error), LOGGER, ended)
     status, told = status_and_error(await sent_by(front, http_scope()))
@@ -189,7 +174,7 @@ async def test_any_exception_is_a_500_in_json_logged_and_counted(
 
 
 async def test_failure_in_the_middle_of_an_answer_breaks_it_off(
-    ended: Ended, caplog: pytest.LogCaptureFixture
+    ended: EndedRequests, caplog: pytest.LogCaptureFixture
 ) -> None:
     front = FrontMiddleware(Failing(RuntimeError(), begun=True), LOGGER, ended)
     with pytest.raises(RuntimeError):
@@ -238,7 +223,7 @@ async def test_ray_runs_the_same_checks_before_it_labels_its_metrics() -> None:
 @pytest.mark.parametrize("kind", ["websocket", "webtransport", "http3.datagram"])
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/realtime", "/healthz", "/anything"])
 async def test_connections_other_than_http_do_not_get_in(
-    ended: Ended, tmp_path: Path, kind: str, path: str
+    ended: EndedRequests, tmp_path: Path, kind: str, path: str
 ) -> None:
     keys = tmp_path / "keys.yaml"
     key = new_key()

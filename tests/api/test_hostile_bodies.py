@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from serve_app.api.limits import ApiLimits
-from serve_app.api.request_log import NoObserver, RequestLog
 from serve_app.api.routes import build_api
 from serve_app.api.spool import SpoolFile
+from tests.fakes.observer import EndedRequests
 from tests.fakes.service import FakeService
 
 URL = "/v1/audio/transcriptions"
@@ -28,23 +28,8 @@ class Fetcher:
         spool.write(b"RIFF")
 
 
-class Ended(NoObserver):
-    """Remembers what ended."""
-
-    def __init__(self) -> None:
-        self.logs: list[RequestLog] = []
-
-    def ended(self, log: RequestLog) -> None:
-        self.logs.append(log)
-
-
 @pytest.fixture
-def ended() -> Ended:
-    return Ended()
-
-
-@pytest.fixture
-async def client(ended: Ended, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def client(ended: EndedRequests, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     limits = ApiLimits(20_000_000, request_timeout_s=30, spool_dir=tmp_path)
     app = build_api(
         FakeService(), limits, logging.getLogger("tests.api"), fetcher=Fetcher(), observer=ended
@@ -55,7 +40,7 @@ async def client(ended: Ended, tmp_path: Path) -> AsyncIterator[httpx.AsyncClien
         yield http
 
 
-def check(answer: httpx.Response, ended: Ended, status: int = 400) -> dict[str, Any]:
+def check(answer: httpx.Response, ended: EndedRequests, status: int = 400) -> dict[str, Any]:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     body = answer.json()
@@ -108,7 +93,7 @@ GOOD = b'"model": "whisper-1", "audio_url": "https://a/b"'
     ids=lambda content: repr(content[:24]),
 )
 async def test_json_is_a_400_in_one_shape(
-    client: httpx.AsyncClient, ended: Ended, content: bytes
+    client: httpx.AsyncClient, ended: EndedRequests, content: bytes
 ) -> None:
     answer = await client.post(URL, content=content, headers={"Content-Type": "application/json"})
     check(answer, ended)
@@ -116,7 +101,7 @@ async def test_json_is_a_400_in_one_shape(
 
 @pytest.mark.parametrize("charset", ["utf-16", "latin-1", "no-such", "utf-7", ""])
 async def test_json_in_another_charset_is_a_400(
-    client: httpx.AsyncClient, ended: Ended, charset: str
+    client: httpx.AsyncClient, ended: EndedRequests, charset: str
 ) -> None:
     headers = {"Content-Type": f"application/json; charset={charset}"}
     error = check(await client.post(URL, content=b"{%s}" % GOOD, headers=headers), ended)
@@ -158,7 +143,7 @@ def part(name: str, value: bytes = b"x", headers: bytes = b"") -> bytes:
     ids=lambda content: repr(content[40:64]),
 )
 async def test_multipart_abuse_is_a_400_in_one_shape(
-    client: httpx.AsyncClient, ended: Ended, content: bytes
+    client: httpx.AsyncClient, ended: EndedRequests, content: bytes
 ) -> None:
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     check(await client.post(URL, content=content, headers=headers), ended)
@@ -178,7 +163,7 @@ async def test_multipart_abuse_is_a_400_in_one_shape(
     ],
 )
 async def test_body_of_no_known_kind_is_a_400(
-    client: httpx.AsyncClient, ended: Ended, content_type: str
+    client: httpx.AsyncClient, ended: EndedRequests, content_type: str
 ) -> None:
     headers = {"Content-Type": content_type}
     check(await client.post(URL, content=part("model") + b"--b--", headers=headers), ended)
@@ -186,7 +171,7 @@ async def test_body_of_no_known_kind_is_a_400(
 
 @pytest.mark.parametrize("at", ["before", "after"])
 async def test_endless_bytes_around_the_parts_are_not_read_for_ever(
-    client: httpx.AsyncClient, ended: Ended, at: str
+    client: httpx.AsyncClient, ended: EndedRequests, at: str
 ) -> None:
     num_sent = 0
 

@@ -14,11 +14,11 @@ from fastapi import Request
 
 from serve_app.api.body import RequestBody, UploadRate
 from serve_app.api.limits import ApiLimits
-from serve_app.api.request_log import NoObserver, RequestLog
 from serve_app.api.routes import build_api
 from serve_app.core.errors import UploadTooSlow
 from serve_app.core.limits import Limits
 from tests.api.sockets import PATIENCE_S, Answer, answer_of, served
+from tests.fakes.observer import EndedRequests
 from tests.fakes.service import FakeService
 
 URL = "/v1/audio/transcriptions"
@@ -38,23 +38,10 @@ JSON = (
 )
 
 
-class Ended(NoObserver):
-    """Remembers what ended."""
-
-    def __init__(self) -> None:
-        self.logs: list[RequestLog] = []
-
-    def ended(self, log: RequestLog) -> None:
-        self.logs.append(log)
-
-
-@pytest.fixture
-def ended() -> Ended:
-    return Ended()
-
-
 @asynccontextmanager
-async def service_on_a_port(ended: Ended, spool_dir: Path, grace_s: float) -> AsyncIterator[int]:
+async def service_on_a_port(
+    ended: EndedRequests, spool_dir: Path, grace_s: float
+) -> AsyncIterator[int]:
     limits = ApiLimits(
         1_000_000,
         request_timeout_s=600,
@@ -85,7 +72,7 @@ async def trickle(port: int, head: bytes, piece: bytes = b" ") -> Answer:
 
 @pytest.mark.parametrize(("head", "piece"), [(FORM, b" "), (CHUNKED, b"1\r\n \r\n"), (JSON, b" ")])
 async def test_sender_below_the_rate_is_a_408(
-    ended: Ended, tmp_path: Path, head: bytes, piece: bytes
+    ended: EndedRequests, tmp_path: Path, head: bytes, piece: bytes
 ) -> None:
     async with service_on_a_port(ended, tmp_path, grace_s=0.3) as port:
         answer = await trickle(port, head, piece)
@@ -97,7 +84,7 @@ async def test_sender_below_the_rate_is_a_408(
     assert [(log.status, log.code) for log in ended.logs] == [(408, "upload_too_slow")]
 
 
-async def test_slow_senders_shut_nobody_out(ended: Ended, tmp_path: Path) -> None:
+async def test_slow_senders_shut_nobody_out(ended: EndedRequests, tmp_path: Path) -> None:
     async with service_on_a_port(ended, tmp_path, grace_s=PATIENCE_S) as port:
         connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
         for _, writer in connections:
@@ -112,7 +99,7 @@ async def test_slow_senders_shut_nobody_out(ended: Ended, tmp_path: Path) -> Non
             writer.close()
 
 
-async def test_place_of_a_slow_sender_is_free_again(ended: Ended, tmp_path: Path) -> None:
+async def test_place_of_a_slow_sender_is_free_again(ended: EndedRequests, tmp_path: Path) -> None:
     async with service_on_a_port(ended, tmp_path, grace_s=0.3) as port:
         slow = [asyncio.create_task(trickle(port, FORM)) for _ in range(5)]
         assert {(await one).status for one in slow} == {408}
