@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from tests.service.requests import transcribe
+from tests.service.watching import eventually
 
 pytestmark = pytest.mark.ray
 
 APP = "sleepy"
+_LIMIT_S = 90.0
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +51,9 @@ def sleepy_url(service_url: str) -> Iterator[str]:
     assert client is not None
     client.deploy_apps(ServeDeploySchema.model_validate(config))
     # It may have gone to sleep before the last of the others was ready.
-    assert eventually(lambda: num_recognizers() is not None), serve.status()
+    assert eventually(lambda: num_recognizers() is not None, _LIMIT_S), serve.status()
     yield f"{service_url}/{APP}"
     serve.delete(APP)
-
-
-def eventually(look: Callable[[], bool], timeout_s: float = 90.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not (seen := look()) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return seen
 
 
 def num_recognizers() -> int | None:
@@ -78,7 +73,7 @@ def test_recogniser_goes_to_zero_and_a_request_wakes_it(
         expected = transcribe(client, demo_flac, stages="asr")["text"]
         assert transcribe(http, demo_flac)["text"] == expected
         assert http.get("/readyz").status_code == 200
-        assert eventually(lambda: num_recognizers() == 0)
+        assert eventually(lambda: num_recognizers() == 0, _LIMIT_S)
         # Probes of a sleeping service must not wake it.
         for _ in range(5):
             assert http.get("/readyz").status_code == 200

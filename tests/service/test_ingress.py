@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from serve_app.settings import Settings
-from tests.service.test_observability import eventually, scrape
+from tests.service.watching import eventually, scrape
 
 pytestmark = pytest.mark.ray
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import httpx
 import numpy as np
@@ -16,6 +13,14 @@ from serve_app import metrics
 from serve_app.settings import Settings
 from tests.otlp_receiver import ReceivedSpan, Receiver, receiving
 from tests.service.requests import audio_file, post, read_audio, transcribe
+from tests.service.watching import (
+    eventually,
+    log_directory,
+    log_lines_of,
+    scrape,
+    value_of,
+    wait_for_export,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -32,40 +37,6 @@ RARE = {
 }
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER_SPAN = "b7ad6b7169203331"
-
-
-def eventually(look: Callable[[], bool], timeout_s: float = 60.0) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while not (seen := look()) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return seen
-
-
-def scrape() -> str:
-    import ray
-
-    (node,) = ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
-    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    with httpx.Client(trust_env=False, timeout=30) as http:
-        return http.get(url).text
-
-
-def log_directory() -> Path:
-    from ray._private import worker
-
-    node = worker._global_node
-    assert node is not None
-    return Path(node.get_session_dir_path()) / "logs" / "serve"
-
-
-def log_lines_of(request_id: str) -> list[dict[str, Any]]:
-    return [
-        record
-        for path in sorted(log_directory().glob("*.log"))
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if line.startswith("{")
-        if (record := json.loads(line)).get("paraserve_request_id") == request_id
-    ]
 
 
 def test_every_declared_metric_is_exported(client: httpx.Client, demo_flac: bytes) -> None:
@@ -88,33 +59,14 @@ def test_every_declared_metric_is_exported(client: httpx.Client, demo_flac: byte
 
 
 def test_metrics_count_what_was_done(client: httpx.Client, demo_flac: bytes) -> None:
-    def value(start: str) -> float:
-        return sum(
-            float(line.rsplit(" ", 1)[1])
-            for line in scrape().splitlines()
-            if line.startswith(start)
-        )
-
-    # A process exports all that it has counted together: what came before is there as well.
-    marker = "ray_paraserve_requests_total{"
-
-    def num_unknown() -> float:
-        return sum(
-            float(line.rsplit(" ", 1)[1])
-            for line in scrape().splitlines()
-            if line.startswith(marker) and 'code="model_not_found"' in line
-        )
-
-    num_before = num_unknown()
-    assert post(client, demo_flac, model="nothing").status_code == 404
-    assert eventually(lambda: num_unknown() > num_before)
+    wait_for_export(client)
     audio_s = len(read_audio(demo_flac)) / 16_000
-    name = "ray_paraserve_audio_done_seconds_total"
-    before = value(name)
+    name = "paraserve_audio_done_seconds_total"
+    before = value_of(name)
     for _ in range(2):
         transcribe(client, demo_flac)
-    assert eventually(lambda: value(name) - before >= 2 * audio_s - 0.1)
-    assert value(name) - before == pytest.approx(2 * audio_s, abs=0.1)
+    assert eventually(lambda: value_of(name) - before >= 2 * audio_s - 0.1)
+    assert value_of(name) - before == pytest.approx(2 * audio_s, abs=0.1)
 
 
 def test_a_request_leaves_one_line_with_its_times(client: httpx.Client, demo_flac: bytes) -> None:

@@ -12,18 +12,10 @@ import numpy as np
 import openai
 import pytest
 
-from tests.service.requests import URL, audio_file, post, read_audio
-from tests.service.test_observability import eventually, log_lines_of, scrape
+from tests.service.requests import URL, audio_file, read_audio
+from tests.service.watching import eventually, log_lines_of, value_of, wait_for_export
 
 pytestmark = pytest.mark.ray
-
-
-def value_of(name: str, *labels: str) -> float:
-    return sum(
-        float(line.rsplit(" ", 1)[1])
-        for line in scrape().splitlines()
-        if line.startswith(f"ray_{name}{{") and all(label in line for label in labels)
-    )
 
 
 def request_lines_of(request_id: str) -> list[dict[str, Any]]:
@@ -49,14 +41,6 @@ def test_strict_client_takes_the_stream_and_its_usage(service_url: str, demo_fla
     audio_s = len(read_audio(demo_flac)) / 16_000
     assert done.usage.input_tokens == pytest.approx(audio_s * 10, abs=1)
     assert done.usage.output_tokens > len(deltas)
-
-
-def wait_for_export(client: httpx.Client) -> None:
-    """Waits until all that was counted so far is exported: a process exports it together."""
-    labels = 'code="model_not_found"'
-    before = value_of("paraserve_requests_total", labels)
-    assert post(client, b"RIFF", model="nothing").status_code == 404
-    assert eventually(lambda: value_of("paraserve_requests_total", labels) > before)
 
 
 def test_who_leaves_a_stream_is_logged_and_not_counted_as_done(
