@@ -15,13 +15,15 @@ MAX_HEADERS_BYTES = 8 * 1024
 REQUEST_ID_HEADER = "X-Request-ID"
 PARTIAL_HEADER = "X-Paraserve-Partial"
 WARNING_HEADER = "X-Paraserve-Warning"
+WARNINGS_HEADER = "X-Paraserve-Warnings"
+IGNORED_FIELDS_HEADER = "X-Paraserve-Ignored-Fields"
 
 EXPOSED_HEADERS = (
     REQUEST_ID_HEADER,
     PARTIAL_HEADER,
     WARNING_HEADER,
-    "X-Paraserve-Warnings",
-    "X-Paraserve-Ignored-Fields",
+    WARNINGS_HEADER,
+    IGNORED_FIELDS_HEADER,
     "Retry-After",
     "Content-Disposition",
 )

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from fastapi import Response
 
-IGNORED_FIELDS_HEADER = "X-Paraserve-Ignored-Fields"
-WARNINGS_HEADER = "X-Paraserve-Warnings"
+from serve_app.api.headers import IGNORED_FIELDS_HEADER, WARNINGS_HEADER
+
 _MAX_NAMES = 16
 _MAX_NAME_LETTERS = 48
 _MAX_HEADER_LETTERS = 2048

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.api.request_warnings import IGNORED_FIELDS_HEADER, WARNINGS_HEADER
+from serve_app.api.headers import IGNORED_FIELDS_HEADER, WARNINGS_HEADER
 from serve_app.core.chunks import RecordingEnd, UtteranceSpan
 from serve_app.core.hints import Hotword
 from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.api.request_warnings import IGNORED_FIELDS_HEADER, WARNINGS_HEADER
+from serve_app.api.headers import IGNORED_FIELDS_HEADER, WARNINGS_HEADER
 from tests.api.test_transcriptions import URL, error_of, post
 from tests.fakes.service import FakeService
 
