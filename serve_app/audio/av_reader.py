@@ -39,21 +39,18 @@ from serve_app.audio.demuxers import (
 from serve_app.audio.downmix import Downmixer
 from serve_app.audio.finite import FiniteSamples
 from serve_app.audio.frame_streams import stream_frames
-from serve_app.audio.framing import Reframer, tag_num_bytes, without_side_data
+from serve_app.audio.framing import Reframer, without_side_data
 from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, Block, missing_s
 from serve_app.audio.matroska import duration_s as matroska_s
 from serve_app.audio.matroska import first_cluster_s
+from serve_app.audio.skipped_bytes import SkippedBytes
 from serve_app.audio.steady_decoder import Outcome, SteadyDecoder
 from serve_app.audio.timeline import NO_LOSS, Loss, Timeline
 from serve_app.core.errors import UnsupportedAudioLayout
 
 # A demuxer that fails so often without a packet in between will not recover.
 _MAX_DEMUX_FAILURES = 64
-# Bytes between two packets that no container needs for its own purposes.
-_LEAST_SKIPPED_BYTES = 256
 _LEAST_UNPADDED_BYTES = 64
-_TAG_HEADER_BYTES = 138
-_MUCH_LARGER = 2.0
 # Where a recording begins at zero unless its beginning is lost.
 _BEGINS_AT_ZERO = {"ogg", "webm", "matroska"}
 _LATE_S = 0.25
@@ -138,7 +135,7 @@ class AvReader:
         self._reframer = Reframer(container)
         # FFmpeg's parser of MPEG audio leaves nothing out; see `Reframer`.
         least_bytes = _LEAST_UNPADDED_BYTES if container in WITHOUT_PADDING else 0
-        self._gaps = _SkippedBytes(source, track.alone and container != "mp3", least_bytes)
+        self._gaps = SkippedBytes(source, track.alone and container != "mp3", least_bytes)
         stated_end_s = declared_s if fragmented else _stated_end_s(source, container, track.alone)
         # Damaged headers state absurd lengths.
         plausible = stated_end_s is not None and stated_end_s <= limits.max_duration_s
@@ -372,71 +369,6 @@ class _Arrival:
 def _power(frame: AudioFrame) -> float:
     samples = channels_of(frame)
     return float(np.square(samples).mean(dtype=np.float64)) if samples.size else 0.0
-
-
-class _SkippedBytes:
-    """Looks at the bytes between packets, which a demuxer passed over without a word.
-
-    Args:
-        source: the file.
-        alone: whether all packets are of the one stream that is read.
-        least_bytes: fewer between two packets are nothing; 0 to go by the packets' size.
-    """
-
-    def __init__(self, source: ByteSource, alone: bool, least_bytes: int = 0) -> None:
-        self._source = source
-        self._least_bytes = least_bytes
-        self.alone = alone
-        self.first_position = 0
-        self.end = 0
-        """One past the last packet."""
-        self._position = -1
-        self._num_packets = 0
-        self._num_decoded = 0
-        self._num_bytes = 0
-        self._seconds = 0.0
-
-    def bytes_per_s(self, frame_s: float) -> float:
-        """Returns the rate so far; at the beginning that of the first packets."""
-        seconds = self._seconds or frame_s * self._num_decoded
-        return self._num_bytes / seconds if seconds else 0.0
-
-    def decoded(self, duration_s: float) -> None:
-        self._seconds += duration_s
-
-    def duration_of(self, num_bytes: int) -> float:
-        """Returns how much audio so many bytes are, going by those before."""
-        return num_bytes * self._seconds / self._num_bytes if self._num_bytes else 0.0
-
-    def skipped_s(self, packet: Packet[AudioStream]) -> float:
-        """Returns how much audio the bytes before a packet may have held."""
-        position, num_skipped = packet.pos, 0
-        if position is not None and position >= 0:
-            if not self._num_packets:
-                self.first_position = position
-            elif position == self._position:
-                # One of several in a page of Ogg or a packet of MPEG-TS.
-                position = self.end
-            elif self.alone:
-                num_skipped = position - self.end
-                if num_skipped >= _LEAST_SKIPPED_BYTES:
-                    num_skipped -= tag_num_bytes(self._source.peek(self.end, _TAG_HEADER_BYTES))
-            self._position = packet.pos or 0
-            self.end = position + packet.size
-        self._num_packets += 1
-        is_much = num_skipped >= (self._least_bytes or max(_LEAST_SKIPPED_BYTES, packet.size))
-        skipped_s = self.duration_of(num_skipped) if is_much else 0.0
-        return skipped_s
-
-    def add(self, num_bytes: int) -> None:
-        """A packet of this size was decoded."""
-        self._num_bytes += num_bytes
-        self._num_decoded += 1
-
-    def excess_s(self, num_bytes: int) -> float:
-        """Returns how much audio a packet should hold that is far larger than those before."""
-        usual_bytes = self._num_bytes / max(self._num_decoded, 1)
-        return self.duration_of(num_bytes) if num_bytes > _MUCH_LARGER * usual_bytes else 0.0
 
 
 def _duration_s(packet: Packet[AudioStream]) -> float:

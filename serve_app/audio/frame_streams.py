@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from serve_app.audio.bytesource import ByteSource
-from serve_app.audio.framing import tag_num_bytes
+from serve_app.audio.framing import TAG_HEADER_BYTES, tag_num_bytes
 from serve_app.audio.sniffing import adts_num_bytes
 
 AMR_NB_BYTES = (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1)
@@ -28,9 +28,6 @@ _HEADER_BYTES = 7
 # a row are no accident.
 _RUN_IN_STEP, _RUN_FOUND = 2, 3
 _SEARCHED_AT_ONCE = 1000
-_TAG_HEADER_BYTES = 138
-
-
 # Bit rates vary: how many frames stood between two others is told by those around them.
 _NUM_NEIGHBORS = 64
 
@@ -77,7 +74,7 @@ def _frames(
             lengths.append(num_bytes)
             offset, num_lost = offset + num_bytes, 0
             continue
-        tag_bytes = tag_num_bytes(source.peek(offset, _TAG_HEADER_BYTES))
+        tag_bytes = tag_num_bytes(source.peek(offset, TAG_HEADER_BYTES))
         offset += tag_bytes or 1
         num_lost += 0 if tag_bytes else 1
         if num_lost % _SEARCHED_AT_ONCE == 0:

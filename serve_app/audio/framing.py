@@ -6,7 +6,6 @@ packet, whose decoding then fails although the frame is whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,9 +14,11 @@ from av.packet import Packet
 
 from serve_app.audio.sniffing import id3_num_bytes, mpeg_num_bytes
 
-_LENGTH_OF: dict[str, Callable[[bytes], int]] = {"mp3": mpeg_num_bytes}
+TAG_HEADER_BYTES = 138
+"""What `tag_num_bytes` has to see."""
+
 _HEADER_BYTES = 7
-# No frame of either kind is longer.
+# No frame is longer.
 _LONGEST_FRAME_BYTES = 8192
 _ID3V1_BYTES = 128
 
@@ -38,14 +39,13 @@ class Reframer:
     """
 
     def __init__(self, container: str) -> None:
-        self._length_of = _LENGTH_OF.get(container)
+        self._is_mpeg = container == "mp3"
         self._tag_end = 0
         self._kind = b""
 
     def reframe(self, packet: Packet[AudioStream]) -> Framed:
         """Returns the packet, or what is sound of it; tags are not lost bytes."""
-        length_of = self._length_of
-        if length_of is None:
+        if not self._is_mpeg:
             return Framed(packet)
         content = bytes(packet)
         position = packet.pos or 0
@@ -58,10 +58,10 @@ class Reframer:
             self._tag_end = position + tag_bytes
             if tag_bytes >= len(content):
                 return Framed(None)
-        if not tag_bytes and length_of(content[:_HEADER_BYTES]) == len(content):
+        if not tag_bytes and mpeg_num_bytes(content[:_HEADER_BYTES]) == len(content):
             self._kind = _kind_of(content)
             return Framed(packet)
-        starts = self._frame_starts(content, max(tag_bytes, len(content) - _LONGEST_FRAME_BYTES))
+        starts = _frame_starts(content, max(tag_bytes, len(content) - _LONGEST_FRAME_BYTES))
         if not starts:
             return Framed(packet)
         # What looks like a header may be one by accident, but hardly one of the same kind.
@@ -70,16 +70,15 @@ class Reframer:
         self._kind = _kind_of(content[start:])
         return Framed(_copy(packet, content[start:]), start - tag_bytes)
 
-    def _frame_starts(self, content: bytes, first: int) -> list[int]:
-        """Returns where frames may begin that end with the packet."""
-        starts: list[int] = []
-        start = first - 1
-        while (start := content.find(b"\xff", start + 1)) >= 0:
-            length_of = self._length_of
-            header = content[start : start + _HEADER_BYTES]
-            if length_of is not None and length_of(header) == len(content) - start:
-                starts.append(start)
-        return starts
+
+def _frame_starts(content: bytes, first: int) -> list[int]:
+    """Returns where frames may begin that end with the packet."""
+    starts: list[int] = []
+    start = first - 1
+    while (start := content.find(b"\xff", start + 1)) >= 0:
+        if mpeg_num_bytes(content[start : start + _HEADER_BYTES]) == len(content) - start:
+            starts.append(start)
+    return starts
 
 
 def _kind_of(frame: bytes) -> bytes:
