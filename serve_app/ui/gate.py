@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from urllib.parse import parse_qs, urlencode
 
 from fastapi.responses import JSONResponse, Response
@@ -146,39 +147,27 @@ class PageGate:
     async def _heartbeat(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         visitor = _visitor(scope)
         session = visitor.session(_session(name))
-        try:
-            with self._sessions.open(visitor, session):
-                try:
-                    await self._app(_rewritten(scope, f"{_HEARTBEAT}{session}"), receive, send)
-                finally:
-                    self._visits.leave(session)
-                    self._uploads.leave(session)
-        except TooManyRequests:
-            raise _busy() from None
+        with _refusing(), self._sessions.open(visitor, session):
+            try:
+                await self._app(_rewritten(scope, f"{_HEARTBEAT}{session}"), receive, send)
+            finally:
+                self._visits.leave(session)
+                self._uploads.leave(session)
 
     async def _results(self, scope: Scope, receive: Receive, send: Send) -> None:
         visitor = _visitor(scope)
         query: bytes = scope.get("query_string", b"")
         names = parse_qs(query[:_MAX_QUERY_BYTES].decode("latin-1")).get("session_hash", [""])
         session = visitor.session(_session(names[-1]))
-        try:
-            with self._sessions.stream(visitor, session):
-                query = urlencode({"session_hash": session}).encode()
-                await self._app(_rewritten(scope, _RESULTS, query=query), receive, send)
-        except SessionUnknown:
-            raise _unknown_page() from None
-        except TooManyRequests:
-            raise _busy() from None
+        with _refusing(), self._sessions.stream(visitor, session):
+            query = urlencode({"session_hash": session}).encode()
+            await self._app(_rewritten(scope, _RESULTS, query=query), receive, send)
 
     async def _post(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         visitor = _visitor(scope)
         if path == _UPLOAD:
-            try:
+            with _refusing():
                 self._sessions.count_event(visitor)
-            except SessionUnknown:
-                raise _unknown_page() from None
-            except TooManyRequests:
-                raise _busy() from None
             raise _Refused(await self._upload_route.answer(scope, receive, visitor))
         body = await _event_body(scope, receive)
         if path == _RESET:
@@ -206,16 +195,10 @@ class PageGate:
         self, visitor: Visitor, event: SentEvent, scope: Scope, receive: Receive, send: Send
     ) -> None:
         session = visitor.session(event.session)
-        try:
+        with _refusing():
             await self._sessions.admit_event(visitor, session)
             if event.upload is not None:
                 self._uploads.claim(visitor, session, event.upload)
-        except SessionUnknown:
-            raise _unknown_page() from None
-        except TooManyRequests:
-            raise _busy() from None
-        except UploadLost:
-            raise _Refused(refusal_response("upload_lost", 409)) from None
 
         async def send_joined(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] != 200:
@@ -313,5 +296,15 @@ def _unknown_page() -> _Refused:
     return _Refused(refusal_response("page_unknown", 403))
 
 
-def _busy() -> _Refused:
-    return _Refused(refusal_response("page_busy", 429, retry_after_s=_RETRY_AFTER_S))
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turns what speaks against a visitor's request into the response to it."""
+    try:
+        yield
+    except SessionUnknown:
+        raise _unknown_page() from None
+    except TooManyRequests:
+        response = refusal_response("page_busy", 429, retry_after_s=_RETRY_AFTER_S)
+        raise _Refused(response) from None
+    except UploadLost:
+        raise _Refused(refusal_response("upload_lost", 409)) from None
