@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from loadtests.load.outcomes import Attempt, Fate
 from loadtests.load.sending import Request, attempt
 from loadtests.load.target import machine
 from loadtests.ports import free_port
+from serve_app.cluster import wait_until_ready
 
 VICTIMS = {
     "haproxy": ("haproxy",),
@@ -143,11 +143,7 @@ def supervised(log: Path) -> Iterator[SupervisedService]:
     """Runs the service for the length of the block, once it is ready."""
     service = SupervisedService(free_port(), log)
     try:
-        end_s = time.monotonic() + _READY_S
-        while not _ready(service.url):
-            if time.monotonic() > end_s:
-                raise TimeoutError(f"the service is not ready after {_READY_S:.0f} s: {log}")
-            time.sleep(_POLL_S)
+        wait_until_ready(service.url, _READY_S)
         yield service
     finally:
         service.stop()
@@ -261,13 +257,6 @@ async def _supervise(service: SupervisedService) -> None:
     while True:
         await asyncio.to_thread(service.watch)
         await asyncio.sleep(_POLL_S)
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=5, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
 
 
 def _parser() -> argparse.ArgumentParser:
