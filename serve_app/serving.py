@@ -54,7 +54,7 @@ def serve_until_interrupted(settings: Settings, console: Console) -> int:
             if any(map(is_demo_pack, settings.recognizer.packs)):
                 tell("warning", DEMO_WARNING, console)
             tell_urls(console, application.url, application.page_url)
-            return stay_up(application, settings, signals, console)
+            return stay_up_until_told(application, settings, signals, console)
     except StopRequested as stop:
         return 128 + stop.number
     except SystemExit as stop:
@@ -86,7 +86,7 @@ def stop_signals(console: Console) -> StopSignals:
     return StopSignals(at_once)
 
 
-def stay_up(
+def stay_up_until_told(
     application: RunningApplication, settings: Settings, signals: StopSignals, console: Console
 ) -> ExitCode:
     """Waits until the service is told to stop and has ended what it had begun.

@@ -21,7 +21,7 @@ from serve_app.core.limits import NO_LIMITS
 from serve_app.core.origin import Origin
 from serve_app.core.stages import StageReadiness
 from serve_app.core.tally import BatcherStatistics
-from serve_app.deployments import metering
+from serve_app.deployments import metering as stage_metrics
 from serve_app.deployments.metering import (
     IngressMetrics,
     ModelMetrics,
@@ -81,7 +81,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
     recorded: Recorded = {}
     for kind in ("counter", "gauge", "histogram"):
         monkeypatch.setattr(metrics, f"new_{kind}", lambda metric: Recorder(metric, recorded))
-    metering._retries.cache_clear()
+    stage_metrics._retries.cache_clear()
     return recorded
 
 

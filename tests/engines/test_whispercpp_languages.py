@@ -106,7 +106,7 @@ def test_what_was_heard_as_chinese_is_simplified_and_nothing_else(
     text: str,
     language: str,
 ) -> None:
-    monkeypatch.setattr(whispercpp, "WhisperModel", lambda *_: GuessingModel(guess))
+    monkeypatch.setattr(whisper_engine, "WhisperModel", lambda *_: GuessingModel(guess))
     engine = WhisperCppEngine(whisper_pack_of(tmp_path), WhisperOptions(language=default))
     assert heard(engine, Hints(language=named)) == (text, language)
     assert engine.language_of(Hints(language=named)) == (
@@ -118,7 +118,7 @@ def test_language_of_silence_is_unknown_where_it_is_guessed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     model = GuessingModel("ja")
-    monkeypatch.setattr(whispercpp, "WhisperModel", lambda *_: model)
+    monkeypatch.setattr(whisper_engine, "WhisperModel", lambda *_: model)
     engine = WhisperCppEngine(whisper_pack_of(tmp_path), WhisperOptions(language="auto"))
     model.asked.clear()
     (draft,) = engine.draft([np.zeros(16_000, np.int16)])
