@@ -15,8 +15,7 @@ from serve_app.client import Paraserve, Transcription, TranscriptionRequest
 from serve_app.cluster import prepare_environment, running
 from serve_app.pipeline.fetching import fetch_packs
 from serve_app.pipeline.scoring import character_error_rate
-from serve_app.serving import stay_up_until_told
-from serve_app.serving import stop_signals, tell_urls
+from serve_app.serving import stay_up_until_told, stop_signals, tell_urls
 from serve_app.settings import Settings
 
 MAX_CER = 0.03

@@ -13,7 +13,8 @@ import pytest
 from serve_app.core.chunks import ChunkFailure
 from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.languages import GUESSED
-from serve_app.engines import whispercpp, whispercpp_binding
+from serve_app.engines import whispercpp as whisper_engine
+from serve_app.engines import whispercpp_binding
 from serve_app.engines.whispercpp import Draft, WhisperCppEngine, WhisperOptions
 from serve_app.engines.whispercpp_binding import (
     Decoded,
