@@ -4,34 +4,35 @@
 
 Starts the demo profile with its web page on this machine, with two API keys, and sends 3 s
 clips of one key, one after another: first alone, then beside each attack, which uses the
-other key or none. Everything stays on loopback and ends by itself. Exit code 0 if for every
-attack the clips' p95 is at most twice that without one, all of them were answered right, and
-no process of the service died.
+other key or none. The attacker is a process of its own at the lowest priority (nice 19; the
+service's processes have nice 15, the caller of the clips 0): it shares the machine with the
+service, and a remote one would not take the service's processor time to make its requests.
+It is not slowed down otherwise, and the table has the processor time that it took.
+Everything stays on loopback and ends by itself. Exit code 0 if for every attack the clips'
+p95 is at most twice that without one, all of them were answered right, and no process of the
+service died.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import httpx
 
-from loadtests.attack import files, wire
-from loadtests.attack.wire import Attack, Target
+from loadtests.attack.sender import Sent, attacks, sender
+from loadtests.attack.wire import Target
 from loadtests.bench.tables import Cell, Table
 from loadtests.load.clips import ClipLibrary
 from loadtests.load.generator import Bounds, open_client
 from loadtests.load.outcomes import Fate, percentiles
 from loadtests.load.sending import Request, attempt
 from loadtests.load.target import machine, own_settings, service
-from loadtests.uploads.bodies import FORM_TYPE, form
 from loadtests.uploads.watching import replicas
 from serve_app.client import AsyncParaserve, TranscriptionRequest
 from serve_app.settings.keys import KeyEntry, add_key, hash_of, new_key
@@ -40,7 +41,6 @@ _CLIP_S = 3.0
 _TARGET_RATIO = 2.0
 _PAUSE_S = 0.1
 _REST_S = 2.0
-_MEGABYTE = 2**20
 _NOWHERE = Path("/nonexistent")
 
 
@@ -52,49 +52,20 @@ class Felt:
         latencies_s: of the clips that were answered right.
         num_refused: clips that were answered 429 or 503.
         num_wrong: clips that ended in any other way.
-        statuses: what the attacker got, by HTTP status; 0 for no answer.
+        sent: what the attacker did.
         num_died: processes of the service that ended.
     """
 
     latencies_s: tuple[float, ...]
     num_refused: int
     num_wrong: int
-    statuses: dict[int, int]
+    sent: Sent
     num_died: int
-
-
-def attacks() -> dict[str, Callable[[], Attack]]:
-    """Returns the attacks by name; what they send is made when one begins."""
-
-    def sending(made: Callable[[], list[tuple[str, bytes]]]) -> Callable[[], Attack]:
-        return lambda: partial(_send_bodies, made=made())
-
-    return {
-        "slow-bodies": lambda: wire.slow_bodies,
-        "slow-headers": lambda: wire.slow_headers,
-        "slow-readers": lambda: wire.slow_readers,
-        "half-open": lambda: wire.half_open,
-        "header-bombs": lambda: wire.header_bombs,
-        "wav-chunks": sending(
-            lambda: [(FORM_TYPE, form(files.wav_of_empty_chunks(40 * _MEGABYTE)))]
-        ),
-        "mkv-blocks": sending(lambda: [(FORM_TYPE, form(files.mkv_of_single_samples(100_000)))]),
-        "flac-zeros": sending(lambda: [(FORM_TYPE, form(files.flac_of_zeros(3600.0)))]),
-        "multipart": sending(lambda: list(files.odd_forms())),
-        "json": sending(lambda: list(files.odd_json())),
-        "urls": sending(
-            lambda: [
-                ("application/json", json.dumps({"model": "whisper-1", "audio_url": url}).encode())
-                for url in files.tricky_urls()
-            ]
-        ),
-        "page-events": lambda: wire.page_events,
-    }
 
 
 def main(given: list[str] | None = None) -> int:
     options = _parser().parse_args(given)
-    chosen = {name: made for name, made in attacks().items() if name in options.only}
+    chosen = [name for name in attacks() if name in options.only]
     with tempfile.TemporaryDirectory() as directory:
         keys_file = Path(directory) / "keys.yaml"
         honest, hostile = new_key(), new_key()
@@ -124,7 +95,7 @@ async def run_attacks(
     target: Target,
     key: str,
     library: ClipLibrary,
-    chosen: Mapping[str, Callable[[], Attack]],
+    chosen: Sequence[str],
     seconds: float,
 ) -> tuple[Felt, dict[str, Felt]]:
     """Sends clips alone, then beside each attack.
@@ -133,7 +104,7 @@ async def run_attacks(
         target: what is attacked.
         key: of the honest caller, "" for none.
         library: where the clip comes from.
-        chosen: the attacks.
+        chosen: names of the attacks.
         seconds: that each lasts.
     """
     content = library.path(library.clip(_CLIP_S)).read_bytes()
@@ -144,26 +115,25 @@ async def run_attacks(
         wanted = TranscriptionRequest(model="whisper-1")
         text = (await service_client.transcribe(content, wanted)).text
         request = Request(content, text, key or None)
-        await _felt(client, request, target, _rest, seconds / 2)
-        alone = await _felt(client, request, target, _rest, seconds)
+        await _felt(client, request, _rest(seconds / 2))
+        alone = await _felt(client, request, _rest(seconds))
         felt: dict[str, Felt] = {}
-        for name, made in chosen.items():
-            print(f"{name} for {seconds:.0f} s", flush=True)
-            felt[name] = await _felt(client, request, target, made(), seconds)
-            await asyncio.sleep(_REST_S)
+        with sender() as attacker:
+            for name in chosen:
+                await attacker.prepare(name)
+                print(f"{name} for {seconds:.0f} s", flush=True)
+                felt[name] = await _felt(client, request, attacker.attack(target, seconds))
+                await asyncio.sleep(_REST_S)
     return alone, felt
 
 
-async def _felt(
-    client: httpx.AsyncClient, request: Request, target: Target, attack: Attack, seconds: float
-) -> Felt:
+async def _felt(client: httpx.AsyncClient, request: Request, attack: Awaitable[Sent]) -> Felt:
     """Sends clips while an attack runs."""
     clock = asyncio.get_running_loop().time
-    target.statuses = {}
     before = replicas(_NOWHERE)
     latencies_s: list[float] = []
     num_refused = num_wrong = 0
-    running = asyncio.create_task(_attack(attack, target, seconds))
+    running = asyncio.ensure_future(attack)
     await asyncio.sleep(1.0)
     while not running.done():
         began_s = clock()
@@ -176,22 +146,14 @@ async def _felt(
             num_wrong += 1
             print(f"  a clip: {tried.fate} {tried.status} {tried.detail}", flush=True)
         await asyncio.sleep(_PAUSE_S)
-    await running
+    sent = await running
     num_died = len(set(before) - set(replicas(_NOWHERE)))
-    return Felt(tuple(latencies_s), num_refused, num_wrong, dict(target.statuses), num_died)
+    return Felt(tuple(latencies_s), num_refused, num_wrong, sent, num_died)
 
 
-async def _attack(attack: Attack, target: Target, seconds: float) -> None:
-    async with asyncio.timeout(seconds + 90):
-        await attack(target, seconds)
-
-
-async def _rest(target: Target, seconds: float) -> None:
+async def _rest(seconds: float) -> Sent:
     await asyncio.sleep(seconds)
-
-
-async def _send_bodies(target: Target, seconds: float, made: list[tuple[str, bytes]]) -> None:
-    await wire.bodies(target, seconds, made)
+    return Sent({}, 0.0)
 
 
 def judge(alone: Felt, felt: dict[str, Felt]) -> tuple[Table, bool]:
@@ -203,7 +165,10 @@ def judge(alone: Felt, felt: dict[str, Felt]) -> tuple[Table, bool]:
         row, borne = _row(name, one, idle_s)
         rows.append(row)
         held = held and borne
-    columns = ("attack", "clips", "p95 s", "x idle", "refused", "wrong", "died", "attacker got", "")
+    columns = (
+        *("attack", "clips", "p95 s", "x idle", "refused", "wrong", "died"),
+        *("attacker got", "its CPU s", ""),
+    )
     return Table("A 3 s clip beside attacks", columns, tuple(rows), (machine(),)), held
 
 
@@ -215,10 +180,11 @@ def _row(name: str, felt: Felt, idle_s: float) -> tuple[tuple[Cell, ...], bool]:
         and not felt.num_wrong
         and not felt.num_died
     )
-    got = " ".join(f"{status}:{number}" for status, number in sorted(felt.statuses.items()))
+    got = " ".join(f"{status}:{number}" for status, number in sorted(felt.sent.statuses.items()))
     figures = (len(felt.latencies_s), f"{p95_s:.3f}", f"{p95_s / idle_s:.2f}")
     counts = (felt.num_refused, felt.num_wrong, felt.num_died)
-    return (name, *figures, *counts, got or "-", "held" if borne else "NOT HELD"), borne
+    attacker = (got or "-", f"{felt.sent.cpu_s:.1f}")
+    return (name, *figures, *counts, *attacker, "held" if borne else "NOT HELD"), borne
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,7 +1,14 @@
-"""`/docs`: Swagger UI over the OpenAPI document, without anything from the internet."""
+"""`/openapi.json`, and `/docs`: Swagger UI over it, without anything from the internet.
+
+All of it is public and says how long it may be cached: HAProxy then answers in the
+replicas' place (`serve_app.hosting.haproxy_launcher`).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from functools import cache
 from html import escape
 from importlib import resources
 from string import Template
@@ -15,6 +22,7 @@ _POLICY = (
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'self'"
 )
+_FRESH_S = 60
 _NO_SNIFF = {"X-Content-Type-Options": "nosniff"}
 _OWN = "serve_app.api"
 # Its package holds a build of Swagger UI; nothing of its code is used.
@@ -36,7 +44,11 @@ def add_docs(app: FastAPI) -> None:
         root = escape(request.scope.get("root_path", "").rstrip("/"))
         return HTMLResponse(
             template.substitute(root=root),
-            headers={"Content-Security-Policy": _POLICY, **_NO_SNIFF},
+            headers={
+                "Content-Security-Policy": _POLICY,
+                "Cache-Control": f"public, max-age={_FRESH_S}",
+                **_NO_SNIFF,
+            },
         )
 
     @app.get("/docs/{name}", include_in_schema=False)
@@ -44,6 +56,27 @@ def add_docs(app: FastAPI) -> None:
         if name not in _ASSETS:
             raise HTTPException(404)
         package, folder, media_type = _ASSETS[name]
-        headers = {"Cache-Control": "max-age=3600", **_NO_SNIFF}
+        headers = {"Cache-Control": "public, max-age=3600", **_NO_SNIFF}
         with resources.as_file(resources.files(package) / folder / name) as path:
             return FileResponse(path, media_type=media_type, headers=headers)
+
+
+def add_document(app: FastAPI) -> None:
+    """Adds the OpenAPI document, which is written once for each route prefix."""
+
+    @cache
+    def written(root: str) -> tuple[bytes, str]:
+        document = app.openapi()
+        if root:
+            document = {**document, "servers": [{"url": root}]}
+        content = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+        return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def document(request: Request) -> Response:
+        # Serve sets the route prefix; callers have no part in it.
+        content, etag = written(request.scope.get("root_path", "").rstrip("/"))
+        headers = {"Cache-Control": f"public, max-age={_FRESH_S}", "ETag": etag}
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type="application/json", headers=headers)

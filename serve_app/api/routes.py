@@ -20,7 +20,7 @@ from serve_app.api.auth import Authenticator, Everybody
 from serve_app.api.authentication import AuthenticationMiddleware
 from serve_app.api.canonical import CanonicalMiddleware
 from serve_app.api.catalogue import ModelCatalogue
-from serve_app.api.docs_page import add_docs
+from serve_app.api.docs_page import add_docs, add_document
 from serve_app.api.errors import error_response, on_http_exception, on_validation_error
 from serve_app.api.fetching import Fetcher
 from serve_app.api.front import FrontMiddleware
@@ -77,6 +77,8 @@ def build_api(
         version=__version__,
         description="Long Mandarin speech to punctuated, timed text.",
         redirect_slashes=False,
+        # FastAPI writes the document anew for each request.
+        openapi_url=None,
         # FastAPI's own pages load their scripts from the internet.
         docs_url=None,
         redoc_url=None,
@@ -122,6 +124,7 @@ def build_api(
     _add_models(app, service)
     _add_health(app, service)
     add_docs(app)
+    add_document(app)
     return app
 
 

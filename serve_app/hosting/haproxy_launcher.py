@@ -2,7 +2,8 @@
 
 Ray Serve 2.60 writes HAProxy's configuration from a template that has no setting for
 some things that a service on a network needs: a limit for the time that a request's
-header may take, bounds of connections for each address, a private admin socket, errors
+header may take, bounds of connections for each address, a refusal of methods that HTTP
+does not define, a cache for the API's public documents, a private admin socket, errors
 in the API's own shape, 503 instead of 404 while routes are missing, and no statistics
 pages on all addresses. Ray lets the operator name HAProxy's program, though
 (`RAY_SERVE_HAPROXY_BINARY_PATH`); this one rewrites the file that Ray has just written
@@ -30,6 +31,13 @@ _FILES_PER_CONNECTION = 2.5
 """Two sockets, and a pipe for every fourth connection; HAProxy itself reckons so."""
 _OTHER_FILES = 500
 _MOST_FILES = 2**20
+_METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT"
+"""`serve_app.api.screening.METHODS`, which would cost too long an import."""
+_CACHE = "paraserve_documents"
+_CACHE_MEGABYTES = 8
+_CACHED_OBJECT_BYTES = 2_000_000
+"""Swagger UI, the largest of the documents, has 1.5 MB."""
+_CACHED_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +48,8 @@ class ProxyOptions:
         header_timeout_s: within which the whole header of a request must come.
         max_connections_per_address: at once from one address that is not a loopback one;
             0 for no such bound.
-        expects_root: an application answers every path, so that a path which leads
-            nowhere only means that its routes are not here yet.
+        expects_root: the API answers every path, so that a path which leads nowhere only
+            means that its routes are not here yet, and its public documents are cached.
         listen_host: on which HAProxy listens, while Serve's own listeners, which would go
             round it, are told another address; empty for the same one.
     """
@@ -149,7 +157,11 @@ def rewrite(configuration: str, options: ProxyOptions, directory: str) -> str:
     bind = re.search(r"\nfrontend http_frontend\n    bind (\S+):(\d+)\n", text)
     host, port = (bind[1], bind[2]) if bind else ("", "")
     listener = f"    bind {_address(options.listen_host) or host}:{port}\n"
-    return _changed(text, frontend, listener + _connection_bounds(options))
+    rules = listener + _connection_bounds(options) + _refused_methods()
+    if not options.expects_root:
+        return _changed(text, frontend, rules)
+    text = _changed(text, frontend, rules + _cache_rules())
+    return _changed(text, r"(\n)(?=frontend http_frontend\n)", _cache_section())
 
 
 def write_error_files(directory: str) -> None:
@@ -267,6 +279,62 @@ def _connection_bounds(options: ProxyOptions) -> str:
         "    stick-table type ipv6 size 100k expire 10m store conn_cur\n"
         "    tcp-request connection track-sc0 src if !{ src 127.0.0.0/8 ::1/128 }\n"
         f"    tcp-request connection reject if {{ sc0_conn_cur gt {limit} }}\n"
+    )
+
+
+def _refused_methods() -> str:
+    # A replica would spend ten times as much on it, and whatever a caller invents costs
+    # the caller nothing. Refusals are not logged: the caller decides how many there are.
+    body = error_body(
+        "the method of the request is not known here",
+        "invalid_request_error",
+        "method_not_allowed",
+    )
+    return (
+        f"    acl known_method method {_METHODS}\n"
+        "    http-request set-log-level silent if !known_method\n"
+        "    http-request return status 405 content-type application/json "
+        f'hdr Allow "GET, HEAD, OPTIONS, POST" string {_quoted(body)} if !known_method\n'
+    )
+
+
+def _cache_section() -> str:
+    return (
+        f"cache {_CACHE}\n"
+        f"    total-max-size {_CACHE_MEGABYTES}\n"
+        f"    max-object-size {_CACHED_OBJECT_BYTES}\n"
+        f"    max-age {_CACHED_S}\n"
+    )
+
+
+def _cache_rules() -> str:
+    """Returns rules that answer from the cache what everybody may read.
+
+    A replica needs about a millisecond for each answer, however small, in the event loop
+    that also serves recordings. What the documents do not depend on (key, query, cache
+    directives of the caller) is taken off the request, so that it cannot miss the cache by
+    it. With an `Origin`, the answer may depend on `http.cors_origins`: it is not cached.
+    """
+    return (
+        "    acl is_document path /openapi.json /docs\n"
+        "    acl is_document path_beg /docs/\n"
+        "    acl has_origin req.hdr(origin) -m found\n"
+        "    acl has_plain_id req.hdr(x-request-id) -m reg ^[A-Za-z0-9._-]{1,128}$\n"
+        "    acl has_one_id req.hdr_cnt(x-request-id) eq 1\n"
+        "    acl cached var(txn.cached) -m bool\n"
+        "    http-request set-var(txn.cached) bool(true) if METH_GET is_document !has_origin\n"
+        "    http-request set-var(txn.request_id) uuid if cached\n"
+        "    http-request set-var(txn.request_id) req.hdr(x-request-id) "
+        "if cached has_plain_id has_one_id\n"
+        "    http-request set-pathq %[path] if cached\n"
+        "    http-request del-header Authorization if cached\n"
+        "    http-request del-header Cache-Control if cached\n"
+        "    http-request del-header Pragma if cached\n"
+        f"    http-request cache-use {_CACHE} if cached\n"
+        # An id belongs to one request; the cache is not to hand it to others.
+        "    http-response del-header X-Request-ID if cached\n"
+        f"    http-response cache-store {_CACHE} if cached\n"
+        "    http-after-response set-header X-Request-ID %[var(txn.request_id)] if cached\n"
     )
 
 

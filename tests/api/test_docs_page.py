@@ -6,6 +6,9 @@ import re
 
 import httpx
 import pytest
+from fastapi import FastAPI
+
+from serve_app.api.docs_page import add_document
 
 pytest.importorskip("fastapi_offline", reason="a dependency of the project: pip install -e .")
 
@@ -37,3 +40,42 @@ async def test_nothing_else_of_the_package_is_served(client: httpx.AsyncClient) 
         assert answer.status_code == 404
         assert answer.json()["error"]["code"] == "not_found"
     assert (await client.get("/redoc")).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/docs/start.js"])
+async def test_documents_may_be_cached_by_the_proxy(client: httpx.AsyncClient, path: str) -> None:
+    answer = await client.get(path)
+    assert answer.headers["cache-control"].startswith("public, max-age=")
+    assert "vary" not in answer.headers
+
+
+async def test_document_is_not_sent_again_to_whoever_has_it(client: httpx.AsyncClient) -> None:
+    first = await client.get("/openapi.json")
+    assert first.headers["content-type"] == "application/json"
+    known = {"If-None-Match": first.headers["etag"]}
+    again = await client.get("/openapi.json", headers=known)
+    assert (again.status_code, again.content) == (304, b"")
+    other = await client.get("/openapi.json", headers={"If-None-Match": '"other"'})
+    assert (other.status_code, other.content) == (200, first.content)
+
+
+async def test_document_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = FastAPI(openapi_url=None)
+    num_written = 0
+
+    def write() -> dict[str, str]:
+        nonlocal num_written
+        num_written += 1
+        return {"openapi": "3.1.0"}
+
+    monkeypatch.setattr(app, "openapi", write)
+    add_document(app)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        for _ in range(5):
+            assert (await client.get("/openapi.json")).json() == {"openapi": "3.1.0"}
+    assert num_written == 1
+    prefixed = httpx.ASGITransport(app, root_path="/stt")
+    async with httpx.AsyncClient(transport=prefixed, base_url="http://x") as client:
+        servers = (await client.get("/stt/openapi.json")).json()["servers"]
+    assert servers == [{"url": "/stt"}]

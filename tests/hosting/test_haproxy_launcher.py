@@ -14,8 +14,10 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -23,6 +25,7 @@ from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig,
 from ray.serve.config import HTTPOptions
 
 from loadtests.ports import free_port
+from serve_app.api.screening import METHODS
 from serve_app.hosting.haproxy_launcher import (
     OPTIONS_VARIABLE,
     ProxyOptions,
@@ -35,10 +38,20 @@ OPTIONS = ProxyOptions(header_timeout_s=HEADER_TIMEOUT_S)
 
 
 class Backend(BaseHTTPRequestHandler):
+    """Serves documents that may be cached, and all else without saying so."""
+
+    documents: ClassVar[list[tuple[str, Message]]] = []
+
     def do_GET(self) -> None:
         self.send_response(200)
+        if self.path.startswith(("/openapi.json", "/docs")):
+            self.documents.append((self.path, self.headers))
+            self.send_header("Cache-Control", "public, max-age=60")
+            self.send_header("X-Request-ID", self.headers["X-Request-ID"] or "made-by-replica")
+        content = b"served"
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(b"served")
+        self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -272,6 +285,88 @@ def test_configuration_that_is_not_known_is_refused(folder: Path) -> None:
 
 def test_program_of_ray_is_found_though_ray_names_this_one(proxy: Proxy) -> None:
     assert Path(f"/proc/{proxy.process.pid}/comm").read_text().strip() == "haproxy"
+
+
+@pytest.fixture
+def caching_proxy(folder: Path, backend: int) -> Iterator[Proxy]:
+    port = free_port()
+    configuration(folder, port, backend)
+    proxy = launch(folder, port, ProxyOptions(expects_root=True))
+    wait_until_served(f"{proxy.url}/v1/models")
+    Backend.documents.clear()
+    yield proxy
+    proxy.stop()
+
+
+def test_invented_methods_are_refused_before_any_replica(proxy: Proxy) -> None:
+    wait_until_served(f"{proxy.url}/v1/models")
+    answer = httpx.request("M1", f"{proxy.url}/v1/models", trust_env=False)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "GET, HEAD, OPTIONS, POST"
+    assert answer.json()["error"]["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize("method", sorted(METHODS - {"CONNECT"}))
+def test_methods_of_http_reach_the_replicas(proxy: Proxy, method: str) -> None:
+    wait_until_served(f"{proxy.url}/v1/models")
+    answer = httpx.request(method, f"{proxy.url}/v1/models", trust_env=False)
+    # The backend of this test knows GET alone.
+    assert answer.status_code == (200 if method == "GET" else 501)
+
+
+def test_documents_are_asked_of_a_replica_once_whatever_else_a_request_says(
+    caching_proxy: Proxy,
+) -> None:
+    for number in range(5):
+        answer = httpx.get(
+            f"{caching_proxy.url}/openapi.json?x={number}",
+            headers={
+                "Authorization": f"Bearer {number}",
+                "Cache-Control": "no-cache",
+                "Pragma": "no-cache",
+            },
+            trust_env=False,
+        )
+        assert (answer.status_code, answer.text) == (200, "served")
+    assert [path for path, _ in Backend.documents] == ["/openapi.json"]
+    for name in ("/docs", "/docs/swagger-ui.css"):
+        assert {get(caching_proxy.url + name).text for _ in range(3)} == {"served"}
+    assert len(Backend.documents) == 3
+
+
+def test_cached_document_has_the_id_of_its_own_request(caching_proxy: Proxy) -> None:
+    def id_of(*given: str) -> str:
+        answer = httpx.get(
+            f"{caching_proxy.url}/openapi.json",
+            headers=[("X-Request-ID", value) for value in given],
+            trust_env=False,
+        )
+        return str(answer.headers["x-request-id"])
+
+    assert [id_of("first"), id_of("second")] == ["first", "second"]
+    others = {id_of(), id_of("not plain"), id_of("a" * 200), id_of("one", "two")}
+    assert len(others) == 4
+    assert all(re.fullmatch(r"[0-9a-f-]{36}", made) for made in others)
+    assert len(Backend.documents) == 1
+
+
+def test_scripts_of_other_origins_get_an_answer_of_their_own(caching_proxy: Proxy) -> None:
+    for origin in ("https://a.example", "https://b.example"):
+        httpx.get(f"{caching_proxy.url}/openapi.json", headers={"Origin": origin}, trust_env=False)
+    assert [headers["Origin"] for _, headers in Backend.documents] == [
+        "https://a.example",
+        "https://b.example",
+    ]
+
+
+def test_only_documents_are_cached_and_only_where_the_root_is_the_api(folder: Path) -> None:
+    text = configuration(folder, 8000, 9000)
+    assert "cache-use" not in rewrite(text, ProxyOptions(), "/d")
+    cached = rewrite(text, ProxyOptions(expects_root=True), "/d")
+    rules = [line for line in cached.splitlines() if "cache-use" in line or "cache-store" in line]
+    assert rules
+    assert all(line.endswith(" if cached") for line in rules)
+    assert "if METH_GET is_document !has_origin" in cached
 
 
 async def test_rewriting_is_quick_enough_for_every_reload(folder: Path) -> None:

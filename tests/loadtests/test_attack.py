@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 
 from loadtests.attack import files
-from loadtests.attack.__main__ import Felt, attacks, judge
+from loadtests.attack.__main__ import Felt, judge
+from loadtests.attack.sender import NICENESS, Sent, attacks, sender
+from loadtests.attack.wire import Target
+from loadtests.ports import free_port
 
 
 def felt(p95_s: float = 0.1, refused: int = 0, wrong: int = 0, died: int = 0) -> Felt:
-    return Felt((p95_s,) * 5, refused, wrong, {400: 3}, died)
+    return Felt((p95_s,) * 5, refused, wrong, Sent({400: 3}, 0.1), died)
 
 
 def test_attack_is_borne_if_the_honest_caller_hardly_feels_it() -> None:
@@ -36,3 +41,15 @@ def test_hostile_files_are_what_they_are_called() -> None:
 def test_every_attack_can_be_made_ready() -> None:
     small = {name: made for name, made in attacks().items() if name not in ("mkv-blocks",)}
     assert all(callable(made()) for made in small.values())
+
+
+async def test_attacker_is_a_process_of_its_own_that_gives_way_to_the_service() -> None:
+    target = Target(f"http://127.0.0.1:{free_port()}", "key")
+    with sender() as attacker:
+        pid = await attacker.prepare("header-bombs")
+        assert pid != os.getpid()
+        assert os.getpriority(os.PRIO_PROCESS, pid) == NICENESS
+        sent = await asyncio.wait_for(attacker.attack(target, 0.1), 60)
+    assert sent.statuses[0] > 0
+    assert sent.cpu_s > 0
+    assert target.statuses == {}
