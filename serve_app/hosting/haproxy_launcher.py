@@ -331,6 +331,9 @@ def _cache_rules() -> str:
         "    http-request del-header Cache-Control if cached\n"
         "    http-request del-header Pragma if cached\n"
         f"    http-request cache-use {_CACHE} if cached\n"
+        # What comes past here has missed. A part of a document, or a 304, would not be stored.
+        "    http-request del-header if- -m beg if cached\n"
+        "    http-request del-header Range if cached\n"
         # An id belongs to one request; the cache is not to hand it to others.
         "    http-response del-header X-Request-ID if cached\n"
         f"    http-response cache-store {_CACHE} if cached\n"

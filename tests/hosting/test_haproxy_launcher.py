@@ -47,6 +47,7 @@ class Backend(BaseHTTPRequestHandler):
         if self.path.startswith(("/openapi.json", "/docs")):
             self.documents.append((self.path, self.headers))
             self.send_header("Cache-Control", "public, max-age=60")
+            self.send_header("ETag", '"1"')
             self.send_header("X-Request-ID", self.headers["X-Request-ID"] or "made-by-replica")
         content = b"served"
         self.send_header("Content-Length", str(len(content)))
@@ -332,6 +333,19 @@ def test_documents_are_asked_of_a_replica_once_whatever_else_a_request_says(
     for name in ("/docs", "/docs/swagger-ui.css"):
         assert {get(caching_proxy.url + name).text for _ in range(3)} == {"served"}
     assert len(Backend.documents) == 3
+
+
+def test_conditions_and_heads_are_answered_from_the_cache(caching_proxy: Proxy) -> None:
+    address = f"{caching_proxy.url}/openapi.json"
+    conditions = {"If-None-Match": '"1"', "Range": "bytes=0-1"}
+    # On the way to an empty cache they would keep it empty.
+    assert httpx.get(address, headers=conditions, trust_env=False).text == "served"
+    assert httpx.get(address, headers=conditions, trust_env=False).status_code == 304
+    head = httpx.head(address, trust_env=False)
+    assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", "6")
+    ((_, asked),) = Backend.documents
+    assert "If-None-Match" not in asked
+    assert "Range" not in asked
 
 
 def test_cached_document_has_the_id_of_its_own_request(caching_proxy: Proxy) -> None:
