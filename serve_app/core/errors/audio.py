@@ -133,7 +133,7 @@ class AudioTooComplex(AudioError):
 class AudioTooFragmented(AudioError):
     """The audio is in far more pieces than any program writes; decoding them takes too long."""
 
-    code = "audio_too_complex"
+    code = "audio_too_fragmented"
 
     def __init__(self, num_pieces: int, decoded_s: float) -> None:
         super().__init__(num_pieces, decoded_s)
