@@ -45,6 +45,7 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.InvalidSamples: 400,
     errors.AudioTooShort: 400,
     errors.AudioTooComplex: 400,
+    errors.AudioTooFragmented: 400,
     errors.AudioTooLong: 413,
     errors.ServiceError: 500,
     errors.NotReady: 503,

@@ -13,6 +13,7 @@ from serve_app.api.fetching import Fetcher
 from serve_app.api.limits import ApiLimits
 from serve_app.api.spool import SpoolDirectory, SpoolFile
 from serve_app.api.uploads import FILE_FIELD, MAX_FIELDS_BYTES, MAX_JSON_BYTES, Form, receive_form
+from serve_app.audio.beginning import check_beginning
 from serve_app.audio.durations import estimate_duration
 from serve_app.core.errors import InvalidParameter, UploadTooLarge
 
@@ -77,6 +78,7 @@ class Intake:
         spool = self._directory.open(
             self._limits.max_upload_bytes, lambda num_bytes: _reserve(admission, num_bytes)
         )
+        spool.check_beginning = check_beginning
         try:
             form = await receive_form(body.stream(), request.headers.get("content-type"), spool)
             fields = await body.unless_departed(self._complete(form, spool))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import mmap
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from serve_app.audio.beginning import BEGINNING_BYTES
 from serve_app.core.chunks import FileBytes
 from serve_app.core.errors import StorageFull, UploadTooLarge
 
@@ -30,12 +32,15 @@ class SpoolFile:
     Attributes:
         max_bytes: the limit.
         on_growth: told of the new size before it is reached; may refuse it.
+        check_beginning: is given the first `BEGINNING_BYTES` once they
+            are there; may refuse them. None to take any.
         size_bytes: written so far.
     """
 
     file: BinaryIO
     max_bytes: int
     on_growth: Callable[[int], None]
+    check_beginning: Callable[[bytes], None] | None = None
     size_bytes: int = field(default=0, init=False)
     _content: FileBytes | None = field(default=None, init=False)
 
@@ -45,6 +50,7 @@ class SpoolFile:
         Raises:
             UploadTooLarge: the file would exceed its limit.
             StorageFull: the disk is full.
+            AudioError: what is there so far is not the beginning of a recording.
         """
         size_bytes = self.size_bytes + len(data)
         if size_bytes > self.max_bytes:
@@ -58,6 +64,9 @@ class SpoolFile:
         except OSError as error:
             raise _as_full(error) from error
         self.size_bytes = size_bytes
+        if self.check_beginning is not None and size_bytes >= BEGINNING_BYTES:
+            check, self.check_beginning = self.check_beginning, None
+            check(os.pread(self.file.fileno(), BEGINNING_BYTES, 0))
 
     def content(self) -> FileBytes:
         """Returns the file's bytes, mapped, not read into memory; nothing is written after.

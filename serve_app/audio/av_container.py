@@ -24,6 +24,7 @@ from serve_app.audio.av_frames import channels_of
 from serve_app.audio.bytesource import ByteSource
 from serve_app.audio.demuxers import DECODERS
 from serve_app.audio.layout import AudioLimits
+from serve_app.audio.sniffing import SEARCHED_BYTES
 from serve_app.core.errors import UnknownAudioFormat, UnsupportedAudioLayout
 
 # FFmpeg's own AMR decoders refuse the frames that phones send while nobody speaks.
@@ -45,6 +46,10 @@ _ONE_TRACK = {"flv"}
 _SPURIOUS_SHARE = 0.1
 # Of wall time, whatever FFmpeg is busy with.
 _TIMEOUT_S = 60.0
+# What FFmpeg reads to learn about the streams. Of files that are nothing but frames it needs
+# the first one, wherever sniffing has found it; it would parse and decode all that it reads.
+_PROBE_BYTES = 2_000_000
+_PROBE_BYTES_OF = {"aac": SEARCHED_BYTES, "amr": SEARCHED_BYTES}
 
 av.logging.set_libav_level(av.logging.PANIC)
 
@@ -68,9 +73,8 @@ def open_container(source: ByteSource, demuxer: str) -> InputContainer:
             "protocol_whitelist": "none",
             "codec_whitelist": ",".join(sorted(DECODERS)),
             "max_streams": "64",
-            # What FFmpeg reads to learn about the streams; it would search the end of the
-            # file for its length, too.
-            "probesize": "2000000",
+            "probesize": str(_PROBE_BYTES_OF.get(demuxer, _PROBE_BYTES)),
+            # It would search the end of the file for its length, too.
             "skip_estimate_duration_from_pts": "1",
         },
     )

@@ -24,6 +24,9 @@ _AU_G72X_BITS = {23: 4, 24: 8, 25: 3, 26: 5}
 _TS_PACKET_BYTES = 188
 _TS_CLOCK_HZ = 90_000
 _FLV_METADATA_BYTES = 4096
+# One byte in 256 looks like the beginning of a tag; in a tail of a million bytes of any
+# other kind there are so many only if somebody has put them there.
+_MAX_FLV_TRIES = 4096
 # A name of 8 characters and the marker of a number.
 _FLV_DURATION = b"\x00\x08duration\x00"
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -135,7 +138,10 @@ def _last_flv_tag_ms(source: ByteSource) -> int | None:
     start = max(source.num_bytes - _TAIL_BYTES, 13)
     tail = source.peek(start, _TAIL_BYTES)
     found = len(tail)
-    while (found := tail.rfind(b"\x08", 0, found)) >= 0:
+    for _ in range(_MAX_FLV_TRIES):
+        found = tail.rfind(b"\x08", 0, found)
+        if found < 0:
+            return None
         time_ms = _flv_tag_ms(source, start + found)
         num_bytes = int.from_bytes(tail[found + 1 : found + 4], "big")
         follows = tail[found + 11 + num_bytes : found + 15 + num_bytes]

@@ -105,6 +105,11 @@ class AudioDecoder:
         """What else a caller should know so far, in plain English."""
         return self._report.notices
 
+    @property
+    def work_is_usual(self) -> bool:
+        """Whether it has taken no more CPU time so far than ordinary recordings do."""
+        return self._meter.is_usual(self._heard_samples / SAMPLE_RATE_HZ)
+
     def opening(self) -> Iterator[None]:
         """Reads the header, pausing when a slice of CPU time is used up.
 
@@ -114,6 +119,7 @@ class AudioDecoder:
         self._meter.resume()
         try:
             for _ in self._opener.prepare():
+                yield_point()
                 if self._has_used_slice():
                     yield
                     self._meter.resume()
@@ -207,6 +213,8 @@ class AudioDecoder:
         max_samples = self._limits.max_duration_s * SAMPLE_RATE_HZ
         for block in self._blocks():
             samples = resampler.push(block) if len(block.samples) else _NOTHING
+            if len(block.samples) and not block.filled:
+                self._meter.count_piece()
             self._decoded_samples += len(samples)
             self._heard_samples += 0 if block.filled else len(samples)
             if self._decoded_samples > max_samples:

@@ -19,8 +19,10 @@ import numpy as np
 
 from serve_app.audio.bytesource import ByteSource
 from serve_app.audio.pcm import ByteOrder, Encoding, PcmFormat, to_float
+from serve_app.core.errors import CorruptAudio
 
-_MAX_CHUNKS = 4096
+# Studio programs write some dozens. A chunk of no content has 8 bytes.
+_MAX_CHUNKS = 1000
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 _INTEGERS: dict[int, Encoding] = {1: "u8", 2: "s16", 3: "s24", 4: "s32"}
 # What writers that cannot seek back leave behind, and every size near it: sox and espeak-ng
@@ -80,13 +82,36 @@ class _Chunk:
 
 
 def read_pcm_header(source: ByteSource, container: str) -> PcmHeader | None:
-    """Reads a "wav", "rf64", "w64" or "aiff" header; None if it holds no audio."""
+    """Reads a "wav", "rf64", "w64" or "aiff" header; None if it holds no audio.
+
+    Raises:
+        CorruptAudio: it has more chunks than any program writes.
+    """
     try:
         if container == "aiff":
             return _read_aiff(source)
         return _read_wave(source, container)
     except (struct.error, ArithmeticError):
         return None
+
+
+def check_first_chunks(beginning: ByteSource, container: str) -> None:
+    """Finds out from a file's first bytes whether it has more chunks than any program writes.
+
+    Chunks that are damaged or go on behind those bytes may be anything and are let pass.
+
+    Raises:
+        CorruptAudio: it has.
+    """
+    big = container == "aiff" or beginning.peek(0, 4) == b"RIFX"
+    chunks = (
+        _w64_chunks(beginning)
+        if container == "w64"
+        else _riff_chunks(beginning, ">" if big else "<", searches=0)
+    )
+    for chunk in chunks:
+        if chunk.name in {b"data", b"SSND"} or chunk.start + chunk.num_bytes > beginning.num_bytes:
+            return
 
 
 def wave_prefix(header: PcmHeader) -> bytes:
@@ -279,8 +304,14 @@ def _located_aiff(
     return PcmHeader(pcm, start, num_bytes, declared_s, num_bytes / pcm.bytes_per_s)
 
 
-def _riff_chunks(source: ByteSource, order: ByteOrder) -> Iterator[_Chunk]:
-    """Yields the chunks, found again where a length is wrong or a pad byte is missing."""
+def _riff_chunks(
+    source: ByteSource, order: ByteOrder, searches: int = _MAX_SEARCHES
+) -> Iterator[_Chunk]:
+    """Yields the chunks, found again where a length is wrong or a pad byte is missing.
+
+    Raises:
+        CorruptAudio: there are too many.
+    """
     offset = 12
     num_searches = 0
     for _ in range(_MAX_CHUNKS):
@@ -293,9 +324,11 @@ def _riff_chunks(source: ByteSource, order: ByteOrder) -> Iterator[_Chunk]:
             name not in {b"data", b"SSND"} and following > source.num_bytes
         )
         if lost:
-            found = _search(source, offset, b"SSND" if order == ">" else b"data")
             num_searches += 1
-            if found is None or num_searches > _MAX_SEARCHES:
+            if num_searches > searches:
+                return
+            found = _search(source, offset, b"SSND" if order == ">" else b"data")
+            if found is None:
                 return
             offset = found
             continue
@@ -304,6 +337,7 @@ def _riff_chunks(source: ByteSource, order: ByteOrder) -> Iterator[_Chunk]:
             padded, bare = source.peek(following + 1, 4), source.peek(following, 4)
             following += padded in _KNOWN_CHUNKS or bare not in _KNOWN_CHUNKS
         offset = following
+    raise _too_many_chunks()
 
 
 def _search(source: ByteSource, offset: int, name: bytes) -> int | None:
@@ -327,3 +361,8 @@ def _w64_chunks(source: ByteSource) -> Iterator[_Chunk]:
         name, num_bytes = header[:4], struct.unpack("<Q", header[16:])[0]
         yield _Chunk(name, offset + 24, max(num_bytes - 24, 0))
         offset += max((num_bytes + 7) // 8 * 8, 24)
+    raise _too_many_chunks()
+
+
+def _too_many_chunks() -> CorruptAudio:
+    return CorruptAudio(f"it has more than {_MAX_CHUNKS} chunks before its audio")

@@ -14,7 +14,7 @@ from serve_app.audio.headers import read_pcm_header, wave_prefix
 from serve_app.audio.layout import AudioInfo, AudioLimits, Block
 from serve_app.audio.ogg import find_links
 from serve_app.audio.pcm_reader import PcmReader
-from serve_app.audio.sniffing import sniff_source
+from serve_app.audio.sniffing import UNKNOWN_KIND, sniff_source
 from serve_app.core.errors import CorruptAudio, EmptyUpload, TruncatedAudio, UnknownAudioFormat
 
 _PCM_CONTAINERS = {"wav", "rf64", "w64", "aiff"}
@@ -78,7 +78,7 @@ class Opener:
         container = sniff_source(source)
         source.reraise_failure()
         if container is None:
-            raise UnknownAudioFormat("its content is of no known kind")
+            raise UnknownAudioFormat(UNKNOWN_KIND)
         self.container = container
         if container == "mp4":
             layout = yield from walk_mp4_layout(source)

@@ -21,7 +21,9 @@ _MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"p
 _MAX_ID3_TAGS = 8
 # Text editors and scripts put it before files that are no text.
 _UTF8_BOM = b"\xef\xbb\xbf"
-_SEARCHED_BYTES = 1 << 18
+SEARCHED_BYTES = 1 << 18
+"""As far as frames are searched for behind a damaged beginning."""
+UNKNOWN_KIND = "its content is of no known kind"
 _TS_SYNC_BYTE = 0x47
 # Packets of 188 bytes, with 4 bytes of time before each in the files of cameras.
 _TS_SYNC_OFFSETS = ((0, 188, 376), (4, 196, 388))
@@ -69,7 +71,7 @@ def sniff_source(source: ByteSource) -> str | None:
     found = sniff(source.peek(0, HEAD_BYTES))
     if found is None and not tagged:
         # The beginning of a stream may be damaged.
-        return _sniff_run(source.peek(0, _SEARCHED_BYTES))
+        return _sniff_run(source.peek(0, SEARCHED_BYTES))
     return found or ("mp3" if source.num_bytes else None)
 
 

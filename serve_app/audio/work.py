@@ -1,8 +1,9 @@
-"""How much CPU time decoding a recording may take.
+"""How much work decoding a recording may take.
 
 A file of a few megabytes can hold millions of packets that carry hardly any audio. So
 the work is measured, not the audio gained: it is done in slices, between which other
-recordings have their turn, and all of it together has a budget.
+recordings have their turn, and all of it together has a budget, in CPU time and in
+pieces. Pieces are what such a file is found out by long before its time is used up.
 """
 
 from __future__ import annotations
@@ -11,35 +12,49 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serve_app.core.errors import AudioTooComplex
+from serve_app.core.errors import AudioTooComplex, AudioTooFragmented
 
 _BYTES_PER_MB = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class WorkBudget:
-    """CPU time, in s, that decoding may take.
+    """CPU time, in s, and pieces that decoding may take.
 
     Ordinary recordings take 1 to 30 ms for each second of audio, the most for codecs with
     very short packets.
 
+    A piece is what a decoder returns at once. The shortest that programs write are Opus
+    packets of 2.5 ms, AMR frames of 20 ms, FLAC blocks of 192 samples (1 ms at 192 kHz),
+    and IMA ADPCM of 64 samples (1.5 ms at 44.1 kHz); short blocks of Vorbis come singly.
+    So pieces of less than half a millisecond on average were made to cost, not to be heard.
+
     Attributes:
-        slice_s: after which a step ends, whether it has gained audio or not.
+        slice_s: after which a step ends, whether it has gained audio or not. A clip that
+            comes meanwhile waits for one, and handing over takes some 0.2 ms.
         call_s: longest single call of a library; it is stopped at its next read.
         base_s: for any file.
         per_audio_s: for each second of audio that was decoded.
         per_mb_s: for each million bytes of the file.
+        base_pieces: for any file, however short they are.
+        pieces_per_audio_s: for each second of audio that was decoded.
+        usual_base_s: what opening an ordinary recording takes at most, on a slow core.
+        usual_per_audio_s: what ordinary recordings take at most for each second of audio.
     """
 
-    slice_s: float = 0.05
-    call_s: float = 3.0
-    base_s: float = 2.0
+    slice_s: float = 0.01
+    call_s: float = 1.0
+    base_s: float = 1.0
     per_audio_s: float = 0.1
     per_mb_s: float = 0.1
+    base_pieces: int = 1000
+    pieces_per_audio_s: int = 2000
+    usual_base_s: float = 0.02
+    usual_per_audio_s: float = 0.05
 
 
 class WorkMeter:
-    """Measures the CPU time that one recording takes of the threads that work on it.
+    """Measures what one recording takes of the threads that work on it.
 
     Work may go on in another thread after each `pause`.
 
@@ -58,6 +73,7 @@ class WorkMeter:
         self._budget = budget
         self._clock = clock
         self._file_s = budget.base_s + budget.per_mb_s * num_bytes / _BYTES_PER_MB
+        self._num_pieces = 0
         self._earlier_s = 0.0
         self._slice_began_s: float | None = None
         self._call_began_s = 0.0
@@ -91,12 +107,25 @@ class WorkMeter:
         self._stopped_call |= self._clock() - self._call_began_s > self._budget.call_s
         return self._stopped_call
 
+    def count_piece(self) -> None:
+        """A decoder has returned some audio."""
+        self._num_pieces += 1
+
+    def is_usual(self, decoded_s: float) -> bool:
+        """Whether an ordinary recording would have taken as much CPU time."""
+        budget = self._budget
+        return self.spent_s <= budget.usual_base_s + budget.usual_per_audio_s * decoded_s
+
     def check(self, decoded_s: float) -> None:
         """Finds out whether the work is still in proportion.
 
         Raises:
-            AudioTooComplex: it is not.
+            AudioTooFragmented: the audio is in far too many pieces.
+            AudioTooComplex: it took too much CPU time.
         """
+        budget = self._budget
+        if self._num_pieces > budget.base_pieces + budget.pieces_per_audio_s * decoded_s:
+            raise AudioTooFragmented(self._num_pieces, decoded_s)
         allowed_s = self._file_s + self._budget.per_audio_s * decoded_s
         if self._stopped_call or self.spent_s > allowed_s:
             raise AudioTooComplex(self.spent_s, decoded_s)

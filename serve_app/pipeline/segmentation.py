@@ -66,6 +66,7 @@ class Segmentation:
         self._hints = hints
         self._num_samples = 0
         self._declared_s: float | None = None
+        self._decoder: AudioDecoder | None = None
         self._busy_s = 0.0
         self._damage: tuple[DamagedRange, ...] = ()
         self._notices: tuple[str, ...] = ()
@@ -97,8 +98,12 @@ class Segmentation:
 
     @property
     def is_urgent(self) -> bool:
-        """Whether little enough has been decoded for the next step to be urgent."""
-        return self._num_samples < self._options.urgent_s * SAMPLE_RATE_HZ
+        """Whether little enough has been decoded for the next step to be urgent.
+
+        A recording that takes far more work than a clip does is none that overtakes others.
+        """
+        begins = self._num_samples < self._options.urgent_s * SAMPLE_RATE_HZ
+        return begins and (self._decoder is None or self._decoder.work_is_usual)
 
     def steps(self) -> Generator[list[Cut]]:
         """Yields, for each piece of work, the cuts that it completed.
@@ -110,6 +115,7 @@ class Segmentation:
                 that shows have been yielded.
         """
         with AudioDecoder(self._audio, self._options.limits, open_at_once=False) as decoder:
+            self._decoder = decoder
             for _ in decoder.opening():
                 yield []
             self._declared_s = decoder.info.declared_s

@@ -58,6 +58,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
+FLAC = b"fLaC" + bytes(2_000_000 - 4)
+"""Looks like a recording until somebody decodes it."""
+
+
 @pytest.fixture
 def service() -> FakeService:
     service = FakeService()
@@ -102,11 +106,11 @@ async def test_body_without_room_for_its_bytes_is_not_read_on(
         yield first
         for _ in range(64):
             num_read += 1
-            yield bytes(64 * 1024)
+            yield FLAC[: 64 * 1024]
         yield last
 
     async with client_of(service, tmp_path, Limits(1, 1, max_bytes=5_000_000)) as client:
-        running = asyncio.create_task(post(client, bytes(2_000_000)))
+        running = asyncio.create_task(post(client, FLAC))
         await until(lambda: len(service.jobs) == 1)
         headers = {
             "Content-Type": "multipart/form-data; boundary=b",
@@ -119,6 +123,28 @@ async def test_body_without_room_for_its_bytes_is_not_read_on(
         assert (await running).status_code == 200
         assert (await waiting).status_code == 200
         assert num_read == 64
+
+
+async def test_what_begins_as_no_audio_is_not_read_to_its_end(
+    service: FakeService, tmp_path: Path
+) -> None:
+    num_read = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal num_read
+        yield b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nRIFF\0\0\0\0WAVE'
+        for _ in range(640):
+            num_read += 1
+            yield b"junk\0\0\0\0" * 8192
+        yield b"\r\n--b--\r\n"
+
+    async with client_of(service, tmp_path, ONE) as client:
+        headers = {"Content-Type": "multipart/form-data; boundary=b"}
+        refused = await client.post(URL, content=body(), headers=headers)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["code"] == "corrupt_audio"
+    assert num_read < 64
+    assert not service.jobs
 
 
 class Trickle:
@@ -201,17 +227,17 @@ async def test_chunked_body_reserves_as_it_grows(service: FakeService, tmp_path:
     async def body() -> AsyncIterator[bytes]:
         yield b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n'
         for _ in range(64):
-            yield bytes(64 * 1024)
+            yield FLAC[: 64 * 1024]
         yield b"\r\n--b--\r\n"
 
     limits = Limits(max_running=2, max_waiting=0, max_bytes=3_000_000)
     async with client_of(service, tmp_path, limits) as client:
-        running = asyncio.create_task(post(client, bytes(1_500_000)))
+        running = asyncio.create_task(post(client, FLAC[:1_500_000]))
         await until(lambda: len(service.jobs) == 1)
         headers = {"Content-Type": "multipart/form-data; boundary=b"}
         refused = await client.post(URL, content=body(), headers=headers)
         assert refused.status_code == 429
-        refused = await post(client, bytes(2_000_000))
+        refused = await post(client, FLAC)
         assert refused.status_code == 429
         release(service)
         assert (await running).status_code == 200

@@ -13,7 +13,8 @@ from typing import BinaryIO, cast
 import pytest
 
 from serve_app.api.spool import SpoolDirectory, SpoolFile
-from serve_app.core.errors import StorageFull, UploadTooLarge
+from serve_app.audio.beginning import BEGINNING_BYTES
+from serve_app.core.errors import StorageFull, UnknownAudioFormat, UploadTooLarge
 
 HOLD = """
 import sys
@@ -87,3 +88,26 @@ def test_killed_process_leaves_no_file(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
     assert os.listdir(tmp_path) == []
     assert before == os.statvfs(tmp_path).f_files
+
+
+def test_the_beginning_is_looked_at_once_it_is_there(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+    spool = SpoolDirectory(tmp_path).open(1 << 20)
+    spool.check_beginning = seen.append
+    spool.write(b"a" * (BEGINNING_BYTES - 1))
+    assert not seen
+    spool.write(b"bc")
+    spool.write(b"d")
+    assert seen == [b"a" * (BEGINNING_BYTES - 1) + b"b"]
+    spool.close()
+
+
+def test_a_beginning_may_be_refused(tmp_path: Path) -> None:
+    def refuse(content: bytes) -> None:
+        raise UnknownAudioFormat("it is none")
+
+    spool = SpoolDirectory(tmp_path).open(1 << 20)
+    spool.check_beginning = refuse
+    with pytest.raises(UnknownAudioFormat):
+        spool.write(bytes(BEGINNING_BYTES))
+    spool.close()

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import struct
+
 import pytest
 
 from serve_app.audio.bytesource import ByteSource
 from serve_app.audio.headers import read_pcm_header
+from serve_app.core.errors import CorruptAudio
 from tests.audio import recordings
+
+_FORMAT = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 16_000, 32_000, 2, 16)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +51,23 @@ def test_a_cut_header_yields_no_lengths_or_true_ones(num_bytes: int) -> None:
     assert header is None or header.declared_s in {None, 1.0}
 
 
-def test_a_file_of_endless_chunks_is_given_up() -> None:
-    file = b"RIFF\0\0\0\0WAVE" + b"junk\0\0\0\0" * 100_000
+@pytest.mark.parametrize(
+    ("container", "file"),
+    [
+        ("wav", b"RIFF\0\0\0\0WAVE" + b"junk\0\0\0\0" * 100_000),
+        ("w64", bytes(40) + (b"junk" + bytes(12) + struct.pack("<Q", 24)) * 100_000),
+        ("aiff", b"FORM\0\0\0\0AIFF" + b"ANNO\0\0\0\0" * 100_000),
+    ],
+)
+def test_a_file_of_endless_chunks_is_told_so(container: str, file: bytes) -> None:
+    with pytest.raises(CorruptAudio, match="more than 1000 chunks"):
+        read_pcm_header(ByteSource(file), container)
 
-    assert read_pcm_header(ByteSource(file), "wav") is None
+
+def test_chunks_of_a_studio_are_no_obstacle() -> None:
+    file = b"RIFF\0\0\0\0WAVE" + _FORMAT + b"junk\0\0\0\0" * 500 + b"data\x08\0\0\0" + bytes(8)
+
+    header = read_pcm_header(ByteSource(file), "wav")
+
+    assert header is not None
+    assert header.num_bytes == 8

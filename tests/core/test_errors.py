@@ -28,6 +28,7 @@ ARGUMENTS: dict[type[ParaserveError], tuple[object, ...]] = {
     errors.InvalidSamples: (1.5,),
     errors.AudioTooShort: (0.02, 0.1),
     errors.AudioTooComplex: (7.5, 0.2),
+    errors.AudioTooFragmented: (3000, 0.2),
     errors.AudioTooLong: (100.0, 50.0),
     errors.NotReady: ("asr",),
     errors.Overloaded: (7.2,),

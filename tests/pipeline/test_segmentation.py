@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from serve_app.audio import AudioLimits
+from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.core.chunks import Chunk, FileBytes
 from serve_app.core.errors import AudioTooLong
 from serve_app.core.origin import Origin
@@ -114,6 +114,21 @@ def test_only_the_beginning_of_a_recording_is_urgent() -> None:
     assert urgent[:3] == [True, True, True]
     assert not any(urgent[4:])
     assert not Segmentation(wav((5, 500)), None, OPTIONS).is_urgent
+
+
+def test_what_takes_unusual_work_is_not_urgent_until_audio_makes_up_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual = iter([True, False, False, True, True, True, True])
+    monkeypatch.setattr(AudioDecoder, "work_is_usual", property(lambda _: next(usual)))
+    segmentation = Segmentation(wav((3, 500)), None, replace(OPTIONS, urgent_s=15.0))
+
+    assert [segmentation.is_urgent for _ in segmentation.groups(Origin("r"))] == [
+        True,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_wishes_of_a_request_reach_the_vad_of_its_recording() -> None:

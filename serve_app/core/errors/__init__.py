@@ -9,6 +9,7 @@ replays `args` and these errors cross process borders.
 from serve_app.core.errors.audio import (
     AudioError,
     AudioTooComplex,
+    AudioTooFragmented,
     AudioTooLong,
     AudioTooShort,
     CorruptAudio,
@@ -66,6 +67,7 @@ from serve_app.core.errors.service import (
 __all__ = [
     "AudioError",
     "AudioTooComplex",
+    "AudioTooFragmented",
     "AudioTooLong",
     "AudioTooShort",
     "ClusterError",

@@ -128,3 +128,19 @@ class AudioTooComplex(AudioError):
             f"decoding was given up after {spent_s:.1f} s of computing for {decoded_s:.1f} s of "
             "audio; the file is made of far more pieces than a recording of its size needs"
         )
+
+
+class AudioTooFragmented(AudioError):
+    """The audio is in far more pieces than any program writes; decoding them takes too long."""
+
+    code = "audio_too_fragmented"
+
+    def __init__(self, num_pieces: int, decoded_s: float) -> None:
+        super().__init__(num_pieces, decoded_s)
+
+    def __str__(self) -> str:
+        num_pieces, decoded_s = (float(str(arg)) for arg in self.args)
+        return (
+            f"the file has {num_pieces:.0f} packets for {decoded_s:.2f} s of audio, far more than "
+            "a recording of its length needs; write it again with ordinary packets"
+        )
