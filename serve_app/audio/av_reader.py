@@ -39,7 +39,7 @@ from serve_app.audio.demuxers import (
 from serve_app.audio.downmix import Downmixer
 from serve_app.audio.finite import FiniteSamples
 from serve_app.audio.frame_streams import stream_frames
-from serve_app.audio.framing import Reframer, without_side_data
+from serve_app.audio.framing import Reframer, split_flac, without_side_data
 from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, Block, missing_s
 from serve_app.audio.matroska import duration_s as matroska_s
 from serve_app.audio.matroska import first_cluster_s
@@ -178,10 +178,11 @@ class AvReader:
     def _arrivals(self) -> Iterator[_Arrival | None]:
         """Yields the frames, and None for work that has gained none."""
         for packet in self._packets():
-            frames = self._decode(packet) if packet is not None else []
-            for frame in frames:
+            has_frames = False
+            for frame in self._decode(packet) if packet is not None else ():
+                has_frames = True
                 yield from self._arrived(frame)
-            if not frames:
+            if not has_frames:
                 yield None
         for frame in self._certain(self._decoder.flush()):
             yield from self._arrived(frame)
@@ -242,8 +243,8 @@ class AvReader:
                 packet.stream = self._stream
                 yield packet
 
-    def _decode(self, packet: Packet[AudioStream]) -> list[AudioFrame]:
-        """Returns the frames of a packet; what is lost with it is remembered."""
+    def _decode(self, packet: Packet[AudioStream]) -> Iterator[AudioFrame]:
+        """Yields the frames of a packet; what is lost before each is remembered by then."""
         skipped_s = self._gaps.skipped_s(packet)
         if skipped_s and self._name not in TIMED:
             self._loss = self._loss.with_lost(skipped_s)
@@ -256,16 +257,22 @@ class AvReader:
             lost_s = self._gaps.duration_of(framed.num_lost_bytes)
             self._loss = self._loss.with_lost(lost_s)
         if framed.packet is None:
-            return []
+            return
+        parts = split_flac(framed.packet) if self._name == "flac" else [framed.packet]
+        for part in parts:
+            self._begin_call()
+            yield from self._decoded(part)
+
+    def _decoded(self, packet: Packet[AudioStream]) -> list[AudioFrame]:
         try:
-            outcome = self._decoder.decode(framed.packet)
+            outcome = self._decoder.decode(packet)
         except av.FFmpegError:
             lost_s = self._timeline.last_frame_s or _duration_s(packet)
             if self._name not in TIMED:
                 # A false header may have made one packet of many.
-                lost_s = max(lost_s, self._gaps.excess_s(framed.packet.size))
+                lost_s = max(lost_s, self._gaps.excess_s(packet.size))
             self._loss = self._loss.with_lost(lost_s)
-            return self._rescued(framed.packet)
+            return self._rescued(packet)
         return self._certain(outcome)
 
     def _certain(self, outcome: Outcome) -> list[AudioFrame]:

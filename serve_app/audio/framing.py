@@ -12,6 +12,7 @@ from typing import cast
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
+from serve_app.audio.flac_frames import frames_of
 from serve_app.audio.sniffing import id3_num_bytes, mpeg_num_bytes
 
 TAG_HEADER_BYTES = 138
@@ -95,6 +96,20 @@ def tag_num_bytes(content: bytes) -> int:
 def without_side_data(packet: Packet[AudioStream]) -> Packet[AudioStream]:
     """Returns a packet of the same content and times."""
     return _copy(packet, bytes(packet))
+
+
+def split_flac(packet: Packet[AudioStream]) -> list[Packet[AudioStream]]:
+    """Returns a packet for each frame of a FLAC file, each with its own time."""
+    frames = frames_of(bytes(packet))
+    if len(frames) == 1:
+        return [packet]
+    parts: list[Packet[AudioStream]] = []
+    for frame in frames:
+        part = _copy(packet, frame.content)
+        # FFmpeg counts the time of such a file in samples.
+        part.pts = part.dts = frame.first_sample
+        parts.append(part)
+    return parts
 
 
 def _copy(packet: Packet[AudioStream], content: bytes) -> Packet[AudioStream]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ import soxr
 from av.audio.stream import AudioStream
 
 from serve_app.audio import AudioDecoder, AudioLimits
+from serve_app.audio.flac_frames import frames_of
 from serve_app.core.chunks import SAMPLE_RATE_HZ, DamagedRange, Pcm
 from tests.audio import recordings
 from tests.audio.recordings import Signal
@@ -111,6 +113,31 @@ def test_what_was_overwritten_is_reported(name: str) -> None:
 
     assert decoded.damage
     assert 2_500 < decoded.damage[0].start_ms < decoded.damage[-1].end_ms < 6_500
+
+
+def test_a_changed_bit_of_flac_costs_nothing_before_it() -> None:
+    file = compressed("flac")
+    sound = Decoded(file).pcm.astype(np.int32)
+    start = file.index(b"\xff\xf8")
+    num_heard = 0
+    for ends in itertools.islice(itertools.accumulate(flac_lengths(file[start:])), 3, 90, 8):
+        changed = bytearray(file)
+        changed[start + ends - 20] ^= 16
+
+        decoded = Decoded(bytes(changed))
+
+        assert decoded.duration_s == pytest.approx(_SECONDS, abs=0.001)
+        [lost] = decoded.damage
+        assert lost.end_ms - lost.start_ms <= 73
+        same = np.abs(decoded.pcm - sound) < 10
+        assert same[lost.end_ms * 16 :].all()
+        num_heard += bool(same[: (lost.end_ms - 5) * 16].all())
+    # Of 11; a frame that became far too loud is silence.
+    assert num_heard >= 9
+
+
+def flac_lengths(frames: bytes) -> list[int]:
+    return [len(frame.content) for frame in frames_of(frames)]
 
 
 def test_bytes_lost_from_an_mp3_cost_a_frame() -> None:
