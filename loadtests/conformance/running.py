@@ -63,11 +63,13 @@ def run(command: str, url: str, num_cases: int, seed: int, max_minutes: float) -
             "NO_PROXY": "*",
         }
         listed = [part for option in options.items() for part in option]
+        # It leaves a cache where it runs.
+        command = str(Path(shutil.which(command) or command).absolute())
         call = [command, "run", f"{url}/openapi.json", *listed]
         call += ["--continue-on-failure", "--no-color", "--warnings", "off"]
         try:
             subprocess.run(  # noqa: S603  # the command line of who runs this
-                call, env=environment, timeout=max_minutes * 60, check=False
+                call, env=environment, cwd=name, timeout=max_minutes * 60, check=False
             )
         except subprocess.TimeoutExpired:
             print(f"it did not end within {max_minutes:g} minutes", file=sys.stderr)
