@@ -284,7 +284,8 @@ class AvReader:
                 lost_s = self._gaps.duration_of(outcome.num_rejected_bytes) or lost_s
             self._loss = self._loss.with_lost(lost_s)
         if outcome.num_bytes:
-            self._gaps.add(outcome.num_bytes)
+            frames_s = (frame.samples / max(frame.sample_rate, 1) for frame in outcome.frames)
+            self._gaps.add(outcome.num_bytes, sum(frames_s))
         return outcome.frames
 
     def _sound(self, packet: Packet[AudioStream]) -> Packet[AudioStream]:
@@ -329,7 +330,6 @@ class AvReader:
             self._power = max(self._power, float(np.square(mono).mean(dtype=np.float64)))
         yield Block(mono, rate_hz)
         self._timeline.add(duration_s)
-        self._gaps.decoded(duration_s)
 
     def _begins_late(self, frame: AudioFrame) -> bool:
         """Looks once at the bytes before the first packet: True if they were audio, too."""

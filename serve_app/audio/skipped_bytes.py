@@ -11,6 +11,8 @@ from serve_app.audio.framing import TAG_HEADER_BYTES, tag_num_bytes
 # Between two packets no container needs more for its own purposes.
 _LEAST_SKIPPED_BYTES = 256
 _MUCH_LARGER = 2.0
+# The audio of a packet against that of one which a decoder trims for the encoder's delay.
+_MUCH_LONGER = 2.0
 
 
 class SkippedBytes:
@@ -34,15 +36,12 @@ class SkippedBytes:
         self._num_decoded = 0
         self._num_bytes = 0
         self._seconds = 0.0
+        self._longest_s = 0.0
 
     def bytes_per_s(self, frame_s: float) -> float:
         """Returns the rate so far; at the beginning that of the first packets."""
         seconds = self._seconds or frame_s * self._num_decoded
         return self._num_bytes / seconds if seconds else 0.0
-
-    def decoded(self, duration_s: float) -> None:
-        """So much audio has come of the packets."""
-        self._seconds += duration_s
 
     def duration_of(self, num_bytes: int) -> float:
         """Returns how much audio so many bytes are, going by those before."""
@@ -67,10 +66,16 @@ class SkippedBytes:
         is_much = num_skipped >= (self._least_bytes or max(_LEAST_SKIPPED_BYTES, packet.size))
         return self.duration_of(num_skipped) if is_much else 0.0
 
-    def add(self, num_bytes: int) -> None:
-        """A packet of this size was decoded."""
+    def add(self, num_bytes: int, duration_s: float) -> None:
+        """Of packets of this size so much audio has come."""
+        if duration_s > _MUCH_LONGER * self._longest_s:
+            # Of those before only a part was audio: they say nothing of the rate.
+            self._num_decoded = self._num_bytes = 0
+            self._seconds = 0.0
+        self._longest_s = max(self._longest_s, duration_s)
         self._num_bytes += num_bytes
         self._num_decoded += 1
+        self._seconds += duration_s
 
     def excess_s(self, num_bytes: int) -> float:
         """Returns how much audio a packet should hold that is far larger than those before."""

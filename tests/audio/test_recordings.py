@@ -115,6 +115,14 @@ def test_what_was_overwritten_is_reported(name: str) -> None:
     assert 2_500 < decoded.damage[0].start_ms < decoded.damage[-1].end_ms < 6_500
 
 
+@pytest.mark.parametrize("start", [1_500, 2_400, 4_000])
+def test_what_is_lost_soon_after_the_start_of_an_mp3_keeps_its_length(start: int) -> None:
+    decoded = Decoded(overwritten(compressed("mp3"), start, bytes(6_600)))
+
+    assert decoded.duration_s == pytest.approx(_SECONDS, abs=0.1)
+    assert likeness(speech(), decoded.pcm, 2.0, 7.5) > 0.95
+
+
 def test_a_changed_bit_of_flac_costs_nothing_before_it() -> None:
     file = compressed("flac")
     sound = Decoded(file).pcm.astype(np.int32)
