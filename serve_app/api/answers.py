@@ -54,10 +54,26 @@ class FailedSpan(TypedDict):
     reason: Literal["recognition_failed", "damaged"]
 
 
+class TranscriptionLanguage(TypedDict):
+    """A language of the recording."""
+
+    code: Annotated[str, Field(description="As in `language`: zh, en, yue.")]
+
+
+Languages: TypeAlias = Annotated[
+    list[TranscriptionLanguage],
+    Field(
+        description="The language that was asked for or is the service's own; where it is "
+        "guessed, those that were heard, the one with most speech first. Empty without words."
+    ),
+]
+
+
 class Transcription(TypedDict):
     """The answer of `response_format=json`."""
 
     text: str
+    languages: Languages
     usage: DurationUsage
     logprobs: NotRequired[list[TokenLogprob]]
     partial: NotRequired[
@@ -130,6 +146,7 @@ class TextDone(TypedDict):
 
     type: Literal["transcript.text.done"]
     text: str
+    languages: Languages
     duration: Annotated[float, Field(description="Length of the recording in seconds.")]
     usage: TokenUsage
     logprobs: NotRequired[list[TokenLogprob]]

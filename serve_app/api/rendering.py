@@ -25,13 +25,14 @@ from serve_app.api.answers import (
     TextDone,
     TokenUsage,
     Transcription,
+    TranscriptionLanguage,
     VerboseTranscription,
     Word,
 )
 from serve_app.api.headers import PARTIAL_HEADER, list_header
 from serve_app.api.logprobs import TokenLogprob, token_logprobs
 from serve_app.api.parameters import ResponseFormat, TranscriptionParameters
-from serve_app.core.chunks import Token, UtteranceSpan
+from serve_app.core.chunks import RecordingEnd, Token, UtteranceSpan
 from serve_app.core.subtitles import to_srt, to_vtt
 from serve_app.core.transcripts import (
     FailedRange,
@@ -39,6 +40,7 @@ from serve_app.core.transcripts import (
     Transcript,
     TranscriptEvent,
     damaged_ranges,
+    languages_of,
 )
 from serve_app.core.words import needs_space
 
@@ -93,17 +95,25 @@ def render_body(transcript: Transcript, parameters: TranscriptionParameters) -> 
 
 
 async def sse_events(
-    events: AsyncGenerator[TranscriptEvent], *, with_logprobs: bool = False
+    events: AsyncGenerator[TranscriptEvent],
+    *,
+    language: str | None = None,
+    with_logprobs: bool = False,
 ) -> AsyncGenerator[str]:
     """Yields the transcript as server-sent events; closes its source.
 
     The deltas, concatenated, are the text of the closing `transcript.text.done`.
+
+    Args:
+        events: the transcript.
+        language: what is spoken; None where it was guessed.
+        with_logprobs: list the log-probability of each token.
     """
     text = ""
     num_tokens = 0
     logprobs: list[TokenLogprob] = []
     failures: list[FailedRange] = []
-    duration_ms = 0
+    end = RecordingEnd(0)
     async with aclosing(events):
         async for event in events:
             if isinstance(event, Sentence):
@@ -123,14 +133,15 @@ async def sse_events(
             elif isinstance(event, FailedRange):
                 failures.append(event)
             else:
-                duration_ms = event.duration_ms
+                end = event
                 failures += damaged_ranges(event)
                 failures.sort(key=lambda failed: failed.start_ms)
     done: TextDone = {
         "type": "transcript.text.done",
         "text": text,
-        "duration": _seconds(duration_ms),
-        "usage": _token_usage(duration_ms, num_tokens),
+        "languages": _languages(language, end.utterances, has_words=bool(num_tokens)),
+        "duration": _seconds(end.duration_ms),
+        "usage": _token_usage(end.duration_ms, num_tokens),
     }
     if with_logprobs:
         done["logprobs"] = logprobs
@@ -152,6 +163,7 @@ def _sse(payload: StreamEvent) -> str:
 def _json(transcript: Transcript, parameters: TranscriptionParameters) -> Transcription:
     body: Transcription = {
         "text": transcript.text,
+        "languages": _languages_of(transcript, parameters),
         "usage": _duration_usage(transcript.duration_ms),
     }
     if parameters.include_logprobs:
@@ -175,6 +187,7 @@ def verbose_json(
         "language": parameters.language or transcript.language or UNDETERMINED,
         "duration": _seconds(transcript.duration_ms),
         "text": transcript.text,
+        "languages": _languages_of(transcript, parameters),
         "usage": _duration_usage(transcript.duration_ms),
     }
     if transcript.partial:
@@ -194,6 +207,23 @@ def verbose_json(
     if parameters.include_utterances:
         body["utterances"] = [_spoken_span(span) for span in transcript.utterances]
     return body
+
+
+def _languages_of(
+    transcript: Transcript, parameters: TranscriptionParameters
+) -> list[TranscriptionLanguage]:
+    has_words = bool(transcript.sentences)
+    return _languages(parameters.language, transcript.utterances, has_words=has_words)
+
+
+def _languages(
+    language: str | None, utterances: Sequence[UtteranceSpan], *, has_words: bool
+) -> list[TranscriptionLanguage]:
+    """Returns what is spoken: the given language, or what was heard if it was to be guessed."""
+    if not has_words:
+        return []
+    codes = [language] if language else languages_of(utterances)
+    return [{"code": code} for code in codes]
 
 
 def _word(token: Token) -> Word:

@@ -175,7 +175,11 @@ class TranscriptionHandler:
         if not parameters.stream:
             response = await body.unless_departed(_answer(events, parameters))
         else:
-            sent = sse_events(events, with_logprobs=parameters.include_logprobs)
+            sent = sse_events(
+                events,
+                language=parameters.language,
+                with_logprobs=parameters.include_logprobs,
+            )
             response = await self._stream(sent, body, log, held)
         add_headers(response, parameters.ignored_fields, parameters.warnings)
         return response

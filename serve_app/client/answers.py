@@ -45,6 +45,8 @@ class Transcription:
     Attributes:
         text: all of it.
         language: of most of the speech.
+        languages: of the speech, the one with most of it first; none of a service that does not
+            tell, or without words.
         duration_s: of the recording.
         segments: its sentences.
         words: its words, if they were asked for.
@@ -55,6 +57,7 @@ class Transcription:
 
     text: str
     language: str
+    languages: tuple[str, ...]
     duration_s: float
     segments: tuple[Segment, ...]
     words: tuple[Word, ...]
@@ -99,11 +102,13 @@ class StreamEnd:
         text: all of it.
         duration_s: of the recording.
         failed: as in `Transcription`.
+        languages: as in `Transcription`.
     """
 
     text: str
     duration_s: float
     failed: tuple[FailedSpan, ...] = ()
+    languages: tuple[str, ...] = ()
 
 
 StreamEvent: TypeAlias = StreamSentence | StreamEnd
@@ -133,6 +138,7 @@ def transcription_of(body: Mapping[str, Any]) -> Transcription:
     return Transcription(
         text=str(body["text"]),
         language=str(body.get("language", "")),
+        languages=_languages(body),
         duration_s=float(body["duration"]),
         segments=tuple(
             Segment(float(one["start"]), float(one["end"]), str(one["text"]))
@@ -182,7 +188,10 @@ def event_of(body: Mapping[str, Any]) -> StreamEvent | None:
         )
     if kind == "transcript.text.done":
         return StreamEnd(
-            str(body["text"]), float(body["duration"]), _failed(body.get("failed_ranges"))
+            str(body["text"]),
+            float(body["duration"]),
+            _failed(body.get("failed_ranges")),
+            _languages(body),
         )
     if kind == "error":
         error = body.get("error") or {}
@@ -204,6 +213,10 @@ def served_of(models: Iterable[Mapping[str, Any]], readiness: object) -> Served:
         None if stages is None else tuple(map(str, stages)),
         frozenset(str(model["id"]) for model in known if model.get("hotwords")),
     )
+
+
+def _languages(body: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(one["code"]) for one in body.get("languages") or ())
 
 
 def _failed(ranges: Iterable[Mapping[str, Any]] | None) -> tuple[FailedSpan, ...]:

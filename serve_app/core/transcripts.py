@@ -88,12 +88,7 @@ class Transcript:
     @property
     def language(self) -> str | None:
         """In which most of the speech with words was heard; None where nobody could tell."""
-        heard_ms: dict[str, int] = {}
-        for span in self.utterances:
-            if span.status == "done" and span.language is not None:
-                duration_ms = span.end_ms - span.start_ms
-                heard_ms[span.language] = heard_ms.get(span.language, 0) + duration_ms
-        return max(heard_ms, key=heard_ms.__getitem__, default=None)
+        return next(iter(languages_of(self.utterances)), None)
 
     def words(self) -> Iterator[Token]:
         for sentence in self.sentences:
@@ -121,6 +116,16 @@ async def collect(events: AsyncIterator[TranscriptEvent]) -> Transcript:
     return Transcript(
         end.duration_ms, tuple(sentences), tuple(failures), end.utterances, end.notices
     )
+
+
+def languages_of(utterances: Iterable[UtteranceSpan]) -> list[str]:
+    """Returns the languages in which words were heard, the one with most speech first."""
+    heard_ms: dict[str, int] = {}
+    for span in utterances:
+        if span.status == "done" and span.language is not None:
+            duration_ms = span.end_ms - span.start_ms
+            heard_ms[span.language] = heard_ms.get(span.language, 0) + duration_ms
+    return sorted(heard_ms, key=heard_ms.__getitem__, reverse=True)
 
 
 def damaged_ranges(end: RecordingEnd) -> list[FailedRange]:

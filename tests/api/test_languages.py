@@ -1,6 +1,8 @@
-"""The language that `verbose_json` tells is the one that was heard."""
+"""The languages that an answer tells are those that were heard."""
 
 from __future__ import annotations
+
+import json
 
 import httpx
 import pytest
@@ -56,3 +58,46 @@ async def test_utterances_tell_theirs_where_it_is_known(
     first, second = (await post(client, fields=fields)).json()["utterances"]
     assert first["language"] == "ja"
     assert "language" not in second
+
+
+async def listed(client: httpx.AsyncClient, **fields: str) -> list[str]:
+    """Returns the codes of an answer, or of the end of a stream."""
+    answer = await post(client, **fields)
+    body = answer.text
+    if "stream" in fields:
+        body = body.rstrip().splitlines()[-1].removeprefix("data: ")
+    return [language["code"] for language in json.loads(body)["languages"]]
+
+
+FORMATS = (
+    {"response_format": "json"},
+    {"response_format": "verbose_json"},
+    {"stream": "true"},
+)
+
+
+@pytest.mark.parametrize("fields", FORMATS)
+async def test_languages_are_those_that_were_heard_most_of_it_first(
+    client: httpx.AsyncClient, service: FakeService, fields: dict[str, str]
+) -> None:
+    service.default_language = None
+    service.end = RecordingEnd(2000, (CHINESE, JAPANESE))
+    assert await listed(client, **fields) == ["ja", "zh"]
+
+
+@pytest.mark.parametrize("fields", FORMATS)
+async def test_language_that_was_asked_for_is_the_only_one(
+    client: httpx.AsyncClient, service: FakeService, fields: dict[str, str]
+) -> None:
+    service.languages = ("zh", "en")
+    service.end = RecordingEnd(2000, (JAPANESE,))
+    assert await listed(client, language="English", **fields) == ["en"]
+
+
+@pytest.mark.parametrize("fields", FORMATS)
+async def test_without_words_there_are_no_languages(
+    client: httpx.AsyncClient, service: FakeService, fields: dict[str, str]
+) -> None:
+    service.events = []
+    service.end = RecordingEnd(2000, (UtteranceSpan(0, 900, "empty", "ja"),))
+    assert await listed(client, **fields) == []

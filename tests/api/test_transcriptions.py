@@ -47,6 +47,7 @@ async def test_json_is_text_and_usage(client: httpx.AsyncClient, service: FakeSe
     assert response.status_code == 200
     assert response.json() == {
         "text": "你好。再见。",
+        "languages": [{"code": "zh"}],
         "usage": {"type": "duration", "seconds": 2},
     }
     assert service.uploads == [b"the file"]

@@ -28,6 +28,7 @@ MODELS = {
 ANSWER = {
     "text": "你好。",
     "language": "zh",
+    "languages": [{"code": "zh"}, {"code": "en"}],
     "duration": 2.5,
     "segments": [{"id": 0, "start": 0.1, "end": 1.2, "text": "你好。"}],
     "words": [{"word": "你", "start": 0.1, "end": 0.3, "confidence": 0.9}],
@@ -38,7 +39,8 @@ EVENTS = (
     ": waiting\n\n"
     'data: {"type": "transcript.text.delta", "delta": "你好。", "start": 0.1, "end": 1.2}\n\n'
     'data: {"type": "something.new"}\n\n'
-    'data: {"type": "transcript.text.done", "text": "你好。", "duration": 3.0}\n\n'
+    'data: {"type": "transcript.text.done", "text": "你好。", "duration": 3.0, '
+    '"languages": [{"code": "zh"}]}\n\n'
 )
 
 
@@ -162,7 +164,7 @@ def test_stream_yields_sentences_and_the_end_and_skips_what_it_does_not_know() -
     with client_of(FakeService()) as client:
         assert list(client.stream(b"RIFF")) == [
             StreamSentence(0.1, 1.2, "你好。"),
-            StreamEnd("你好。", 3.0),
+            StreamEnd("你好。", 3.0, languages=("zh",)),
         ]
 
 

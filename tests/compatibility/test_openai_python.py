@@ -37,6 +37,8 @@ def test_json(client: openai.OpenAI) -> None:
     answer = client.audio.transcriptions.create(model=MODEL, file=FILE)
     assert isinstance(answer, Transcription)
     assert answer.text == TEXT
+    assert answer.languages is not None
+    assert [language.code for language in answer.languages] == ["zh"]
     assert answer.usage is not None
     assert answer.usage.type == "duration"
     assert answer.usage.seconds == 2
@@ -70,6 +72,8 @@ def test_stream(client: openai.OpenAI) -> None:
     assert "".join(d.delta for d in deltas if isinstance(d, TranscriptionTextDeltaEvent)) == TEXT
     assert isinstance(done, TranscriptionTextDoneEvent)
     assert done.text == TEXT
+    assert done.languages is not None
+    assert [language.code for language in done.languages] == ["zh"]
     assert done.usage is not None
     assert done.usage.total_tokens == done.usage.input_tokens + done.usage.output_tokens == 24
 
