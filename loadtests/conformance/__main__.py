@@ -4,8 +4,8 @@
 
 Starts the demo profile on this machine, unless an address is given, and has Schemathesis
 send requests that it makes up from the document, well-formed ones and others. A fault is an
-answer of 5xx, a status or a content type that is not documented, or a body or header that
-is not as its schema.
+answer of 5xx, a status, content type or header that is not documented, or a body or header
+that is not as its schema.
 Exit code 0 if there was none, and at least as many cases were sent as were asked for.
 
 Needs the extra `conformance`, or `--schemathesis` with the path of the command.

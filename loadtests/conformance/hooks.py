@@ -24,8 +24,11 @@ COUNTS_VARIABLE = "PARASERVE_CONFORMANCE_COUNTS"
 _TIMEOUT_HEADER = "X-Paraserve-Timeout-S"
 _TIMEOUT_S = "60"
 _SHARE = 0.5
+_MODEL = "whisper-1"
 _KEPT_SHARE = 0.3
 _FORMATS = ("json", "verbose_json", "text", "srt", "vtt")
+# OpenAPI describes the first with the bodies; the others belong to HTTP and its servers.
+_OF_HTTP = frozenset({"content-type", "content-length", "transfer-encoding", "date", "server"})
 _REFUSED_AT_RANDOM = (
     *("language", "languages", "stages", "prompt", "temperature", "hotwords", "keywords"),
     *("chunking_strategy", "include[]", "timestamp_granularities[]"),
@@ -38,11 +41,13 @@ _counts: Counter[str] = Counter()
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """Makes a part of the cases transcribable."""
+    """Makes a part of the cases transcribable, and asks for a model that there is."""
     _settle_deadline(case)
     is_form = isinstance(case.body, dict) and case.media_type == "multipart/form-data"
     if is_form and _random.random() < _SHARE:
         case.body = _transcribable(case.body)
+    if "name" in (case.path_parameters or {}) and _random.random() < _SHARE:
+        case.path_parameters["name"] = _MODEL
 
 
 @schemathesis.hook
@@ -50,6 +55,17 @@ def after_call(context: Any, case: Any, response: Any) -> None:
     """Counts the answers by route, status and type."""
     media_type = response.headers.get("content-type", [""])[0].partition(";")[0]
     _counts[f"{case.method} {case.path} {response.status_code} {media_type}"] += 1
+
+
+@schemathesis.check
+def described_headers(context: Any, response: Any, case: Any) -> None:
+    """Fails if a response has a header that the document does not describe for its status."""
+    responses = case.operation.definition.raw["responses"]
+    described = responses.get(str(response.status_code), {}).get("headers", {})
+    known = {*_OF_HTTP, *(name.lower() for name in described)}
+    unknown = sorted(name for name in response.headers if name.lower() not in known)
+    if unknown:
+        raise AssertionError(f"headers that are not described: {', '.join(unknown)}")
 
 
 @atexit.register
@@ -75,7 +91,7 @@ def _transcribable(body: dict[str, Any]) -> dict[str, Any]:
         if name not in _REFUSED_AT_RANDOM or _random.random() < _KEPT_SHARE
     }
     form.pop("audio_url", None)
-    form |= {"model": "whisper-1", "file": _clip}
+    form |= {"model": _MODEL, "file": _clip}
     if _random.random() < _SHARE:
         form["stream"] = "true"
         form["response_format"] = "json"

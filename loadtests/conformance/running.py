@@ -21,6 +21,7 @@ _CHECKS = (
     "response_headers_conformance",
     "response_schema_conformance",
     "unsupported_method",
+    "described_headers",
 )
 
 

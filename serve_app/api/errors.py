@@ -72,6 +72,7 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.ClusterRefused: 500,
 }
 
+_RETRIED_STATUSES = frozenset({429, 503})
 _NOT_READY_RETRY_S = 5
 _MAX_MESSAGE_CHARS = 1000
 _MAX_PARAM_CHARS = 128
@@ -97,9 +98,10 @@ def error_body(error: errors.ParaserveError) -> ErrorAnswer:
 
 def error_response(error: errors.ParaserveError) -> JSONResponse:
     headers: dict[str, str] = {}
+    status = STATUS_OF[type(error)]
     if isinstance(error, errors.Overloaded | errors.StorageFull):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    elif isinstance(error, errors.NotReady | errors.KeysUnavailable | errors.ShuttingDown):
+    elif status in _RETRIED_STATUSES:
         headers["Retry-After"] = str(_NOT_READY_RETRY_S)
     elif isinstance(error, errors.Unauthenticated | errors.KeyNotAllowed):
         headers["WWW-Authenticate"] = 'Bearer realm="paraserve"'
@@ -108,7 +110,7 @@ def error_response(error: errors.ParaserveError) -> JSONResponse:
         headers["Connection"] = "close"
     elif isinstance(error, errors.MethodNotAllowed):
         headers["Allow"] = "GET, HEAD, OPTIONS, POST"
-    return JSONResponse(error_body(error), STATUS_OF[type(error)], headers)
+    return JSONResponse(error_body(error), status, headers)
 
 
 def internal_error_response() -> JSONResponse:

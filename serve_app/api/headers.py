@@ -18,17 +18,6 @@ WARNING_HEADER = "X-Paraserve-Warning"
 WARNINGS_HEADER = "X-Paraserve-Warnings"
 IGNORED_FIELDS_HEADER = "X-Paraserve-Ignored-Fields"
 
-EXPOSED_HEADERS = (
-    REQUEST_ID_HEADER,
-    PARTIAL_HEADER,
-    WARNING_HEADER,
-    WARNINGS_HEADER,
-    IGNORED_FIELDS_HEADER,
-    "Retry-After",
-    "Content-Disposition",
-)
-"""What scripts of other origins may read of an answer, besides what browsers always show."""
-
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
 _NOT_PLAIN_BYTES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _MORE_CHARS = len(", ...(+1000000000 more)")

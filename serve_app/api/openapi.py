@@ -9,8 +9,11 @@ from typing import Any
 
 from serve_app.api.chunking import MAX_PADDING_MS, MAX_SILENCE_MS, MIN_SILENCE_MS
 from serve_app.api.deadlines import TIMEOUT_HEADER
+from serve_app.api.response_headers import describe_headers
 from serve_app.api.response_schemas import component_schemas, reference
 from serve_app.api.subtitle_options import subtitle_field_schemas
+
+TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
 
 _FIELDS: dict[str, dict[str, Any]] = {
     "file": {"type": "string", "format": "binary", "description": "The recording."},
@@ -172,9 +175,13 @@ def document(written: dict[str, Any]) -> dict[str, Any]:
 
     It lists a 422 for each route with a parameter in its path, which never fails here.
     """
-    for path in written["paths"].values():
-        for operation in path.values():
+    for path, operations in written["paths"].items():
+        for operation in operations.values():
             operation["responses"].pop("422", None)
+            for status, response in operation["responses"].items():
+                response["headers"] = describe_headers(
+                    int(status), of_transcripts=path == TRANSCRIPTIONS_PATH
+                )
     written["components"] = {
         "schemas": {**REQUEST_SCHEMAS, **component_schemas()},
         "securitySchemes": SECURITY_SCHEMES,

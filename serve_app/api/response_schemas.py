@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 from pydantic import TypeAdapter
 
 from serve_app.api import answers
-from serve_app.api.headers import PARTIAL_HEADER, WARNING_HEADER
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
@@ -23,40 +22,24 @@ _NAMED: dict[str, Any] = {
     "ErrorAnswer": answers.ErrorAnswer,
 }
 
-_RETRY_AFTER = {
-    "Retry-After": {
-        "description": "Seconds until it should be otherwise.",
-        "schema": {"type": "integer", "minimum": 1},
-    }
-}
-_CHALLENGE = {
-    "WWW-Authenticate": {
-        "description": "How to send a key.",
-        "schema": {"type": "string"},
-    }
-}
-_ERRORS: dict[int, tuple[str, dict[str, Any]]] = {
+_ERRORS: dict[int, str] = {
     400: (
         "A field is wrong, the body is malformed, or the recording is empty, not audio, damaged, "
-        "cut off, too short or not usable; `code` says which.",
-        {},
+        "cut off, too short or not usable; `code` says which."
     ),
-    401: ("The API key is missing or not known.", _CHALLENGE),
-    403: ("The API key is disabled or has expired, or the URL is not allowed.", _CHALLENGE),
-    404: ("The model is not served here.", {}),
-    405: ("The path is not for this method.", {}),
-    408: ("The body arrives too slowly.", {}),
-    413: ("The file is too large or the recording too long.", {}),
-    414: ("The path and query are too long.", {}),
-    421: ("The Host header names none of the service's hosts.", {}),
-    429: ("The service, or the API key, is at its limit.", _RETRY_AFTER),
-    431: ("The headers are too many or too long.", {}),
-    500: ("The service failed.", {}),
-    503: (
-        "The service is starting, has no room for the recording, or cannot check API keys.",
-        _RETRY_AFTER,
-    ),
-    504: ("The deadline passed.", {}),
+    401: "The API key is missing or not known.",
+    403: "The API key is disabled or has expired, or the URL is not allowed.",
+    404: "The model is not served here.",
+    405: "The path is not for this method.",
+    408: "The body arrives too slowly.",
+    413: "The file is too large or the recording too long.",
+    414: "The path and query are too long.",
+    421: "The Host header names none of the service's hosts.",
+    429: "The service, or the API key, is at its limit.",
+    431: "The headers are too many or too long.",
+    500: "The service failed.",
+    503: ("The service is starting, has no room for the recording, or cannot check API keys."),
+    504: "The deadline passed.",
 }
 # The head of a request is checked before its route is looked for.
 _EVERYWHERE = (400, 414, 421, 431, 500, 503)
@@ -106,13 +89,10 @@ def errors(*statuses: int) -> Responses:
     """Returns what a route says of these statuses, in the shape of OpenAI's errors."""
     found: Responses = {}
     for status in statuses:
-        description, headers = _ERRORS[status]
         found[status] = {
-            "description": description,
+            "description": _ERRORS[status],
             "content": {"application/json": {"schema": reference("ErrorAnswer")}},
         }
-        if headers:
-            found[status]["headers"] = headers
     return found
 
 
@@ -125,16 +105,6 @@ def json_answer(name: str, description: str) -> Responses:
 TRANSCRIPTION_RESPONSES: Responses = {
     200: {
         "description": "The transcript, in the format that was asked for.",
-        "headers": {
-            PARTIAL_HEADER: {
-                "description": "The spans whose text is missing, as seconds: 12.3-15.9,80-81.2.",
-                "schema": {"type": "string"},
-            },
-            WARNING_HEADER: {
-                "description": "What to know before the transcript is relied upon.",
-                "schema": {"type": "string"},
-            },
-        },
         "content": {
             "application/json": {
                 "schema": {

@@ -24,11 +24,11 @@ from serve_app.api.docs_page import add_docs, add_document
 from serve_app.api.errors import error_response, on_http_exception, on_validation_error
 from serve_app.api.fetching import Fetcher
 from serve_app.api.front import FrontMiddleware
-from serve_app.api.headers import EXPOSED_HEADERS
 from serve_app.api.intake import Intake
 from serve_app.api.limits import ApiLimits
 from serve_app.api.parameters import parse_parameters
 from serve_app.api.request_log import NoObserver, RequestObserver
+from serve_app.api.response_headers import EXPOSED_HEADERS
 from serve_app.api.service import TranscriptionService
 from serve_app.api.transcriptions import TranscriptionHandler
 from serve_app.core.errors import ParaserveError
@@ -109,7 +109,7 @@ def build_api(
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.post(
-        "/v1/audio/transcriptions",
+        openapi.TRANSCRIPTIONS_PATH,
         summary="Transcribe a recording",
         operation_id="createTranscription",
         tags=["audio"],

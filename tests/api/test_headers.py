@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from serve_app.api import headers as headers_module
 from serve_app.api.headers import (
-    EXPOSED_HEADERS,
     MAX_HEADERS_BYTES,
     MAX_VALUE_CHARS,
     bounded_headers,
     list_header,
     text_header,
 )
+from serve_app.api.response_headers import EXPOSED_HEADERS
 from serve_app.core.transcripts import FailedRange
 from tests.fakes.service import FakeService, sentence
 

@@ -127,6 +127,7 @@ def test_transcript_is_read_with_words_and_failures(tmp_path: Path) -> None:
     with client_of(service, "psk_x") as client:
         transcript = client.transcribe(recording, TranscriptionRequest(words=True))
     assert (transcript.text, transcript.duration_s, transcript.partial) == ("你好。", 2.5, True)
+    assert transcript.languages == ("zh", "en")
     assert transcript.segments[0].start_s == 0.1
     assert transcript.words[0].confidence == 0.9
     assert transcript.failed[0].error == "damaged"
