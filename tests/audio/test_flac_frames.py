@@ -77,6 +77,21 @@ def test_no_bytes_are_one_frame_that_is_damaged() -> None:
     assert frames_of(b"") == [FlacFrame(b"", None)]
 
 
+@pytest.mark.parametrize("valid", [True, False])
+def test_few_of_a_million_headers_are_looked_at(valid: bool) -> None:
+    heads = []
+    for number in range(0x10000, 0x10000 + 2000):
+        coded = bytes([0xF0, 0x80 | number >> 12, 0x80 | number >> 6 & 63, 0x80 | number & 63])
+        head = b"\xff\xf8\x15\x08" + coded
+        heads.append(head + bytes([checksum(head) ^ (not valid)]))
+    content = b"".join(heads)
+
+    found = frames_of(content)
+
+    assert b"".join(frame.content for frame in found) == content
+    assert len(found) == (256 if valid else 1)
+
+
 def checksum(content: bytes) -> int:
     """Returns CRC-8 by long division."""
     bits = int.from_bytes(content, "big") << 8
