@@ -62,7 +62,7 @@ async def test_utterances_tell_theirs_where_it_is_known(
 
 async def listed(client: httpx.AsyncClient, **fields: str) -> list[str]:
     """Returns the codes of an answer, or of the end of a stream."""
-    answer = await post(client, **fields)
+    answer = await post(client, fields=fields)
     body = answer.text
     if "stream" in fields:
         body = body.rstrip().splitlines()[-1].removeprefix("data: ")
