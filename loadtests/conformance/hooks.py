@@ -47,7 +47,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     if is_form and _random.random() < _SHARE:
         case.body = _transcribable(case.body)
     if "name" in (case.path_parameters or {}) and _random.random() < _SHARE:
-        case.path_parameters["name"] = _MODEL
+        case.path_parameters = {**case.path_parameters, "name": _MODEL}
 
 
 @schemathesis.hook
