@@ -59,30 +59,6 @@ _POLL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Outage:
-    """What the loss of one process cost.
-
-    Attributes:
-        num_sent: requests.
-        num_right: that were answered right in the end.
-        num_repeated: attempts beyond the first.
-        num_beyond_default: requests that two retries would not have got answered.
-        longest_s: from the beginning of a request to its right answer.
-        refused_s: from the first to the last attempt that was not answered right.
-        restarts: times that the service had to be started again.
-    """
-
-    victim: str
-    num_sent: int
-    num_right: int
-    num_repeated: int
-    num_beyond_default: int
-    longest_s: float
-    refused_s: float
-    restarts: int
-
-
-@dataclass(frozen=True, slots=True)
 class Sent:
     """A request with all its attempts.
 
@@ -97,6 +73,41 @@ class Sent:
     @property
     def is_right(self) -> bool:
         return self.attempts[-1].fate is Fate.RIGHT
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """What the loss of one process cost.
+
+    Attributes:
+        num_sent: requests.
+        num_right: that were answered right in the end.
+        num_repeated: attempts beyond the first.
+        num_beyond_default: requests that two retries would not have got answered.
+        longest_s: from the beginning of a request to its right answer.
+        refused_s: from the first to the last attempt that was not answered right.
+        restarts: times that the service had to be started again.
+        slowest: the request that took longest.
+    """
+
+    victim: str
+    num_sent: int
+    num_right: int
+    num_repeated: int
+    num_beyond_default: int
+    longest_s: float
+    refused_s: float
+    restarts: int
+    slowest: Sent
+
+    def text(self) -> str:
+        """Returns how the slowest request fared, attempt by attempt."""
+        tries = "; ".join(
+            f"{each.ended_s - self.slowest.began_s:.1f} s {each.fate} {each.detail}"
+            + (f" (Retry-After {each.retry_after_s:.0f})" if each.retry_after_s else "")
+            for each in self.slowest.attempts
+        )
+        return f"{self.victim}: {self.num_right} of {self.num_sent} right; slowest: {tries}"
 
 
 class SupervisedService:
@@ -181,7 +192,7 @@ def main(given: list[str] | None = None) -> int:
             log = Path(directory) / "serve.log"
             with supervised(log) as service:
                 outages.append(asyncio.run(_outage(service, victim, library, options.rate)))
-            print(outages[-1], flush=True)
+            print(outages[-1].text(), flush=True)
     table = outage_table(outages)
     print(f"\n{table.text()}")
     return 0 if all(one.num_right == one.num_sent for one in outages) else 1
@@ -273,6 +284,7 @@ def outage(victim: str, sent: Sequence[Sent], restarts: int) -> Outage:
         max((one.attempts[-1].ended_s - one.began_s for one in right), default=0.0),
         last_s - first_s,
         restarts,
+        max(sent, key=lambda one: one.attempts[-1].ended_s - one.began_s),
     )
 
 

@@ -15,6 +15,7 @@ def test_request_that_two_retries_got_answered_is_not_beyond_them() -> None:
     found = outage("haproxy", [patient, sent(2.0, (Fate.RIGHT, 2.1))], 0)
     assert (found.num_sent, found.num_right, found.num_beyond_default) == (2, 2, 0)
     assert (found.num_repeated, found.longest_s, found.refused_s) == (2, 1.6, 0.5)
+    assert "slowest: 0.0 s unavailable ; 0.5 s broken ; 1.6 s right" in found.text()
 
 
 def test_request_that_took_three_retries_would_have_failed_by_default() -> None:
