@@ -6,6 +6,7 @@ import json
 import random
 import re
 import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ class Outcome:
         expected: what should have come.
         right: whether it did, with an error body that clients understand.
         text: the answer's body.
+        elapsed_s: until the answer, or until there was none.
     """
 
     kind: str
@@ -40,6 +42,24 @@ class Outcome:
     expected: str
     right: bool
     text: str
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        status: `NO_ANSWER` if nothing did.
+        headers: in lower case.
+        text: the body.
+        elapsed_s: from the first byte sent to the end of it.
+    """
+
+    status: int
+    headers: str = ""
+    text: str = ""
+    elapsed_s: float = 0.0
 
 
 def send_case(port: int, seed: int, limits: AudioLimits) -> Outcome:
@@ -54,8 +74,8 @@ def send_case(port: int, seed: int, limits: AudioLimits) -> Outcome:
     kind = random_.choice(KINDS)
     if kind in BODIES:
         raw = BODIES[kind](random_)
-        status, text = exchange(port, raw)
-        return Outcome(kind, seed, status, raw.expected, _fits(status, text, raw), text)
+        answer = exchange(port, raw)
+        return _outcome(kind, seed, answer, raw.expected, fits(answer, raw))
     file = FILES[kind](random_)
     expected = _expected_status(file, limits)
     body = form(file)
@@ -63,9 +83,13 @@ def send_case(port: int, seed: int, limits: AudioLimits) -> Outcome:
         content = request(in_chunks(body, random_), "Transfer-Encoding: chunked")
     else:
         content = request(body, sized(body))
-    status, text = exchange(port, RawRequest(content, "4xx or 200"))
-    right = status == expected and (status == 200 or _has_error(text))
-    return Outcome(kind, seed, status, str(expected), right, text)
+    answer = exchange(port, RawRequest(content, "4xx or 200"))
+    right = answer.status == expected and (answer.status == 200 or _has_error(answer.text))
+    return _outcome(kind, seed, answer, str(expected), right)
+
+
+def _outcome(kind: str, seed: int, answer: Answer, expected: str, right: bool) -> Outcome:
+    return Outcome(kind, seed, answer.status, expected, right, answer.text, answer.elapsed_s)
 
 
 def _expected_status(file: bytes, limits: AudioLimits) -> int:
@@ -78,13 +102,17 @@ def _expected_status(file: bytes, limits: AudioLimits) -> int:
     return 200
 
 
-def _fits(status: int, text: str, raw: RawRequest) -> bool:
-    if status == NO_ANSWER:
+def fits(answer: Answer, raw: RawRequest) -> bool:
+    """Whether an answer is one of those that may come."""
+    if answer.status == NO_ANSWER:
         return raw.expected == "4xx or no answer"
-    if status == 200:
-        return raw.expected == "4xx or 200"
+    if raw.header and f"\r\n{raw.header.lower()}:" not in answer.headers:
+        return False
+    if answer.status == 200:
+        return raw.expected in {"200", "4xx or 200"}
     # What is no HTTP is answered by the proxy, in its own words.
-    return 400 <= status < 500 and (_has_error(text) or raw.expected == "4xx or no answer")
+    has_body = _has_error(answer.text) or raw.expected == "4xx or no answer"
+    return 400 <= answer.status < 500 and raw.expected != "200" and has_body
 
 
 def _has_error(text: str) -> bool:
@@ -95,8 +123,9 @@ def _has_error(text: str) -> bool:
     return set(error) == {"message", "type", "param", "code"}
 
 
-def exchange(port: int, raw: RawRequest) -> tuple[int, str]:
-    """Returns the answer's status and body; status `NO_ANSWER` if there is none."""
+def exchange(port: int, raw: RawRequest) -> Answer:
+    """Sends a request over a connection of its own and returns the answer."""
+    began_s = time.monotonic()
     received = bytearray()
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), _TIMEOUT_S) as connection:
         # A refusal may come, and the connection close, before all is sent.
@@ -108,13 +137,15 @@ def exchange(port: int, raw: RawRequest) -> tuple[int, str]:
         # A proxy may keep the connection open until it has the whole request.
         while not _is_complete(bytes(received)) and (data := connection.recv(65_536)):
             received += data
+    elapsed_s = time.monotonic() - began_s
     head, _, body = bytes(received).partition(b"\r\n\r\n")
     words = head.split(b" ", 2)
     if len(words) < 2 or not words[1].isdigit():
-        return NO_ANSWER, ""
-    if b"transfer-encoding: chunked" in head.lower():
+        return Answer(NO_ANSWER, elapsed_s=elapsed_s)
+    headers = head.decode("latin-1").lower()
+    if "transfer-encoding: chunked" in headers:
         body = _joined(body)
-    return int(words[1]), body.decode("utf-8", "replace")
+    return Answer(int(words[1]), headers, body.decode("utf-8", "replace"), elapsed_s)
 
 
 def _is_complete(received: bytes) -> bool:

@@ -23,6 +23,9 @@ from serve_app.core.limits import Limits, Load
 __all__ = ["AdmissionLine", "AdmissionStatistics", "Place"]
 
 _MIN_RETRY_AFTER_S = 1.0
+# Of a service that has just started and has finished nothing yet. By its guesses alone the
+# callers of a short outage, who all come back at once, would stay away for over a minute.
+_UNMEASURED_RETRY_AFTER_S = 5.0
 # Refusals of one moment come back over 40 % of the time that they were given; the
 # golden ratio's multiples fill it evenly however many there are.
 _SPREAD = 0.4
@@ -332,8 +335,10 @@ class AdmissionLine:
         ahead_s = load.audio_s + num_unknown * self._drain.mean_audio_s
         turn = self._counts.refused * _GOLDEN_RATIO % 1.0
         spread = 1 - _SPREAD / 2 + _SPREAD * turn
-        wait_s = ahead_s / self._drain.per_s * spread
-        return min(max(wait_s, _MIN_RETRY_AFTER_S), self._max_retry_after_s)
+        wait_s = ahead_s / self._drain.per_s
+        if not self._drain.is_measured:
+            wait_s = min(wait_s, _UNMEASURED_RETRY_AFTER_S)
+        return min(max(wait_s * spread, _MIN_RETRY_AFTER_S), self._max_retry_after_s)
 
 
 def _has_bytes(load: Load, limits: Limits, place: Place) -> bool:

@@ -28,9 +28,14 @@ class DrainRate:
         self._mean_audio_s: float | None = None
 
     @property
+    def is_measured(self) -> bool:
+        """Whether a recording has been finished; before that the rest are guesses."""
+        return bool(self._work_s and self._busy_s)
+
+    @property
     def per_s(self) -> float:
         """Audio seconds per second; a guess before the first recording was finished."""
-        return self._work_s / self._busy_s if self._work_s and self._busy_s else _FALLBACK_RATE
+        return self._work_s / self._busy_s if self.is_measured else _FALLBACK_RATE
 
     @property
     def mean_audio_s(self) -> float:

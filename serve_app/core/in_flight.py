@@ -65,6 +65,11 @@ def begin_draining(directory: Path) -> None:
     (directory / _DRAINING).touch(mode=0o600)
 
 
+def is_draining(directory: Path) -> bool:
+    """Whether the processes of a run were told to take no further requests."""
+    return (directory / _DRAINING).exists()
+
+
 def num_in_flight(directory: Path) -> int:
     """Returns how many requests the living processes of a run are answering."""
     total = 0

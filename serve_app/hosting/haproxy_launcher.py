@@ -23,6 +23,8 @@ import resource
 import sys
 from dataclasses import dataclass, fields
 
+from serve_app.hosting.haproxy_guard import haproxy_processes, leave_guard
+
 OPTIONS_VARIABLE = "HAPROXY_LAUNCHER_OPTIONS"
 """JSON of `ProxyOptions`; those left out have their defaults."""
 
@@ -174,15 +176,23 @@ def write_error_files(directory: str) -> None:
 
 
 def takeover_arguments(arguments: list[str], configuration_path: str) -> list[str]:
-    """Returns arguments that let a first start take over from an orphan.
+    """Returns arguments that let HAProxy take over from those that Ray does not know.
 
-    A HAProxy whose manager was killed serves on by itself. The manager's successor knows
-    nothing of it, and could not listen where it listens.
+    A HAProxy whose manager was killed serves on by itself, and `haproxy_guard` stands in for
+    one that was killed. Ray's new manager knows of neither, and could not listen where they
+    listen.
     """
-    if "-sf" in arguments:
+    unknown = [
+        str(process.pid)
+        for process in haproxy_processes(configuration_path)
+        if process.pid != os.getpid() and str(process.pid) not in arguments
+    ]
+    if not unknown:
         return arguments
-    orphans = [str(pid) for pid in _processes_with(configuration_path) if pid != os.getpid()]
-    return [*arguments, "-sf", *orphans] if orphans else arguments
+    if "-sf" not in arguments:
+        return [*arguments, "-sf", *unknown]
+    place = arguments.index("-sf") + 1
+    return [*arguments[:place], *unknown, *arguments[place:]]
 
 
 def main() -> None:
@@ -209,6 +219,7 @@ def main() -> None:
         # Ray shows the last lines of it when HAProxy does not start.
         sys.exit(f"paraserve cannot start HAProxy: {error}")
     program = _program_of_ray()
+    leave_guard(program, path, bounded, arguments)
     os.execv(program, [program, *arguments])  # noqa: S606
 
 
@@ -370,26 +381,6 @@ def _error_files(directory: str) -> str:
 
 def _error_file(directory: str, status: int) -> str:
     return os.path.join(directory, f"error-{status}.http")
-
-
-def _processes_with(configuration_path: str) -> list[int]:
-    """Returns this user's HAProxy processes that run on a configuration."""
-    wanted = os.fsencode(configuration_path)
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/comm") as file:
-                is_haproxy = file.read().strip() == "haproxy"
-            with open(f"/proc/{name}/cmdline", "rb") as command:
-                runs_on_it = wanted in command.read().split(b"\0")
-            is_ours = os.stat(f"/proc/{name}").st_uid == os.geteuid()
-        except OSError:
-            continue
-        if is_haproxy and runs_on_it and is_ours:
-            found.append(int(name))
-    return found
 
 
 if __name__ == "__main__":

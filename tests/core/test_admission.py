@@ -316,9 +316,20 @@ def test_refused_callers_are_told_different_times() -> None:
     assert max(told) <= 1.6 * min(told)
 
 
+def test_retry_after_is_short_before_anything_was_measured() -> None:
+    queue = line(max_running=1, max_waiting=10)
+    arrive_complete(queue, audio_s=3.0)
+    for _ in range(10):
+        arrive(queue)
+    with pytest.raises(Overloaded) as refusal:
+        arrive(queue)
+    assert refusal.value.retry_after_s <= 6.0
+
+
 def test_retry_after_is_bounded() -> None:
     queue = AdmissionLine(Limits(max_running=1, max_waiting=0), max_retry_after_s=7.0)
-    arrive_complete(queue, audio_s=1e6)
+    queue.leave(arrive_complete(queue, now=0.0), 1.0, 1.0)
+    arrive_complete(queue, audio_s=1e6, now=1.0)
     with pytest.raises(Overloaded) as refusal:
         arrive(queue)
     assert refusal.value.retry_after_s == 7.0

@@ -3,151 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import socket
 import stat
-import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from email.message import Message
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
 
 import httpx
 import pytest
-from ray.serve._private.haproxy import BackendConfig, HAProxyApi, HAProxyConfig, ServerConfig
-from ray.serve.config import HTTPOptions
 
 from loadtests.ports import free_port
 from serve_app.api.screening import METHODS
-from serve_app.hosting.haproxy_launcher import (
-    OPTIONS_VARIABLE,
-    ProxyOptions,
-    UnknownConfiguration,
-    rewrite,
+from serve_app.hosting.haproxy_launcher import ProxyOptions, UnknownConfiguration, rewrite
+from tests.hosting.haproxy_process import (
+    HEADER_TIMEOUT_S,
+    Backend,
+    Proxy,
+    configuration,
+    get,
+    launch,
+    wait_until_served,
 )
-
-HEADER_TIMEOUT_S = 1
-OPTIONS = ProxyOptions(header_timeout_s=HEADER_TIMEOUT_S)
-
-
-class Backend(BaseHTTPRequestHandler):
-    """Serves documents that may be cached, and all else without saying so."""
-
-    documents: ClassVar[list[tuple[str, Message]]] = []
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        if self.path.startswith(("/openapi.json", "/docs")):
-            self.documents.append((self.path, self.headers))
-            self.send_header("Cache-Control", "public, max-age=60")
-            self.send_header("ETag", '"1"')
-            self.send_header("X-Request-ID", self.headers["X-Request-ID"] or "made-by-replica")
-        content = b"served"
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def backend() -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Backend)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_address[1]
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # Sockets have short paths.
-    return tmp_path_factory.mktemp("h")
-
-
-def configuration(folder: Path, port: int, backend: int | None, prefix: str = "/") -> str:
-    """Returns what Ray's own code writes."""
-    config = HAProxyConfig(
-        http_options=HTTPOptions(host="127.0.0.1", port=port),
-        is_head=True,
-        socket_path=str(folder / "admin"),
-        server_state_base=str(folder),
-        server_state_file=str(folder / "state"),
-        metrics_socket_path=str(folder / "metrics"),
-    )
-    backends = {}
-    if backend is not None:
-        server = ServerConfig("r", "127.0.0.1", backend)
-        backends["http-app"] = BackendConfig("http-app", prefix, app_name="app", servers=[server])
-        config.has_received_routes = True
-    api = HAProxyApi(config, backends, config_file_path=str(folder / "haproxy.cfg"))
-    api._generate_config_file_internal()
-    return (folder / "haproxy.cfg").read_text()
-
-
-@dataclass
-class Proxy:
-    port: int
-    folder: Path
-    process: subprocess.Popen[bytes]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-def launch(folder: Path, port: int, options: ProxyOptions = OPTIONS, maxconn: int = 0) -> Proxy:
-    path = folder / "haproxy.cfg"
-    if maxconn:
-        path.write_text(re.sub(r"maxconn \d+", f"maxconn {maxconn}", path.read_text()))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "serve_app.hosting.haproxy_launcher", "-db", "-f", str(path), "-dR"],
-        env={**os.environ, OPTIONS_VARIABLE: json.dumps(asdict(options))},
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "HAProxy did not start"
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return Proxy(port, folder, process)
-    raise AssertionError("HAProxy does not listen")
-
-
-@pytest.fixture
-def proxy(folder: Path, backend: int) -> Iterator[Proxy]:
-    port = free_port()
-    configuration(folder, port, backend)
-    proxy = launch(folder, port)
-    yield proxy
-    proxy.stop()
-
-
-def get(url: str) -> httpx.Response:
-    return httpx.get(url, trust_env=False, timeout=20)
-
-
-def wait_until_served(url: str) -> httpx.Response:
-    deadline = time.monotonic() + 30
-    while (response := get(url)).status_code != 200:
-        assert time.monotonic() < deadline, response.text
-        time.sleep(0.1)
-    return response
 
 
 def listeners(pid: int) -> set[str]:
