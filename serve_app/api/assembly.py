@@ -6,7 +6,7 @@ import logging
 
 from fastapi import FastAPI
 
-from serve_app.api import flow
+from serve_app.api import flow_control
 from serve_app.api.audio_url import BotocoreSigner, UrlPolicy
 from serve_app.api.auth import Authenticator, Everybody, KeyDefaults, KeyRing
 from serve_app.api.fetching import Fetcher, HttpFetcher
@@ -28,7 +28,7 @@ def assemble_api(
     Raises:
         ConfigurationError: keys are demanded and cannot be read, or a package is missing.
     """
-    flow.enable()
+    flow_control.enable()
     return build_api(
         service,
         limits_of(settings),

@@ -14,7 +14,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from serve_app.api.flow import window_of
+from serve_app.api.flow_control import window_of
 from serve_app.core.errors import RecognitionFailed, UploadTooSlow
 
 _MAX_AHEAD_BYTES = 64 * 1024

@@ -1,111 +1,31 @@
-"""Keeps Ray Serve from reading bodies that nobody has asked for yet.
-
-A replica that HAProxy talks to reads every body to its end into a queue without a
-bound, to notice when the caller leaves (Ray 2.60, `ASGIDIReceiveProxy`). The body of
-a request that waits in line would so lie in memory whole. The middleware here stands
-before that: it hands out a window of bytes, and more as they are used, so that the
-rest stays with the sender.
+"""What Ray Serve puts before its own handling of requests.
 
 Ray finds `http_middlewares` by the environment variable `IMPORT_PATH_VARIABLE` in its
-proxies and in all replicas. Bodies are held back only where `enable` was called; the
-heads of requests are checked everywhere, before Ray makes labels of its metrics of them.
+proxies and in all replicas: images, Serve configs and the chart name this path, so it
+stays. The heads of requests are checked here, before Ray makes labels of its metrics of
+them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.draining import DrainMiddleware, counter_of_process
+from serve_app.api.flow_control import FlowControlMiddleware
+from serve_app.api.front import FrontMiddleware
 
 IMPORT_PATH_VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 IMPORT_PATH = "serve_app.api.flow.http_middlewares"
 _LOGGER_NAME = "ray.serve.paraserve"
-_SCOPE_KEY = "paraserve.window"
-_WINDOW_BYTES = 256 * 1024
-
-
-class _Switch:
-    """Whether this process reads bodies through `BodyWindow`."""
-
-    on = False
-
-
-def enable() -> None:
-    """Has this process's requests limited; their bodies must be read with the window."""
-    _Switch.on = True
 
 
 def http_middlewares() -> list[Middleware]:
     """Returns what Ray Serve puts before its own handling of requests."""
-    # It reads bodies with the window from here.
-    from serve_app.api.front import FrontMiddleware
-
     # The last one is the outermost.
     return [
         Middleware(FlowControlMiddleware),
         Middleware(FrontMiddleware, logger=logging.getLogger(_LOGGER_NAME)),
         Middleware(DrainMiddleware, counter=counter_of_process()),
     ]
-
-
-class BodyWindow:
-    """How much of one body may be read ahead of its use.
-
-    Args:
-        loop: that of the server; the body may be used in another one.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._num_ahead = 0
-        self._room = asyncio.Event()
-        self._room.set()
-
-    async def wait_for_room(self) -> None:
-        await self._room.wait()
-
-    def taken(self, num_bytes: int) -> None:
-        """Counts what was read. In the server's loop only."""
-        self._num_ahead += num_bytes
-        if self._num_ahead >= _WINDOW_BYTES:
-            self._room.clear()
-
-    def used(self, num_bytes: int) -> None:
-        """Makes room for as much more. From any thread."""
-        self._loop.call_soon_threadsafe(self._free, num_bytes)
-
-    def _free(self, num_bytes: int) -> None:
-        self._num_ahead -= num_bytes
-        if self._num_ahead < _WINDOW_BYTES:
-            self._room.set()
-
-
-class FlowControlMiddleware:
-    """Reads a body only as far as its window goes."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not _Switch.on or scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        window = scope[_SCOPE_KEY] = BodyWindow(asyncio.get_running_loop())
-
-        async def receive_in_window() -> Message:
-            await window.wait_for_room()
-            message = await receive()
-            window.taken(len(message.get("body", b"")))
-            return message
-
-        await self._app(scope, receive_in_window, send)
-
-
-def window_of(scope: Scope) -> BodyWindow | None:
-    """Returns the window of a request, None where none is kept."""
-    window: BodyWindow | None = scope.get(_SCOPE_KEY)
-    return window

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from ray import serve
 from ray.serve import Application
 
-from serve_app.api import flow
+from serve_app.api import flow_control
 from serve_app.core.errors import ConfigurationError
 from serve_app.deployments.options import as_deployment
 from serve_app.settings import DeploymentSettings, HttpSettings, Settings
@@ -38,7 +38,7 @@ class PageDeployment:
         from serve_app.ui.page import PageLimits, build_page, make_uploads
         from serve_app.ui.uploads import UploadLimits
 
-        flow.enable()
+        flow_control.enable()
         ui = self._settings.ui
         max_upload_bytes = ui.max_upload_bytes or self._settings.audio.max_upload_bytes
         return build_page(

@@ -109,7 +109,10 @@ class AdmissionSettings(Section):
         "less than one recording.",
     )
     max_retry_after_s: float = Field(
-        default=300.0, ge=1, description="Upper bound of the Retry-After that a refusal carries."
+        default=120.0,
+        ge=1,
+        description="Upper bound of the Retry-After that a refusal carries. OpenAI's clients give up "
+        "on a longer one instead of trying again.",
     )
 
 

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.api.flow import BodyWindow, window_of
+from serve_app.api.flow_control import BodyWindow, window_of
 from serve_app.ui.events import (
     MAX_EVENT_BYTES,
     EventRefused,

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from serve_app.api import flow
+from serve_app.api import flow_control
 from serve_app.api.assembly import assemble_api
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import build_api
@@ -324,7 +324,7 @@ async def test_caller_who_leaves_the_line_is_forgotten(
 async def test_one_key_alone_cannot_hold_every_place(
     service: FakeService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flow._Switch, "on", False)
+    monkeypatch.setattr(flow_control._Switch, "on", False)
     keys = tmp_path / "keys.yaml"
     tokens = {name: new_key() for name in ("greedy", "modest")}
     for name, token in tokens.items():

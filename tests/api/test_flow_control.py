@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from serve_app.api import flow
-from serve_app.api.flow import BodyWindow, FlowControlMiddleware, window_of
+from serve_app.api import flow_control
+from serve_app.api.flow_control import BodyWindow, FlowControlMiddleware, window_of
 
 PIECE = bytes(64 * 1024)
 
 
 @pytest.fixture
 def enabled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow._Switch, "on", True)
+    monkeypatch.setattr(flow_control._Switch, "on", True)
 
 
 class EagerApp:
