@@ -36,7 +36,7 @@ format: $(VENV)/.dev
 
 # Trains the built-in demo packs anew; needs espeak-ng's library (Debian: libespeak-ng1).
 packs: $(VENV)/.dev
-	$(BIN)/python -m serve_app.packs.recipe.train
+	$(BIN)/python -m recipes.demo_packs.train
 
 # Writes what the chart derives from the code: schema, profiles, dashboards.
 chart: $(VENV)/.dev

@@ -23,9 +23,9 @@ import httpx
 from loadtests.load.clips import ClipLibrary
 from loadtests.load.target import machine
 from loadtests.ports import free_port
-from serve_app.cluster import wait_until_ready
 from serve_app.core.in_flight import num_in_flight
 from serve_app.hosting.run_directory import RunDirectory, runs_root
+from serve_app.launch import wait_until_ready
 
 _LENGTHS_S = (3.0, 15.0, 60.0, 600.0)
 """Of the recordings, in turn."""
@@ -99,7 +99,7 @@ async def _service(num_requests: int) -> AsyncIterator[tuple[subprocess.Popen[by
         f"ingress.deployment.max_ongoing_requests={2 * num_requests + 64}",
     )
     options = [part for each in assignments for part in ("--set", each)]
-    command = [sys.executable, "-m", "serve_app.cli", "serve", *options]
+    command = [sys.executable, "-m", "serve_app.cli.main", "serve", *options]
     process = subprocess.Popen(command)  # noqa: ASYNC220, S603, our own command, started once
     url = f"http://127.0.0.1:{port}"
     try:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from serve_app import cluster
+from serve_app import launch
 
 
 def free_port() -> int:
     """Returns a port of the loopback interface that nobody listens on now."""
-    return cluster.free_port("127.0.0.1")
+    return launch.free_port("127.0.0.1")

@@ -23,7 +23,7 @@ from loadtests.load.clips import ClipLibrary
 from loadtests.load.target import machine, own_settings
 from loadtests.uploads.bodies import FORM_TYPE, form
 from serve_app.client import AsyncParaserve, ClientError, TranscriptionRequest
-from serve_app.cluster import prepare_environment, running
+from serve_app.launch import prepare_environment, running
 from serve_app.settings import Settings
 
 _LONG_S = 600.0

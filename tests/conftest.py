@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from loadtests.recordings import recording
 from serve_app.packs import PackContents, PackStore, resolve
-from serve_app.packs.contents import open_pack
-from serve_app.packs.recordings import recording
+from serve_app.packs.pack import open_pack
 from tests.fakes.ggml_whisper import whisper_base
 
 # Speed is never asserted: on a busy machine an example may take its time.

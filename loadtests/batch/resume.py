@@ -23,8 +23,8 @@ from loadtests.load.clips import ClipLibrary
 from loadtests.load.target import machine
 from loadtests.ports import free_port
 from serve_app.batch.client import BatchJobs, JobRequest, connect
-from serve_app.batch.views import JobView
-from serve_app.cluster import prepare_environment
+from serve_app.batch.job_status import JobView
+from serve_app.launch import prepare_environment
 from serve_app.settings import load_settings
 
 _POLL_S = 0.3

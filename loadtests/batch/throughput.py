@@ -27,10 +27,10 @@ from loadtests.batch.recordings import make_files
 from loadtests.load.clips import ClipLibrary
 from loadtests.load.memory import cluster_cpu_s
 from loadtests.load.target import machine
-from serve_app.cluster import prepare_environment
-from serve_app.core.transcripts import collect
-from serve_app.pipeline.local import LocalTranscriber
+from serve_app.inference.local import LocalTranscriber
+from serve_app.launch import prepare_environment
 from serve_app.settings import Settings, load_settings
+from serve_app.transcript.transcript import collect
 
 _WANTED = 0.95
 _NUM_CPUS = 4
@@ -125,10 +125,10 @@ async def _loop(settings: Settings, files: Sequence[Path]) -> Pass:
 
 
 def _job(settings: Settings, files: Sequence[Path], output: Path) -> Pass:
-    from serve_app.batch.finishing import Finished
-    from serve_app.batch.pipeline import OwnActors
+    from serve_app.batch.pending import Work
+    from serve_app.batch.punctuate_stage import Finished
+    from serve_app.batch.ray_data import OwnActors
     from serve_app.batch.records import BatchItem
-    from serve_app.batch.todo import Work
 
     works = [
         Work(BatchItem(path.name, str(path)), path.name, frozenset(settings.stages), size)

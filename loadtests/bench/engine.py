@@ -14,10 +14,10 @@ from loadtests.bench.measuring import hold, interleaved, machine, report, run_ch
 from loadtests.bench.options import Options, as_flac, open_named, short
 from loadtests.bench.peers import Auto, Onnx, Packed, Peer, PeerMissing, auto_model, exported
 from loadtests.bench.tables import Bar, Comparison, Table
-from serve_app.core.chunks import SAMPLE_RATE_HZ, Pcm
-from serve_app.pipeline.loading import load_vad, segmentation_options
-from serve_app.pipeline.scoring import character_error_rate
-from serve_app.pipeline.segmentation import Segmentation
+from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
+from serve_app.inference.loading import load_vad, segmentation_options
+from serve_app.transcript.cer import character_error_rate
+from serve_app.transcript.segmentation import Segmentation
 
 REFERENCE = "AutoModel, one segment a call"
 

@@ -24,10 +24,10 @@ from loadtests.bench.measuring import (
 )
 from loadtests.bench.options import Options, as_flac, long_flac, short
 from loadtests.bench.tables import Bar, Comparison, Table, megabytes
-from serve_app.core.chunks import FileBytes
+from serve_app.core.records import FileBytes
 from serve_app.core.stages import STAGES
-from serve_app.core.transcripts import collect
-from serve_app.pipeline.local import LocalTranscriber
+from serve_app.inference.local import LocalTranscriber
+from serve_app.transcript.transcript import collect
 
 MINUTES = (1, 5, 20, 60, 180, 600)
 _WARM_UP_S = 30.0

@@ -7,13 +7,7 @@ from statistics import median
 from typing import Any
 
 from loadtests.bench.loading_child import AUTO, OURS, Load
-from loadtests.bench.measuring import (
-    Child,
-    machine,
-    private_bytes,
-    proportional_bytes,
-    run_child,
-)
+from loadtests.bench.measuring import Child, machine, private_bytes, proportional_bytes, run_child
 from loadtests.bench.options import Options, open_named, short
 from loadtests.bench.tables import Bar, Comparison, Table, megabytes
 

@@ -43,7 +43,7 @@ def measure(name: str, directory: Path) -> tuple[Load, object]:
 
     torch_s = time.perf_counter()
     if name == OURS:
-        import serve_app.engines.paraformer  # noqa: F401
+        import serve_app.engines.paraformer.cpu  # noqa: F401
     else:
         import funasr  # noqa: F401
     imported_s = time.perf_counter()
@@ -65,8 +65,8 @@ def measure(name: str, directory: Path) -> tuple[Load, object]:
 
 
 def _load_ours(directory: Path) -> object:
-    from serve_app.engines.paraformer import ParaformerEngine
-    from serve_app.packs.contents import open_pack
+    from serve_app.engines.paraformer.cpu import ParaformerEngine
+    from serve_app.packs.pack import open_pack
 
     # It warms up by itself.
     return ParaformerEngine(open_pack(directory))

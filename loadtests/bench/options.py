@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from serve_app.core.chunks import SAMPLE_RATE_HZ, FileBytes, Pcm
+from loadtests.recordings import recording
+from serve_app.core.records import SAMPLE_RATE_HZ, FileBytes, Pcm
 from serve_app.packs import PackContents, PackStore, resolve
 from serve_app.packs.integrity import BUILTIN_DIRECTORY
-from serve_app.packs.recordings import recording
 from serve_app.settings import Settings
 
 DEMO_AUDIO = "demo"

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from serve_app.core.chunks import Pcm, Recognition
 from serve_app.core.errors import ConfigurationError
-from serve_app.engines.paraformer import ParaformerEngine, ParaformerOptions
+from serve_app.core.records import Pcm, Recognition
+from serve_app.engines.paraformer.cpu import ParaformerEngine, ParaformerOptions
 from serve_app.packs import PackContents
 
 PACKED_FRAMES = 1000

@@ -19,11 +19,11 @@ from loadtests.bench.options import Options, as_flac, open_named, short
 from loadtests.bench.peers import PeerMissing, as_float, auto_model
 from loadtests.bench.tables import Bar, Comparison, Table
 from serve_app.audio import AudioDecoder
-from serve_app.core.chunks import FileBytes
+from serve_app.core.records import FileBytes
 from serve_app.core.stages import STAGES
-from serve_app.core.transcripts import collect
-from serve_app.pipeline.local import LocalTranscriber
-from serve_app.pipeline.scoring import character_error_rate
+from serve_app.inference.local import LocalTranscriber
+from serve_app.transcript.cer import character_error_rate
+from serve_app.transcript.transcript import collect
 
 OURS, AUTO = "Paraserve, in one process", "AutoModel, all in one"
 PROFILE = ("decode", "VAD", "features", "encoder", "predictor", "decoder", "punctuation")

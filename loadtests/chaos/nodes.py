@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from loadtests.load.target import own_settings
-from serve_app.cluster import prepare_environment, wait_until_ready
+from serve_app.launch import prepare_environment, wait_until_ready
 from serve_app.settings import Settings
 
 if TYPE_CHECKING:

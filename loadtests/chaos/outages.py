@@ -34,7 +34,7 @@ from loadtests.load.outcomes import Attempt, Fate
 from loadtests.load.sending import Request, attempt
 from loadtests.load.target import machine
 from loadtests.ports import free_port
-from serve_app.cluster import wait_until_ready
+from serve_app.launch import wait_until_ready
 
 VICTIMS = {
     "haproxy": ("haproxy",),
@@ -161,7 +161,7 @@ class SupervisedService:
                 [
                     sys.executable,
                     "-m",
-                    "serve_app.cli",
+                    "serve_app.cli.main",
                     "serve",
                     "--set",
                     f"http.port={self._port}",

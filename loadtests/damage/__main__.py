@@ -27,8 +27,8 @@ from loadtests.damage.matching import Piece, Samples, find_pieces, is_quiet
 from loadtests.damage.reference import decode_leniently
 from loadtests.damage.unknowable import is_plain_silence, unknowable_s
 from serve_app.audio import AudioDecoder, AudioLimits
-from serve_app.core.chunks import DamagedRange
 from serve_app.core.errors import AudioError
+from serve_app.core.records import DamagedRange
 
 _LEAST_SHARE = 0.99
 _MAX_SHIFT_S = 0.1

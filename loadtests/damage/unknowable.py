@@ -7,7 +7,7 @@ import functools
 from loadtests.damage.files import DamagedFile, sound_file
 from loadtests.damage.matching import Piece
 from serve_app.audio.bytesource import ByteSource
-from serve_app.audio.frame_streams import stream_frames
+from serve_app.audio.frame_sync import stream_frames
 
 _WITHOUT_TIMES = {"wav", "mp3", "aac", "amr"}
 _SECONDS = 8.0

@@ -16,7 +16,7 @@ from loadtests.gpu.pipeline import compare_pipelines
 from loadtests.gpu.recogniser import compare_recognisers
 from loadtests.gpu.sharing import audio_seconds, compare_sharing
 from loadtests.gpu.speech import find_speech
-from serve_app.engines.fsmn_vad import FsmnVad
+from serve_app.engines.fsmn_vad.engine import FsmnVad
 
 NO_DEVICE = 2
 

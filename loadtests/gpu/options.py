@@ -9,7 +9,7 @@ import torch
 
 from loadtests.bench.measuring import machine
 from loadtests.bench.options import Options
-from serve_app.core.chunks import SAMPLE_RATE_HZ, Pcm
+from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ from loadtests.bench.tables import Bar, Table
 from loadtests.gpu.contestants import AutoAllInOne, Ours, auto_model, words
 from loadtests.gpu.options import Trial
 from loadtests.gpu.speech import Span, SpeechFinders
-from serve_app.core.chunks import SAMPLE_RATE_HZ, Pcm
-from serve_app.core.punctuation import punctuate_all
-from serve_app.engines.gpu.ct_transformer import GpuCtTransformer
-from serve_app.engines.gpu.options import GpuOptions as EngineOptions
-from serve_app.pipeline.scoring import character_error_rate
+from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
+from serve_app.engines.cuda.ct_transformer import GpuCtTransformer
+from serve_app.engines.cuda.options import GpuOptions as EngineOptions
+from serve_app.transcript.cer import character_error_rate
+from serve_app.transcript.punctuation import punctuate_all
 
 DTYPE = "bfloat16"
 

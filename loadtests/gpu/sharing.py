@@ -23,11 +23,11 @@ from loadtests.gpu.contestants import Ours, held_bytes, words
 from loadtests.gpu.options import Trial
 from loadtests.gpu.pipeline import DTYPE
 from loadtests.gpu.speech import Span, find_speech
-from serve_app.core.chunks import SAMPLE_RATE_HZ, Pcm
-from serve_app.core.punctuation import punctuate_all
-from serve_app.engines.fsmn_vad import FsmnVad
-from serve_app.engines.gpu.ct_transformer import GpuCtTransformer
-from serve_app.engines.gpu.options import GpuOptions as EngineOptions
+from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
+from serve_app.engines.cuda.ct_transformer import GpuCtTransformer
+from serve_app.engines.cuda.options import GpuOptions as EngineOptions
+from serve_app.engines.fsmn_vad.engine import FsmnVad
+from serve_app.transcript.punctuation import punctuate_all
 
 RECOGNISER_SHARE = 0.5
 PUNCTUATOR_SHARE = 0.25

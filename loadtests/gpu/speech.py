@@ -11,9 +11,9 @@ from typing import TypeAlias
 import torch
 
 from loadtests.bench.options import open_named
-from serve_app.core.chunks import SAMPLES_PER_MS, Pcm
-from serve_app.core.windows import SegmentCutter
-from serve_app.engines.fsmn_vad import FsmnVad
+from serve_app.core.records import SAMPLES_PER_MS, Pcm
+from serve_app.engines.fsmn_vad.engine import FsmnVad
+from serve_app.transcript.windows import SegmentCutter
 
 MAX_SEGMENT_S = 30.0
 _WINDOW_SAMPLES = 20 * 16_000

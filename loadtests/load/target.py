@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from loadtests.ports import free_port
-from serve_app.cluster import prepare_environment, running
+from serve_app.launch import prepare_environment, running
 from serve_app.settings import Settings, load_settings
 
 _OBJECT_STORE_BYTES = 2**30

@@ -22,7 +22,7 @@ from loadtests.simulation.measuring import measure
 from serve_app.planning.costs import shipped_costs, write_costs
 from serve_app.planning.generation import generate, parse_generation
 from serve_app.planning.search import sized_for
-from serve_app.planning.shape import shape_of, speech_options
+from serve_app.planning.service_config import shape_of, speech_options
 from serve_app.planning.simulation import RunOptions, simulate
 from serve_app.planning.speech import DrawnSpeech
 from serve_app.settings import Settings

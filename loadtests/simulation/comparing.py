@@ -19,12 +19,12 @@ from loadtests.simulation.recordings import cut, make_clip
 from loadtests.simulation.service_run import RunPlan, run_service
 from loadtests.simulation.stopwatch import BatchRecord
 from loadtests.simulation.traffic import LENGTHS_S, Traffic
-from serve_app.packs.synth.writing import synthesise
-from serve_app.pipeline.loading import load_vad
+from serve_app.inference.loading import load_vad
+from serve_app.modeltools.random_packs.writing import synthesise
 from serve_app.planning.costs import Costs
 from serve_app.planning.records import Call
 from serve_app.planning.results import Percentiles, RunResult
-from serve_app.planning.shape import shape_of
+from serve_app.planning.service_config import shape_of
 from serve_app.planning.simulation import MachineShape, RunOptions, Simulation
 from serve_app.planning.speech import MeasuredSpeech
 from serve_app.settings import Settings

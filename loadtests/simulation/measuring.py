@@ -22,18 +22,18 @@ import soundfile
 
 from loadtests.simulation.calibration import fit_batches
 from loadtests.simulation.recordings import make_clip
-from serve_app.core.chunks import Pcm
+from serve_app.cli.demo import demo_recording
 from serve_app.core.ports import Punctuator, Recognizer
-from serve_app.demo import demo_recording
-from serve_app.pipeline.loading import (
+from serve_app.core.records import Pcm
+from serve_app.inference.loading import (
     load_punctuator,
     load_recognizer,
     load_vad,
     segmentation_options,
 )
-from serve_app.pipeline.segmentation import Segmentation
 from serve_app.planning.costs import Costs, LineCost, StartCost, shipped_costs
 from serve_app.settings import Settings
+from serve_app.transcript.segmentation import Segmentation
 
 _RATE_HZ = 16_000
 _SHAPES = ((1, 1.5), (1, 4.0), (1, 10.0), (2, 5.0), (4, 4.0), (3, 12.0), (8, 3.0), (6, 8.0))
@@ -166,7 +166,7 @@ def _start_s(settings: Settings) -> float:
     """Returns how long a fresh process takes until its recogniser is warm."""
     code = (
         "import sys; from serve_app.settings import Settings; "
-        "from serve_app.pipeline.loading import load_recognizer; "
+        "from serve_app.inference.loading import load_recognizer; "
         "load_recognizer(Settings.model_validate_json(sys.stdin.read()))"
     )
     began_s = time.perf_counter()

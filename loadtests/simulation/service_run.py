@@ -24,8 +24,8 @@ from loadtests.simulation.recordings import Clip
 from loadtests.simulation.sending import Answer, send_closed, send_trace
 from loadtests.simulation.stopwatch import build_observed, read_records
 from loadtests.simulation.traffic import LENGTHS_S, SHARES, Traffic, make_traffic
-from serve_app.cluster import prepare_environment, running
 from serve_app.core.errors import ParaserveError
+from serve_app.launch import prepare_environment, running
 from serve_app.planning.trace import Trace
 from serve_app.settings import Settings
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from ray.serve import Application
 
-from serve_app.core.chunks import Chunk, ChunkFailure, Pcm, Recognition
 from serve_app.core.hints import Hints
 from serve_app.core.ports import Recognizer
+from serve_app.core.records import Chunk, ChunkFailure, Pcm, Recognition
 from serve_app.deployments.ingress import build_ingress
 from serve_app.deployments.options import as_deployment
 from serve_app.deployments.punctuator import build_punctuator
 from serve_app.deployments.recognizer import RecognizerDeployment
 from serve_app.deployments.segmenter import build_segmenter
-from serve_app.pipeline.loading import Loaded, load_recognizer
+from serve_app.inference.loading import Loaded, load_recognizer
 from serve_app.settings import Settings
 
 

@@ -30,7 +30,7 @@ from loadtests.uploads.reports import MAX_CPU_S, Repetition, Run, report
 from loadtests.uploads.sending import Outcome, exchange, send_case
 from loadtests.uploads.watching import cpu_s, service_processes
 from serve_app.audio import AudioLimits
-from serve_app.cluster import prepare_environment, running
+from serve_app.launch import prepare_environment, running
 from serve_app.settings import Settings
 
 # Short, so that a bomb without a declared length is over it soon.

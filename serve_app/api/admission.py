@@ -1,4 +1,4 @@
-"""The line of `serve_app.core.admission`, for requests that can be awaited."""
+"""The line of `serve_app.scheduling.admission`, for requests that can be awaited."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from serve_app.api.auth import Caller
 from serve_app.api.body import RequestBody
 from serve_app.api.deadlines import Deadline
-from serve_app.core.admission import AdmissionLine, AdmissionStatistics, Place
-from serve_app.core.admission_place import PlaceState
-from serve_app.core.limits import Limits
+from serve_app.scheduling.admission import AdmissionLine, AdmissionStatistics, Place
+from serve_app.scheduling.admission_place import PlaceState
+from serve_app.scheduling.limits import Limits
 
 
 @dataclass(eq=False, slots=True)

@@ -7,10 +7,10 @@ import logging
 from fastapi import FastAPI
 
 from serve_app.api import flow_control
-from serve_app.api.audio_url import BotocoreSigner, UrlPolicy
 from serve_app.api.auth import Authenticator, Everybody, KeyDefaults, KeyRing
 from serve_app.api.fetching import Fetcher, HttpFetcher
 from serve_app.api.limits import key_limits_of, limits_of, shared_key_limits_of
+from serve_app.api.remote_audio import BotocoreSigner, UrlPolicy
 from serve_app.api.request_log import RequestObserver
 from serve_app.api.routes import Doors, build_api
 from serve_app.api.service import TranscriptionService

@@ -18,8 +18,8 @@ from serve_app.core.errors import (
     KeysUnavailable,
     Unauthenticated,
 )
-from serve_app.core.limits import NO_LIMITS, Limits
 from serve_app.core.origin import ANONYMOUS
+from serve_app.scheduling.limits import NO_LIMITS, Limits
 from serve_app.settings.keys import KEY_PREFIX, KeyEntry, hash_of, read_keys
 
 _MAX_KEY_CHARS = 256

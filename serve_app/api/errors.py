@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from serve_app.api.answers import ErrorAnswer, ErrorType
+from serve_app.api.response_models import ErrorAnswer, ErrorType
 from serve_app.core import errors
 
 # What is wrong with a recording is a 400 as at OpenAI, whose clients raise `BadRequestError`

@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 import httpcore
 
 from serve_app.api.addresses import CheckedBackend
-from serve_app.api.audio_url import Target, UrlPolicy
+from serve_app.api.remote_audio import Target, UrlPolicy
 from serve_app.api.spool import SpoolFile
 from serve_app.core.errors import (
     EmptyUpload,

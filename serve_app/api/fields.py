@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from rapidfuzz.distance import OSA
 
-from serve_app.api.subtitle_options import SUBTITLE_FIELDS
+from serve_app.api.subtitle_fields import SUBTITLE_FIELDS
 from serve_app.core.errors import InvalidParameter, MalformedBody
 
 VAD_FIELDS = ("type", "threshold", "prefix_padding_ms", "silence_duration_ms")

@@ -12,7 +12,7 @@ from serve_app.api.body import RequestBody
 from serve_app.api.fetching import Fetcher
 from serve_app.api.limits import ApiLimits
 from serve_app.api.spool import SpoolDirectory, SpoolFile
-from serve_app.api.uploads import FILE_FIELD, MAX_FIELDS_BYTES, MAX_JSON_BYTES, Form, receive_form
+from serve_app.api.upload import FILE_FIELD, MAX_FIELDS_BYTES, MAX_JSON_BYTES, Form, receive_form
 from serve_app.audio.beginning import check_beginning
 from serve_app.audio.durations import estimate_duration
 from serve_app.core.errors import InvalidParameter, UploadTooLarge

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 # pydantic, which makes the OpenAPI document of it, reads no other before Python 3.12.
 from typing_extensions import TypedDict
 
-from serve_app.core.transcripts import Sentence
 from serve_app.core.words import needs_space
+from serve_app.transcript.transcript import Sentence
 
 _LEAST_PROBABILITY = 1e-10
 

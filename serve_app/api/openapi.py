@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from serve_app.api.chunking import MAX_PADDING_MS, MAX_SILENCE_MS, MIN_SILENCE_MS
 from serve_app.api.deadlines import TIMEOUT_HEADER
 from serve_app.api.response_headers import describe_headers
 from serve_app.api.response_schemas import component_schemas, reference
-from serve_app.api.subtitle_options import subtitle_field_schemas
+from serve_app.api.speech_fields import MAX_PADDING_MS, MAX_SILENCE_MS, MIN_SILENCE_MS
+from serve_app.api.subtitle_fields import subtitle_field_schemas
 
 TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
 

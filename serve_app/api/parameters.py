@@ -13,28 +13,28 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal, cast, get_args
 
-from serve_app.api.chunking import parse_chunking
 from serve_app.api.fields import RequestFields, read_fields
-from serve_app.api.hinting import MAX_WORDS, hotwords_of, unweighted
+from serve_app.api.hotword_fields import MAX_WORDS, hotwords_of, unweighted
 from serve_app.api.model_names import resolve_model
 from serve_app.api.request_warnings import RequestWarning
+from serve_app.api.speech_fields import parse_chunking
 from serve_app.api.spoken import parse_language
-from serve_app.api.subtitle_options import parse_subtitle_options
+from serve_app.api.subtitle_fields import parse_subtitle_options
 from serve_app.core.errors import InvalidParameter, ModelNotFound, StageNotDeployed
 from serve_app.core.hints import NO_HINTS, Hints, Hotword
-from serve_app.core.itn import (
+from serve_app.core.languages import GUESSED
+from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
+from serve_app.core.stages import STAGES, Stage
+from serve_app.settings.subtitles import SubtitleSettings
+from serve_app.transcript.itn import (
     AS_SAID,
     Replacement,
     TextRules,
     merge_replacements,
     parse_replacements,
 )
-from serve_app.core.itn.replacements import MAX_REPLACEMENTS
-from serve_app.core.languages import GUESSED
-from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
-from serve_app.core.stages import STAGES, Stage
-from serve_app.core.subtitles import DEFAULT_SUBTITLES, SubtitleOptions
-from serve_app.settings.subtitles import SubtitleSettings
+from serve_app.transcript.itn.replacements import MAX_REPLACEMENTS
+from serve_app.transcript.subtitles import DEFAULT_SUBTITLES, SubtitleOptions
 
 ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
 Granularity = Literal["word", "segment"]

@@ -12,9 +12,9 @@ from typing import Protocol
 from fastapi import Request
 
 from serve_app.api.screening import request_id_in
-from serve_app.core.admission import AdmissionStatistics
 from serve_app.core.origin import ANONYMOUS
 from serve_app.core.timing import RequestCost
+from serve_app.scheduling.admission import AdmissionStatistics
 
 TRACEPARENT_HEADER = "traceparent"
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")

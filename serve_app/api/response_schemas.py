@@ -6,20 +6,20 @@ from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter
 
-from serve_app.api import answers
+from serve_app.api import response_models
 
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
 _REFERENCE = "#/components/schemas/{model}"
 _NAMED: dict[str, Any] = {
-    "Transcription": answers.Transcription,
-    "VerboseTranscription": answers.VerboseTranscription,
-    "StreamEvent": answers.StreamEvent,
-    "ModelDescription": answers.ModelDescription,
-    "ModelList": answers.ModelList,
-    "Health": answers.Health,
-    "Readiness": answers.Readiness,
-    "ErrorAnswer": answers.ErrorAnswer,
+    "Transcription": response_models.Transcription,
+    "VerboseTranscription": response_models.VerboseTranscription,
+    "StreamEvent": response_models.StreamEvent,
+    "ModelDescription": response_models.ModelDescription,
+    "ModelList": response_models.ModelList,
+    "Health": response_models.Health,
+    "Readiness": response_models.Readiness,
+    "ErrorAnswer": response_models.ErrorAnswer,
 }
 
 _ERRORS: dict[int, str] = {

@@ -15,22 +15,22 @@ from starlette.exceptions import HTTPException
 from serve_app import __version__
 from serve_app.api import openapi, response_schemas
 from serve_app.api.admission import AdmissionGate
-from serve_app.api.answers import Health, ModelList, Readiness
 from serve_app.api.auth import Authenticator, Everybody
 from serve_app.api.authentication import AuthenticationMiddleware
 from serve_app.api.canonical import CanonicalMiddleware
-from serve_app.api.catalogue import ModelCatalogue
 from serve_app.api.docs_page import add_docs, add_document
 from serve_app.api.errors import error_response, on_http_exception, on_validation_error
 from serve_app.api.fetching import Fetcher
 from serve_app.api.front import FrontMiddleware
 from serve_app.api.intake import Intake
 from serve_app.api.limits import ApiLimits
+from serve_app.api.models import ModelCatalogue
 from serve_app.api.parameters import parse_parameters
 from serve_app.api.request_log import NoObserver, RequestObserver
 from serve_app.api.response_headers import EXPOSED_HEADERS
+from serve_app.api.response_models import Health, ModelList, Readiness
 from serve_app.api.service import TranscriptionService
-from serve_app.api.transcriptions import TranscriptionHandler
+from serve_app.api.transcription import TranscriptionHandler
 from serve_app.core.errors import ParaserveError
 
 _PREFLIGHT_HOLDS_S = 600

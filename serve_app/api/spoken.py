@@ -6,12 +6,7 @@ from typing import Protocol
 
 from serve_app.api.fields import meant_name
 from serve_app.core.errors import InvalidParameter
-from serve_app.core.languages import (
-    GUESSED,
-    NAMES_OF_LANGUAGES,
-    language_code,
-    names_a_language,
-)
+from serve_app.core.languages import GUESSED, NAMES_OF_LANGUAGES, language_code, names_a_language
 
 _MAX_SHOWN_LETTERS = 64
 

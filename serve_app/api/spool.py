@@ -18,8 +18,8 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from serve_app.audio.beginning import BEGINNING_BYTES
-from serve_app.core.chunks import FileBytes
 from serve_app.core.errors import StorageFull, UploadTooLarge
+from serve_app.core.records import FileBytes
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_RETRY_S = 30.0

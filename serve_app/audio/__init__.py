@@ -1,7 +1,7 @@
 """Bytes of any audio file -> windows of int16 mono 16 kHz, never whole in memory."""
 
+from serve_app.audio.containers import sniff
 from serve_app.audio.decoding import AudioDecoder
 from serve_app.audio.layout import AudioInfo, AudioLimits
-from serve_app.audio.sniffing import sniff
 
 __all__ = ["AudioDecoder", "AudioInfo", "AudioLimits", "sniff"]

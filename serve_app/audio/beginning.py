@@ -7,8 +7,8 @@ the stage that decodes and looked at there.
 from __future__ import annotations
 
 from serve_app.audio.bytesource import ByteSource
-from serve_app.audio.headers import check_first_chunks
-from serve_app.audio.sniffing import SEARCHED_BYTES, UNKNOWN_KIND, sniff_source
+from serve_app.audio.containers import SEARCHED_BYTES, UNKNOWN_KIND, sniff_source
+from serve_app.audio.pcm_headers import check_first_chunks
 from serve_app.core.errors import UnknownAudioFormat
 
 BEGINNING_BYTES = 512 * 1024

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serve_app.core.chunks import DamagedRange
+from serve_app.core.records import DamagedRange
 
 _MAX_RANGES = 64
 _MAX_NOTICES = 16

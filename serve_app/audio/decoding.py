@@ -15,7 +15,6 @@ from serve_app.audio.layout import AudioInfo, AudioLimits, Block, missing_s
 from serve_app.audio.opening import Opener, Reader
 from serve_app.audio.resampling import PcmResampler
 from serve_app.audio.work import WorkBudget, WorkMeter
-from serve_app.core.chunks import SAMPLE_RATE_HZ, DamagedRange, Pcm
 from serve_app.core.errors import (
     AudioError,
     AudioTooLong,
@@ -24,7 +23,8 @@ from serve_app.core.errors import (
     InvalidSamples,
     TruncatedAudio,
 )
-from serve_app.core.right_of_way import yield_point
+from serve_app.core.records import SAMPLE_RATE_HZ, DamagedRange, Pcm
+from serve_app.scheduling.preemption import yield_point
 
 # All that the libraries raise for bytes that they cannot make sense of.
 _LIBRARY_ERRORS = (

@@ -16,19 +16,19 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from serve_app.audio.boxes import read_fragments_s, read_mp4_duration_s
 from serve_app.audio.bytesource import AudioSource, ByteSource
 from serve_app.audio.container_lengths import asf_s, au_s, avi_s, caf_s, flv_s, ts_s
-from serve_app.audio.headers import read_pcm_header
-from serve_app.audio.matroska import duration_s as matroska_s
-from serve_app.audio.matroska import first_cluster_s, last_cluster_s
-from serve_app.audio.sniffing import (
+from serve_app.audio.containers import (
     HEAD_BYTES,
     adts_num_bytes,
     mpeg_num_bytes,
     sniff,
     sniff_source,
 )
+from serve_app.audio.matroska import duration_s as matroska_s
+from serve_app.audio.matroska import first_cluster_s, last_cluster_s
+from serve_app.audio.mp4 import read_fragments_s, read_mp4_duration_s
+from serve_app.audio.pcm_headers import read_pcm_header
 from serve_app.core.errors import AudioError
 
 # Speech is hardly ever coded with less.

@@ -12,8 +12,8 @@ from typing import cast
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
+from serve_app.audio.containers import id3_num_bytes, mpeg_num_bytes
 from serve_app.audio.flac_frames import frames_of
-from serve_app.audio.sniffing import id3_num_bytes, mpeg_num_bytes
 
 TAG_HEADER_BYTES = 138
 """What `tag_num_bytes` has to see."""

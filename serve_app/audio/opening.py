@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
-from serve_app.audio.av_reader import AvReader
-from serve_app.audio.boxes import walk_mp4_layout
 from serve_app.audio.bytesource import ByteSource
+from serve_app.audio.containers import UNKNOWN_KIND, sniff_source
 from serve_app.audio.damage import DamageReport
-from serve_app.audio.headers import read_pcm_header, wave_prefix
 from serve_app.audio.layout import AudioInfo, AudioLimits, Block
+from serve_app.audio.mp4 import walk_mp4_layout
 from serve_app.audio.ogg import find_links
+from serve_app.audio.pcm_headers import read_pcm_header, wave_prefix
 from serve_app.audio.pcm_reader import PcmReader
-from serve_app.audio.sniffing import UNKNOWN_KIND, sniff_source
+from serve_app.audio.readers import AvReader
 from serve_app.core.errors import CorruptAudio, EmptyUpload, TruncatedAudio, UnknownAudioFormat
 
 _PCM_CONTAINERS = {"wav", "rf64", "w64", "aiff"}

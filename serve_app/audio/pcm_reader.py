@@ -11,9 +11,9 @@ from serve_app.audio.bytesource import ByteSource
 from serve_app.audio.damage import DamageReport
 from serve_app.audio.downmix import Downmixer
 from serve_app.audio.finite import FiniteSamples
-from serve_app.audio.headers import PcmHeader
 from serve_app.audio.layout import AudioInfo, AudioLimits, Block
 from serve_app.audio.pcm import PcmFormat, to_float
+from serve_app.audio.pcm_headers import PcmHeader
 from serve_app.core.errors import TruncatedAudio
 
 _BLOCK_BYTES = 1 << 18

@@ -6,7 +6,7 @@ import numpy as np
 import soxr
 
 from serve_app.audio.layout import Block, FloatMono
-from serve_app.core.chunks import SAMPLE_RATE_HZ, Pcm
+from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
 
 # Past this a sample is an accident; libsoxr's sums must stay finite.
 _MAX_AMPLITUDE = 4.0

@@ -17,7 +17,7 @@ from av.audio.frame import AudioFrame
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
-from serve_app.audio.av_container import decoder_of, new_decoder_of
+from serve_app.audio.ffmpeg_container import decoder_of, new_decoder_of
 
 # After so many failures in a row the decoder itself may be what is wrong.
 _FAILURES_BEFORE_RESTART = 3

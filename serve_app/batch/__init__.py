@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from serve_app.batch.figures import BatchReport
+    from serve_app.batch.report_data import BatchReport
     from serve_app.core.stages import Stage
     from serve_app.settings import Settings
     from serve_app.settings.batch import TextFormat

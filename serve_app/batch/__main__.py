@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from serve_app.batch.arguments import parse_arguments
-from serve_app.batch.figures import BatchReport
 from serve_app.batch.job import BatchJob, JobOrder
+from serve_app.batch.job_status import ExitCode
+from serve_app.batch.report_data import BatchReport
 from serve_app.batch.session import Stopped, leaving_in_time
 from serve_app.batch.uris import UnusableUri
-from serve_app.batch.views import ExitCode
 from serve_app.core.errors import ConfigurationError, ManifestError, ParaserveError
 from serve_app.settings import load_settings
 

@@ -10,7 +10,7 @@ from ray import serve
 from serve_app.batch.records import PackIdentity
 from serve_app.core.errors import ConfigurationError, StartFailed
 from serve_app.core.stages import PackRole, Stage, StageReadiness
-from serve_app.pipeline.deciding import deciding_values
+from serve_app.inference.fingerprint import deciding_values
 from serve_app.settings import Settings
 
 _ASK_TIMEOUT_S = 120.0

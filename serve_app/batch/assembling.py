@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from serve_app.batch.tables import AudioEnd, Heard
-from serve_app.core.chunks import Utterance
+from serve_app.batch.arrow_tables import AudioEnd, Heard
+from serve_app.core.records import Utterance
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from serve_app.batch.files import Files
+from serve_app.batch.storage import Files
 
 _FOLDER = "_run/attempts"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from serve_app.batch.figures import BatchReport
+from serve_app.batch.report_data import BatchReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

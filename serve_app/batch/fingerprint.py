@@ -7,12 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from serve_app.batch.files import filesystem_of, info_of
 from serve_app.batch.records import BatchItem, FileInfo, PackIdentity
+from serve_app.batch.storage import filesystem_of, info_of
 from serve_app.core.stages import PackRole
-from serve_app.core.subtitles import SubtitleOptions
-from serve_app.pipeline.deciding import drafting_of
+from serve_app.inference.fingerprint import drafting_of
 from serve_app.settings import Settings
+from serve_app.transcript.subtitles import SubtitleOptions
 
 OUTPUT_VERSION = 1
 """Of the JSON that is written per recording; another one means other results."""

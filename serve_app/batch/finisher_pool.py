@@ -8,8 +8,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from serve_app.batch.finishing import Finished, Finisher, FinishTask
 from serve_app.batch.outcomes import Failed
+from serve_app.batch.punctuate_stage import Finished, Finisher, FinishTask
 from serve_app.settings import Settings
 
 _FINISHES_PER_CALL = 32

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from serve_app.batch.attempts import Attempt, AttemptEnd, AttemptJournal
-from serve_app.batch.figures import BatchReport
-from serve_app.batch.files import LocalFiles
 from serve_app.batch.fingerprint import config_fingerprint, config_of
 from serve_app.batch.manifest import read_items
 from serve_app.batch.outputs import OutputStore
+from serve_app.batch.pending import Todo, Work, find_todo
 from serve_app.batch.progress import Counters, JobState, ProgressTeller
 from serve_app.batch.records import BatchItem, Failure, PackIdentity
 from serve_app.batch.report import report_of, write_report
+from serve_app.batch.report_data import BatchReport
 from serve_app.batch.session import (
     RoomWatch,
     Stopped,
@@ -27,18 +27,18 @@ from serve_app.batch.session import (
     stoppable,
     watched,
 )
-from serve_app.batch.todo import Todo, Work, find_todo
+from serve_app.batch.storage import LocalFiles
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.stages import PackRole, Stage
-from serve_app.pipeline.deciding import weights_checksum
-from serve_app.pipeline.loading import find_pack, packs_of, with_pack
+from serve_app.inference.fingerprint import weights_checksum
+from serve_app.inference.loading import find_pack, packs_of, with_pack
 from serve_app.settings import Settings
 from serve_app.settings.batch import TextFormat
 
 if TYPE_CHECKING:
-    from serve_app.batch.on_serve import SpareCapacity
     from serve_app.batch.outcomes import Failed, Outcome
-    from serve_app.batch.pipeline import OwnActors
+    from serve_app.batch.ray_data import OwnActors
+    from serve_app.batch.via_service import SpareCapacity
 
 _LOG = logging.getLogger(__name__)
 
@@ -209,8 +209,8 @@ class BatchJob:
 
     def _actors(self, models: Mapping[PackRole, PackIdentity]) -> OwnActors | SpareCapacity:
         # They import Ray, whose environment is prepared by who runs this.
-        from serve_app.batch.on_serve import SpareCapacity
-        from serve_app.batch.pipeline import OwnActors
+        from serve_app.batch.ray_data import OwnActors
+        from serve_app.batch.via_service import SpareCapacity
 
         kind = OwnActors if self._settings.batch.resources == "own" else SpareCapacity
         return kind(self._settings, self._order.output, self._formats, models)

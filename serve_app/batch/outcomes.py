@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from serve_app.batch.assembling import HeardRecording
-from serve_app.batch.finishing import Finished
+from serve_app.batch.punctuate_stage import Finished
 
 
 @dataclass(frozen=True, slots=True)

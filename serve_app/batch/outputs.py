@@ -19,7 +19,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-from serve_app.batch.documents import (
+from serve_app.batch.names import file_name, shard_of
+from serve_app.batch.records import TEXT_FORMATS, Failure, FileInfo, FinishedRecording
+from serve_app.batch.result_json import (
     HEAD_BYTES,
     ResultSummary,
     parse_head,
@@ -27,12 +29,10 @@ from serve_app.batch.documents import (
     render_text,
     summary_from,
 )
-from serve_app.batch.files import Files, open_files
-from serve_app.batch.names import file_name, shard_of
-from serve_app.batch.records import TEXT_FORMATS, Failure, FileInfo, FinishedRecording
+from serve_app.batch.storage import Files, open_files
 from serve_app.batch.uris import plain_text, plain_uri
-from serve_app.core.subtitles import DEFAULT_SUBTITLES, SubtitleOptions
 from serve_app.settings.batch import TextFormat
+from serve_app.transcript.subtitles import DEFAULT_SUBTITLES, SubtitleOptions
 
 _TRANSCRIPTS = "transcripts"
 _FAILURES = "_run/failures"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, get_args
 
 from serve_app.core.stages import PackRole, Stage
-from serve_app.core.transcripts import Transcript
 from serve_app.settings.batch import TextFormat
+from serve_app.transcript.transcript import Transcript
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 

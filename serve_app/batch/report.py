@@ -8,12 +8,12 @@ from dataclasses import asdict
 
 from serve_app.batch.attempts import Attempt
 from serve_app.batch.charts import draw_charts
-from serve_app.batch.documents import ResultSummary
-from serve_app.batch.figures import Accuracy, BatchReport, build_report, compute_s
-from serve_app.batch.files import Files, open_files
 from serve_app.batch.outputs import OutputStore
-from serve_app.batch.page import duration_text, render_page
 from serve_app.batch.records import JsonValue
+from serve_app.batch.report_data import Accuracy, BatchReport, build_report, compute_s
+from serve_app.batch.report_html import duration_text, render_page
+from serve_app.batch.result_json import ResultSummary
+from serve_app.batch.storage import Files, open_files
 from serve_app.batch.uris import plain_uri
 from serve_app.core.errors import ConfigurationError
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from ray.serve.autoscaling_policy import replica_queue_length_autoscaling_policy
 from ray.serve.config import AutoscalingContext
 
-from serve_app.core.scaling import LoadSample, ScalingLimits, ScalingPolicy
-from serve_app.deployments.load_board import ReportedBacklog, backlog_of, leave_backlog
+from serve_app.deployments.backlog_board import ReportedBacklog, backlog_of, leave_backlog
+from serve_app.scheduling.autoscaling import LoadSample, ScalingLimits, ScalingPolicy
 
 _REPORTS_MISSED = 5  # after this many a replica's last report is no longer believed
 _MIN_REPORT_AGE_S = 10.0

@@ -20,26 +20,26 @@ from serve_app.api.assembly import assemble_api
 from serve_app.api.offering import offer_of
 from serve_app.api.parameters import Offer
 from serve_app.api.service import TranscriptionJob
-from serve_app.core.chunks import SegmentationJob
 from serve_app.core.errors import NotReady, ParaserveError
 from serve_app.core.hints import Hints, HotwordCheck
-from serve_app.core.joining import (
+from serve_app.core.origin import Origin
+from serve_app.core.records import SegmentationJob
+from serve_app.core.stages import Stage, StageReadiness
+from serve_app.core.timing import RequestCost
+from serve_app.deployments.client_errors import quiet_client_errors
+from serve_app.deployments.metrics import IngressMetrics, take_retries
+from serve_app.deployments.options import LOGGER, as_deployment
+from serve_app.deployments.recording import RemoteRecording
+from serve_app.deployments.retries import Tries, call_until_answered
+from serve_app.settings import DeploymentSettings, Settings
+from serve_app.tracing import open_tracer
+from serve_app.transcript.sentences import (
     PunctuationResult,
     PunctuationTask,
     join_plain,
     join_punctuated,
 )
-from serve_app.core.origin import Origin
-from serve_app.core.stages import Stage, StageReadiness
-from serve_app.core.timing import RequestCost
-from serve_app.core.transcripts import TranscriptEvent
-from serve_app.deployments.client_errors import quiet_client_errors
-from serve_app.deployments.metering import IngressMetrics, take_retries
-from serve_app.deployments.options import LOGGER, as_deployment
-from serve_app.deployments.recording import RemoteRecording
-from serve_app.deployments.retrying import Tries, call_until_answered
-from serve_app.settings import DeploymentSettings, Settings
-from serve_app.tracing import open_tracer
+from serve_app.transcript.transcript import TranscriptEvent
 
 _READINESS_TIMEOUT_S = 3.0
 

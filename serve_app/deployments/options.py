@@ -11,8 +11,8 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
-from serve_app.core.scaling import ScalingLimits
 from serve_app.deployments.internal_ports import listen_on_node_address_only
+from serve_app.scheduling.autoscaling import ScalingLimits
 from serve_app.settings import AutoscalingSettings, DeploymentSettings, Settings
 from serve_app.settings.deployments import RecognizerAutoscalingSettings
 

@@ -10,9 +10,9 @@ from typing import Any, NoReturn
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.core.chunks import RecordingEnd, SegmentationJob, Utterance
 from serve_app.core.errors import NotReady, RecognitionFailed
-from serve_app.deployments.retrying import REPLACEMENT_S, Losses, Tries, pause, trouble_of
+from serve_app.core.records import RecordingEnd, SegmentationJob, Utterance
+from serve_app.deployments.retries import REPLACEMENT_S, Losses, Tries, pause, trouble_of
 from serve_app.deployments.streaming import stream_call
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 from ray.serve.handle import DeploymentResponseGenerator
 
 from serve_app.core.origin import Origin
-from serve_app.deployments.retrying import wait_s
+from serve_app.deployments.retries import wait_s
 
 
 async def stream_call(

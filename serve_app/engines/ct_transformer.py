@@ -15,10 +15,10 @@ from torch import nn
 
 from serve_app.core.errors import PackCorrupt
 from serve_app.engines.devices import open_device
-from serve_app.engines.onednn import use_onednn
-from serve_app.engines.ragged import Ragged
-from serve_app.engines.sanm import SanmEncoder, SanmShape
-from serve_app.packs.contents import PackContents, load_into
+from serve_app.engines.paraformer.onednn import use_onednn
+from serve_app.engines.paraformer.packing import Ragged
+from serve_app.engines.paraformer.sanm import SanmEncoder, SanmShape
+from serve_app.packs.pack import PackContents, load_into
 
 _UNKNOWN = "<unk>"
 _NO_MARK = frozenset({"_", _UNKNOWN})

@@ -12,8 +12,8 @@ import math
 
 import torch
 
-from serve_app.core.right_of_way import yield_point
 from serve_app.engines.framing import FRAME_SAMPLES, SHIFT_SAMPLES, num_frames
+from serve_app.scheduling.preemption import yield_point
 
 __all__ = [
     "FRAME_SAMPLES",

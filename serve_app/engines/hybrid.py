@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from serve_app.core.chunks import SAMPLE_RATE_HZ, ChunkFailure, Pcm, Recognition, Token
 from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.ports import Recognizer
+from serve_app.core.records import SAMPLE_RATE_HZ, ChunkFailure, Pcm, Recognition, Token
 from serve_app.core.words import join_words
 from serve_app.engines.merging import filled, merged, wordless_sound
-from serve_app.engines.timestamps import Span
-from serve_app.engines.whispercpp import Draft
+from serve_app.engines.paraformer.timestamps import Span
+from serve_app.engines.whisper.engine import Draft
 
 Reason = Literal["failed", "empty", "keyword", "log_probability", "compression", "word", "gap"]
 """Why a chunk is refined: its draft failed, has no words though the VAD heard speech, holds

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
 
-from serve_app.core.chunks import Pcm, Token
-from serve_app.engines.speech_edges import speech_runs
-from serve_app.engines.timestamps import Span
+from serve_app.core.records import Pcm, Token
+from serve_app.engines.paraformer.speech_edges import speech_runs
+from serve_app.engines.paraformer.timestamps import Span
 
 # What is less certain than this may stay unsaid.
 _MIN_CONFIDENCE = 0.5

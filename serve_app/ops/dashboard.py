@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from serve_app.core.errors import ClusterError, ClusterRefused
+from serve_app.ops.json_view import Tree
 from serve_app.ops.kube import Kube
 from serve_app.ops.service import ClusterState
-from serve_app.ops.tree import Tree
 
 TOKEN_VARIABLE = "RAY_AUTH_TOKEN"  # noqa: S105  # a name, and Ray's own
 _TOKEN_KEY = "auth_token"  # noqa: S105  # a name, and KubeRay's own

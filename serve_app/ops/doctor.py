@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from serve_app.core.errors import ClusterError
-from serve_app.ops import looking
-from serve_app.ops.findings import Finding, specification_findings
+from serve_app.ops import cluster_checks
 from serve_app.ops.kube import Kube
 from serve_app.ops.serve_config import read_config
 from serve_app.ops.service import find_service, read_state
+from serve_app.ops.spec_checks import Finding, specification_findings
 
 
 def examine(kube: Kube, name: str | None, with_hub: bool = True) -> Iterator[Finding]:
@@ -26,12 +26,12 @@ def examine(kube: Kube, name: str | None, with_hub: bool = True) -> Iterator[Fin
     """
     service = find_service(kube, name)
     state = read_state(service)
-    yield from looking.state_findings(state)
-    yield from looking.version_findings(kube, service, state)
-    yield from looking.secret_findings(kube, service)
-    yield from looking.claim_findings(kube, service)
-    yield from looking.node_findings(kube, service)
-    yield from looking.running_findings(kube, service, state)
+    yield from cluster_checks.state_findings(state)
+    yield from cluster_checks.version_findings(kube, service, state)
+    yield from cluster_checks.secret_findings(kube, service)
+    yield from cluster_checks.claim_findings(kube, service)
+    yield from cluster_checks.node_findings(kube, service)
+    yield from cluster_checks.running_findings(kube, service, state)
     try:
         config = read_config(service)
     except ClusterError as error:
@@ -39,7 +39,7 @@ def examine(kube: Kube, name: str | None, with_hub: bool = True) -> Iterator[Fin
         return
     yield from specification_findings(service, config)
     if with_hub:
-        yield from looking.hub_findings(config)
+        yield from cluster_checks.hub_findings(config)
 
 
 def exit_code(findings: list[Finding]) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from serve_app.core.errors import ClusterRefused, ConfigurationError
-from serve_app.ops.tree import Tree
+from serve_app.ops.json_view import Tree
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from serve_app.ops.dashboard import Dashboard
+from serve_app.ops.json_view import Tree
 from serve_app.ops.kube import Kube
-from serve_app.ops.tree import Tree
 
 _POLL_S = 2.0
 _ID_FIELDS = ("paraserve_request_id", "request_id")

@@ -16,9 +16,9 @@ from typing import TypeAlias
 
 from serve_app.core.errors import ClusterError
 from serve_app.ops.dashboard import open_dashboard
+from serve_app.ops.json_view import Tree
 from serve_app.ops.kube import Kube
 from serve_app.ops.service import ServiceState, find_service, is_ready_pod, pods_of, read_state
-from serve_app.ops.tree import Tree
 
 # Picks the pods to restart out of the workers of a RayService.
 Choose: TypeAlias = Callable[[Kube, Tree, ServiceState, list[Tree]], list[Tree]]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from serve_app.core.errors import ClusterError, ConfigurationError
-from serve_app.ops.tree import Tree, read_yaml
+from serve_app.ops.json_view import Tree, read_yaml
 from serve_app.settings import DEFAULT_PROFILE, DeploymentSettings, Settings
 from serve_app.settings.sources import ProfileSource
 

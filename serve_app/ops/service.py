@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serve_app.core.errors import ClusterError, ClusterRefused
+from serve_app.ops.json_view import Tree
 from serve_app.ops.kube import Kube
-from serve_app.ops.tree import Tree
 
 RAY = "apis/ray.io/v1"
 _FAILED = frozenset({"DEPLOY_FAILED"})

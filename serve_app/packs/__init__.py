@@ -1,10 +1,10 @@
 """Model packs: from a name to a verified directory in FunASR's format."""
 
-from serve_app.packs.contents import PackContents, open_pack
 from serve_app.packs.inspection import PackReport, PackStatus, list_packs, verify
+from serve_app.packs.pack import PackContents, open_pack
 from serve_app.packs.references import PackKind
 from serve_app.packs.registry import REGISTERED, find_pack
-from serve_app.packs.resolving import pull, resolve
+from serve_app.packs.resolve import pull, resolve
 from serve_app.packs.store import PackStore
 
 __all__ = [

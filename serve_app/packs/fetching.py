@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from serve_app.core.errors import PackFetchFailed, PackNotFound
-from serve_app.packs.contents import open_pack
-from serve_app.packs.hubs import fetch_from_hub
+from serve_app.packs.download import fetch_from_hub
 from serve_app.packs.integrity import BUILTIN_DIRECTORY, record_files
 from serve_app.packs.manifests import MANIFEST_NAME, Manifest
+from serve_app.packs.pack import open_pack
 from serve_app.packs.references import (
     BuiltinSource,
     DirectorySource,

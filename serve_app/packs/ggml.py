@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from serve_app.core.errors import PackCorrupt
-from serve_app.packs.readers import fetch_remedy
+from serve_app.packs.pack_files import fetch_remedy
 
 MODEL_CLASS = "Whisper"
 

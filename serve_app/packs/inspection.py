@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serve_app.core.errors import PackCorrupt, PackError, PackNotFound
-from serve_app.packs.contents import PackContents, open_pack
 from serve_app.packs.integrity import (
     BUILTIN_DIRECTORY,
     FileCheck,
@@ -17,6 +16,7 @@ from serve_app.packs.integrity import (
     sha256_of,
 )
 from serve_app.packs.manifests import WEIGHTS_NAME, FileRecord, read_manifest
+from serve_app.packs.pack import PackContents, open_pack
 from serve_app.packs.references import (
     BuiltinSource,
     DirectorySource,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serve_app.core.places import default_pack_dir
+from serve_app.core.paths import default_pack_dir
 from serve_app.packs.references import PackReference
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from serve_app.core.scaling import LoadSample, ScalingPolicy
 from serve_app.planning.clock import Clock
 from serve_app.planning.costs import StartCost
 from serve_app.planning.replica import ReplicaModel
-from serve_app.planning.shape import ServiceShape
-from serve_app.planning.station import Station
+from serve_app.planning.replicas import Station
+from serve_app.planning.service_config import ServiceShape
+from serve_app.scheduling.autoscaling import LoadSample, ScalingPolicy
 
 
 class Fleet:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from serve_app.core.admission import Place
-from serve_app.core.backlog import RecordingBacklog
 from serve_app.planning.speech import Group, Recording
+from serve_app.scheduling.admission import Place
+from serve_app.scheduling.backlog import RecordingBacklog
 
 if TYPE_CHECKING:
     from serve_app.planning.replica import ReplicaModel

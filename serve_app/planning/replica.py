@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TypeAlias
 
-from serve_app.core.fairness import FairQueue
-from serve_app.core.pacing import Pace
-from serve_app.core.throughput import Throughput
 from serve_app.planning.records import Call
+from serve_app.scheduling.batch_budget import Pace
+from serve_app.scheduling.fair_queue import FairQueue
+from serve_app.scheduling.throughput import Throughput
 
 Item: TypeAlias = tuple[Call, int]
 """A call, and what one of its items costs."""

@@ -15,7 +15,7 @@ from serve_app.core.errors import ConfigurationError
 from serve_app.planning.costs import Costs
 from serve_app.planning.results import RunResult
 from serve_app.planning.search import Goal, Plan, Trial
-from serve_app.planning.shape import ServiceShape
+from serve_app.planning.service_config import ServiceShape
 from serve_app.planning.trace import Seconds
 
 

@@ -10,13 +10,13 @@ from typing import Literal
 import numpy as np
 
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.scaling import ScalingLimits
 from serve_app.planning.costs import Costs
 from serve_app.planning.results import Percentiles, RunResult
-from serve_app.planning.shape import ServiceShape
+from serve_app.planning.service_config import ServiceShape
 from serve_app.planning.simulation import RunOptions, simulate
 from serve_app.planning.speech import Speech
 from serve_app.planning.trace import Trace
+from serve_app.scheduling.autoscaling import ScalingLimits
 
 Measure = Literal["queue", "latency"]
 Mode = Literal["fixed", "scaled"]

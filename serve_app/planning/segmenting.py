@@ -6,15 +6,15 @@ import random
 from collections import deque
 from collections.abc import Callable
 
-from serve_app.core.backlog import Backlog
-from serve_app.core.fairness import FairQueue
-from serve_app.core.pacing import BatchLimits
 from serve_app.planning.clock import Clock
-from serve_app.planning.cores import Cores
 from serve_app.planning.costs import LineCost
+from serve_app.planning.cpu import Cores
 from serve_app.planning.records import Call, Request
+from serve_app.planning.replicas import Station
 from serve_app.planning.speech import Speech
-from serve_app.planning.station import Station
+from serve_app.scheduling.backlog import Backlog
+from serve_app.scheduling.batch_budget import BatchLimits
+from serve_app.scheduling.fair_queue import FairQueue
 
 _ONE_STEP = BatchLimits(max_cost=1, max_items=1)
 

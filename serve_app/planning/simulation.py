@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from serve_app.planning.clock import Clock
-from serve_app.planning.cores import Cores, OwnCores, SharedCores
 from serve_app.planning.costs import Costs
+from serve_app.planning.cpu import Cores, OwnCores, SharedCores
 from serve_app.planning.fleet import Fleet
-from serve_app.planning.front import Front
+from serve_app.planning.ingress import Front
 from serve_app.planning.records import Call, Request
+from serve_app.planning.replicas import Station
 from serve_app.planning.results import Outcomes, Percentiles, RunResult, Timeline
 from serve_app.planning.segmenting import Segmenting
-from serve_app.planning.shape import ServiceShape, StationShape
+from serve_app.planning.service_config import ServiceShape, StationShape
 from serve_app.planning.speech import Speech
-from serve_app.planning.station import Station
 from serve_app.planning.trace import Trace
 
 _NUM_SAMPLES = 1440

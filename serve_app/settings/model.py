@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from serve_app.core.places import default_pack_dir
+from serve_app.core.paths import default_pack_dir
 from serve_app.core.stages import STAGES, Stage
 from serve_app.settings.admission import REFUSAL_HEADROOM, AdmissionSettings, AuthSettings
 from serve_app.settings.audio_url import AudioUrlSettings

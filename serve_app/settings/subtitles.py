@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from serve_app.core.subtitles import DEFAULT_SUBTITLES, SubtitleOptions
 from serve_app.settings.section import Section
+from serve_app.transcript.subtitles import DEFAULT_SUBTITLES, SubtitleOptions
 
 
 class SubtitleSettings(Section):
@@ -53,5 +53,5 @@ class SubtitleSettings(Section):
         return self
 
     def options(self) -> SubtitleOptions:
-        """The same for `core.subtitles`."""
+        """The same for `transcript.subtitles`."""
         return SubtitleOptions(**self.model_dump())

@@ -7,13 +7,13 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.itn import (
+from serve_app.settings.section import Section
+from serve_app.transcript.itn import (
     Replacement,
     check_replacements,
     merge_replacements,
     parse_replacements,
 )
-from serve_app.settings.section import Section
 
 
 class TextSettings(Section):

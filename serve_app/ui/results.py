@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import Literal, TypeAlias
 
-from serve_app.core.chunks import Token
-from serve_app.core.subtitles import to_srt, to_vtt
-from serve_app.core.transcripts import MarkedToken, Sentence
+from serve_app.core.records import Token
 from serve_app.core.words import needs_space, split_words
+from serve_app.transcript.subtitles import to_srt, to_vtt
+from serve_app.transcript.transcript import MarkedToken, Sentence
 from serve_app.ui.client import SentenceHeard, StreamedEvent
 from serve_app.ui.problems import Problem
 

@@ -4,9 +4,9 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 
-from serve_app.api.rendering import sse_events
-from serve_app.core.chunks import DamagedRange, RecordingEnd
-from serve_app.core.transcripts import FailedRange, TranscriptEvent, collect
+from serve_app.api.responses import sse_events
+from serve_app.core.records import DamagedRange, RecordingEnd
+from serve_app.transcript.transcript import FailedRange, TranscriptEvent, collect
 
 END = RecordingEnd(
     9000, damage=(DamagedRange(500, 900, "the data is damaged"),), notices=("It is odd.",)

@@ -10,12 +10,12 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from serve_app.api import event_stream, transcriptions
+from serve_app.api import event_stream, transcription
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import build_api
 from serve_app.core.hints import Hints, HotwordCheck
-from serve_app.core.limits import Limits
 from serve_app.core.origin import Origin
+from serve_app.scheduling.limits import Limits
 from tests.api.conftest import MAX_UPLOAD_BYTES
 from tests.fakes.asgi import Exchange
 from tests.fakes.observer import EndedRequests
@@ -41,7 +41,7 @@ def app(service: FakeService, ended: EndedRequests, tmp_path: Path) -> FastAPI:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcriptions, "_STATUS_PATIENCE_S", 0.01)
+    monkeypatch.setattr(transcription, "_STATUS_PATIENCE_S", 0.01)
     monkeypatch.setattr(event_stream, "_HEARTBEAT_S", 0.01)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.api.audio_url import UrlPolicy
 from serve_app.api.fetching import HttpFetcher
+from serve_app.api.remote_audio import UrlPolicy
 from serve_app.api.spool import SpoolDirectory, SpoolFile
 from serve_app.core.errors import EmptyUpload, UploadTooLarge, UrlFetchFailed, UrlNotAllowed
 from serve_app.settings import AudioUrlSettings

@@ -19,7 +19,7 @@ from serve_app.api.headers import (
     text_header,
 )
 from serve_app.api.response_headers import EXPOSED_HEADERS
-from serve_app.core.transcripts import FailedRange
+from serve_app.transcript.transcript import FailedRange
 from tests.fakes.service import FakeService, sentence
 
 URL = "/v1/audio/transcriptions"

@@ -7,8 +7,8 @@ import json
 import httpx
 import pytest
 
-from serve_app.core.chunks import RecordingEnd, UtteranceSpan
-from tests.api.test_transcriptions import post
+from serve_app.core.records import RecordingEnd, UtteranceSpan
+from tests.api.test_transcription import post
 from tests.fakes.service import FakeService
 
 JAPANESE, CHINESE = UtteranceSpan(0, 900, "done", "ja"), UtteranceSpan(900, 1400, "done", "zh")

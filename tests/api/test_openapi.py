@@ -13,7 +13,7 @@ import pytest
 
 from serve_app.api.errors import STATUS_OF
 from serve_app.core import errors
-from tests.api.test_transcriptions import URL, post
+from tests.api.test_transcription import URL, post
 from tests.fakes.service import FAILED_RANGE, FakeService, sentence
 
 # The operator's tools meet these; no request does.

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from serve_app.api.parameters import TranscriptionParameters
-from serve_app.api.rendering import verbose_json
-from serve_app.core.chunks import Token
-from serve_app.core.transcripts import MarkedToken, Sentence, Transcript
+from serve_app.api.responses import verbose_json
+from serve_app.core.records import Token
+from serve_app.transcript.transcript import MarkedToken, Sentence, Transcript
 
 
 def body_of(parameters: TranscriptionParameters, *models: str | None) -> Any:

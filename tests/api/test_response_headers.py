@@ -17,7 +17,7 @@ from serve_app.api.openapi import TRANSCRIPTIONS_PATH
 from serve_app.api.response_headers import RESPONSE_HEADERS, describe_headers
 from serve_app.api.routes import build_api
 from serve_app.core.errors import ParaserveError
-from tests.api.test_transcriptions import post
+from tests.api.test_transcription import post
 from tests.core.test_errors import ARGUMENTS
 from tests.error_tree import EVERY_ERROR
 from tests.fakes.service import FAILED_RANGE, FakeService, sentence

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from serve_app.api.headers import IGNORED_FIELDS_HEADER, WARNINGS_HEADER
-from tests.api.test_transcriptions import URL, error_of, post
+from tests.api.test_transcription import URL, error_of, post
 from tests.fakes.service import FakeService
 
 # Sent by clients of vLLM, speaches, whisper.cpp, LocalAI and FunASR.

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from serve_app.audio import AudioDecoder, AudioLimits
-from serve_app.core.chunks import SAMPLE_RATE_HZ, DamagedRange, Pcm
 from serve_app.core.errors import (
     AudioError,
     AudioTooLong,
@@ -21,6 +20,7 @@ from serve_app.core.errors import (
     UnknownAudioFormat,
     UnsupportedAudioLayout,
 )
+from serve_app.core.records import SAMPLE_RATE_HZ, DamagedRange, Pcm
 from tests.audio import recordings
 
 

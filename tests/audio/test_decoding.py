@@ -9,7 +9,7 @@ import pytest
 
 from serve_app.audio import AudioDecoder, AudioInfo, AudioLimits
 from serve_app.audio.bytesource import AudioSource
-from serve_app.core.chunks import SAMPLE_RATE_HZ, Pcm
+from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
 from tests.audio import recordings
 
 

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serve_app.audio import AudioDecoder, AudioLimits
-from serve_app.core.chunks import SAMPLE_RATE_HZ
 from serve_app.core.errors import AudioError, AudioTooLong, CorruptAudio
+from serve_app.core.records import SAMPLE_RATE_HZ
 from tests.audio import recordings
 from tests.fakes.mutated_audio import mutate
 

@@ -19,7 +19,7 @@ from av.audio.stream import AudioStream
 
 from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.audio.flac_frames import frames_of
-from serve_app.core.chunks import SAMPLE_RATE_HZ, DamagedRange, Pcm
+from serve_app.core.records import SAMPLE_RATE_HZ, DamagedRange, Pcm
 from tests.audio import recordings
 from tests.audio.recordings import Signal
 

@@ -5,7 +5,7 @@ import pytest
 
 from serve_app.audio.layout import Block
 from serve_app.audio.resampling import PcmResampler
-from serve_app.core.chunks import Pcm
+from serve_app.core.records import Pcm
 from tests.audio import recordings
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from serve_app.cluster import prepare_environment
 from serve_app.hosting.node import look_for_token_again
+from serve_app.launch import prepare_environment
 from serve_app.settings import Settings
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.batch.attempts import Attempt, AttemptJournal, wasted_work
-from serve_app.batch.files import LocalFiles
+from serve_app.batch.storage import LocalFiles
 
 
 def test_attempts_are_numbered_across_runs(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient, JobType
 
 from loadtests.ports import free_port
 from serve_app.batch.client import BatchJobs, JobRequest, connect
-from serve_app.batch.views import EXIT_CODES, ExitCode, JobView, last_progress
+from serve_app.batch.job_status import EXIT_CODES, ExitCode, JobView, last_progress
 from serve_app.core.errors import ClusterError
 from tests.fakes.ray_jobs import FakeRay
 

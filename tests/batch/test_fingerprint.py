@@ -15,8 +15,8 @@ from serve_app.batch.fingerprint import (
     item_fingerprint,
 )
 from serve_app.batch.records import BatchItem, FileInfo, PackIdentity
-from serve_app.core.subtitles import SubtitleOptions
 from serve_app.settings import Settings
+from serve_app.transcript.subtitles import SubtitleOptions
 from tests.batch.recordings import MODELS
 
 CONFIG = config_of(Settings(), MODELS)

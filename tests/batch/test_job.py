@@ -16,21 +16,21 @@ import numpy as np
 import pytest
 import soundfile
 
-from serve_app.batch.finishing import Finished
 from serve_app.batch.job import BatchJob, JobOrder, job_settings
 from serve_app.batch.outcomes import Failed
-from serve_app.batch.pipeline import OwnActors
-from serve_app.batch.recognising import POISON, RecognizeChunks
+from serve_app.batch.pending import Work
+from serve_app.batch.punctuate_stage import Finished
+from serve_app.batch.ray_data import OwnActors
+from serve_app.batch.recognize_stage import POISON, RecognizeChunks
 from serve_app.batch.records import BatchItem
-from serve_app.batch.todo import Work
-from serve_app.core.chunks import Pcm
+from serve_app.cli.demo import demo_recording
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.ports import Recognizer
-from serve_app.core.transcripts import collect
-from serve_app.demo import demo_recording
-from serve_app.pipeline.loading import load_recognizer
-from serve_app.pipeline.local import LocalTranscriber
+from serve_app.core.records import Pcm
+from serve_app.inference.loading import load_recognizer
+from serve_app.inference.local import LocalTranscriber
 from serve_app.settings import Settings
+from serve_app.transcript.transcript import collect
 from tests.fakes.faulty_recognizer import DEADLY, FaultyEngine, marked
 
 # Ray Data 2.60 sets options of its own that it has deprecated.

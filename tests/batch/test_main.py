@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from serve_app.batch.__main__ import main
-from serve_app.batch.figures import BatchReport, build_report
 from serve_app.batch.job import BatchJob, JobOrder
 from serve_app.batch.records import Failure
+from serve_app.batch.report_data import BatchReport, build_report
 from serve_app.settings import Settings
 from tests.batch.recordings import failure
 

@@ -19,8 +19,8 @@ from serve_app.batch.fingerprint import file_info
 from serve_app.batch.manifest import read_items
 from serve_app.batch.names import file_name
 from serve_app.batch.outputs import OutputStore
-from serve_app.batch.reading import ReadOptions, open_audio
 from serve_app.batch.records import BatchItem
+from serve_app.batch.remote_reader import ReadOptions, open_audio
 from serve_app.batch.report import read_report
 from serve_app.batch.uris import UnusableUri
 from serve_app.core.errors import ConfigurationError, ManifestError

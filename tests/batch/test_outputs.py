@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from serve_app.batch import documents, files, outputs
+from serve_app.batch import outputs, result_json, storage
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.records import TEXT_FORMATS, FinishedRecording
-from serve_app.core.subtitles import SubtitleOptions
+from serve_app.transcript.subtitles import SubtitleOptions
 from tests.batch.recordings import failure, recording
 
 TEXTS = TEXT_FORMATS
@@ -174,7 +174,7 @@ def test_results_in_the_index_are_not_read_again(tmp_path: Path) -> None:
     store.write(recording())
     store.finished()
 
-    class Unreadable(files.LocalFiles):
+    class Unreadable(storage.LocalFiles):
         def read(self, path: str, max_bytes: int | None = None) -> bytes | None:
             assert not path.startswith("transcripts")
             return super().read(path, max_bytes)
@@ -226,7 +226,7 @@ def test_write_that_fails_leaves_nothing_behind(
 # Killed at any point: a kill leaves what is on disk at that moment, so the directory is
 # looked at before every line that the writer runs.
 
-_WRITER_FILES = frozenset(str(module.__file__) for module in (outputs, files, documents))
+_WRITER_FILES = frozenset(str(module.__file__) for module in (outputs, storage, result_json))
 
 
 def _before_each_line(run: Callable[[], object], look: Callable[[], None]) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from serve_app.batch.pipeline import PolledLedger
 from serve_app.batch.progress import Computed
+from serve_app.batch.ray_data import PolledLedger
 
 
 def test_without_a_ledger_nothing_was_computed() -> None:

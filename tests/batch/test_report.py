@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from serve_app.batch.attempts import Attempt
-from serve_app.batch.figures import BatchReport, build_report
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.report import describe_report, read_report, report_of, write_report
+from serve_app.batch.report_data import BatchReport, build_report
 from serve_app.core.errors import ConfigurationError
 from tests.batch.recordings import failure, recording
 

@@ -12,7 +12,7 @@ from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import build_api
 from serve_app.api.service import TranscriptionJob
 from serve_app.core.errors import UnknownAudioFormat
-from serve_app.core.transcripts import TranscriptEvent
+from serve_app.transcript.transcript import TranscriptEvent
 from tests.fakes.service import FakeService
 from tests.ui.serving import serving
 

@@ -13,7 +13,7 @@ import pytest
 
 from serve_app.api.service import TranscriptionJob
 from serve_app.core.errors import CorruptAudio
-from serve_app.core.transcripts import TranscriptEvent
+from serve_app.transcript.transcript import TranscriptEvent
 from tests.compatibility.conftest import TEXT, ListeningService
 from tests.fakes.service import FakeService
 

@@ -7,14 +7,7 @@ from typing import Any
 
 import helm_python as helm
 
-from tests.deploy.charting import (
-    CHART,
-    Json,
-    combined,
-    command,
-    ready_values,
-    serve_config,
-)
+from tests.deploy.charting import CHART, Json, combined, command, ready_values, serve_config
 from tests.deploy.cluster import KubeServer
 from tests.deploy.scaling import RayServices
 

@@ -24,15 +24,7 @@ from tests.deploy.charting import (
     render,
 )
 from tests.deploy.cluster import KubeServer
-from tests.deploy.live import (
-    NAME,
-    NAMESPACE,
-    gpu_values,
-    install,
-    kubectl,
-    live_config,
-    replicas,
-)
+from tests.deploy.live import NAME, NAMESPACE, gpu_values, install, kubectl, live_config, replicas
 from tests.deploy.scaling import RayServices
 
 pytestmark = pytest.mark.k8s

@@ -12,11 +12,11 @@ import yaml
 from kubernetes import client
 from typer.testing import CliRunner, Result
 
-from serve_app.cli import app
+from serve_app.cli.main import app
 from serve_app.core.errors import ClusterError, ClusterRefused
-from serve_app.ops.bounds import Wish
 from serve_app.ops.kube import Kube, Place, connect
-from serve_app.ops.scaling import scale_group
+from serve_app.ops.scale import scale_group
+from serve_app.ops.scale_plan import Wish
 from tests.deploy.cluster import KubeServer
 from tests.deploy.live import NAME, NAMESPACE, gpu_values, groups, install
 from tests.deploy.operator import create_cluster, play_operator

@@ -9,9 +9,9 @@ import helm_python as helm
 import pytest
 
 from serve_app.core.errors import ClusterError, ClusterRefused
-from serve_app.ops.bounds import Wish
 from serve_app.ops.kube import FIELD_MANAGER, Kube, Operation
-from serve_app.ops.scaling import ANNOTATION, scale_deployment, scale_group
+from serve_app.ops.scale import ANNOTATION, scale_deployment, scale_group
+from serve_app.ops.scale_plan import Wish
 from serve_app.ops.service import service_path
 from tests.deploy.charting import CHART
 from tests.deploy.cluster import KubeServer

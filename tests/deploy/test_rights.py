@@ -8,17 +8,9 @@ import helm_python as helm
 import pytest
 from kubernetes import client
 
-from tests.deploy.charting import (
-    ready_values,
-)
+from tests.deploy.charting import ready_values
 from tests.deploy.cluster import KubeServer
-from tests.deploy.live import (
-    NAME,
-    NAMESPACE,
-    account,
-    gpu_values,
-    install,
-)
+from tests.deploy.live import NAME, NAMESPACE, account, gpu_values, install
 from tests.deploy.scaling import RayServices, scale_group
 
 pytestmark = pytest.mark.k8s

@@ -17,11 +17,7 @@ from ray.autoscaler.v2.instance_manager.cloud_providers.kuberay.cloud_provider i
     KubeRayProvider,
 )
 
-from tests.deploy.charting import (
-    CHART,
-    Json,
-    as_json,
-)
+from tests.deploy.charting import CHART, Json, as_json
 from tests.deploy.cluster import KubeServer
 from tests.deploy.live import (
     NAME,

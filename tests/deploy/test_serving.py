@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from loadtests.ports import free_port
-from serve_app.core.places import default_pack_dir
+from serve_app.core.paths import default_pack_dir
 from serve_app.packs import PackContents
 from tests.deploy.charting import CHART, Json, combined, ready_values, render, serve_config
 from tests.deploy.cluster import wait_until

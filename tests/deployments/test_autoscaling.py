@@ -12,11 +12,11 @@ import pytest
 from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
-from serve_app.core.scaling import LoadSample, ScalingLimits
-from serve_app.deployments import autoscaling, load_board
+from serve_app.deployments import autoscaling, backlog_board
 from serve_app.deployments.autoscaling import QueuedAudioPolicy, SegmenterPolicy, load_sample
-from serve_app.deployments.load_board import ReportedBacklog
+from serve_app.deployments.backlog_board import ReportedBacklog
 from serve_app.deployments.options import recognizer_autoscaling, segmenter_autoscaling
+from serve_app.scheduling.autoscaling import LoadSample, ScalingLimits
 from serve_app.settings import Settings
 
 APP = "app-of-test"
@@ -24,7 +24,7 @@ APP = "app-of-test"
 
 @pytest.fixture(autouse=True)
 def empty_board(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load_board, "_board", {})
+    monkeypatch.setattr(backlog_board, "_board", {})
 
 
 class Clock:
@@ -265,7 +265,7 @@ def test_policies_that_travelled_share_one_board_and_their_settings() -> None:
     code = (
         "import pickle, sys, cloudpickle\n"
         "made = [cloudpickle.loads(d)(**k) for d, k in pickle.load(sys.stdin.buffer)]\n"
-        "boards = {id(sys.modules['serve_app.deployments.load_board']._board)}\n"
+        "boards = {id(sys.modules['serve_app.deployments.backlog_board']._board)}\n"
         "boards |= {id(m.__call__.__globals__['leave_backlog'].__globals__['_board'])\n"
         "           for m in made if 'leave_backlog' in m.__call__.__globals__}\n"
         "boards |= {id(m._sample.__globals__['backlog_of'].__globals__['_board'])\n"

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from serve_app.core.errors import DeviceUnavailable, PackCorrupt, PackIncomplete
-from serve_app.core.punctuation import punctuate_all
 from serve_app.engines.ct_transformer import CtTransformerEngine
 from serve_app.packs import PackContents, PackStore, resolve
+from serve_app.transcript.punctuation import punctuate_all
 
 MARK_OF_ID = {0: "", 1: "", 2: "，", 3: "。", 4: "？", 5: "、"}
 

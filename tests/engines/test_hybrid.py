@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from serve_app.core.chunks import ChunkFailure, Pcm, Recognition, Token
 from serve_app.core.hints import NO_HINTS, Hints
+from serve_app.core.records import ChunkFailure, Pcm, Recognition, Token
 from serve_app.engines.hybrid import (
     Allowance,
     HybridOptions,
@@ -15,7 +15,7 @@ from serve_app.engines.hybrid import (
     is_refinable,
     reason_to_refine,
 )
-from serve_app.engines.whispercpp import Draft, DraftQuality
+from serve_app.engines.whisper.engine import Draft, DraftQuality
 
 GOOD = DraftQuality(-0.1, 1.0)
 KEYWORD = Hints(keywords=("停滞",))

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from ray.serve import Application
 
-from serve_app.core.chunks import ChunkFailure, Pcm, Recognition
 from serve_app.core.hints import Hints
 from serve_app.core.ports import Recognizer
+from serve_app.core.records import ChunkFailure, Pcm, Recognition
 from serve_app.deployments.options import as_deployment
 from serve_app.deployments.recognizer import RecognizerDeployment
-from serve_app.pipeline.loading import Loaded, load_recognizer
+from serve_app.inference.loading import Loaded, load_recognizer
 from serve_app.settings import Settings
 
 DEADLY = 12345

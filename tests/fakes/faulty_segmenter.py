@@ -11,7 +11,7 @@ import numpy as np
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.core.chunks import Chunk, RecordingEnd, SegmentationJob, Utterance
+from serve_app.core.records import Chunk, RecordingEnd, SegmentationJob, Utterance
 from serve_app.deployments.options import as_deployment
 from serve_app.deployments.segmenter import SegmenterDeployment
 from serve_app.settings import Settings

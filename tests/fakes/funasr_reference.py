@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from serve_app.core.chunks import Pcm
+from serve_app.core.records import Pcm
 
 REFERENCE_MARKS = [
     pytest.mark.reference,

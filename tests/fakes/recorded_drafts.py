@@ -8,9 +8,9 @@ from pathlib import Path
 
 import soundfile
 
-from serve_app.core.chunks import SAMPLES_PER_MS, ChunkFailure, Pcm
 from serve_app.core.hints import Hints
-from serve_app.engines.whispercpp import Draft
+from serve_app.core.records import SAMPLES_PER_MS, ChunkFailure, Pcm
+from serve_app.engines.whisper.engine import Draft
 from tests.published import PUBLISHED_SEGMENTS_MS
 
 ASR_EXAMPLE_TEXT = "甚至出现交易几乎停滞的情况"

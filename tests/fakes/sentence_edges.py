@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from serve_app.core.chunks import SAMPLES_PER_MS, Pcm, Token
+from serve_app.core.records import SAMPLES_PER_MS, Pcm, Token
 from serve_app.packs.integrity import BUILTIN_DIRECTORY
 
 DEMO_FLAC = BUILTIN_DIRECTORY / "samples" / "demo.flac"

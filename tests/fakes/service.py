@@ -9,11 +9,11 @@ from typing import Any
 
 from serve_app.api.parameters import Offer
 from serve_app.api.service import TranscriptionJob
-from serve_app.core.chunks import RecordingEnd, Token, UtteranceSpan
 from serve_app.core.hints import Hints, HotwordCheck
 from serve_app.core.origin import Origin
+from serve_app.core.records import RecordingEnd, Token, UtteranceSpan
 from serve_app.core.stages import STAGES, Stage, StageReadiness
-from serve_app.core.transcripts import FailedRange, MarkedToken, Sentence, TranscriptEvent
+from serve_app.transcript.transcript import FailedRange, MarkedToken, Sentence, TranscriptEvent
 
 
 def sentence(text: str, start_ms: int, mark: str = "。") -> Sentence:

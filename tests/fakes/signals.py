@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from serve_app.core.chunks import SAMPLE_RATE_HZ, Pcm
+from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
 
 
 def speech_like(num_samples: int, seed: int) -> Pcm:

@@ -12,9 +12,9 @@ import torch
 import yaml
 from torch import nn
 
-from serve_app.engines.hotword_net import HotwordNet, parse_hotword_shape
-from serve_app.engines.paraformer_net import ParaformerNet, parse_shape
-from serve_app.packs.contents import PackContents, open_pack
+from serve_app.engines.paraformer.hotword_network import HotwordNet, parse_hotword_shape
+from serve_app.engines.paraformer.network import ParaformerNet, parse_shape
+from serve_app.packs.pack import PackContents, open_pack
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.load.arrivals import (
-    Arrival,
-    Rate,
-    bursts,
-    draw,
-    ramp,
-    read_trace,
-    square,
-    steady,
-)
+from loadtests.load.arrivals import Arrival, Rate, bursts, draw, ramp, read_trace, square, steady
 from loadtests.load.mixes import MIXES, LengthClass, Mix, class_name, in_order
 
 CLIPS = MIXES["clips"]

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from serve_app.ops.dashboard import Dashboard
+from serve_app.ops.json_view import Tree
 from serve_app.ops.logs import LogFile, matches, new_lines, read_logs, replica_logs
-from serve_app.ops.tree import Tree
 from tests.fakes.recorded_kube import CORE, RecordedKube
 
 APPLICATIONS = {

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from serve_app.core.errors import ClusterError
+from serve_app.ops.json_view import Tree
 from serve_app.ops.rollout import progress_of, wait_for_rollout
 from serve_app.ops.service import ServiceState, read_state
-from serve_app.ops.tree import Tree
 from tests.fakes.recorded_kube import cluster_status, healthy_status, ray_service
 
 

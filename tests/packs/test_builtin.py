@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from serve_app.core.chunks import Pcm, Recognition
-from serve_app.engines.paraformer import ParaformerEngine
+from serve_app.core.records import Pcm, Recognition
+from serve_app.engines.paraformer.cpu import ParaformerEngine
 from serve_app.packs import open_pack
 from serve_app.packs.integrity import BUILTIN_DIRECTORY
-from serve_app.pipeline.scoring import character_error_rate
+from serve_app.transcript.cer import character_error_rate
 
 PACKS = ("paraformer-demo", "ct-punc-demo")
 MAX_BYTES = 30 * 2**20

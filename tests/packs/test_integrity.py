@@ -3,12 +3,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.core.errors import PackCorrupt, PackIncomplete
-from serve_app.packs.integrity import (
-    check_fully,
-    check_quickly,
-    raise_for_problems,
-    record_files,
-)
+from serve_app.packs.integrity import check_fully, check_quickly, raise_for_problems, record_files
 from serve_app.packs.manifests import FileRecord
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from serve_app.core.limits import NO_LIMITS
-from serve_app.core.pacing import BatchLimits
 from serve_app.planning.costs import CallCost, Costs, LineCost, StartCost
-from serve_app.planning.shape import ServiceShape, StationShape
+from serve_app.planning.service_config import ServiceShape, StationShape
 from serve_app.planning.trace import Trace, make_trace
+from serve_app.scheduling.batch_budget import BatchLimits
+from serve_app.scheduling.limits import NO_LIMITS
 
 FRAME_S = 0.06
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from serve_app.core.scaling import ScalingLimits
 from serve_app.planning.report import spent_gpu_hours
 from serve_app.planning.simulation import simulate
 from serve_app.planning.speech import SingleChunks
 from serve_app.planning.trace import make_trace
+from serve_app.scheduling.autoscaling import ScalingLimits
 from tests.planning.models import FRAME_S, costs, shape
 
 

@@ -7,15 +7,15 @@ from dataclasses import replace
 import pytest
 
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.limits import Limits
-from serve_app.core.scaling import ScalingLimits
 from serve_app.planning.generation import Generation, generate
 from serve_app.planning.report import num_gpus
 from serve_app.planning.search import Goal, Planner, Trial, sized_for
-from serve_app.planning.shape import ServiceShape
+from serve_app.planning.service_config import ServiceShape
 from serve_app.planning.simulation import RunOptions, simulate
 from serve_app.planning.speech import DrawnSpeech, SpeechOptions
 from serve_app.planning.trace import make_trace
+from serve_app.scheduling.autoscaling import ScalingLimits
+from serve_app.scheduling.limits import Limits
 from tests.planning.models import costs, shape
 
 TRACE = generate(Generation("poisson", 6.0, 600.0), 1)

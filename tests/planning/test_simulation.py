@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.core.limits import Limits
-from serve_app.core.pacing import BatchLimits
-from serve_app.core.scaling import ScalingLimits
 from serve_app.planning.costs import CallCost, LineCost, StartCost
 from serve_app.planning.generation import Generation, generate
 from serve_app.planning.results import RunResult
 from serve_app.planning.simulation import MachineShape, RunOptions, Simulation, simulate
 from serve_app.planning.speech import DrawnSpeech, SingleChunks, SpeechOptions
 from serve_app.planning.trace import make_trace
+from serve_app.scheduling.autoscaling import ScalingLimits
+from serve_app.scheduling.batch_budget import BatchLimits
+from serve_app.scheduling.limits import Limits
 from tests.planning.models import FRAME_S, costs, poisson, shape
 
 SINGLE = SingleChunks(FRAME_S)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from loadtests.ports import free_port
-from serve_app.cluster import RunningApplication, prepare_environment, running
+from serve_app.launch import RunningApplication, prepare_environment, running
 from serve_app.settings import Settings
 
 SAMPLES = Path(__file__).parents[2] / "serve_app" / "packs" / "builtin" / "samples"

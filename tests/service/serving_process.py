@@ -90,7 +90,7 @@ def serving(*assignments: str) -> Iterator[ServingProcess]:
     ]
     ours = (RUN_DIRECTORY_VARIABLE, NODE_ADDRESS_VARIABLE, "RAY_", "HAPROXY_")
     process = subprocess.Popen(
-        [sys.executable, "-m", "serve_app.cli", "serve", *options],
+        [sys.executable, "-m", "serve_app.cli.main", "serve", *options],
         env={name: value for name, value in os.environ.items() if not name.startswith(ours)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from serve_app.packs import PackContents
-from serve_app.pipeline.scoring import character_error_rate
 from serve_app.settings import Settings
+from serve_app.transcript.cer import character_error_rate
 from tests.fakes.recorded_drafts import ASR_EXAMPLE_TEXT
 from tests.service.requests import transcribe
 

@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.pipeline.scoring import character_error_rate
 from serve_app.settings import Settings
+from serve_app.transcript.cer import character_error_rate
 from tests.fakes.tiny_packs import TinyParaformer, write_paraformer
 from tests.service.requests import post, read_audio, transcribe
 

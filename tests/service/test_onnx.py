@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from serve_app.modeltools.onnx_export import export
 from serve_app.packs import open_pack
-from serve_app.packs.export import export
 from serve_app.packs.integrity import BUILTIN_DIRECTORY
-from serve_app.pipeline.scoring import character_error_rate
 from serve_app.settings import Settings
+from serve_app.transcript.cer import character_error_rate
 from tests.service.requests import transcribe
 
 pytestmark = pytest.mark.ray

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from serve_app.cluster import RunningApplication
-from serve_app.pipeline.scoring import character_error_rate
+from serve_app.launch import RunningApplication
+from serve_app.transcript.cer import character_error_rate
 from serve_app.ui.texts import TEXTS
 from tests.ui.conftest import SAMPLES, browser, context, open_page
 

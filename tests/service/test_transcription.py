@@ -14,11 +14,11 @@ import openai
 import pytest
 from typer.testing import CliRunner
 
-from serve_app.cli import app
-from serve_app.core.transcripts import Transcript, collect
-from serve_app.pipeline.local import LocalTranscriber
-from serve_app.pipeline.scoring import character_error_rate
+from serve_app.cli.main import app
+from serve_app.inference.local import LocalTranscriber
 from serve_app.settings import Settings
+from serve_app.transcript.cer import character_error_rate
+from serve_app.transcript.transcript import Transcript, collect
 from tests.published import PUBLISHED_SEGMENTS_MS
 from tests.service.requests import URL, audio_file, post, read_audio, transcribe
 

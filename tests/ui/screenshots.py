@@ -13,9 +13,9 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, ViewportSize
 
 from loadtests.ports import free_port
-from serve_app.cluster import prepare_environment, running
+from loadtests.recordings import recording
+from serve_app.launch import prepare_environment, running
 from serve_app.packs import PackStore
-from serve_app.packs.recordings import recording
 from serve_app.settings import Settings
 from tests.ui.chromium import HOW_TO_GET_IT, chromium, executable
 from tests.ui.conftest import SAMPLES, OpenPage, open_page

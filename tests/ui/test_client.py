@@ -7,12 +7,7 @@ import httpx
 import pytest
 
 from serve_app.client import ClientError
-from serve_app.ui.client import (
-    ApiClient,
-    Order,
-    SentenceHeard,
-    TranscriptEnded,
-)
+from serve_app.ui.client import ApiClient, Order, SentenceHeard, TranscriptEnded
 from tests.ui.scripted_api import SAID, Refusal, ScriptedApi
 
 

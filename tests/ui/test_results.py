@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from serve_app.ui.client import SentenceHeard, TranscriptEnded
 from serve_app.ui.results import ShownResult
-from tests.core.test_subtitles import UNMARKED
+from tests.transcript.test_subtitles import UNMARKED
 
 
 def test_long_sentence_becomes_subtitles_that_can_be_read() -> None:

@@ -11,7 +11,6 @@ from importlib import resources
 from pathlib import Path
 
 import httpx
-
 from serve_app.pipeline.scoring import character_error_rate
 
 KEY_FILE = Path("/etc/paraserve/api-key/key")

@@ -89,7 +89,7 @@ Nothing where there is no cluster to ask, as in `helm template`.
 {{- end -}}
 
 {{/*
-Packs that effective settings need, as `packs_of` in serve_app/pipeline/loading.py has
+Packs that effective settings need, as `packs_of` in serve_app/inference/loading.py has
 them, without directories: nobody can fetch those.
 */}}
 {{- define "paraserve.packsOf" -}}

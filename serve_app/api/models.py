@@ -1,0 +1,78 @@
+"""What `/v1/models` says of each model, as OpenAI's model object and a little more."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from serve_app.api.model_names import resolve_model
+from serve_app.api.response_models import ModelDescription
+from serve_app.api.service import TranscriptionService
+from serve_app.core.hints import Hints, Hotword
+from serve_app.core.origin import Origin
+from serve_app.packs.registry import is_demo_pack
+
+_PATIENCE_S = 2.0
+# Every model that writes Mandarin has it.
+_PROBE = Hotword("的")
+
+
+def demo_warning(pack: str) -> str:
+    """Returns what callers are told of a built-in demo pack."""
+    return (
+        f"demo model {pack}: it knows its own synthetic voices only and gives nonsense for real "
+        "speech; serve a published model instead"
+    )
+
+
+class ModelCatalogue:
+    """Describes the models that a service offers.
+
+    Beside OpenAI's fields there are `root`, the pack that a name stands for, `demo`, whether
+    it is one of the built-in packs that know no real speech (`warning` says so in words), and
+    `hotwords`, whether it takes them, which is left out while nobody can say. `created` is
+    when this process began to serve it.
+
+    Args:
+        service: is asked once for each pack, as a sleeping recogniser wakes from it.
+    """
+
+    def __init__(self, service: TranscriptionService) -> None:
+        self._service = service
+        self._takes_hotwords: dict[str, bool] = {}
+        self._created_unix_s = int(time.time())
+
+    async def models(self) -> list[ModelDescription]:
+        """Returns all names, the first one the default."""
+        offer = self._service.offer
+        return [await self.model(name) for name in (*offer.models, *offer.model_aliases)]
+
+    async def model(self, name: str) -> ModelDescription:
+        """Returns one that is offered."""
+        offer = self._service.offer
+        root = resolve_model(name, offer) or offer.model
+        described: ModelDescription = {
+            "id": name,
+            "object": "model",
+            "created": self._created_unix_s,
+            "owned_by": "paraserve",
+            "root": root,
+            "demo": is_demo_pack(root),
+        }
+        if is_demo_pack(root):
+            described["warning"] = demo_warning(root)
+        if root not in self._takes_hotwords:
+            await self._ask(root)
+        if root in self._takes_hotwords:
+            described["hotwords"] = self._takes_hotwords[root]
+        return described
+
+    async def _ask(self, model: str) -> None:
+        origin = Origin(f"models-{model}", deadline=time.time() + _PATIENCE_S)
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                check = await self._service.check_hotwords(Hints(model, (_PROBE,)), origin)
+        except Exception:
+            # The names can be told while the recogniser cannot be asked.
+            return
+        self._takes_hotwords[model] = check.no_use is None

@@ -1,0 +1,311 @@
+"""A transcript in each of the formats of OpenAI's transcription API.
+
+Source: OpenAI's API reference, "Create transcription" (response bodies and
+streamed events). Times there are seconds as floats.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from fastapi.responses import Response
+
+from serve_app.api.headers import PARTIAL_HEADER, list_header
+from serve_app.api.logprobs import TokenLogprob, token_logprobs
+from serve_app.api.parameters import ResponseFormat, TranscriptionParameters
+from serve_app.api.response_models import (
+    DurationUsage,
+    ErrorAnswer,
+    FailedSpan,
+    Segment,
+    SpokenSpan,
+    StreamEvent,
+    TextDelta,
+    TextDone,
+    TokenUsage,
+    Transcription,
+    TranscriptionLanguage,
+    VerboseTranscription,
+    Word,
+)
+from serve_app.core.records import RecordingEnd, Token, UtteranceSpan
+from serve_app.core.words import needs_space
+from serve_app.transcript.subtitles import to_srt, to_vtt
+from serve_app.transcript.transcript import (
+    FailedRange,
+    Sentence,
+    Transcript,
+    TranscriptEvent,
+    damaged_ranges,
+    languages_of,
+)
+
+UNDETERMINED = "und"
+"""The language of a recording without words where it is guessed: the schema wants a string.
+
+Source: ISO 639-2, code for undetermined languages.
+"""
+
+_AUDIO_TOKEN_MS = 100
+
+_MEDIA_TYPES: dict[ResponseFormat, str] = {
+    "json": "application/json",
+    "verbose_json": "application/json",
+    "text": "text/plain",
+    "srt": "text/plain",
+    "vtt": "text/vtt",
+}
+
+
+def render(transcript: Transcript, parameters: TranscriptionParameters) -> Response:
+    """Returns the response for a complete transcript.
+
+    A transcript with failed spans is marked: by the header X-Paraserve-Partial,
+    which lists them in seconds, as many as have room in a header and the number of
+    the rest, and in JSON formats by `partial` and `failed_ranges`, which has them all.
+    """
+    response = Response(
+        render_body(transcript, parameters), media_type=_MEDIA_TYPES[parameters.response_format]
+    )
+    if transcript.partial:
+        response.headers[PARTIAL_HEADER] = list_header(
+            f"{_seconds(failed.start_ms)}-{_seconds(failed.end_ms)}"
+            for failed in transcript.failures
+        )
+    return response
+
+
+def render_body(transcript: Transcript, parameters: TranscriptionParameters) -> str:
+    """Returns the transcript in the format that the parameters ask for."""
+    match parameters.response_format:
+        case "json":
+            return json.dumps(_json(transcript, parameters), ensure_ascii=False)
+        case "verbose_json":
+            return json.dumps(verbose_json(transcript, parameters), ensure_ascii=False)
+        case "text":
+            return transcript.text + "\n"
+        case "srt":
+            return to_srt(transcript.sentences, parameters.subtitles, transcript.duration_ms)
+        case "vtt":
+            return to_vtt(transcript.sentences, parameters.subtitles, transcript.duration_ms)
+
+
+async def sse_events(
+    events: AsyncGenerator[TranscriptEvent],
+    *,
+    language: str | None = None,
+    with_logprobs: bool = False,
+) -> AsyncGenerator[str]:
+    """Yields the transcript as server-sent events; closes its source.
+
+    The deltas, concatenated, are the text of the closing `transcript.text.done`.
+
+    Args:
+        events: the transcript.
+        language: what is spoken; None where it was guessed.
+        with_logprobs: list the log-probability of each token.
+    """
+    text = ""
+    num_tokens = 0
+    logprobs: list[TokenLogprob] = []
+    failures: list[FailedRange] = []
+    end = RecordingEnd(0)
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Sentence):
+                delta = f" {event.text}" if needs_space(text, event.text) else event.text
+                told: TextDelta = {
+                    "type": "transcript.text.delta",
+                    "delta": delta,
+                    "start": _seconds(event.start_ms),
+                    "end": _seconds(event.end_ms),
+                }
+                if with_logprobs:
+                    told["logprobs"] = token_logprobs([event], text)
+                    logprobs += told["logprobs"]
+                text += delta
+                num_tokens += len(event.tokens)
+                yield _sse(told)
+            elif isinstance(event, FailedRange):
+                failures.append(event)
+            else:
+                end = event
+                failures += damaged_ranges(event)
+                failures.sort(key=lambda failed: failed.start_ms)
+    done: TextDone = {
+        "type": "transcript.text.done",
+        "text": text,
+        "languages": _languages(language, end.utterances, has_words=bool(num_tokens)),
+        "duration": _seconds(end.duration_ms),
+        "usage": _token_usage(end.duration_ms, num_tokens),
+    }
+    if with_logprobs:
+        done["logprobs"] = logprobs
+    if failures:
+        done["partial"] = True
+        done["failed_ranges"] = _failed_spans(failures)
+    yield _sse(done)
+
+
+def sse_error(body: ErrorAnswer) -> str:
+    """Returns the event that tells of an error after the stream has begun."""
+    return f"event: error\n{_sse({'type': 'error', 'error': body['error']})}"
+
+
+def _sse(payload: StreamEvent) -> str:
+    return f"data: {json.dumps(payload, ensure_ascii=False)}\n\n"
+
+
+def _json(transcript: Transcript, parameters: TranscriptionParameters) -> Transcription:
+    body: Transcription = {
+        "text": transcript.text,
+        "languages": _languages_of(transcript, parameters),
+        "usage": _duration_usage(transcript.duration_ms),
+    }
+    if parameters.include_logprobs:
+        body["logprobs"] = token_logprobs(transcript.sentences)
+    if transcript.partial:
+        body["partial"] = True
+        body["failed_ranges"] = _failed_spans(transcript.failures)
+    return body
+
+
+def verbose_json(
+    transcript: Transcript, parameters: TranscriptionParameters
+) -> VerboseTranscription:
+    """Returns the body of `verbose_json`; times in seconds.
+
+    Its `language` is what was asked for or what the deployment is set to; where that guesses,
+    what most of this recording was heard as. `warnings` is there only if there are any.
+    """
+    body: VerboseTranscription = {
+        "task": "transcribe",
+        "language": parameters.language or transcript.language or UNDETERMINED,
+        "duration": _seconds(transcript.duration_ms),
+        "text": transcript.text,
+        "languages": _languages_of(transcript, parameters),
+        "usage": _duration_usage(transcript.duration_ms),
+    }
+    if transcript.partial:
+        body["partial"] = True
+        body["failed_ranges"] = _failed_spans(transcript.failures)
+    if parameters.include_logprobs:
+        body["logprobs"] = token_logprobs(transcript.sentences)
+    warnings = [*map(str, parameters.warnings), *transcript.notices]
+    if warnings:
+        body["warnings"] = warnings
+    if "segment" in parameters.granularities:
+        body["segments"] = [
+            _segment(number, sentence) for number, sentence in enumerate(transcript.sentences)
+        ]
+    if "word" in parameters.granularities:
+        body["words"] = [_word(token) for token in transcript.words()]
+    if parameters.include_utterances:
+        body["utterances"] = [_spoken_span(span) for span in transcript.utterances]
+    return body
+
+
+def _languages_of(
+    transcript: Transcript, parameters: TranscriptionParameters
+) -> list[TranscriptionLanguage]:
+    has_words = bool(transcript.sentences)
+    return _languages(parameters.language, transcript.utterances, has_words=has_words)
+
+
+def _languages(
+    language: str | None, utterances: Sequence[UtteranceSpan], *, has_words: bool
+) -> list[TranscriptionLanguage]:
+    """Returns what is spoken: the given language, or what was heard if it was to be guessed."""
+    if not has_words:
+        return []
+    codes = [language] if language else languages_of(utterances)
+    return [{"code": code} for code in codes]
+
+
+def _word(token: Token) -> Word:
+    word: Word = {
+        "word": token.text,
+        "start": _seconds(token.start_ms),
+        "end": _seconds(token.end_ms),
+        "confidence": round(token.confidence, 4),
+    }
+    if token.model is not None:
+        word["model"] = token.model
+    return word
+
+
+def _spoken_span(span: UtteranceSpan) -> SpokenSpan:
+    spoken: SpokenSpan = {
+        "start": _seconds(span.start_ms),
+        "end": _seconds(span.end_ms),
+        "status": span.status,
+    }
+    if span.language is not None:
+        spoken["language"] = span.language
+    return spoken
+
+
+def _segment(number: int, sentence: Sentence) -> Segment:
+    """A sentence as OpenAI's segment object.
+
+    `tokens` and `seek` are Whisper's and have no counterpart here; the VAD has
+    removed what is not speech, so `no_speech_prob` is 0. `model` says which of several
+    models spoke; where a sentence has words of two, their names are joined by "+".
+    """
+    encoded = sentence.text.encode()
+    segment: Segment = {
+        "id": number,
+        "seek": 0,
+        "start": _seconds(sentence.start_ms),
+        "end": _seconds(sentence.end_ms),
+        "text": sentence.text,
+        "tokens": [],
+        "temperature": 0.0,
+        "avg_logprob": round(_mean_log_confidence(sentence), 4),
+        "compression_ratio": round(len(encoded) / len(zlib.compress(encoded)), 4),
+        "no_speech_prob": 0.0,
+    }
+    models = dict.fromkeys(marked.token.model for marked in sentence.tokens)
+    if named := "+".join(model for model in models if model is not None):
+        segment["model"] = named
+    return segment
+
+
+def _mean_log_confidence(sentence: Sentence) -> float:
+    logs = [math.log(max(marked.token.confidence, 1e-10)) for marked in sentence.tokens]
+    return sum(logs) / len(logs)
+
+
+def _failed_spans(failures: Sequence[FailedRange]) -> list[FailedSpan]:
+    return [
+        {
+            "start": _seconds(failed.start_ms),
+            "end": _seconds(failed.end_ms),
+            "error": failed.error,
+            "reason": failed.reason,
+        }
+        for failed in failures
+    ]
+
+
+def _duration_usage(duration_ms: int) -> DurationUsage:
+    return {"type": "duration", "seconds": math.ceil(duration_ms / 1000)}
+
+
+def _token_usage(duration_ms: int, num_output_tokens: int) -> TokenUsage:
+    num_audio_tokens = math.ceil(duration_ms / _AUDIO_TOKEN_MS)
+    return {
+        "type": "tokens",
+        "input_tokens": num_audio_tokens,
+        "input_token_details": {"audio_tokens": num_audio_tokens, "text_tokens": 0},
+        "output_tokens": num_output_tokens,
+        "total_tokens": num_audio_tokens + num_output_tokens,
+    }
+
+
+def _seconds(time_ms: int) -> float:
+    return round(time_ms / 1000, 3)

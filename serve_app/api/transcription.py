@@ -1,0 +1,302 @@
+"""What a transcription request goes through on its way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, aclosing
+
+from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
+
+from serve_app.api.admission import Admission, AdmissionGate
+from serve_app.api.authentication import caller_of
+from serve_app.api.body import RequestBody
+from serve_app.api.deadlines import TIMEOUT_HEADER, Deadline, deadline_of
+from serve_app.api.errors import STATUS_OF, error_body, error_response, internal_error_response
+from serve_app.api.event_stream import EventFeed, EventStream
+from serve_app.api.headers import WARNING_HEADER, text_header
+from serve_app.api.hotword_report import report_hotwords
+from serve_app.api.intake import Intake
+from serve_app.api.limits import ApiLimits
+from serve_app.api.models import demo_warning
+from serve_app.api.parameters import TranscriptionParameters, parse_parameters
+from serve_app.api.request_log import RequestLog, RequestObserver, request_id_of, traceparent_of
+from serve_app.api.request_warnings import add_headers, shown_names
+from serve_app.api.responses import render, sse_error, sse_events
+from serve_app.api.service import TranscriptionJob, TranscriptionService
+from serve_app.core.errors import ParaserveError, RecognitionFailed, UploadTooSlow
+from serve_app.core.origin import Origin
+from serve_app.core.records import RecordingEnd
+from serve_app.packs.registry import is_demo_pack
+from serve_app.transcript.itn import AS_SAID, apply_rules
+from serve_app.transcript.transcript import FailedRange, TranscriptEvent, collect
+
+_OK = 200
+_CLIENT_CLOSED_REQUEST = 499
+_FIRST_SERVER_ERROR = 500
+
+# An unusable recording is found out in milliseconds, and can then be told by the status
+# of a stream as well; whoever waits longer gets the headers of a stream.
+_STATUS_PATIENCE_S = 1.0
+
+
+class TranscriptionHandler:
+    """Admits, takes in, transcribes and answers.
+
+    Args:
+        service: transcribes.
+        limits: of a request.
+        gate: admits.
+        intake: takes in the recordings.
+        logger: is told one line a request.
+        observer: is told of the end of each.
+    """
+
+    def __init__(
+        self,
+        service: TranscriptionService,
+        limits: ApiLimits,
+        gate: AdmissionGate,
+        intake: Intake,
+        logger: logging.Logger,
+        observer: RequestObserver,
+    ) -> None:
+        self._service = service
+        self._limits = limits
+        self._gate = gate
+        self._intake = intake
+        self._logger = logger
+        self._observer = observer
+
+    async def transcribe(self, request: Request) -> Response:
+        caller = caller_of(request)
+        log = RequestLog(request_id_of(request), time.monotonic(), key=caller.name)
+        body = RequestBody(request, self._limits.upload_rate)
+        try:
+            with ExitStack() as held:
+                held.callback(body.close)
+                response = await self._respond(request, body, log, held)
+        except ParaserveError as error:
+            response = self._refuse(error, log)
+            _forget_frames(error)
+        except ClientDisconnect as error:
+            _mark_departed(log)
+            response = Response(status_code=_CLIENT_CLOSED_REQUEST)
+            _forget_frames(error)
+        except asyncio.CancelledError:
+            # Ray Serve cancels a request whose caller has left.
+            _mark_departed(log)
+            self._end(log)
+            raise
+        except Exception as error:
+            response = self._fail(log)
+            _forget_frames(error)
+        log.status = response.status_code
+        pack = log.model or self._service.offer.model
+        if log.status == _OK and is_demo_pack(pack):
+            response.headers.append(WARNING_HEADER, text_header(demo_warning(pack)))
+        if not isinstance(response, EventStream):
+            self._end(log)
+        return response
+
+    def _end(self, log: RequestLog) -> None:
+        log.write(self._logger)
+        self._observer.ended(log)
+
+    async def _respond(
+        self, request: Request, body: RequestBody, log: RequestLog, held: ExitStack
+    ) -> Response:
+        admission: Admission | None = None
+        try:
+            deadline = deadline_of(
+                request.headers.get(TIMEOUT_HEADER),
+                self._limits.request_timeout_s,
+                self._limits.max_request_timeout_s,
+            )
+            admission = await self._admit(request, body, deadline, log)
+            held.callback(admission.leave)
+            async with deadline.enforced():
+                recording = await self._intake.receive(request, body, admission)
+                held.callback(recording.spool.close)
+        except ParaserveError as error:
+            if admission is not None:
+                admission.leave()
+            if not isinstance(error, UploadTooSlow):
+                await body.discard()
+            raise
+        log.upload_bytes = recording.spool.size_bytes
+        # As declared; the end of the recording corrects it.
+        log.audio_s = recording.audio_s
+        offer = self._service.offer
+        parameters = parse_parameters(_with_query(recording.fields, request), offer)
+        log.ignored_fields = shown_names(parameters.ignored_fields)
+        async with deadline.enforced():
+            await admission.begin(recording.audio_s, body)
+        log.waited_s = admission.waited_s
+        log.stages = ",".join(sorted(parameters.stages))
+        log.model, log.language = parameters.hints.model, parameters.hints.language
+        origin = Origin(
+            log.request_id,
+            log.key,
+            deadline.unix,
+            caller_of(request).weight,
+            traceparent_of(request),
+        )
+        if parameters.hints.hotwords:
+            async with deadline.enforced():
+                check = await body.unless_departed(
+                    self._service.check_hotwords(parameters.hints, origin)
+                )
+            parameters = report_hotwords(parameters, check, offer)
+        job = TranscriptionJob(
+            origin,
+            recording.spool.content(),
+            parameters.stages,
+            parameters.hints,
+            parameters.speech_detection,
+        )
+        events = self._events(job, deadline, admission, log)
+        if parameters.text_rules != AS_SAID:
+            events = apply_rules(events, parameters.text_rules)
+        if not parameters.stream:
+            response = await body.unless_departed(_answer(events, parameters))
+        else:
+            sent = sse_events(
+                events,
+                language=parameters.language,
+                with_logprobs=parameters.include_logprobs,
+            )
+            response = await self._stream(sent, body, log, held)
+        add_headers(response, parameters.ignored_fields, parameters.warnings)
+        return response
+
+    async def _admit(
+        self, request: Request, body: RequestBody, deadline: Deadline, log: RequestLog
+    ) -> Admission:
+        num_bytes = self._intake.reserved_bytes(request)
+        admission = await self._gate.enter(caller_of(request), num_bytes, deadline, body)
+        log.waited_s = admission.waited_s
+        return admission
+
+    def _refuse(self, error: ParaserveError, log: RequestLog) -> Response:
+        log.code = error.code
+        if STATUS_OF[type(error)] >= _FIRST_SERVER_ERROR:
+            self._logger.error(
+                "request failed",
+                extra={"paraserve_request_id": log.request_id, "error": str(error)},
+            )
+        return error_response(error)
+
+    def _fail(self, log: RequestLog) -> Response:
+        self._logger.exception(
+            "request failed unexpectedly", extra={"paraserve_request_id": log.request_id}
+        )
+        log.code = "internal_error"
+        return internal_error_response()
+
+    async def _stream(
+        self,
+        events: AsyncGenerator[str],
+        body: RequestBody,
+        log: RequestLog,
+        held: ExitStack,
+    ) -> EventStream:
+        """Begins to answer with events, unless it is clear at once that there are none.
+
+        Raises:
+            ParaserveError: the recording cannot be transcribed, as was found out soon.
+            ClientDisconnect: the caller went away.
+        """
+        feed = EventFeed(events)
+        try:
+            first = await body.unless_departed(feed.read(_STATUS_PATIENCE_S))
+        except BaseException:
+            await feed.close()
+            raise
+        return EventStream(
+            feed,
+            first,
+            body,
+            held.pop_all(),
+            last_event=lambda error: self._last_event(error, log),
+            departed=lambda: _mark_departed(log),
+            at_end=lambda: self._end(log),
+        )
+
+    def _last_event(self, error: Exception, log: RequestLog) -> str:
+        """Returns the event that tells of an error, which ends a stream."""
+        if isinstance(error, ParaserveError):
+            log.code = error.code
+            told = error
+        else:
+            self._logger.error(
+                "stream failed unexpectedly",
+                extra={"paraserve_request_id": log.request_id},
+                exc_info=error,
+            )
+            log.code = "internal_error"
+            told = ParaserveError("the service failed")
+        event = sse_error(error_body(told))
+        _forget_frames(error)
+        return event
+
+    async def _events(
+        self, job: TranscriptionJob, deadline: Deadline, admission: Admission, log: RequestLog
+    ) -> AsyncGenerator[TranscriptEvent]:
+        async with aclosing(self._service.transcribe(job)) as events:
+            while True:
+                try:
+                    async with deadline.enforced():
+                        event = await anext(events)
+                except StopAsyncIteration:
+                    return
+                if isinstance(event, RecordingEnd):
+                    log.audio_s = admission.processed_audio_s = event.duration_ms / 1000
+                    log.num_chunks = len(event.utterances)
+                    log.cost = event.cost
+                    log.num_failed_ranges += len(event.damage)
+                elif isinstance(event, FailedRange):
+                    log.num_failed_ranges += 1
+                yield event
+
+
+def _mark_departed(log: RequestLog) -> None:
+    """Has a request count as one whose caller left, whatever it was answered until then."""
+    log.code, log.status = "client_disconnected", _CLIENT_CLOSED_REQUEST
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Empties the frames of an error that has been told.
+
+    Errors that pass through tasks end in circles of frames and tracebacks, which
+    would keep the recording on disk until the next garbage collection.
+    """
+    seen: set[int] = set()
+    chain: BaseException | None = error
+    while chain is not None and id(chain) not in seen:
+        seen.add(id(chain))
+        traceback.clear_frames(chain.__traceback__)
+        chain = chain.__cause__ or chain.__context__
+
+
+def _with_query(fields: Mapping[str, Sequence[str]], request: Request) -> dict[str, list[str]]:
+    """Returns the fields of a body with those of its address; the body's come first."""
+    asked: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        asked.setdefault(name, []).append(value)
+    return asked | {name: list(values) for name, values in fields.items()}
+
+
+async def _answer(
+    events: AsyncIterator[TranscriptEvent], parameters: TranscriptionParameters
+) -> Response:
+    transcript = await collect(events)
+    unrecognized = [one for one in transcript.failures if one.reason == "recognition_failed"]
+    if unrecognized and not transcript.sentences:
+        raise RecognitionFailed(unrecognized[0].error)
+    # The subtitles of an hour take most of a second.
+    return await asyncio.to_thread(render, transcript, parameters)

@@ -1,0 +1,258 @@
+"""The last stage of a batch job: punctuation, and writing what came out.
+
+It is a pool of actors beside Ray Data's, since a recording can only be put together where
+all of its utterances meet, which is the driver; see decision 0015.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from serve_app.batch.arrow_tables import KEY
+from serve_app.batch.assembling import HeardRecording
+from serve_app.batch.outputs import OutputStore
+from serve_app.batch.records import BatchItem, FinishedRecording, PackIdentity, StageTimes
+from serve_app.core.origin import Origin
+from serve_app.core.ports import Punctuator
+from serve_app.core.records import RecordingEnd, Utterance
+from serve_app.core.stages import PackRole, Stage
+from serve_app.inference.batched import BatchedPunctuator, punctuator_limits
+from serve_app.inference.loading import load_punctuator
+from serve_app.scheduling.micro_batcher import BatchLimits
+from serve_app.settings import Settings
+from serve_app.settings.batch import TextFormat
+from serve_app.transcript.itn import AS_SAID, TextRules, apply_rules
+from serve_app.transcript.sentences import (
+    PunctuationResult,
+    PunctuationTask,
+    join_plain,
+    join_punctuated,
+)
+from serve_app.transcript.transcript import Transcript, TranscriptEvent, collect
+
+_WORDS_AT_ONCE = 400
+"""Of a long text, so that short ones get their turn between."""
+
+_WRITE_ATTEMPTS = 5
+_FIRST_DELAY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class FinishTask:
+    """A recording whose words are all there.
+
+    Attributes:
+        item: what was asked for.
+        fingerprint: of its content and the configuration.
+        stages: that its transcript is to have.
+        heard: its words.
+    """
+
+    item: BatchItem
+    fingerprint: str
+    stages: frozenset[Stage]
+    heard: HeardRecording
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A recording whose transcript is written.
+
+    Attributes:
+        number: of the recording in this run.
+        audio_s: its length.
+        times: what it took.
+    """
+
+    number: int
+    audio_s: float
+    times: StageTimes
+
+
+class TimedPunctuator(BatchedPunctuator):
+    """Knows what each task's part of its batch took."""
+
+    def __init__(self, engine: Punctuator, limits: BatchLimits) -> None:
+        super().__init__(engine, limits)
+        self._took_s: dict[int, float] = {}
+
+    async def punctuate_timed(self, task: PunctuationTask) -> tuple[PunctuationResult, float]:
+        """Returns the marks and the compute that they took, in s."""
+        result = await self.punctuate(task)
+        return result, self._took_s.pop(id(task), 0.0)
+
+    def _compute(self, batch: list[PunctuationTask]) -> list[PunctuationResult]:
+        began_s = time.monotonic()
+        results = super()._compute(batch)
+        took_s = time.monotonic() - began_s
+        num_words = max(1, sum(len(task.words) for task in batch))
+        for task in batch:
+            self._took_s[id(task)] = took_s * len(task.words) / num_words
+        return results
+
+
+PunctuateTimed: TypeAlias = Callable[[PunctuationTask], Awaitable[tuple[PunctuationResult, float]]]
+"""Returns the marks and the compute that they took, in s."""
+
+
+class TranscriptWriter:
+    """Turns what was heard into a transcript, and writes it.
+
+    Args:
+        punctuate: None without a punctuation stage.
+        break_s: a pause that ends a sentence, None for never.
+        models: that the stages use.
+        store: where to write.
+        rules: what the text is changed by.
+    """
+
+    def __init__(
+        self,
+        punctuate: PunctuateTimed | None,
+        break_s: float | None,
+        models: Mapping[PackRole, PackIdentity],
+        store: OutputStore,
+        *,
+        rules: TextRules = AS_SAID,
+    ) -> None:
+        self._punctuate = punctuate
+        self._break_s = break_s
+        self._models = dict(models)
+        self._store = store
+        self._rules = rules
+
+    async def finish(self, task: FinishTask) -> Finished:
+        """Returns once the outputs are written; doing it twice does no harm.
+
+        Raises:
+            OSError: the place of the outputs cannot be written to.
+        """
+        heard = task.heard
+        transcript, punctuate_s = await self._transcript(task)
+        audio_s = transcript.duration_ms / 1000
+        wall_s = time.time() - heard.end.began_unix_s
+        times = StageTimes(heard.end.segment_s, heard.recognize_s, punctuate_s, wall_s)
+        # Who recognises, drafts.
+        roles: set[PackRole] = {*task.stages, "draft"}
+        models = {role: pack for role, pack in self._models.items() if role in roles}
+        await self._write(
+            FinishedRecording(task.item, task.fingerprint, transcript, times, models, audio_s)
+        )
+        return Finished(heard.number, audio_s, times)
+
+    async def _transcript(self, task: FinishTask) -> tuple[Transcript, float]:
+        heard = task.heard
+        call = self._punctuate if "punctuation" in task.stages else None
+        spent_s = 0.0
+
+        async def punctuate(words: PunctuationTask) -> PunctuationResult:
+            nonlocal spent_s
+            if call is None:
+                raise RuntimeError("there is no punctuation stage")
+            result, took_s = await punctuate_in_parts(call, words)
+            spent_s += took_s
+            return result
+
+        async def events() -> AsyncGenerator[TranscriptEvent]:
+            utterances = _each(heard.utterances)
+            if call is None:
+                parts = join_plain(utterances)
+            else:
+                origin = Origin(str(heard.number), KEY)
+                parts = join_punctuated(origin, utterances, punctuate, self._break_s)
+            async for part in parts:
+                yield part
+            spans = tuple(one.span for one in heard.utterances)
+            yield RecordingEnd(
+                heard.end.duration_ms,
+                spans,
+                damage=heard.end.damage,
+                notices=heard.end.notices,
+            )
+
+        transcript = await collect(apply_rules(events(), self._rules))
+        return transcript, spent_s
+
+    async def _write(self, record: FinishedRecording) -> None:
+        delay_s = _FIRST_DELAY_S
+        for attempt in range(1, _WRITE_ATTEMPTS + 1):
+            try:
+                await asyncio.to_thread(self._store.write, record)
+                return
+            # Every store has its own errors for a connection that breaks.
+            except Exception:
+                if attempt == _WRITE_ATTEMPTS:
+                    raise
+            await asyncio.sleep(delay_s)
+            delay_s *= 2
+
+
+class Finisher:
+    """Punctuates recordings side by side and writes their outputs; an actor.
+
+    Args:
+        settings: of the job.
+        output: where to write.
+        formats: what to write beside JSON.
+        models: that the stages use.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        output: str,
+        formats: tuple[TextFormat, ...],
+        models: Mapping[PackRole, PackIdentity],
+    ) -> None:
+        punctuate: PunctuateTimed | None = None
+        if "punctuation" in settings.stages:
+            # Nobody waits whom a long batch would hold up.
+            limits = replace(punctuator_limits(settings), max_s=None)
+            engine = load_punctuator(settings).engine
+            punctuate = TimedPunctuator(engine, limits).punctuate_timed
+        self._writer = TranscriptWriter(
+            punctuate,
+            settings.punctuator.sentence_break_s,
+            models,
+            OutputStore(output, formats, subtitles=settings.subtitles.options()),
+            rules=TextRules(settings.batch.itn, settings.text.all_replacements()),
+        )
+
+    async def finish(self, tasks: Sequence[FinishTask]) -> list[Finished]:
+        """Returns once the outputs of all are written; doing it twice does no harm.
+
+        Raises:
+            OSError: the place of the outputs cannot be written to.
+        """
+        return list(await asyncio.gather(*(self._writer.finish(task) for task in tasks)))
+
+
+async def punctuate_in_parts(
+    punctuate: PunctuateTimed, task: PunctuationTask
+) -> tuple[PunctuationResult, float]:
+    """Punctuates a text a few hundred words at a time; the result is that of the whole.
+
+    Returns:
+        The marks, and the compute that they took, in s.
+    """
+    pairs: list[tuple[str, str]] = []
+    state = task.state
+    spent_s = 0.0
+    last = max(0, len(task.words) - 1) // _WORDS_AT_ONCE
+    for i in range(last + 1):
+        words = task.words[i * _WORDS_AT_ONCE : (i + 1) * _WORDS_AT_ONCE]
+        part = replace(task, state=state, words=words, final=task.final and i == last)
+        result, took_s = await punctuate(part)
+        pairs += result.pairs
+        state = result.state
+        spent_s += took_s
+    return PunctuationResult(tuple(pairs), state), spent_s
+
+
+async def _each(utterances: Sequence[Utterance]) -> AsyncGenerator[Utterance]:
+    for utterance in utterances:
+        yield utterance

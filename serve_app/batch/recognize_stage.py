@@ -1,0 +1,251 @@
+"""The recognisers of a batch job: utterances of any recordings in, words out.
+
+Several blocks are under way in each at once, and the batches of the model are formed out
+of all of them, by the same `MicroBatcher` as in the service.
+
+If an actor is lost, Ray starts another one and gives it the same blocks again, as often
+as it takes. A chunk that kills would do so for ever. Hence an actor that was started
+again first runs as many blocks as may have been there one at a time, a block that has
+been there at two deaths chunk by chunk, and tells the `Ledger` before each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import ray
+
+from serve_app.batch.arrow_tables import read_audio, words_table
+from serve_app.batch.progress import Computed
+from serve_app.core.hints import Hints
+from serve_app.core.ports import Recognizer
+from serve_app.core.records import SAMPLE_RATE_HZ, Chunk, ChunkFailure, Pcm, Recognition
+from serve_app.inference.batched import BatchedRecognizer, recognizer_limits
+from serve_app.inference.loading import load_recognizer
+from serve_app.scheduling.micro_batcher import EngineStuck
+from serve_app.settings import Settings
+
+ResultT = TypeVar("ResultT")
+
+_LOG = logging.getLogger(__name__)
+
+_STUCK_EXIT_CODE = 70
+
+POISON = "poison"
+"""Kind of the failure of a chunk that kills."""
+
+
+class LoopThread:
+    """An event loop on a thread of its own, for code that is called by several threads."""
+
+    def __init__(self, name: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        """Returns what the coroutine returns; the calling thread waits."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+class TimedRecognizer:
+    """A recogniser that remembers what each item's part of its batch took.
+
+    Args:
+        engine: does the work.
+        on_batch: told of the seconds and encoder frames of each batch.
+    """
+
+    def __init__(self, engine: Recognizer, on_batch: Callable[[float, int], object]) -> None:
+        self._engine = engine
+        self._on_batch = on_batch
+        self._took_s: dict[int, float] = {}
+
+    @property
+    def max_in_flight(self) -> int:
+        return self._engine.max_in_flight
+
+    @property
+    def is_reentrant(self) -> bool:
+        return self._engine.is_reentrant
+
+    def cost(self, num_samples: int) -> int:
+        return self._engine.cost(num_samples)
+
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
+        began_s = time.monotonic()
+        results = self._engine.transcribe(batch, hints)
+        took_s = time.monotonic() - began_s
+        num_samples = max(1, sum(len(pcm) for pcm in batch))
+        num_frames = sum(self._engine.cost(len(pcm)) for pcm in batch)
+        self._on_batch(num_samples / SAMPLE_RATE_HZ, num_frames)
+        for pcm in batch:
+            self._took_s[id(pcm)] = took_s * len(pcm) / num_samples
+        return results
+
+    def take_time(self, pcm: Pcm) -> float:
+        """Returns and forgets what an item took, in s; the array must be the one given."""
+        return self._took_s.pop(id(pcm), 0.0)
+
+
+class Ledger:
+    """An actor beside the driver that remembers what must outlive the recognisers."""
+
+    def __init__(self) -> None:
+        self._begun: dict[str, int] = {}
+        self._computed = Computed(0.0, 0)
+
+    def add(self, audio_s: float, num_frames: int) -> None:
+        """Takes note of audio that went through a model, whatever became of it."""
+        self._computed += Computed(audio_s, num_frames)
+
+    def computed(self) -> Computed:
+        """Returns what went through the models so far, repeated work included."""
+        return self._computed
+
+    def begin(self, key: str) -> int:
+        """Returns how often the work was begun before and never ended."""
+        num_before = self._begun.get(key, 0)
+        self._begun[key] = num_before + 1
+        return num_before
+
+    def end(self, key: str) -> None:
+        self._begun.pop(key, None)
+
+
+class Caution:
+    """Runs the first blocks of an actor that was started again one at a time.
+
+    Args:
+        num_blocks: how many; 0 for an actor that is new.
+        begin: `Ledger.begin`.
+        end: `Ledger.end`.
+        max_deaths: a chunk under which so many actors have died is given up.
+    """
+
+    def __init__(
+        self,
+        num_blocks: int,
+        begin: Callable[[str], int],
+        end: Callable[[str], None],
+        max_deaths: int,
+    ) -> None:
+        self._lock = threading.Lock()
+        self._num_left = num_blocks
+        self._begin = begin
+        self._end = end
+        self._max_deaths = max_deaths
+
+    def run(
+        self,
+        chunks: Sequence[Chunk],
+        transcribe: Callable[[list[Chunk]], list[Recognition | ChunkFailure]],
+    ) -> list[Recognition | ChunkFailure]:
+        """Returns a result per chunk, in order."""
+        if self._num_left > 0 and chunks:
+            with self._lock:
+                if self._num_left > 0:
+                    results = self._carefully(list(chunks), transcribe)
+                    self._num_left -= 1
+                    return results
+        return transcribe(list(chunks))
+
+    def _carefully(
+        self,
+        chunks: list[Chunk],
+        transcribe: Callable[[list[Chunk]], list[Recognition | ChunkFailure]],
+    ) -> list[Recognition | ChunkFailure]:
+        block = f"block {_name(chunks[0])}"
+        results: list[Recognition | ChunkFailure] = []
+        if self._begin(block) == 0:
+            results = transcribe(chunks)
+        else:
+            for chunk in chunks:
+                results += self._alone(chunk, transcribe)
+        self._end(block)
+        return results
+
+    def _alone(
+        self,
+        chunk: Chunk,
+        transcribe: Callable[[list[Chunk]], list[Recognition | ChunkFailure]],
+    ) -> list[Recognition | ChunkFailure]:
+        num_deaths = self._begin(_name(chunk))
+        if num_deaths >= self._max_deaths:
+            return [ChunkFailure(POISON, f"{num_deaths} recognisers died while they had it")]
+        results = transcribe([chunk])
+        self._end(_name(chunk))
+        return results
+
+
+def _name(chunk: Chunk) -> str:
+    return f"{chunk.origin.request_id}:{chunk.index}"
+
+
+class RecognizeChunks:
+    """A recogniser as Ray Data calls it, a thread for each block.
+
+    Args:
+        settings: of the job; `recognizer.deployment` has what the actor reserves.
+        ledger: handle of a `Ledger`.
+    """
+
+    def __init__(self, settings: Settings, ledger: Any) -> None:
+        self._engine = TimedRecognizer(self.load(settings), ledger.add.remote)
+        # Nobody waits whom a long batch would hold up.
+        limits = replace(recognizer_limits(settings), max_s=None)
+        self._loop = LoopThread("recognizer-loop")
+        self._recognizer = BatchedRecognizer(self._engine, limits, _LOG)
+        self._stuck_after_s = settings.recognizer.stuck_after_s
+        # Whoever comes for the second time was lost in between.
+        name = f"actor {ray.get_runtime_context().get_actor_id()}"
+        restarted = ray.get(ledger.begin.remote(name)) > 0
+        self._caution = Caution(
+            settings.batch.recognizers.blocks_in_flight + 1 if restarted else 0,
+            lambda key: int(ray.get(ledger.begin.remote(key))),
+            lambda key: ray.get(ledger.end.remote(key)),
+            settings.recognizer.max_deaths,
+        )
+
+    @staticmethod
+    def load(settings: Settings) -> Recognizer:
+        """Returns the engine; for subclasses to replace."""
+        return load_recognizer(settings).engine
+
+    def __call__(self, audio: pa.Table) -> pa.Table:
+        chunks, ends = read_audio(audio)
+        results = self._caution.run([chunk for _, chunk in chunks], self._transcribe)
+        heard = [
+            (number, chunk, result, self._engine.take_time(chunk.pcm))
+            for (number, chunk), result in zip(chunks, results, strict=True)
+        ]
+        return words_table(heard, ends)
+
+    def _transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        return self._loop.run(self._watched(chunks)) if chunks else []
+
+    async def _watched(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        """Returns a result per chunk; an engine that is stuck ends this process."""
+        call = asyncio.ensure_future(self._recognizer.transcribe(chunks))
+        while True:
+            done, _ = await asyncio.wait([call], timeout=self._stuck_after_s / 4)
+            if done:
+                return await call
+            try:
+                self._recognizer.check(self._stuck_after_s)
+            except EngineStuck:
+                call.cancel()
+                _LOG.exception("the recogniser does not come back")
+                # Ray starts another one and gives it the same work, which it would not
+                # after an orderly exit.
+                os._exit(_STUCK_EXIT_CODE)

@@ -1,0 +1,184 @@
+"""Opens recordings wherever they are, and reads them piece by piece.
+
+A local file is read as it is. Of anything else, ranges of bounded size are fetched when
+the decoder wants them; a fetch that fails for a reason that may pass is made again.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from serve_app.audio.bytesource import AudioSource
+from serve_app.batch.storage import filesystem_of
+from serve_app.batch.uris import has_scheme
+
+ResultT = TypeVar("ResultT")
+
+_FIRST_DELAY_S = 0.5
+_LONGEST_DELAY_S = 20.0
+_RANGES_KEPT = 8
+# Asking again gives the same answer.
+_FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ImportError)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How to read what is not a local file.
+
+    Attributes:
+        range_bytes: fetched at once.
+        attempts: tries of a fetch, at least 1.
+        idle: entered while this thread waits for bytes, so that others may compute.
+        sleep: waits between two tries.
+    """
+
+    range_bytes: int
+    attempts: int
+    idle: Callable[[], AbstractContextManager[object]] = nullcontext
+    sleep: Callable[[float], None] = time.sleep
+
+
+class ReadFailed(OSError):
+    """The bytes could not be had, though they may be there.
+
+    Attributes:
+        attempts: how often it was tried.
+    """
+
+    def __init__(self, reason: str, attempts: int) -> None:
+        super().__init__(reason)
+        self.attempts = attempts
+
+    def __reduce__(self) -> tuple[type[ReadFailed], tuple[str, int]]:
+        return ReadFailed, (str(self), self.attempts)
+
+
+@contextmanager
+def open_audio(uri: str, options: ReadOptions) -> Iterator[AudioSource]:
+    """Yields what a decoder can read from.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ReadFailed: its store does not answer.
+        OSError: it may not be read.
+        UnusableUri: no file system is opened for it.
+    """
+    if not has_scheme(uri):
+        yield _existing(Path(uri))
+        return
+    filesystem, path = filesystem_of(uri)
+    if isinstance(filesystem, LocalFileSystem):
+        yield _existing(Path(path))
+        return
+    file = _PatientFile(filesystem, path, options)
+    try:
+        yield cast(BinaryIO, file)
+    finally:
+        file.close()
+
+
+def _existing(path: Path) -> Path:
+    with path.open("rb"):
+        return path
+
+
+class _PatientFile(io.RawIOBase):
+    """A file in an fsspec store whose reads are tried again, on a new handle."""
+
+    def __init__(
+        self, filesystem: fsspec.AbstractFileSystem, path: str, options: ReadOptions
+    ) -> None:
+        super().__init__()
+        self._filesystem = filesystem
+        self._path = path
+        self._options = options
+        self._position = 0
+        self._file: BinaryIO | None = None
+        self._size = self._try(lambda file: file.seek(0, io.SEEK_END))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position}.get(whence, self._size)
+        self._position = max(base + offset, 0)
+        return self._position
+
+    def read(self, num_bytes: int = -1, /) -> bytes:
+        wanted = self._size - self._position if num_bytes < 0 else num_bytes
+        wanted = max(0, min(wanted, self._size - self._position))
+        if not wanted:
+            return b""
+        position = self._position
+
+        def fetch(file: BinaryIO) -> bytes:
+            file.seek(position)
+            data = file.read(wanted)
+            if len(data) != wanted:
+                raise OSError(f"{len(data)} bytes came instead of {wanted}")
+            return data
+
+        data = self._try(fetch)
+        self._position += len(data)
+        return data
+
+    def close(self) -> None:
+        if not self.closed:
+            self._drop()
+        super().close()
+
+    def _try(self, fetch: Callable[[BinaryIO], ResultT]) -> ResultT:
+        delay_s = _FIRST_DELAY_S
+        attempt = 1
+        while True:
+            try:
+                with self._options.idle():
+                    if self._file is None:
+                        self._file = self._open()
+                    return fetch(self._file)
+            except _FINAL:
+                raise
+            # Every store has its own errors for a connection that breaks.
+            except Exception as error:
+                self._drop()
+                if attempt >= self._options.attempts:
+                    reason = f"{type(error).__name__}: {error}"
+                    raise ReadFailed(reason.splitlines()[0], attempt) from error
+            with self._options.idle():
+                self._options.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+            attempt += 1
+
+    def _open(self) -> BinaryIO:
+        # A header at the end of the file is fetched without what lies between.
+        file = self._filesystem.open(
+            self._path,
+            "rb",
+            block_size=self._options.range_bytes,
+            cache_type="blockcache",
+            cache_options={"maxblocks": _RANGES_KEPT},
+        )
+        return cast(BinaryIO, file)
+
+    def _drop(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            # It is broken, which is why it is dropped.
+            with suppress(Exception):
+                file.close()

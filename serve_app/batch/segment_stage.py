@@ -1,0 +1,166 @@
+"""The segmenters of a batch job: recordings in, utterances out.
+
+Each has several recordings open at once. They take turns at one core, a decoded window
+each, and whoever waits for its storage lets the others go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from serve_app.audio.bytesource import AudioSource
+from serve_app.batch.arrow_tables import AudioEnd, AudioRows, Planned, read_plan
+from serve_app.batch.records import NOT_FOUND, READ_ERROR
+from serve_app.batch.remote_reader import ReadFailed, ReadOptions, open_audio
+from serve_app.batch.taking_turns import Turn
+from serve_app.core.errors import AudioError
+from serve_app.core.ports import VoiceActivityDetector
+from serve_app.core.records import DamagedRange
+from serve_app.inference.loading import load_vad, segmentation_options
+from serve_app.settings import Settings
+from serve_app.transcript.segmentation import Segmentation, SegmentationOptions
+from serve_app.transcript.windows import Cut
+
+_PIECE_BYTES = 512 * 2**10
+"""Audio that is put into one table; Ray Data puts those together into blocks."""
+
+
+@dataclass(slots=True)
+class _Account:
+    """What became of one recording so far."""
+
+    began_unix_s: float
+    num_chunks: int = 0
+    duration_ms: int = 0
+    segment_s: float = 0.0
+    damage: tuple[DamagedRange, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    def end(
+        self,
+        error: tuple[str, str] | None = None,
+        *,
+        permanent: bool = False,
+        attempts: int = 1,
+    ) -> AudioEnd:
+        return AudioEnd(
+            self.num_chunks,
+            self.duration_ms,
+            self.segment_s,
+            self.began_unix_s,
+            error,
+            permanent,
+            attempts,
+            self.damage,
+            self.notices,
+        )
+
+
+class RecordingSegmenter:
+    """Decodes and cuts recordings; may be called by several threads at once.
+
+    Args:
+        vad: finds the speech; None to cut everything that there is.
+        segmentation: how to cut.
+        reading: how to read; its `idle` is replaced.
+    """
+
+    def __init__(
+        self,
+        vad: VoiceActivityDetector | None,
+        segmentation: SegmentationOptions,
+        reading: ReadOptions,
+    ) -> None:
+        self._vad = vad
+        self._segmentation = segmentation
+        self._turn = Turn()
+        self._reading = ReadOptions(
+            reading.range_bytes, reading.attempts, self._turn.given_up, reading.sleep
+        )
+
+    def tables(self, planned: list[Planned]) -> Iterator[pa.Table]:
+        """Yields the rows of the recordings, one recording after another.
+
+        A recording that is no good ends with a row that says so. The rows are the same
+        each time, which is what lets Ray do the work again after a crash.
+        """
+        rows = AudioRows()
+        for one in planned:
+            for _ in self._recording(one, rows):
+                if rows.num_bytes >= _PIECE_BYTES:
+                    yield rows.take()
+        yield rows.take()
+
+    def _recording(self, one: Planned, rows: AudioRows) -> Iterator[None]:
+        """Adds the rows of a recording, pausing after each window."""
+        account = _Account(time.time())
+        windows = self._windows(one, account)
+        try:
+            while True:
+                with self._turn.mine():
+                    cuts = next(windows, None)
+                if cuts is None:
+                    break
+                for cut in cuts:
+                    at = (one.number, account.num_chunks, cut.start_ms)
+                    rows.add_chunk(*at, cut.pcm, one.language)
+                    account.num_chunks += 1
+                yield
+            end = account.end()
+        except AudioError as error:
+            end = account.end((error.code, str(error)), permanent=True)
+        except FileNotFoundError as error:
+            end = account.end((NOT_FOUND, f"there is no such file: {error}"))
+        except ReadFailed as error:
+            reason = f"it cannot be read: {error}"
+            end = account.end((READ_ERROR, reason), attempts=error.attempts)
+        except OSError as error:
+            end = account.end((READ_ERROR, f"it cannot be read: {error}"))
+        # Whatever a library does with a hostile file, it concerns this recording alone.
+        except Exception as error:
+            end = account.end(("segmenter_error", f"{type(error).__name__}: {error}"))
+        finally:
+            with self._turn.mine():
+                windows.close()
+        rows.add_end(one.number, end)
+
+    def _windows(self, one: Planned, account: _Account) -> Generator[list[Cut]]:
+        with open_audio(one.uri, self._reading) as source:
+            yield from self._steps(source, one, account)
+
+    def _steps(self, source: AudioSource, one: Planned, account: _Account) -> Iterator[list[Cut]]:
+        vad = self._vad if one.use_vad else None
+        segmentation = Segmentation(source, vad, self._segmentation)
+        steps = segmentation.steps()
+        try:
+            while True:
+                began_s = time.thread_time()
+                cuts = next(steps, None)
+                account.segment_s += time.thread_time() - began_s
+                if cuts is None:
+                    account.damage, account.notices = segmentation.damage, segmentation.notices
+                    return
+                account.duration_ms = segmentation.duration_ms
+                yield cuts
+        finally:
+            steps.close()
+
+
+class SegmentRecordings:
+    """`RecordingSegmenter` as Ray Data calls it, a thread for each open recording."""
+
+    def __init__(self, settings: Settings) -> None:
+        batch = settings.batch
+        vad = load_vad(settings).engine if "vad" in settings.stages else None
+        self._segmenter = RecordingSegmenter(
+            vad,
+            segmentation_options(settings),
+            ReadOptions(batch.read_range_bytes, batch.read_attempts),
+        )
+
+    def __call__(self, plan: pa.Table) -> Iterator[pa.Table]:
+        yield from self._segmenter.tables(read_plan(plan))

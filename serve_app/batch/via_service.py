@@ -1,0 +1,270 @@
+"""A batch job's recordings through the running service, when it has nothing else to do.
+
+Decoding and cutting is done by actors of the job's own, at a low priority of the
+operating system. Recognition and punctuation are calls to the service's deployments,
+whose origin says `background`: they are run in short batches, and only while nobody else
+waits. Few of them are under way at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import sys
+import time
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import ray
+from ray import serve
+from ray.data import ActorPoolStrategy
+from ray.exceptions import RayError
+
+from serve_app.batch.agreement import check_service
+from serve_app.batch.arrow_tables import KEY, AudioEnd, Planned, read_audio
+from serve_app.batch.assembling import HeardRecording
+from serve_app.batch.outcomes import Failed, Outcome, failed_of
+from serve_app.batch.outputs import OutputStore
+from serve_app.batch.pending import Work
+from serve_app.batch.progress import Computed
+from serve_app.batch.punctuate_stage import Finished, FinishTask, TranscriptWriter
+from serve_app.batch.ray_data import PolledLedger, configured, open_ledger, plan_blocks, planned_of
+from serve_app.batch.recognize_stage import LoopThread
+from serve_app.batch.records import PackIdentity
+from serve_app.batch.remote_reader import ReadOptions
+from serve_app.batch.segment_stage import RecordingSegmenter
+from serve_app.core.errors import ServiceError
+from serve_app.core.origin import Origin
+from serve_app.core.records import Chunk, ChunkFailure, Recognition, Utterance
+from serve_app.core.stages import PackRole
+from serve_app.deployments.handles import RemoteRecognizer
+from serve_app.deployments.retries import Tries, call_until_answered
+from serve_app.inference.loading import load_vad, segmentation_options
+from serve_app.scheduling.priority import give_way
+from serve_app.settings import Settings
+from serve_app.settings.batch import TextFormat
+from serve_app.transcript.fanout import fan_out
+from serve_app.transcript.itn import TextRules
+from serve_app.transcript.segmentation import grouped
+from serve_app.transcript.sentences import PunctuationResult, PunctuationTask
+
+ResultT = TypeVar("ResultT")
+
+_NICE = 15
+_PATIENCE_S = 900.0
+_LONGEST_PAUSE_S = 15.0
+
+
+class SpareCapacity:
+    """Recordings through the running service; see the module.
+
+    Args:
+        settings: of the job; `app_name` names the service.
+        output: where to write.
+        formats: what to write beside JSON.
+        models: that the stages use.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        output: str,
+        formats: tuple[TextFormat, ...],
+        models: Mapping[PackRole, PackIdentity],
+    ) -> None:
+        self._settings = settings
+        self._models = dict(models)
+        self._arguments = (settings, output, formats, self._models)
+        self._computed = PolledLedger()
+
+    def outcomes(self, works: Sequence[Work]) -> Generator[Outcome]:
+        """Does the work; yields what became of each recording, as it is known.
+
+        Raises:
+            StartFailed: the service does not run.
+            ConfigurationError: it would give other texts than the job's settings say.
+            RayError: the job as a whole cannot go on.
+        """
+        check_service(self._settings, self._models)
+        ledger = open_ledger()
+        self._computed.ask(ledger)
+        batch = self._settings.batch
+        tables = [_work_table(numbers, works) for numbers in plan_blocks(works)]
+        with configured(batch.block_bytes, batch.object_store_bytes):
+            dataset = ray.data.from_blocks(tables).map_batches(
+                TranscribeOnServe,
+                fn_constructor_args=(*self._arguments, ledger),
+                batch_size=None,
+                batch_format="pyarrow",
+                num_cpus=batch.segmenters.num_cpus,
+                compute=ActorPoolStrategy(
+                    size=batch.segmenters.num_actors,
+                    max_concurrent_calls_per_actor=batch.open_recordings,
+                    max_tasks_in_flight_per_actor=batch.open_recordings,
+                    enable_true_multi_threading=True,
+                ),
+            )
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in table.column("outcome").to_pylist():
+                outcome: Finished | Failed = pickle.loads(row)  # noqa: S301 - our own actor's
+                yield outcome
+
+    def computed(self) -> Computed:
+        """Returns what the service has recognised for this run; from any thread."""
+        return self._computed.value()
+
+
+class TranscribeOnServe:
+    """As Ray Data calls it, a thread for each open recording."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        output: str,
+        formats: tuple[TextFormat, ...],
+        models: Mapping[PackRole, PackIdentity],
+        ledger: Any,
+    ) -> None:
+        self._ledger = ledger
+        if sys.platform.startswith("linux"):
+            give_way(_NICE)
+        self._settings = settings
+        batch = settings.batch
+        self._segmenter = RecordingSegmenter(
+            load_vad(settings).engine if "vad" in settings.stages else None,
+            segmentation_options(settings),
+            ReadOptions(batch.read_range_bytes, batch.read_attempts),
+        )
+        self._loop = LoopThread("serve-calls")
+        self._room = asyncio.Semaphore(batch.serve_in_flight)
+        recognizer = serve.get_deployment_handle("Recognizer", settings.app_name)
+        self._recognizer = RemoteRecognizer(recognizer, settings)
+        self._tries = Tries(
+            settings.max_attempts,
+            settings.punctuator.call_timeout_s,
+            settings.replacement_timeout_s,
+        )
+        self._punctuator: Any = None
+        if "punctuation" in settings.stages:
+            self._punctuator = serve.get_deployment_handle("Punctuator", settings.app_name)
+        self._writer = TranscriptWriter(
+            self._punctuate if self._punctuator is not None else None,
+            settings.punctuator.sentence_break_s,
+            models,
+            OutputStore(output, formats, subtitles=settings.subtitles.options()),
+            rules=TextRules(settings.batch.itn, settings.text.all_replacements()),
+        )
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        for row in table.to_pylist():
+            work: Work = pickle.loads(row["work"])  # noqa: S301 - our own driver's
+            outcome = self._loop.run(self._transcribe(row["number"], work))
+            yield pa.table({"outcome": pa.array([pickle.dumps(outcome)], pa.binary())})
+
+    async def _transcribe(self, number: int, work: Work) -> Finished | Failed:
+        # The number alone would be that of another job's recording, too.
+        origin = Origin(f"{KEY}-{work.fingerprint[:8]}-{number}", KEY, background=True)
+        planned = planned_of(number, work)
+        ends: list[AudioEnd] = []
+        utterances: list[Utterance] = []
+        spent = [0.0]
+
+        async def recognize(chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+            async with self._room:
+                began_s = time.monotonic()
+                results = await patiently(lambda: self._recognizer.recognize(chunks))
+                spent[0] += time.monotonic() - began_s
+                self._ledger.add.remote(sum(chunk.duration_s for chunk in chunks), 0)
+                return results
+
+        groups = self._groups(planned, origin, ends)
+        try:
+            window = self._settings.batch.serve_in_flight + 1
+            recognized = fan_out(groups, recognize, window)
+            async with aclosing(groups), aclosing(recognized):
+                utterances += [utterance async for utterance in recognized]
+            heard = HeardRecording(number, tuple(utterances), spent[0], ends[0])
+            if heard.error is not None:
+                return failed_of(heard)
+            task = FinishTask(work.item, work.fingerprint, work.stages, heard)
+            return await self._writer.finish(task)
+        except (ServiceError, RayError) as error:
+            reason = f"the service did not do it: {error}".splitlines()[0]
+            return Failed(number, "service_error", reason, False, 1, 0.0)
+
+    async def _groups(
+        self, planned: Planned, origin: Origin, ends: list[AudioEnd]
+    ) -> AsyncGenerator[list[Chunk]]:
+        """Yields the chunks that travel together; puts the recording's end into `ends`."""
+        tables = self._segmenter.tables([planned])
+        max_group_s = self._settings.segmenter.max_group_s
+        while True:
+            table = await asyncio.to_thread(next, tables, None)
+            if table is None:
+                return
+            numbered, ended = read_audio(table)
+            ends += [end for _, end in ended]
+            chunks = [replace(chunk, origin=origin) for _, chunk in numbered]
+            for group in grouped(chunks, max_group_s):
+                yield group
+
+    async def _punctuate(self, task: PunctuationTask) -> tuple[PunctuationResult, float]:
+        background = replace(task, origin=replace(task.origin, background=True))
+        began_s = time.monotonic()
+
+        async def call() -> PunctuationResult:
+            return await call_until_answered(
+                lambda: self._punctuator.punctuate.remote(background),
+                tries=self._tries,
+                stage="punctuation",
+                origin=background.origin,
+            )
+
+        result = await patiently(call)
+        return result, time.monotonic() - began_s
+
+
+async def patiently(
+    call: Callable[[], Awaitable[ResultT]],
+    patience_s: float = _PATIENCE_S,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> ResultT:
+    """Returns a call's result, however often the service is away meanwhile.
+
+    A service that is deployed anew is away for a minute, and nobody waits for this.
+
+    Raises:
+        ServiceError: it was away for longer than `patience_s`.
+        RayError: likewise.
+    """
+    gives_up_s = clock() + patience_s
+    pause_s = 1.0
+    while True:
+        try:
+            return await call()
+        except (ServiceError, RayError, ConnectionError, TimeoutError):
+            if clock() + pause_s > gives_up_s:
+                raise
+        await sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def _work_table(numbers: Sequence[int], works: Sequence[Work]) -> pa.Table:
+    return pa.table(
+        {
+            "number": pa.array(numbers, pa.int32()),
+            "work": pa.array([pickle.dumps(works[number]) for number in numbers], pa.binary()),
+        }
+    )

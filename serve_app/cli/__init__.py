@@ -1,0 +1,1 @@
+"""The command `paraserve`: one module a group of subcommands."""

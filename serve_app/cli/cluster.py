@@ -1,0 +1,299 @@
+"""`paraserve cluster`: sees and changes a release on Kubernetes."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from serve_app.cli.console import console_for
+from serve_app.core.errors import ClusterError, ClusterRefused
+from serve_app.ops import logs as log_reading
+from serve_app.ops.dashboard import open_dashboard
+from serve_app.ops.doctor import examine, exit_code
+from serve_app.ops.kube import Kube, Place, connect
+from serve_app.ops.restart import Choose, all_workers, restart_pods, workers_of_group, workers_with
+from serve_app.ops.rollout import progress_of, wait_for_rollout
+from serve_app.ops.scale import scale_deployment, scale_group
+from serve_app.ops.scale_plan import Wish
+from serve_app.ops.serve_config import DEPLOYMENTS
+from serve_app.ops.service import find_service, pods_of, read_state
+from serve_app.ops.status import DeploymentRow, Status, read_status
+
+cluster_app = typer.Typer(no_args_is_help=True, help="See and change a release on Kubernetes.")
+
+_WATCH_S = 5.0
+_CANNOT_TELL = 2
+
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="Of the RayService; not needed if there is one only.")
+]
+NamespaceOption = Annotated[
+    str | None, typer.Option("--namespace", "-n", help="Of the release; else that of the context.")
+]
+KubeconfigOption = Annotated[
+    Path | None, typer.Option(help="Instead of $KUBECONFIG or ~/.kube/config.")
+]
+ContextOption = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
+InClusterOption = Annotated[
+    bool, typer.Option("--in-cluster", help="Use the account of the pod that this runs in.")
+]
+RequestTimeoutOption = Annotated[
+    float, typer.Option("--request-timeout", min=0.1, help="Of one request to the API, in s.")
+]
+
+
+@cluster_app.command("status")
+def status_command(
+    name: NameOption = None,
+    namespace: NamespaceOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again every 5 s, until Ctrl-C.")
+    ] = False,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+    in_cluster: InClusterOption = False,
+    request_timeout: RequestTimeoutOption = 10.0,
+) -> None:
+    """Show conditions, clusters, replicas, what waits, and GPUs."""
+    kube = connect(Place(namespace, kubeconfig, context, in_cluster, request_timeout))
+    console = console_for()
+    while True:
+        status = read_status(kube, name)
+        if watch:
+            console.clear()
+        if as_json:
+            typer.echo(json.dumps(asdict(status), ensure_ascii=False))
+        else:
+            _show(status, console)
+        if not watch:
+            return
+        time.sleep(_WATCH_S)
+
+
+@cluster_app.command("scale")
+def scale_command(
+    what: Annotated[
+        str, typer.Argument(help="ingress, segmenter, recognizer, punctuator, or group.")
+    ],
+    group: Annotated[str | None, typer.Argument(help="Worker group, after `group`.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="This many.")] = None,
+    minimum: Annotated[int | None, typer.Option("--min", help="At least.")] = None,
+    maximum: Annotated[int | None, typer.Option("--max", help="At most.")] = None,
+    name: NameOption = None,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+    in_cluster: InClusterOption = False,
+    request_timeout: RequestTimeoutOption = 10.0,
+) -> None:
+    """Change the size of a deployment or worker group; a later helm upgrade keeps it."""
+    if (what == "group") != (group is not None):
+        raise typer.BadParameter("write `scale recognizer ...` or `scale group gpu ...`")
+    kube = connect(Place(namespace, kubeconfig, context, in_cluster, request_timeout))
+    wish = Wish(minimum, maximum, replicas)
+    if group is not None:
+        told = scale_group(kube, name, group, wish)
+    else:
+        told = scale_deployment(kube, name, what, wish)
+    for sentence in told:
+        typer.echo(sentence)
+
+
+@cluster_app.command("rollout")
+def rollout_command(
+    what: Annotated[
+        Literal["status", "wait"], typer.Argument(help="Say where it is, or wait for its end.")
+    ] = "wait",
+    timeout: Annotated[float, typer.Option(min=0.0, help="Of the waiting, in s.")] = 1200.0,
+    name: NameOption = None,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+    in_cluster: InClusterOption = False,
+    request_timeout: RequestTimeoutOption = 10.0,
+) -> None:
+    """Follow a change until it serves; exit code 1 if it failed or is not done."""
+    kube = connect(Place(namespace, kubeconfig, context, in_cluster, request_timeout))
+    if what == "wait":
+        wait_for_rollout(lambda: read_state(find_service(kube, name)), typer.echo, timeout)
+        return
+    progress = progress_of(read_state(find_service(kube, name)))
+    typer.echo(progress.told)
+    raise typer.Exit(0 if progress.is_done else 1)
+
+
+@cluster_app.command("restart")
+def restart_command(
+    what: Annotated[
+        str, typer.Argument(help="all, a deployment (as recognizer), or group.")
+    ] = "all",
+    group: Annotated[str | None, typer.Argument(help="Worker group, after `group`.")] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.0, help="For each pod, in s; it ends its requests first.")
+    ] = 4500.0,
+    name: NameOption = None,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+    in_cluster: InClusterOption = False,
+    request_timeout: RequestTimeoutOption = 10.0,
+) -> None:
+    """Replace worker pods one by one, in place and without losing a request.
+
+    A deployment means the pods that hold its replicas, with all else that they hold.
+    """
+    if (what == "group") != (group is not None):
+        raise typer.BadParameter("write `restart`, `restart recognizer` or `restart group gpu`")
+    choose: Choose = all_workers
+    if group is not None:
+        choose = workers_of_group(group)
+    elif what != "all":
+        choose = workers_with(_deployment(what))
+    kube = connect(Place(namespace, kubeconfig, context, in_cluster, request_timeout))
+    count = restart_pods(kube, name, choose, typer.echo, timeout)
+    typer.echo(f"replaced {count} worker pods; the RayService is as it was")
+
+
+@cluster_app.command("logs")
+def logs_command(
+    stage: Annotated[
+        str | None, typer.Option(help="ingress, segmenter, recognizer or punctuator; else all.")
+    ] = None,
+    request_id: Annotated[
+        str | None, typer.Option(help="Only lines of this request (X-Request-ID).")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, until Ctrl-C.")] = False,
+    lines: Annotated[
+        int, typer.Option(min=1, help="Last lines of each replica to look at.")
+    ] = 1000,
+    containers: Annotated[
+        bool, typer.Option("--containers", help="What the pods' containers write, instead.")
+    ] = False,
+    previous: Annotated[
+        bool, typer.Option("--previous", help="With --containers: those before the last restart.")
+    ] = False,
+    name: NameOption = None,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+    in_cluster: InClusterOption = False,
+    request_timeout: RequestTimeoutOption = 10.0,
+) -> None:
+    """Print the log lines of the replicas."""
+    if containers and (follow or stage):
+        raise typer.BadParameter("--containers goes with neither --follow nor --stage")
+    kube = connect(Place(namespace, kubeconfig, context, in_cluster, request_timeout))
+    if containers:
+        _print_containers(kube, name, lines, previous, request_id)
+        return
+    service = find_service(kube, name)
+    state = read_state(service)
+    dashboard = open_dashboard(kube, service, state.active or state.pending)
+    deployment = None if stage is None else _deployment(stage)
+
+    def files() -> list[log_reading.LogFile]:
+        return log_reading.replica_logs(dashboard.applications(), deployment)
+
+    for source, line in log_reading.read_logs(dashboard, files, lines, follow):
+        if log_reading.matches(line, request_id):
+            typer.echo(f"{source} {line}")
+
+
+@cluster_app.command("doctor")
+def doctor_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    hub: Annotated[bool, typer.Option(help="Try the hubs of the models from here.")] = True,
+    name: NameOption = None,
+    namespace: NamespaceOption = None,
+    kubeconfig: KubeconfigOption = None,
+    context: ContextOption = None,
+    in_cluster: InClusterOption = False,
+    request_timeout: RequestTimeoutOption = 10.0,
+) -> None:
+    """Find what is wrong and say what to do; exit code 0 fine, 1 not, 2 cannot tell."""
+    console = console_for()
+    try:
+        kube = connect(Place(namespace, kubeconfig, context, in_cluster, request_timeout))
+        findings = list(examine(kube, name, hub))
+    except ClusterRefused as error:
+        typer.echo(f"cannot tell: {error}", err=True)
+        raise typer.Exit(_CANNOT_TELL) from None
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
+    else:
+        for finding in findings:
+            mark = "[red]✗[/red]" if finding.is_certain else "[yellow]?[/yellow]"
+            console.print(mark, end=" ")
+            console.print(f"{finding.problem}\n  → {finding.remedy}", highlight=False, markup=False)
+        if not findings:
+            console.print("nothing is wrong")
+    raise typer.Exit(exit_code(findings))
+
+
+def _deployment(stage: str) -> str:
+    if stage.lower() not in DEPLOYMENTS:
+        raise typer.BadParameter(f"{stage} is none of {', '.join(DEPLOYMENTS)}")
+    return DEPLOYMENTS[stage.lower()]
+
+
+def _print_containers(
+    kube: Kube, name: str | None, lines: int, previous: bool, request_id: str | None
+) -> None:
+    for pod in pods_of(kube, read_state(find_service(kube, name)).clusters):
+        pod_name = pod.at("metadata", "name").text()
+        for container in pod.at("spec", "containers").each():
+            container_name = container.at("name").text()
+            try:
+                found = log_reading.container_logs(kube, pod_name, container_name, lines, previous)
+            except ClusterError as error:
+                typer.echo(f"{pod_name}/{container_name}: {error}", err=True)
+                continue
+            for line in found:
+                if log_reading.matches(line, request_id):
+                    typer.echo(f"{pod_name}/{container_name} {line}")
+
+
+def _show(status: Status, console: Console) -> None:
+    state = status.state
+    console.print(f"[bold]{escape(state.name)}[/bold]: {escape(progress_of(state).told)}")
+    for condition in state.conditions:
+        console.print(f"  {condition.kind} {condition.status} ({condition.reason})", markup=False)
+    for role, cluster in (("active", state.active), ("pending", state.pending)):
+        if cluster is not None:
+            workers = f"{cluster.ready_workers} of {cluster.desired_workers} workers"
+            console.print(f"  {role} {cluster.name}: {cluster.state}, {workers}", markup=False)
+    table = Table("application", "deployment", "status", "replicas", "bounds", "GPU each", "waits")
+    for row in status.deployments:
+        size = str(row.minimum) if row.minimum == row.maximum else f"{row.minimum}-{row.maximum}"
+        gpus = f"{row.num_gpus:g}" if row.num_gpus else "-"
+        table.add_row(
+            row.application, row.name, row.status, _replicas(row), size, gpus, _waits(row)
+        )
+    console.print(table)
+    groups = Table("worker group", "pods ready", "wanted", "bounds", "GPUs each")
+    for group in status.groups:
+        ready = "?" if group.ready is None else str(group.ready)
+        bounds = f"{group.minimum}-{group.maximum}"
+        groups.add_row(group.name, ready, str(group.replicas), bounds, str(group.gpus_per_pod))
+    console.print(groups)
+    console.print(f"GPUs: {status.gpus_needed} needed at least, {status.gpus_offered} at most")
+    for note in status.notes:
+        console.print(f"? {note}", style="yellow", highlight=False, markup=False)
+
+
+def _replicas(row: DeploymentRow) -> str:
+    running = "?" if row.running is None else str(row.running)
+    return f"{running} of {'?' if row.target is None else row.target}"
+
+
+def _waits(row: DeploymentRow) -> str:
+    return "?" if row.waiting is None else f"{row.waiting:.0f} {row.waiting_unit}"

@@ -1,0 +1,109 @@
+"""`paraserve keys`: makes, lists and checks API keys."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from pydantic import ValidationError
+from rich.table import Table
+
+from serve_app.cli.console import console_for
+from serve_app.settings.keys import (
+    KeyEntry,
+    KeyLimits,
+    add_key,
+    as_yaml,
+    hash_of,
+    new_key,
+    read_keys,
+)
+
+keys_app = typer.Typer(no_args_is_help=True, help="Make, list and check API keys.")
+
+FileArgument = Annotated[Path, typer.Argument(help="The keys file.")]
+
+
+@keys_app.command("new")
+def new_command(
+    name: Annotated[str, typer.Option("--name", help="Whose key it is; it appears in logs.")],
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", help="Keys file to add it to; without it the entry is printed."),
+    ] = None,
+    weight: Annotated[
+        float, typer.Option("--weight", help="Share of a busy service, relative to other keys.")
+    ] = 1.0,
+    expires: Annotated[
+        datetime | None, typer.Option("--expires", help="When it ends, in UTC.")
+    ] = None,
+    max_running: Annotated[
+        int | None, typer.Option("--max-running", help="Requests at once, per ingress replica.")
+    ] = None,
+) -> None:
+    """Make a key. It is printed once, and only its hash is kept."""
+    key = new_key()
+    try:
+        entry = KeyEntry(
+            name=name,
+            sha256=hash_of(key),
+            weight=weight,
+            expires=expires,
+            limits=KeyLimits(max_running=max_running),
+        )
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        raise typer.BadParameter(f"{first['loc'][0]}: {first['msg']}") from None
+    if file is None:
+        typer.echo("Add this to the keys file:", err=True)
+        typer.echo(yaml.safe_dump({"keys": [as_yaml(entry)]}, sort_keys=False).rstrip(), err=True)
+    else:
+        add_key(file, entry)
+        typer.echo(f"Added to {file}. A running service that uses it takes it up now.", err=True)
+    typer.echo("The key, shown this once:", err=True)
+    typer.echo(key)
+
+
+@keys_app.command("list")
+def list_command(file: FileArgument) -> None:
+    """Show the keys of a file, without their hashes."""
+    table = Table("name", "state", "weight", "expires", "limits")
+    for entry in read_keys(file):
+        limits = ", ".join(
+            f"{k}={v}" for k, v in entry.limits.model_dump(exclude_none=True).items()
+        )
+        expires = entry.expires.isoformat() if entry.expires else "never"
+        table.add_row(entry.name, _state(entry), f"{entry.weight:g}", expires, limits)
+    console_for().print(table)
+
+
+@keys_app.command("check")
+def check_command(
+    file: FileArgument,
+    key: Annotated[
+        bool, typer.Option("--key", help="Read a key from standard input and say whose it is.")
+    ] = False,
+) -> None:
+    """Check that a keys file can be used; exit code 1 if not, or if the key is not good."""
+    entries = read_keys(file)
+    if not key:
+        num_active = sum(_state(entry) == "active" for entry in entries)
+        typer.echo(f"{file}: {len(entries)} keys, {num_active} active")
+        return
+    presented = hash_of(sys.stdin.readline().strip())
+    for entry in entries:
+        if entry.sha256 == presented:
+            typer.echo(f"{entry.name}: {_state(entry)}")
+            raise typer.Exit(0 if _state(entry) == "active" else 1)
+    typer.echo("the key is not in the file")
+    raise typer.Exit(1)
+
+
+def _state(entry: KeyEntry) -> str:
+    if entry.disabled:
+        return "disabled"
+    return "expired" if entry.expired(datetime.now(UTC)) else "active"

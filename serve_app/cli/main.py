@@ -1,0 +1,250 @@
+"""The command `paraserve`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+import typer
+
+from serve_app.cli.cli_lazy import LazyGroup
+from serve_app.cli.console import FAILED, console_for, tell, use_utf8
+from serve_app.cli.options import ProfileOption, SetOption, checked_secret, read_secret
+from serve_app.core.errors import (
+    AudioError,
+    ConfigurationError,
+    DeviceUnavailable,
+    PackCorrupt,
+    PackFetchFailed,
+    PackIncomplete,
+    ParaserveError,
+    RequestError,
+)
+from serve_app.profiles import DEFAULT_PROFILE
+
+if TYPE_CHECKING:
+    from serve_app.settings import Settings
+
+WRONG_USAGE, INTERRUPTED = 2, 130
+
+
+class _Commands(LazyGroup):
+    lazy: ClassVar[dict[str, tuple[str, str]]] = {
+        "models": ("serve_app.cli.models:models_app", "List, pull, verify and make model packs."),
+        "bench": ("serve_app.cli.bench:bench_app", "Measure on this machine."),
+        "keys": ("serve_app.cli.keys:keys_app", "Make, list and check API keys."),
+        "cluster": ("serve_app.cli.cluster:cluster_app", "See and change a release on Kubernetes."),
+        "batch": ("serve_app.cli.batch:batch_app", "Transcribe many recordings as a job."),
+        "plan": ("serve_app.cli.plan:plan_command", "Say how many GPUs a day's traffic needs."),
+    }
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Long Mandarin speech to punctuated, timed text. Exit codes: 0 done, 1 something "
+    "failed, 2 wrong usage or settings, 3 done in part.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_KEY_VARIABLE = "OPENAI_API_KEY"
+"""The variable that OpenAI's own clients read."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"paraserve {version('paraserve')}")
+        raise typer.Exit
+
+
+@app.callback()
+def paraserve(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", is_eager=True, callback=_show_version
+        ),
+    ] = False,
+) -> None:
+    """Holds the options of the command itself."""
+
+
+@app.command()
+def serve(profile: ProfileOption = DEFAULT_PROFILE, set_: SetOption = None) -> None:
+    """Start the service on this machine and keep it up until Ctrl-C.
+
+    Exit codes: 0 all requests ended, 1 it did not start, 2 usage, 3 requests were cut off,
+    4 the Ray node died.
+    """
+    from serve_app.cli.serve import serve_until_interrupted
+
+    raise typer.Exit(serve_until_interrupted(_settings(profile, set_), console_for(sys.stderr)))
+
+
+@app.command()
+def demo(
+    profile: ProfileOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
+    exit_: Annotated[
+        bool, typer.Option("--exit", help="Stop after the transcript; exit code 0 if it is right.")
+    ] = False,
+) -> None:
+    """Start the service and transcribe the bundled recording through it."""
+    from serve_app.cli.demo import run_demo
+
+    raise typer.Exit(run_demo(_settings(profile, set_), stay_up=not exit_))
+
+
+@app.command()
+def transcribe(
+    files: Annotated[list[str], typer.Argument(help="Files, directories or glob patterns.")],
+    url: Annotated[
+        str | None, typer.Option(help="A running service; without it the models run in here.")
+    ] = None,
+    format_: Annotated[
+        str, typer.Option("--format", "-f", help="text, json, verbose_json, srt or vtt.")
+    ] = "text",
+    stages: Annotated[
+        str | None, typer.Option(help="Stages to run, as vad,asr,punctuation; all by default.")
+    ] = None,
+    itn: Annotated[
+        bool, typer.Option("--itn", help="Write Mandarin numbers, dates and amounts in digits.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option(help="One of the models that are served; the first by default.")
+    ] = None,
+    hotwords: Annotated[
+        str | None,
+        typer.Option(
+            help="Words to prefer, with spaces or commas between, or JSON; see docs/models.md."
+        ),
+    ] = None,
+    refine_keywords: Annotated[
+        str | None,
+        typer.Option(
+            "--refine-keywords",
+            "--keywords",
+            help="Words whose drafts are refined, for the hybrid recogniser.",
+        ),
+    ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(help="What is spoken, as zh or Chinese; see docs/hybrid.md."),
+    ] = None,
+    replace: Annotated[
+        list[str] | None,
+        typer.Option(help="Write a phrase otherwise, as 云梯=>云T; may be given many times."),
+    ] = None,
+    api_key_file: Annotated[
+        Path | None,
+        typer.Option(help=f"Holds the key for --url; else that in {_KEY_VARIABLE}, if any."),
+    ] = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option("--output-dir", "-o", help="Write one file per recording in here."),
+    ] = None,
+    subtitle: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="How srt and vtt are divided, as max_chars=16; also max_lines, min_duration_s, "
+            "max_duration_s and max_cps. May be repeated."
+        ),
+    ] = None,
+    profile: ProfileOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
+) -> None:
+    """Transcribe recordings."""
+    from serve_app.cli.transcribe import TranscribeRequest, transcribe_files
+
+    request = TranscribeRequest(
+        tuple(files),
+        url,
+        format_,
+        stages,
+        itn,
+        output_dir,
+        model,
+        hotwords,
+        refine_keywords,
+        language,
+        "\n".join(replace) if replace else None,
+        _api_key(url, api_key_file),
+        tuple(subtitle or ()),
+    )
+    raise typer.Exit(transcribe_files(request, _settings(profile, set_)))
+
+
+def _api_key(url: str | None, file: Path | None) -> str | None:
+    """Returns the key for a service; never from the command line, which others see.
+
+    Raises:
+        ConfigurationError: there is a file and no service, or the key cannot be one.
+    """
+    if url is None:
+        if file is not None:
+            raise ConfigurationError("--api-key-file is of no use without --url")
+        return None
+    if file is not None:
+        return read_secret(file)
+    key = os.environ.get(_KEY_VARIABLE, "").strip()
+    return checked_secret(key, _KEY_VARIABLE) if key else None
+
+
+@app.command()
+def segments(
+    file: Annotated[Path, typer.Argument(help="A recording.", exists=True, dir_okay=False)],
+    profile: ProfileOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
+) -> None:
+    """Print the VAD's segments as JSON: a list of pairs of start and end in ms."""
+    from serve_app.cli.transcribe import speech_segments
+
+    found = speech_segments(file, _settings(profile, set_))
+    typer.echo(json.dumps([[segment.start_ms, segment.end_ms] for segment in found]))
+
+
+def _settings(profile: str, assignments: list[str] | None) -> Settings:
+    from serve_app.settings import load_settings
+
+    return load_settings(profile, assignments)
+
+
+def _is_wrong_usage(error: ParaserveError) -> bool:
+    """Whether the command or its settings must change, and not a file or the machine."""
+    if isinstance(error, PackIncomplete | PackCorrupt | PackFetchFailed | DeviceUnavailable):
+        return False
+    return isinstance(error, ConfigurationError) or (
+        isinstance(error, RequestError) and not isinstance(error, AudioError)
+    )
+
+
+def main() -> None:
+    """Runs the command; errors of ours are one line each, not a traceback."""
+    use_utf8()
+    try:
+        app()
+    except ParaserveError as error:
+        tell("error", str(error))
+        sys.exit(WRONG_USAGE if _is_wrong_usage(error) else FAILED)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except ValueError as error:
+        from pydantic import ValidationError
+
+        if not isinstance(error, ValidationError):
+            raise
+        from serve_app.settings.problems import problems_of
+
+        for problem in problems_of(error):
+            tell("error", problem)
+        sys.exit(WRONG_USAGE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""`paraserve models`: lists, pulls, verifies, exports and synthesises model packs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from serve_app.cli.console import console_for
+from serve_app.core.errors import PackError
+from serve_app.packs import PackReport, PackStatus, PackStore, list_packs, pull, resolve, verify
+
+models_app = typer.Typer(
+    no_args_is_help=True, help="List, pull, verify, export and synthesise model packs."
+)
+
+StoreOption = Annotated[
+    Path | None,
+    typer.Option("--store", help="Where pulled packs live; by default the user's cache."),
+]
+NameArgument = Annotated[
+    str,
+    typer.Argument(help="A registered name, ms:ORG/NAME[@REVISION], hf:... or dir:/PATH."),
+]
+
+
+@models_app.command("list")
+def list_command(
+    store: StoreOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Show the known packs and whether they are on this machine."""
+    packs = list_packs(_store(store))
+    if as_json:
+        typer.echo(json.dumps([asdict(pack) for pack in packs], indent=2))
+        return
+    console_for().print(_table(packs))
+
+
+@models_app.command("pull")
+def pull_command(
+    name: NameArgument,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="Put the pack into this directory instead of the store."),
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Download a pack, check it, and say where it is."""
+    with _errors_to_exit_code():
+        contents = pull(name, _store(store), _say, to=to)
+    typer.echo(f"{name}: {contents.model_class} in {contents.directory}")
+
+
+@models_app.command("verify")
+def verify_command(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Packs to verify; by default all that are here.")
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Hash every file of packs and compare; exit code 1 when one is wrong."""
+    pack_store = _store(store)
+    chosen = names or [pack.name for pack in list_packs(pack_store) if pack.present]
+    failed = False
+    for name in chosen:
+        try:
+            report = verify(name, pack_store)
+        except PackError as error:
+            typer.echo(str(error), err=True)
+            failed = True
+            continue
+        _print_report(report)
+        failed = failed or not report.ok
+    if failed:
+        raise typer.Exit(1)
+
+
+@models_app.command("synth")
+def synth_command(
+    name: Annotated[str, typer.Argument(help="The architecture; an unknown name lists them.")],
+    to: Annotated[Path, typer.Option("--to", help="The directory to write; it must be empty.")],
+    seed: Annotated[int, typer.Option("--seed", help="Of the random weights.")] = 0,
+) -> None:
+    """Write a pack of a published architecture with random weights, for benchmarks."""
+    # Imports engines; the other commands need none.
+    from serve_app.modeltools.random_packs import synthesise
+
+    with _errors_to_exit_code():
+        contents = synthesise(name, to, seed)
+    typer.echo(f"{name}: random weights of a {contents.model_class} in {contents.directory}")
+
+
+@models_app.command("export")
+def export_command(
+    name: NameArgument,
+    to: Annotated[Path, typer.Argument(help="The directory to write; it must be empty.")],
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="Of the large products: int8 or float32.")
+    ] = "int8",
+    check: Annotated[
+        bool, typer.Option(help="Compare the texts of both on the bundled recording.")
+    ] = True,
+    store: StoreOption = None,
+) -> None:
+    """Write a recogniser's pack as ONNX, for `recognizer.engine: onnx`."""
+    # Imports engines, onnx and onnxruntime; the other commands need none.
+    try:
+        from serve_app.modeltools.onnx_export import export
+        from serve_app.modeltools.onnx_export.check import check_export
+    except ImportError as error:
+        typer.echo(f"{error}; pip install 'paraserve[onnx]'", err=True)
+        raise typer.Exit(1) from error
+
+    with _errors_to_exit_code():
+        original = resolve(name, _store(store))
+        exported = export(original, to, dtype)
+        typer.echo(f"{name}: {original.model_class} in {dtype} in {exported.directory}")
+        if check:
+            typer.echo(f"compared with PyTorch in float32: {check_export(original, exported)}")
+
+
+def _store(root: Path | None) -> PackStore:
+    return PackStore() if root is None else PackStore(root.expanduser().absolute())
+
+
+@contextmanager
+def _errors_to_exit_code() -> Iterator[None]:
+    try:
+        yield
+    except PackError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+def _say(activity: str, done_bytes: int, total_bytes: int | None) -> None:
+    of_total = f" ({_megabytes(total_bytes)})" if total_bytes and not done_bytes else ""
+    typer.echo(f"{activity}{of_total}", err=True)
+
+
+def _print_report(report: PackReport) -> None:
+    verdict = "ok" if report.ok else "WRONG"
+    typer.echo(f"{report.name}: {verdict}, compared with {report.compared_with} checksums")
+    for file in report.files:
+        typer.echo(f"  {file.actual_sha256 or '-':64}  {file.path}  {file.problem or 'ok'}")
+    if report.problem:
+        typer.echo(f"  {report.problem}")
+
+
+def _table(packs: tuple[PackStatus, ...]) -> Table:
+    table = Table("name", "kind", "here", "size", "weights sha256", "source", "licence")
+    for pack in packs:
+        table.add_row(
+            pack.name,
+            pack.kind.value if pack.kind else "?",
+            "yes" if pack.present else "no",
+            _megabytes(pack.size_bytes),
+            pack.checksum[:12] if pack.checksum else "",
+            pack.source,
+            pack.licence,
+        )
+    return table
+
+
+def _megabytes(size_bytes: int | None) -> str:
+    return "?" if size_bytes is None else f"{size_bytes / 1e6:.1f} MB"

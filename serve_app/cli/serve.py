@@ -1,0 +1,127 @@
+"""`paraserve serve`: the service on this machine until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+from rich.console import Console
+
+from serve_app.cli.console import DEMO_WARNING, note, tell
+from serve_app.core.in_flight import num_in_flight
+from serve_app.hosting.run_directory import own_run_directory
+from serve_app.hosting.stopping import (
+    Drain,
+    ExitCode,
+    StopRequested,
+    StopSignals,
+    end_now,
+    wait_until_sent,
+)
+from serve_app.inference.fetching import fetch_packs
+from serve_app.launch import RunningApplication, prepare_environment, running
+from serve_app.packs.registry import is_demo_pack
+from serve_app.settings import Settings
+
+_POLL_S = 0.5
+
+
+def serve_until_interrupted(settings: Settings, console: Console) -> int:
+    """Starts the service, tells where it answers, and waits for SIGINT or SIGTERM.
+
+    Returns:
+        The exit code: an `ExitCode`, or 128 and the signal's number where a signal came
+        before the service was up.
+
+    Raises:
+        ConfigurationError: API keys are demanded and there are none.
+        PackError: a model pack cannot be had.
+        StartFailed: the port is taken, or a deployment did not come up.
+    """
+    signals = stop_signals(console)
+    signals.install()
+
+    def progress(message: str) -> None:
+        note(message, console)
+
+    try:
+        prepare_environment(settings)
+        fetch_packs(settings, progress)
+        with running(settings, progress) as application:
+            # Ray has put handlers of its own in their place.
+            signals.install()
+            signals.started()
+            if any(map(is_demo_pack, settings.recognizer.packs)):
+                tell("warning", DEMO_WARNING, console)
+            tell_urls(console, application.url, application.page_url)
+            return stay_up_until_told(application, settings, signals, console)
+    except StopRequested as stop:
+        return 128 + stop.number
+    except SystemExit as stop:
+        # Ray's handler, while Ray was starting.
+        if stop.code != signal.SIGTERM:
+            raise
+        return 128 + signal.SIGTERM
+
+
+def tell_urls(console: Console, url: str, page_url: str | None = None) -> None:
+    console.print(f"[green]ready[/green] at {url}")
+    console.print(f"  transcribe  POST {url}/v1/audio/transcriptions")
+    if page_url is not None:
+        console.print(f"  web page    {page_url}")
+    console.print(f"  API docs    {url}/docs")
+    console.print(f"  readiness   {url}/readyz")
+    console.print("Ctrl-C stops it.")
+
+
+def stop_signals(console: Console) -> StopSignals:
+    """Returns handlers whose second signal ends everything at once."""
+
+    def at_once() -> None:
+        run = own_run_directory()
+        number = 0 if run is None else num_in_flight(run.path)
+        console.print(f"ending at once; {number} requests were under way")
+        end_now(run, ExitCode.REQUESTS_CUT if number else ExitCode.DONE)
+
+    return StopSignals(at_once)
+
+
+def stay_up_until_told(
+    application: RunningApplication, settings: Settings, signals: StopSignals, console: Console
+) -> ExitCode:
+    """Waits until the service is told to stop and has ended what it had begun.
+
+    Does not return if the node dies: this process then ends with `ExitCode.NODE_LOST`.
+    """
+    while not signals.is_told:
+        _end_if_lost(application, console)
+        time.sleep(_POLL_S)
+    run = application.run
+    if run is None:
+        note("leaving; the application stays on its cluster", console)
+        return ExitCode.DONE
+    limit_s = settings.http.drain_timeout_s
+    if limit_s is None:
+        limit_s = settings.ingress.request_timeout_s
+    note("stopping", console)
+    drain = Drain(run.path, limit_s, lambda message: console.print(message, highlight=False))
+    num_cut = drain.run(application.loss)
+    _end_if_lost(application, console)
+    wait_until_sent(settings.http.port)
+    if num_cut:
+        tell(
+            "error",
+            f"{num_cut} requests had not ended after {limit_s:.0f} s (http.drain_timeout_s)",
+            console,
+        )
+        return ExitCode.REQUESTS_CUT
+    return ExitCode.DONE
+
+
+def _end_if_lost(application: RunningApplication, console: Console) -> None:
+    loss = application.loss()
+    if loss is None:
+        return
+    logs = "" if application.run is None else f"; its logs: {application.run.ray}"
+    tell("error", f"the Ray node has died: {loss}{logs}", console)
+    end_now(application.run, ExitCode.NODE_LOST)

@@ -1,0 +1,314 @@
+"""`paraserve transcribe` and `paraserve segments`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import typer
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from serve_app.api.hotword_report import report_hotwords
+from serve_app.api.offering import offer_of
+from serve_app.api.parameters import TranscriptionParameters, parse_parameters
+from serve_app.api.responses import render_body
+from serve_app.audio import AudioDecoder
+from serve_app.cli.console import DEMO_WARNING, FAILED, PARTIAL, console_for, tell
+from serve_app.cli.output_files import FoundRecording, find_recordings, output_places
+from serve_app.client import ClientError, Paraserve, Rendered, TranscriptionRequest
+from serve_app.core.errors import ConfigurationError, ParaserveError
+from serve_app.core.records import RecordingEnd, SpeechSegment
+from serve_app.inference.loading import load_vad, segmentation_options
+from serve_app.inference.local import LocalTranscriber
+from serve_app.packs.registry import is_demo_pack
+from serve_app.settings import Settings
+from serve_app.transcript.itn import AS_SAID, apply_rules
+from serve_app.transcript.transcript import Transcript, TranscriptEvent, collect
+
+_OUTPUT_SUFFIX = {"text": "txt", "json": "json", "verbose_json": "json", "srt": "srt", "vtt": "vtt"}
+_UNREADABLE = "cannot be read"
+
+
+@dataclass(frozen=True, slots=True)
+class TranscribeRequest:
+    """What the command line asked for.
+
+    Attributes:
+        patterns: files, directories and glob patterns.
+        url: a running service, None to run the models in this process.
+        response_format: as in the HTTP API.
+        stages: as in the HTTP API, None for all.
+        itn: write numbers in digits.
+        replacements: as in the HTTP API, None for none.
+        model: as in the HTTP API, None for the first.
+        hotwords: as in the HTTP API, None for none.
+        refine_keywords: as in the HTTP API, None for none.
+        language: as in the HTTP API, None for what the service takes it for.
+        api_key: for the service at `url`, None where it asks for none.
+        output_dir: where to write one file per recording, None for stdout.
+        subtitles: `NAME=VALUE` each, for the field `subtitle_NAME` of the HTTP API.
+    """
+
+    patterns: tuple[str, ...]
+    url: str | None
+    response_format: str
+    stages: str | None
+    itn: bool
+    output_dir: Path | None
+    model: str | None = None
+    hotwords: str | None = None
+    refine_keywords: str | None = None
+    language: str | None = None
+    replacements: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    subtitles: tuple[str, ...] = ()
+
+    def optional_fields(self) -> dict[str, str | list[str]]:
+        """The form fields that are not always sent."""
+        texts = {
+            "stages": self.stages,
+            "hotwords": self.hotwords,
+            "refine_keywords": self.refine_keywords,
+            "language": self.language,
+            "replacements": self.replacements,
+        }
+        fields: dict[str, str | list[str]] = {name: text for name, text in texts.items() if text}
+        for assignment in self.subtitles:
+            name, _, value = assignment.partition("=")
+            fields[f"subtitle_{name.strip()}"] = value
+        if self.itn:
+            fields["itn"] = "true"
+        if self.response_format == "verbose_json":
+            fields["timestamp_granularities[]"] = ["word", "segment"]
+        return fields
+
+
+def speech_segments(file: Path, settings: Settings) -> list[SpeechSegment]:
+    """Returns what the VAD finds in a file.
+
+    Raises:
+        AudioError: the file is not usable audio.
+        PackError: the VAD's pack cannot be used.
+    """
+    stream = load_vad(settings).engine.open()
+    found: list[SpeechSegment] = []
+    with AudioDecoder(file, segmentation_options(settings).limits) as decoder:
+        for pcm in decoder.windows():
+            found.extend(stream.push(pcm))
+    return found + stream.finish()
+
+
+def transcribe_files(request: TranscribeRequest, settings: Settings) -> int:
+    """Transcribes each file.
+
+    Returns:
+        The exit code: 0 if all is well, 1 if a file failed or none was found, 3 if parts of
+        one have no text.
+
+    Raises:
+        ConfigurationError: the address of the service is none.
+        InvalidParameter: a field has a value that is not accepted.
+    """
+    recordings = list(find_recordings(request.patterns))
+    if not recordings:
+        tell("error", f"no recordings found in {', '.join(request.patterns)}")
+        return FAILED
+    parameters = _parameters(request, settings)
+    console = console_for(sys.stderr)
+    with Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[position]}", markup=False),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    ) as progress:
+        run = _Run(request, parameters, recordings, progress)
+        if request.url:
+            run.over_http(request.url)
+        else:
+            run.in_process(settings)
+    return run.exit_code
+
+
+def _parameters(request: TranscribeRequest, settings: Settings) -> TranscriptionParameters:
+    # Whoever is at a terminal wants to hear of mistakes.
+    offer = replace(offer_of(settings), unknown_fields="refuse")
+    if request.url is not None:
+        # A service checks by itself what it is sent.
+        offer = replace(offer, takes_keywords=True)
+    fields = {
+        "model": [offer.model if request.url else request.model or offer.model],
+        "response_format": [request.response_format],
+    }
+    for name, value in request.optional_fields().items():
+        fields[name] = value if isinstance(value, list) else [value]
+    if request.url is not None:
+        # These settings are not those of the service, which checks by itself what it is sent.
+        fields.pop("language", None)
+    return parse_parameters(fields, offer)
+
+
+class _Run:
+    """One invocation over all its files."""
+
+    def __init__(
+        self,
+        request: TranscribeRequest,
+        parameters: TranscriptionParameters,
+        recordings: list[FoundRecording],
+        progress: Progress,
+    ) -> None:
+        self._request = request
+        self._parameters = parameters
+        self._files = [one.path for one in recordings]
+        self._progress = progress
+        suffix = f".{_OUTPUT_SUFFIX[parameters.response_format]}"
+        self._places = output_places(recordings, suffix)
+        self._num_failed = 0
+        self._num_partial = 0
+
+    @property
+    def exit_code(self) -> int:
+        if self._num_failed:
+            return FAILED
+        return PARTIAL if self._num_partial else 0
+
+    def in_process(self, settings: Settings) -> None:
+        """Transcribes with models of this process."""
+        asyncio.run(self._in_process(settings))
+
+    def over_http(self, url: str) -> None:
+        """Has a service transcribe.
+
+        Raises:
+            ConfigurationError: that is no address.
+        """
+        try:
+            service = Paraserve(url, self._request.api_key or "", timeout_s=24 * 3600.0)
+        except ValueError as error:
+            raise ConfigurationError(f"--url {error}") from None
+        request = TranscriptionRequest(
+            model=self._request.model, fields=self._request.optional_fields()
+        )
+        with service:
+            for file in self._files:
+                task = self._begin(file, total_s=None)
+                try:
+                    answer = service.transcribe_as(file, self._request.response_format, request)
+                except (ClientError, OSError) as error:
+                    self._fail(file, _reason(error))
+                else:
+                    self._answered(file, answer)
+                self._finish(task, "")
+
+    def _answered(self, file: Path, answer: Rendered) -> None:
+        if answer.partial:
+            self._num_partial += 1
+            self._tell("partial", f"{file}: parts of it have no text because of errors")
+        for warning in answer.warnings:
+            self._tell("warning", f"{file}: {warning}")
+        self._write(file, answer.text)
+
+    async def _in_process(self, settings: Settings) -> None:
+        model = self._request.model or settings.recognizer.pack
+        if is_demo_pack(model) and not all(map(_is_sample, self._files)):
+            self._tell("warning", DEMO_WARNING)
+        loading = self._progress.add_task("loading models", total=None, position="")
+        async with LocalTranscriber(settings) as transcriber:
+            self._progress.remove_task(loading)
+            self._report_hotwords(transcriber, settings)
+            for file in self._files:
+                try:
+                    transcript = await self._transcribe(transcriber, file, settings)
+                except (ParaserveError, OSError) as error:
+                    self._fail(file, _reason(error))
+                    continue
+                if transcript.failures and not transcript.sentences:
+                    self._fail(file, transcript.failures[0].error)
+                    continue
+                self._num_partial += transcript.partial
+                for failed in transcript.failures:
+                    span = f"{failed.start_ms / 1000:.1f} to {failed.end_ms / 1000:.1f} s"
+                    self._tell("partial", f"{file}: no text from {span}: {failed.error}")
+                self._write(file, render_body(transcript, self._parameters))
+
+    def _report_hotwords(self, transcriber: LocalTranscriber, settings: Settings) -> None:
+        """Says what of the request has no effect, hotwords included, and goes on without it.
+
+        Raises:
+            InvalidParameter: the model has no use for any.
+        """
+        check = transcriber.check_hotwords(self._parameters.hints)
+        self._parameters = report_hotwords(self._parameters, check, offer_of(settings))
+        for warning in self._parameters.warnings:
+            self._tell("warning", str(warning))
+
+    async def _transcribe(
+        self, transcriber: LocalTranscriber, file: Path, settings: Settings
+    ) -> Transcript:
+        with AudioDecoder(file, segmentation_options(settings).limits) as decoder:
+            task = self._begin(file, decoder.info.declared_s)
+        audio = np.memmap(file, dtype=np.uint8, mode="r")
+
+        async def watched() -> AsyncGenerator[TranscriptEvent]:
+            stages = self._parameters.stages
+            events = transcriber.transcribe(audio, stages, file.name, self._parameters.hints)
+            if self._parameters.text_rules != AS_SAID:
+                events = apply_rules(events, self._parameters.text_rules)
+            async with aclosing(events):
+                async for event in events:
+                    if not isinstance(event, RecordingEnd):
+                        self._advance(task, event.end_ms)
+                    yield event
+
+        transcript = await collect(watched())
+        self._finish(task, f"{transcript.duration_ms / 1000:.0f} s")
+        return transcript
+
+    def _begin(self, file: Path, total_s: float | None) -> TaskID:
+        return self._progress.add_task(file.name, total=total_s, position="")
+
+    def _advance(self, task: TaskID, position_ms: int) -> None:
+        position_s = position_ms / 1000
+        self._progress.update(task, completed=position_s, position=f"{position_s:.0f} s")
+
+    def _finish(self, task: TaskID, position: str) -> None:
+        self._progress.update(task, total=1, completed=1, position=position)
+
+    def _fail(self, file: Path, reason: str) -> None:
+        self._num_failed += 1
+        self._tell("failed", f"{file}: {reason}")
+
+    def _tell(self, kind: str, message: str) -> None:
+        tell(kind, message, self._progress.console)
+
+    def _write(self, file: Path, content: str) -> None:
+        if self._request.output_dir is not None:
+            path = self._request.output_dir / self._places[file]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Whoever reads it meanwhile sees the old text or the new one.
+            beside = path.with_name(f".{path.name}.part")
+            beside.write_text(content, encoding="utf-8", newline="\n")
+            beside.replace(path)
+            return
+        if len(self._files) > 1:
+            typer.echo(f"==> {file} <==")
+        typer.echo(content.rstrip("\n"))
+
+
+def _is_sample(file: Path) -> bool:
+    """Whether a file is one of the demo models' own recordings."""
+    return "serve_app/packs/builtin/samples" in Path(os.path.abspath(file)).as_posix()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{_UNREADABLE}: {error.strerror or error}"
+    return str(error)

@@ -1,0 +1,149 @@
+"""The recogniser deployment, seen from a segmenter."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from serve_app.core.errors import NotReady
+from serve_app.core.records import Chunk, ChunkFailure, Recognition
+from serve_app.deployments.retries import (
+    Losses,
+    ReplicaDied,
+    Tries,
+    Trouble,
+    call_until_answered,
+    pause,
+    trouble_of,
+)
+from serve_app.deployments.streaming import stream_call
+from serve_app.inference.batched import BEGUN, AloneEvent
+from serve_app.settings import Settings
+
+_MAX_LONE_ATTEMPTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Handles:
+    """Of the two methods that recognise: a group, and a chunk alone."""
+
+    whole: DeploymentHandle[Any]
+    lone: DeploymentHandle[Any]
+
+
+class RemoteRecognizer:
+    """Has groups of chunks recognised, whatever happens to the replicas.
+
+    A group whose replica dies goes on chunk by chunk: each is run with nothing beside
+    it, so that when a replica dies again it is known under which chunk. A chunk that
+    has cost `recognizer.max_deaths` replicas that way is given up, and its neighbours
+    are not.
+
+    Args:
+        handle: of the deployment.
+        settings: of the whole application.
+        clock: in seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        handle: DeploymentHandle[Any],
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._handle = handle
+        self._models = tuple(settings.recognizer.models)
+        self._handles: dict[str, _Handles] = {}
+        self._max_deaths = settings.recognizer.max_deaths
+        self._tries = Tries(
+            settings.max_attempts,
+            settings.recognizer.call_timeout_s,
+            settings.replacement_timeout_s,
+        )
+
+    async def recognize(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        """Returns a result per chunk, in order.
+
+        Raises:
+            DeadlineExceeded: the request's deadline passed.
+            NotReady: the deployment failed to start, or no live replica was found in time.
+            Exception: the last trouble, if as many replicas did not answer as may.
+        """
+        try:
+            return await call_until_answered(
+                lambda: self._call(chunks),
+                tries=self._tries,
+                stage="asr",
+                origin=chunks[0].origin,
+                retry_deaths=False,
+                clock=self._clock,
+            )
+        except ReplicaDied:
+            await pause(1, "died", "asr", chunks[0].origin)
+        return [await self.recognize_alone(chunk) for chunk in chunks]
+
+    async def recognize_alone(self, chunk: Chunk) -> Recognition | ChunkFailure:
+        """Returns the chunk's result, or a failure `poison` if replicas die of it.
+
+        A replica that is lost before it has begun on the chunk says nothing about it.
+
+        Raises:
+            DeadlineExceeded: the request's deadline passed.
+            NotReady: no live replica was found in time.
+        """
+        num_deaths = 0
+        losses = Losses(replace(self._tries, max_attempts=_MAX_LONE_ATTEMPTS), self._clock)
+        while not losses.too_many:
+            begun = False
+            lost: BaseException = ConnectionError("the call ended without a result")
+            trouble: Trouble = "away"
+            try:
+                async with aclosing(self._call_alone(chunk)) as events:
+                    async for event in events:
+                        if not isinstance(event, str):
+                            return event
+                        begun = event == BEGUN
+            except BaseException as error:
+                told = trouble_of(error)
+                if told is None:
+                    raise
+                lost, trouble = error, told
+            num_deaths += begun and trouble == "died"
+            if num_deaths >= self._max_deaths:
+                return ChunkFailure("poison", f"{num_deaths} replicas died while they had it")
+            losses.add(lost, trouble)
+            if losses.too_long:
+                raise NotReady("asr")
+            await pause(losses.num_in_a_row, trouble, "asr", chunk.origin)
+        return ChunkFailure("unavailable", f"{_MAX_LONE_ATTEMPTS} calls for it were lost")
+
+    async def _call(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        whole = self._handles_for(chunks[0]).whole
+        results: list[Recognition | ChunkFailure] = await whole.remote(chunks)
+        return results
+
+    def _handles_for(self, chunk: Chunk) -> _Handles:
+        """Handles that prefer replicas which have the chunk's model loaded."""
+        name = chunk.hints.model or self._models[0]
+        if name not in self._handles:
+            handle = self._handle
+            if len(self._models) > 1:
+                handle = handle.options(multiplexed_model_id=name)
+            self._handles[name] = _Handles(
+                handle.transcribe, handle.options(method_name="transcribe_alone", stream=True)
+            )
+        return self._handles[name]
+
+    def _call_alone(self, chunk: Chunk) -> AsyncGenerator[AloneEvent]:
+        return stream_call(
+            lambda: self._handles_for(chunk).lone.remote(chunk),
+            chunk.origin,
+            first_s=self._tries.timeout_s,
+            next_s=self._tries.timeout_s,
+        )

@@ -1,0 +1,175 @@
+"""Multi-head attention within each sequence of a packed matrix.
+
+Three implementations of one signature. `attend_padded` is the reference: it runs
+anywhere and is what the fused kernels are compared with before they are used.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch.nn import functional
+
+from serve_app.engines.cuda.sequence_layout import Borders, lay_out
+
+_LOG = logging.getLogger(__name__)
+
+Attention: TypeAlias = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, Borders, Borders], torch.Tensor
+]
+"""(query [rows, heads, dim], key, value [key rows, heads, dim], borders of both) to
+[rows, heads * dim]. Queries are not yet scaled. Filler rows come out as anything."""
+
+_HEAD_MULTIPLE = 8  # what the fused kernels ask of a head's width
+_PROBE_LENGTHS = (70, 0, 1, 129, 3, 0, 0)
+_PROBE_ROWS = 256
+_PROBE_LONGEST = 192
+_TOLERANCE = {torch.float32: 2e-3, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+def attend_padded(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_borders: Borders,
+    key_borders: Borders,
+) -> torch.Tensor:
+    """Attention over a padded copy; padding is masked to a weight of 0."""
+    padded_key, mask = _padded(key, key_borders)
+    heads = functional.scaled_dot_product_attention(
+        _padded(query, query_borders)[0],
+        padded_key,
+        _padded(value, key_borders)[0],
+        attn_mask=mask[:, None, None, :],
+    )
+    rows = heads.transpose(1, 2)[query_borders.sequence, query_borders.position]
+    return rows.reshape(query.shape[0], -1)
+
+
+def _padded(rows: torch.Tensor, borders: Borders) -> tuple[torch.Tensor, torch.Tensor]:
+    """[rows, heads, dim] -> [sequences, heads, longest, dim], and which are its own.
+
+    A sequence is filled up with its own last row: another one's NaN, masked to a
+    weight of 0, would still be NaN.
+    """
+    offsets = torch.arange(borders.longest, device=rows.device)[None]
+    lengths = borders.lengths[:, None]
+    index = borders.offsets[:-1, None] + torch.minimum(offsets, (lengths - 1).clamp_min(0))
+    gathered = rows[index.clamp_max(borders.num_rows - 1)]
+    return gathered.transpose(1, 2), offsets < lengths
+
+
+def attend_flash(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_borders: Borders,
+    key_borders: Borders,
+) -> torch.Tensor:
+    """Flash attention for sequences of many lengths; half precision only."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    dim = query.shape[2]
+    attended = varlen_attn(
+        _widened(query),
+        _widened(key),
+        _widened(value),
+        query_borders.offsets,
+        key_borders.offsets,
+        query_borders.longest,
+        key_borders.longest,
+        scale=1.0 / math.sqrt(dim),
+    )
+    if not isinstance(attended, torch.Tensor):
+        raise TypeError("varlen_attn returned more than the attended values")
+    return attended[:, :, :dim].reshape(query.shape[0], -1)
+
+
+def attend_efficient(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    query_borders: Borders,
+    key_borders: Borders,
+) -> torch.Tensor:
+    """PyTorch's memory-efficient kernel, which takes float32 and older devices, too."""
+    dim = query.shape[2]
+    attended: torch.Tensor = torch.ops.aten._efficient_attention_forward(
+        _widened(query)[None],
+        _widened(key)[None],
+        _widened(value)[None],
+        None,
+        query_borders.offsets,
+        key_borders.offsets,
+        query_borders.longest,
+        key_borders.longest,
+        0.0,
+        0,  # no causal mask
+        scale=1.0 / math.sqrt(dim),
+    )[0]
+    return attended[0, :, :, :dim].reshape(query.shape[0], -1)
+
+
+def _widened(heads: torch.Tensor) -> torch.Tensor:
+    missing = -heads.shape[2] % _HEAD_MULTIPLE
+    return functional.pad(heads, (0, missing)) if missing else heads
+
+
+def choose_attention(
+    device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int
+) -> Attention:
+    """The fastest implementation that gives right results on this device.
+
+    Each is tried on sequences of awkward lengths, empty ones and filler among them,
+    and compared with the reference: a kernel that this build or this device lacks,
+    or that is wrong there, is passed over with a line in the log.
+    """
+    if device.type == "cpu":
+        return attend_padded
+    candidates: list[Attention] = [attend_efficient]
+    if dtype in (torch.float16, torch.bfloat16):
+        candidates.insert(0, attend_flash)
+    for attend in candidates:
+        name = getattr(attend, "__name__", repr(attend))
+        try:
+            error = probe(attend, device, dtype, num_heads, head_size)
+        except (RuntimeError, ImportError, AttributeError, TypeError) as problem:
+            _LOG.warning("%s does not run on %s in %s: %s", name, device, dtype, problem)
+            continue
+        if error <= _TOLERANCE[dtype]:
+            return attend
+        _LOG.warning("%s is off by %.3g on %s in %s; not used", name, error, device, dtype)
+    _LOG.warning(
+        "no fused attention on %s in %s: a padded copy is used, which is slower", device, dtype
+    )
+    return attend_padded
+
+
+@torch.inference_mode()
+def probe(
+    attend: Attention, device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int
+) -> float:
+    """The largest difference to the reference in float32, over rows of sequences."""
+    generator = torch.Generator().manual_seed(0)
+
+    def heads() -> torch.Tensor:
+        drawn = torch.randn(_PROBE_ROWS, num_heads, head_size, generator=generator)
+        # Filler must not leak into sequences, whatever it holds.
+        drawn[sum(_PROBE_LENGTHS) :] = torch.nan
+        return drawn.to(device, dtype)
+
+    keys = lay_out(torch.tensor(_PROBE_LENGTHS, device=device), _PROBE_ROWS, _PROBE_LONGEST)
+    fewer = torch.tensor([length // 2 for length in _PROBE_LENGTHS], device=device)
+    largest = 0.0
+    for queries in (keys, lay_out(fewer, _PROBE_ROWS, _PROBE_LONGEST)):
+        query, key, value = heads(), heads(), heads()
+        query = torch.nan_to_num(query) if queries is not keys else query
+        found = attend(query, key, value, queries, keys)
+        expected = attend_padded(query.float(), key.float(), value.float(), queries, keys)
+        difference = (found.float() - expected)[queries.filled].abs().max()
+        largest = max(largest, math.inf if math.isnan(float(difference)) else float(difference))
+    return largest

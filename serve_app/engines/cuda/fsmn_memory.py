@@ -1,0 +1,88 @@
+"""The FSMN memory: a depthwise convolution that stays inside each sequence."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+
+from serve_app.engines.cuda.sequence_layout import Borders, shifted
+
+_LOG = logging.getLogger(__name__)
+
+Remember: TypeAlias = Callable[
+    [torch.Tensor, torch.Tensor, Borders, int, torch.Tensor | None, torch.Tensor | None],
+    torch.Tensor,
+]
+"""(values [rows, dim], taps [kernel, dim] in float32, borders, taps that look back,
+addend [rows, dim] or None, bias [dim] or None) to [rows, dim]: the convolved values
+plus the values themselves, the addend and the bias, added up in float32."""
+
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+def remember_by_taps(
+    values: torch.Tensor,
+    taps: torch.Tensor,
+    borders: Borders,
+    left: int,
+    addend: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The reference: one shifted copy a tap."""
+    summed = values.float()
+    if addend is not None:
+        summed = summed + addend.float()
+    if bias is not None:
+        summed = summed + bias.float()
+    convolved = torch.zeros_like(summed)
+    for tap, weights in enumerate(taps):
+        convolved = convolved + shifted(values, borders, tap - left).float() * weights
+    return (summed + convolved).to(values.dtype)
+
+
+def choose_memory(device: torch.device, dtype: torch.dtype) -> Remember:
+    """The fused kernel where Triton is there and right, else the reference."""
+    if device.type == "cpu":
+        return remember_by_taps
+    try:
+        from serve_app.engines.cuda.fsmn_memory_kernel import remember_fused
+
+        error = probe(remember_fused, device, dtype)
+    except Exception as problem:  # Triton fails in many ways: no compiler, no driver
+        _LOG.warning("no fused FSMN on %s: %r; the slower form is used", device, problem)
+        return remember_by_taps
+    if error <= _TOLERANCE[dtype]:
+        return remember_fused
+    _LOG.warning("the fused FSMN is off by %.3g on %s in %s; not used", error, device, dtype)
+    return remember_by_taps
+
+
+@torch.inference_mode()
+def probe(remember: Remember, device: torch.device, dtype: torch.dtype) -> float:
+    """The largest difference to the reference, on sequences with empty ones and filler."""
+    from serve_app.engines.cuda.sequence_layout import lay_out
+
+    generator = torch.Generator().manual_seed(0)
+    lengths = (5, 0, 1, 40, 11, 0)
+    num_rows, dim, kernel = 96, 48, 11
+    borders = lay_out(torch.tensor(lengths, device=device), num_rows, 64)
+
+    def rows() -> torch.Tensor:
+        drawn = torch.randn(num_rows, 3 * dim, generator=generator)
+        drawn[sum(lengths) :] = torch.nan
+        # A slice, as the values of an attention layer are.
+        return drawn.to(device, dtype)[:, dim : 2 * dim]
+
+    taps = torch.randn(kernel, dim, generator=generator).to(device)
+    bias = torch.randn(dim, generator=generator).to(device, dtype)
+    values, addend = rows(), rows()
+    largest = 0.0
+    for left, extra, offset in ((5, addend, bias), (10, None, bias), (0, addend, None)):
+        found = remember(values, taps, borders, left, extra, offset)
+        expected = remember_by_taps(values, taps, borders, left, extra, offset)
+        difference = (found.float() - expected.float())[borders.filled].abs().max()
+        largest = max(largest, float(torch.nan_to_num(difference, nan=torch.inf)))
+    return largest

@@ -1,0 +1,139 @@
+"""Paraformer from samples to tokens, as a function of static sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from serve_app.core.errors import PackError
+from serve_app.engines.cuda.buckets import Bucket
+from serve_app.engines.cuda.firing import Predictor
+from serve_app.engines.cuda.frontend import Frontend
+from serve_app.engines.cuda.hotword_bias import Bending
+from serve_app.engines.cuda.kept import KeptRows
+from serve_app.engines.cuda.layers import Decoder, Encoder, choose_kernels
+from serve_app.engines.cuda.readback import HeardLayout
+from serve_app.engines.cuda.sequence_layout import lay_out
+from serve_app.engines.cuda.timestamp_head import TimestampHead
+from serve_app.engines.cuda.weights import Watch, Weights
+from serve_app.engines.paraformer.hotword_tokenizer import takes_hotwords
+from serve_app.engines.paraformer.network import (
+    ParaformerNet,
+    ParaformerShape,
+    parse_shape,
+    unused_prefixes,
+)
+from serve_app.packs.pack import PackContents, load_into
+
+
+class GpuParaformerNet:
+    """Encoder, predictor, decoder and timestamp head on one device.
+
+    Args:
+        pack: a Paraformer pack; the branch for hotwords is loaded if it has one.
+        device: where to.
+        dtype: of the matrix products.
+        largest: the largest bucket.
+
+    Raises:
+        PackError: the pack cannot be run; see its message.
+        ConfigurationError: a weight is beyond the dtype's range.
+    """
+
+    def __init__(
+        self, pack: PackContents, device: torch.device, dtype: torch.dtype, largest: Bucket
+    ) -> None:
+        self.shape = parse_shape(pack)
+        _demand_unit_threshold(pack, self.shape)
+        weights = Weights(_state(pack, self.shape), device, dtype)
+        self.num_parameters = weights.num_parameters
+        self.frontend = Frontend(
+            torch.from_numpy(pack.cmvn), self.shape.lfr_m, self.shape.lfr_n, device
+        )
+        self.kernels = choose_kernels(device, dtype, self.shape.encoder)
+        self._encoder = Encoder(weights, self.shape.encoder, self.shape.input_size, self.kernels)
+        self._predictor = Predictor(weights, self.shape.predictor)
+        self._decoder = Decoder(
+            weights, self.shape.decoder, self.shape.num_attention_blocks, self.kernels
+        )
+        head, size = self.shape.timestamps, self.shape.encoder.size
+        self._head: TimestampHead | None = None
+        if head is not None:
+            self._head = TimestampHead(weights, head, size)
+            self._head_rows = KeptRows(largest.rows, size, torch.float32, device)
+        self.bending: Bending | None = None
+        if takes_hotwords(pack):
+            self.bending = Bending(pack, device, largest, size, dtype, self._decoder.score)
+
+    def layout(self, bucket: Bucket) -> HeardLayout:
+        return HeardLayout(bucket, fine=self._head is not None)
+
+    def compute(
+        self,
+        bucket: Bucket,
+        samples: torch.Tensor,
+        num_samples: torch.Tensor,
+        results: torch.Tensor,
+        watch: Watch | None = None,
+    ) -> None:
+        """Runs a batch; see `lanes.Compute`.
+
+        Args:
+            bucket: static sizes.
+            samples: int16, laid out as `Frontend` says.
+            num_samples: int32 [bucket.sequences]; 0 where there is none.
+            results: uint8, written as a `HeardLayout` says.
+            watch: is shown the output of each layer; not within a graph.
+        """
+        lengths = self.frontend.lengths(num_samples)
+        borders = lay_out(lengths, bucket.rows, bucket.longest)
+        features = self.frontend.forward(samples, num_samples, borders)
+        encoded = self._encoder.forward(features, borders, watch)
+        frames = encoded.float()
+        fired = self._predictor.fire(frames, borders, bucket.tokens)
+        states = self._decoder.forward(fired.embeddings, encoded, fired.borders, borders, watch)
+        ids, confidences = self._decoder.classify(states)
+        if self.bending is not None:
+            self.bending.keep(fired.embeddings, states)
+        layout = self.layout(bucket)
+        layout.write(results, fired.counts, fired.broken, ids, confidences)
+        if self._head is None:
+            layout.write_alphas(results, fired.alphas)
+        else:
+            source = (
+                self._predictor.context(frames, borders) if self._head.after_context else frames
+            )
+            self._head_rows.first(bucket.rows).copy_(source)
+
+    def finish(
+        self, bucket: Bucket, num_samples: npt.NDArray[np.int32], results: torch.Tensor
+    ) -> None:
+        """Adds the times of packs that have a head for them; see `lanes.Finish`."""
+        if self._head is None:
+            return
+        lengths = np.array(
+            [self.frontend.num_rows(int(count)) for count in num_samples], dtype=np.int32
+        )
+        fine = self._head.forward(self._head_rows.first(bucket.rows), lengths)
+        self.layout(bucket).write_alphas(results, fine)
+
+
+def _state(pack: PackContents, shape: ParaformerShape) -> Mapping[str, torch.Tensor]:
+    """The checkpoint, mapped and checked, by FunASR's names."""
+    with torch.device("meta"):
+        net = ParaformerNet(shape)
+    load_into(net, pack, ignore_prefixes=unused_prefixes(pack))
+    return net.state_dict()
+
+
+def _demand_unit_threshold(pack: PackContents, shape: ParaformerShape) -> None:
+    if shape.predictor.threshold != 1.0:
+        raise PackError(
+            pack.name,
+            f"config.yaml asks for threshold: {shape.predictor.threshold} in predictor_conf, "
+            "which the GPU engine does not implement",
+            "Choose a pack with threshold: 1.0, or run it on the CPU",
+        )

@@ -1,0 +1,270 @@
+"""Paraformer on a CUDA device; implements `ports.Recognizer`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from serve_app.core.hints import Hints
+from serve_app.core.records import ChunkFailure, Pcm, Recognition
+from serve_app.engines.cuda.buckets import Bucket, BucketPlan
+from serve_app.engines.cuda.device_memory import claim
+from serve_app.engines.cuda.hotword_bias import Wanted
+from serve_app.engines.cuda.network import GpuParaformerNet
+from serve_app.engines.cuda.options import GpuOptions, WarmUp
+from serve_app.engines.cuda.readback import Heard
+from serve_app.engines.cuda.streams import MAX_IN_FLIGHT, IntArray, Lane, Load, Sizes, on_device
+from serve_app.engines.cuda.weights import RangeWatch
+from serve_app.engines.devices import open_device
+from serve_app.engines.paraformer.cif_fire import CifShape, with_tail
+from serve_app.engines.paraformer.cpu import EngineFacts
+from serve_app.engines.paraformer.decoded import Decoded, overflow, recognition_of, shown_ids
+from serve_app.engines.paraformer.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
+from serve_app.packs.pack import PackContents
+
+_LOG = logging.getLogger(__name__)
+_WARM_UP_SAMPLES = 80_000
+_WARM_UP_AMPLITUDES = (30.0, 1_000.0, 12_000.0)
+_LITTLE_HEADROOM = 2.0
+_NO_HOTWORDS: Wanted = {}
+
+
+class GpuParaformer:
+    """Recognises Mandarin with a Paraformer pack on a CUDA device.
+
+    Utterances are laid end to end, and no layer looks across their borders, as in
+    `ParaformerEngine`, whose tokens it gives in float32. Matrix products of another
+    bucket may round the last bit differently: only where two words score alike can
+    a result depend on the size of its batch. `transcribe` may be called by
+    `max_in_flight` threads at a time. Packs of class SeacoParaformer mind the hotwords of
+    the hints; utterances without any take the way that they take in other packs.
+
+    Args:
+        pack: the model.
+        options: device, type and limits.
+
+    Raises:
+        PackError: the pack cannot be run; see its message.
+        DeviceUnavailable: the device is not on this machine.
+        ConfigurationError: the dtype is unknown, or the model overflows it.
+    """
+
+    max_in_flight = MAX_IN_FLIGHT
+    is_reentrant = False  # one more call would wait for a slot of the lane
+
+    def __init__(self, pack: PackContents, options: GpuOptions | None = None) -> None:
+        options = GpuOptions() if options is None else options
+        dtype = options.torch_dtype
+        self._device = open_device(options.device)
+        claim(self._device, options.memory_fraction)
+        self._pack = pack
+        self._plan = BucketPlan(options.max_batch_rows, options.tokens_per_frame)
+        with on_device(self._device):
+            buckets = self._plan.buckets()
+            net = GpuParaformerNet(pack, self._device, dtype, buckets[0])
+            self._net = net
+            self._lane = Lane(
+                self._device,
+                torch.int16,
+                self._sizes(buckets[0]),
+                net.compute,
+                net.finish,
+                options.max_graphs,
+            )
+            self.warm_up = self._warm_up(buckets, dtype, options)
+
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
+        """Recognises each item; see `ports.Recognizer`.
+
+        An item without a single frame (under 25 ms) and digital silence give no
+        tokens. An item whose scores are not finite fails alone.
+
+        Raises:
+            torch.cuda.OutOfMemoryError: the batch is too large for what is free.
+        """
+        return [
+            recognition_of(pcm, decoded, self._pack.tokens)
+            for pcm, decoded in zip(batch, self._decode(batch, hints), strict=True)
+        ]
+
+    def token_ids(self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()) -> list[list[int]]:
+        """The vocabulary ids of each item, without blank, sos and eos."""
+        return [shown_ids(decoded) for decoded in self._decode(batch, hints)]
+
+    def cost(self, num_samples: int) -> int:
+        """Encoder frames of an item; a batch costs the sum of its items."""
+        return self._net.frontend.num_rows(num_samples)
+
+    def describe(self) -> EngineFacts:
+        return EngineFacts(
+            pack=self._pack.name,
+            model_class=self._pack.model_class,
+            checksum=self._pack.checksum,
+            device=str(self._device),
+            num_parameters=self._net.num_parameters,
+            hotwords=self._net.bending is not None,
+        )
+
+    def _decode(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints]
+    ) -> list[Decoded | ChunkFailure | None]:
+        """Runs the network; None for an item that has nothing to be heard."""
+        results: list[Decoded | ChunkFailure | None] = [None] * len(batch)
+        heard = [index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()]
+        if heard:
+            wanted = {
+                place: hints[index].hotwords
+                for place, index in enumerate(heard)
+                if hints and hints[index].hotwords
+            }
+            with on_device(self._device):
+                decoded = self._run([batch[index] for index in heard], wanted)
+            for index, result in zip(heard, decoded, strict=True):
+                results[index] = result
+        return results
+
+    def _run(self, batch: list[Pcm], wanted: Wanted) -> list[Decoded | ChunkFailure]:
+        lengths = [self.cost(len(pcm)) for pcm in batch]
+        bucket = self._plan.fit(lengths)
+        graph = bucket is not None
+        if bucket is None:
+            bucket = self._plan.made_to_measure(lengths)
+        heard = self._through(bucket, batch, graph, wanted)
+        num_tokens = int(heard.counts.sum())
+        if num_tokens > bucket.tokens:
+            _LOG.info("%d tokens in %d frames: run again", num_tokens, sum(lengths))
+            bucket = self._plan.made_to_measure(lengths, num_tokens)
+            heard = self._through(bucket, batch, graph=False, wanted=wanted)
+        shape = self._net.shape
+        return _taken_apart(heard, lengths, shape.predictor if shape.timestamps is None else None)
+
+    def _through(
+        self, bucket: Bucket, batch: list[Pcm], graph: bool, wanted: Wanted = _NO_HOTWORDS
+    ) -> Heard:
+        frontend = self._net.frontend
+
+        def fill(samples: IntArray, lengths: npt.NDArray[np.int32]) -> None:
+            at = 0
+            for index, pcm in enumerate(batch):
+                lengths[index] = len(pcm)
+                room = (frontend.num_rows(len(pcm)) + 1) * frontend.slot_samples
+                used = min(len(pcm), room)
+                samples[at : at + used] = pcm[:used]
+                at += room
+
+        # Only what the batch fills is copied, not what the bucket could hold.
+        filled = sum(map(self.cost, map(len, batch)))
+        used = frontend.num_samples(filled, len(batch))
+        layout, bending = self._net.layout(bucket), self._net.bending
+        after = None
+        if bending is not None and wanted:
+            after = partial(bending.bend, layout, wanted)
+        row = self._lane.run(Load(bucket, self._sizes(bucket), used, graph, after), fill)
+        return layout.read(row)
+
+    def _sizes(self, bucket: Bucket) -> Sizes:
+        room = self._net.frontend.num_samples(bucket.rows, bucket.sequences)
+        return Sizes(room, bucket.sequences, self._net.layout(bucket).num_bytes)
+
+    def _warm_up(self, buckets: list[Bucket], dtype: torch.dtype, options: GpuOptions) -> WarmUp:
+        started_s = time.perf_counter()
+        watch = RangeWatch(dtype)
+        for amplitude in _WARM_UP_AMPLITUDES:
+            self._watch_range(_syllables(amplitude), watch)
+        watch.demand_finite()
+        if watch.headroom < _LITTLE_HEADROOM:
+            _LOG.warning("activations come near the limit of %s: bfloat16 is safer", dtype)
+        graphs = options.max_graphs if self._device.type == "cuda" else 0
+        for bucket in buckets[:graphs]:
+            if time.perf_counter() - started_s > options.warm_up_s:
+                break
+            self._through(bucket, [_syllables(1_000.0)], graph=True)
+        self.transcribe([_syllables(1_000.0)])
+        if self._net.bending is not None:
+            example = Hints(hotwords=self._net.bending.branch.example())
+            self.transcribe([_syllables(1_000.0)], [example])
+        kernels = self._net.kernels
+        return WarmUp(
+            wall_s=time.perf_counter() - started_s,
+            num_graphs=self._lane.num_graphs,
+            num_buckets=len(buckets),
+            headroom=watch.headroom,
+            attention=getattr(kernels.attend, "__name__", "attention"),
+            memory=getattr(kernels.remember, "__name__", "memory"),
+        )
+
+    @torch.inference_mode()
+    def _watch_range(self, pcm: Pcm, watch: RangeWatch) -> None:
+        """One pass without a graph, in which every layer is looked at."""
+        bucket = self._plan.made_to_measure([self.cost(len(pcm))])
+        sizes = self._sizes(bucket)
+        samples = torch.zeros(sizes.payload, dtype=torch.int16)
+        samples[: len(pcm)] = torch.from_numpy(pcm)
+        self._net.compute(
+            bucket,
+            samples.to(self._device),
+            torch.tensor([len(pcm)], dtype=torch.int32, device=self._device),
+            torch.zeros(sizes.result_bytes, dtype=torch.uint8, device=self._device),
+            watch,
+        )
+
+
+def _taken_apart(
+    heard: Heard, lengths: list[int], shape: CifShape | None
+) -> list[Decoded | ChunkFailure]:
+    """One result an utterance.
+
+    Args:
+        heard: the batch.
+        lengths: in encoder frames.
+        shape: of the predictor whose weights were heard; None for those of a timestamp head.
+    """
+    results: list[Decoded | ChunkFailure] = []
+    token, row = 0, 0
+    for index, length in enumerate(lengths):
+        end = token + int(heard.counts[index])
+        confidences = heard.confidences[token:end]
+        if heard.broken[index] or not np.isfinite(confidences).all():
+            results.append(overflow())
+        else:
+            weights = None
+            if end > token:
+                weights = _weights(heard.alphas, row, length, end - token, shape)
+            results.append(Decoded(heard.ids[token:end], confidences, weights))
+        token, row = end, row + length
+    return results
+
+
+def _weights(
+    alphas: npt.NDArray[np.float32], row: int, length: int, num_tokens: int, shape: CifShape | None
+) -> FiringWeights:
+    if shape is not None:
+        tailed = with_tail(alphas[row : row + length], shape)
+        return FiringWeights(tailed, ENCODER_FRAME_MS, at_once=True)
+    fine = _scaled(alphas[FINE_FRAMES * row : FINE_FRAMES * (row + length)], num_tokens)
+    return FiringWeights(fine, ENCODER_FRAME_MS // FINE_FRAMES, at_once=False)
+
+
+def _scaled(fine_alphas: npt.NDArray[np.float32], num_tokens: int) -> npt.NDArray[np.float32]:
+    """So that they add up to the tokens; in the precision of ParaformerEngine."""
+    weights = torch.from_numpy(fine_alphas)
+    scaled: npt.NDArray[np.float32] = (weights * (num_tokens / weights[None].sum(dim=-1))).numpy()
+    return scaled
+
+
+def _syllables(amplitude: float) -> Pcm:
+    """Tones that come and go over noise: what lets tokens fire."""
+    time_s = np.arange(_WARM_UP_SAMPLES) / 16_000
+    voice = sum(np.sin(2 * np.pi * 140 * order * time_s) / order for order in range(1, 9))
+    envelope = np.clip(np.sin(2 * np.pi * 2.5 * time_s), 0.0, 1.0)
+    noise = np.random.default_rng(0).normal(0.0, 0.05, _WARM_UP_SAMPLES)
+    samples: Pcm = np.clip(amplitude * (voice * envelope + noise), -32_768, 32_767).astype(np.int16)
+    return samples

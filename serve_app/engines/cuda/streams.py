@@ -1,0 +1,257 @@
+"""How a batch gets onto the device, through the network, and back.
+
+Two batches may be under way: while one is computed, the next one is packed into
+pinned memory and copied on a stream of its own. The host waits once a batch, for
+the one copy that brings everything back.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from serve_app.engines.cuda.buckets import Bucket
+from serve_app.engines.cuda.graphs import Graphs
+from serve_app.scheduling.micro_batcher import EngineStuck
+
+_LOG = logging.getLogger(__name__)
+
+MAX_IN_FLIGHT = 2
+
+IntArray: TypeAlias = npt.NDArray[Any]
+Fill: TypeAlias = Callable[[IntArray, npt.NDArray[np.int32]], None]
+"""Writes a batch into (payload [n], lengths [sequences], all zero so far)."""
+
+Compute: TypeAlias = Callable[[Bucket, torch.Tensor, torch.Tensor, torch.Tensor], None]
+"""(bucket, payload, lengths [sequences], results uint8): all on the device; it must not
+look at a value, so that it can become a graph."""
+
+Finish: TypeAlias = Callable[[Bucket, npt.NDArray[np.int32], torch.Tensor], None]
+"""(bucket, lengths on the host, results): what comes after and is in no graph."""
+
+
+After: TypeAlias = Callable[[torch.Tensor], None]
+"""(results): what one batch alone asks for once `Finish` is through. It may wait for the
+device; meanwhile no other batch is given to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a batch takes: payload elements, sequences, bytes of results."""
+
+    payload: int
+    sequences: int
+    result_bytes: int
+
+    def holds(self, other: Sizes) -> bool:
+        return (
+            self.payload >= other.payload
+            and self.sequences >= other.sequences
+            and self.result_bytes >= other.result_bytes
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One batch to be run.
+
+    Attributes:
+        bucket: what the network is run as.
+        sizes: of the bucket; may exceed those of the lane, which is slow.
+        used: elements of the payload that the batch fills; only these are copied.
+        graph: False for a bucket that will not come again.
+        after: is done with the results before they are copied to the host.
+    """
+
+    bucket: Bucket
+    sizes: Sizes
+    used: int
+    graph: bool = True
+    after: After | None = None
+
+
+class _Slot:
+    """The buffers of one batch that is under way."""
+
+    def __init__(
+        self, sizes: Sizes, dtype: torch.dtype, device: torch.device, events: bool
+    ) -> None:
+        pinned = device.type == "cuda"
+        self.sizes = sizes
+        self.payload_host = torch.zeros(sizes.payload, dtype=dtype, pin_memory=pinned)
+        self.lengths_host = torch.zeros(sizes.sequences, dtype=torch.int32, pin_memory=pinned)
+        self.results_host = torch.zeros(sizes.result_bytes, dtype=torch.uint8, pin_memory=pinned)
+        # Left as they are: filling them here, on this thread's stream, could come after
+        # the first copy, which is on another one.
+        self.payload = torch.empty(sizes.payload, dtype=dtype, device=device)
+        self.lengths = torch.empty(sizes.sequences, dtype=torch.int32, device=device)
+        self.results = torch.empty(sizes.result_bytes, dtype=torch.uint8, device=device)
+        self.uploaded = _event() if events else None
+        # A blocking event lets the waiting thread sleep instead of spinning.
+        self.done = _event(blocking=True) if events else None
+
+    def upload(self, load: Load) -> None:
+        self.payload[: load.used].copy_(self.payload_host[: load.used], non_blocking=True)
+        num_sequences = load.sizes.sequences
+        self.lengths[:num_sequences].copy_(self.lengths_host[:num_sequences], non_blocking=True)
+
+
+class Lane:
+    """Runs batches through one network on one device; `run` may be called by two threads.
+
+    Args:
+        device: where it computes; on the CPU there are no streams and no graphs.
+        dtype: of the payload.
+        sizes: of the largest bucket.
+        compute: the network.
+        finish: what follows it outside of graphs.
+        max_graphs: CUDA graphs that are kept; 0 for none.
+        asynchronous: use streams and events; by default where the device is a GPU.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        sizes: Sizes,
+        compute: Compute,
+        finish: Finish | None = None,
+        max_graphs: int = 0,
+        asynchronous: bool | None = None,
+    ) -> None:
+        self._asynchronous = device.type == "cuda" if asynchronous is None else asynchronous
+        self._device = device
+        self._dtype = dtype
+        self._compute = compute
+        self._finish = finish
+        self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+        for _ in range(MAX_IN_FLIGHT):
+            self._slots.put(_Slot(sizes, dtype, device, self._asynchronous))
+        self._lock = threading.Lock()
+        self._copying: torch.cuda.Stream | None = None
+        self._computing: torch.cuda.Stream | None = None
+        self._graphs: Graphs | None = None
+        self._static: _Slot | None = None
+        if self._asynchronous:
+            self._copying = _stream(device)
+            self._computing = _stream(device)
+            if max_graphs > 0:
+                # All graphs read and write the same buffers: they run one after another.
+                self._static = _Slot(sizes, dtype, device, events=False)
+                self._graphs = Graphs(self._computing, max_graphs)
+            torch.cuda.synchronize(device)
+
+    @property
+    def num_graphs(self) -> int:
+        return 0 if self._graphs is None else len(self._graphs)
+
+    def run(self, load: Load, fill: Fill) -> npt.NDArray[np.uint8]:
+        """Runs one batch, which `fill` writes; returns its bytes of results.
+
+        Raises:
+            EngineStuck: the device failed for good; only a new process can help.
+            OutOfMemoryError: PyTorch's; a smaller batch may fit.
+        """
+        kept = self._slots.get()
+        slot = kept
+        sizes = load.sizes
+        try:
+            if not slot.sizes.holds(sizes):
+                slot = _Slot(sizes, self._dtype, self._device, self._asynchronous)
+            lengths = slot.lengths_host.numpy()[: sizes.sequences]
+            lengths[:] = 0
+            fill(slot.payload_host.numpy()[: load.used], lengths)
+            with torch.inference_mode():
+                if self._computing is None or self._copying is None:
+                    with self._lock:
+                        slot.upload(load)
+                        self._run_eagerly(load, slot)
+                        slot.results_host.copy_(slot.results)
+                else:
+                    self._run_on_device(load, slot, self._copying, self._computing)
+            return slot.results_host.numpy()[: sizes.result_bytes].copy()
+        finally:
+            self._slots.put(kept)
+
+    def _run_on_device(
+        self, load: Load, slot: _Slot, copying: torch.cuda.Stream, computing: torch.cuda.Stream
+    ) -> None:
+        num_bytes = load.sizes.result_bytes
+        try:
+            with torch.cuda.stream(copying):
+                slot.upload(load)
+                if slot.uploaded is not None:
+                    slot.uploaded.record()
+            with self._lock, torch.cuda.stream(computing):
+                if slot.uploaded is not None:
+                    computing.wait_event(slot.uploaded)
+                results = self._enqueue(load, slot)
+                slot.results_host[:num_bytes].copy_(results[:num_bytes], non_blocking=True)
+                if slot.done is not None:
+                    slot.done.record()
+            if slot.done is not None:
+                slot.done.synchronize()
+        except torch.cuda.OutOfMemoryError:
+            # The batch is halved by its caller; what the cache holds in pieces that
+            # are too small must not stand in the way of the halves.
+            copying.synchronize()
+            computing.synchronize()
+            torch.cuda.empty_cache()
+            raise
+        except torch.AcceleratorError as error:
+            # CUDA keeps such an error for the life of the process: every call to come fails.
+            raise EngineStuck(f"the device failed: {error}") from error
+
+    def _enqueue(self, load: Load, slot: _Slot) -> torch.Tensor:
+        """Puts the computation on the current stream; returns where its results will be."""
+        graphs, static = self._graphs, self._static
+        usable = load.graph and static is not None and static.sizes.holds(load.sizes)
+        if graphs is None or static is None or not usable:
+            self._run_eagerly(load, slot)
+            return slot.results
+        num_sequences = load.sizes.sequences
+        static_lengths = static.lengths[:num_sequences]
+        static.payload[: load.used].copy_(slot.payload[: load.used], non_blocking=True)
+        static_lengths.copy_(slot.lengths[:num_sequences], non_blocking=True)
+
+        def body() -> None:
+            self._compute(load.bucket, static.payload, static_lengths, static.results)
+
+        graphs.run(load.bucket, body)
+        self._follow(load, slot, static.results)
+        return static.results
+
+    def _run_eagerly(self, load: Load, slot: _Slot) -> None:
+        num_sequences = load.sizes.sequences
+        self._compute(load.bucket, slot.payload, slot.lengths[:num_sequences], slot.results)
+        self._follow(load, slot, slot.results)
+
+    def _follow(self, load: Load, slot: _Slot, results: torch.Tensor) -> None:
+        """What is in no graph."""
+        if self._finish is not None:
+            lengths = slot.lengths_host.numpy()[: load.sizes.sequences]
+            self._finish(load.bucket, lengths, results)
+        if load.after is not None:
+            load.after(results)
+
+
+def on_device(device: torch.device) -> torch.cuda.device | nullcontext[None]:
+    """Makes a device current for this thread: streams and kernels go by that."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _event(blocking: bool = False) -> torch.cuda.Event:
+    return torch.cuda.Event(blocking=blocking)  # type: ignore[no-untyped-call]  # PyTorch's
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # PyTorch's

@@ -1,0 +1,1 @@
+"""FSMN-VAD: which parts of a stream are speech."""

@@ -1,0 +1,1 @@
+"""Paraformer on CPUs: PyTorch (`cpu`) and onnxruntime (`onnx`)."""

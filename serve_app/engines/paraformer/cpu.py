@@ -1,0 +1,258 @@
+"""Paraformer on packed frames: batches without padding, exact and repeatable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from serve_app.core.errors import ConfigurationError
+from serve_app.core.hints import NO_HINTS, Hints
+from serve_app.core.records import ChunkFailure, Pcm, Recognition
+from serve_app.engines.devices import open_device
+from serve_app.engines.features import apply_cmvn, lfr, log_mel, num_frames
+from serve_app.engines.paraformer.cif import Integration, embed_tokens, integrate
+from serve_app.engines.paraformer.cif_fire import with_tail
+from serve_app.engines.paraformer.decoded import Decoded, overflow, recognition_of, shown_ids
+from serve_app.engines.paraformer.hotword_tokenizer import takes_hotwords
+from serve_app.engines.paraformer.hotwords import HotwordBranch
+from serve_app.engines.paraformer.int8 import quantize_linears, release_checkpoint
+from serve_app.engines.paraformer.network import (
+    ParaformerNet,
+    TimestampPredictor,
+    parse_shape,
+    unused_prefixes,
+)
+from serve_app.engines.paraformer.onednn import use_onednn
+from serve_app.engines.paraformer.onednn_warmup import meet_row_counts
+from serve_app.engines.paraformer.packing import Ragged
+from serve_app.engines.paraformer.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
+from serve_app.packs.pack import PackContents, load_into
+
+_WARM_UP_SAMPLES = 16_000
+_DTYPES = ("float32", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class ParaformerOptions:
+    """How an engine runs.
+
+    Attributes:
+        device: as PyTorch writes it: `cpu`, `cuda`, `cuda:1`.
+        num_threads: CPU threads, for the whole process. One, and more processes,
+            serves more than two threads do.
+        dtype: of the large matrices of encoder and decoder. `float32` is exact;
+            `int8` (CPU only) takes about half of the time and changes a token now and
+            then; its weights, a quarter in size, are not shared between processes.
+    """
+
+    device: str = "cpu"
+    num_threads: int = 1
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineFacts:
+    """What an operator wants to know about a loaded engine."""
+
+    pack: str
+    model_class: str
+    checksum: str
+    device: str
+    num_parameters: int
+    hotwords: bool
+
+
+class ParaformerEngine:
+    """Recognises Mandarin with a Paraformer pack; implements `ports.Recognizer`.
+
+    All utterances of a batch are laid end to end. No layer looks across their
+    borders and nothing is padded, so that a result does not depend on
+    batch-mates. Classes: Paraformer, BiCifParaformer and SeacoParaformer, which
+    alone minds the hotwords of the hints; whatever hints it gets, it is as exact.
+
+    Args:
+        pack: the model.
+        options: device and threads.
+
+    Raises:
+        PackError: the pack cannot be run; see its message.
+        DeviceUnavailable: the device is not on this machine.
+        ConfigurationError: the dtype is unknown, or not for this device or CPU.
+    """
+
+    max_in_flight = 1
+    is_reentrant = True
+
+    def __init__(self, pack: PackContents, options: ParaformerOptions | None = None) -> None:
+        options = ParaformerOptions() if options is None else options
+        self._device = open_device(options.device)
+        if self._device.type == "cuda":
+            # Convolutions would be rounded to TF32, which moves where tokens fire.
+            torch.backends.cudnn.allow_tf32 = False
+        _check_dtype(options.dtype, self._device)
+        torch.set_num_threads(options.num_threads)
+        self._pack = pack
+        self._shape = parse_shape(pack)
+        # On the meta device nothing is allocated or initialised before it is loaded.
+        with torch.device("meta"):
+            self._net = ParaformerNet(self._shape)
+        load_into(self._net, pack, ignore_prefixes=unused_prefixes(pack))
+        self._num_parameters = sum(parameter.numel() for parameter in self._net.parameters())
+        self._net.to(self._device)
+        if options.dtype == "int8":
+            quantize_linears(self._net.encoder)
+            quantize_linears(self._net.decoder)
+            release_checkpoint(self._net)
+        elif self._device.type == "cpu":
+            # Not the rest, a tenth of the work: each kind of layer brings more kernels.
+            use_onednn(self._net.encoder.encoders)
+            meet_row_counts(self._net.encoder)
+        self._branch = HotwordBranch(pack, self._device) if takes_hotwords(pack) else None
+        self._cmvn = torch.from_numpy(pack.cmvn).to(self._device)
+        # The first pass touches the mapped weights and lets kernels be chosen.
+        self.transcribe([_noise(_WARM_UP_SAMPLES)])
+
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
+        """Recognises each item; see `ports.Recognizer`.
+
+        An item without a single frame (under 25 ms) and digital silence give no
+        tokens. An item whose scores are not finite fails alone.
+        """
+        return [
+            recognition_of(pcm, decoded, self._pack.tokens)
+            for pcm, decoded in zip(batch, self._decode(batch, hints), strict=True)
+        ]
+
+    def token_ids(self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()) -> list[list[int]]:
+        """The vocabulary ids of each item, without blank, sos and eos."""
+        return [shown_ids(decoded) for decoded in self._decode(batch, hints)]
+
+    def cost(self, num_samples: int) -> int:
+        """Encoder frames of an item; a batch costs the sum of its items."""
+        return -(-num_frames(num_samples) // self._shape.lfr_n)
+
+    def describe(self) -> EngineFacts:
+        return EngineFacts(
+            pack=self._pack.name,
+            model_class=self._pack.model_class,
+            checksum=self._pack.checksum,
+            device=str(self._device),
+            num_parameters=self._num_parameters,
+            hotwords=self._branch is not None,
+        )
+
+    @torch.inference_mode()
+    def _decode(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints]
+    ) -> list[Decoded | ChunkFailure | None]:
+        """Runs the network; None for an item that has nothing to be heard."""
+        results: list[Decoded | ChunkFailure | None] = [None] * len(batch)
+        heard = [index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()]
+        if heard:
+            features = [self._features(batch[index]) for index in heard]
+            wanted = [hints[index] if hints else NO_HINTS for index in heard]
+            for index, decoded in zip(heard, self._run(features, wanted), strict=True):
+                results[index] = decoded
+        return results
+
+    def _features(self, pcm: Pcm) -> torch.Tensor:
+        # astype copies: arrays from another process are read-only, which torch refuses.
+        samples = torch.from_numpy(pcm.astype(np.float32)).to(self._device)
+        return apply_cmvn(lfr(log_mel(samples), self._shape.lfr_m, self._shape.lfr_n), self._cmvn)
+
+    def _run(
+        self, features: list[torch.Tensor], hints: list[Hints]
+    ) -> list[Decoded | ChunkFailure]:
+        net = self._net
+        layout = Ragged([len(rows) for rows in features], self._device)
+        frames = net.encoder(torch.cat(features), layout)
+        alphas = self._alphas(frames, layout)
+        broken = [not bool(torch.isfinite(part).all()) for part in alphas]
+        sequential = isinstance(net.predictor, TimestampPredictor)
+        integrations = [
+            integrate(torch.zeros_like(part) if bad else part, self._shape.predictor, sequential)
+            for part, bad in zip(alphas, broken, strict=True)
+        ]
+        tokens = Ragged([item.num_tokens for item in integrations], self._device)
+        confidences, ids = self._classify(frames, layout, tokens, integrations, hints)
+        weights = self._weights(frames, layout, alphas, integrations)
+        results: list[Decoded | ChunkFailure] = []
+        for index, (start, end) in enumerate(tokens.spans):
+            if broken[index] or not np.isfinite(confidences[start:end]).all():
+                results.append(overflow())
+            else:
+                results.append(Decoded(ids[start:end], confidences[start:end], weights[index]))
+        return results
+
+    def _alphas(self, frames: torch.Tensor, layout: Ragged) -> list[torch.Tensor]:
+        """How much of a token each frame holds; on the CPU, one row an utterance."""
+        predictor = self._net.predictor
+        if self._device.type != "cpu":
+            return list(predictor(frames, layout).cpu().split(layout.lengths))
+        # One by one: matrix kernels round differently for other batch sizes, and
+        # the last bit of a sum near a whole number decides about a token.
+        return [
+            predictor(frames[start:end], Ragged([end - start], self._device))
+            for start, end in layout.spans
+        ]
+
+    def _classify(
+        self,
+        frames: torch.Tensor,
+        layout: Ragged,
+        tokens: Ragged,
+        integrations: list[Integration],
+        hints: list[Hints],
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """The best entry of each token and its probability."""
+        if tokens.total == 0:
+            return np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
+        embeddings = embed_tokens(frames, layout, integrations).to(frames.dtype)
+        decoder = self._net.decoder
+        states = decoder.represent(embeddings, frames, tokens, layout)
+        scores = torch.log_softmax(decoder.output_layer(states).float(), dim=-1)
+        for (start, end), hint in zip(tokens.spans, hints, strict=True):
+            words = self._branch.read(hint.hotwords) if self._branch and hint.hotwords else None
+            if self._branch is not None and words is not None and start < end:
+                rows = slice(start, end)
+                # One by one: see `_alphas`.
+                advice = self._branch.advise(embeddings[rows], states[rows], [end - start], [words])
+                scores[rows] = advice.bend(scores[rows])
+        best = scores.max(dim=-1)
+        return best.values.exp().cpu().numpy(), best.indices.cpu().numpy()
+
+    def _weights(
+        self,
+        frames: torch.Tensor,
+        layout: Ragged,
+        alphas: list[torch.Tensor],
+        integrations: list[Integration],
+    ) -> list[FiringWeights]:
+        """What says when tokens start: the timestamp head's weights, or the predictor's."""
+        if not isinstance(self._net.predictor, TimestampPredictor):
+            tailed = [with_tail(part.numpy(), self._shape.predictor) for part in alphas]
+            return [FiringWeights(part, ENCODER_FRAME_MS, at_once=True) for part in tailed]
+        parts = [part.cpu() for part in self._net.predictor.fine_alphas(frames, layout)]
+        scaled = [
+            (part * (item.num_tokens / part[None].sum(dim=-1))).numpy()
+            for part, item in zip(parts, integrations, strict=True)
+        ]
+        fine_ms = ENCODER_FRAME_MS // FINE_FRAMES
+        return [FiringWeights(part, fine_ms, at_once=False) for part in scaled]
+
+
+def _check_dtype(dtype: str, device: torch.device) -> None:
+    if dtype not in _DTYPES:
+        raise ConfigurationError(f"dtype {dtype!r} is not supported; use {' or '.join(_DTYPES)}")
+    if dtype == "int8" and device.type != "cpu":
+        raise ConfigurationError(f"dtype int8 runs on the cpu, not on {device}; use float32 there")
+
+
+def _noise(num_samples: int) -> Pcm:
+    return np.random.default_rng(0).integers(-1000, 1000, num_samples).astype(np.int16)

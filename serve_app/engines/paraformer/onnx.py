@@ -1,0 +1,209 @@
+"""Paraformer on onnxruntime: an exported pack, and no PyTorch in the process."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from serve_app.core.errors import ConfigurationError, PackCorrupt
+from serve_app.core.hints import Hints
+from serve_app.core.records import ChunkFailure, Pcm, Recognition
+from serve_app.engines.framing import num_frames, stacking
+from serve_app.engines.paraformer.cif_fire import CifShape, FloatArray, Integration, fire, with_tail
+from serve_app.engines.paraformer.decoded import Decoded, overflow, recognition_of, shown_ids
+from serve_app.engines.paraformer.onnx_features import power_spectra
+from serve_app.engines.paraformer.onnx_pack import decoder_of, read_onnx_shape
+from serve_app.engines.paraformer.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
+from serve_app.packs.pack import PackContents
+
+_WARM_UP_SAMPLES = 16_000
+_LEAST_SEVERITY = 3  # errors
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxOptions:
+    """How an engine runs.
+
+    Attributes:
+        num_threads: that a call computes with.
+    """
+
+    num_threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxFacts:
+    """What an operator wants to know about a loaded engine."""
+
+    pack: str
+    model_class: str
+    checksum: str
+    source_checksum: str
+    dtype: str
+    num_parameters: int
+
+
+class ParaformerOnnxEngine:
+    """Recognises Mandarin with an ONNX pack; implements `ports.Recognizer`.
+
+    Utterances of a batch are run one after the other. A result thus cannot
+    depend on batch-mates, also where a graph scales its activations by what is
+    the loudest in a call, as dynamic quantisation does.
+
+    Args:
+        pack: as `paraserve models export` writes it.
+        options: threads.
+
+    Raises:
+        PackError: the pack is of another kind, or onnxruntime does not take its graphs.
+        ConfigurationError: fewer than one thread.
+    """
+
+    max_in_flight = 1
+    is_reentrant = False  # onnxruntime's sessions would bear it; it has not been tried
+
+    def __init__(self, pack: PackContents, options: OnnxOptions | None = None) -> None:
+        options = OnnxOptions() if options is None else options
+        if options.num_threads < 1:
+            raise ConfigurationError(f"num_threads is {options.num_threads}; it must be at least 1")
+        self._pack = pack
+        self._shape = read_onnx_shape(pack)
+        decoder = decoder_of(pack)
+        _demand_checksum(pack, decoder, self._shape.decoder_sha256)
+        self._encoder = _open_session(pack, pack.weights, options)
+        self._decoder = _open_session(pack, decoder, options)
+        if pack.cmvn is None:
+            raise PackCorrupt(pack.name, "the pack has no am.mvn", "Export the pack again")
+        self._cmvn = pack.cmvn
+        # The first pass lets buffers grow and kernels be chosen.
+        self.transcribe([_noise(_WARM_UP_SAMPLES)])
+
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
+        """Recognises each item; see `ports.Recognizer`.
+
+        An item without a single frame (under 25 ms) and digital silence give no
+        tokens. An item whose scores are not finite fails alone.
+        """
+        return [recognition_of(pcm, self._decode(pcm), self._pack.tokens) for pcm in batch]
+
+    def token_ids(self, batch: Sequence[Pcm]) -> list[list[int]]:
+        """The vocabulary ids of each item, without blank, sos and eos."""
+        return [shown_ids(self._decode(pcm)) for pcm in batch]
+
+    def cost(self, num_samples: int) -> int:
+        """Encoder frames of an item; a batch costs the sum of its items."""
+        return -(-num_frames(num_samples) // self._shape.lfr_n)
+
+    def describe(self) -> OnnxFacts:
+        return OnnxFacts(
+            pack=self._pack.name,
+            model_class=self._shape.source_class,
+            checksum=self._pack.checksum,
+            source_checksum=self._shape.source_checksum,
+            dtype=self._shape.dtype,
+            num_parameters=self._shape.num_parameters,
+        )
+
+    def _decode(self, pcm: Pcm) -> Decoded | ChunkFailure | None:
+        """Runs the network; None where there is nothing to be heard."""
+        if self.cost(len(pcm)) == 0 or not pcm.any():
+            return None
+        frames, alphas, *heads = self._encode(pcm)
+        if not np.isfinite(alphas).all():
+            return overflow()
+        integration = _integrate(alphas, self._shape.predictor, self._shape.has_timestamp_head)
+        count = integration.num_tokens
+        if count == 0:
+            nothing = np.empty(0, dtype=np.float32)
+            return Decoded(np.empty(0, np.int64), nothing, None)
+        shares = np.zeros((count, len(frames)), dtype=np.float32)
+        shares[integration.tokens, integration.frames] = integration.shares
+        ids, confidences = self._decoder.run(
+            ["ids", "confidences"], {"shares": shares, "frames": frames}
+        )
+        if not np.isfinite(confidences).all():
+            return overflow()
+        return Decoded(ids, confidences, self._weights(alphas, heads, count))
+
+    def _weights(
+        self, alphas: FloatArray, heads: list[FloatArray], num_tokens: int
+    ) -> FiringWeights | None:
+        if not heads:
+            alphas = with_tail(alphas, self._shape.predictor)
+            return FiringWeights(alphas, ENCODER_FRAME_MS, at_once=True)
+        fine = _scaled(heads[0], num_tokens)
+        if fine is None:
+            return None
+        return FiringWeights(fine, ENCODER_FRAME_MS // FINE_FRAMES, at_once=False)
+
+    def _encode(self, pcm: Pcm) -> list[FloatArray]:
+        power = power_spectra(pcm)
+        found: list[FloatArray] = self._encoder.run(
+            None,
+            {
+                "power": power,
+                "stacking": stacking(len(power), self._shape.lfr_m, self._shape.lfr_n),
+                "cmvn": self._cmvn,
+            },
+        )
+        return found
+
+
+def _open_session(
+    pack: PackContents, path: Path, options: OnnxOptions
+) -> onnxruntime.InferenceSession:
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.num_threads
+    settings.inter_op_num_threads = 1
+    # Threads that spin while they wait take the cores of other replicas.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # It would keep a plan of buffers for every length of utterance.
+    settings.enable_mem_pattern = False
+    settings.log_severity_level = _LEAST_SEVERITY
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), sess_options=settings, providers=["CPUExecutionProvider"]
+        )
+    # onnxruntime's errors have no base class of their own.
+    except Exception as error:
+        raise PackCorrupt(
+            pack.name,
+            f"onnxruntime does not take {path.name}: {error}",
+            "Export the pack again with `paraserve models export`",
+        ) from error
+
+
+def _demand_checksum(pack: PackContents, path: Path, expected: str) -> None:
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != expected:
+        raise PackCorrupt(
+            pack.name,
+            f"{path.name}: sha256 is {found[:16]}…, not as config.yaml says",
+            "Export the pack again with `paraserve models export`",
+        )
+
+
+def _integrate(alphas: FloatArray, shape: CifShape, sequential: bool) -> Integration:
+    num_rows = len(alphas)
+    alphas = with_tail(alphas, shape)
+    total = float(alphas.sum(dtype=np.float32))
+    count = int(np.floor(total) if shape.tail_threshold > 0.0 else np.round(total))
+    return fire(alphas, num_rows, count, shape.threshold, sequential)
+
+
+def _scaled(alphas: FloatArray, num_tokens: int) -> FloatArray | None:
+    """The second head's weights, so that they add up to the tokens; None without any."""
+    total = alphas.sum(dtype=np.float32)
+    return alphas * (np.float32(num_tokens) / total) if total > 0.0 else None
+
+
+def _noise(num_samples: int) -> Pcm:
+    return np.random.default_rng(0).integers(-1000, 1000, num_samples).astype(np.int16)

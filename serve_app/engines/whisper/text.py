@@ -1,0 +1,146 @@
+"""From what whisper.cpp decodes to what a reader sees, with its times."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from serve_app.core.records import Token
+from serve_app.engines.paraformer.timestamps import Span, fit_spans
+
+_MAX_HALF_SPAN_MS = 200.0
+# Attention puts several words on one frame where it jumps; nobody says ten in 0.5 s.
+_LEAST_GAP_MS = 50.0
+_CJK = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_OTHER_LETTER = rf"(?:(?![{_CJK}])[^\W_])"
+# One CJK character; or a word, with what may stand inside of one: don't, 3.5, 1,000, 20%.
+_SHOWN = re.compile(
+    rf"[{_CJK}]|{_OTHER_LETTER}+(?:(?:['’.-]|(?<=\d)[,:/](?=\d)){_OTHER_LETTER}+)*%?"
+)
+_UNREADABLE = "\ufffd"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One entry of Whisper's vocabulary as it was decoded.
+
+    Attributes:
+        text: its bytes, which may be a part of a character.
+        probability: of this entry where it was decoded.
+        log_probability: the natural logarithm of it.
+        centre_ms: when it was said, from the start of the chunk.
+    """
+
+    text: bytes
+    probability: float
+    log_probability: float
+    centre_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Pieces whose bytes are whole characters."""
+
+    text: str
+    confidence: float
+    centre_ms: float
+
+
+def tokens_of(
+    pieces: Sequence[Piece], duration_ms: int, script: Callable[[str], str] | None = None
+) -> tuple[Token, ...]:
+    """Puts characters together, drops punctuation, and gives each word its time.
+
+    A CJK character stands alone, letters and digits form words as they were
+    spaced. A word is as certain as the least certain of its pieces.
+
+    Args:
+        pieces: in order.
+        duration_ms: of the chunk; no time lies beyond it.
+        script: rewrites characters one for one, from traditional to simplified, say.
+    """
+    groups = _whole_characters(pieces)
+    spans = _spans(spaced([group.centre_ms for group in groups], _LEAST_GAP_MS), duration_ms)
+    times: list[Span] = []
+    confidences: list[float] = []
+    for group, (start_ms, end_ms) in zip(groups, spans, strict=True):
+        step_ms = (end_ms - start_ms) / max(len(group.text), 1)
+        for number in range(len(group.text)):
+            times.append(
+                (round(start_ms + number * step_ms), round(start_ms + (number + 1) * step_ms))
+            )
+            confidences.append(group.confidence)
+    text = _rewritten("".join(group.text for group in groups), script)
+    return tuple(
+        Token(
+            text=match.group(),
+            start_ms=times[match.start()][0],
+            end_ms=times[match.end() - 1][1],
+            confidence=min(confidences[match.start() : match.end()]),
+        )
+        for match in _SHOWN.finditer(text)
+        if _UNREADABLE not in match.group()
+    )
+
+
+def _whole_characters(pieces: Sequence[Piece]) -> list[_Group]:
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    groups: list[_Group] = []
+    pending: list[Piece] = []
+    text = ""
+    for number, piece in enumerate(pieces):
+        text += decoder.decode(piece.text, final=number == len(pieces) - 1)
+        pending.append(piece)
+        if decoder.getstate()[0] and number < len(pieces) - 1:
+            continue
+        centre_ms = (pending[0].centre_ms + pending[-1].centre_ms) / 2
+        confidence = min(part.probability for part in pending)
+        groups.append(_Group(text, confidence, centre_ms))
+        pending, text = [], ""
+    return groups
+
+
+def spaced(centres_ms: Sequence[float], gap_ms: float) -> list[float]:
+    """Moves times apart to at least `gap_ms`, in order, and as little as can be.
+
+    Source: isotonic regression by pooling adjacent violators (Barlow et al., 1972), on the
+    times less the gaps before them.
+    """
+    pools: list[tuple[float, int]] = []  # mean, members
+    for number, centre_ms in enumerate(centres_ms):
+        mean, members = centre_ms - number * gap_ms, 1
+        while pools and pools[-1][0] > mean:
+            before, others = pools.pop()
+            mean = (before * others + mean * members) / (others + members)
+            members += others
+        pools.append((mean, members))
+    means = [mean for mean, members in pools for _ in range(members)]
+    return [mean + number * gap_ms for number, mean in enumerate(means)]
+
+
+def _spans(centres_ms: Sequence[float], duration_ms: int) -> list[Span]:
+    """A piece ends midway to the next one, and at most 200 ms from its own middle."""
+    spans = []
+    for number, centre_ms in enumerate(centres_ms):
+        start_ms, end_ms = centre_ms - _MAX_HALF_SPAN_MS, centre_ms + _MAX_HALF_SPAN_MS
+        if number > 0:
+            start_ms = max(start_ms, (centres_ms[number - 1] + centre_ms) / 2)
+        if number + 1 < len(centres_ms):
+            end_ms = min(end_ms, (centre_ms + centres_ms[number + 1]) / 2)
+        spans.append((start_ms, end_ms))
+    return fit_spans(spans, duration_ms)
+
+
+def _rewritten(text: str, script: Callable[[str], str] | None) -> str:
+    """The text in another script, character by character where phrases change its length."""
+    if script is None:
+        return text
+    whole = script(text)
+    if len(whole) == len(text):
+        return whole
+    return "".join(
+        one if len(one) == 1 else character
+        for character, one in ((character, script(character)) for character in text)
+    )

@@ -1,0 +1,264 @@
+"""Models that many callers share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, Literal, TypeAlias, TypeVar
+
+from serve_app.core.errors import ServiceError
+from serve_app.core.ports import Punctuator, Recognizer
+from serve_app.core.records import Chunk, ChunkFailure, Recognition
+from serve_app.scheduling.device_slots import DeviceTurns
+from serve_app.scheduling.micro_batcher import BatcherClosed, BatchLimits, EngineStuck, MicroBatcher
+from serve_app.scheduling.preemption import RightOfWay
+from serve_app.scheduling.priority import Priority, give_way
+from serve_app.scheduling.tally import BatcherStatistics
+from serve_app.settings import Settings
+from serve_app.transcript.sentences import PunctuationResult, PunctuationTask, punctuate_tasks
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+BEGUN: Literal["begun"] = "begun"
+"""The last word of `transcribe_alone` before the model has the chunk."""
+
+AloneEvent: TypeAlias = Literal["begun"] | Recognition | ChunkFailure
+OnBegun: TypeAlias = Callable[[], Awaitable[None]]
+
+_MAX_ITEMS = 256
+_ALL_ALIKE = Priority()
+_DELIVERY_S = 0.05
+"""What `BEGUN` has to reach a caller in another process, should this one die next."""
+
+
+class _Batched(Generic[ItemT, ResultT]):
+    """An engine's threads and the batcher before them."""
+
+    def __init__(
+        self,
+        name: str,
+        limits: BatchLimits,
+        max_in_flight: int,
+        cost: Callable[[ItemT], int],
+        size_s: Callable[[ItemT], float],
+        priority: Priority,
+        turns: DeviceTurns | None = None,
+        right_of_way: RightOfWay | None = None,
+    ) -> None:
+        self._urgent_ms = priority.urgent_ms
+        self._right_of_way = right_of_way or RightOfWay()
+        self._threads = ThreadPoolExecutor(
+            max_in_flight, name, initializer=give_way, initargs=(priority.nice, self._right_of_way)
+        )
+        self._urgent_thread = ThreadPoolExecutor(1, f"{name}-urgent")
+        self._batcher: MicroBatcher[ItemT, ResultT] = MicroBatcher(
+            self._run,
+            cost,
+            limits,
+            size_s=size_s,
+            on_batch=self._batch_ended,
+            concurrency=max_in_flight,
+            run_urgent=self._run_urgent if priority.urgent_ms else None,
+            turns=turns,
+        )
+        self.on_batch: Callable[[Sequence[float], float], None] | None = None
+        """Told of each batch: how long each item waited and how long the batch took, in s."""
+
+    def statistics(self) -> BatcherStatistics:
+        return self._batcher.statistics()
+
+    def check(self, patience_s: float) -> None:
+        """Finds out whether the engine still gets on with its work.
+
+        Raises:
+            EngineStuck: it does not.
+        """
+        self._batcher.check(patience_s)
+
+    async def close(self) -> None:
+        """Fails what still waits and ends the threads."""
+        await self._batcher.close()
+        await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._urgent_thread.shutdown)
+
+    def _batch_ended(self, waits_s: Sequence[float], took_s: float) -> None:
+        if self.on_batch is not None:
+            self.on_batch(waits_s, took_s)
+
+    async def _run(self, batch: list[ItemT]) -> list[ResultT]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._compute, batch)
+
+    async def _run_urgent(self, batch: list[ItemT]) -> list[ResultT]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._urgent_thread, self._compute_first, batch)
+
+    def _compute_first(self, batch: list[ItemT]) -> list[ResultT]:
+        with self._right_of_way.taken():
+            return self._compute(batch)
+
+    def _compute(self, batch: list[ItemT]) -> list[ResultT]:
+        raise NotImplementedError
+
+
+class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
+    """One engine, and as many batches in flight as it takes.
+
+    Args:
+        engine: called from threads of this object's own.
+        limits: of a batch, in the engine's encoder frames.
+        logger: told of chunks that fail.
+        priority: of the beginnings of recordings. If they may be urgent, the engine must
+            be reentrant.
+        turns: shared with the other models on its device.
+        right_of_way: shared with the other models of its process.
+    """
+
+    def __init__(
+        self,
+        engine: Recognizer,
+        limits: BatchLimits,
+        logger: logging.Logger,
+        priority: Priority = _ALL_ALIKE,
+        turns: DeviceTurns | None = None,
+        right_of_way: RightOfWay | None = None,
+    ) -> None:
+        self._engine = engine
+        self._logger = logger
+        super().__init__(
+            "recognizer",
+            limits,
+            engine.max_in_flight,
+            cost=lambda chunk: engine.cost(chunk.num_samples),
+            size_s=lambda chunk: chunk.duration_s,
+            priority=priority,
+            turns=turns,
+            right_of_way=right_of_way,
+        )
+
+    async def transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        """Returns a result per chunk, in order; cancelling drops what has not begun.
+
+        Raises:
+            DeadlineExceeded: the request's deadline passed before all chunks were begun.
+            BatcherClosed: `close` was called.
+        """
+        calls = [asyncio.ensure_future(self._transcribe_one(chunk)) for chunk in chunks]
+        try:
+            return list(await asyncio.gather(*calls))
+        finally:
+            for call in calls:
+                call.cancel()
+
+    async def transcribe_alone(self, chunk: Chunk) -> AsyncGenerator[AloneEvent]:
+        """Yields `BEGUN` when the chunk is about to be run with nothing beside it, then
+        its result; if this process dies in between, it is the chunk that is to blame.
+
+        Raises:
+            DeadlineExceeded: the request's deadline passed before the chunk was begun.
+            BatcherClosed: `close` was called.
+        """
+        begun = asyncio.Event()
+
+        async def tell() -> None:
+            begun.set()
+            await asyncio.sleep(_DELIVERY_S)
+
+        call = asyncio.ensure_future(self._transcribe_one(chunk, tell))
+        waiting = asyncio.ensure_future(begun.wait())
+        try:
+            await asyncio.wait((call, waiting), return_when=asyncio.FIRST_COMPLETED)
+            if begun.is_set():
+                yield BEGUN
+            yield await call
+        finally:
+            waiting.cancel()
+            call.cancel()
+
+    async def _transcribe_one(
+        self, chunk: Chunk, on_begun: OnBegun | None = None
+    ) -> Recognition | ChunkFailure:
+        alone = on_begun is not None
+        try:
+            return await self._batcher.submit(
+                chunk,
+                chunk.origin,
+                alone=alone,
+                urgent=chunk.start_ms < self._urgent_ms,
+                on_begun=on_begun,
+            )
+        except (ServiceError, BatcherClosed, EngineStuck):
+            raise
+        except Exception as error:
+            self._logger.exception(
+                "chunk failed",
+                extra={"paraserve_request_id": chunk.origin.request_id, "chunk": chunk.index},
+            )
+            return ChunkFailure("engine_error", type(error).__name__)
+
+    def _compute(self, batch: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        return self._engine.transcribe(
+            [chunk.pcm for chunk in batch], [chunk.hints for chunk in batch]
+        )
+
+
+class BatchedPunctuator(_Batched[PunctuationTask, PunctuationResult]):
+    """One engine; a task's windows run one after another, side by side with other tasks'.
+
+    Args:
+        engine: called from threads of this object's own.
+        limits: of a batch, in words.
+        priority: see `BatchedRecognizer`.
+    """
+
+    def __init__(
+        self, engine: Punctuator, limits: BatchLimits, priority: Priority = _ALL_ALIKE
+    ) -> None:
+        self._engine = engine
+        super().__init__(
+            "punctuator",
+            limits,
+            engine.max_in_flight,
+            cost=lambda task: len(task.words),
+            size_s=lambda task: 0.0,
+            priority=priority,
+        )
+
+    async def punctuate(self, task: PunctuationTask) -> PunctuationResult:
+        """Returns the marks; cancelling drops what has not begun.
+
+        Raises:
+            DeadlineExceeded: the request's deadline passed before its turn.
+            BatcherClosed: `close` was called.
+        """
+        urgent = task.end_ms < self._urgent_ms
+        return await self._batcher.submit(task, task.origin, urgent=urgent)
+
+    def _compute(self, batch: list[PunctuationTask]) -> list[PunctuationResult]:
+        return punctuate_tasks(self._engine, batch)
+
+
+def priority_of(settings: Settings, device: str, engine: Recognizer | Punctuator) -> Priority:
+    """Returns what is urgent to an engine on a device.
+
+    A GPU runs its batches one after another anyway, and the thread that feeds it must
+    not wait for a core. Of the other engines, nothing overtakes in those that are not
+    reentrant.
+    """
+    if device != "cpu":
+        return _ALL_ALIKE
+    urgent_ms = round(settings.audio.urgent_s * 1000)
+    return Priority(urgent_ms if engine.is_reentrant else 0, settings.compute_nice)
+
+
+def recognizer_limits(settings: Settings) -> BatchLimits:
+    section = settings.recognizer
+    return BatchLimits(section.max_batch_frames, _MAX_ITEMS, max_s=section.max_batch_s)
+
+
+def punctuator_limits(settings: Settings) -> BatchLimits:
+    section = settings.punctuator
+    return BatchLimits(section.max_batch_words, _MAX_ITEMS, max_s=section.max_batch_s)

@@ -1,0 +1,118 @@
+"""Which engine runs a recogniser's pack: one small function for each.
+
+Each imports its engine itself: a replica of `onnx` has no use for PyTorch, which takes
+longer to import and more memory than all else that such a replica has beside its model.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from serve_app.core.errors import ConfigurationError
+from serve_app.core.ports import Recognizer
+from serve_app.packs import PackContents
+from serve_app.settings import Settings
+
+Opener = Callable[[Settings, PackContents], Recognizer]
+
+_LOG = logging.getLogger(__name__)
+
+
+def open_recognizer(
+    settings: Settings, pack: PackContents, drafter: PackContents | None = None
+) -> Recognizer:
+    """Returns the engine that `recognizer.engine` names, loaded and warm.
+
+    Args:
+        settings: of the whole application.
+        pack: the recogniser's.
+        drafter: the pack of `recognizer.whisper`; `hybrid` needs it, others leave it alone.
+
+    Raises:
+        PackError: the pack cannot be used.
+        DeviceUnavailable: the device is not on this machine.
+        ConfigurationError: the engine is not in this build, or the dtype does not go
+            with the device, or the model with the dtype.
+    """
+    name = settings.recognizer.engine
+    if name == "hybrid" and drafter is not None:
+        return _open_hybrid(settings, pack, drafter)
+    if name not in _OPENERS:
+        raise ConfigurationError(
+            f"recognizer.engine {name} is not in this build; use {' or '.join(_OPENERS)}, "
+            "or hybrid with a drafter"
+        )
+    return _OPENERS[name](settings, pack)
+
+
+def _open_paraformer(settings: Settings, pack: PackContents) -> Recognizer:
+    section = settings.recognizer
+    if section.device == "cpu":
+        from serve_app.engines.paraformer.cpu import ParaformerEngine, ParaformerOptions
+
+        options = ParaformerOptions(num_threads=section.num_threads, dtype=section.dtype)
+        return ParaformerEngine(pack, options)
+    from serve_app.engines.cuda.options import GpuOptions
+    from serve_app.engines.cuda.paraformer import GpuParaformer
+    from serve_app.engines.threads import limit_threads
+
+    limit_threads(section.num_threads)
+    on_gpu = GpuParaformer(
+        pack,
+        GpuOptions(
+            device=section.device,
+            dtype=section.dtype,
+            max_batch_rows=section.max_batch_frames,
+            memory_fraction=memory_fraction(section.deployment.num_gpus),
+            warm_up_s=section.warm_up_s,
+            max_graphs=section.max_graphs,
+            tokens_per_frame=section.tokens_per_frame,
+        ),
+    )
+    _LOG.info("recogniser on %s: %s", section.device, on_gpu.warm_up)
+    return on_gpu
+
+
+def _open_onnx(settings: Settings, pack: PackContents) -> Recognizer:
+    # Optional: onnxruntime is in the extra `onnx`.
+    try:
+        from serve_app.engines.paraformer.onnx import OnnxOptions, ParaformerOnnxEngine
+    except ImportError as error:
+        raise ConfigurationError(
+            f"recognizer.engine onnx: {error}; pip install 'paraserve[onnx]'"
+        ) from error
+    section = settings.recognizer
+    if section.device != "cpu":
+        raise ConfigurationError(f"recognizer.engine onnx runs on the cpu, not on {section.device}")
+    engine = ParaformerOnnxEngine(pack, OnnxOptions(num_threads=section.num_threads))
+    # The default says nothing: an exported pack has the dtype that it was exported with.
+    if section.dtype not in ("float32", engine.describe().dtype):
+        raise ConfigurationError(
+            f"recognizer.dtype is {section.dtype}, but {pack.name} is in {engine.describe().dtype}"
+        )
+    return engine
+
+
+def _open_drafts(settings: Settings, pack: PackContents) -> Recognizer:
+    from serve_app.inference.drafting import open_drafts
+
+    return open_drafts(settings, pack)
+
+
+def _open_hybrid(settings: Settings, pack: PackContents, drafter: PackContents) -> Recognizer:
+    from serve_app.inference.drafting import open_hybrid
+
+    return open_hybrid(settings, pack, drafter, _open_paraformer)
+
+
+def memory_fraction(num_gpus: float) -> float | None:
+    """A replica's share of a device's memory is its share of the device."""
+    return min(num_gpus, 1.0) if num_gpus > 0 else None
+
+
+_OPENERS: dict[str, Opener] = {
+    "paraformer": _open_paraformer,
+    "onnx": _open_onnx,
+    "whispercpp": _open_drafts,
+}

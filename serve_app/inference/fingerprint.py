@@ -1,0 +1,70 @@
+"""What decides the text that a stage gives: its weights, and some of the settings.
+
+Two processes that agree in all of it give the same text for the same audio. Devices,
+threads and batch sizes are missing on purpose: results do not depend on them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from serve_app.core.stages import Stage
+from serve_app.engines.paraformer.onnx_pack import ONNX_CLASS, read_onnx_shape
+from serve_app.packs import PackContents
+from serve_app.settings import RecognizerSettings, Settings
+
+_ENGINES_WITH_DRAFTS = ("whispercpp", "hybrid")
+
+
+def weights_checksum(pack: PackContents) -> str:
+    """Returns the SHA-256 of a pack's weights; of an ONNX pack, one over both its graphs.
+
+    Raises:
+        PackCorrupt: an ONNX pack does not say which decoder it has.
+    """
+    if pack.model_class != ONNX_CLASS:
+        return pack.checksum
+    # The engine refuses a decoder that is another one than config.yaml says.
+    both = f"{pack.checksum} {read_onnx_shape(pack).decoder_sha256}"
+    return hashlib.sha256(both.encode()).hexdigest()
+
+
+def drafting_of(recognizer: RecognizerSettings) -> dict[str, Mapping[str, object]]:
+    """Returns how Whisper drafts and what is refined, by section; {} without drafts."""
+    found: dict[str, Mapping[str, object]] = {}
+    if recognizer.engine in _ENGINES_WITH_DRAFTS:
+        found["whisper"] = recognizer.whisper.model_dump(exclude={"pack", "num_threads"})
+    if recognizer.engine == "hybrid":
+        found["hybrid"] = recognizer.hybrid.model_dump()
+    return found
+
+
+def deciding_values(
+    settings: Settings, stage: Stage, drafter_checksum: str | None = None
+) -> tuple[tuple[str, str], ...]:
+    """Returns what decides a stage's text beside the weights of its pack.
+
+    Args:
+        settings: of the service or the job.
+        stage: which one.
+        drafter_checksum: of the pack of `recognizer.whisper`, where it is needed.
+
+    Returns:
+        Names of settings, in order, with their values as JSON; for a pack the checksum.
+    """
+    values: dict[str, object] = {}
+    if stage == "punctuation":
+        values["punctuator.dtype"] = settings.punctuator.dtype
+    if stage == "asr":
+        recognizer = settings.recognizer
+        values["recognizer.engine"] = recognizer.engine
+        values["recognizer.dtype"] = recognizer.dtype
+        for section, fields in drafting_of(recognizer).items():
+            values |= {f"recognizer.{section}.{name}": value for name, value in fields.items()}
+        if recognizer.engine in _ENGINES_WITH_DRAFTS:
+            values["recognizer.languages"] = sorted(recognizer.languages)
+        if drafter_checksum is not None:
+            values["recognizer.whisper.pack"] = drafter_checksum
+    return tuple((name, json.dumps(value)) for name, value in sorted(values.items()))

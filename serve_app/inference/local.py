@@ -1,0 +1,131 @@
+"""The pipeline in one process, without Ray or HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import replace
+from types import TracebackType
+
+from serve_app.core.hints import NO_HINTS, Hints, HotwordCheck
+from serve_app.core.origin import Origin
+from serve_app.core.records import Chunk, FileBytes, RecordingEnd, Utterance, UtteranceSpan
+from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
+from serve_app.core.stages import Stage
+from serve_app.inference.batched import recognizer_limits
+from serve_app.inference.loading import load_punctuator, load_vad, segmentation_options
+from serve_app.inference.recognizer_models import OpenShelf
+from serve_app.scheduling.fair_executor import FairThread
+from serve_app.settings import Settings
+from serve_app.transcript.fanout import fan_out
+from serve_app.transcript.segmentation import Segmentation
+from serve_app.transcript.sentences import (
+    PunctuationResult,
+    PunctuationTask,
+    join_plain,
+    join_punctuated,
+    punctuate_tasks,
+)
+from serve_app.transcript.transcript import TranscriptEvent
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class LocalTranscriber:
+    """The stages of the settings, loaded into this process; use with `async with`.
+
+    Raises:
+        PackError: a model pack cannot be used.
+        DeviceUnavailable: a device is not on this machine.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        stages = settings.stages
+        self._settings = settings
+        self._options = segmentation_options(settings)
+        self._vad = load_vad(settings).engine if "vad" in stages else None
+        # Nobody comes in between whom a long batch would hold up.
+        limits = replace(recognizer_limits(settings), max_s=None)
+        opened = OpenShelf(settings, limits, _LOGGER)
+        self._recognizer = opened.shelf
+        self._hotwords = opened.hotwords
+        self._punctuator = load_punctuator(settings).engine if "punctuation" in stages else None
+        self._decoding: FairThread[list[Chunk] | None] = FairThread("segmenter")
+        self._punctuating = ThreadPoolExecutor(1, thread_name_prefix="punctuator")
+
+    async def __aenter__(self) -> LocalTranscriber:
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._recognizer.close()
+        await self._decoding.close()
+        self._punctuating.shutdown(wait=True)
+
+    def check_hotwords(self, hints: Hints) -> HotwordCheck:
+        """Returns what the model that is hinted at makes of the hotwords."""
+        return self._hotwords.check(hints)
+
+    async def transcribe(
+        self,
+        audio: FileBytes,
+        stages: frozenset[Stage],
+        request_id: str = "local",
+        hints: Hints = NO_HINTS,
+        detection: SpeechDetection = AS_DEPLOYED,
+    ) -> AsyncGenerator[TranscriptEvent]:
+        """Yields the transcript of a file in order of time, then its end.
+
+        Args:
+            audio: the file, shape [bytes].
+            stages: which of the loaded stages to run.
+            request_id: names the recording in logs.
+            hints: for the recogniser.
+            detection: for the VAD.
+
+        Raises:
+            AudioError: the file is not usable audio.
+            ModelNotFound: the hints name a model that the settings do not.
+        """
+        origin = Origin(request_id)
+        vad = self._vad if "vad" in stages else None
+        segmentation = Segmentation(audio, vad, self._options, hints, detection)
+        spans: list[UtteranceSpan] = []
+
+        async def utterances() -> AsyncGenerator[Utterance]:
+            groups = segmentation.groups_on(self._decoding, origin)
+            window = self._settings.segmenter.window
+            async with aclosing(fan_out(groups, self._recognizer.transcribe, window)) as recognized:
+                async for utterance in recognized:
+                    spans.append(utterance.span)
+                    yield utterance
+
+        if self._punctuator is not None and "punctuation" in stages:
+            break_s = self._settings.punctuator.sentence_break_s
+            parts = join_punctuated(origin, utterances(), self._punctuate, break_s)
+        else:
+            parts = join_plain(utterances())
+        async with aclosing(parts):
+            async for part in parts:
+                yield part
+        yield RecordingEnd(
+            segmentation.duration_ms,
+            tuple(spans),
+            damage=segmentation.damage,
+            notices=segmentation.notices,
+        )
+
+    async def _punctuate(self, task: PunctuationTask) -> PunctuationResult:
+        assert self._punctuator is not None  # noqa: S101 - transcribe() has checked
+        loop = asyncio.get_running_loop()
+        results = await loop.run_in_executor(
+            self._punctuating, punctuate_tasks, self._punctuator, [task]
+        )
+        return results[0]

@@ -1,0 +1,273 @@
+"""The models of one replica: loaded when asked for, within a budget of memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+
+from serve_app.core.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    ModelNotFound,
+    ModelUnavailable,
+)
+from serve_app.core.origin import Origin
+from serve_app.core.ports import Recognizer
+from serve_app.core.records import Chunk, ChunkFailure, Recognition
+from serve_app.inference.batched import AloneEvent, BatchedRecognizer
+from serve_app.inference.shelf_records import ShelfStatistics, Shelved, Wish
+from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
+from serve_app.scheduling.tally import BatcherStatistics, combine
+
+_PATIENCE_S = 5.0
+"""How long a model that is asked for waits for another one to have nothing to do, before
+that one takes no more work."""
+_LONGEST_LOAD_S = 900.0
+
+
+class ModelShelf:
+    """Has chunks recognised by the model that their request names.
+
+    A model that is not loaded is loaded in a thread, one at a time, while the others go
+    on and the calls for it wait. The least recently used model without any work makes
+    room; if all have work for long, the least recently used one takes no more, ends what
+    it has, and goes.
+
+    Args:
+        sizes_bytes: of the models that may be asked for; the first is meant where a
+            request names none.
+        budget_bytes: for the models that are loaded, together.
+        load: returns a model's engine, loaded and warm; called in threads.
+        wrap: puts an engine behind a batcher.
+
+    Raises:
+        ConfigurationError: a model is larger than the budget.
+    """
+
+    def __init__(
+        self,
+        sizes_bytes: Mapping[str, int],
+        budget_bytes: int,
+        load: Callable[[str], Recognizer],
+        wrap: Callable[[Recognizer], BatchedRecognizer],
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        for name, num_bytes in sizes_bytes.items():
+            if num_bytes > budget_bytes:
+                raise ConfigurationError(
+                    f"recognizer.models_bytes is {budget_bytes}, but model {name} alone takes "
+                    f"{num_bytes}"
+                )
+        self._sizes = dict(sizes_bytes)
+        self._first = next(iter(sizes_bytes))
+        self._budget_bytes = budget_bytes
+        self._load = load
+        self._wrap = wrap
+        self._patience_s = patience_s
+        self._shelved: dict[str, Shelved] = {}
+        self._wishes: dict[str, Wish] = {}
+        self._one_load = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._num_uses = 0
+        self._num_loads: dict[str, int] = {}
+        self._num_evictions: dict[str, int] = {}
+        self._gone: BatcherStatistics | None = None
+        self._closed = False
+        self.on_batch: Callable[[Sequence[float], float], None] | None = None
+        """Told of each batch: how long each item waited and how long the batch took, in s."""
+
+    def put(self, name: str, engine: Recognizer) -> None:
+        """Shelves a model that has been loaded elsewhere; there must be room for it."""
+        model = self._wrap(engine)
+        model.on_batch = self._batch_ended
+        self._num_uses += 1
+        self._shelved[name] = Shelved(model, self._sizes[name], self._num_uses)
+        self._num_loads[name] = self._num_loads.get(name, 0) + 1
+
+    def name_of(self, chunk: Chunk) -> str:
+        """Returns the model that a chunk is for."""
+        return chunk.hints.model or self._first
+
+    async def transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        """Returns a result per chunk of one request, in order; see `BatchedRecognizer`.
+
+        Raises:
+            ModelNotFound: the request's model is not served here.
+            ModelUnavailable: it could not be loaded.
+            DeadlineExceeded: the request's deadline passed.
+            BatcherClosed: `close` was called.
+        """
+        if not chunks:
+            return []
+        async with self._model_for(chunks[0], sum(chunk.duration_s for chunk in chunks)) as model:
+            return await model.transcribe(chunks)
+
+    async def transcribe_alone(self, chunk: Chunk) -> AsyncGenerator[AloneEvent]:
+        """Yields as `BatchedRecognizer.transcribe_alone`; raises as `transcribe`."""
+        async with (
+            self._model_for(chunk, chunk.duration_s) as model,
+            aclosing(model.transcribe_alone(chunk)) as events,
+        ):
+            async for event in events:
+                yield event
+
+    def statistics(self) -> BatcherStatistics:
+        """Sums over the models, what waits for one to be loaded included."""
+        all_of = [shelved.model.statistics() for shelved in self._shelved.values()]
+        wishes = self._wishes.values()
+        return combine(
+            [*all_of, *([self._gone] if self._gone else [])],
+            waiting_audio_s=sum(wish.audio_s for wish in wishes),
+            num_waiting=sum(wish.num_calls for wish in wishes),
+        )
+
+    def shelf_statistics(self) -> ShelfStatistics:
+        return ShelfStatistics(
+            tuple(self._shelved),
+            self._loaded_bytes(),
+            dict(self._num_loads),
+            dict(self._num_evictions),
+        )
+
+    def check(self, patience_s: float) -> None:
+        """Finds out whether the engines still get on with their work.
+
+        Raises:
+            EngineStuck: one does not, or a model has been loading for too long.
+        """
+        for shelved in self._shelved.values():
+            shelved.model.check(patience_s)
+        for name, wish in self._wishes.items():
+            loading_s = time.monotonic() - wish.since_s
+            if loading_s > max(patience_s, _LONGEST_LOAD_S):
+                raise EngineStuck(f"model {name} has been awaited for {loading_s:.0f} s")
+
+    async def close(self) -> None:
+        """Fails what still waits and ends the threads."""
+        self._closed = True
+        tasks = [wish.loading for wish in self._wishes.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for shelved in self._shelved.values():
+            await shelved.model.close()
+
+    @asynccontextmanager
+    async def _model_for(self, chunk: Chunk, audio_s: float) -> AsyncIterator[BatchedRecognizer]:
+        """Lends the model; it stays for as long as it is lent."""
+        shelved = await self._obtain(self.name_of(chunk), chunk.origin, audio_s)
+        try:
+            yield shelved.model
+        finally:
+            shelved.num_calls -= 1
+            self._note_change()
+
+    async def _obtain(self, name: str, origin: Origin, audio_s: float) -> Shelved:
+        if name not in self._sizes:
+            raise ModelNotFound(name, ", ".join(self._sizes))
+        while True:
+            if self._closed:
+                raise BatcherClosed
+            shelved = self._shelved.get(name)
+            if shelved is not None and not shelved.leaving:
+                self._num_uses += 1
+                shelved.last_use = self._num_uses
+                shelved.num_calls += 1
+                return shelved
+            await self._wait_for(name, origin, audio_s)
+
+    async def _wait_for(self, name: str, origin: Origin, audio_s: float) -> None:
+        """Returns when the model has been loaded; its callers then come first."""
+        wish = self._wishes.get(name)
+        if wish is None:
+            task = asyncio.get_running_loop().create_task(self._fetch(name))
+            wish = self._wishes[name] = Wish(task, time.monotonic())
+            task.add_done_callback(lambda _: self._fetched(name, wish))
+        wish.num_calls += 1
+        wish.audio_s += audio_s
+        try:
+            left_s = None if origin.deadline is None else origin.deadline - time.time()
+            done, _ = await asyncio.wait([wish.loading], timeout=left_s)
+            if not done:
+                raise DeadlineExceeded(max(0.0, left_s or 0.0))
+            if wish.loading.cancelled():
+                raise BatcherClosed
+            wish.loading.result()
+        finally:
+            wish.num_calls -= 1
+            wish.audio_s -= audio_s
+            if wish.loading.done():
+                # Nothing else can run until this caller has taken hold of the model.
+                self._forget(name, wish)
+            self._note_change()
+
+    def _fetched(self, name: str, wish: Wish) -> None:
+        if wish.num_calls == 0:  # all of them were cancelled, or came too late
+            self._forget(name, wish)
+            if not wish.loading.cancelled():
+                wish.loading.exception()
+
+    def _forget(self, name: str, wish: Wish) -> None:
+        if self._wishes.get(name) is wish:
+            del self._wishes[name]
+
+    async def _fetch(self, name: str) -> None:
+        async with self._one_load:
+            await self._make_room(self._sizes[name])
+            try:
+                engine = await asyncio.to_thread(self._load, name)
+            except Exception as error:
+                raise ModelUnavailable(name, str(error) or type(error).__name__) from error
+            self.put(name, engine)
+
+    async def _make_room(self, num_bytes: int) -> None:
+        while self._loaded_bytes() + num_bytes > self._budget_bytes:
+            by_use = sorted(self._shelved.items(), key=lambda item: item[1].last_use)
+            idle = [item for item in by_use if self._is_idle(*item)]
+            if not idle and not await self._any_idle_soon():
+                idle = [item for item in by_use if item[0] not in self._wishes][:1] or by_use[:1]
+            if idle:
+                await self._send_away(*idle[0])
+
+    def _is_idle(self, name: str, shelved: Shelved) -> bool:
+        return shelved.num_calls == 0 and name not in self._wishes
+
+    async def _any_idle_soon(self) -> bool:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                while not any(self._is_idle(*item) for item in self._shelved.items()):
+                    await self._change()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _send_away(self, name: str, shelved: Shelved) -> None:
+        """Gives a model up, once it has done all that it has."""
+        shelved.leaving = True
+        while shelved.num_calls > 0:
+            await self._change()
+        del self._shelved[name]
+        self._num_evictions[name] = self._num_evictions.get(name, 0) + 1
+        last = shelved.model.statistics()
+        self._gone = combine([last, self._gone] if self._gone else [last])
+        await shelved.model.close()
+        del shelved
+        # Engine and batcher know each other: reference counts alone free nothing.
+        await asyncio.to_thread(gc.collect)
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _note_change(self) -> None:
+        self._changed.set()
+
+    def _loaded_bytes(self) -> int:
+        return sum(shelved.num_bytes for shelved in self._shelved.values())
+
+    def _batch_ended(self, waits_s: Sequence[float], took_s: float) -> None:
+        if self.on_batch is not None:
+            self.on_batch(waits_s, took_s)

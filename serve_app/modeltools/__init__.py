@@ -1,0 +1,1 @@
+"""Tools above the engines: packs with random weights, ONNX export, memory measurements."""

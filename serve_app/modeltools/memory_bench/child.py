@@ -1,0 +1,155 @@
+"""One process that loads some stages and runs them once; `running` starts it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
+from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
+from serve_app.engines.gpu_memory import gpu_memory
+from serve_app.inference.loading import find_pack, load_punctuator, load_recognizer, load_vad
+from serve_app.modeltools.memory_bench.resident import forget_peak, resident
+from serve_app.modeltools.memory_bench.running import MARK
+from serve_app.modeltools.random_packs.noise import TOKENS_PER_S, speech_like
+from serve_app.packs import PackContents
+from serve_app.settings import Settings
+
+_WITHOUT_PYTORCH = frozenset({"onnx", "whispercpp"})
+_CLIP_S = 6
+_BATCH_FRAMES = 1000
+_TEXT_WORDS = 20
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a process took.
+
+    Attributes:
+        imported_bytes: resident after the imports.
+        load_s: from there until all stages had answered once.
+        rss_bytes: resident after the audio was run.
+        pss_bytes: likewise, shared pages divided among their owners.
+        peak_bytes: the most that was resident while it loaded and ran.
+        gpu_bytes: reserved on the device; None without one.
+        run_s: for the audio, all stages one after the other.
+        run_cpu_s: likewise, in seconds of processors.
+        weights_bytes: of the packs' checkpoints.
+    """
+
+    imported_bytes: int
+    load_s: float
+    rss_bytes: int
+    pss_bytes: int
+    peak_bytes: int
+    gpu_bytes: int | None
+    run_s: float
+    run_cpu_s: float
+    weights_bytes: int
+
+
+def measure(settings: Settings, stages: list[str], seconds: float) -> Measured:
+    """Loads the stages, runs them on synthesised audio, and reads the memory."""
+    if _uses_pytorch(settings, stages):
+        importlib.import_module("serve_app.engines.paraformer.cpu")
+    imported_bytes = resident().rss_bytes
+    audio: Pcm = np.resize(speech_like(), round(seconds * SAMPLE_RATE_HZ))
+    forget_peak()  # making the sound takes more than running a small model on it
+    begin_s = time.perf_counter()
+    works = [_load(settings, stage, audio) for stage in stages]
+    load_s = time.perf_counter() - begin_s
+    begin_s, begin_cpu_s = time.perf_counter(), time.process_time()
+    for work in works:
+        work()
+    run_s, run_cpu_s = time.perf_counter() - begin_s, time.process_time() - begin_cpu_s
+    memory = resident()
+    on_gpu = gpu_memory(settings.recognizer.device)
+    return Measured(
+        imported_bytes=imported_bytes,
+        load_s=load_s,
+        rss_bytes=memory.rss_bytes,
+        pss_bytes=memory.pss_bytes,
+        peak_bytes=memory.peak_bytes,
+        gpu_bytes=None if on_gpu is None else on_gpu.reserved_bytes,
+        run_s=run_s,
+        run_cpu_s=run_cpu_s,
+        weights_bytes=sum(_weights_bytes(settings, stage) for stage in stages),
+    )
+
+
+def _uses_pytorch(settings: Settings, stages: list[str]) -> bool:
+    """False for a recogniser without it; the row without stages shows what it takes."""
+    return stages != ["asr"] or settings.recognizer.engine not in _WITHOUT_PYTORCH
+
+
+def _load(settings: Settings, stage: str, audio: Pcm) -> Work:
+    if stage == "vad":
+        vad = load_vad(settings).engine
+        return lambda: _find_speech(vad, audio)
+    if stage == "asr":
+        recognizer = load_recognizer(settings).engine
+        return lambda: _recognise(recognizer, audio)
+    punctuator = load_punctuator(settings).engine
+    words = _words(find_pack(settings, settings.punctuator.pack), audio)
+    return lambda: _punctuate(punctuator, words)
+
+
+def _find_speech(vad: VoiceActivityDetector, audio: Pcm) -> None:
+    stream = vad.open()
+    for first in range(0, len(audio), SAMPLE_RATE_HZ):
+        stream.push(audio[first : first + SAMPLE_RATE_HZ])
+    stream.finish()
+
+
+def _recognise(recognizer: Recognizer, audio: Pcm) -> None:
+    """Clips of 6 s, as many at a time as the service would put into a batch."""
+    clip_samples = _CLIP_S * SAMPLE_RATE_HZ
+    clips = [audio[first : first + clip_samples] for first in range(0, len(audio), clip_samples)]
+    in_batch = max(1, _BATCH_FRAMES // recognizer.cost(clip_samples))
+    for first in range(0, len(clips), in_batch):
+        recognizer.transcribe(clips[first : first + in_batch])
+
+
+def _punctuate(punctuator: Punctuator, words: list[str]) -> None:
+    """One text that grows, as the service hands words on while they come."""
+    for first in range(0, len(words), _TEXT_WORDS):
+        punctuator.label([words[first : first + 2 * _TEXT_WORDS]])
+
+
+def _words(pack: PackContents, audio: Pcm) -> list[str]:
+    """As many words of the model's as the audio would have."""
+    count = round(len(audio) / SAMPLE_RATE_HZ * TOKENS_PER_S)
+    known = [token for token in pack.tokens if len(token) == 1] or list(pack.tokens)
+    return [known[at % len(known)] for at in range(count)]
+
+
+def _weights_bytes(settings: Settings, stage: str) -> int:
+    names = {
+        "vad": settings.vad.pack,
+        "asr": settings.recognizer.pack,
+        "punctuation": settings.punctuator.pack,
+    }
+    pack = find_pack(settings, names[stage])
+    files = pack.directory.glob("*.onnx") if pack.weights.suffix == ".onnx" else [pack.weights]
+    return sum(path.stat().st_size for path in files)
+
+
+def main(arguments: str) -> None:
+    """Prints what was measured; the arguments are JSON, as `running` writes it."""
+    given: dict[str, Any] = json.loads(arguments)
+    settings = Settings.model_validate(given["settings"])
+    measured = measure(settings, given["stages"], given["seconds"])
+    print(MARK + json.dumps(asdict(measured)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,85 @@
+"""The rows of the table: what is loaded together in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from serve_app.core.stages import Stage
+from serve_app.modeltools.memory_bench.packs import BenchPacks, PackChoice
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One process.
+
+    Attributes:
+        key: short, to choose rows by.
+        title: of the row.
+        stages: what is loaded, in the order of the pipeline; none for the imports alone.
+        vad: the VAD's pack.
+        asr: the recogniser's pack.
+        punctuation: the punctuation model's pack.
+        engine: what runs the recogniser.
+        dtype: of the recogniser.
+    """
+
+    key: str
+    title: str
+    stages: tuple[Stage, ...]
+    vad: PackChoice
+    asr: PackChoice
+    punctuation: PackChoice
+    engine: str = "paraformer"
+    dtype: str = "float32"
+
+    @property
+    def packs(self) -> tuple[PackChoice, ...]:
+        """What is loaded."""
+        by_stage = {"vad": self.vad, "asr": self.asr, "punctuation": self.punctuation}
+        return tuple(by_stage[stage] for stage in self.stages)
+
+
+def rows_of(packs: BenchPacks, device: str) -> tuple[Row, ...]:
+    """All rows for these packs; those with int8 on a CPU only."""
+    large = (packs.vad, packs.asr, packs.punctuation)
+    small = (packs.vad, packs.small_asr, packs.small_punctuation)
+    rows = [
+        Row("imports", "Python and imports", (), *large),
+        Row("vad", "VAD only", ("vad",), *large),
+        Row("punctuation", "punctuation only", ("punctuation",), *large),
+        Row("asr", "ASR only", ("asr",), *large),
+        Row("asr+punctuation", "ASR + punctuation", ("asr", "punctuation"), *large),
+        Row("full", "full: VAD + ASR + punctuation", ("vad", "asr", "punctuation"), *large),
+        Row("small-asr", "ASR only, small", ("asr",), *small),
+        Row("small", "full, small", ("vad", "asr", "punctuation"), *small),
+    ]
+    if device == "cpu":
+        rows += _eight_bits(packs)
+    return tuple(rows)
+
+
+def _eight_bits(packs: BenchPacks) -> list[Row]:
+    large = (packs.vad, packs.asr, packs.punctuation)
+    everything: tuple[Stage, ...] = ("vad", "asr", "punctuation")
+    rows = [
+        Row("int8-asr", "ASR only, int8", ("asr",), *large, dtype="int8"),
+        Row("int8", "full, int8", everything, *large, dtype="int8"),
+    ]
+    if packs.onnx is not None:
+        graphs = (packs.vad, packs.onnx, packs.punctuation)
+        rows += [
+            Row("onnx-asr", "ASR only, ONNX int8", ("asr",), *graphs, engine="onnx"),
+            Row("onnx", "full, ONNX int8", everything, *graphs, engine="onnx"),
+        ]
+    return rows
+
+
+def choose_rows(rows: Sequence[Row], keys: Sequence[str]) -> tuple[Row, ...]:
+    """The rows of these keys, all for none.
+
+    Raises:
+        KeyError: a key is unknown.
+    """
+    by_key = {row.key: row for row in rows}
+    return tuple(by_key[key] for key in keys) if keys else tuple(rows)

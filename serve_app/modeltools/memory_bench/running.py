@@ -1,0 +1,137 @@
+"""Measures each row of the table in a fresh process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serve_app.modeltools.memory_bench.rows import Row
+
+MARK = "RESULT "  # before what a child reports
+_SHOWN_CHARACTERS = 300
+# Threads that spin would be counted as work of the model.
+_ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRow:
+    """A row with its figures, or why there are none.
+
+    Attributes:
+        key: of the row.
+        title: of the row.
+        packs: labels of what was loaded.
+        is_random: whether any of them has random weights.
+        weights_bytes: of the packs' files.
+        imported_bytes: resident before anything was loaded.
+        load_s: until everything had answered once.
+        rss_bytes: resident after the audio was run.
+        pss_bytes: likewise, shared pages divided among their owners.
+        peak_bytes: the most that was resident.
+        gpu_bytes: reserved on the device; None without one.
+        rtfx: seconds of audio a second; None for a row without a stage.
+        rtfx_a_core: seconds of audio a second of a processor, which other work on the
+            machine changes little; likewise.
+        problem: why it was not measured; None where it was.
+    """
+
+    key: str
+    title: str
+    packs: tuple[str, ...]
+    is_random: bool
+    weights_bytes: int = 0
+    imported_bytes: int = 0
+    load_s: float = 0.0
+    rss_bytes: int = 0
+    pss_bytes: int = 0
+    peak_bytes: int = 0
+    gpu_bytes: int | None = None
+    rtfx: float | None = None
+    rtfx_a_core: float | None = None
+    problem: str | None = None
+
+
+def measure_rows(
+    rows: Sequence[Row],
+    *,
+    device: str,
+    num_threads: int,
+    seconds: float,
+    pack_dir: Path,
+    before: Callable[[Row], None] = lambda row: None,
+) -> Iterator[MeasuredRow]:
+    """Runs a process a row, one after the other.
+
+    Args:
+        rows: what to load.
+        device: of recogniser and punctuation model.
+        num_threads: that each stage computes with.
+        seconds: of synthesised audio that each process hears.
+        pack_dir: where pulled packs live.
+        before: called with each row when it begins.
+    """
+    for row in rows:
+        before(row)
+        arguments = {
+            "settings": _settings(row, device, num_threads, pack_dir),
+            "stages": row.stages,
+            "seconds": seconds,
+        }
+        yield _run(row, json.dumps(arguments), num_threads, seconds)
+
+
+def _settings(row: Row, device: str, num_threads: int, pack_dir: Path) -> dict[str, Any]:
+    deployment = {"num_gpus": 0.0 if device == "cpu" else 1.0}
+    dtype = "bfloat16" if device != "cpu" else row.dtype
+    return {
+        "profile": "demo",
+        "pack_dir": str(pack_dir),
+        "segmenter": {"num_threads": num_threads},
+        "vad": {"pack": row.vad.name},
+        "recognizer": {
+            "pack": row.asr.name,
+            "engine": row.engine,
+            "dtype": dtype,
+            "device": device,
+            "num_threads": num_threads,
+            "deployment": deployment,
+        },
+        "punctuator": {
+            "pack": row.punctuation.name,
+            "device": device,
+            "num_threads": num_threads,
+            "deployment": deployment,
+        },
+    }
+
+
+def _run(row: Row, arguments: str, num_threads: int, seconds: float) -> MeasuredRow:
+    labels = tuple(pack.label for pack in row.packs)
+    is_random = any(pack.is_random for pack in row.packs)
+    child = subprocess.run(  # noqa: S603 - our own module
+        [sys.executable, "-m", "serve_app.modeltools.memory_bench.child", arguments],
+        env=os.environ | _ENVIRONMENT | {"OMP_NUM_THREADS": str(num_threads)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = [line for line in child.stdout.splitlines() if line.startswith(MARK)]
+    if child.returncode != 0 or not found:
+        return MeasuredRow(row.key, row.title, labels, is_random, problem=_reason(child))
+    measured = json.loads(found[-1].removeprefix(MARK))
+    run_s, run_cpu_s = measured.pop("run_s"), measured.pop("run_cpu_s")
+    speeds = {"rtfx": seconds / run_s, "rtfx_a_core": seconds / run_cpu_s} if row.stages else {}
+    return MeasuredRow(row.key, row.title, labels, is_random, **measured, **speeds)
+
+
+def _reason(child: subprocess.CompletedProcess[str]) -> str:
+    if child.returncode < 0:
+        return f"ended by signal {-child.returncode}; 9 is what a machine out of memory sends"
+    lines = child.stderr.strip().splitlines()
+    return lines[-1][:_SHOWN_CHARACTERS] if lines else f"ended with code {child.returncode}"

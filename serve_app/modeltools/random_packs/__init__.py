@@ -1,0 +1,10 @@
+"""Packs of the published architectures with random weights.
+
+Speed, memory and loading do not depend on what the weights are, so these stand in
+for the published packs where no model hub can be reached. Their text means nothing.
+"""
+
+from serve_app.modeltools.random_packs.architectures import ARCHITECTURES, Architecture
+from serve_app.modeltools.random_packs.writing import synthesise
+
+__all__ = ["ARCHITECTURES", "Architecture", "synthesise"]

@@ -1,0 +1,82 @@
+"""Makes random networks behave like trained ones where speed depends on it.
+
+How many tokens a recogniser finds decides how much its decoder has to do, and
+how many sentences end decides how much text a punctuation model reads again.
+Random weights would give anything from none to one a frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from serve_app.engines.ct_transformer import CtTransformerNet
+from serve_app.engines.features import apply_cmvn, lfr, log_mel
+from serve_app.engines.paraformer.network import ParaformerNet
+from serve_app.engines.paraformer.packing import Ragged
+from serve_app.modeltools.random_packs.noise import TOKENS_PER_S, speech_like
+
+WORDS_PER_MARK = 9.0
+
+_FRAMES_PER_S = 1000 / 60
+_SPREAD = 0.2  # of the predictor's scores: little enough that other sounds give the same rate
+_NUM_WORDS = 400
+# ，。？、 against each other; the first entry of the list is never meant.
+_MARK_SCORES = (-30.0, 0.0, 0.0, -0.5, -2.0, -2.0)
+# Rounded, so that machines whose last bits differ write the same pack.
+_DECIMALS = 3
+
+
+def calibrate_recogniser(net: ParaformerNet, cmvn: torch.Tensor) -> None:
+    """Sets the predictor's last layer so that speech gives TOKENS_PER_S tokens."""
+    samples = torch.from_numpy(speech_like().astype(np.float32))
+    features = apply_cmvn(lfr(log_mel(samples), net.shape.lfr_m, net.shape.lfr_n), cmvn)
+    layout = Ragged([len(features)], features.device)
+    with torch.inference_mode():
+        frames = net.encoder(features, layout)
+        context = net.predictor.context(frames, layout)
+        scores = context @ net.predictor.cif_output.weight[0]
+    scale = round(_SPREAD / float(scores.std()), _DECIMALS)
+    wanted = TOKENS_PER_S / _FRAMES_PER_S
+    bias = _solve(lambda bias: float(torch.sigmoid(scale * scores + bias).mean()) - wanted)
+    with torch.no_grad():
+        net.predictor.cif_output.weight.mul_(scale)
+        net.predictor.cif_output.bias.fill_(bias)
+    # Every third frame stands for a token's embedding.
+    tokens = Ragged([len(frames[::3])], frames.device)
+    with torch.inference_mode():
+        scores = net.decoder(frames[::3], frames, tokens, layout).mean(dim=0)
+    with torch.no_grad():
+        # Else the few entries that score high on average would be heard everywhere.
+        net.decoder.output_layer.bias.sub_(scores.round(decimals=_DECIMALS))
+
+
+def calibrate_punctuator(net: CtTransformerNet) -> None:
+    """Sets the classifier's biases so that one word in WORDS_PER_MARK has a mark."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, 3000, (_NUM_WORDS,), generator=generator)
+    with torch.inference_mode():
+        scores = net(ids, Ragged([_NUM_WORDS], ids.device)) - net.decoder.bias
+    bias = torch.tensor(_MARK_SCORES) - scores.mean(dim=0)
+    wanted = 1 / WORDS_PER_MARK
+    bias[2:] += _solve(lambda offset: _share_of_marks(scores + bias, offset) - wanted)
+    with torch.no_grad():
+        net.decoder.bias.copy_(bias.round(decimals=_DECIMALS))
+
+
+def _share_of_marks(scores: torch.Tensor, offset: float) -> float:
+    """How many words get a mark if the marks' scores are raised by `offset`."""
+    raised = scores.clone()
+    raised[:, 2:] += offset
+    return float((raised.argmax(dim=1) > 1).float().mean())
+
+
+def _solve(excess: Callable[[float], float]) -> float:
+    """Finds where a function that rises crosses 0 between -30 and 30."""
+    low, high = -30.0, 30.0
+    while high - low > 10**-_DECIMALS / 2:
+        middle = (low + high) / 2
+        low, high = (low, middle) if excess(middle) > 0 else (middle, high)
+    return round(low, _DECIMALS)

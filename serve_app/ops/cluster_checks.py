@@ -1,0 +1,283 @@
+"""What only the API server, the pods and the network can tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from importlib import metadata
+
+import httpx
+
+from serve_app.core.errors import ClusterError, ClusterRefused
+from serve_app.ops.dashboard import open_dashboard
+from serve_app.ops.json_view import Tree
+from serve_app.ops.kube import Kube
+from serve_app.ops.rollout import progress_of
+from serve_app.ops.scale_plan import GPU_SUFFIX, gpus_of_pod, group_size
+from serve_app.ops.serve_config import ServeConfig
+from serve_app.ops.service import RAY, ServiceState, pods_of
+from serve_app.ops.spec_checks import Finding, containers_of
+
+HUBS = ("https://www.modelscope.cn", "https://huggingface.co")
+_OPERATOR = "app.kubernetes.io/name=kuberay-operator"
+_OLDEST_KUBERAY = (1, 7)
+_NOT_FOUND = 404
+_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
+_HUB_TIMEOUT_S = 5.0
+
+
+def state_findings(state: ServiceState) -> Iterator[Finding]:
+    """Yields why the service is not up."""
+    progress = progress_of(state)
+    if not progress.is_done:
+        yield Finding(progress.told, "paraserve cluster rollout wait, or logs of what fails")
+
+
+def version_findings(kube: Kube, service: Tree, state: ServiceState) -> Iterator[Finding]:
+    """Compares KubeRay, Ray and Paraserve of the cluster with what this was made for."""
+    yield from _kuberay_findings(kube)
+    ray, own = metadata.version("ray"), metadata.version("paraserve")
+    configured = service.at("spec", "rayClusterConfig", "rayVersion").text()
+    if configured != ray:
+        yield Finding(
+            f"rayVersion is {configured}, but this version of paraserve is made for Ray {ray}",
+            "use the paraserve of the image, and rayVersion as the image has it",
+        )
+    tags = {_tag(container.at("image").text()) for _, _, container in containers_of(service)}
+    for tag in sorted(tags):
+        found = _VERSION.match(tag)
+        if found is not None and found[0].removeprefix("v") != own:
+            yield Finding(
+                f"the image is {tag}, this paraserve {own}: their settings may differ",
+                f"pip install paraserve=={found[0].removeprefix('v')} here, or upgrade the release",
+            )
+    try:
+        running = open_dashboard(kube, service, state.active).ray_version()
+    except ClusterError as error:
+        yield _unseen("the version of the Ray that runs", error)
+        return
+    if running != configured:
+        yield Finding(
+            f"the image has Ray {running}, but rayVersion says {configured}",
+            f"rayVersion: {running} in the values",
+        )
+
+
+def _kuberay_findings(kube: Kube) -> Iterator[Finding]:
+    try:
+        pods = list(kube.get("/api/v1/pods", {"labelSelector": _OPERATOR}).at("items").each())
+    except ClusterRefused as error:
+        yield _unseen("the version of the KubeRay operator", error)
+        return
+    if not pods:
+        yield Finding(
+            "no pod of the KubeRay operator: nothing acts on the RayService",
+            "helm install kuberay-operator kuberay/kuberay-operator --version 1.7.0",
+        )
+    images = {
+        each.at("image").text() for pod in pods for each in pod.at("spec", "containers").each()
+    }
+    for image in sorted(images):
+        found = _VERSION.match(_tag(image))
+        if found is not None and (int(found[1]), int(found[2])) < _OLDEST_KUBERAY:
+            yield Finding(
+                f"KubeRay is {found[0]}; the chart uses fields of 1.7, which older ones drop",
+                "upgrade the operator and its CRDs to 1.7 or newer",
+            )
+
+
+def secret_findings(kube: Kube, service: Tree) -> Iterator[Finding]:
+    """Looks for the Secrets that the pods name, and for their keys; values are not kept."""
+    for secret, keys in sorted(_wanted_secrets(service).items()):
+        try:
+            present = {key for key, _ in kube.get(kube.path("secrets", secret)).at("data").pairs()}
+        except ClusterRefused as error:
+            if error.status != _NOT_FOUND:
+                yield _unseen(f"the Secret {secret}", error)
+                continue
+            yield Finding(
+                f"there is no Secret {secret}: pods that want it do not start",
+                f"kubectl -n {kube.namespace} create secret generic {secret} ...",
+            )
+            continue
+        for key in sorted(keys - present):
+            yield Finding(f"the Secret {secret} has no key {key}", f"add {key} to {secret}")
+
+
+def _wanted_secrets(service: Tree) -> dict[str, set[str]]:
+    """Returns the keys of each Secret that the pods need."""
+    wanted: dict[str, set[str]] = {}
+
+    def want(reference: Tree, name: str = "name") -> None:
+        if reference.at(name).text() and not reference.at("optional").is_true:
+            keys = wanted.setdefault(reference.at(name).text(), set())
+            keys.update({reference.at("key").text()} - {""})
+            keys.update(item.at("key").text() for item in reference.at("items").each())
+
+    for _, pod, container in containers_of(service):
+        for volume in pod.at("volumes").each():
+            want(volume.at("secret"), "secretName")
+        for entry in container.at("env").each():
+            want(entry.at("valueFrom", "secretKeyRef"))
+        for entry in pod.at("imagePullSecrets").each():
+            want(entry)
+    spec = service.at("spec", "rayClusterConfig")
+    want(spec.at("gcsFaultToleranceOptions", "redisPassword", "valueFrom", "secretKeyRef"))
+    token = spec.at("authOptions", "secretName").text()
+    if token:
+        wanted.setdefault(token, set()).add("auth_token")
+    return wanted
+
+
+def claim_findings(kube: Kube, service: Tree) -> Iterator[Finding]:
+    """Looks whether the volumes of the pods are bound."""
+    claims = {
+        volume.at("persistentVolumeClaim", "claimName").text()
+        for _, pod, _ in containers_of(service)
+        for volume in pod.at("volumes").each()
+    }
+    for claim in sorted(claims - {""}):
+        try:
+            phase = (
+                kube.get(kube.path("persistentvolumeclaims", claim)).at("status", "phase").text()
+            )
+        except ClusterRefused as error:
+            if error.status != _NOT_FOUND:
+                yield _unseen(f"the claim {claim}", error)
+                continue
+            yield Finding(
+                f"there is no PersistentVolumeClaim {claim}: its pods stay Pending",
+                "helm upgrade makes it again, or set models.existingClaim",
+            )
+            continue
+        if phase != "Bound":
+            yield Finding(
+                f"the PersistentVolumeClaim {claim} is {phase or 'not bound'}",
+                f"kubectl -n {kube.namespace} describe pvc {claim}; most often the storage class "
+                "is missing or cannot do ReadWriteMany",
+            )
+
+
+def node_findings(kube: Kube, service: Tree) -> Iterator[Finding]:
+    """Looks whether nodes have the GPUs that the groups ask for."""
+    groups = service.at("spec", "rayClusterConfig", "workerGroupSpecs")
+    wanted = {
+        each.at("groupName").text(): gpus_of_pod(each.at("template", "spec"))
+        for each in groups.each()
+    }
+    if not any(wanted.values()):
+        return
+    try:
+        nodes = list(kube.get("/api/v1/nodes").at("items").each())
+    except ClusterRefused as error:
+        yield _unseen("the GPUs of the nodes", error)
+        return
+    largest = max((_gpus_of_node(node) for node in nodes), default=0)
+    for group, gpus in wanted.items():
+        if gpus > largest:
+            yield Finding(
+                f"a pod of {group} wants {gpus} GPUs, but no node has more than {largest} now",
+                "install the GPU device plugin, or add GPU nodes (one that starts nodes on "
+                "demand may still come)",
+            )
+
+
+def _gpus_of_node(node: Tree) -> int:
+    return sum(
+        quantity.count()
+        for resource, quantity in node.at("status", "allocatable").pairs()
+        if resource.endswith(GPU_SUFFIX)
+    )
+
+
+def running_findings(kube: Kube, service: Tree, state: ServiceState) -> Iterator[Finding]:
+    """Looks at the pods and bounds of what runs."""
+    try:
+        pods = pods_of(kube, state.clusters)
+    except ClusterRefused as error:
+        yield _unseen("the pods", error)
+        pods = []
+    for pod in pods:
+        yield from _pod_findings(pod, kube.namespace)
+    configured = _sizes(service.at("spec", "rayClusterConfig", "workerGroupSpecs"))
+    for cluster in state.clusters:
+        try:
+            live = kube.get(kube.path("rayclusters", cluster.name, group=RAY))
+        except ClusterRefused as error:
+            yield _unseen(f"the RayCluster {cluster.name}", error)
+            continue
+        for group, bounds in _sizes(live.at("spec", "workerGroupSpecs")).items():
+            if configured.get(group, bounds) != bounds:
+                low, high = configured[group]
+                yield Finding(
+                    f"group {group} of the running {cluster.name} has the bounds {bounds[0]} to "
+                    f"{bounds[1]}, the RayService {low} to {high}: KubeRay passes bounds on to "
+                    "new clusters only",
+                    f"paraserve cluster scale group {group} --min {low} --max {high}",
+                )
+
+
+def _sizes(groups: Tree) -> dict[str, tuple[int, int]]:
+    return {
+        spec.at("groupName").text(): (group_size(spec).minimum, group_size(spec).maximum)
+        for spec in groups.each()
+    }
+
+
+def _pod_findings(pod: Tree, namespace: str) -> Iterator[Finding]:
+    name = pod.at("metadata", "name").text()
+    for condition in pod.at("status", "conditions").each():
+        if condition.at("reason").text() == "Unschedulable":
+            yield Finding(
+                f"{name} finds no node: {condition.at('message').text()}",
+                "add nodes, or take smaller resources, or look at taints and nodeSelector",
+            )
+    for kind in ("initContainerStatuses", "containerStatuses"):
+        for status in pod.at("status", kind).each():
+            container = status.at("name").text()
+            reason = status.at("state", "waiting", "reason").text()
+            if reason not in ("", "PodInitializing", "ContainerCreating"):
+                yield Finding(
+                    f"{container} of {name} is in {reason}",
+                    f"kubectl -n {namespace} describe pod {name}; "
+                    "paraserve cluster logs --containers --previous",
+                )
+            if status.at("lastState", "terminated", "reason").text() == "OOMKilled":
+                yield Finding(
+                    f"{container} of {name} was killed for its memory, "
+                    f"{status.at('restartCount').text('some')} restarts",
+                    "more memory in the group's resources, or smaller batches",
+                )
+
+
+def hub_findings(
+    config: ServeConfig, transport: httpx.BaseTransport | None = None
+) -> Iterator[Finding]:
+    """Tries the hubs of the models from here, if the cluster may have to fetch."""
+    if all(application.settings.offline for application in config.applications):
+        return
+    problems = []
+    for hub in HUBS:
+        try:
+            with httpx.Client(timeout=_HUB_TIMEOUT_S, transport=transport) as client:
+                client.head(hub)
+        except httpx.HTTPError as error:
+            problems.append(f"{hub} ({type(error).__name__})")
+        else:
+            return
+    yield Finding(
+        f"from here (not from the cluster) no hub can be reached: {', '.join(problems)}",
+        "if the cluster has no way out either: models.source pvc filled elsewhere, volume or "
+        "baked; --no-hub leaves this question out",
+    )
+
+
+def _unseen(what: str, error: Exception) -> Finding:
+    return Finding(
+        f"could not see {what}: {error}", "ask somebody who may, or get the right", False
+    )
+
+
+def _tag(image: str) -> str:
+    last = image.rsplit("/", 1)[-1]
+    return last.split(":", 1)[1] if ":" in last and "@" not in last else ""

@@ -1,0 +1,284 @@
+"""What a change of size makes of a RayService's specification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from serve_app.core.errors import ClusterError
+from serve_app.ops.gpus import Demand, num_gpus_needed
+from serve_app.ops.json_view import Tree
+from serve_app.ops.kube import Operation
+from serve_app.ops.resizing import autoscaling_options, is_autoscaled
+from serve_app.ops.serve_config import Application, ServeConfig, read_config
+
+GPU_SUFFIX = "/gpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was asked for; None leaves a bound as it is."""
+
+    minimum: int | None = None
+    maximum: int | None = None
+    replicas: int | None = None
+
+    def check(self) -> None:
+        """Refuses what nothing can have.
+
+        Raises:
+            ClusterError: nothing is asked for, or it contradicts itself.
+        """
+        given = [each for each in (self.minimum, self.maximum, self.replicas) if each is not None]
+        if not given:
+            raise ClusterError("nothing to change: give --replicas, --min or --max")
+        if min(given) < 0:
+            raise ClusterError("a number of replicas cannot be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of a RayService.
+
+    Attributes:
+        operations: of the JSON patch, in `spec`.
+        kind: part of the note to which the change belongs.
+        name: of what is changed.
+        options: what the note shall say of it.
+        told: sentences on what changes.
+    """
+
+    operations: tuple[Operation, ...]
+    kind: str
+    name: str
+    options: dict[str, object]
+    told: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSize:
+    """Pods of a worker group."""
+
+    minimum: int
+    maximum: int
+    replicas: int
+
+    def as_options(self) -> dict[str, int]:
+        return {
+            "minReplicas": self.minimum,
+            "maxReplicas": self.maximum,
+            "replicas": self.replicas,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.minimum} to {self.maximum} (now {self.replicas})"
+
+
+def group_size(spec: Tree) -> GroupSize:
+    """Returns the size in a worker group's specification."""
+    minimum = spec.at("minReplicas").count()
+    replicas = spec.at("replicas").count(minimum)
+    return GroupSize(minimum, spec.at("maxReplicas").count(2**31 - 1), replicas)
+
+
+def num_gpus_offered(groups: Tree, resized: dict[str, int] | None = None) -> int:
+    """Returns the GPUs that the groups may have.
+
+    Args:
+        groups: `workerGroupSpecs`.
+        resized: maxReplicas of groups to reckon with instead.
+    """
+    offered = 0
+    for spec in groups.each():
+        maximum = (resized or {}).get(spec.at("groupName").text(), group_size(spec).maximum)
+        offered += gpus_of_pod(spec.at("template", "spec")) * maximum
+    return offered
+
+
+def gpus_of_pod(spec: Tree) -> int:
+    """Returns the whole GPUs that a pod asks for."""
+    gpus = 0
+    for container in spec.at("containers").each():
+        for resource, quantity in container.at("resources", "limits").pairs():
+            if resource.endswith(GPU_SUFFIX):
+                gpus += quantity.count()
+    return gpus
+
+
+def demands_of(config: ServeConfig, resized: dict[str, int] | None = None) -> list[Demand]:
+    """Returns the GPUs that the deployments want.
+
+    Args:
+        config: with all applications.
+        resized: least replicas of deployments at `/` to reckon with instead.
+    """
+    found = []
+    for application in config.applications:
+        for deployment in application.deployments:
+            gpus = application.num_gpus(deployment)
+            if gpus > 0:
+                count = application.bounds(deployment)[0]
+                if application.route == "/":
+                    count = (resized or {}).get(deployment, count)
+                found.append(Demand(f"{deployment} of {application.name}", gpus, count))
+    return found
+
+
+def of_group(service: Tree, group: str, wish: Wish) -> Change:
+    """Returns the change of a worker group.
+
+    Raises:
+        ClusterError: there is no such group, or it cannot have that size.
+    """
+    groups = service.at("spec", "rayClusterConfig", "workerGroupSpecs")
+    spec = _group(groups, group)[1]
+    before, after = group_size(spec), resized_group(spec, group, wish)
+    _check_gpus(demands_of(read_config(service)), num_gpus_offered(groups, {group: after.maximum}))
+    base = "/spec/rayClusterConfig/workerGroupSpecs"
+    options: dict[str, object] = dict(after.as_options())
+    told = [f"group {group}: {before} -> {after} pods; no pod restarts"]
+    autoscaled = service.at("spec", "rayClusterConfig", "enableInTreeAutoscaling").is_true
+    if autoscaled and wish.replicas is not None and after.minimum < after.maximum:
+        told.append("the autoscaler goes on from there, within the bounds")
+    operations = tuple(group_operations(groups, group, wish, base))
+    return Change(operations, "workerGroups", group, options, tuple(told))
+
+
+def group_operations(groups: Tree, group: str, wish: Wish, base: str) -> list[Operation]:
+    """Returns the patch of one group in a list of groups.
+
+    Args:
+        groups: `workerGroupSpecs` as it is.
+        group: name of the group.
+        wish: its size.
+        base: path of the list.
+
+    Raises:
+        ClusterError: there is no such group, or it cannot have that size.
+    """
+    index, spec = _group(groups, group)
+    after = resized_group(spec, group, wish)
+    # "add" replaces what is there, too.
+    return [
+        Operation("add", f"{base}/{index}/{key}", value)
+        for key, value in after.as_options().items()
+    ]
+
+
+def resized_group(spec: Tree, group: str, wish: Wish) -> GroupSize:
+    """Returns the size that a group is to have.
+
+    Raises:
+        ClusterError: the bounds contradict each other.
+    """
+    now = group_size(spec)
+    minimum = now.minimum if wish.minimum is None else wish.minimum
+    maximum = now.maximum if wish.maximum is None else wish.maximum
+    if minimum > maximum:
+        raise ClusterError(f"{group} would have a minimum of {minimum} above its maximum {maximum}")
+    if wish.replicas is None:
+        return GroupSize(minimum, maximum, min(max(now.replicas, minimum), maximum))
+    if not minimum <= wish.replicas <= maximum:
+        raise ClusterError(
+            f"--replicas {wish.replicas} is outside of the bounds {minimum} to {maximum} of "
+            f"{group}: give --min and --max as well"
+        )
+    return GroupSize(minimum, maximum, wish.replicas)
+
+
+def of_deployment(service: Tree, deployment: str, wish: Wish) -> Change:
+    """Returns the change of a deployment of the application at `/`.
+
+    Raises:
+        ClusterError: there is no such deployment, or it cannot have that size.
+    """
+    config = read_config(service)
+    application = config.main
+    if deployment not in application.deployments:
+        names = ", ".join(application.deployments)
+        raise ClusterError(f"there is no deployment {deployment}: choose one of {names}")
+    before = application.bounds(deployment)
+    after = _new_bounds(application, deployment, wish)
+    groups = service.at("spec", "rayClusterConfig", "workerGroupSpecs")
+    _check_gpus(demands_of(config, {deployment: after[0]}), num_gpus_offered(groups))
+    options: dict[str, object] = {"num_replicas": after[0]}
+    if is_autoscaled(application.settings, deployment):
+        options = {
+            "autoscaling_config": autoscaling_options(application.settings, deployment, after)
+        }
+    text = _with_options(config, application, deployment, options)
+    told = f"{deployment}: {_range(before)} -> {_range(after)} replicas; no replica restarts"
+    operation = Operation("replace", "/spec/serveConfigV2", text)
+    return Change((operation,), "deployments", deployment, options, (told,))
+
+
+def _new_bounds(application: Application, deployment: str, wish: Wish) -> tuple[int, int]:
+    minimum, maximum = application.bounds(deployment)
+    if wish.replicas is not None:
+        if wish.minimum is not None or wish.maximum is not None:
+            raise ClusterError("a deployment takes --replicas, or --min and --max, not both")
+        minimum = maximum = wish.replicas
+    else:
+        minimum = minimum if wish.minimum is None else wish.minimum
+        maximum = maximum if wish.maximum is None else wish.maximum
+    if minimum > maximum:
+        raise ClusterError(
+            f"{deployment} would have a minimum of {minimum} above its maximum {maximum}"
+        )
+    is_fixed = application.deployments[deployment].autoscaling is None
+    if is_fixed and minimum != maximum:
+        raise ClusterError(
+            f"{deployment} has a fixed number of replicas: give --replicas, or let it follow the "
+            f"load with settings.{deployment.lower()}.deployment.autoscaling in the values"
+        )
+    if maximum < 1:
+        raise ClusterError(f"{deployment} needs at least one replica")
+    return minimum, maximum
+
+
+def _with_options(
+    config: ServeConfig, application: Application, deployment: str, options: dict[str, object]
+) -> str:
+    """Returns the Serve config with options of one deployment changed."""
+    applications: list[object] = []
+    for entry in config.document.at("applications").each():
+        content = entry.mapping()
+        if entry.at("name").text() == application.name:
+            others: list[object] = [
+                part.value
+                for part in entry.at("deployments").each()
+                if part.at("name").text() != deployment
+            ]
+            own = application.options.get(deployment, Tree()).mapping()
+            kept = {key: own[key] for key in own if key not in _SIZES}
+            content["deployments"] = [*others, {**kept, "name": deployment, **options}]
+        applications.append(content)
+    document = {**config.document.mapping(), "applications": applications}
+    return yaml.safe_dump(document, sort_keys=True, allow_unicode=True)
+
+
+_SIZES = frozenset({"num_replicas", "autoscaling_config"})
+
+
+def _group(groups: Tree, group: str) -> tuple[int, Tree]:
+    names = []
+    for index, spec in enumerate(groups.each()):
+        names.append(spec.at("groupName").text())
+        if names[-1] == group:
+            return index, spec
+    raise ClusterError(f"there is no worker group {group}: choose one of {', '.join(names)}")
+
+
+def _check_gpus(demands: Sequence[Demand], offered: int) -> None:
+    needed = num_gpus_needed(demands)
+    if needed > offered:
+        raise ClusterError(
+            f"the replicas would need {needed} GPUs at least, but the worker groups may have "
+            f"{offered}: scale the group first (scale group gpu --max {needed})"
+        )
+
+
+def _range(bounds: tuple[int, int]) -> str:
+    return str(bounds[0]) if bounds[0] == bounds[1] else f"{bounds[0]} to {bounds[1]}"

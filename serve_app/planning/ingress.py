@@ -1,0 +1,196 @@
+"""The ingress replicas: admission lines in front, answers at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from serve_app.core.errors import Overloaded, ParaserveError
+from serve_app.planning.clock import Clock
+from serve_app.planning.costs import LineCost
+from serve_app.planning.cpu import Cores
+from serve_app.planning.records import Call, Request
+from serve_app.planning.replicas import Station
+from serve_app.planning.results import Outcomes
+from serve_app.planning.segmenting import Segmenting
+from serve_app.planning.service_config import ServiceShape
+from serve_app.planning.speech import Group
+from serve_app.scheduling.admission import AdmissionLine, Place
+
+
+class Front:
+    """Admits requests, has them worked on, and joins what comes back.
+
+    Args:
+        clock: the simulation's.
+        cores: what the ingress replicas compute on.
+        shape: of the service.
+        cost: of a request at the ingress.
+        segmenting: where the recordings go.
+        punctuator: where the words go, None without a queue for them.
+        words_per_audio_s: words in a second of speech.
+        last_words_s: what punctuation adds to the end of a request without that queue.
+        outcomes: told how each request went.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        cores: Cores,
+        shape: ServiceShape,
+        cost: LineCost,
+        segmenting: Segmenting,
+        punctuator: Station | None,
+        words_per_audio_s: float,
+        last_words_s: float,
+        outcomes: Outcomes,
+    ) -> None:
+        self._clock = clock
+        self._cores = cores
+        self._shape = shape
+        self._cost = cost
+        self._segmenting = segmenting
+        self._punctuator = punctuator
+        self._words_per_audio_s = words_per_audio_s
+        self._last_words_s = last_words_s
+        self._outcomes = outcomes
+        self._lines = [
+            AdmissionLine(shape.admission, shape.max_retry_after_s)
+            for _ in range(shape.num_ingresses)
+        ]
+        self._next_line = 0
+        self._in_line: dict[int, Request] = {}
+        self.num_open = 0
+        """Requests that have no answer yet."""
+        self.on_all_answered: Callable[[], None] = _ignore
+        segmenting.on_answer = self._recognized
+        segmenting.on_end = self._recording_ended
+        if punctuator is not None:
+            punctuator.on_answer = self._punctuated
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._in_line)
+
+    def arrive(self, request: Request) -> None:
+        """A request comes in; the proxy takes the ingresses in turns."""
+        self.num_open += 1
+        request.ingress = self._next_line
+        self._next_line = (self._next_line + 1) % len(self._lines)
+        request.num_bytes = int(request.audio_s * self._shape.bytes_per_s)
+        try:
+            place = self._lines[request.ingress].arrive(
+                request.key,
+                self._shape.key_admission,
+                request.num_bytes,
+                request.deadline_s,
+                self._clock.now,
+                request.weight,
+            )
+        except ParaserveError as error:
+            self._refused(request, error)
+            return
+        request.place = place
+        self._in_line[id(place)] = request
+        self._clock.at(request.deadline_s, self._expire, request)
+        if place.state == "uploading":
+            self._received(request)
+
+    def _received(self, request: Request) -> None:
+        """The upload is complete: in a simulation, as soon as it may begin."""
+        place = request.place
+        if place is None:
+            raise RuntimeError("a request without a place was received")
+        try:
+            line = self._lines[request.ingress]
+            promoted = line.received(place, request.audio_s, self._clock.now)
+        except ParaserveError as error:
+            self._leave(request, 0.0)
+            self._refused(request, error)
+            return
+        self._promoted(promoted)
+
+    def _begin(self, request: Request) -> None:
+        self._cores.run(self._cost.of(request.audio_s), self._segmenting.submit, request)
+
+    def _promoted(self, places: list[Place]) -> None:
+        for place in places:
+            request = self._in_line.get(id(place))
+            if request is None:
+                continue
+            if place.state == "uploading":
+                self._received(request)
+            elif place.state == "running":
+                del self._in_line[id(place)]
+                self._begin(request)
+
+    def _leave(self, request: Request, processed_audio_s: float) -> None:
+        if request.place is not None:
+            place, request.place = request.place, None
+            self._in_line.pop(id(place), None)
+            line = self._lines[request.ingress]
+            self._promoted(line.leave(place, self._clock.now, processed_audio_s))
+
+    def _refused(self, request: Request, error: ParaserveError) -> None:
+        if isinstance(error, Overloaded):
+            self._outcomes.refused(request, self._clock.now)
+        else:
+            self._outcomes.rejected(request)
+        self._close(request)
+
+    def _expire(self, request: Request) -> None:
+        """The deadline has passed; does nothing for a request that has its answer."""
+        if request.finished:
+            return
+        self._outcomes.expired(request)
+        self._leave(request, 0.0)
+        self._close(request)
+
+    def _recognized(self, request: Request, call: Call) -> None:
+        if self._punctuator is None or request.finished:
+            return
+        request.words += call.group.audio_s * self._words_per_audio_s
+        if not request.punctuating:
+            self._punctuate(request)
+
+    def _punctuate(self, request: Request) -> None:
+        """Sends the words that have piled up; one call of a request at a time."""
+        num_words = round(request.words)
+        if self._punctuator is None or num_words < 1:
+            return
+        request.words = 0.0
+        request.punctuating = True
+        self._punctuator.submit(Call(request, Group((num_words,), num_words, 0.0), self._clock.now))
+
+    def _punctuated(self, call: Call) -> None:
+        request = call.request
+        request.punctuating = False
+        if request.finished:
+            return
+        self._punctuate(request)
+        if request.segmenter is None and not request.punctuating:
+            self._answer(request)
+
+    def _recording_ended(self, request: Request) -> None:
+        if request.finished:
+            return
+        if not request.punctuating:
+            self._punctuate(request)
+        if not request.punctuating:
+            self._clock.after(self._last_words_s, self._answer, request)
+
+    def _answer(self, request: Request) -> None:
+        if request.finished:
+            return
+        self._outcomes.answered(request, self._clock.now)
+        self._leave(request, request.audio_s)
+        self._close(request)
+
+    def _close(self, request: Request) -> None:
+        request.finished = True
+        self.num_open -= 1
+        if self.num_open == 0:
+            self.on_all_answered()
+
+
+def _ignore() -> None:
+    return

@@ -1,0 +1,267 @@
+"""Replicas of one model: the service's queues and batch budgets over a measured cost."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+
+from serve_app.planning.clock import Clock
+from serve_app.planning.costs import CallCost, LineCost
+from serve_app.planning.cpu import Cores
+from serve_app.planning.records import Call
+from serve_app.planning.replica import Batch, Item, ReplicaModel
+from serve_app.planning.service_config import StationShape
+
+_FIRST_RETRY_S = 0.5
+
+
+class Station:
+    """Routes calls to replicas and runs their batches.
+
+    Calls go to the emptier of two replicas drawn at random, as Ray Serve's router
+    sends them; while all are full they wait in order of their arrival.
+
+    Args:
+        clock: the simulation's.
+        cores: what the models compute on.
+        shape: of the replicas.
+        costs: of a batch, and of the way there.
+        unit_s: audio in a unit of cost.
+        by_item: have every chunk of a call be an item, as in the service; otherwise
+            the call is one item, which is what makes large simulations fast.
+        call_cores: what the callers compute on, by default the same.
+        seed: of the routing.
+
+    Source: Mitzenmacher, "The power of two choices in randomized load balancing",
+    2001; ray 2.60, serve/_private/request_router/pow_2_router.py.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        cores: Cores,
+        shape: StationShape,
+        costs: tuple[LineCost, CallCost],
+        *,
+        unit_s: float = 0.0,
+        by_item: bool = False,
+        call_cores: Cores | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._clock = clock
+        self._cores = cores
+        self._call_cores = call_cores or cores
+        self._shape = shape
+        self._batch_cost, self._call_cost = costs
+        self._unit_s = unit_s
+        self._by_item = by_item
+        self._random = random.Random(seed)  # noqa: S311  # a simulation, not a secret
+        self._unrouted: deque[Call] = deque()
+        self._queued_units = 0
+        self._running_units = 0
+        self._lost_busy_s = 0.0
+        self.replicas: list[ReplicaModel] = []
+        """Those that take calls."""
+        self.on_answer: Callable[[Call], None] = _ignore
+        """Told of each call that is done."""
+        self.on_begin: Callable[[Call, float], None] | None = None
+        """Told of each item that a batch takes, and for how long it waited here."""
+        self.on_drained: Callable[[ReplicaModel], None] = _ignore
+        """Told of each replica that was to go and has nothing left."""
+        self.num_batches = 0
+        self.num_items = 0
+        self.num_retries = 0
+
+    @property
+    def busy_s(self) -> float:
+        """Time that models were at work, of all replicas that there have been."""
+        return self._lost_busy_s + sum(replica.busy_s for replica in self.replicas)
+
+    @property
+    def queued_audio_s(self) -> float:
+        return self._queued_units * self._unit_s
+
+    @property
+    def running_audio_s(self) -> float:
+        return self._running_units * self._unit_s
+
+    def add_replica(self) -> ReplicaModel:
+        replica = ReplicaModel(self._clock.now)
+        self.replicas.append(replica)
+        self._route_waiting()
+        return replica
+
+    def drain(self, replica: ReplicaModel) -> None:
+        """Sends a replica no more calls."""
+        self.replicas.remove(replica)
+        replica.draining = True
+        self._check_drained(replica)
+
+    def kill(self, replica: ReplicaModel) -> None:
+        """Loses a replica that takes calls; what it had is sent anew after a pause."""
+        self.replicas.remove(replica)
+        replica.alive = False
+        self._lost_busy_s += replica.busy_s
+        queued = replica.queue.pop_all()
+        running = [item for batch in replica.batches for item in batch.items]
+        self._queued_units -= sum(item[1] for item in queued)
+        self._running_units -= sum(item[1] for item in running)
+        for call in dict.fromkeys(item[0] for item in (*running, *queued)):
+            self.num_retries += 1
+            self._clock.after(_FIRST_RETRY_S, self._route, call)
+
+    def submit(self, call: Call) -> None:
+        """Sends a call on its way."""
+        cost = self._call_cost
+        self._call_cores.run(cost.cpu_s, self._route, call, cost.delay_s)
+
+    def _route(self, call: Call) -> None:
+        replica = None if self._unrouted else self._choose()
+        if replica is None:
+            self._unrouted.append(call)
+        else:
+            self._receive(replica, call)
+
+    def _choose(self) -> ReplicaModel | None:
+        replicas = self.replicas
+        num = len(replicas)
+        if num > 2:
+            first = int(self._random.random() * num)
+            second = int(self._random.random() * (num - 1))
+            one, other = replicas[first], replicas[second + (second >= first)]
+        elif num == 2:
+            one, other = replicas
+            if one.num_calls == other.num_calls and self._random.random() < 0.5:
+                one, other = other, one
+        elif num == 1:
+            one = other = replicas[0]
+        else:
+            return None
+        chosen = one if one.num_calls <= other.num_calls else other
+        if chosen.num_calls < self._shape.max_calls:
+            return chosen
+        # Ray draws again and again until one has room.
+        chosen = min(replicas, key=lambda replica: replica.num_calls)
+        return chosen if chosen.num_calls < self._shape.max_calls else None
+
+    def _receive(self, replica: ReplicaModel, call: Call) -> None:
+        request, group, now = call.request, call.group, self._clock.now
+        call.replica = replica
+        call.arrived_s = now
+        replica.num_calls += 1
+        costs = group.frames if self._by_item else (group.total_frames,)
+        call.items_left = len(costs)
+        has_room = len(replica.batches) < self._shape.concurrency
+        if has_room and len(costs) == 1 and not len(replica.queue):
+            # A queue with one item has nothing to decide, and remembers nothing of it.
+            self._queued_units += group.total_frames
+            self._run(replica, [(call, costs[0])])
+            return
+        push = replica.queue.push
+        for cost in costs:
+            push(
+                (call, cost),
+                key=request.key,
+                flow=request.flow,
+                cost=cost,
+                now=now,
+                weight=request.weight,
+                deadline=request.deadline_s,
+            )
+        self._queued_units += group.total_frames
+        if has_room:
+            self._dispatch(replica)
+
+    def _dispatch(self, replica: ReplicaModel) -> None:
+        """Forms batches while there is room, as `MicroBatcher` does."""
+        now = self._clock.now
+        queue = replica.queue
+        while len(replica.batches) < self._shape.concurrency:
+            for item in queue.pop_expired(now):
+                self._queued_units -= item[1]
+                self._finish_item(item[0])
+            if not len(queue):
+                return
+            items = queue.pop_batch(replica.pace.limits(self._shape.limits), now)
+            if not items:
+                return
+            self._run(replica, items)
+
+    def _run(self, replica: ReplicaModel, items: list[Item]) -> None:
+        now = self._clock.now
+        costs = [item[1] for item in items]
+        cost, units = self._shape.limits.batch_cost(costs), sum(costs)
+        self._queued_units -= units
+        self._running_units += units
+        handover_s = self._call_cost.handover_s
+        if self.on_begin is not None:
+            for call, _ in items:
+                self.on_begin(call, now - call.arrived_s + handover_s)
+        num_chunks = len(items) if self._by_item else _num_chunks(items)
+        batch = Batch(replica, items, cost, self._batch_cost.of(cost, num_chunks), now)
+        replica.batches.append(batch)
+        if len(replica.batches) == 1:
+            self._start(batch)
+
+    def _start(self, batch: Batch) -> None:
+        """Hands a batch to the model."""
+        if self._call_cost.handover_s > 0:
+            self._clock.after(self._call_cost.handover_s, self._compute, batch)
+        else:
+            self._compute(batch)
+
+    def _compute(self, batch: Batch) -> None:
+        self._cores.run(batch.work_s, self._end, batch)
+
+    def _end(self, batch: Batch) -> None:
+        replica, now = batch.replica, self._clock.now
+        if not replica.alive:
+            return
+        replica.batches.popleft()
+        units = sum(item[1] for item in batch.items)
+        self._running_units -= units
+        self.num_batches += 1
+        self.num_items += len(batch.items)
+        replica.busy_s += batch.work_s
+        replica.pace.observe(batch.cost, units * self._unit_s, batch.began_s, now)
+        replica.throughput.done(units * self._unit_s, now)
+        if replica.batches:
+            self._start(replica.batches[0])
+        for call, _ in batch.items:
+            self._finish_item(call)
+        self._dispatch(replica)
+
+    def _finish_item(self, call: Call) -> None:
+        call.items_left -= 1
+        if call.items_left:
+            return
+        replica = call.replica
+        if replica is not None:
+            replica.num_calls -= 1
+            if replica.draining:
+                self._check_drained(replica)
+            elif self._unrouted:
+                self._route_waiting()
+        if self._call_cost.answer_s > 0:
+            self._call_cores.run(self._call_cost.answer_s, self.on_answer, call)
+        else:
+            self.on_answer(call)
+
+    def _route_waiting(self) -> None:
+        while self._unrouted and (replica := self._choose()) is not None:
+            self._receive(replica, self._unrouted.popleft())
+
+    def _check_drained(self, replica: ReplicaModel) -> None:
+        if replica.num_calls == 0 and replica.alive:
+            replica.alive = False
+            self._lost_busy_s += replica.busy_s
+            self.on_drained(replica)
+
+
+def _ignore(_: object) -> None:
+    return
+
+
+def _num_chunks(items: list[Item]) -> int:
+    return sum(len(call.group.frames) for call, _ in items)

@@ -1,0 +1,174 @@
+"""How large the simulated service is, and by what limits it decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from serve_app.inference.batched import punctuator_limits, recognizer_limits
+from serve_app.planning.speech import SpeechOptions
+from serve_app.scheduling.autoscaling import ScalingLimits
+from serve_app.scheduling.batch_budget import BatchLimits
+from serve_app.scheduling.limits import Limits
+from serve_app.settings import Settings
+
+_GPU_LANES = 2
+"""Batches in flight of the GPU engines: one is computed, one prepared."""
+
+
+@dataclass(frozen=True, slots=True)
+class StationShape:
+    """Replicas of one model.
+
+    Attributes:
+        num_replicas: at the start.
+        max_calls: calls that a replica holds at once.
+        limits: of a batch.
+        concurrency: batches in flight; all but one of them wait for the model.
+        gpu_share: of a GPU, per replica.
+    """
+
+    num_replicas: int
+    max_calls: int
+    limits: BatchLimits
+    concurrency: int = 1
+    gpu_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceShape:
+    """The whole service.
+
+    Attributes:
+        num_ingresses: each with an admission line of its own.
+        admission: limits of one line.
+        key_admission: limits of one key in it.
+        max_retry_after_s: bound of what a refused caller is told to wait.
+        request_timeout_s: deadline of a request.
+        num_segmenters: each with one thread.
+        segmenter_max_recordings: that a segmenter works on at once.
+        window: groups in flight of one recording.
+        recognizer: replicas of the recogniser; `num_replicas` is where scaling begins.
+        punctuator: replicas of the punctuator, None without punctuation.
+        scaling: None for a fixed number of recognisers.
+        report_interval_s: time between two decisions to scale.
+        mtbf_s: mean time until a recogniser replica dies, None for never.
+        bytes_per_s: size of an upload per second of its audio.
+    """
+
+    num_ingresses: int
+    admission: Limits
+    key_admission: Limits
+    max_retry_after_s: float
+    request_timeout_s: float
+    num_segmenters: int
+    segmenter_max_recordings: int
+    window: int
+    recognizer: StationShape
+    punctuator: StationShape | None
+    scaling: ScalingLimits | None = None
+    report_interval_s: float = 2.0
+    mtbf_s: float | None = None
+    bytes_per_s: float = 4000.0
+
+    def with_recognizers(self, num_replicas: int) -> ServiceShape:
+        """Returns the same service with a fixed number of recognisers."""
+        recognizer = replace(self.recognizer, num_replicas=num_replicas)
+        return replace(self, recognizer=recognizer, scaling=None)
+
+    def with_scaling(self, limits: ScalingLimits) -> ServiceShape:
+        """Returns the same service with recognisers that follow the load."""
+        recognizer = replace(self.recognizer, num_replicas=max(1, limits.min_replicas))
+        return replace(self, recognizer=recognizer, scaling=limits)
+
+    @property
+    def replicas_per_gpu(self) -> int:
+        """Recognisers that fit on a GPU, or on a node without any; at least 1."""
+        share = self.recognizer.gpu_share
+        return max(1, int(1.0 / share + 1e-9)) if share > 0 else 1
+
+
+def shape_of(settings: Settings) -> ServiceShape:
+    """Returns the service that the settings describe."""
+    admission = settings.admission
+    recognizer = settings.recognizer
+    scaling = recognizer.deployment.autoscaling
+    return ServiceShape(
+        num_ingresses=settings.ingress.deployment.num_replicas,
+        admission=Limits(
+            admission.max_running,
+            admission.max_waiting,
+            admission.max_bytes,
+            admission.max_audio_s,
+        ),
+        key_admission=Limits(
+            admission.key_max_running,
+            admission.key_max_waiting,
+            admission.key_max_bytes,
+            admission.key_max_audio_s,
+        ),
+        max_retry_after_s=admission.max_retry_after_s,
+        request_timeout_s=settings.ingress.request_timeout_s,
+        num_segmenters=settings.segmenter.deployment.num_replicas,
+        segmenter_max_recordings=settings.segmenter.deployment.max_ongoing_requests,
+        window=settings.segmenter.window,
+        recognizer=_recognizer(settings),
+        punctuator=_punctuator(settings) if "punctuation" in settings.stages else None,
+        scaling=scaling_limits(settings) if scaling is not None else None,
+        report_interval_s=scaling.report_interval_s if scaling is not None else 2.0,
+    )
+
+
+def scaling_limits(settings: Settings, **changes: int) -> ScalingLimits:
+    """Returns the policy's limits, those of the settings' autoscaling or the defaults."""
+    scaling = settings.recognizer.deployment.autoscaling
+    if scaling is None:
+        limits = ScalingLimits(1, max(1, settings.recognizer.deployment.num_replicas))
+    else:
+        limits = ScalingLimits(
+            min_replicas=scaling.min_replicas,
+            max_replicas=scaling.max_replicas,
+            target_drain_s=scaling.target_drain_s,
+            fallback_rtfx=scaling.fallback_rtfx,
+            hysteresis=scaling.hysteresis,
+            max_utilization=scaling.max_utilization,
+            upscale_delay_s=scaling.upscale_delay_s,
+            downscale_delay_s=scaling.downscale_delay_s,
+            idle_to_zero_delay_s=scaling.idle_to_zero_delay_s,
+            upscale_step=scaling.upscale_step,
+            downscale_step=scaling.downscale_step,
+            step_period_s=scaling.step_period_s,
+        )
+    return replace(limits, **changes)
+
+
+def speech_options(settings: Settings, frame_s: float) -> SpeechOptions:
+    return SpeechOptions(
+        window_s=settings.audio.window_s,
+        max_group_s=settings.segmenter.max_group_s,
+        max_chunk_s=settings.segmenter.max_segment_s,
+        frame_s=frame_s,
+    )
+
+
+def _recognizer(settings: Settings) -> StationShape:
+    recognizer = settings.recognizer
+    deployment = recognizer.deployment
+    return StationShape(
+        num_replicas=deployment.num_replicas,
+        max_calls=deployment.max_ongoing_requests,
+        limits=recognizer_limits(settings),
+        concurrency=_GPU_LANES if recognizer.device.startswith("cuda") else 1,
+        gpu_share=deployment.num_gpus,
+    )
+
+
+def _punctuator(settings: Settings) -> StationShape:
+    punctuator = settings.punctuator
+    deployment = punctuator.deployment
+    return StationShape(
+        num_replicas=deployment.num_replicas,
+        max_calls=deployment.max_ongoing_requests,
+        limits=punctuator_limits(settings),
+        concurrency=_GPU_LANES if punctuator.device.startswith("cuda") else 1,
+        gpu_share=deployment.num_gpus,
+    )

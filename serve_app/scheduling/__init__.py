@@ -1,0 +1,1 @@
+"""Which request runs next, in which batch, and on how many replicas."""

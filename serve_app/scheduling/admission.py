@@ -1,0 +1,356 @@
+"""Who may begin, who waits in line, and who is sent away until later.
+
+Synchronous and without a clock of its own, so that the ingress and the capacity
+simulator run the same decisions. Times are monotonic seconds.
+
+Source of the order between keys: start-time fair queueing (Goyal, Vin and Cheng,
+SIGCOMM 1996), with a request's audio as its cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NoReturn, TypeAlias
+
+from serve_app.core.errors import AudioTooLong, Overloaded, UploadTooLarge
+from serve_app.scheduling.admission_place import Place
+from serve_app.scheduling.drain import DrainRate
+from serve_app.scheduling.limits import Limits, Load
+
+__all__ = ["AdmissionLine", "AdmissionStatistics", "Place"]
+
+_MIN_RETRY_AFTER_S = 1.0
+# Of a service that has just started and has finished nothing yet. By its guesses alone the
+# callers of a short outage, who all come back at once, would stay away for over a minute.
+_UNMEASURED_RETRY_AFTER_S = 5.0
+# Refusals of one moment come back over 40 % of the time that they were given; the
+# golden ratio's multiples fill it evenly however many there are.
+_SPREAD = 0.4
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+
+_Lines: TypeAlias = dict[str, deque[Place]]
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionStatistics:
+    """The line at one moment; `num_` of admitted, refused and left count from the start.
+
+    Attributes:
+        num_running: requests that are worked on.
+        num_waiting: requests that wait, for room for their bytes or for their turn.
+        num_uploading: requests whose bodies are arriving.
+        in_flight_bytes: of uploads that are here or arriving.
+        in_flight_audio_s: of the running requests.
+        oldest_wait_s: how long the first of those that wait has waited.
+        drain_rate: seconds of audio done per second of late.
+        num_admitted: requests that began.
+        num_refused: requests that were told to come back later.
+        num_left_waiting: requests that went before they began.
+    """
+
+    num_running: int
+    num_waiting: int
+    num_uploading: int
+    in_flight_bytes: int
+    in_flight_audio_s: float
+    oldest_wait_s: float
+    drain_rate: float
+    num_admitted: int
+    num_refused: int
+    num_left_waiting: int
+
+
+@dataclass(slots=True)
+class _Counts:
+    admitted: int = 0
+    refused: int = 0
+    left_waiting: int = 0
+    uploading: int = 0
+
+
+@dataclass(slots=True)
+class _Keys:
+    """What is remembered of each key while anybody is here."""
+
+    loads: dict[str, Load] = field(default_factory=lambda: defaultdict(Load))
+    waiting: _Lines = field(default_factory=dict)
+    ready: _Lines = field(default_factory=dict)
+    # Virtual time up to which a key has been served.
+    served: dict[str, float] = field(default_factory=dict)
+
+
+class AdmissionLine:
+    """The state machine of admission.
+
+    A request stands in line from its arrival on. Its body is read as soon as there is
+    room for the bytes, and until that is complete it holds none of the places at work,
+    however slowly it comes. When it is, the request begins if there is a place, or waits
+    for one. A request that finds the line full is refused at its arrival. The next to be
+    read, and the next to begin, is that of the key that was served least for its weight;
+    within a key, the first that came. A request that is next but too large for what is
+    left holds up those behind it, so that large uploads do not starve; one that only its
+    own key's limits hold back does not.
+
+    Args:
+        limits: of all callers together.
+        max_retry_after_s: bound of what a refused caller is told to wait.
+    """
+
+    def __init__(self, limits: Limits, max_retry_after_s: float = 300.0) -> None:
+        self._limits = limits
+        self._max_retry_after_s = max_retry_after_s
+        self._all = Load()
+        self._keys = _Keys()
+        self._drain = DrainRate()
+        self._counts = _Counts()
+        self._num_arrivals = 0
+        self._virtual_time = 0.0
+
+    def arrive(
+        self,
+        key: str,
+        key_limits: Limits,
+        num_bytes: int,
+        deadline: float | None,
+        now: float,
+        weight: float = 1.0,
+    ) -> Place:
+        """Returns the caller's place, uploading or waiting; it must be left in the end.
+
+        Args:
+            key: name of the caller's key.
+            key_limits: bounds of that key.
+            num_bytes: of the body as declared, or a first guess that `resize` corrects.
+            deadline: when the caller stops caring; told to whoever looks after the place.
+            now: monotonic time in s.
+            weight: the key's share.
+
+        Raises:
+            Overloaded: neither the work nor the line has room.
+            UploadTooLarge: the body is more than could ever be in flight.
+        """
+        self._drain.advance(now, self._all.num_running > 0)
+        for limits in (self._limits, key_limits):
+            if limits.max_bytes is not None and num_bytes > limits.max_bytes:
+                raise UploadTooLarge(limits.max_bytes)
+        self._num_arrivals += 1
+        place = Place(key, key_limits, weight, deadline, now, self._num_arrivals, num_bytes)
+        place.arrival_tag = self._virtual_time
+        self._refuse_if_full(place)
+        for load, _ in self._loads(place):
+            load.num_in_line += 1
+        self._keys.waiting.setdefault(key, deque()).append(place)
+        self._promote(now)
+        if place.state == "waiting":
+            self._refuse_if_line_is_full(place)
+        return place
+
+    def resize(self, place: Place, num_bytes: int, now: float) -> list[Place]:
+        """Corrects the bytes of a request; returns whose turn comes through that.
+
+        Raises:
+            Overloaded: they exceed what may be in flight; the place stays as it was.
+            UploadTooLarge: they are more than could ever be in flight.
+        """
+        growth = num_bytes - place.num_bytes
+        if not place.holds_bytes or not growth:
+            return []
+        if growth > 0:
+            for load, limits in self._loads(place):
+                if limits.max_bytes is not None and num_bytes > limits.max_bytes:
+                    raise UploadTooLarge(limits.max_bytes)
+                if not load.has_bytes(limits, growth):
+                    self._counts.refused += 1
+                    raise Overloaded(self._retry_after_s(place, load is not self._all))
+        place.num_bytes = num_bytes
+        for load, _ in self._loads(place):
+            load.num_bytes += growth
+        return self._promote(now) if growth < 0 else []
+
+    def received(self, place: Place, audio_s: float, now: float) -> list[Place]:
+        """Takes note that an upload is complete; returns whose turn comes, maybe its own.
+
+        Args:
+            place: uploading; another one changes nothing.
+            audio_s: expected length of the recording, 0 if that is not known.
+            now: monotonic time in s.
+
+        Raises:
+            AudioTooLong: it is more than could ever be in flight; the place stays as it was.
+        """
+        if place.state != "uploading":
+            return []
+        for limits in (place.key_limits, self._limits):
+            if limits.max_audio_s is not None and audio_s > limits.max_audio_s:
+                raise AudioTooLong(audio_s, limits.max_audio_s)
+        place.audio_s = audio_s
+        place.enter("ready", now)
+        self._counts.uploading -= 1
+        self._keys.ready.setdefault(place.key, deque()).append(place)
+        return self._promote(now)
+
+    def leave(self, place: Place, now: float, processed_audio_s: float = 0.0) -> list[Place]:
+        """Frees what the request held; returns whose turn comes. Once is enough.
+
+        Args:
+            place: in line or running; one that has left already changes nothing.
+            now: monotonic time in s.
+            processed_audio_s: of the recording, if it was worked through to its end.
+        """
+        self._drain.advance(now, self._all.num_running > 0)
+        if place.state in {"refused", "left"}:
+            return []
+        if place.state == "running":
+            self._end(place)
+            if processed_audio_s > 0:
+                self._drain.credit(processed_audio_s)
+        else:
+            self._take_out(place)
+            self._counts.left_waiting += 1
+        if place.holds_bytes:
+            for load, _ in self._loads(place):
+                load.num_bytes -= place.num_bytes
+        place.enter("left", now)
+        promoted = self._promote(now)
+        self._forget(place.key)
+        return promoted
+
+    def statistics(self, now: float) -> AdmissionStatistics:
+        lines = (*self._keys.waiting.values(), *self._keys.ready.values())
+        return AdmissionStatistics(
+            num_running=self._all.num_running,
+            num_waiting=sum(map(len, lines)),
+            num_uploading=self._counts.uploading,
+            in_flight_bytes=self._all.num_bytes,
+            in_flight_audio_s=self._all.audio_s,
+            oldest_wait_s=max(now - min((line[0].since for line in lines), default=now), 0.0),
+            drain_rate=self._drain.per_s,
+            num_admitted=self._counts.admitted,
+            num_refused=self._counts.refused,
+            num_left_waiting=self._counts.left_waiting,
+        )
+
+    def _refuse_if_full(self, place: Place) -> None:
+        """Refuses a newcomer beyond those at work, those who may be, and the line."""
+        free = math.inf
+        # All of them first: what is free for a key cannot be more than what is free.
+        for load, limits in reversed(self._loads(place)):
+            free = min(free, load.num_free(limits))
+            if limits.max_waiting is not None and load.num_in_line >= limits.max_waiting + free:
+                self._refuse(place, load)
+
+    def _refuse_if_line_is_full(self, place: Place) -> None:
+        """Refuses a newcomer without room for its bytes if it is one too many in line."""
+        for load, limits in reversed(self._loads(place)):
+            if limits.max_waiting is not None and load.num_in_line > limits.max_waiting:
+                self._take_out(place)
+                self._refuse(place, load)
+
+    def _refuse(self, place: Place, load: Load) -> NoReturn:
+        place.state = "refused"
+        self._counts.refused += 1
+        retry_after_s = self._retry_after_s(place, load is not self._all)
+        self._forget(place.key)
+        raise Overloaded(retry_after_s)
+
+    def _loads(self, place: Place) -> tuple[tuple[Load, Limits], tuple[Load, Limits]]:
+        return (self._keys.loads[place.key], place.key_limits), (self._all, self._limits)
+
+    def _promote(self, now: float) -> list[Place]:
+        """Moves on whoever may; returns them."""
+        promoted = []
+        while (place := self._next(self._keys.waiting, _has_bytes)) is not None:
+            _remove(self._keys.waiting, place)
+            place.enter("uploading", now)
+            self._counts.uploading += 1
+            for load, _ in self._loads(place):
+                load.num_bytes += place.num_bytes
+            promoted.append(place)
+        while (place := self._next(self._keys.ready, _has_place)) is not None:
+            _remove(self._keys.ready, place)
+            self._begin(place, now)
+            promoted.append(place)
+        return promoted
+
+    def _next(self, lines: _Lines, has_room: Callable[[Load, Limits, Place], bool]) -> Place | None:
+        """Returns whose turn it is in these lines, None if it is nobody's."""
+        heads = [line[0] for line in lines.values()]
+        for place in sorted(heads, key=lambda head: (self._tag(head), head.number)):
+            of_key, of_all = self._loads(place)
+            if has_room(*of_key, place):
+                return place if has_room(*of_all, place) else None
+        return None
+
+    def _tag(self, place: Place) -> float:
+        return max(self._keys.served.get(place.key, 0.0), place.arrival_tag)
+
+    def _begin(self, place: Place, now: float) -> None:
+        tag = self._tag(place)
+        self._virtual_time = max(self._virtual_time, tag)
+        # A recording of unknown length is charged as an average one.
+        charged_s = place.audio_s or self._drain.mean_audio_s
+        self._keys.served[place.key] = tag + charged_s / place.weight
+        place.enter("running", now)
+        for load, _ in self._loads(place):
+            load.num_in_line -= 1
+            load.num_running += 1
+            load.audio_s += place.audio_s
+            load.num_unmeasured += not place.audio_s
+        self._counts.admitted += 1
+
+    def _end(self, place: Place) -> None:
+        for load, _ in self._loads(place):
+            load.num_running -= 1
+            load.num_unmeasured -= not place.audio_s
+            # Sums of floats drift; nothing in flight is exactly nothing.
+            load.audio_s = load.audio_s - place.audio_s if load.num_running else 0.0
+
+    def _take_out(self, place: Place) -> None:
+        """Takes a request that has not begun out of the line."""
+        if place.state == "uploading":
+            self._counts.uploading -= 1
+        else:
+            _remove(self._keys.waiting if place.state == "waiting" else self._keys.ready, place)
+        for load, _ in self._loads(place):
+            load.num_in_line -= 1
+
+    def _forget(self, key: str) -> None:
+        """Drops what is known of keys that nobody is here for."""
+        load = self._keys.loads[key]
+        if not load.num_running and not load.num_in_line:
+            del self._keys.loads[key]
+            if self._keys.served.get(key, 0.0) <= self._virtual_time:
+                self._keys.served.pop(key, None)
+        if not self._all.num_running and not self._all.num_in_line:
+            self._keys.served.clear()
+            self._virtual_time = 0.0
+
+    def _retry_after_s(self, place: Place, for_key: bool) -> float:
+        """Returns when what is ahead of the caller should have been worked through."""
+        load = self._keys.loads[place.key] if for_key else self._all
+        num_unknown = load.num_unmeasured + load.num_in_line
+        ahead_s = load.audio_s + num_unknown * self._drain.mean_audio_s
+        turn = self._counts.refused * _GOLDEN_RATIO % 1.0
+        spread = 1 - _SPREAD / 2 + _SPREAD * turn
+        wait_s = ahead_s / self._drain.per_s
+        if not self._drain.is_measured:
+            wait_s = min(wait_s, _UNMEASURED_RETRY_AFTER_S)
+        return min(max(wait_s * spread, _MIN_RETRY_AFTER_S), self._max_retry_after_s)
+
+
+def _has_bytes(load: Load, limits: Limits, place: Place) -> bool:
+    return load.has_bytes(limits, place.num_bytes)
+
+
+def _has_place(load: Load, limits: Limits, place: Place) -> bool:
+    return load.has_place(limits, place.audio_s)
+
+
+def _remove(lines: _Lines, place: Place) -> None:
+    line = lines[place.key]
+    line.remove(place)
+    if not line:
+        del lines[place.key]

@@ -1,0 +1,289 @@
+"""Micro-batching that follows the model, not a timer.
+
+A batch is formed at the moment the model becomes free, out of what waits then.
+Under light load that is one item at once; under heavy load it is a full batch.
+A timer would do the opposite: cut batches small exactly while the model is busy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from serve_app.core.errors import DeadlineExceeded
+from serve_app.core.origin import Origin
+from serve_app.scheduling.batch_budget import BatchLimits, Pace
+from serve_app.scheduling.batch_state import BatcherClosed, EngineStuck, InFlight, Waiting, fail
+from serve_app.scheduling.device_slots import DeviceTurns
+from serve_app.scheduling.fair_queue import FairQueue
+from serve_app.scheduling.tally import BatcherStatistics, Tally
+
+__all__ = [
+    "BatchLimits",
+    "BatcherClosed",
+    "BatcherStatistics",
+    "EngineStuck",
+    "MicroBatcher",
+    "Pace",
+]
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+
+class MicroBatcher(Generic[ItemT, ResultT]):
+    """Runs items through a batch function, as many batches at once as it can take.
+
+    What goes into the next batch is decided by `FairQueue` when there is room for one,
+    within the limits that `Pace` draws from the last batches. Items whose caller went
+    away or whose deadline passed are never run. If a batch raises, it is halved until
+    the item that is to blame fails alone, so that no neighbour is lost.
+
+    Args:
+        run: takes the items of a batch, returns a result each, in order.
+        cost: what one item adds to a batch, in the engine's own unit.
+        limits: what a batch may hold.
+        size_s: an item's audio in s, for the statistics; 0 where that means nothing.
+        on_batch: told of each batch that has ended: how long each item waited, and how
+            long the batch took, in s.
+        concurrency: batches in flight: more than 1 prepares the next one while the one
+            before is being computed.
+        run_urgent: as `run`, for batches of urgent items alone. One of those does not wait
+            for a batch of other items, but is run beside it. None if nothing may overtake.
+        turns: shared with the batchers of other models on the same device.
+        clock: monotonic seconds.
+        unix_clock: seconds since 1970, in which deadlines are given.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[list[ItemT]], Awaitable[Sequence[ResultT]]],
+        cost: Callable[[ItemT], int],
+        limits: BatchLimits,
+        *,
+        size_s: Callable[[ItemT], float] = lambda item: 0.0,
+        on_batch: Callable[[Sequence[float], float], None] | None = None,
+        concurrency: int = 1,
+        run_urgent: Callable[[list[ItemT]], Awaitable[Sequence[ResultT]]] | None = None,
+        turns: DeviceTurns | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        unix_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._run = run
+        self._run_urgent = run_urgent
+        self._turns = turns or DeviceTurns(concurrency)
+        self._cost = cost
+        self._size_s = size_s
+        self._limits = limits
+        self._on_batch = on_batch
+        self._concurrency = concurrency
+        self._clock = clock
+        self._unix_clock = unix_clock
+        self._queue: FairQueue[Waiting[ItemT, ResultT]] = FairQueue()
+        self._pace = Pace()
+        self._running: InFlight[ItemT, ResultT] = InFlight()
+        self._woken = False
+        self._closed = False
+        self._stuck: EngineStuck | None = None
+        self._tally = Tally(limits)
+
+    async def submit(
+        self,
+        item: ItemT,
+        origin: Origin,
+        *,
+        alone: bool = False,
+        urgent: bool = False,
+        on_begun: Callable[[], Awaitable[None]] | None = None,
+    ) -> ResultT:
+        """Returns the item's result once a batch has run it.
+
+        Cancelling the call drops the item if no batch has taken it yet.
+
+        Args:
+            item: the work.
+            origin: whose it is; the share, the order and the deadline follow from it.
+            alone: run it while nothing else runs here.
+            urgent: somebody waits for it; see `run_urgent`. Whose turn it is remains as
+                the shares say.
+            on_begun: awaited just before a batch with the item is run.
+
+        Raises:
+            BatcherClosed: the batcher was closed before the item was run.
+            DeadlineExceeded: the deadline passed before the item was run.
+            EngineStuck: `check` found that it would never be.
+            Exception: what `run` raised for this item alone.
+        """
+        if self._closed:
+            raise BatcherClosed
+        now = self._clock()
+        background = origin.background
+        urgent = urgent and not background
+        left_s = float("inf")
+        if origin.deadline is not None:
+            left_s = origin.deadline - self._unix_clock()
+        future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
+        cost, size_s = self._cost(item), self._size_s(item)
+        waiting = Waiting(
+            item, cost, size_s, now, left_s, alone, urgent, background, on_begun, future
+        )
+        ticket = self._queue.push(
+            waiting,
+            key=origin.key,
+            flow=origin.request_id,
+            weight=origin.weight,
+            cost=waiting.cost,
+            size_s=waiting.size_s,
+            deadline=None if origin.deadline is None else now + left_s,
+            alone=alone,
+            urgent=urgent,
+            background=background,
+            now=now,
+        )
+        self._wake()
+        try:
+            return await future
+        finally:
+            if self._queue.remove(ticket):
+                self._wake()
+
+    async def close(self) -> None:
+        """Fails what waits or runs with `BatcherClosed` and ends what runs."""
+        self._closed = True
+        for waiting in self._queue.pop_all():
+            fail(waiting, BatcherClosed())
+        tasks = self._running.tasks
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def statistics(self) -> BatcherStatistics:
+        queue = self._queue.statistics(self._clock())
+        return self._tally.statistics(queue, self._running, self._pace.rtfx)
+
+    def check(self, patience_s: float, factor: float = 10.0) -> None:
+        """Finds out whether the engine still gets on with its work.
+
+        If it does not, everybody who waits is told at once and nothing more is taken:
+        whoever replaces this process would otherwise wait for them to be answered first.
+
+        Args:
+            patience_s: what any batch may take, and any item may wait while nothing runs.
+            factor: times as long as expected that a batch may take, if that is longer.
+
+        Raises:
+            EngineStuck: it does not, or did not before.
+        """
+        if self._stuck is None:
+            self._stuck = self._find_stuck(patience_s, factor)
+        if self._stuck is not None:
+            self._give_up(self._stuck)
+            raise self._stuck
+
+    def _give_up(self, reason: EngineStuck) -> None:
+        self._stuck = reason
+        self._closed = True
+        for waiting in self._running.items:
+            fail(waiting, EngineStuck(*reason.args))
+        for waiting in self._queue.pop_all():
+            fail(waiting, EngineStuck(*reason.args, begun=False))
+
+    def _find_stuck(self, patience_s: float, factor: float) -> EngineStuck | None:
+        now = self._clock()
+        for running in self._running.batches:
+            took_s = now - running.since
+            expected_s = self._pace.expected_s(running.cost) or 0.0
+            if took_s > max(patience_s, factor * expected_s):
+                return EngineStuck(f"a batch has been running for {took_s:.0f} s")
+        waited_s = self._queue.statistics(now).oldest_wait_s
+        if len(self._queue) and not self._running and waited_s > patience_s:
+            return EngineStuck(f"nothing has been run for {waited_s:.0f} s, though work waits")
+        return None
+
+    def _wake(self) -> None:
+        """Has batches formed soon: what is submitted in the same breath belongs together."""
+        if not self._woken:
+            self._woken = True
+            asyncio.get_running_loop().call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._woken = False
+        while True:
+            now = self._clock()
+            for expired in self._queue.pop_expired(now):
+                self._tally.num_expired += 1
+                fail(expired, DeadlineExceeded(max(0.0, expired.left_s)))
+            first = self._queue.first()
+            in_turn = first is not None and self._has_turn()
+            if first is None or not self._running.admits(
+                first.item, in_turn=in_turn, overtaking=self._run_urgent is not None
+            ):
+                if first is None or first.alone or first.background:
+                    self._turns.withdraw(self)
+                break
+            limits = self._limits.in_background() if first.background else self._limits
+            batch = self._queue.pop_batch(self._pace.limits(limits), now, only_urgent=not in_turn)
+            task = asyncio.get_running_loop().create_task(self._work(batch))
+            self._running.add(task, batch, now)
+            # Not in `_work`: a task that is cancelled before it starts runs nothing.
+            task.add_done_callback(self._ended)
+            if in_turn:
+                self._turns.begin(self)
+                task.add_done_callback(lambda _: self._turns.end())
+
+    def _has_turn(self) -> bool:
+        has_room = len(self._running) < self._concurrency
+        return has_room and self._turns.may_begin(self, self._wake)
+
+    async def _work(self, batch: list[Waiting[ItemT, ResultT]]) -> None:
+        for waiting in batch:
+            if waiting.on_begun is not None:
+                await waiting.on_begun()
+        await self._run_or_split(batch)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        for waiting in self._running.remove(task):
+            fail(waiting, BatcherClosed())
+        self._wake()
+
+    async def _run_or_split(self, batch: list[Waiting[ItemT, ResultT]]) -> None:
+        began = self._clock()
+        try:
+            results = await self._runner_of(batch)([waiting.item for waiting in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(
+                    f"the engine returned {len(results)} results for {len(batch)} items"
+                )
+        except EngineStuck as error:
+            self._give_up(error)
+            return
+        except Exception as error:
+            if len(batch) == 1:
+                self._tally.count([batch[0].cost])
+                fail(batch[0], error)
+                return
+            middle = len(batch) // 2
+            await self._run_or_split(batch[:middle])
+            await self._run_or_split(batch[middle:])
+            return
+        self._note(batch, began, self._clock())
+        for waiting, result in zip(batch, results, strict=True):
+            if not waiting.future.done():
+                waiting.future.set_result(result)
+
+    def _runner_of(
+        self, batch: list[Waiting[ItemT, ResultT]]
+    ) -> Callable[[list[ItemT]], Awaitable[Sequence[ResultT]]]:
+        if self._run_urgent is not None and all(waiting.urgent for waiting in batch):
+            return self._run_urgent
+        return self._run
+
+    def _note(self, batch: list[Waiting[ItemT, ResultT]], began: float, ended: float) -> None:
+        costs = [waiting.cost for waiting in batch]
+        self._tally.count(costs)
+        size_s = sum(waiting.size_s for waiting in batch)
+        self._pace.observe(self._limits.batch_cost(costs), size_s, began, ended)
+        if self._on_batch is not None:
+            self._on_batch([began - waiting.since for waiting in batch], ended - began)

@@ -1,0 +1,1 @@
+"""From audio to chunks, and from recognized words to a transcript."""

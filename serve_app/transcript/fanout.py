@@ -1,0 +1,98 @@
+"""Spreads the chunks of one recording over the recognisers and keeps their order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+from serve_app.core.errors import ServiceError
+from serve_app.core.records import (
+    SAMPLES_PER_MS,
+    Chunk,
+    ChunkFailure,
+    Recognition,
+    Token,
+    Utterance,
+    UtteranceStatus,
+)
+
+Recognize: TypeAlias = Callable[[list[Chunk]], Awaitable[Sequence[Recognition | ChunkFailure]]]
+
+
+async def fan_out(
+    groups: AsyncIterator[list[Chunk]], recognize: Recognize, window: int
+) -> AsyncGenerator[Utterance]:
+    """Yields one utterance per chunk, in order, at most `window` groups in flight.
+
+    The next group is drawn from `groups` only when there is room, which is how
+    a slow recogniser holds back the decoder. When the consumer goes away, the
+    calls in flight are cancelled.
+
+    Args:
+        groups: chunks that travel together, in order of their index.
+        recognize: returns a result per chunk; if it raises, every chunk of the
+            group becomes a failed utterance, save for a `ServiceError`.
+        window: bound of groups in flight, at least 1.
+
+    Raises:
+        ServiceError: from `recognize`.
+    """
+    calls: deque[asyncio.Task[list[Utterance]]] = deque()
+    try:
+        async for group in groups:
+            calls.append(asyncio.create_task(_recognize_group(group, recognize)))
+            while calls and (len(calls) >= window or calls[0].done()):
+                for utterance in await calls.popleft():
+                    yield utterance
+        while calls:
+            for utterance in await calls.popleft():
+                yield utterance
+    finally:
+        for call in calls:
+            call.cancel()
+
+
+async def _recognize_group(group: list[Chunk], recognize: Recognize) -> list[Utterance]:
+    try:
+        results = await recognize(group)
+    except ServiceError:
+        # Not about these chunks: the request as a whole cannot be answered now.
+        raise
+    except Exception as error:
+        results = [ChunkFailure("recognizer_error", str(error) or type(error).__name__)] * len(
+            group
+        )
+    return [place(chunk, result) for chunk, result in zip(group, results, strict=True)]
+
+
+def place(chunk: Chunk, result: Recognition | ChunkFailure) -> Utterance:
+    """Moves a chunk's result to the chunk's place in the recording.
+
+    Whatever an engine says, tokens come in order, without overlap, inside the chunk.
+    """
+    duration_ms = chunk.num_samples // SAMPLES_PER_MS
+    end_ms = chunk.start_ms + duration_ms
+    if isinstance(result, ChunkFailure):
+        return Utterance(
+            chunk.index, chunk.start_ms, end_ms, "failed", error=f"{result.code}: {result.message}"
+        )
+    tokens: list[Token] = []
+    said_until_ms = 0
+    for token in result.tokens:
+        token_start_ms = min(max(token.start_ms, said_until_ms), duration_ms)
+        said_until_ms = min(max(token.end_ms, token_start_ms), duration_ms)
+        tokens.append(
+            Token(
+                token.text,
+                chunk.start_ms + token_start_ms,
+                chunk.start_ms + said_until_ms,
+                token.confidence,
+                token.model or result.model,
+            )
+        )
+    status: UtteranceStatus = "done" if tokens else "empty"
+    return Utterance(
+        chunk.index, chunk.start_ms, end_ms, status, tuple(tokens), language=result.language
+    )

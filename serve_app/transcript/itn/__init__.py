@@ -1,0 +1,25 @@
+"""Inverse text normalization of Mandarin: spoken numbers become written ones.
+
+Conservative on purpose: what is not certainly a number (一些, 十分, 三四十, 二百五) stays
+as it was said. Replacements of single phrases come before it.
+"""
+
+from serve_app.transcript.itn.replacements import (
+    Replacement,
+    check_replacements,
+    merge_replacements,
+    parse_replacements,
+)
+from serve_app.transcript.itn.rewriting import rewrite
+from serve_app.transcript.itn.rules import AS_SAID, TextRules, apply_rules
+
+__all__ = [
+    "AS_SAID",
+    "Replacement",
+    "TextRules",
+    "apply_rules",
+    "check_replacements",
+    "merge_replacements",
+    "parse_replacements",
+    "rewrite",
+]

@@ -1,0 +1,51 @@
+"""Sentences with written numbers; every time stays that of the words that were said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from serve_app.core.records import Token
+from serve_app.transcript.itn.spans import find_spans
+from serve_app.transcript.transcript import MarkedToken, Sentence
+
+_MAX_PAUSE_MS = 1000
+"""Numerals further apart belong to different numbers."""
+
+
+def rewrite(sentence: Sentence) -> Sentence:
+    """Returns the sentence with its numbers, dates and amounts in digits.
+
+    The words of a number become one token from the first one's start to the last
+    one's end, with the least of their confidences and the last one's mark. A number
+    never goes across a mark or a pause. All other tokens are the same objects.
+    """
+    tokens: list[MarkedToken] = []
+    for phrase in _phrases(sentence.tokens):
+        position = 0
+        for span in find_spans([marked.token.text for marked in phrase]):
+            tokens.extend(phrase[position : span.start])
+            tokens.append(_merged(phrase[span.start : span.end], span.text))
+            position = span.end
+        tokens.extend(phrase[position:])
+    return Sentence(tuple(tokens))
+
+
+def _phrases(tokens: tuple[MarkedToken, ...]) -> Iterator[list[MarkedToken]]:
+    phrase: list[MarkedToken] = []
+    for marked in tokens:
+        if phrase and (
+            phrase[-1].mark or marked.token.start_ms - phrase[-1].token.end_ms > _MAX_PAUSE_MS
+        ):
+            yield phrase
+            phrase = []
+        phrase.append(marked)
+    if phrase:
+        yield phrase
+
+
+def _merged(said: list[MarkedToken], text: str) -> MarkedToken:
+    first, last = said[0].token, said[-1].token
+    confidence = min(marked.token.confidence for marked in said)
+    return MarkedToken(
+        Token(text, first.start_ms, last.end_ms, confidence, first.model), said[-1].mark
+    )

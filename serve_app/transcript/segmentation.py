@@ -1,0 +1,227 @@
+"""From a file's bytes to the cuts that are to be recognised, window by window."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Generator, Iterator
+from dataclasses import dataclass, replace
+
+from serve_app.audio import AudioDecoder, AudioLimits
+from serve_app.audio.bytesource import AudioSource
+from serve_app.core.errors import AudioError
+from serve_app.core.hints import NO_HINTS, Hints
+from serve_app.core.origin import Origin
+from serve_app.core.ports import VoiceActivityDetector
+from serve_app.core.records import SAMPLE_RATE_HZ, SAMPLES_PER_MS, Chunk, DamagedRange
+from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
+from serve_app.scheduling.fair_executor import FairThread
+from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
+from serve_app.transcript.windows import Cut, FixedCutter, SegmentCutter
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentationOptions:
+    """How a recording is cut.
+
+    Attributes:
+        limits: what audio is accepted.
+        max_segment_s: longest cut in s.
+        max_group_s: audio of cuts that travel together, at most, in s.
+        gather_s: audio decoded between two hand-outs of cuts, in s; 0 hands out at once.
+        urgent_s: of a recording's beginning, in s, that overtakes other recordings.
+    """
+
+    limits: AudioLimits
+    max_segment_s: float
+    max_group_s: float
+    gather_s: float = 0.0
+    urgent_s: float = 0.0
+
+
+class Segmentation:
+    """Decodes one recording and cuts it, holding only what is still needed.
+
+    Args:
+        audio: the file: its bytes, its path, or open and seekable.
+        vad: finds the speech; None to cut everything that there is.
+        options: how to cut.
+        hints: that the chunks carry.
+        detection: what the recording's request changes of how the VAD works.
+    """
+
+    def __init__(
+        self,
+        audio: AudioSource,
+        vad: VoiceActivityDetector | None,
+        options: SegmentationOptions,
+        hints: Hints = NO_HINTS,
+        detection: SpeechDetection = AS_DEPLOYED,
+    ) -> None:
+        self._audio = audio
+        self._detection = detection
+        self._vad = vad
+        self._options = options
+        self._hints = hints
+        self._num_samples = 0
+        self._declared_s: float | None = None
+        self._decoder: AudioDecoder | None = None
+        self._busy_s = 0.0
+        self._damage: tuple[DamagedRange, ...] = ()
+        self._notices: tuple[str, ...] = ()
+
+    @property
+    def damage(self) -> tuple[DamagedRange, ...]:
+        """What could not be decoded, in order of time; known when all steps are done."""
+        return self._damage
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What else a caller should know of the file; known when all steps are done."""
+        return self._notices
+
+    @property
+    def declared_s(self) -> float | None:
+        """Length that the file's header declares; None if it does not, or is not read yet."""
+        return self._declared_s
+
+    @property
+    def busy_s(self) -> float:
+        """Time that decoding and cutting took so far."""
+        return self._busy_s
+
+    @property
+    def duration_ms(self) -> int:
+        """Length of what has been decoded so far."""
+        return self._num_samples // SAMPLES_PER_MS
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether little enough has been decoded for the next step to be urgent.
+
+        A recording that takes far more work than a clip does is none that overtakes others.
+        """
+        begins = self._num_samples < self._options.urgent_s * SAMPLE_RATE_HZ
+        return begins and (self._decoder is None or self._decoder.work_is_usual)
+
+    def steps(self) -> Generator[list[Cut]]:
+        """Yields, for each piece of work, the cuts that it completed.
+
+        That is a window, or a slice of CPU time in which none was gained.
+
+        Raises:
+            AudioError: the file is not usable audio; cuts before the place where
+                that shows have been yielded.
+        """
+        with AudioDecoder(self._audio, self._options.limits, open_at_once=False) as decoder:
+            self._decoder = decoder
+            for _ in decoder.opening():
+                yield []
+            self._declared_s = decoder.info.declared_s
+            yield from self._with_vad(decoder, self._vad) if self._vad else self._without(decoder)
+            self._damage, self._notices = decoder.damage, decoder.notices
+
+    def _with_vad(self, decoder: AudioDecoder, vad: VoiceActivityDetector) -> Iterator[list[Cut]]:
+        cutter = SegmentCutter(self._options.max_segment_s)
+        stream = vad.open(self._detection)
+        for pcm in decoder.steps():
+            if not len(pcm):
+                yield []
+                continue
+            self._num_samples += len(pcm)
+            cutter.append(pcm)
+            closed = stream.push(pcm)
+            yield cutter.cut(closed, stream.open_since_ms, stream.keep_from_ms)
+        yield cutter.cut(stream.finish(), None, self.duration_ms)
+
+    def _without(self, decoder: AudioDecoder) -> Iterator[list[Cut]]:
+        cutter = FixedCutter(self._options.max_segment_s)
+        for pcm in decoder.steps():
+            if not len(pcm):
+                yield []
+                continue
+            self._num_samples += len(pcm)
+            cutter.append(pcm)
+            yield cutter.cut()
+        yield cutter.finish()
+
+    def groups(self, origin: Origin) -> Generator[list[Chunk]]:
+        """Yields the groups of chunks, and an empty one for each window without any.
+
+        The first chunks go out at once, for their text to come early; later ones are
+        gathered, since a call costs as much as a short chunk. An empty group lets the
+        caller see progress and step aside.
+
+        Raises:
+            AudioError: the file is not usable audio; the chunks before the place where
+                that shows have been yielded.
+        """
+        gather_samples = int(self._options.gather_s * SAMPLE_RATE_HZ)
+        index = 0
+        gathered: list[Chunk] = []
+        hand_out_at = 0
+        try:
+            for cuts in self.steps():
+                gathered += (
+                    Chunk(origin, index + offset, cut.start_ms, cut.pcm, self._hints)
+                    for offset, cut in enumerate(cuts)
+                )
+                index += len(cuts)
+                if gathered and self._num_samples >= hand_out_at:
+                    hand_out_at = self._num_samples + gather_samples
+                    ready, gathered = gathered, []
+                    yield from grouped(ready, self._options.max_group_s)
+                else:
+                    yield []
+        except AudioError:
+            yield from grouped(gathered, self._options.max_group_s)
+            raise
+        yield from grouped(gathered, self._options.max_group_s)
+
+    def _step(self, groups: Iterator[list[Chunk]]) -> list[Chunk] | None:
+        began = time.monotonic()
+        try:
+            return next(groups, None)
+        finally:
+            self._busy_s += time.monotonic() - began
+
+    async def groups_on(
+        self, thread: FairThread[list[Chunk] | None], origin: Origin
+    ) -> AsyncGenerator[list[Chunk]]:
+        """Yields the groups that are not empty; the work is done on `thread`.
+
+        Between two windows the thread is free for other recordings.
+        """
+        groups = self.groups(origin)
+        try:
+            while True:
+                urgent = self.is_urgent
+                group = await thread.run(lambda: self._step(groups), origin, urgent=urgent)
+                if group is None:
+                    break
+                if group:
+                    yield group
+        finally:
+            # On the thread, since a step of a recording that was given up may be running.
+            patient = replace(origin, deadline=None)
+            closing = thread.run(groups.close, patient, urgent=self.is_urgent)
+            with contextlib.suppress(BatcherClosed, EngineStuck):
+                await asyncio.shield(closing)
+
+
+def grouped(chunks: list[Chunk], max_group_s: float) -> list[list[Chunk]]:
+    """Divides chunks, in order, into groups of at most max_group_s of audio.
+
+    A chunk that is longer goes alone.
+    """
+    groups: list[list[Chunk]] = []
+    group_s = 0.0
+    for chunk in chunks:
+        if groups and group_s + chunk.duration_s <= max_group_s:
+            groups[-1].append(chunk)
+            group_s += chunk.duration_s
+        else:
+            groups.append([chunk])
+            group_s = chunk.duration_s
+    return groups

@@ -1,0 +1,237 @@
+"""Puts a recording's text together while its utterances are still arriving.
+
+The punctuation model reads across utterances, so words are handed to it in
+order, as many as are there at the time, and sentences come out as soon as they
+are certain. The result does not depend on how the words were grouped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from serve_app.core.origin import Origin
+from serve_app.core.ports import Punctuator
+from serve_app.core.records import Token, Utterance
+from serve_app.transcript.marks import in_script_of_words
+from serve_app.transcript.punctuation import PunctuationSession, PunctuationState, advance_all
+from serve_app.transcript.transcript import FailedRange, MarkedToken, Sentence
+
+SENTENCE_ENDS = frozenset("。？！.?!")
+
+
+@dataclass(frozen=True, slots=True)
+class PunctuationTask:
+    """Words to punctuate after those that led to `state`.
+
+    Attributes:
+        origin: the request that they belong to.
+        state: what earlier words left open.
+        words: the next words of the text.
+        final: no more words follow, so all come out.
+        end_ms: end of the last word, in the recording.
+    """
+
+    origin: Origin
+    state: PunctuationState
+    words: tuple[str, ...]
+    final: bool
+    end_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PunctuationResult:
+    """Words that are final now with the mark after each, and the new state."""
+
+    pairs: tuple[tuple[str, str], ...]
+    state: PunctuationState
+
+
+Punctuate: TypeAlias = Callable[[PunctuationTask], Awaitable[PunctuationResult]]
+
+
+def punctuate_tasks(
+    labeler: Punctuator, tasks: Sequence[PunctuationTask]
+) -> list[PunctuationResult]:
+    """Goes on with several texts side by side, one window of each in a batch."""
+    sessions: list[PunctuationSession] = []
+    for task in tasks:
+        session = PunctuationSession(task.state)
+        session.push(task.words)
+        if task.final:
+            session.finish()
+        sessions.append(session)
+    pairs = advance_all(labeler, sessions)
+    return [
+        PunctuationResult(tuple(final), session.state)
+        for final, session in zip(pairs, sessions, strict=True)
+    ]
+
+
+class SentenceAssembler:
+    """Groups tokens into sentences by the marks that they get.
+
+    Tokens go in by `push` and get their marks, in the same order, by `mark`.
+    """
+
+    def __init__(self) -> None:
+        self._unmarked: deque[Token] = deque()
+        self._open: list[MarkedToken] = []
+
+    def push(self, tokens: tuple[Token, ...]) -> None:
+        self._unmarked.extend(tokens)
+
+    def mark(self, pairs: tuple[tuple[str, str], ...]) -> list[Sentence]:
+        """Returns the sentences that are complete with these marks.
+
+        Raises:
+            ValueError: the words are not those that were pushed.
+        """
+        sentences: list[Sentence] = []
+        for word, mark in pairs:
+            token = self._unmarked.popleft()
+            if token.text != word:
+                raise ValueError("the punctuation stage returned other words than it was given")
+            self._open.append(MarkedToken(token, mark))
+            if mark in SENTENCE_ENDS:
+                sentences.append(self._close())
+        return sentences
+
+    def flush(self) -> list[Sentence]:
+        """Ends the sentence that is open, if any."""
+        return [self._close()] if self._open else []
+
+    def _close(self) -> Sentence:
+        sentence = Sentence(in_script_of_words(self._open))
+        self._open = []
+        return sentence
+
+
+async def join_plain(
+    utterances: AsyncIterator[Utterance],
+) -> AsyncGenerator[Sentence | FailedRange]:
+    """Yields one sentence per utterance that has words."""
+    async for utterance in utterances:
+        if utterance.status == "failed":
+            yield _failed_range(utterance)
+        elif utterance.tokens:
+            yield Sentence(tuple(MarkedToken(token) for token in utterance.tokens))
+
+
+async def join_punctuated(
+    origin: Origin,
+    utterances: AsyncIterator[Utterance],
+    punctuate: Punctuate,
+    sentence_break_s: float | None,
+) -> AsyncGenerator[Sentence | FailedRange]:
+    """Yields sentences with their marks, in order, as soon as they are certain.
+
+    While one punctuation call is under way, arriving utterances pile up and go
+    into the next call together: the faster the recogniser, the fewer calls.
+
+    Args:
+        origin: the request whose utterances they are.
+        utterances: in order of time.
+        punctuate: labels words; called once at a time.
+        sentence_break_s: a pause of at least this many seconds ends a sentence
+            whatever the model says, None for never.
+    """
+    arrivals: asyncio.Queue[Utterance | None] = asyncio.Queue()
+
+    async def read() -> None:
+        try:
+            async for utterance in utterances:
+                arrivals.put_nowait(utterance)
+        finally:
+            arrivals.put_nowait(None)
+
+    joiner = _Joiner(origin, punctuate, sentence_break_s)
+    reader = asyncio.create_task(read())
+    try:
+        ended = False
+        while not ended:
+            batch = [await arrivals.get()]
+            while not arrivals.empty():
+                batch.append(arrivals.get_nowait())
+            for utterance in batch:
+                if utterance is None:
+                    ended = True
+                    break
+                for part in await joiner.add(utterance):
+                    yield part
+            for sentence in await joiner.advance():
+                yield sentence
+        await reader
+        for sentence in await joiner.end_text():
+            yield sentence
+    finally:
+        reader.cancel()
+
+
+class _Joiner:
+    def __init__(
+        self, origin: Origin, punctuate: Punctuate, sentence_break_s: float | None
+    ) -> None:
+        self._origin = origin
+        self._punctuate = punctuate
+        self._break_ms = None if sentence_break_s is None else int(sentence_break_s * 1000)
+        self._assembler = SentenceAssembler()
+        self._state = PunctuationState()
+        self._words: list[str] = []
+        self._last_end_ms: int | None = None
+
+    async def add(self, utterance: Utterance) -> list[Sentence | FailedRange]:
+        parts: list[Sentence | FailedRange] = []
+        if utterance.status == "failed":
+            # Words on both sides of a hole are not one sentence.
+            parts.extend(await self.end_text())
+            parts.append(_failed_range(utterance))
+        elif utterance.tokens:
+            if self._pause_before(utterance.tokens[0]):
+                parts.extend(await self.end_text())
+            self._assembler.push(utterance.tokens)
+            self._words.extend(token.text for token in utterance.tokens)
+            self._last_end_ms = utterance.tokens[-1].end_ms
+        return parts
+
+    async def advance(self) -> list[Sentence]:
+        """Punctuates what is there, unless the model could not label any of it yet."""
+        session = PunctuationSession(self._state)
+        session.push(self._words)
+        if session.next_window() is None:
+            return []
+        return await self._call(final=False)
+
+    async def end_text(self) -> list[Sentence]:
+        """Punctuates the rest and starts a new text."""
+        sentences: list[Sentence] = []
+        if self._words or self._state != PunctuationState():
+            sentences = await self._call(final=True)
+            sentences.extend(self._assembler.flush())
+            self._state = PunctuationState()
+        self._last_end_ms = None
+        return sentences
+
+    async def _call(self, *, final: bool) -> list[Sentence]:
+        result = await self._punctuate(
+            PunctuationTask(
+                self._origin, self._state, tuple(self._words), final, self._last_end_ms or 0
+            )
+        )
+        self._words = []
+        self._state = result.state
+        return self._assembler.mark(result.pairs)
+
+    def _pause_before(self, token: Token) -> bool:
+        return (
+            self._break_ms is not None
+            and self._last_end_ms is not None
+            and token.start_ms - self._last_end_ms >= self._break_ms
+        )
+
+
+def _failed_range(utterance: Utterance) -> FailedRange:
+    return FailedRange(utterance.start_ms, utterance.end_ms, utterance.error or "unknown error")

@@ -1,0 +1,144 @@
+"""The transcript: what the utterances of a recording become for the reader."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from serve_app.core.records import DamagedRange, RecordingEnd, Token, UtteranceSpan
+from serve_app.core.words import join_words
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedToken:
+    """A token and the punctuation mark that follows it ("" for none)."""
+
+    token: Token
+    mark: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """Tokens that belong together; times in ms from the recording's start.
+
+    Without punctuation a sentence is what was said in one utterance.
+    """
+
+    tokens: tuple[MarkedToken, ...]
+
+    @property
+    def start_ms(self) -> int:
+        return self.tokens[0].token.start_ms
+
+    @property
+    def end_ms(self) -> int:
+        return self.tokens[-1].token.end_ms
+
+    @property
+    def text(self) -> str:
+        return join_words(_words_and_marks(self.tokens))
+
+    @property
+    def confidence(self) -> float:
+        return sum(marked.token.confidence for marked in self.tokens) / len(self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRange:
+    """A span of the recording for which there is no text because of an error.
+
+    `reason` tells a file that is damaged there from a recogniser that failed.
+    """
+
+    start_ms: int
+    end_ms: int
+    error: str
+    reason: Literal["recognition_failed", "damaged"] = "recognition_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """All that was recognised in one recording.
+
+    Attributes:
+        duration_ms: length of the recording.
+        sentences: in order of time.
+        failures: spans that could not be recognised; any makes it partial.
+        utterances: where speech was heard, with or without words.
+        notices: what else a caller should know of the file, in plain English.
+    """
+
+    duration_ms: int
+    sentences: tuple[Sentence, ...]
+    failures: tuple[FailedRange, ...] = ()
+    utterances: tuple[UtteranceSpan, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def partial(self) -> bool:
+        return bool(self.failures)
+
+    @property
+    def text(self) -> str:
+        return join_words(
+            part for sentence in self.sentences for part in _words_and_marks(sentence.tokens)
+        )
+
+    @property
+    def language(self) -> str | None:
+        """In which most of the speech with words was heard; None where nobody could tell."""
+        return next(iter(languages_of(self.utterances)), None)
+
+    def words(self) -> Iterator[Token]:
+        for sentence in self.sentences:
+            for marked in sentence.tokens:
+                yield marked.token
+
+
+TranscriptEvent: TypeAlias = Sentence | FailedRange | RecordingEnd
+"""What comes out of the pipeline, in order of time; `RecordingEnd` is last."""
+
+
+async def collect(events: AsyncIterator[TranscriptEvent]) -> Transcript:
+    """Reads all events of a recording into one transcript."""
+    sentences: list[Sentence] = []
+    failures: list[FailedRange] = []
+    end = RecordingEnd(0)
+    async for event in events:
+        if isinstance(event, Sentence):
+            sentences.append(event)
+        elif isinstance(event, FailedRange):
+            failures.append(event)
+        else:
+            end = event
+    failures = sorted([*failures, *damaged_ranges(end)], key=lambda failed: failed.start_ms)
+    return Transcript(
+        end.duration_ms, tuple(sentences), tuple(failures), end.utterances, end.notices
+    )
+
+
+def languages_of(utterances: Iterable[UtteranceSpan]) -> list[str]:
+    """Returns the languages in which words were heard, the one with most speech first."""
+    heard_ms: dict[str, int] = {}
+    for span in utterances:
+        if span.status == "done" and span.language is not None:
+            duration_ms = span.end_ms - span.start_ms
+            heard_ms[span.language] = heard_ms.get(span.language, 0) + duration_ms
+    return sorted(heard_ms, key=heard_ms.__getitem__, reverse=True)
+
+
+def damaged_ranges(end: RecordingEnd) -> list[FailedRange]:
+    """Returns what could not be decoded of a recording."""
+    return [_damaged(one) for one in end.damage]
+
+
+def _damaged(damage: DamagedRange) -> FailedRange:
+    return FailedRange(
+        damage.start_ms, damage.end_ms, f"damaged_audio: {damage.why}", reason="damaged"
+    )
+
+
+def _words_and_marks(tokens: Iterable[MarkedToken]) -> Iterator[str]:
+    for marked in tokens:
+        yield marked.token.text + marked.mark

@@ -1,0 +1,172 @@
+"""From a stream of samples and VAD decisions to chunks that fit the recogniser.
+
+Only the audio that a segment may still need is kept, so memory does not grow
+with the recording.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from serve_app.core.records import SAMPLES_PER_MS, Pcm, SpeechSegment
+
+_ENERGY_FRAME_MS = 20
+_SMOOTHING_FRAMES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A piece of the recording that is to be recognised: pcm from start_ms to end_ms."""
+
+    start_ms: int
+    end_ms: int
+    pcm: Pcm
+
+
+def quietest_ms(pcm: Pcm, from_ms: int, to_ms: int) -> int:
+    """Returns the time of the least energy in [from_ms, to_ms), relative to pcm's start.
+
+    Energy is taken in frames of 20 ms, smoothed over 100 ms, so that a cut lands
+    in a pause rather than at a zero crossing. A cut there splits a word only
+    where the speaker made no pause at all.
+    """
+    frame_samples = _ENERGY_FRAME_MS * SAMPLES_PER_MS
+    span = pcm[from_ms * SAMPLES_PER_MS : to_ms * SAMPLES_PER_MS].astype(np.float32)
+    num_frames = len(span) // frame_samples
+    if num_frames < 1:
+        return to_ms
+    energy = np.square(span[: num_frames * frame_samples]).reshape(num_frames, -1).mean(axis=1)
+    smooth = np.convolve(np.pad(energy, _SMOOTHING_FRAMES // 2, mode="edge"), np.ones(5), "valid")
+    # Of equally quiet frames the last one is taken: the chunk stays long.
+    quietest = num_frames - 1 - int(np.argmin(smooth[::-1]))
+    return from_ms + quietest * _ENERGY_FRAME_MS + _ENERGY_FRAME_MS // 2
+
+
+class AudioTail:
+    """The last part of a recording, addressed by the recording's own time."""
+
+    def __init__(self) -> None:
+        self._parts: deque[Pcm] = deque()
+        self._start_sample = 0
+        self._end_sample = 0
+
+    @property
+    def end_ms(self) -> int:
+        return self._end_sample // SAMPLES_PER_MS
+
+    @property
+    def num_kept_samples(self) -> int:
+        return self._end_sample - self._start_sample
+
+    def append(self, pcm: Pcm) -> None:
+        self._parts.append(pcm)
+        self._end_sample += len(pcm)
+
+    def drop_before(self, time_ms: int) -> None:
+        """Lets go of whole parts that end before time_ms."""
+        keep_from = time_ms * SAMPLES_PER_MS
+        while self._parts and self._start_sample + len(self._parts[0]) <= keep_from:
+            self._start_sample += len(self._parts.popleft())
+
+    def slice(self, start_ms: int, end_ms: int) -> Pcm:
+        """Returns a copy of the samples in [start_ms, end_ms), clipped to what is kept."""
+        start = start_ms * SAMPLES_PER_MS - self._start_sample
+        end = end_ms * SAMPLES_PER_MS - self._start_sample
+        taken: list[Pcm] = []
+        offset = 0
+        for part in self._parts:
+            first, last = max(start - offset, 0), min(end - offset, len(part))
+            if first < last:
+                taken.append(part[first:last])
+            offset += len(part)
+        return np.concatenate(taken) if taken else np.zeros(0, np.int16)
+
+
+class SegmentCutter:
+    """Cuts VAD segments out of the stream, none longer than the limit.
+
+    A segment over the limit is divided in its quietest places, and its first
+    parts are handed out while it is still open, so that an hour without a pause
+    neither waits for its end nor fills the memory.
+
+    Args:
+        max_segment_s: limit of one cut in s.
+    """
+
+    def __init__(self, max_segment_s: float) -> None:
+        self._max_ms = int(max_segment_s * 1000)
+        self._tail = AudioTail()
+        self._done_until_ms = 0
+
+    @property
+    def num_kept_samples(self) -> int:
+        return self._tail.num_kept_samples
+
+    def append(self, pcm: Pcm) -> None:
+        """Takes the samples that were given to the VAD."""
+        self._tail.append(pcm)
+
+    def cut(
+        self, closed: list[SpeechSegment], open_since_ms: int | None, keep_from_ms: int
+    ) -> list[Cut]:
+        """Returns what can be recognised now, in order.
+
+        Args:
+            closed: segments that the VAD ended with the last samples.
+            open_since_ms: start of the segment that is open, None without one.
+            keep_from_ms: the VAD will start no segment before this.
+        """
+        cuts: list[Cut] = []
+        for segment in closed:
+            start_ms = max(segment.start_ms, self._done_until_ms)
+            end_ms = min(segment.end_ms, self._tail.end_ms)
+            while end_ms - start_ms > self._max_ms:
+                start_ms = self._take_part(start_ms, cuts)
+            if end_ms > start_ms:
+                cuts.append(Cut(start_ms, end_ms, self._tail.slice(start_ms, end_ms)))
+                self._done_until_ms = end_ms
+        if open_since_ms is not None:
+            start_ms = max(open_since_ms, self._done_until_ms)
+            # The VAD may still set a segment's end back by its trailing silence,
+            # so a part is taken only when twice the search range is at hand.
+            while self._tail.end_ms - start_ms > self._max_ms + self._max_ms // 2:
+                start_ms = self._take_part(start_ms, cuts)
+            keep_from_ms = min(keep_from_ms, start_ms)
+        self._tail.drop_before(max(keep_from_ms, self._done_until_ms))
+        return cuts
+
+    def _take_part(self, start_ms: int, cuts: list[Cut]) -> int:
+        """Cuts one part off a segment that is too long; returns where the rest starts."""
+        pcm = self._tail.slice(start_ms, start_ms + self._max_ms)
+        split_ms = start_ms + quietest_ms(pcm, self._max_ms // 2, self._max_ms)
+        cuts.append(Cut(start_ms, split_ms, pcm[: (split_ms - start_ms) * SAMPLES_PER_MS]))
+        self._done_until_ms = split_ms
+        return split_ms
+
+
+class FixedCutter:
+    """Cuts the stream without a VAD: everything, in pieces at quiet places.
+
+    Args:
+        max_segment_s: limit of one cut in s.
+    """
+
+    def __init__(self, max_segment_s: float) -> None:
+        self._cutter = SegmentCutter(max_segment_s)
+        self._end_samples = 0
+
+    def append(self, pcm: Pcm) -> None:
+        self._cutter.append(pcm)
+        self._end_samples += len(pcm)
+
+    def cut(self) -> list[Cut]:
+        """Returns the pieces that are certain by now, in order."""
+        return self._cutter.cut([], 0, 0)
+
+    def finish(self) -> list[Cut]:
+        """Returns the rest."""
+        end_ms = self._end_samples // SAMPLES_PER_MS
+        return self._cutter.cut([SpeechSegment(0, end_ms)], None, end_ms)

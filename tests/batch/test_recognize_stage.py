@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from serve_app.batch.progress import Computed
+from serve_app.batch.recognize_stage import POISON, Caution, Ledger, LoopThread, TimedRecognizer
+from serve_app.core.hints import Hints
+from serve_app.core.origin import Origin
+from serve_app.core.records import Chunk, ChunkFailure, Pcm, Recognition
+
+EMPTY = Recognition(())
+
+
+def chunk(index: int, recording: str = "1") -> Chunk:
+    return Chunk(Origin(recording), index, 0, np.zeros(16, np.int16))
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+class Model:
+    """Dies of one chunk, like the process around it."""
+
+    def __init__(self, poison: int | None = None) -> None:
+        self.poison = poison
+        self.batches: list[list[int]] = []
+
+    def __call__(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        self.batches.append([one.index for one in chunks])
+        if any(one.index == self.poison for one in chunks):
+            raise Killed
+        return [EMPTY] * len(chunks)
+
+
+def caution(ledger: Ledger, num_blocks: int = 1) -> Caution:
+    return Caution(num_blocks, ledger.begin, ledger.end, max_deaths=2)
+
+
+BLOCK = [chunk(i) for i in range(4)]
+
+
+def test_new_actor_tells_nobody_of_its_blocks() -> None:
+    ledger, model = Ledger(), Model(poison=0)
+    with pytest.raises(Killed):
+        caution(ledger, 0).run(BLOCK, model)
+    assert ledger.begin("block 1:0") == 0
+
+
+def test_poison_chunk_fails_alone_after_so_many_deaths() -> None:
+    ledger, model = Ledger(), Model(poison=2)
+    num_deaths = 0
+    while True:
+        try:
+            results = caution(ledger).run(BLOCK, model)
+            break
+        except Killed:
+            num_deaths += 1
+    assert num_deaths == 3  # once with its block, twice alone
+    failure = results[2]
+    assert isinstance(failure, ChunkFailure)
+    assert failure.code == POISON
+    assert [results[i] for i in (0, 1, 3)] == [EMPTY] * 3
+
+
+def test_block_that_was_there_at_one_death_is_run_whole() -> None:
+    ledger, model = Ledger(), Model()
+    caution(ledger).run(BLOCK, model)
+    assert model.batches == [[0, 1, 2, 3]]
+
+
+def test_block_of_a_node_that_was_lost_leaves_nothing_in_the_ledger() -> None:
+    ledger, model = Ledger(), Model()
+    caution(ledger).run(BLOCK, model)
+    assert ledger.begin("block 1:0") == 0
+    assert ledger.begin("1:0") == 0
+
+
+def test_only_as_many_blocks_are_run_carefully_as_may_have_been_there() -> None:
+    ledger, model = Ledger(), Model()
+    careful = caution(ledger, 2)
+    told: list[str] = []
+    careful._begin = lambda key: told.append(key) or 0  # type: ignore[func-returns-value]  # a spy
+    for recording in "123":
+        careful.run([chunk(0, recording)], model)
+    assert told == ["block 1:0", "block 2:0"]
+
+
+def test_block_without_chunks_is_not_counted() -> None:
+    model = Model()
+    assert caution(Ledger()).run([], model) == []
+
+
+def test_ledger_adds_up_what_was_computed() -> None:
+    ledger = Ledger()
+    for audio_s in (1.5, 2.0):
+        ledger.add(audio_s, 10)
+    assert ledger.computed() == Computed(3.5, 20)
+
+
+class Engine:
+    max_in_flight = 1
+    is_reentrant = False
+
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
+        return [EMPTY] * len(batch)
+
+    def cost(self, num_samples: int) -> int:
+        return num_samples
+
+
+def test_time_of_a_batch_is_shared_out_by_length() -> None:
+    batches: list[tuple[float, int]] = []
+    timed = TimedRecognizer(Engine(), lambda *batch: batches.append(batch))
+    short, long = np.zeros(1000, np.int16), np.zeros(3000, np.int16)
+    timed.transcribe([short, long])
+    short_s, long_s = timed.take_time(short), timed.take_time(long)
+    assert long_s == pytest.approx(3 * short_s)
+    assert batches == [(0.25, 4000)]
+    assert timed.take_time(long) == 0.0
+
+
+def test_threads_share_one_loop() -> None:
+    loop = LoopThread("test-loop")
+
+    async def name() -> str:
+        return threading.current_thread().name
+
+    assert {loop.run(name()) for _ in range(3)} == {"test-loop"}

@@ -1,0 +1,214 @@
+"""Calls between the stages: what is tried again, how often, and what is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ObjectLostError,
+    OwnerDiedError,
+    WorkerCrashedError,
+)
+from ray.serve._private.common import DeploymentID
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+)
+
+from serve_app.core.errors import CorruptAudio, DeadlineExceeded, NotReady
+from serve_app.core.origin import Origin
+from serve_app.deployments import retries
+from serve_app.deployments.retries import (
+    ReplicaDied,
+    Tries,
+    Trouble,
+    call_until_answered,
+    trouble_of,
+)
+from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
+from tests.fakes.handles import task_error
+
+DIED = ActorDiedError()
+FULL = BackPressureError(1, 1)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "_FIRST_DELAY_S", 0.0001)
+    monkeypatch.setattr(retries, "_LONGEST_DELAY_S", 0.0001)
+
+
+def scripted(*outcomes: BaseException | str) -> tuple[Callable[[], Awaitable[str]], list[int]]:
+    """Returns a call that comes to one outcome after the other, and where it counts."""
+    left = iter(outcomes)
+    calls: list[int] = []
+
+    async def call() -> str:
+        calls.append(1)
+        outcome = next(left)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    return call, calls
+
+
+async def answer(
+    call: Callable[[], Awaitable[str]],
+    *,
+    origin: Origin | None = None,
+    tries: Tries | None = None,
+    retry_deaths: bool = True,
+) -> str:
+    return await call_until_answered(
+        call,
+        tries=tries or Tries(3),
+        stage="asr",
+        origin=origin or Origin("request"),
+        retry_deaths=retry_deaths,
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "trouble"),
+    [
+        (DIED, "died"),
+        (ActorUnavailableError("gone", None), "died"),
+        (WorkerCrashedError(), "died"),
+        (ObjectLostError("00" * 28, None, ""), "away"),
+        (OwnerDiedError("00" * 28, None, ""), "away"),
+        (DeploymentUnavailableError(DeploymentID("Recognizer")), "away"),
+        (ReplicaUnavailableError("r"), "away"),
+        (task_error(BatcherClosed()), "away"),
+        (task_error(EngineStuck("a batch")), "died"),
+        (task_error(EngineStuck("a batch", begun=False)), "away"),
+        (FULL, "full"),
+        (TimeoutError(), "late"),
+        (task_error(CorruptAudio("x")), None),
+        (task_error(TimeoutError()), None),
+        (ValueError(), None),
+    ],
+)
+def test_trouble_is_told_from_answers(error: Exception, trouble: Trouble | None) -> None:
+    assert trouble_of(error) == trouble
+
+
+async def test_lost_calls_are_made_again() -> None:
+    call, calls = scripted(DIED, ObjectLostError("00" * 28, None, ""), "text")
+    assert await answer(call) == "text"
+    assert len(calls) == 3
+
+
+async def test_last_trouble_is_told_after_the_last_attempt() -> None:
+    call, calls = scripted(DIED, DIED, DIED, "too late")
+    with pytest.raises(ActorDiedError):
+        await answer(call)
+    assert len(calls) == 3
+
+
+async def test_answer_that_is_an_error_is_not_asked_for_again() -> None:
+    call, calls = scripted(ValueError("no"), "text")
+    with pytest.raises(ValueError, match="no"):
+        await answer(call)
+    assert len(calls) == 1
+
+
+async def test_replica_that_takes_nothing_any_more_is_waited_for_beyond_the_attempts() -> None:
+    call, calls = scripted(*[task_error(BatcherClosed())] * 30, "text")
+    assert await answer(call) == "text"
+    assert len(calls) == 31
+
+
+async def test_wait_for_a_live_replica_is_bounded() -> None:
+    now_s = 0.0
+
+    def clock() -> float:
+        nonlocal now_s
+        now_s += 1.0
+        return now_s
+
+    call, calls = scripted(*[task_error(BatcherClosed())] * 100)
+    with pytest.raises(NotReady):
+        await call_until_answered(
+            call,
+            tries=Tries(3, replacement_s=20.0),
+            stage="punctuation",
+            origin=Origin("request"),
+            clock=clock,
+        )
+    assert 10 <= len(calls) <= 20
+
+
+async def test_full_stage_is_waited_for_beyond_the_attempts() -> None:
+    call, calls = scripted(*[FULL] * 10, "text")
+    assert await answer(call) == "text"
+    assert len(calls) == 11
+
+
+async def test_full_stage_is_waited_for_no_longer_than_the_deadline() -> None:
+    call, _ = scripted(*[FULL] * 100_000)
+    with pytest.raises(DeadlineExceeded):
+        await answer(call, origin=Origin("request", deadline=time.time() + 0.05))
+
+
+async def test_call_that_is_not_answered_in_time_is_made_again() -> None:
+    calls = 0
+
+    async def call() -> str:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            await asyncio.Event().wait()
+        return "text"
+
+    assert await answer(call, tries=Tries(3, timeout_s=0.01)) == "text"
+    assert calls == 2
+
+
+async def test_deadline_bounds_a_call_without_a_timeout() -> None:
+    async def call() -> str:
+        await asyncio.Event().wait()
+        return "never"
+
+    with pytest.raises(DeadlineExceeded):
+        await answer(call, origin=Origin("request", deadline=time.time() + 0.02))
+
+
+async def test_deployment_that_failed_to_start_is_told_as_not_ready() -> None:
+    call, _ = scripted(*[DeploymentUnavailableError(DeploymentID("Recognizer"))] * 3)
+    with pytest.raises(NotReady):
+        await answer(call)
+
+
+async def test_death_is_told_at_once_where_it_matters() -> None:
+    call, calls = scripted(FULL, DIED, "text")
+    with pytest.raises(ReplicaDied):
+        await answer(call, retry_deaths=False)
+    assert len(calls) == 2
+
+
+async def test_cancellation_at_the_other_end_is_not_the_callers() -> None:
+    call, calls = scripted(asyncio.CancelledError(), "text")
+    assert await answer(call) == "text"
+    assert len(calls) == 2
+
+
+async def test_cancellation_by_the_caller_ends_the_tries() -> None:
+    began = asyncio.Event()
+
+    async def call() -> str:
+        began.set()
+        await asyncio.Event().wait()
+        return "never"
+
+    task = asyncio.create_task(answer(call))
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import torch
+
+from serve_app.engines.cuda.kept import KeptRows
+
+CPU = torch.device("cpu")
+
+
+def test_rows_always_lie_in_the_same_place() -> None:
+    kept = KeptRows(8, 3, torch.float16, CPU)
+    assert kept.first(8).data_ptr() == kept.first(2).data_ptr()
+    kept.first(20)
+    assert kept.first(8).data_ptr() == kept.first(2).data_ptr()
+    assert kept.first(2).shape == (2, 3)
+
+
+def test_larger_batch_has_room_of_its_own_until_the_next() -> None:
+    kept = KeptRows(8, 3, torch.float16, CPU)
+    large = kept.first(20)
+    assert large.shape == (20, 3)
+    assert large.dtype == torch.float16
+    large.fill_(1.0)
+    assert kept.first(20).sum() == 60
+    assert kept.first(8).sum() == 0
+    assert kept.first(30).shape == (30, 3)

@@ -1,0 +1,152 @@
+"""Two languages in one chunk: neither is lost, and nothing is said twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from serve_app.core.hints import Hints
+from serve_app.core.records import ChunkFailure, Pcm, Recognition, Token
+from serve_app.engines.hybrid import HybridOptions, HybridRecognizer
+from serve_app.engines.merging import filled, merged, wordless_sound
+from serve_app.engines.whisper.engine import Draft, DraftQuality
+from tests.engines.paraformer.test_speech_edges import voiced
+
+GOOD, DOUBTFUL = DraftQuality(-0.1, 1.0), DraftQuality(-2.0, 1.0)
+SOUND = voiced((200, 2200), (2600, 4600), duration_ms=5000)
+
+
+def words(text: str, start_ms: int, confidence: float = 0.9, word_ms: int = 400) -> list[Token]:
+    """Latin words by their spaces; Chinese characters one by one."""
+    parts = text.split() if text.isascii() else list(text)
+    return [
+        Token(part, start_ms + at * word_ms, start_ms + (at + 1) * word_ms, confidence)
+        for at, part in enumerate(parts)
+    ]
+
+
+def said(tokens: Sequence[Token]) -> list[str]:
+    return [token.text for token in tokens]
+
+
+ENGLISH, CHINESE = words("let us get started now", 200), words("我们现在开始", 2600, word_ms=330)
+
+
+def test_english_that_the_refiner_did_not_hear_stays() -> None:
+    draft = [*ENGLISH, *words("我们先在开始", 2600, 0.4, 330)]
+    assert said(merged(draft, CHINESE)) == said(ENGLISH) + said(CHINESE)
+
+
+def test_english_that_the_refiner_took_for_chinese_stays_where_it_is_surer() -> None:
+    garbled = words("来此哥特", 200, 0.3, 450)
+    assert said(merged(ENGLISH, [*garbled, *CHINESE])) == said(ENGLISH) + said(CHINESE)
+    certain = words("来此哥特", 200, 0.95, 450)
+    assert said(merged(ENGLISH, [*certain, *CHINESE])) == said(certain) + said(CHINESE)
+
+
+def test_english_that_both_heard_is_the_refiners() -> None:
+    assert said(merged(ENGLISH, words("let us begin right now", 210))) == [
+        "let", "us", "begin", "right", "now",
+    ]  # fmt: skip
+
+
+def test_what_the_draft_itself_doubts_goes() -> None:
+    assert said(merged(words("thanks for watching", 200, 0.3), CHINESE)) == said(CHINESE)
+
+
+def test_chinese_and_numbers_of_the_draft_are_replaced() -> None:
+    assert said(merged(words("我们", 200), [])) == []
+    assert said(merged([Token("39.7", 200, 900, 0.9)], words("三十九点七", 200))) == list(
+        "三十九点七"
+    )
+
+
+def test_words_of_both_come_in_order_without_overlap() -> None:
+    draft = [Token("hello", 100, 1000, 0.9)]
+    result = merged(draft, [Token("好", 0, 160, 0.5), Token("吗", 990, 1400, 0.5)])
+    edges = [edge for word in result for edge in (word.start_ms, word.end_ms)]
+    assert edges == sorted(edges)
+    assert said(result) == ["好", "hello", "吗"]
+
+
+def test_sound_without_words_is_found() -> None:
+    (gap,) = wordless_sound(SOUND, ENGLISH, 1000)
+    assert gap == pytest.approx((2600, 4600), abs=15)
+    assert wordless_sound(SOUND, [*ENGLISH, *CHINESE], 1000) == []
+    (start_ms, end_ms), *_ = wordless_sound(SOUND, ENGLISH[:2], 1000)
+    assert (start_ms, end_ms) == pytest.approx((1000, 2200), abs=15)
+
+
+def test_gap_takes_what_is_certain_and_in_it() -> None:
+    refined = [*words("来此", 200), *CHINESE, *words("呃", 4580, 0.2, 10)]
+    assert said(filled(ENGLISH, refined, [(2600, 4600)])) == said(ENGLISH) + said(CHINESE)
+
+
+@dataclass
+class Scripted:
+    """Says the same of every chunk, as drafter and as refiner."""
+
+    tokens: Sequence[Token]
+    quality: DraftQuality = GOOD
+    language: str = "en"
+    num_asked: int = 0
+    max_in_flight: int = 1
+    is_reentrant: bool = True
+    hints: list[Hints] = field(default_factory=list)
+
+    def draft(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Draft | ChunkFailure]:
+        heard = Recognition(tuple(self.tokens), language=self.language)
+        return [Draft(heard, self.quality)] * len(batch)
+
+    def transcribe(
+        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+    ) -> list[Recognition | ChunkFailure]:
+        self.num_asked += len(batch)
+        return [Recognition(tuple(self.tokens))] * len(batch)
+
+    def language_of(self, hints: Hints) -> str | None:
+        return self.language
+
+    def cost(self, num_samples: int) -> int:
+        return 1
+
+
+def heard(drafter: Scripted, refiner: Scripted, options: HybridOptions) -> Recognition:
+    (result,) = HybridRecognizer(drafter, refiner, ("rough", "fine"), options).transcribe([SOUND])
+    assert isinstance(result, Recognition)
+    return result
+
+
+def test_chunk_with_two_languages_keeps_both_when_it_is_refined() -> None:
+    drafter = Scripted([*ENGLISH, *words("我们先在", 2600, 0.4)], DOUBTFUL, "zh")
+    result = heard(drafter, Scripted(CHINESE), HybridOptions())
+    assert said(result.tokens) == said(ENGLISH) + said(CHINESE)
+    assert result.model == "fine"
+    assert [word.model for word in result.tokens] == ["rough"] * 5 + [None] * 6
+
+
+def test_good_draft_that_skipped_one_language_is_completed() -> None:
+    refiner = Scripted([*words("来此", 200), *CHINESE])
+    result = heard(Scripted(ENGLISH), refiner, HybridOptions())
+    assert said(result.tokens) == said(ENGLISH) + said(CHINESE)
+    assert result.model == "rough"
+    assert [word.model for word in result.tokens] == [None] * 5 + ["fine"] * 6
+
+
+@pytest.mark.parametrize(
+    ("drafter", "options"),
+    [
+        (Scripted([*ENGLISH, *CHINESE]), HybridOptions()),
+        (Scripted(ENGLISH), HybridOptions(min_gap_s=None)),
+        (Scripted(ENGLISH, language="de"), HybridOptions()),
+    ],
+    ids=["nothing is missing", "never", "another language"],
+)
+def test_good_draft_is_left_alone_else(drafter: Scripted, options: HybridOptions) -> None:
+    refiner = Scripted(CHINESE)
+    assert heard(drafter, refiner, options).tokens == tuple(drafter.tokens)
+    assert refiner.num_asked == 0

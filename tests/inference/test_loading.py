@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import pytest
+
+from serve_app.core.errors import DeviceUnavailable
+from serve_app.engines.cuda.options import GpuOptions
+from serve_app.inference import loading
+from serve_app.packs import PackContents
+from serve_app.settings import Settings
+
+
+def _on_gpu(num_gpus: float) -> Settings:
+    section = {"device": "cuda:0", "deployment": {"num_gpus": num_gpus}}
+    return Settings.model_validate(
+        {
+            "profile": "demo",
+            "offline": True,
+            "recognizer": {**section, "max_batch_frames": 20_000},
+            "punctuator": {**section, "max_batch_words": 9_000},
+        }
+    )
+
+
+class _Asked:
+    """Stands in for an engine and remembers what it was asked for."""
+
+    max_in_flight = 2
+    is_reentrant = False
+    warm_up = "warm"
+
+    def __init__(self, pack: PackContents, options: GpuOptions) -> None:
+        self.options = options
+
+
+def test_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    for load in (loading.load_recognizer, loading.load_punctuator):
+        with pytest.raises(DeviceUnavailable, match="cuda:0"):
+            load(_on_gpu(0.5))
+
+
+@pytest.mark.parametrize(("num_gpus", "fraction"), [(0.25, 0.25), (1.0, 1.0), (2.0, 1.0)])
+def test_engine_may_take_the_share_of_its_replica(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    num_gpus: float,
+    fraction: float,
+) -> None:
+    monkeypatch.setattr("serve_app.engines.cuda.paraformer.GpuParaformer", _Asked)
+    monkeypatch.setattr("serve_app.engines.cuda.ct_transformer.GpuCtTransformer", _Asked)
+    caplog.set_level("INFO")
+    settings = _on_gpu(num_gpus)
+    recogniser = loading.load_recognizer(settings)
+    punctuator = loading.load_punctuator(settings)
+    assert isinstance(recogniser.engine, _Asked)
+    assert isinstance(punctuator.engine, _Asked)
+    assert recogniser.engine.options.max_batch_rows == 20_000
+    assert punctuator.engine.options.max_batch_rows == 9_000
+    for loaded in (recogniser, punctuator):
+        assert isinstance(loaded.engine, _Asked)
+        assert loaded.engine.options.memory_fraction == fraction
+        assert loaded.readiness.device == "cuda:0"
+    assert "recogniser on cuda:0: warm" in caplog.text

@@ -1,0 +1,82 @@
+"""Settings on a shelf, under the names that callers use."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serve_app.core.errors import ConfigurationError, ModelUnavailable
+from serve_app.core.hints import Hints, Hotword
+from serve_app.core.origin import Origin
+from serve_app.core.records import Chunk, Recognition
+from serve_app.inference.batched import recognizer_limits
+from serve_app.inference.recognizer_models import OpenShelf
+from serve_app.settings import Settings
+from tests.fakes.tiny_packs import TinyParaformer, write_paraformer
+
+LOGGER = logging.getLogger("shelving")
+
+
+def _settings(*packs: Path, **recognizer: object) -> Settings:
+    first, *others = (f"dir:{pack}" for pack in packs)
+    section = {"pack": first, "other_packs": others, **recognizer}
+    return Settings.model_validate({"profile": "asr-only", "recognizer": section})
+
+
+@pytest.fixture
+def packs(tmp_path: Path) -> tuple[Path, Path]:
+    seaco = TinyParaformer("SeacoParaformer", seed=2)
+    return (
+        write_paraformer(tmp_path / "first", seaco),
+        write_paraformer(tmp_path / "second", TinyParaformer(seed=3)),
+    )
+
+
+@pytest.fixture
+async def opened(packs: tuple[Path, Path]) -> AsyncIterator[OpenShelf]:
+    settings = _settings(*packs)
+    opened = OpenShelf(settings, recognizer_limits(settings), LOGGER)
+    yield opened
+    await opened.shelf.close()
+
+
+def _chunk(model: str | None) -> Chunk:
+    return Chunk(Origin("r"), 0, 0, np.ones(16_000, np.int16), Hints(model=model))
+
+
+async def test_models_go_by_the_last_part_of_their_directory(opened: OpenShelf) -> None:
+    assert opened.readiness.pack == "first"
+    for model in (None, "first", "second"):
+        (result,) = await opened.shelf.transcribe([_chunk(model)])
+        assert isinstance(result, Recognition)
+    assert opened.shelf.shelf_statistics().loaded == ("first", "second")
+
+
+async def test_hotwords_are_asked_about_by_the_same_names(opened: OpenShelf) -> None:
+    words = (Hotword("龘"),)
+    for model in (None, "first"):
+        assert opened.hotwords.check(Hints(model, words)).unwritable == ("龘",)
+    no_use = opened.hotwords.check(Hints("second", words)).no_use
+    assert no_use is not None
+    assert no_use.startswith("model second has no bias encoder")
+
+
+async def test_why_a_model_cannot_be_loaded_is_in_the_log_and_not_in_the_answer(
+    opened: OpenShelf, packs: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(packs[1])
+    with pytest.raises(ModelUnavailable) as told:
+        await opened.shelf.transcribe([_chunk("second")])
+    assert str(packs[1]) not in str(told.value)
+    assert str(packs[1]) in caplog.text
+
+
+async def test_models_that_have_no_room_stop_the_start(packs: tuple[Path, Path]) -> None:
+    settings = _settings(*packs, models_bytes=1)
+    with pytest.raises(ConfigurationError, match="model first alone takes"):
+        OpenShelf(settings, recognizer_limits(settings), LOGGER)

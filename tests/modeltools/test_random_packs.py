@@ -1,0 +1,107 @@
+"""Packs with random weights, on the smallest of each kind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from serve_app.cli.models import models_app
+from serve_app.core.errors import PackFetchFailed, PackNotFound
+from serve_app.core.records import Recognition
+from serve_app.engines.ct_transformer import CtTransformerEngine
+from serve_app.engines.paraformer.cpu import ParaformerEngine
+from serve_app.modeltools.random_packs import ARCHITECTURES, synthesise
+from serve_app.modeltools.random_packs.vocabularies import punctuation_tokens, speech_tokens
+from serve_app.packs.pack import PackContents
+from tests.fakes.signals import speech_like
+
+RECOGNISER = "paraformer-small"
+
+
+@pytest.fixture(scope="module")
+def recogniser(tmp_path_factory: pytest.TempPathFactory) -> PackContents:
+    return synthesise(RECOGNISER, tmp_path_factory.mktemp("synth") / "pack")
+
+
+@pytest.fixture(scope="module")
+def engine(recogniser: PackContents) -> ParaformerEngine:
+    return ParaformerEngine(recogniser)
+
+
+def test_same_seed_gives_same_file(recogniser: PackContents, tmp_path: Path) -> None:
+    again = synthesise(RECOGNISER, tmp_path / "again", seed=0)
+    assert again.checksum == recogniser.checksum
+
+
+def test_other_seed_gives_other_weights(recogniser: PackContents, tmp_path: Path) -> None:
+    other = synthesise(RECOGNISER, tmp_path / "other", seed=1)
+    assert other.checksum != recogniser.checksum
+
+
+def test_pack_says_that_its_weights_are_random(recogniser: PackContents) -> None:
+    configuration = json.loads((recogniser.directory / "configuration.json").read_text())
+    assert "RANDOM WEIGHTS" in configuration["note"]
+    assert configuration["random_weights"]["seed"] == 0
+    assert "RANDOM WEIGHTS" in (recogniser.directory / "config.yaml").read_text()
+
+
+def test_recogniser_has_the_published_number_of_parameters(recogniser: PackContents) -> None:
+    # 68 million, and the table that training alone uses.
+    state = torch.load(recogniser.weights, mmap=True, weights_only=True)
+    table = state.pop("decoder.embed.0.weight")
+    assert table.shape == (8358, 320)
+    assert sum(tensor.numel() for tensor in state.values()) == pytest.approx(68e6, rel=0.01)
+
+
+def test_recogniser_hears_as_many_tokens_as_people_speak(engine: ParaformerEngine) -> None:
+    for seed, seconds in ((1, 4), (2, 9), (3, 15)):
+        heard = engine.transcribe([speech_like(seconds * 16_000, seed)])[0]
+        assert isinstance(heard, Recognition)
+        assert 3.0 <= len(heard.tokens) / seconds <= 6.0
+
+
+def test_recogniser_hears_different_tokens(engine: ParaformerEngine) -> None:
+    tokens = engine.token_ids([speech_like(160_000, 4)])[0]
+    assert len(set(tokens)) >= len(tokens) / 3
+
+
+def test_punctuator_sets_marks_as_often_as_people_do(tmp_path: Path) -> None:
+    engine = CtTransformerEngine(synthesise("ct-punc-small", tmp_path / "pack"))
+    generator = np.random.default_rng(0)
+    characters = speech_tokens(4000)[3:-1]
+    marks = engine.label([[str(c) for c in generator.choice(characters, 60)] for _ in range(10)])
+    num_marks = sum(bool(mark) for text in marks for mark in text)
+    assert 600 / 18 <= num_marks <= 600 / 4
+
+
+def test_punctuator_knows_what_the_recogniser_says() -> None:
+    spoken = set(speech_tokens(8404)[3:])
+    assert spoken <= set(punctuation_tokens(ARCHITECTURES["ct-punc-small"].vocabulary_size))
+
+
+@pytest.mark.parametrize("size", [30_000, 471_067])
+def test_vocabulary_has_the_size_and_no_word_twice(size: int) -> None:
+    assert len(set(punctuation_tokens(size))) == size
+
+
+def test_unknown_architecture_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PackNotFound, match="paraformer-small"):
+        synthesise("whisper", tmp_path / "pack")
+
+
+def test_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("data")
+    with pytest.raises(PackFetchFailed, match="taken"):
+        synthesise(RECOGNISER, tmp_path)
+    assert (tmp_path / "precious").read_text() == "data"
+
+
+def test_command_refuses_with_one_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(models_app, ["synth", "whisper", "--to", str(tmp_path / "pack")])
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from serve_app.scheduling.device_slots import DeviceTurns
+
+
+class _Batcher:
+    def __init__(self, turns: DeviceTurns) -> None:
+        self.turns = turns
+        self.num_woken = 0
+
+    def wake(self) -> None:
+        self.num_woken += 1
+
+    def begins(self) -> bool:
+        if self.turns.may_begin(self, self.wake):
+            self.turns.begin(self)
+            return True
+        return False
+
+
+def test_one_batch_of_all_models_runs_at_a_time_and_they_alternate() -> None:
+    turns = DeviceTurns()
+    one, other = _Batcher(turns), _Batcher(turns)
+    assert one.begins()
+    assert not other.begins()
+    assert not one.begins()
+    turns.end()
+    assert (other.num_woken, one.num_woken) == (1, 0)
+    assert not one.begins()
+    assert other.begins()
+    turns.end()
+    assert one.begins()
+
+
+def test_who_has_nothing_left_lets_the_next_one_go() -> None:
+    turns = DeviceTurns()
+    first, second, third = (_Batcher(turns) for _ in range(3))
+    assert first.begins()
+    assert not second.begins()
+    assert not third.begins()
+    turns.end()
+    turns.withdraw(second)
+    assert third.num_woken == 1
+    assert third.begins()
+
+
+def test_device_takes_as_many_batches_as_it_can() -> None:
+    turns = DeviceTurns(2)
+    first, second, third = (_Batcher(turns) for _ in range(3))
+    assert first.begins()
+    assert second.begins()
+    assert not third.begins()
+    turns.end()
+    assert third.num_woken == 1
