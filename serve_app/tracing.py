@@ -14,8 +14,8 @@ from typing import Protocol, TypeAlias
 
 from serve_app import __version__
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.origin import Origin
-from serve_app.settings.observability import TracingSettings
+from serve_app.core.records import Origin
+from serve_app.settings.service import TracingSettings
 
 Attributes: TypeAlias = Mapping[str, str | int | float | bool]
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.origin import Origin
-from serve_app.settings.observability import TracingSettings
+from serve_app.core.records import Origin
+from serve_app.settings.service import TracingSettings
 from serve_app.tracing import open_tracer
 from tests.otlp_receiver import Receiver, receiving
 
@@ -32,7 +32,7 @@ def test_off_hands_the_origin_through() -> None:
 def test_off_imports_no_opentelemetry() -> None:
     code = (
         "import sys; from serve_app.tracing import open_tracer; "
-        "from serve_app.settings.observability import TracingSettings; "
+        "from serve_app.settings.service import TracingSettings; "
         "open_tracer(TracingSettings(), 'x'); "
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )

@@ -33,8 +33,7 @@ from loadtests.bench.measuring import (
 from loadtests.bench.options import Options, as_flac, open_named, short
 from loadtests.bench.peers import Packed
 from loadtests.bench.tables import Bar, Cell, Comparison, Table, megabytes
-from serve_app.core.records import SAMPLE_RATE_HZ, FileBytes
-from serve_app.core.stages import STAGES
+from serve_app.core.records import SAMPLE_RATE_HZ, STAGES, FileBytes
 from serve_app.inference.local import LocalTranscriber
 from serve_app.transcript.transcript import collect
 

@@ -24,8 +24,7 @@ from loadtests.bench.measuring import (
 )
 from loadtests.bench.options import Options, as_flac, long_flac, short
 from loadtests.bench.tables import Bar, Comparison, Table, megabytes
-from serve_app.core.records import FileBytes
-from serve_app.core.stages import STAGES
+from serve_app.core.records import STAGES, FileBytes
 from serve_app.inference.local import LocalTranscriber
 from serve_app.transcript.transcript import collect
 

@@ -17,8 +17,7 @@ from loadtests.bench.options import Options, as_flac, short
 from loadtests.bench.tables import Bar, Comparison, Table
 from loadtests.ports import free_port
 from serve_app.client import Paraserve
-from serve_app.core.records import FileBytes
-from serve_app.core.stages import STAGES
+from serve_app.core.records import STAGES, FileBytes
 from serve_app.inference.local import LocalTranscriber
 from serve_app.launch import prepare_environment, running
 from serve_app.settings import Settings

@@ -19,8 +19,7 @@ from loadtests.bench.options import Options, as_flac, open_named, short
 from loadtests.bench.peers import PeerMissing, as_float, auto_model
 from loadtests.bench.tables import Bar, Comparison, Table
 from serve_app.audio import AudioDecoder
-from serve_app.core.records import FileBytes
-from serve_app.core.stages import STAGES
+from serve_app.core.records import STAGES, FileBytes
 from serve_app.inference.local import LocalTranscriber
 from serve_app.transcript.cer import character_error_rate
 from serve_app.transcript.transcript import collect

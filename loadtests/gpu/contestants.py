@@ -10,8 +10,7 @@ import torch
 
 from loadtests.bench.peers import PeerMissing, as_float
 from loadtests.gpu.options import Trial
-from serve_app.core.hints import NO_HINTS, Hints
-from serve_app.core.records import ChunkFailure, Pcm, Recognition
+from serve_app.core.records import NO_HINTS, ChunkFailure, Hints, Pcm, Recognition
 from serve_app.engines.cuda.options import GpuOptions as EngineOptions
 from serve_app.engines.cuda.paraformer import GpuParaformer
 from serve_app.packs import PackContents

@@ -15,8 +15,7 @@ from loadtests.bench.tables import Bar, Table, megabytes
 from loadtests.gpu.contestants import Contestant, Ours, auto_model, held_bytes
 from loadtests.gpu.options import Trial
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.hints import Hints, Hotword
-from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
+from serve_app.core.records import SAMPLE_RATE_HZ, Hints, Hotword, Pcm
 from serve_app.engines.paraformer.hotword_tokenizer import takes_hotwords
 from serve_app.transcript.cer import character_error_rate
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from serve_app.cli.demo import demo_recording
+from serve_app.cli.serve import demo_recording
 
 RATE_HZ = 16_000
 # The VAD decides in blocks of this length; repetitions that are whole blocks apart

@@ -22,7 +22,7 @@ from loadtests.simulation.traffic import LENGTHS_S, Traffic
 from serve_app.inference.loading import load_vad
 from serve_app.modeltools.random_packs.writing import synthesise
 from serve_app.planning.costs import Costs
-from serve_app.planning.records import Call
+from serve_app.planning.replicas import Call
 from serve_app.planning.results import Percentiles, RunResult
 from serve_app.planning.service_config import shape_of
 from serve_app.planning.simulation import MachineShape, RunOptions, Simulation

@@ -22,7 +22,7 @@ import soundfile
 
 from loadtests.simulation.calibration import fit_batches
 from loadtests.simulation.recordings import make_clip
-from serve_app.cli.demo import demo_recording
+from serve_app.cli.serve import demo_recording
 from serve_app.core.ports import Punctuator, Recognizer
 from serve_app.core.records import Pcm
 from serve_app.inference.loading import (

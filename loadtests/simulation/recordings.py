@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from serve_app.cli.demo import demo_recording
-from serve_app.core.origin import Origin
+from serve_app.cli.serve import demo_recording
 from serve_app.core.ports import VoiceActivityDetector
+from serve_app.core.records import Origin
 from serve_app.inference.loading import segmentation_options
 from serve_app.planning.speech import Recording, Window, group_of
 from serve_app.settings import Settings

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from ray.serve import Application
 
-from serve_app.core.hints import Hints
 from serve_app.core.ports import Recognizer
-from serve_app.core.records import Chunk, ChunkFailure, Pcm, Recognition
+from serve_app.core.records import Chunk, ChunkFailure, Hints, Pcm, Recognition
 from serve_app.deployments.ingress import build_ingress
 from serve_app.deployments.options import as_deployment
 from serve_app.deployments.punctuator import build_punctuator

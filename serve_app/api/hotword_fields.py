@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from serve_app.api.fields import parse_json, split_values
 from serve_app.core.errors import InvalidParameter
-from serve_app.core.hints import Hotword
+from serve_app.core.records import Hotword
 
 MAX_WORDS = 100
 MAX_WORD_LETTERS = 32

@@ -7,7 +7,7 @@ from dataclasses import replace
 from serve_app.api.parameters import Offer, TranscriptionParameters
 from serve_app.api.request_warnings import RequestWarning
 from serve_app.core.errors import InvalidParameter
-from serve_app.core.hints import HotwordCheck
+from serve_app.core.records import HotwordCheck
 
 _MAX_SHOWN_WORDS = 8
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve_app.api.body import UploadRate
-from serve_app.scheduling.limits import NO_LIMITS, Limits
+from serve_app.scheduling.admission import NO_LIMITS, Limits
 from serve_app.settings import Settings
 
 _KEY_SHARE = 0.75

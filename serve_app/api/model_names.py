@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from serve_app.packs.references import HubSource
-from serve_app.packs.registry import REGISTERED
+from serve_app.packs.registry import REGISTERED, HubSource
 
 _MAX_LETTERS = 200
 _DATED = re.compile(r"(.+)-\d{4}-\d{2}-\d{2}")

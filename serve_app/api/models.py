@@ -1,4 +1,7 @@
-"""What `/v1/models` says of each model, as OpenAI's model object and a little more."""
+"""What `/v1/models` says of each model, as OpenAI's model object and a little more.
+
+What a deployment offers, from its settings.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import asyncio
 import time
 
 from serve_app.api.model_names import resolve_model
+from serve_app.api.parameters import Offer
 from serve_app.api.response_models import ModelDescription
 from serve_app.api.service import TranscriptionService
-from serve_app.core.hints import Hints, Hotword
-from serve_app.core.origin import Origin
+from serve_app.core.records import Hints, Hotword, Origin
 from serve_app.packs.registry import is_demo_pack
+from serve_app.settings import Settings
 
 _PATIENCE_S = 2.0
 # Every model that writes Mandarin has it.
@@ -76,3 +80,28 @@ class ModelCatalogue:
             # The names can be told while the recogniser cannot be asked.
             return
         self._takes_hotwords[model] = check.no_use is None
+
+
+def offer_of(settings: Settings) -> Offer:
+    """Returns what a deployment with these settings can do for a request.
+
+    Raises:
+        ConfigurationError: the file of replacements cannot be used.
+    """
+    section = settings.recognizer
+    first, *others = section.models
+    return Offer(
+        model=first,
+        model_aliases=settings.ingress.model_aliases,
+        languages=section.languages,
+        stages=settings.stages,
+        default_language=section.default_language,
+        other_models=tuple(others),
+        takes_keywords=section.engine == "hybrid",
+        guesses_language=section.engine in ("whispercpp", "hybrid"),
+        serves_paraformer=section.engine != "whispercpp",
+        unknown_fields=settings.http.unknown_fields,
+        unwritable_hotwords=section.unwritable_hotwords,
+        subtitles=settings.subtitles,
+        replacements=settings.text.all_replacements(),
+    )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from serve_app.api.deadlines import TIMEOUT_HEADER
+from serve_app.api.admission import TIMEOUT_HEADER
 from serve_app.api.response_headers import describe_headers
 from serve_app.api.response_schemas import component_schemas, reference
 from serve_app.api.speech_fields import MAX_PADDING_MS, MAX_SILENCE_MS, MIN_SILENCE_MS

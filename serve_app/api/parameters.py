@@ -17,14 +17,19 @@ from serve_app.api.fields import RequestFields, read_fields
 from serve_app.api.hotword_fields import MAX_WORDS, hotwords_of, unweighted
 from serve_app.api.model_names import resolve_model
 from serve_app.api.request_warnings import RequestWarning
-from serve_app.api.speech_fields import parse_chunking
-from serve_app.api.spoken import parse_language
+from serve_app.api.speech_fields import parse_chunking, parse_language
 from serve_app.api.subtitle_fields import parse_subtitle_options
 from serve_app.core.errors import InvalidParameter, ModelNotFound, StageNotDeployed
-from serve_app.core.hints import NO_HINTS, Hints, Hotword
 from serve_app.core.languages import GUESSED
-from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
-from serve_app.core.stages import STAGES, Stage
+from serve_app.core.records import (
+    AS_DEPLOYED,
+    NO_HINTS,
+    STAGES,
+    Hints,
+    Hotword,
+    SpeechDetection,
+    Stage,
+)
 from serve_app.settings.subtitles import SubtitleSettings
 from serve_app.transcript.itn import (
     AS_SAID,

@@ -12,8 +12,7 @@ from typing import Protocol
 from fastapi import Request
 
 from serve_app.api.screening import request_id_in
-from serve_app.core.origin import ANONYMOUS
-from serve_app.core.timing import RequestCost
+from serve_app.core.records import ANONYMOUS, RequestCost
 from serve_app.scheduling.admission import AdmissionStatistics
 
 TRACEPARENT_HEADER = "traceparent"

@@ -1,4 +1,7 @@
-"""The routes."""
+"""The routes.
+
+The ASGI application as the settings want it.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,32 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from serve_app import __version__
-from serve_app.api import openapi, response_schemas
+from serve_app.api import flow_control, openapi, response_schemas
 from serve_app.api.admission import AdmissionGate
-from serve_app.api.auth import Authenticator, Everybody
-from serve_app.api.authentication import AuthenticationMiddleware
+from serve_app.api.auth import (
+    AuthenticationMiddleware,
+    Authenticator,
+    Everybody,
+    KeyDefaults,
+    KeyRing,
+)
 from serve_app.api.canonical import CanonicalMiddleware
 from serve_app.api.docs_page import add_docs, add_document
 from serve_app.api.errors import error_response, on_http_exception, on_validation_error
-from serve_app.api.fetching import Fetcher
+from serve_app.api.fetching import Fetcher, HttpFetcher
 from serve_app.api.front import FrontMiddleware
-from serve_app.api.intake import Intake
-from serve_app.api.limits import ApiLimits
+from serve_app.api.limits import ApiLimits, key_limits_of, limits_of, shared_key_limits_of
 from serve_app.api.models import ModelCatalogue
 from serve_app.api.parameters import parse_parameters
+from serve_app.api.remote_audio import BotocoreSigner, UrlPolicy
 from serve_app.api.request_log import NoObserver, RequestObserver
 from serve_app.api.response_headers import EXPOSED_HEADERS
 from serve_app.api.response_models import Health, ModelList, Readiness
 from serve_app.api.service import TranscriptionService
 from serve_app.api.transcription import TranscriptionHandler
+from serve_app.api.upload import Intake
 from serve_app.core.errors import ParaserveError
+from serve_app.settings import AudioUrlSettings, HttpSettings, Settings
 
 _PREFLIGHT_HOLDS_S = 600
 
@@ -205,3 +215,48 @@ def _add_health(app: FastAPI, service: TranscriptionService) -> None:
             },
         }
         return JSONResponse(answer)
+
+
+def assemble_api(
+    service: TranscriptionService,
+    settings: Settings,
+    logger: logging.Logger,
+    observer: RequestObserver | None = None,
+) -> FastAPI:
+    """Returns the application over a service.
+
+    Raises:
+        ConfigurationError: keys are demanded and cannot be read, or a package is missing.
+    """
+    flow_control.enable()
+    return build_api(
+        service,
+        limits_of(settings),
+        logger,
+        authenticator=_authenticator(settings, logger),
+        fetcher=_fetcher(settings.audio_url),
+        observer=observer,
+        doors=_doors(settings.http),
+    )
+
+
+def _doors(http: HttpSettings) -> Doors:
+    # Whoever checks that it is up calls it by the address that it listens on.
+    hosts = (*http.allowed_hosts, http.host) if http.allowed_hosts else ()
+    return Doors(hosts, http.cors_origins)
+
+
+def _authenticator(settings: Settings, logger: logging.Logger) -> Authenticator:
+    settings.auth.check()
+    limits = key_limits_of(settings)
+    if settings.auth.keys_file is None or not settings.auth.demanded:
+        return Everybody(limits)
+    defaults = KeyDefaults(limits, shared_key_limits_of(settings), settings.auth.keys_grace_s)
+    return KeyRing(settings.auth.keys_file, defaults, logger)
+
+
+def _fetcher(settings: AudioUrlSettings) -> Fetcher | None:
+    if not settings.enabled:
+        return None
+    signer = BotocoreSigner(settings) if settings.s3_sign else None
+    return HttpFetcher(settings, UrlPolicy(settings, signer))

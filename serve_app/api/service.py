@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from serve_app.api.parameters import Offer
-from serve_app.core.hints import NO_HINTS, Hints, HotwordCheck
-from serve_app.core.origin import Origin
-from serve_app.core.records import FileBytes
-from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
-from serve_app.core.stages import Stage, StageReadiness
+from serve_app.core.records import (
+    AS_DEPLOYED,
+    NO_HINTS,
+    FileBytes,
+    Hints,
+    HotwordCheck,
+    Origin,
+    SpeechDetection,
+    Stage,
+    StageReadiness,
+)
 from serve_app.transcript.transcript import TranscriptEvent
 
 

@@ -2,15 +2,19 @@
 
 Source: OpenAI's API reference, "Create transcription": "auto", or an object of type
 `server_vad` with `threshold`, `prefix_padding_ms` and `silence_duration_ms`.
+
+The fields `language` and `languages`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Protocol
 
 from serve_app.api.fields import VAD_FIELDS, RequestFields, meant_name, parse_json
 from serve_app.core.errors import InvalidParameter
-from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
+from serve_app.core.languages import GUESSED, NAMES_OF_LANGUAGES, language_code, names_a_language
+from serve_app.core.records import AS_DEPLOYED, SpeechDetection
 
 _FIELD = "chunking_strategy"
 _AUTO, _SERVER_VAD = "auto", "server_vad"
@@ -87,3 +91,46 @@ def _number(parts: Mapping[str, object], name: str, lowest: float, highest: floa
             f"{_FIELD}[{name}]", f"must be a number from {lowest:g} to {highest:g}"
         )
     return number
+
+
+class SpokenOffer(Protocol):
+    """What a deployment can hear, and how strict it is."""
+
+    @property
+    def languages(self) -> tuple[str, ...]: ...
+
+    @property
+    def default_language(self) -> str | None: ...
+
+    @property
+    def guesses_language(self) -> bool: ...
+
+    @property
+    def unknown_fields(self) -> str: ...
+
+
+def parse_language(name: str, value: str, offer: SpokenOffer) -> str | None:
+    """Returns the code of a language that is asked for, and GUESSED where it is to be guessed.
+
+    None where the value says nothing: it is to be guessed and nothing here guesses, or it is
+    neither a code nor a name of a language, and that is not refused here.
+
+    Raises:
+        InvalidParameter: the language is not served, or its name is misspelled or, where
+            that is wanted, unknown.
+    """
+    code = language_code(value)
+    if code == GUESSED:
+        return GUESSED if offer.guesses_language else offer.default_language or GUESSED
+    if code in offer.languages:
+        return code
+    shown = repr(value.strip()[:_MAX_SHOWN_LETTERS])
+    served = ", ".join(offer.languages)
+    if names_a_language(value):
+        raise InvalidParameter(name, f"{shown} is not among those of this model: {served}")
+    meant = meant_name(value, NAMES_OF_LANGUAGES) if value.isascii() else None
+    if meant is not None:
+        raise InvalidParameter(name, f"is {shown}; did you mean {meant}?")
+    if offer.unknown_fields == "refuse":
+        raise InvalidParameter(name, f"is {shown}, which is not a language; served: {served}")
+    return None

@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from serve_app.audio.beginning import BEGINNING_BYTES
+from serve_app.audio.opening import BEGINNING_BYTES
 from serve_app.core.errors import StorageFull, UploadTooLarge
 from serve_app.core.records import FileBytes
 

@@ -12,15 +12,13 @@ from contextlib import ExitStack, aclosing
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
-from serve_app.api.admission import Admission, AdmissionGate
-from serve_app.api.authentication import caller_of
+from serve_app.api.admission import TIMEOUT_HEADER, Admission, AdmissionGate, Deadline, deadline_of
+from serve_app.api.auth import caller_of
 from serve_app.api.body import RequestBody
-from serve_app.api.deadlines import TIMEOUT_HEADER, Deadline, deadline_of
 from serve_app.api.errors import STATUS_OF, error_body, error_response, internal_error_response
 from serve_app.api.event_stream import EventFeed, EventStream
 from serve_app.api.headers import WARNING_HEADER, text_header
 from serve_app.api.hotword_report import report_hotwords
-from serve_app.api.intake import Intake
 from serve_app.api.limits import ApiLimits
 from serve_app.api.models import demo_warning
 from serve_app.api.parameters import TranscriptionParameters, parse_parameters
@@ -28,9 +26,9 @@ from serve_app.api.request_log import RequestLog, RequestObserver, request_id_of
 from serve_app.api.request_warnings import add_headers, shown_names
 from serve_app.api.responses import render, sse_error, sse_events
 from serve_app.api.service import TranscriptionJob, TranscriptionService
+from serve_app.api.upload import Intake
 from serve_app.core.errors import ParaserveError, RecognitionFailed, UploadTooSlow
-from serve_app.core.origin import Origin
-from serve_app.core.records import RecordingEnd
+from serve_app.core.records import Origin, RecordingEnd
 from serve_app.packs.registry import is_demo_pack
 from serve_app.transcript.itn import AS_SAID, apply_rules
 from serve_app.transcript.transcript import FailedRange, TranscriptEvent, collect

@@ -7,9 +7,15 @@ files and addresses.
 Sources: the magic numbers are those of the containers' specifications; MPEG
 audio headers are ISO/IEC 11172-3 (2.4.1.3), ADTS ISO/IEC 13818-7 (6.2), ID3
 tags https://id3.org/id3v2.4.0-structure (3.1).
+
+Which parts of FFmpeg hostile bytes may reach.
+
+Names of files that hold recordings, for whoever looks for them in a directory.
 """
 
 from __future__ import annotations
+
+from pathlib import PurePosixPath
 
 from serve_app.audio.bytesource import ByteSource
 
@@ -189,3 +195,100 @@ def mpeg_num_bytes(header: bytes) -> int:
         return (12_000 * kbps // rate_hz + padding) * 4
     slots = 72_000 if layer == 3 and version != 3 else 144_000
     return slots * kbps // rate_hz + padding
+
+
+# Container as sniffed -> FFmpeg's demuxer. It is given by name and never probed
+# for, and none of these reads a playlist.
+DEMUXERS = {
+    "wav": "wav",
+    "rf64": "wav",
+    "w64": "w64",
+    "aiff": "aiff",
+    "flac": "flac",
+    "ogg": "ogg",
+    "mp3": "mp3",
+    "mp4": "mov",
+    "aac": "aac",
+    "amr": "amr",
+    "webm": "matroska",
+    "matroska": "matroska",
+    "au": "au",
+    "caf": "caf",
+    "asf": "asf",
+    "avi": "avi",
+    "flv": "flv",
+    "mpegts": "mpegts",
+}
+
+# Self-synchronising streams: recorders cut them anywhere, so a broken frame at
+# either end is no damage. A fragmented MP4 is one of them.
+CUT_ANYWHERE = {"mp3", "aac", "amr", "ogg", "webm", "matroska", "mpegts", "flv", "asf", "avi"}
+
+# The length in these headers is exact, so that less is a truncated file.
+DECLARES_LENGTH = {"flac", "mp4"}
+
+# Here a header or the last page tells the length; elsewhere FFmpeg guesses it
+# from the bit rate, which says nothing.
+STATES_LENGTH = DECLARES_LENGTH | {"ogg", "webm", "matroska", "caf", "au", "asf"}
+
+# Packets carry times, and what is not there is left out: a gap is part of the
+# recording's time. In the others FFmpeg only counts up what it finds.
+TIMED = {"mp4", "webm", "matroska", "mpegts", "flv", "asf", "ogg", "flac"}
+
+# A recorder leaves nothing out here, so that a gap is always a loss: FFmpeg drops what
+# has a wrong checksum without a word.
+WITHOUT_PAUSES = {"ogg", "flac"}
+
+# Packets stand close together here, so that bytes between two of them held another.
+WITHOUT_PADDING = {"flv"}
+
+# A longer jump is another recording joined on: these formats allow that.
+JOINABLE = {"ogg", "flac", "mpegts"}
+
+_PCM = (
+    "s8 u8 s16le s16be u16le u16be s24le s24be u24le u24be s32le s32be u32le u32be f32le f32be "
+    "f64le f64be alaw mulaw s16le_planar s16be_planar s24le_planar s32le_planar s8_planar "
+    "bluray dvd"
+)
+_ADPCM = "ima_wav ima_qt ms swf yamaha"
+_CODED = (
+    "aac aac_fixed aac_latm ac3 eac3 alac amrnb amrwb flac gsm gsm_ms libopus mp1 mp1float mp2 "
+    "mp2float mp3 mp3float opus speex libspeex vorbis wmapro wmav1 wmav2 wmavoice truespeech "
+    "g723_1 g722 g726 g726le"
+)
+DECODERS = frozenset(
+    [f"pcm_{name}" for name in _PCM.split()]
+    + [f"adpcm_{name}" for name in _ADPCM.split()]
+    + _CODED.split()
+)
+
+
+AUDIO_SUFFIXES = frozenset({
+    ".wav", ".wave", ".rf64", ".bwf", ".w64", ".aif", ".aiff", ".aifc", ".flac", ".ogg", ".oga",
+    ".ogx", ".opus", ".spx", ".mp1", ".mp2", ".mp3", ".mpga", ".mp4", ".m4a", ".m4b", ".m4v",
+    ".m4r", ".mov", ".qt", ".3gp", ".3gpp", ".3g2", ".f4a", ".f4v", ".aac", ".adts", ".amr",
+    ".awb", ".webm", ".weba", ".mkv", ".mka", ".au", ".snd", ".caf", ".wma", ".wmv", ".asf",
+    ".avi", ".flv", ".ts", ".m2t", ".mts", ".m2ts", ".mpegts",
+})  # fmt: skip
+"""What is picked up: every container that the decoder takes, in lower case. The content
+decides what a file is; a name on its own only says that it is worth a look."""
+
+
+_TRANSPORT_STREAM_SUFFIX = ".ts"
+
+
+def is_recording_name(relative_path: str) -> bool:
+    """True if a path below a directory, with `/` between its parts, is named like a recording.
+
+    Hidden files and AppleDouble files (`._name`, which macOS puts beside the real ones on
+    other file systems) are not, nor is anything in a hidden directory.
+    """
+    path = PurePosixPath(relative_path)
+    if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+        return False
+    return path.suffix.lower() in AUDIO_SUFFIXES
+
+
+def needs_look(relative_path: str) -> bool:
+    """True if a name alone does not tell a recording: `.ts` is TypeScript's suffix, too."""
+    return PurePosixPath(relative_path).suffix.lower() == _TRANSPORT_STREAM_SUFFIX

@@ -7,17 +7,25 @@ learns the truth.
 Sources: FLAC format (RFC 9639, 8.2), Ogg (RFC 3533, 6) with Opus (RFC 7845, 5.1),
 Vorbis I (4.2.2) and Speex headers, MPEG audio ISO/IEC 11172-3 (2.4.2.3), ADTS ISO/IEC
 13818-7 (6.2), AMR (RFC 4867, 5), Matroska's Info element (RFC 9559, 5.1.2).
+
+Lengths of recordings in containers that are mostly FFmpeg's, read without it.
+
+Each function looks at a bounded number of bytes. Headers may lie.
+
+Sources: Sun's .au header (Audio File Formats FAQ), Apple Core Audio Format 1.0 (desc, data
+and pakt chunks), AVI RIFF (Microsoft, AVISTREAMHEADER), Advanced Systems Format 01.20.03
+(3.2 File Properties Object), Adobe FLV 10.1 (E.3, E.4, E.5 onMetaData), ISO/IEC 13818-1
+(2.4.3.2 transport packets, 2.4.3.6 PES packets).
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from serve_app.audio.bytesource import AudioSource, ByteSource
-from serve_app.audio.container_lengths import asf_s, au_s, avi_s, caf_s, flv_s, ts_s
 from serve_app.audio.containers import (
     HEAD_BYTES,
     adts_num_bytes,
@@ -25,11 +33,176 @@ from serve_app.audio.containers import (
     sniff,
     sniff_source,
 )
-from serve_app.audio.matroska import duration_s as matroska_s
-from serve_app.audio.matroska import first_cluster_s, last_cluster_s
+from serve_app.audio.ffmpeg_container import duration_s as matroska_s
+from serve_app.audio.ffmpeg_container import first_cluster_s, last_cluster_s
 from serve_app.audio.mp4 import read_fragments_s, read_mp4_duration_s
 from serve_app.audio.pcm_headers import read_pcm_header
 from serve_app.core.errors import AudioError
+
+_HEAD_BYTES = 64 * 1024
+_TAIL_BYTES = 1 << 20
+_MAX_CHUNKS = 256
+_AU_SAMPLE_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
+_AU_G72X_BITS = {23: 4, 24: 8, 25: 3, 26: 5}
+_TS_PACKET_BYTES = 188
+_TS_CLOCK_HZ = 90_000
+_FLV_METADATA_BYTES = 4096
+# One byte in 256 looks like the beginning of a tag; in a tail of a million bytes of any
+# other kind there are so many only if somebody has put them there.
+_MAX_FLV_TRIES = 4096
+# A name of 8 characters and the marker of a number.
+_FLV_DURATION = b"\x00\x08duration\x00"
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_TICKS_PER_S = 10_000_000
+
+
+def au_s(source: ByteSource) -> float | None:
+    """Returns the bytes after the header over the bytes per second."""
+    start, num_bytes, encoding, rate_hz, channels = struct.unpack(">5I", source.peek(4, 20))
+    present_bytes = max(source.num_bytes - start, 0)
+    num_bytes = min(num_bytes or present_bytes, present_bytes)
+    if encoding in _AU_G72X_BITS:
+        return float(num_bytes * 8 / (_AU_G72X_BITS[encoding] * rate_hz * channels))
+    return float(num_bytes / (_AU_SAMPLE_BYTES[encoding] * rate_hz * channels))
+
+
+def caf_s(source: ByteSource) -> float | None:
+    """Returns the frames of the packet table, or the bytes over the bytes per second."""
+    rate_hz = 0.0
+    bytes_per_packet = frames_per_packet = 0
+    estimate_s: float | None = None
+    offset = 8
+    for _ in range(_MAX_CHUNKS):
+        header = source.peek(offset, 12)
+        if len(header) < 12:
+            break
+        name, num_bytes = struct.unpack(">4sq", header)
+        if name == b"desc":
+            rate_hz, _, _, bytes_per_packet, frames_per_packet = struct.unpack(
+                ">d4sIII", source.peek(offset + 12, 24)
+            )
+        elif name == b"pakt" and rate_hz:
+            valid_frames = struct.unpack(">q", source.peek(offset + 20, 8))[0]
+            if valid_frames > 0:
+                return float(valid_frames / rate_hz)
+        elif name == b"data" and rate_hz and bytes_per_packet:
+            present_bytes = source.num_bytes - offset - 16
+            held_bytes = present_bytes if num_bytes < 0 else min(num_bytes, present_bytes)
+            estimate_s = held_bytes / bytes_per_packet * frames_per_packet / rate_hz
+        if num_bytes < 0:
+            break
+        offset += 12 + num_bytes
+    return estimate_s
+
+
+def avi_s(source: ByteSource) -> float | None:
+    """Returns the length of the longest stream that the headers declare."""
+    head = source.peek(0, _HEAD_BYTES)
+    longest_s = 0.0
+    start = -1
+    while (start := head.find(b"strh", start + 1)) >= 0 and start + 44 <= len(head):
+        scale, rate, _, length = struct.unpack_from("<4I", head, start + 8 + 20)
+        if head[start + 8 : start + 12] == b"auds" and rate and length:
+            longest_s = max(longest_s, length * scale / rate)
+    return longest_s or None
+
+
+def asf_s(source: ByteSource) -> float | None:
+    """Returns the play duration less the preroll; a broadcast declares none."""
+    head = source.peek(0, _HEAD_BYTES)
+    start = head.find(_ASF_FILE_PROPERTIES)
+    if start < 0:
+        return None
+    play_ticks, _, preroll_ms, flags = struct.unpack_from("<QQQI", head, start + 64)
+    is_broadcast = bool(flags & 1)
+    return None if is_broadcast else play_ticks / _ASF_TICKS_PER_S - preroll_ms / 1000
+
+
+def flv_s(source: ByteSource) -> float | None:
+    """Returns the time of the last tag after that of the first one."""
+    first_ms = _flv_tag_ms(source, 13)
+    end = source.num_bytes
+    last_ms: int | None = None
+    for _ in range(_MAX_CHUNKS):
+        tag_bytes = int.from_bytes(source.peek(end - 4, 4), "big")
+        start = end - 4 - tag_bytes
+        if tag_bytes < 11 or start < 13:
+            break
+        # The last tags may be without a time of their own.
+        last_ms = _flv_tag_ms(source, start)
+        if last_ms:
+            break
+        end = start
+    if not last_ms:
+        last_ms = _last_flv_tag_ms(source)
+    if first_ms is None or not last_ms:
+        return None
+    return (last_ms - first_ms) / 1000 if last_ms > first_ms else None
+
+
+def flv_metadata_s(source: ByteSource) -> float | None:
+    """Returns the length that onMetaData declares; live recorders declare none, or 0."""
+    head = source.peek(0, _FLV_METADATA_BYTES)
+    start = head.find(_FLV_DURATION)
+    field = head[start + len(_FLV_DURATION) :][:8] if start >= 0 else b""
+    duration_s = float(struct.unpack(">d", field)[0]) if len(field) == 8 else 0.0
+    return duration_s if math.isfinite(duration_s) and duration_s > 0 else None
+
+
+def _flv_tag_ms(source: ByteSource, start: int) -> int | None:
+    tag = source.peek(start, 11)
+    if len(tag) < 11 or tag[0] not in {8, 9, 18} or tag[8:11] != bytes(3):
+        return None
+    return tag[7] << 24 | int.from_bytes(tag[4:7], "big")
+
+
+def _last_flv_tag_ms(source: ByteSource) -> int | None:
+    """Searches a cut-off end for the last tag of sound."""
+    start = max(source.num_bytes - _TAIL_BYTES, 13)
+    tail = source.peek(start, _TAIL_BYTES)
+    found = len(tail)
+    for _ in range(_MAX_FLV_TRIES):
+        found = tail.rfind(b"\x08", 0, found)
+        if found < 0:
+            return None
+        time_ms = _flv_tag_ms(source, start + found)
+        num_bytes = int.from_bytes(tail[found + 1 : found + 4], "big")
+        follows = tail[found + 11 + num_bytes : found + 15 + num_bytes]
+        if time_ms and follows == (num_bytes + 11).to_bytes(4, "big"):
+            return time_ms
+    return None
+
+
+def ts_s(source: ByteSource) -> float | None:
+    """Returns the time between the first and the last time stamp of a stream of sound."""
+    start = max(source.num_bytes - _TAIL_BYTES, 0) // _TS_PACKET_BYTES * _TS_PACKET_BYTES
+    first = next(_ts_times(source.peek(0, _TAIL_BYTES)), None)
+    times = list(_ts_times(source.peek(start, _TAIL_BYTES)))
+    if first is None or not times:
+        return None
+    # 33 bits, which start anew every 26.5 hours.
+    return (times[-1] - first) % (1 << 33) / _TS_CLOCK_HZ or None
+
+
+def _ts_times(content: bytes) -> Iterator[int]:
+    """Yields the presentation times of sound, in ticks."""
+    for offset in range(0, len(content) - _TS_PACKET_BYTES + 1, _TS_PACKET_BYTES):
+        if content[offset] != 0x47 or not content[offset + 1] & 0x40:
+            continue
+        adapted = content[offset + 3] >> 4 & 3
+        start = offset + 4 + (1 + content[offset + 4] if adapted & 2 else 0)
+        pes = content[start : min(start + 14, offset + _TS_PACKET_BYTES)]
+        if len(pes) < 14 or pes[:3] != b"\0\0\1" or not (0xC0 <= pes[3] < 0xE0 or pes[3] == 0xBD):
+            continue
+        if pes[7] & 0x80:
+            yield (
+                (pes[9] >> 1 & 7) << 30
+                | pes[10] << 22
+                | (pes[11] >> 1) << 15
+                | pes[12] << 7
+                | pes[13] >> 1
+            )
+
 
 # Speech is hardly ever coded with less.
 _MIN_BITS_PER_S = 6_000

@@ -2,28 +2,43 @@
 
 The bytes are hostile. FFmpeg gets one demuxer by name, a list of audio decoders
 (pictures and video are never decoded), and no way to open anything else.
+
+FFmpeg's frames as arrays.
+
+What FFmpeg does not tell of a Matroska or WebM file.
+
+Source: RFC 9559, 5.1.3 (Cluster, Timestamp) and 5.1.2 (Info: TimestampScale, Duration).
+
+Ogg streams that were chained one behind another.
+
+FFmpeg goes on with the decoder of the first one, which fails if the next one has other
+channels, another rate or another codec. So each one is opened by itself.
+
+Source: RFC 3533, section 6 (page header) and section 4 (chaining).
 """
 
 from __future__ import annotations
 
 import contextlib
+import struct
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
 import av
 import av.logging
 import numpy as np
+import numpy.typing as npt
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
+from av.audio.plane import AudioPlane
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 from av.stream import Discard, Disposition
 
-from serve_app.audio.av_frames import channels_of
 from serve_app.audio.bytesource import ByteSource
-from serve_app.audio.containers import SEARCHED_BYTES
-from serve_app.audio.demuxers import DECODERS
+from serve_app.audio.containers import DECODERS, SEARCHED_BYTES
 from serve_app.audio.layout import AudioLimits
 from serve_app.core.errors import UnknownAudioFormat, UnsupportedAudioLayout
 
@@ -266,3 +281,131 @@ def stated_s(container: InputContainer, stream: AudioStream) -> float | None:
         duration = container.duration or 0
         return duration / av.time_base if duration > 0 else None
     return float(stream.duration * stream.time_base)
+
+
+_DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "flt": "f4", "dbl": "f8"}
+_FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31}
+
+
+def channels_of(frame: AudioFrame) -> npt.NDArray[np.float32]:
+    """Returns the samples, shape [channels, n], full scale at 1.0.
+
+    PyAV's `AudioFrame.planes`, and `to_ndarray` with it, counts the planes by
+    reading pointers up to a null (18.1, av/audio/frame.py). With eight planar
+    channels or more there is none, and the process crashes. So the planes are
+    taken by their number.
+    """
+    planar = frame.format.is_planar
+    kind = frame.format.name.removesuffix("p") if planar else frame.format.name
+    channels = frame.layout.nb_channels
+    num_planes, interleaved = (channels, 1) if planar else (1, channels)
+    planes = [
+        np.frombuffer(
+            memoryview(AudioPlane(frame, plane)), _DTYPES[kind], frame.samples * interleaved
+        )
+        for plane in range(num_planes)
+    ]
+    with np.errstate(over="ignore", invalid="ignore"):
+        samples = np.stack(planes).astype(np.float32)
+    if kind == "u8":
+        samples -= 128.0
+    samples /= np.float32(_FULL_SCALE.get(kind, 1.0))
+    return samples if planar else samples.reshape(-1, channels).T
+
+
+_CLUSTER = b"\x1f\x43\xb6\x75"
+_TIMESTAMP = 0xE7
+_SCALE = b"\x2a\xd7\xb1"
+_HEAD_BYTES = 16 * 1024
+_SEARCHED_BYTES = 1 << 20
+_DEFAULT_SCALE_NS = 1_000_000
+
+
+def first_cluster_s(source: ByteSource) -> float | None:
+    """Returns the time of the first cluster, where any stream of the file may begin."""
+    return _cluster_s(source.peek(0, _SEARCHED_BYTES), scale_ns(source), last=False)
+
+
+def last_cluster_s(source: ByteSource) -> float | None:
+    """Returns the time of the last cluster, about where the file ends."""
+    start = max(source.num_bytes - _SEARCHED_BYTES, 0)
+    return _cluster_s(source.peek(start, _SEARCHED_BYTES), scale_ns(source), last=True)
+
+
+def duration_s(source: ByteSource) -> float | None:
+    """Returns the declared length; live recorders leave it out."""
+    head = source.peek(0, _HEAD_BYTES)
+    for size, layout in ((0x88, ">d"), (0x84, ">f")):
+        start = head.find(bytes((0x44, 0x89, size)))
+        if 0 <= start <= len(head) - 11:
+            return float(struct.unpack_from(layout, head, start + 3)[0]) * scale_ns(source) / 1e9
+    return None
+
+
+def scale_ns(source: ByteSource) -> int:
+    """Returns the length of a tick."""
+    head = source.peek(0, _HEAD_BYTES)
+    start = head.find(_SCALE)
+    if not 0 <= start <= len(head) - 8:
+        return _DEFAULT_SCALE_NS
+    num_bytes = head[start + 3] & 0x0F
+    return int.from_bytes(head[start + 4 : start + 4 + num_bytes], "big") or _DEFAULT_SCALE_NS
+
+
+def _cluster_s(content: bytes, tick_ns: int, *, last: bool) -> float | None:
+    start = content.rfind(_CLUSTER) if last else content.find(_CLUSTER)
+    if start < 0:
+        return None
+    # The cluster's own size, of 1 to 8 bytes; a checksum may stand before the time.
+    offset = start + 4 + _vint_bytes(content[start + 4 : start + 5])
+    if content[offset : offset + 2] == b"\xbf\x84":
+        offset += 6
+    if content[offset : offset + 1] != bytes((_TIMESTAMP,)):
+        return None
+    num_bytes = content[offset + 1] & 0x7F if len(content) > offset + 1 else 0
+    if not 1 <= num_bytes <= 8:
+        return None
+    return int.from_bytes(content[offset + 2 : offset + 2 + num_bytes], "big") * tick_ns / 1e9
+
+
+def _vint_bytes(first: bytes) -> int:
+    return 9 - first[0].bit_length() if first and first[0] else 8
+
+
+_MAGIC = b"OggS"
+_HEADER_BYTES = 27
+_FIRST_PAGE = 2
+_SEARCHED_BYTES = 1 << 16
+_PAGES_AT_ONCE = 256
+# How the first page of a stream begins, by codec.
+_CODEC_MAGICS = (
+    b"OpusHead", b"\x01vorbis", b"Speex   ", b"\x7fFLAC", b"fishead\0", b"\x80theora",
+    b"\x80kate", b"PCM     ", b"BBCD\0", b"OVP80",
+)  # fmt: skip
+
+
+def find_links(source: ByteSource) -> Iterator[int | None]:
+    """Yields where each chained stream begins, and None now and then for the work done.
+
+    The first one begins at 0. Streams side by side begin together and are one link.
+    """
+    yield 0
+    offset = num_pages = 0
+    begun = False
+    while len(header := source.peek(offset, _HEADER_BYTES + 255)) >= _HEADER_BYTES:
+        num_pages += 1
+        if num_pages % _PAGES_AT_ONCE == 0:
+            yield None
+        if header[:4] != _MAGIC or header[4]:
+            found = source.peek(offset + 1, _SEARCHED_BYTES).find(_MAGIC)
+            offset += 1 + found if found >= 0 else _SEARCHED_BYTES - len(_MAGIC)
+            continue
+        num_segments = header[26]
+        body = header[_HEADER_BYTES + num_segments :]
+        # A damaged page may have the flag, but hardly the name of a codec as well.
+        is_first = bool(header[5] & _FIRST_PAGE) and body.startswith(_CODEC_MAGICS)
+        if is_first and begun:
+            yield offset
+        begun = not is_first
+        body_bytes = sum(header[_HEADER_BYTES : _HEADER_BYTES + num_segments])
+        offset += _HEADER_BYTES + num_segments + body_bytes

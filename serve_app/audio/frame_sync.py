@@ -5,6 +5,13 @@ and passes over the rest without a word.
 
 Source: RFC 4867, 5.1 (magic), 5.3 (frame header) and 3GPP TS 26.101, annex A (lengths);
 ISO/IEC 13818-7, 6.2 (ADTS).
+
+Frames of MPEG audio in streams that are damaged or were joined.
+
+FFmpeg's parser puts everything that stands before a frame, however long, into the same
+packet, whose decoding then fails although the frame is whole.
+
+Bytes between the packets of a file, and how much audio they may have held.
 """
 
 from __future__ import annotations
@@ -12,10 +19,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
+
+from av.audio.stream import AudioStream
+from av.packet import Packet
 
 from serve_app.audio.bytesource import ByteSource
-from serve_app.audio.containers import adts_num_bytes
-from serve_app.audio.framing import TAG_HEADER_BYTES, tag_num_bytes
+from serve_app.audio.containers import adts_num_bytes, id3_num_bytes, mpeg_num_bytes
+from serve_app.audio.flac_frames import frames_of
 
 AMR_NB_BYTES = (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1)
 AMR_WB_BYTES = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 1, 1, 1, 1, 1, 1)
@@ -125,3 +136,181 @@ def _amr_wb_num_bytes(header: bytes) -> int:
     kind = header[0] >> 3 & 15
     is_header = header[0] & _FIXED_BITS == _GOOD and not 10 <= kind <= 13
     return AMR_WB_BYTES[kind] if is_header else 0
+
+
+TAG_HEADER_BYTES = 138
+"""What `tag_num_bytes` has to see."""
+# No frame is longer.
+_LONGEST_FRAME_BYTES = 8192
+_ID3V1_BYTES = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Framed:
+    """The frame of a packet, None if it holds none, and how many bytes of no use stood before."""
+
+    packet: Packet[AudioStream] | None
+    num_lost_bytes: int = 0
+
+
+class Reframer:
+    """Takes away from packets what is no frame.
+
+    Args:
+        container: "mp3"; nothing is done to the packets of others.
+    """
+
+    def __init__(self, container: str) -> None:
+        self._is_mpeg = container == "mp3"
+        self._tag_end = 0
+        self._kind = b""
+
+    def reframe(self, packet: Packet[AudioStream]) -> Framed:
+        """Returns the packet, or what is sound of it; tags are not lost bytes."""
+        if not self._is_mpeg:
+            return Framed(packet)
+        content = bytes(packet)
+        position = packet.pos or 0
+        if self._tag_end > position:
+            if self._tag_end >= position + len(content):
+                return Framed(None)
+            tag_bytes = self._tag_end - position
+        else:
+            tag_bytes = tag_num_bytes(content)
+            self._tag_end = position + tag_bytes
+            if tag_bytes >= len(content):
+                return Framed(None)
+        if not tag_bytes and mpeg_num_bytes(content[:_HEADER_BYTES]) == len(content):
+            self._kind = _kind_of(content)
+            return Framed(packet)
+        starts = _frame_starts(content, max(tag_bytes, len(content) - _LONGEST_FRAME_BYTES))
+        if not starts:
+            return Framed(packet)
+        # What looks like a header may be one by accident, but hardly one of the same kind.
+        alike = [one for one in starts if _kind_of(content[one:]) == self._kind]
+        start = (alike or starts)[-1]
+        self._kind = _kind_of(content[start:])
+        return Framed(_copy(packet, content[start:]), start - tag_bytes)
+
+
+def _frame_starts(content: bytes, first: int) -> list[int]:
+    """Returns where frames may begin that end with the packet."""
+    starts: list[int] = []
+    start = first - 1
+    while (start := content.find(b"\xff", start + 1)) >= 0:
+        if mpeg_num_bytes(content[start : start + _HEADER_BYTES]) == len(content) - start:
+            starts.append(start)
+    return starts
+
+
+def _kind_of(frame: bytes) -> bytes:
+    """Returns what the headers of one stream have in common: codec, version and rate."""
+    return bytes((frame[1], frame[2] & 0x0C)) if len(frame) > 2 else b""
+
+
+def tag_num_bytes(content: bytes) -> int:
+    """Returns the length of the tags that stand first; they may go on behind the packet."""
+    num_bytes = _ID3V1_BYTES if content[:3] == b"TAG" else 0
+    return num_bytes + id3_num_bytes(content[num_bytes : num_bytes + 10])
+
+
+def without_side_data(packet: Packet[AudioStream]) -> Packet[AudioStream]:
+    """Returns a packet of the same content and times."""
+    return _copy(packet, bytes(packet))
+
+
+def split_flac(packet: Packet[AudioStream]) -> list[Packet[AudioStream]]:
+    """Returns a packet for each frame of a FLAC file, each with its own time."""
+    frames = frames_of(bytes(packet))
+    if len(frames) == 1:
+        return [packet]
+    parts: list[Packet[AudioStream]] = []
+    for frame in frames:
+        part = _copy(packet, frame.content)
+        # FFmpeg counts the time of such a file in samples.
+        part.pts = part.dts = frame.first_sample
+        parts.append(part)
+    return parts
+
+
+def _copy(packet: Packet[AudioStream], content: bytes) -> Packet[AudioStream]:
+    copy = cast("Packet[AudioStream]", Packet(content))
+    copy.stream = packet.stream
+    copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+    copy.duration = packet.duration
+    return copy
+
+
+# Between two packets no container needs more for its own purposes.
+_LEAST_SKIPPED_BYTES = 256
+_MUCH_LARGER = 2.0
+# The audio of a packet against that of one which a decoder trims for the encoder's delay.
+_MUCH_LONGER = 2.0
+
+
+class SkippedBytes:
+    """Looks at the bytes between packets, which a demuxer passed over without a word.
+
+    Args:
+        source: the file.
+        alone: whether all packets are of the one stream that is read.
+        least_bytes: fewer between two packets are nothing; 0 to go by the packets' size.
+    """
+
+    def __init__(self, source: ByteSource, alone: bool, least_bytes: int = 0) -> None:
+        self._source = source
+        self._least_bytes = least_bytes
+        self.alone = alone
+        self.first_position = 0
+        self.end = 0
+        """One past the last packet."""
+        self._position = -1
+        self._num_packets = 0
+        self._num_decoded = 0
+        self._num_bytes = 0
+        self._seconds = 0.0
+        self._longest_s = 0.0
+
+    def bytes_per_s(self, frame_s: float) -> float:
+        """Returns the rate so far; at the beginning that of the first packets."""
+        seconds = self._seconds or frame_s * self._num_decoded
+        return self._num_bytes / seconds if seconds else 0.0
+
+    def duration_of(self, num_bytes: int) -> float:
+        """Returns how much audio so many bytes are, going by those before."""
+        return num_bytes * self._seconds / self._num_bytes if self._num_bytes else 0.0
+
+    def skipped_s(self, packet: Packet[AudioStream]) -> float:
+        """Returns how much audio the bytes before a packet may have held."""
+        position, num_skipped = packet.pos, 0
+        if position is not None and position >= 0:
+            if not self._num_packets:
+                self.first_position = position
+            elif position == self._position:
+                # One of several in a page of Ogg or a packet of MPEG-TS.
+                position = self.end
+            elif self.alone:
+                num_skipped = position - self.end
+                if num_skipped >= _LEAST_SKIPPED_BYTES:
+                    num_skipped -= tag_num_bytes(self._source.peek(self.end, TAG_HEADER_BYTES))
+            self._position = packet.pos or 0
+            self.end = position + packet.size
+        self._num_packets += 1
+        is_much = num_skipped >= (self._least_bytes or max(_LEAST_SKIPPED_BYTES, packet.size))
+        return self.duration_of(num_skipped) if is_much else 0.0
+
+    def add(self, num_bytes: int, duration_s: float) -> None:
+        """Of packets of this size so much audio has come."""
+        if duration_s > _MUCH_LONGER * self._longest_s:
+            # Of those before only a part was audio: they say nothing of the rate.
+            self._num_decoded = self._num_bytes = 0
+            self._seconds = 0.0
+        self._longest_s = max(self._longest_s, duration_s)
+        self._num_bytes += num_bytes
+        self._num_decoded += 1
+        self._seconds += duration_s
+
+    def excess_s(self, num_bytes: int) -> float:
+        """Returns how much audio a packet should hold that is far larger than those before."""
+        usual_bytes = self._num_bytes / max(self._num_decoded, 1)
+        return self.duration_of(num_bytes) if num_bytes > _MUCH_LARGER * usual_bytes else 0.0

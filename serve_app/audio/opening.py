@@ -1,4 +1,10 @@
-"""From the first bytes of a file to the reader that decodes it."""
+"""From the first bytes of a file to the reader that decodes it.
+
+What a file's first bytes make certain while the rest of it is still on its way.
+
+A body that cannot become audio is refused before all of it has been received, copied to
+the stage that decodes and looked at there.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +13,13 @@ from dataclasses import replace
 from typing import Protocol
 
 from serve_app.audio.bytesource import ByteSource
-from serve_app.audio.containers import UNKNOWN_KIND, sniff_source
+from serve_app.audio.containers import SEARCHED_BYTES, UNKNOWN_KIND, sniff_source
 from serve_app.audio.damage import DamageReport
+from serve_app.audio.ffmpeg_container import find_links
 from serve_app.audio.layout import AudioInfo, AudioLimits, Block
 from serve_app.audio.mp4 import walk_mp4_layout
-from serve_app.audio.ogg import find_links
-from serve_app.audio.pcm_headers import read_pcm_header, wave_prefix
-from serve_app.audio.pcm_reader import PcmReader
-from serve_app.audio.readers import AvReader
+from serve_app.audio.pcm_headers import check_first_chunks, read_pcm_header, wave_prefix
+from serve_app.audio.readers import AvReader, PcmReader
 from serve_app.core.errors import CorruptAudio, EmptyUpload, TruncatedAudio, UnknownAudioFormat
 
 _PCM_CONTAINERS = {"wav", "rf64", "w64", "aiff"}
@@ -158,3 +163,30 @@ class Opener:
             base_s,
             self._begin_call,
         )
+
+
+BEGINNING_BYTES = 512 * 1024
+"""What `check_beginning` is given. Files that are shorter are cheap to receive."""
+
+_CHUNKED = {"wav", "rf64", "w64", "aiff"}
+
+
+def check_beginning(content: bytes) -> None:
+    """Refuses what no decoder would accept, whatever follows.
+
+    Plain Python on a bounded number of bytes; takes milliseconds.
+
+    Args:
+        content: the first bytes of a file, `BEGINNING_BYTES` of them or more.
+
+    Raises:
+        UnknownAudioFormat: they are of no kind that is known.
+        CorruptAudio: they are a WAVE, W64 or AIFF file of more chunks than any program writes.
+    """
+    source = ByteSource(content)
+    container = sniff_source(source)
+    if container in _CHUNKED:
+        check_first_chunks(source, container)
+    # Where a long tag was skipped, too little of what matters is left to tell.
+    if container is None and source.num_bytes >= SEARCHED_BYTES:
+        raise UnknownAudioFormat(UNKNOWN_KIND)

@@ -1,8 +1,14 @@
-"""Mono samples at any rate -> int16 at 16 kHz, in a stream."""
+"""Mono samples at any rate -> int16 at 16 kHz, in a stream.
+
+Several channels -> one.
+"""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
+import numpy.typing as npt
 import soxr
 
 from serve_app.audio.layout import Block, FloatMono
@@ -50,3 +56,68 @@ class PcmResampler:
 def _to_int16(samples: FloatMono) -> Pcm:
     pcm: Pcm = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
     return pcm
+
+
+# Over this much audio the channels are compared.
+_WINDOW_S = 0.5
+# Of what channels without any relation would leave of their energy in the mean; two equally
+# loud ones reach it at a correlation of -0.8.
+_CANCELLED_SHARE = 0.2
+
+
+class Downmixer:
+    """Mixes channels by their mean, or takes the loudest one where they cancel each other.
+
+    One channel of a stereo recording may be the other one upside down, by a wrong cable or
+    an effect: the mean of the two is silence.
+    """
+
+    NOTICE = "The channels cancel each other out in places; the louder one was used there."
+
+    def __init__(self) -> None:
+        self._channel_energy: npt.NDArray[np.float64] | None = None
+        self._mean_energy = 0.0
+        self.has_cancelled = False
+        """Whether the mean was given up anywhere."""
+
+    def mix(self, samples: npt.NDArray[np.float32], rate_hz: int) -> FloatMono:
+        """Returns one channel; what is not finite stays not finite.
+
+        Args:
+            samples: shape [channels, n], full scale at 1.0.
+            rate_hz: their rate.
+        """
+        num_channels, num_samples = samples.shape
+        if num_channels == 1:
+            only: FloatMono = samples[0]
+            return only
+        with np.errstate(over="ignore", invalid="ignore"):
+            mono: FloatMono = samples.mean(axis=0, dtype=np.float32)
+            if not num_samples:
+                return mono
+            energy = np.einsum("cn,cn->c", samples, samples, dtype=np.float64)
+            self._compare(energy, float(np.dot(mono, mono)), num_samples / rate_hz)
+        if not self._cancels():
+            return mono
+        self.has_cancelled = True
+        assert self._channel_energy is not None  # noqa: S101 - set by _compare
+        return np.ascontiguousarray(samples[int(self._channel_energy.argmax())])
+
+    def _compare(
+        self, energy: npt.NDArray[np.float64], mean_energy: float, duration_s: float
+    ) -> None:
+        """Takes a block into averages that forget what is older than the window."""
+        if not (np.isfinite(energy).all() and math.isfinite(mean_energy)):
+            return
+        kept = math.exp(-duration_s / _WINDOW_S)
+        if self._channel_energy is None or len(self._channel_energy) != len(energy):
+            self._channel_energy, self._mean_energy = energy, mean_energy
+        else:
+            self._channel_energy = kept * self._channel_energy + energy
+            self._mean_energy = kept * self._mean_energy + mean_energy
+
+    def _cancels(self) -> bool:
+        if self._channel_energy is None:
+            return False
+        unrelated = float(self._channel_energy.sum()) / len(self._channel_energy) ** 2
+        return self._mean_energy < _CANCELLED_SHARE * unrelated

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from serve_app.audio.containers import (
+    CUT_ANYWHERE,
+    JOINABLE,
+    TIMED,
+    WITHOUT_PADDING,
+    WITHOUT_PAUSES,
+)
 from serve_app.audio.damage import DamageReport
-from serve_app.audio.demuxers import CUT_ANYWHERE, JOINABLE, TIMED, WITHOUT_PADDING, WITHOUT_PAUSES
 from serve_app.audio.layout import AudioLimits
 from serve_app.core.errors import AudioTooLong
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from serve_app.batch.report_data import BatchReport
-    from serve_app.core.stages import Stage
+    from serve_app.core.records import Stage
     from serve_app.settings import Settings
     from serve_app.settings.batch import TextFormat
 

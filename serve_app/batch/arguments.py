@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from serve_app.batch.records import TEXT_FORMATS
-from serve_app.core.stages import STAGES, Stage
+from serve_app.core.records import STAGES, Stage
 from serve_app.settings import DEFAULT_PROFILE
 from serve_app.settings.batch import TextFormat
 

@@ -17,7 +17,7 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from serve_app.batch.arguments import MODULE
 from serve_app.batch.job_status import KIND, JobView, is_batch, last_progress, view_of
-from serve_app.batch.supervisors import LivingSupervisors, ask_for_supervisors
+from serve_app.batch.session import LivingSupervisors, ask_for_supervisors
 from serve_app.core.errors import ClusterError
 
 _POLL_S = 1.0

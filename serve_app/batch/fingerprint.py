@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from serve_app.batch.records import BatchItem, FileInfo, PackIdentity
 from serve_app.batch.storage import filesystem_of, info_of
-from serve_app.core.stages import PackRole
+from serve_app.core.records import PackRole
 from serve_app.inference.fingerprint import drafting_of
 from serve_app.settings import Settings
 from serve_app.transcript.subtitles import SubtitleOptions

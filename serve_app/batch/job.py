@@ -29,14 +29,14 @@ from serve_app.batch.session import (
 )
 from serve_app.batch.storage import LocalFiles
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.stages import PackRole, Stage
+from serve_app.core.records import PackRole, Stage
 from serve_app.inference.fingerprint import weights_checksum
 from serve_app.inference.loading import find_pack, packs_of, with_pack
 from serve_app.settings import Settings
 from serve_app.settings.batch import TextFormat
 
 if TYPE_CHECKING:
-    from serve_app.batch.outcomes import Failed, Outcome
+    from serve_app.batch.punctuate_stage import Failed, Outcome
     from serve_app.batch.ray_data import OwnActors
     from serve_app.batch.via_service import SpareCapacity
 
@@ -216,7 +216,7 @@ class BatchJob:
         return kind(self._settings, self._order.output, self._formats, models)
 
     def _note(self, outcome: Outcome, works: Sequence[Work], seen: set[int]) -> None:
-        from serve_app.batch.outcomes import Failed, Recognized
+        from serve_app.batch.punctuate_stage import Failed, Recognized
 
         counters = self._counters
         if isinstance(outcome, Recognized):

@@ -11,8 +11,12 @@ from dataclasses import replace
 
 from fsspec.spec import AbstractFileSystem
 
-from serve_app.audio.containers import TRANSPORT_STREAM_HEAD_BYTES, is_transport_stream
-from serve_app.audio.formats import is_recording_name, needs_look
+from serve_app.audio.containers import (
+    TRANSPORT_STREAM_HEAD_BYTES,
+    is_recording_name,
+    is_transport_stream,
+    needs_look,
+)
 from serve_app.batch.manifest_rows import Row, RowProblem, csv_rows, item_of, jsonl_rows
 from serve_app.batch.records import BatchItem
 from serve_app.batch.storage import filesystem_of, info_of

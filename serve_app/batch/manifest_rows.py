@@ -14,7 +14,7 @@ import fsspec
 from serve_app.batch.records import BatchItem, JsonValue
 from serve_app.batch.uris import UnusableUri, parse_uri, plain_uri, resolved
 from serve_app.core.languages import GUESSED, language_code
-from serve_app.core.stages import STAGES, Stage
+from serve_app.core.records import STAGES, Stage
 
 _URI_NAMES = ("uri", "path", "audio")
 _REFERENCE_NAMES = ("reference", "text")

@@ -10,16 +10,19 @@ OUTPUT/_run/attempts/                    and progress.json: of the job itself
 
 What holds at any moment, wherever a writer is killed: a JSON is whole, the texts beside it
 are of the same transcript, and a recording without one is done again.
+
+From a recording's id to the name of its files.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-from serve_app.batch.names import file_name, shard_of
 from serve_app.batch.records import TEXT_FORMATS, Failure, FileInfo, FinishedRecording
 from serve_app.batch.result_json import (
     HEAD_BYTES,
@@ -223,3 +226,45 @@ def _indexed_lines(content: bytes) -> Iterator[tuple[str, _Indexed]]:
 
 def _json_line(fields: Mapping[str, object]) -> bytes:
     return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+_MAX_NAME_BYTES = 180
+_UNSAFE = frozenset('%/\\:*?"<>|~')
+_DIGEST_CHARACTERS = 32
+
+
+def shard_of(recording_id: str) -> str:
+    """Returns the folder of a recording: one of 256, so that none grows too large."""
+    return hashlib.sha256(recording_id.encode()).hexdigest()[:2]
+
+
+def file_name(recording_id: str) -> str:
+    """Returns a name that any file system and store takes; no two ids have the same.
+
+    What is unsafe is percent-encoded, letters of any script stay. A name that would be too
+    long is cut and ends in `~` and a digest of the whole id.
+    """
+    name = "".join(_escaped(character, at) for at, character in enumerate(recording_id))
+    if name.endswith((".", " ")):
+        name = name[:-1] + _percent(name[-1])
+    if len(name.encode()) <= _MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(recording_id.encode()).hexdigest()[:_DIGEST_CHARACTERS]
+    room = _MAX_NAME_BYTES - 1 - _DIGEST_CHARACTERS
+    return f"{name.encode()[:room].decode(errors='ignore')}~{digest}"
+
+
+def _escaped(character: str, position: int) -> str:
+    unsafe = (
+        character in _UNSAFE
+        or (character == "." and position == 0)
+        or unicodedata.category(character)[0] in "CZ"
+        # Some file systems compose what others keep apart.
+        or unicodedata.normalize("NFC", character) != character
+        or unicodedata.combining(character) != 0
+    )
+    return _percent(character) if unsafe and character != " " else character
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode())

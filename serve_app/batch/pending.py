@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from serve_app.batch.fingerprint import file_info, item_fingerprint
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.records import NOT_FOUND, READ_ERROR, BatchItem, Failure, FileInfo
-from serve_app.core.stages import Stage
+from serve_app.core.records import Stage
 from serve_app.settings import Settings
 
 _STAT_THREADS = 32

@@ -2,24 +2,28 @@
 
 It is a pool of actors beside Ray Data's, since a recording can only be put together where
 all of its utterances meet, which is the driver; see decision 0015.
+
+The actors that finish recordings, seen from the driver.
+
+What became of each recording of a run, and how far the run is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from serve_app.batch.arrow_tables import KEY
-from serve_app.batch.assembling import HeardRecording
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from serve_app.batch.arrow_tables import KEY, HeardRecording
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.records import BatchItem, FinishedRecording, PackIdentity, StageTimes
-from serve_app.core.origin import Origin
 from serve_app.core.ports import Punctuator
-from serve_app.core.records import RecordingEnd, Utterance
-from serve_app.core.stages import PackRole, Stage
+from serve_app.core.records import Origin, PackRole, RecordingEnd, Stage, Utterance
 from serve_app.inference.batched import BatchedPunctuator, punctuator_limits
 from serve_app.inference.loading import load_punctuator
 from serve_app.scheduling.micro_batcher import BatchLimits
@@ -256,3 +260,134 @@ async def punctuate_in_parts(
 async def _each(utterances: Sequence[Utterance]) -> AsyncGenerator[Utterance]:
     for utterance in utterances:
         yield utterance
+
+
+_FINISHES_PER_CALL = 32
+_CALLS_PER_FINISHER = 2
+_FINISH_RETRIES = 3
+
+
+class FinisherPool:
+    """Hands recordings to the finishers, only so many at a time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *arguments: Any,
+    ) -> None:
+        pool = settings.batch.punctuators
+        actor: Any = ray.remote(Finisher).options(
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus,
+            max_restarts=-1,
+            max_task_retries=_FINISH_RETRIES,
+        )
+        self._actors = [actor.remote(*arguments) for _ in range(pool.num_actors)]
+        self._waiting: list[FinishTask] = []
+        self._calls: dict[ray.ObjectRef[Any], tuple[int, list[FinishTask]]] = {}
+        self._load = [0] * pool.num_actors
+
+    def add(self, task: FinishTask) -> None:
+        self._waiting.append(task)
+
+    def take(self) -> Iterator[Finished | Failed]:
+        """Yields what is finished; waits only while too much is waiting."""
+        self._call(len(self._waiting) >= _FINISHES_PER_CALL)
+        yield from self._collect(0.0)
+        while len(self._waiting) > _FINISHES_PER_CALL:
+            yield from self._collect(None)
+            self._call(full=True)
+
+    def drain(self) -> Iterator[Finished | Failed]:
+        """Yields all the rest."""
+        while self._waiting or self._calls:
+            self._call(full=False)
+            yield from self._collect(None)
+
+    def close(self) -> None:
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def _call(self, full: bool) -> None:
+        """Makes calls while there is room; only full ones if asked for, unless all idle."""
+        while self._waiting and min(self._load) < _CALLS_PER_FINISHER:
+            if full and len(self._waiting) < _FINISHES_PER_CALL and any(self._load):
+                return
+            tasks = self._waiting[:_FINISHES_PER_CALL]
+            del self._waiting[:_FINISHES_PER_CALL]
+            self._submit(tasks)
+
+    def _submit(self, tasks: list[FinishTask]) -> None:
+        chosen = self._load.index(min(self._load))
+        self._load[chosen] += 1
+        self._calls[self._actors[chosen].finish.remote(tasks)] = (chosen, tasks)
+
+    def _collect(self, timeout_s: float | None) -> Iterator[Finished | Failed]:
+        if not self._calls:
+            return
+        done, _ = ray.wait(list(self._calls), num_returns=1, timeout=timeout_s)
+        for ref in done:
+            chosen, tasks = self._calls.pop(ref)
+            self._load[chosen] -= 1
+            try:
+                finished: list[Finished] = ray.get(ref)
+            except RayTaskError:
+                raise
+            except RayActorError as error:
+                yield from self._lost(tasks, error)
+                continue
+            yield from finished
+
+    def _lost(self, tasks: list[FinishTask], error: RayActorError) -> Iterator[Failed]:
+        """Tries recordings alone that several finishers died of; gives up one that kills."""
+        if len(tasks) > 1:
+            for task in tasks:
+                self._submit([task])
+            return
+        reason = f"{_FINISH_RETRIES + 1} finishers died while they had it: {error}".splitlines()[0]
+        heard = tasks[0].heard
+        audio_s = heard.end.duration_ms / 1000
+        yield Failed(heard.number, "finisher_died", reason, False, 1, audio_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A recording that has no transcript.
+
+    Attributes:
+        number: of the recording in this run.
+        kind: code of the error.
+        reason: a sentence.
+        permanent: trying again is of no use.
+        attempts: how often it was tried.
+        audio_s: of it that was decoded.
+    """
+
+    number: int
+    kind: str
+    reason: str
+    permanent: bool
+    attempts: int
+    audio_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recognized:
+    """Tells how far the recognisers are.
+
+    Attributes:
+        audio_s: of all utterances that came back so far.
+        num_open: recordings of which some came back, and not yet all.
+    """
+
+    audio_s: float
+    num_open: int
+
+
+Outcome: TypeAlias = Finished | Failed | Recognized
+
+
+def failed_of(heard: HeardRecording) -> Failed:
+    kind, reason = heard.error or ("engine_error", "unknown")
+    end = heard.end
+    return Failed(heard.number, kind, reason, end.permanent, end.attempts, end.duration_ms / 1000)

@@ -26,17 +26,14 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset, ExecutionResources
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from serve_app.batch.arrow_tables import Planned, plan_table, read_words
-from serve_app.batch.assembling import Assembler
-from serve_app.batch.finisher_pool import FinisherPool
-from serve_app.batch.outcomes import Outcome, Recognized, failed_of
+from serve_app.batch.arrow_tables import Assembler, Planned, plan_table, read_words
 from serve_app.batch.pending import Work
 from serve_app.batch.progress import Computed
-from serve_app.batch.punctuate_stage import FinishTask
+from serve_app.batch.punctuate_stage import FinisherPool, FinishTask, Outcome, Recognized, failed_of
 from serve_app.batch.recognize_stage import Ledger, RecognizeChunks
 from serve_app.batch.records import PackIdentity
 from serve_app.batch.segment_stage import SegmentRecordings
-from serve_app.core.stages import PackRole
+from serve_app.core.records import PackRole
 from serve_app.settings import Settings
 from serve_app.settings.batch import BatchPool, TextFormat
 

@@ -25,9 +25,8 @@ import ray
 
 from serve_app.batch.arrow_tables import read_audio, words_table
 from serve_app.batch.progress import Computed
-from serve_app.core.hints import Hints
 from serve_app.core.ports import Recognizer
-from serve_app.core.records import SAMPLE_RATE_HZ, Chunk, ChunkFailure, Pcm, Recognition
+from serve_app.core.records import SAMPLE_RATE_HZ, Chunk, ChunkFailure, Hints, Pcm, Recognition
 from serve_app.inference.batched import BatchedRecognizer, recognizer_limits
 from serve_app.inference.loading import load_recognizer
 from serve_app.scheduling.micro_batcher import EngineStuck

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias, get_args
 
-from serve_app.core.stages import PackRole, Stage
+from serve_app.core.records import PackRole, Stage
 from serve_app.settings.batch import TextFormat
 from serve_app.transcript.transcript import Transcript
 

@@ -11,7 +11,7 @@ from serve_app.api.responses import verbose_json
 from serve_app.batch.fingerprint import OUTPUT_VERSION
 from serve_app.batch.records import FinishedRecording, StageTimes
 from serve_app.batch.uris import plain_uri
-from serve_app.core.stages import STAGES
+from serve_app.core.records import STAGES
 from serve_app.settings.batch import TextFormat
 from serve_app.transcript.cer import character_error_rate, spoken_characters
 from serve_app.transcript.subtitles import SubtitleOptions, to_srt, to_vtt

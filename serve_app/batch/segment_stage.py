@@ -2,12 +2,17 @@
 
 Each has several recordings open at once. They take turns at one core, a decoded window
 each, and whoever waits for its storage lets the others go on.
+
+One core that several threads use one after another.
 """
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -16,7 +21,6 @@ from serve_app.audio.bytesource import AudioSource
 from serve_app.batch.arrow_tables import AudioEnd, AudioRows, Planned, read_plan
 from serve_app.batch.records import NOT_FOUND, READ_ERROR
 from serve_app.batch.remote_reader import ReadFailed, ReadOptions, open_audio
-from serve_app.batch.taking_turns import Turn
 from serve_app.core.errors import AudioError
 from serve_app.core.ports import VoiceActivityDetector
 from serve_app.core.records import DamagedRange
@@ -164,3 +168,50 @@ class SegmentRecordings:
 
     def __call__(self, plan: pa.Table) -> Iterator[pa.Table]:
         yield from self._segmenter.tables(read_plan(plan))
+
+
+class Turn:
+    """A lock that goes to whoever has waited the longest.
+
+    Python's own lets a thread that releases it take it again at once, so that one
+    recording could keep the others waiting to its end.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._taken = False
+        self._waiting: deque[threading.Event] = deque()
+
+    @contextmanager
+    def mine(self) -> Iterator[None]:
+        """Waits for the turn and has it for the length of the block."""
+        self._take()
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    @contextmanager
+    def given_up(self) -> Iterator[None]:
+        """Lets others have the turn for the length of the block; only within `mine`."""
+        self._pass_on()
+        try:
+            yield
+        finally:
+            self._take()
+
+    def _take(self) -> None:
+        with self._guard:
+            if not self._taken:
+                self._taken = True
+                return
+            mine = threading.Event()
+            self._waiting.append(mine)
+        mine.wait()
+
+    def _pass_on(self) -> None:
+        with self._guard:
+            if self._waiting:
+                self._waiting.popleft().set()
+            else:
+                self._taken = False

@@ -4,6 +4,8 @@ Decoding and cutting is done by actors of the job's own, at a low priority of th
 operating system. Recognition and punctuation are calls to the service's deployments,
 whose origin says `background`: they are run in short batches, and only while nobody else
 waits. Few of them are under way at once.
+
+Whether the running service gives the texts that a job's fingerprints promise.
 """
 
 from __future__ import annotations
@@ -31,27 +33,39 @@ from ray import serve
 from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError
 
-from serve_app.batch.agreement import check_service
-from serve_app.batch.arrow_tables import KEY, AudioEnd, Planned, read_audio
-from serve_app.batch.assembling import HeardRecording
-from serve_app.batch.outcomes import Failed, Outcome, failed_of
+from serve_app.batch.arrow_tables import KEY, AudioEnd, HeardRecording, Planned, read_audio
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.pending import Work
 from serve_app.batch.progress import Computed
-from serve_app.batch.punctuate_stage import Finished, FinishTask, TranscriptWriter
+from serve_app.batch.punctuate_stage import (
+    Failed,
+    Finished,
+    FinishTask,
+    Outcome,
+    TranscriptWriter,
+    failed_of,
+)
 from serve_app.batch.ray_data import PolledLedger, configured, open_ledger, plan_blocks, planned_of
 from serve_app.batch.recognize_stage import LoopThread
 from serve_app.batch.records import PackIdentity
 from serve_app.batch.remote_reader import ReadOptions
 from serve_app.batch.segment_stage import RecordingSegmenter
-from serve_app.core.errors import ServiceError
-from serve_app.core.origin import Origin
-from serve_app.core.records import Chunk, ChunkFailure, Recognition, Utterance
-from serve_app.core.stages import PackRole
+from serve_app.core.errors import ConfigurationError, ServiceError, StartFailed
+from serve_app.core.records import (
+    Chunk,
+    ChunkFailure,
+    Origin,
+    PackRole,
+    Recognition,
+    Stage,
+    StageReadiness,
+    Utterance,
+)
 from serve_app.deployments.handles import RemoteRecognizer
 from serve_app.deployments.retries import Tries, call_until_answered
+from serve_app.inference.fingerprint import deciding_values
 from serve_app.inference.loading import load_vad, segmentation_options
-from serve_app.scheduling.priority import give_way
+from serve_app.scheduling.preemption import give_way
 from serve_app.settings import Settings
 from serve_app.settings.batch import TextFormat
 from serve_app.transcript.fanout import fan_out
@@ -268,3 +282,73 @@ def _work_table(numbers: Sequence[int], works: Sequence[Work]) -> pa.Table:
             "work": pa.array([pickle.dumps(works[number]) for number in numbers], pa.binary()),
         }
     )
+
+
+_ASK_TIMEOUT_S = 120.0
+_SHOWN_CHARACTERS = 24
+_DEPLOYMENTS: Mapping[Stage, str] = {"asr": "Recognizer", "punctuation": "Punctuator"}
+"""The stages that the service runs for a job; the others are the job's own."""
+
+
+def check_running(settings: Settings) -> None:
+    """Finds out whether the service is there.
+
+    Raises:
+        StartFailed: it is not.
+    """
+    application = serve.status().applications.get(settings.app_name)
+    if application is None or application.status != "RUNNING":
+        state = "not there" if application is None else application.status
+        raise StartFailed(
+            f"the application {settings.app_name} is {state}; batch.resources=serve needs it"
+        )
+
+
+def check_service(settings: Settings, models: Mapping[PackRole, PackIdentity]) -> None:
+    """Asks the service what its texts come from.
+
+    Args:
+        settings: of the job; `app_name` names the service.
+        models: that the job's fingerprints name.
+
+    Raises:
+        StartFailed: it does not run.
+        ConfigurationError: it would give other texts; the message names the differences.
+    """
+    check_running(settings)
+    found: list[str] = []
+    for stage, name in _DEPLOYMENTS.items():
+        if stage in settings.stages:
+            handle: Any = serve.get_deployment_handle(name, settings.app_name)
+            answer: StageReadiness = handle.describe.remote().result(timeout_s=_ASK_TIMEOUT_S)
+            found += differences(answer, settings, models)
+    if found:
+        raise ConfigurationError(
+            "the service is not what the job's settings say, so that its texts would be others: "
+            f"{'; '.join(found)}. Give the job the profile and the --set of the service"
+        )
+
+
+def differences(
+    served: StageReadiness, settings: Settings, models: Mapping[PackRole, PackIdentity]
+) -> list[str]:
+    """Returns what of a stage is other than in a job's settings, a phrase each."""
+    found: list[str] = []
+    wanted = models[served.stage]
+    if served.checksum != wanted.checksum:
+        found.append(
+            f"{served.stage} runs the pack {served.pack} ({_shown(served.checksum)}), "
+            f"the job names {wanted.name} ({_shown(wanted.checksum)})"
+        )
+    drafter = models.get("draft")
+    ours = dict(deciding_values(settings, served.stage, drafter.checksum if drafter else None))
+    theirs = dict(served.decided_by)
+    for name in sorted(ours.keys() | theirs.keys()):
+        if ours.get(name) != theirs.get(name):
+            there, here = (_shown(values.get(name, "unset")) for values in (theirs, ours))
+            found.append(f"{name} is {there} there and {here} in the job")
+    return found
+
+
+def _shown(value: str) -> str:
+    return value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…"

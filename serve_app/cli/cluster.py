@@ -16,8 +16,8 @@ from rich.table import Table
 from serve_app.cli.console import console_for
 from serve_app.core.errors import ClusterError, ClusterRefused
 from serve_app.ops import logs as log_reading
+from serve_app.ops.cluster_checks import examine, exit_code
 from serve_app.ops.dashboard import open_dashboard
-from serve_app.ops.doctor import examine, exit_code
 from serve_app.ops.kube import Kube, Place, connect
 from serve_app.ops.restart import Choose, all_workers, restart_pods, workers_of_group, workers_with
 from serve_app.ops.rollout import progress_of, wait_for_rollout

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from serve_app.cli.cli_lazy import LazyGroup
 from serve_app.cli.console import FAILED, console_for, tell, use_utf8
-from serve_app.cli.options import ProfileOption, SetOption, checked_secret, read_secret
+from serve_app.cli.options import LazyGroup, ProfileOption, SetOption, checked_secret, read_secret
 from serve_app.core.errors import (
     AudioError,
     ConfigurationError,
@@ -96,7 +95,7 @@ def demo(
     ] = False,
 ) -> None:
     """Start the service and transcribe the bundled recording through it."""
-    from serve_app.cli.demo import run_demo
+    from serve_app.cli.serve import run_demo
 
     raise typer.Exit(run_demo(_settings(profile, set_), stay_up=not exit_))
 

@@ -9,8 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from serve_app.audio.containers import TRANSPORT_STREAM_HEAD_BYTES, is_transport_stream
-from serve_app.audio.formats import is_recording_name, needs_look
+from serve_app.audio.containers import (
+    TRANSPORT_STREAM_HEAD_BYTES,
+    is_recording_name,
+    is_transport_stream,
+    needs_look,
+)
 
 
 @dataclass(frozen=True, slots=True)

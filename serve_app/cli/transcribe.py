@@ -15,7 +15,7 @@ import typer
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from serve_app.api.hotword_report import report_hotwords
-from serve_app.api.offering import offer_of
+from serve_app.api.models import offer_of
 from serve_app.api.parameters import TranscriptionParameters, parse_parameters
 from serve_app.api.responses import render_body
 from serve_app.audio import AudioDecoder

@@ -10,9 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from serve_app.core.hints import Hints
-from serve_app.core.records import ChunkFailure, Pcm, Recognition, SpeechSegment
-from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
+from serve_app.core.records import (
+    AS_DEPLOYED,
+    ChunkFailure,
+    Hints,
+    Pcm,
+    Recognition,
+    SpeechDetection,
+    SpeechSegment,
+)
 
 
 class VadStream(Protocol):

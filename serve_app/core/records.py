@@ -3,20 +3,199 @@
 All audio inside Paraserve is 16 kHz mono int16. Times are milliseconds; those
 of a `Recognition` count from the start of its chunk, those of an `Utterance`
 from the start of the recording.
+
+What a request tells the recogniser beside the audio.
+
+Whose work something is, wherever in the graph it happens to be.
+
+What a request may change of how its speech is found.
+
+The stages that a deployment may have and a request may ask for.
+
+What a request cost in each stage, for its log line.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.core.hints import NO_HINTS, Hints
-from serve_app.core.origin import Origin
-from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
-from serve_app.core.timing import RequestCost
+
+@dataclass(frozen=True, slots=True)
+class Hotword:
+    """A word that the recogniser should prefer.
+
+    Attributes:
+        text: the word.
+        weight: how strongly, 1.0 for as the model was trained.
+    """
+
+    text: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a request tells the recogniser beside the audio.
+
+    Attributes:
+        model: name of the pack that is to hear it; None for the deployment's first.
+        hotwords: words that a model with a bias encoder prefers.
+        keywords: texts that make a draft worth refining wherever it contains one; the field
+            `refine_keywords`.
+        language: code of what is spoken, as `zh`, or `auto` to have it guessed; None for what
+            the deployment takes it for.
+            Whisper heeds it, Paraformer has no use for it.
+    """
+
+    model: str | None = None
+    hotwords: tuple[Hotword, ...] = ()
+    keywords: tuple[str, ...] = ()
+    language: str | None = None
+
+
+NO_HINTS = Hints()
+
+
+@dataclass(frozen=True, slots=True)
+class HotwordCheck:
+    """What a model makes of a request's hotwords.
+
+    Attributes:
+        no_use: why it has no use for any; None if it has.
+        unwritable: those that its vocabulary cannot write, so that they can never be heard.
+    """
+
+    no_use: str | None = None
+    unwritable: tuple[str, ...] = ()
+
+
+ALL_HEEDED = HotwordCheck()
+
+
+ANONYMOUS = "anonymous"
+"""Name of the key of callers who need none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Travels with every piece of a request's work, from the ingress to the models.
+
+    Attributes:
+        request_id: names the request in all logs.
+        key: name of the caller's API key, never the key itself.
+        deadline: Unix time in s after which the result is worthless, or None.
+        weight: the key's share of a busy model, relative to other keys.
+        traceparent: W3C trace context of the request's span, None when it is not traced.
+        background: nobody waits for it: it has its turn only where nothing else wants one.
+    """
+
+    request_id: str
+    key: str = ANONYMOUS
+    deadline: float | None = None
+    weight: float = 1.0
+    traceparent: str | None = None
+    background: bool = False
+
+    def expired(self, unix_s: float) -> bool:
+        return self.deadline is not None and unix_s >= self.deadline
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechDetection:
+    """How the speech of one recording is to be found; None for as the deployment does it.
+
+    Attributes:
+        silence_duration_ms: silence that ends a segment.
+        prefix_padding_ms: audio that a segment has before the speech that was noticed.
+        threshold: from 0 to 1, how certain speech must be; 0.5 is the deployment's own,
+            higher hears less.
+    """
+
+    silence_duration_ms: int | None = None
+    prefix_padding_ms: int | None = None
+    threshold: float | None = None
+
+
+AS_DEPLOYED = SpeechDetection()
+
+
+Stage: TypeAlias = Literal["vad", "asr", "punctuation"]
+
+STAGES: tuple[Stage, ...] = ("vad", "asr", "punctuation")
+"""All of them, in the order in which audio passes through."""
+
+PackRole: TypeAlias = Stage | Literal["draft"]
+"""What a pack is for: a stage, or the drafts of a recogniser with two models."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageReadiness:
+    """A stage whose model is loaded and warm.
+
+    Attributes:
+        stage: what it does.
+        device: where it computes.
+        pack: name of its model pack.
+        checksum: SHA-256 of the pack's weights.
+        decided_by: what its results depend on beside them: names of settings with their
+            values, and of further packs with their checksums.
+    """
+
+    stage: Stage
+    device: str
+    pack: str
+    checksum: str
+    decided_by: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class RequestCost:
+    """Gathered while a request goes through the stages.
+
+    The times of chunks that are worked on side by side add up, so that a stage's may be
+    longer than the request took.
+
+    Attributes:
+        decode_s: decoding and cutting.
+        recognize_s: calls to the recogniser, their wait for a batch included.
+        punctuate_s: calls to the punctuator, their wait for a batch included.
+        num_retries: calls that had to be made again.
+    """
+
+    decode_s: float = 0.0
+    recognize_s: float = 0.0
+    punctuate_s: float = 0.0
+    num_retries: int = 0
+
+    def add(self, other: RequestCost) -> None:
+        self.decode_s += other.decode_s
+        self.recognize_s += other.recognize_s
+        self.punctuate_s += other.punctuate_s
+        self.num_retries += other.num_retries
+
+    @contextmanager
+    def recognizing(self) -> Generator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.recognize_s += time.monotonic() - began
+
+    @contextmanager
+    def punctuating(self) -> Generator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.punctuate_s += time.monotonic() - began
+
 
 SAMPLE_RATE_HZ = 16_000
 SAMPLES_PER_MS = SAMPLE_RATE_HZ // 1000

@@ -16,20 +16,24 @@ from ray.serve import Application
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.api.assembly import assemble_api
-from serve_app.api.offering import offer_of
+from serve_app.api.models import offer_of
 from serve_app.api.parameters import Offer
+from serve_app.api.routes import assemble_api
 from serve_app.api.service import TranscriptionJob
 from serve_app.core.errors import NotReady, ParaserveError
-from serve_app.core.hints import Hints, HotwordCheck
-from serve_app.core.origin import Origin
-from serve_app.core.records import SegmentationJob
-from serve_app.core.stages import Stage, StageReadiness
-from serve_app.core.timing import RequestCost
+from serve_app.core.records import (
+    Hints,
+    HotwordCheck,
+    Origin,
+    RequestCost,
+    SegmentationJob,
+    Stage,
+    StageReadiness,
+)
 from serve_app.deployments.client_errors import quiet_client_errors
+from serve_app.deployments.handles import RemoteRecording
 from serve_app.deployments.metrics import IngressMetrics, take_retries
 from serve_app.deployments.options import LOGGER, as_deployment
-from serve_app.deployments.recording import RemoteRecording
 from serve_app.deployments.retries import Tries, call_until_answered
 from serve_app.settings import DeploymentSettings, Settings
 from serve_app.tracing import open_tracer

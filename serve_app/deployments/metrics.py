@@ -1,4 +1,7 @@
-"""One helper per stage that sets the metrics of `serve_app.metrics`."""
+"""One helper per stage that sets the metrics of `serve_app.metrics`.
+
+Reads GPU memory for the metrics of a replica that has a model.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,12 @@ from ray.serve.metrics import Counter
 from serve_app import metrics
 from serve_app.api.request_log import RequestLog
 from serve_app.core.errors import DeadlineExceeded
-from serve_app.core.origin import Origin
-from serve_app.core.records import UtteranceStatus
-from serve_app.core.stages import Stage, StageReadiness
-from serve_app.inference.shelf_records import ShelfStatistics
+from serve_app.core.records import Origin, Stage, StageReadiness, UtteranceStatus
+from serve_app.engines.gpu_memory import gpu_memory
+from serve_app.inference.model_cache import ShelfStatistics
 from serve_app.scheduling.admission import AdmissionStatistics
-from serve_app.scheduling.backlog import Backlog
-from serve_app.scheduling.tally import BatcherStatistics
+from serve_app.scheduling.autoscaling import Backlog
+from serve_app.scheduling.batch_state import BatcherStatistics
 
 _SAMPLE_PERIOD_S = 1.0
 _OK = 200
@@ -288,3 +290,13 @@ class Sampler:
         while True:
             self._sample()
             await asyncio.sleep(_SAMPLE_PERIOD_S)
+
+
+def gpu_bytes_of(readiness: StageReadiness) -> Callable[[], tuple[int, int] | None]:
+    """Returns what reads the bytes allocated and reserved on the model's device."""
+
+    def read() -> tuple[int, int] | None:
+        memory = gpu_memory(readiness.device)
+        return None if memory is None else (memory.allocated_bytes, memory.reserved_bytes)
+
+    return read

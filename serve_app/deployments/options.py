@@ -1,20 +1,52 @@
-"""From our settings of a deployment to Ray Serve's."""
+"""From our settings of a deployment to Ray Serve's.
+
+Where replicas listen for one another.
+
+Ray Serve 2.60 has each replica listen for calls from other replicas on all addresses of
+the machine (`replica.py`: "[::]:0"), whatever the node's address is, and has no setting
+for it. What comes in there is unpickled, so that Ray's token is all that stands between
+a caller and the process. On a cluster that `paraserve serve` has started, replicas
+listen on the node's own address instead.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from dataclasses import fields
 from typing import Any
 
 from ray import serve
+from ray._common.tls_utils import add_port_to_grpc_server
+from ray.serve._private import replica
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
-from serve_app.deployments.internal_ports import listen_on_node_address_only
+from serve_app.core.in_flight import NODE_ADDRESS_VARIABLE
 from serve_app.scheduling.autoscaling import ScalingLimits
 from serve_app.settings import AutoscalingSettings, DeploymentSettings, Settings
 from serve_app.settings.deployments import RecognizerAutoscalingSettings
+
+_EVERYWHERE = "[::]:0"
+_HELPER = "add_port_to_grpc_server"
+
+
+def listen_on_node_address_only() -> None:
+    """Has replicas of this process listen on the node's address, if one is given."""
+    if os.environ.get(NODE_ADDRESS_VARIABLE):
+        if not hasattr(replica, _HELPER):
+            raise RuntimeError(f"Ray's replica has no {_HELPER} any more")
+        setattr(replica, _HELPER, _add_port_on_node_address)
+
+
+def _add_port_on_node_address(server: Any, address: str) -> Any:
+    host = os.environ[NODE_ADDRESS_VARIABLE]
+    if address != _EVERYWHERE:
+        raise RuntimeError(f"Ray's replicas listen on {address}, not on {_EVERYWHERE}, any more")
+    own = f"[{host}]:0" if ":" in host else f"{host}:0"
+    return add_port_to_grpc_server(server, own)  # type: ignore[no-untyped-call]  # Ray leaves it
+
 
 # A child of Serve's own logger: it inherits the handlers and the JSON encoding
 # that the builder asks for, and the ids of replica and request.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from ray.serve import Application
 
-from serve_app.core.stages import StageReadiness
+from serve_app.core.records import StageReadiness
 from serve_app.deployments.client_errors import quiet_client_errors
-from serve_app.deployments.gpu_bytes import gpu_bytes_of
-from serve_app.deployments.metrics import ModelMetrics
+from serve_app.deployments.metrics import ModelMetrics, gpu_bytes_of
 from serve_app.deployments.options import as_deployment
 from serve_app.inference.batched import BatchedPunctuator, priority_of, punctuator_limits
 from serve_app.inference.loading import load_punctuator

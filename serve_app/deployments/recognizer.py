@@ -11,19 +11,22 @@ from functools import partial
 from ray import serve
 from ray.serve import Application
 
-from serve_app.core.hints import Hints, HotwordCheck
 from serve_app.core.ports import Recognizer
-from serve_app.core.records import Chunk, ChunkFailure, Recognition
-from serve_app.core.stages import StageReadiness
+from serve_app.core.records import (
+    Chunk,
+    ChunkFailure,
+    Hints,
+    HotwordCheck,
+    Recognition,
+    StageReadiness,
+)
 from serve_app.deployments.client_errors import quiet_client_errors
-from serve_app.deployments.gpu_bytes import gpu_bytes_of
-from serve_app.deployments.metrics import ModelMetrics, ShelfMetrics
+from serve_app.deployments.metrics import ModelMetrics, ShelfMetrics, gpu_bytes_of
 from serve_app.deployments.options import LOGGER, as_deployment, recognizer_autoscaling
 from serve_app.inference.batched import AloneEvent, priority_of, recognizer_limits
 from serve_app.inference.loading import Loaded, load_recognizer
 from serve_app.inference.recognizer_models import OpenShelf
-from serve_app.scheduling.load_reports import RecognizerLoad
-from serve_app.scheduling.throughput import Throughput
+from serve_app.scheduling.autoscaling import RecognizerLoad, Throughput
 from serve_app.settings import Settings
 from serve_app.tracing import open_tracer
 

@@ -29,8 +29,7 @@ from ray.serve.exceptions import (
 )
 
 from serve_app.core.errors import DeadlineExceeded, NotReady
-from serve_app.core.origin import Origin
-from serve_app.core.stages import Stage
+from serve_app.core.records import Origin, Stage
 from serve_app.deployments.metrics import count_retry
 from serve_app.deployments.options import LOGGER
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck

@@ -11,30 +11,28 @@ from typing import Any
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
-from serve_app.core.origin import Origin
 from serve_app.core.records import (
     Chunk,
     ChunkFailure,
+    Origin,
     Recognition,
     RecordingEnd,
+    RequestCost,
     SegmentationJob,
+    StageReadiness,
     Utterance,
     UtteranceSpan,
 )
-from serve_app.core.stages import StageReadiness
-from serve_app.core.timing import RequestCost
 from serve_app.deployments.client_errors import quiet_client_errors
 from serve_app.deployments.handles import RemoteRecognizer
 from serve_app.deployments.metrics import SegmenterMetrics, take_retries
 from serve_app.deployments.options import as_deployment, segmenter_autoscaling
 from serve_app.inference.loading import load_vad, segmentation_options
-from serve_app.scheduling.backlog import Backlog, RecordingBacklog
+from serve_app.scheduling.autoscaling import Backlog, RecordingBacklog, SegmenterLoad
 from serve_app.scheduling.fair_executor import FairThread
-from serve_app.scheduling.load_reports import SegmenterLoad
 from serve_app.settings import Settings
 from serve_app.tracing import open_tracer
-from serve_app.transcript.fanout import fan_out
-from serve_app.transcript.heartbeat import beating
+from serve_app.transcript.fanout import beating, fan_out
 from serve_app.transcript.segmentation import Segmentation
 
 _HEARTBEAT_S = 5.0

@@ -1,4 +1,7 @@
-"""Where an engine computes."""
+"""Where an engine computes.
+
+How many threads a process computes with.
+"""
 
 from __future__ import annotations
 
@@ -29,3 +32,12 @@ def open_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceUnavailable(name, f"PyTorch finds {torch.cuda.device_count()} CUDA devices")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def limit_threads(num_threads: int) -> None:
+    """Sets PyTorch's intra-op threads for this process.
+
+    PyTorch's default is one per core of the machine, which several replicas on
+    one machine turn into threads that wait for each other.
+    """
+    torch.set_num_threads(num_threads)

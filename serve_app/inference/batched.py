@@ -11,11 +11,10 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 from serve_app.core.errors import ServiceError
 from serve_app.core.ports import Punctuator, Recognizer
 from serve_app.core.records import Chunk, ChunkFailure, Recognition
+from serve_app.scheduling.batch_state import BatcherStatistics
 from serve_app.scheduling.device_slots import DeviceTurns
 from serve_app.scheduling.micro_batcher import BatcherClosed, BatchLimits, EngineStuck, MicroBatcher
-from serve_app.scheduling.preemption import RightOfWay
-from serve_app.scheduling.priority import Priority, give_way
-from serve_app.scheduling.tally import BatcherStatistics
+from serve_app.scheduling.preemption import Priority, RightOfWay, give_way
 from serve_app.settings import Settings
 from serve_app.transcript.sentences import PunctuationResult, PunctuationTask, punctuate_tasks
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from serve_app.core.stages import Stage
+from serve_app.core.records import Stage
 from serve_app.engines.paraformer.onnx_pack import ONNX_CLASS, read_onnx_shape
 from serve_app.packs import PackContents
 from serve_app.settings import RecognizerSettings, Settings

@@ -1,21 +1,24 @@
 """From settings to engines that are loaded and warm.
 
 What computes with PyTorch is imported where it is loaded, see `inference.engines`.
+
+Fetches the packs of a deployment before it starts, so that its progress is seen.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from serve_app.audio import AudioLimits
 from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
-from serve_app.core.stages import PackRole, Stage, StageReadiness
+from serve_app.core.records import PackRole, Stage, StageReadiness
 from serve_app.engines.fsmn_vad.endpointing import VadOptions
 from serve_app.inference.engines import memory_fraction, open_recognizer
 from serve_app.inference.fingerprint import deciding_values, weights_checksum
-from serve_app.packs import PackContents, PackStore, resolve
+from serve_app.packs import PackContents, PackStore, pull, resolve
 from serve_app.settings import Settings
 from serve_app.transcript.segmentation import SegmentationOptions
 
@@ -93,8 +96,8 @@ def load_vad(settings: Settings) -> Loaded[VoiceActivityDetector]:
     Raises:
         PackError: the pack cannot be used.
     """
+    from serve_app.engines.devices import limit_threads
     from serve_app.engines.fsmn_vad.engine import FsmnVad
-    from serve_app.engines.threads import limit_threads
 
     limit_threads(settings.segmenter.num_threads)
     pack = find_pack(settings, settings.vad.pack)
@@ -133,7 +136,7 @@ def load_punctuator(settings: Settings) -> Loaded[Punctuator]:
         PackError: the pack cannot be used.
         DeviceUnavailable: the device is not on this machine.
     """
-    from serve_app.engines.threads import limit_threads
+    from serve_app.engines.devices import limit_threads
 
     section = settings.punctuator
     limit_threads(section.num_threads)
@@ -170,3 +173,17 @@ def _readiness(
 ) -> StageReadiness:
     decided_by = deciding_values(settings, stage, drafter.checksum if drafter else None)
     return StageReadiness(stage, device, pack.name, weights_checksum(pack), decided_by)
+
+
+def fetch_packs(settings: Settings, on_progress: Callable[[str], None]) -> None:
+    """Makes sure that every pack of the settings is on this machine.
+
+    Raises:
+        PackError: one is not, and cannot be fetched.
+    """
+    for needed in packs_of(settings):
+        on_progress(f"model pack for {needed.role}: {needed.name}")
+        if settings.offline:
+            find_pack(settings, needed.name)
+        else:
+            pull(needed.name, PackStore(settings.pack_dir))

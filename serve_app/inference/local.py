@@ -10,11 +10,20 @@ from contextlib import aclosing
 from dataclasses import replace
 from types import TracebackType
 
-from serve_app.core.hints import NO_HINTS, Hints, HotwordCheck
-from serve_app.core.origin import Origin
-from serve_app.core.records import Chunk, FileBytes, RecordingEnd, Utterance, UtteranceSpan
-from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
-from serve_app.core.stages import Stage
+from serve_app.core.records import (
+    AS_DEPLOYED,
+    NO_HINTS,
+    Chunk,
+    FileBytes,
+    Hints,
+    HotwordCheck,
+    Origin,
+    RecordingEnd,
+    SpeechDetection,
+    Stage,
+    Utterance,
+    UtteranceSpan,
+)
 from serve_app.inference.batched import recognizer_limits
 from serve_app.inference.loading import load_punctuator, load_vad, segmentation_options
 from serve_app.inference.recognizer_models import OpenShelf

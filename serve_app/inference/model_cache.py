@@ -1,4 +1,7 @@
-"""The models of one replica: loaded when asked for, within a budget of memory."""
+"""The models of one replica: loaded when asked for, within a budget of memory.
+
+What a shelf of models knows of each.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import gc
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from serve_app.core.errors import (
     ConfigurationError,
@@ -14,13 +19,15 @@ from serve_app.core.errors import (
     ModelNotFound,
     ModelUnavailable,
 )
-from serve_app.core.origin import Origin
 from serve_app.core.ports import Recognizer
-from serve_app.core.records import Chunk, ChunkFailure, Recognition
+from serve_app.core.records import Chunk, ChunkFailure, Origin, Recognition
 from serve_app.inference.batched import AloneEvent, BatchedRecognizer
-from serve_app.inference.shelf_records import ShelfStatistics, Shelved, Wish
+from serve_app.scheduling.batch_state import BatcherStatistics, combine
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
-from serve_app.scheduling.tally import BatcherStatistics, combine
+
+if TYPE_CHECKING:
+    from serve_app.inference.batched import BatchedRecognizer
+
 
 _PATIENCE_S = 5.0
 """How long a model that is asked for waits for another one to have nothing to do, before
@@ -271,3 +278,42 @@ class ModelShelf:
     def _batch_ended(self, waits_s: Sequence[float], took_s: float) -> None:
         if self.on_batch is not None:
             self.on_batch(waits_s, took_s)
+
+
+@dataclass(slots=True)
+class Shelved:
+    """A loaded model.
+
+    Attributes:
+        model: the model.
+        num_bytes: what it counts in the budget.
+        last_use: grows with each use, of whichever model.
+        num_calls: that it has.
+        leaving: whether it takes no more.
+    """
+
+    model: BatchedRecognizer
+    num_bytes: int
+    last_use: int
+    num_calls: int = 0
+    leaving: bool = False
+
+
+@dataclass(slots=True)
+class Wish:
+    """A model that calls wait for."""
+
+    loading: asyncio.Task[None]
+    since_s: float
+    num_calls: int = 0
+    audio_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ShelfStatistics:
+    """What is loaded, and what has happened so far, by model."""
+
+    loaded: tuple[str, ...]
+    loaded_bytes: int
+    num_loads: Mapping[str, int]
+    num_evictions: Mapping[str, int]

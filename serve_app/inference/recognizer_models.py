@@ -1,22 +1,29 @@
-"""From settings to a shelf of recognisers with the first one on it."""
+"""From settings to a shelf of recognisers with the first one on it.
+
+What a recogniser's model takes of memory, estimated before it is loaded.
+
+Counted is what stays for as long as the model is loaded, not what a batch needs on top.
+
+Whether a request's hotwords can be minded, before any audio is looked at.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from serve_app.core.ports import Recognizer
-from serve_app.core.stages import StageReadiness
+from serve_app.core.records import ALL_HEEDED, Hints, HotwordCheck, StageReadiness
+from serve_app.engines.paraformer.hotword_tokenizer import Speller, takes_hotwords
+from serve_app.engines.paraformer.onnx_pack import decoder_of
 from serve_app.inference.batched import BatchedRecognizer
-from serve_app.inference.footprint import held_bytes
-from serve_app.inference.hotword_desk import HotwordDesk
 from serve_app.inference.loading import Loaded, find_pack, load_recognizer, with_pack
 from serve_app.inference.model_cache import ModelShelf
+from serve_app.packs import PackContents
 from serve_app.scheduling.device_slots import DeviceTurns
 from serve_app.scheduling.micro_batcher import BatchLimits
-from serve_app.scheduling.preemption import RightOfWay
-from serve_app.scheduling.priority import Priority
-from serve_app.settings import Settings
+from serve_app.scheduling.preemption import Priority, RightOfWay
+from serve_app.settings import RecognizerSettings, Settings
 
 _ALL_ALIKE = Priority()
 
@@ -78,3 +85,90 @@ class OpenShelf:
             # Callers are told that it failed, and not why.
             self._logger.exception("model %s cannot be loaded from pack %s", name, pack)
             raise
+
+
+_SHARE_OF_FLOAT32 = {"float32": 1.0, "bfloat16": 0.5, "float16": 0.5, "int8": 0.3}
+"""Bytes per byte of a checkpoint, by the dtype of the products. What is no matrix product
+stays in float32, which is about a twentieth of int8's."""
+
+_WHISPER_FACTOR, _WHISPER_BYTES = 1.3, 200 * 2**20
+"""whisper.cpp holds more than its file: a cache of keys and values, and buffers for 30 s.
+
+Source: the table of memory in whisper.cpp's README (v1.8), file and memory from tiny (75 and
+273 MB) to large (2,900 and 3,900 MB); the line through it is off by a tenth at most.
+"""
+
+
+def held_bytes(
+    recognizer: RecognizerSettings, pack: PackContents, drafter: PackContents | None = None
+) -> int:
+    """Returns about how many bytes a pack takes once it is loaded.
+
+    Args:
+        recognizer: its engine, dtype and device count.
+        pack: what is to be loaded.
+        drafter: of `hybrid`, which loads one beside each pack.
+
+    Raises:
+        PackCorrupt: the engine is `onnx`, and the pack has not been exported for it.
+    """
+    match recognizer.engine:
+        case "onnx":
+            return _file_bytes(pack) + decoder_of(pack).stat().st_size
+        case "whispercpp":
+            return _whisper_bytes(pack)
+        case "hybrid" if drafter is not None:
+            return _whisper_bytes(drafter) + _paraformer_bytes(recognizer, pack)
+        case _:
+            return _paraformer_bytes(recognizer, pack)
+
+
+def _paraformer_bytes(recognizer: RecognizerSettings, pack: PackContents) -> int:
+    return round(_file_bytes(pack) * _SHARE_OF_FLOAT32[recognizer.dtype])
+
+
+def _whisper_bytes(pack: PackContents) -> int:
+    return round(_file_bytes(pack) * _WHISPER_FACTOR) + _WHISPER_BYTES
+
+
+def _file_bytes(pack: PackContents) -> int:
+    return pack.weights.stat().st_size
+
+
+_ENGINES = ("paraformer", "hybrid")
+"""Values of `recognizer.engine` that mind hotwords, given a model that can."""
+
+
+class HotwordDesk:
+    """Says whether a deployment's models have a use for hotwords; loads none of them.
+
+    Args:
+        settings: of the whole application.
+        packs: that are served, by name.
+    """
+
+    def __init__(self, settings: Settings, packs: Mapping[str, PackContents]) -> None:
+        self._settings = settings
+        self._packs = packs
+        self._spellers: dict[str, Speller] = {}
+
+    def check(self, hints: Hints) -> HotwordCheck:
+        """Returns what the model that is hinted at makes of a request's hotwords."""
+        name = hints.model or self._settings.recognizer.pack
+        if not hints.hotwords or name not in self._packs:
+            return ALL_HEEDED  # an unknown model is refused elsewhere
+        if (reason := self._no_use(self._packs[name])) is not None:
+            return HotwordCheck(no_use=reason)
+        if name not in self._spellers:
+            self._spellers[name] = Speller(self._packs[name])
+        spell = self._spellers[name].ids
+        words = (hotword.text for hotword in hints.hotwords)
+        return HotwordCheck(unwritable=tuple(word for word in words if spell(word) is None))
+
+    def _no_use(self, pack: PackContents) -> str | None:
+        section = self._settings.recognizer
+        if section.engine not in _ENGINES:
+            return f"recognizer.engine {section.engine} takes none"
+        if not takes_hotwords(pack):
+            return f"model {pack.name} has no bias encoder; choose a SeACo pack"
+        return None

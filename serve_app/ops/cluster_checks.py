@@ -1,4 +1,7 @@
-"""What only the API server, the pods and the network can tell."""
+"""What only the API server, the pods and the network can tell.
+
+Everything that `paraserve cluster doctor` looks at.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ from serve_app.ops.json_view import Tree
 from serve_app.ops.kube import Kube
 from serve_app.ops.rollout import progress_of
 from serve_app.ops.scale_plan import GPU_SUFFIX, gpus_of_pod, group_size
-from serve_app.ops.serve_config import ServeConfig
-from serve_app.ops.service import RAY, ServiceState, pods_of
-from serve_app.ops.spec_checks import Finding, containers_of
+from serve_app.ops.serve_config import ServeConfig, read_config
+from serve_app.ops.service import RAY, ServiceState, find_service, pods_of, read_state
+from serve_app.ops.spec_checks import Finding, containers_of, specification_findings
 
 HUBS = ("https://www.modelscope.cn", "https://huggingface.co")
 _OPERATOR = "app.kubernetes.io/name=kuberay-operator"
@@ -281,3 +284,40 @@ def _unseen(what: str, error: Exception) -> Finding:
 def _tag(image: str) -> str:
     last = image.rsplit("/", 1)[-1]
     return last.split(":", 1)[1] if ":" in last and "@" not in last else ""
+
+
+def examine(kube: Kube, name: str | None, with_hub: bool = True) -> Iterator[Finding]:
+    """Yields what is wrong with a RayService, and what could not be seen.
+
+    Args:
+        kube: where.
+        name: of the RayService; None for the only one.
+        with_hub: whether the hubs of the models are tried from here.
+
+    Raises:
+        ClusterRefused: the RayService may not be read, or the API server does not answer.
+        ClusterError: there is no RayService, or no CRD of it.
+    """
+    service = find_service(kube, name)
+    state = read_state(service)
+    yield from state_findings(state)
+    yield from version_findings(kube, service, state)
+    yield from secret_findings(kube, service)
+    yield from claim_findings(kube, service)
+    yield from node_findings(kube, service)
+    yield from running_findings(kube, service, state)
+    try:
+        config = read_config(service)
+    except ClusterError as error:
+        yield Finding(str(error), "correct the values and run helm upgrade")
+        return
+    yield from specification_findings(service, config)
+    if with_hub:
+        yield from hub_findings(config)
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """Returns 0 if all is well, 1 if something is wrong, 2 if that could not be seen."""
+    if any(finding.is_certain for finding in findings):
+        return 1
+    return 2 if findings else 0

@@ -1,18 +1,31 @@
-"""What a change of size makes of a RayService's specification."""
+"""What a change of size makes of a RayService's specification.
+
+Whether fractions of GPUs fill GPUs, and whether there are enough.
+
+The same rules as the chart's (`_checks.tpl`), which refuses at an upgrade what is
+refused here.
+
+Autoscaling options of Serve for other bounds than those of the settings.
+
+Serve takes the options of its list of deployments in place, without restarting a replica,
+but it replaces `autoscaling_config` as a whole (Ray 2.60, `override_deployment_info`): the
+bounds alone would cost the deployment its policy. So all of it is made anew, from the
+settings, by the code that makes it at the start.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import yaml
 
 from serve_app.core.errors import ClusterError
-from serve_app.ops.gpus import Demand, num_gpus_needed
 from serve_app.ops.json_view import Tree
 from serve_app.ops.kube import Operation
-from serve_app.ops.resizing import autoscaling_options, is_autoscaled
 from serve_app.ops.serve_config import Application, ServeConfig, read_config
+from serve_app.settings import AutoscalingSettings, DeploymentSettings, Settings
 
 GPU_SUFFIX = "/gpu"
 
@@ -282,3 +295,136 @@ def _check_gpus(demands: Sequence[Demand], offered: int) -> None:
 
 def _range(bounds: tuple[int, int]) -> str:
     return str(bounds[0]) if bounds[0] == bounds[1] else f"{bounds[0]} to {bounds[1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a deployment wants.
+
+    Attributes:
+        name: of the deployment and its application.
+        gpus: of a replica.
+        count: replicas at least.
+    """
+
+    name: str
+    gpus: float
+    count: int
+
+    @property
+    def hundredths(self) -> int:
+        return round(self.gpus * 100)
+
+
+def untiled(demands: Sequence[Demand]) -> list[Demand]:
+    """Returns those whose fraction is in no sum that fills a GPU.
+
+    0.99 counts as a whole, for thirds.
+    """
+    sizes = {demand.hundredths for demand in demands if 0 < demand.hundredths < 100}
+    reachable = {0}
+    for total in range(1, 101):
+        if any(total - size in reachable for size in sizes):
+            reachable.add(total)
+    return [
+        demand
+        for demand in demands
+        if demand.hundredths in sizes
+        and not {100 - demand.hundredths, 99 - demand.hundredths} & reachable
+    ]
+
+
+def num_gpus_needed(demands: Sequence[Demand]) -> int:
+    """Returns the GPUs that the replicas need at least: first fit, the largest first."""
+    whole = sum(math.ceil(each.gpus) * each.count for each in demands if each.hundredths >= 100)
+    used: list[int] = []
+    for demand in sorted(demands, key=lambda each: -each.hundredths):
+        if not 0 < demand.hundredths < 100:
+            continue
+        for _ in range(demand.count):
+            place = next(
+                (i for i, sum_ in enumerate(used) if sum_ + demand.hundredths <= 100), None
+            )
+            if place is None:
+                used.append(demand.hundredths)
+            else:
+                used[place] += demand.hundredths
+    return whole + len(used)
+
+
+_SECTIONS = {
+    "Ingress": "ingress",
+    "Segmenter": "segmenter",
+    "Recognizer": "recognizer",
+    "Punctuator": "punctuator",
+}
+
+
+def is_autoscaled(settings: Settings, deployment: str) -> bool:
+    """True if Serve has bounds for the deployment instead of a number.
+
+    Where the recogniser follows the audio that waits, the segmenter has bounds too, if
+    only from N to N, since only such deployments may report to a policy.
+    """
+    if _size(settings, deployment).autoscaling is not None:
+        return True
+    recognizer = settings.recognizer.deployment.autoscaling
+    by_queue = recognizer is not None and recognizer.policy == "queued_audio"
+    return deployment == "Segmenter" and by_queue
+
+
+def autoscaling_options(
+    settings: Settings, deployment: str, bounds: tuple[int, int]
+) -> dict[str, object]:
+    """Returns `autoscaling_config` of a deployment that `is_autoscaled`.
+
+    Args:
+        settings: of its application.
+        deployment: its name.
+        bounds: least and largest number of replicas.
+    """
+    # Ray takes a second to import, and is needed here alone.
+    from serve_app.deployments.options import (
+        by_requests,
+        recognizer_autoscaling,
+        segmenter_autoscaling,
+    )
+
+    size = _resized(_size(settings, deployment), bounds)
+    changed = _with_size(settings, deployment, size)
+    config = None
+    if deployment == "Recognizer":
+        config = recognizer_autoscaling(changed)
+    elif deployment == "Segmenter":
+        config = segmenter_autoscaling(changed)
+    if config is None:
+        config = by_requests(size.autoscaling or AutoscalingSettings())
+    options: dict[str, object] = config.model_dump(
+        mode="json", exclude_unset=True, exclude_none=True
+    )
+    return options
+
+
+def _size(settings: Settings, deployment: str) -> DeploymentSettings:
+    sizes: dict[str, DeploymentSettings] = {
+        "Ingress": settings.ingress.deployment,
+        "Segmenter": settings.segmenter.deployment,
+        "Recognizer": settings.recognizer.deployment,
+        "Punctuator": settings.punctuator.deployment,
+    }
+    return sizes[deployment]
+
+
+def _resized(size: DeploymentSettings, bounds: tuple[int, int]) -> DeploymentSettings:
+    minimum, maximum = bounds
+    if size.autoscaling is None:
+        return size.model_copy(update={"num_replicas": minimum})
+    scaling = size.autoscaling.model_copy(update={"min_replicas": minimum, "max_replicas": maximum})
+    return size.model_copy(update={"autoscaling": scaling})
+
+
+def _with_size(settings: Settings, deployment: str, size: DeploymentSettings) -> Settings:
+    name = _SECTIONS[deployment]
+    section = getattr(settings, name).model_copy(update={"deployment": size})
+    changed: Settings = settings.model_copy(update={name: section})
+    return changed

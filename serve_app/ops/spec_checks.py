@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from serve_app.api import flow
 from serve_app.core.errors import ClusterError
 from serve_app.hosting.ray_environment import LAUNCHER_IN_IMAGE, hard_stop_after_s
-from serve_app.ops.gpus import num_gpus_needed, untiled
 from serve_app.ops.json_view import Tree, read_yaml
 from serve_app.ops.kube import FIELD_MANAGER
-from serve_app.ops.resizing import autoscaling_options, is_autoscaled
 from serve_app.ops.scale import ANNOTATION
-from serve_app.ops.scale_plan import demands_of, num_gpus_offered
+from serve_app.ops.scale_plan import (
+    autoscaling_options,
+    demands_of,
+    is_autoscaled,
+    num_gpus_needed,
+    num_gpus_offered,
+    untiled,
+)
 from serve_app.ops.serve_config import Application, ServeConfig
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 
 from serve_app.core.errors import ClusterError, ClusterRefused
 from serve_app.ops.dashboard import open_dashboard
-from serve_app.ops.gpus import num_gpus_needed
 from serve_app.ops.json_view import Tree
 from serve_app.ops.kube import Kube
 from serve_app.ops.queue_metrics import GAUGES, read_waiting
-from serve_app.ops.scale_plan import demands_of, gpus_of_pod, group_size, num_gpus_offered
+from serve_app.ops.scale_plan import (
+    demands_of,
+    gpus_of_pod,
+    group_size,
+    num_gpus_needed,
+    num_gpus_offered,
+)
 from serve_app.ops.serve_config import Application, ServeConfig, read_config
 from serve_app.ops.service import RAY, ServiceState, find_service, is_ready_pod, pods_of, read_state
 

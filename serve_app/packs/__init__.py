@@ -2,8 +2,7 @@
 
 from serve_app.packs.inspection import PackReport, PackStatus, list_packs, verify
 from serve_app.packs.pack import PackContents, open_pack
-from serve_app.packs.references import PackKind
-from serve_app.packs.registry import REGISTERED, find_pack
+from serve_app.packs.registry import REGISTERED, PackKind, find_pack
 from serve_app.packs.resolve import pull, resolve
 from serve_app.packs.store import PackStore
 

@@ -8,23 +8,26 @@ from pathlib import Path
 from serve_app.core.errors import PackCorrupt, PackError, PackNotFound
 from serve_app.packs.integrity import (
     BUILTIN_DIRECTORY,
+    WEIGHTS_NAME,
     FileCheck,
+    FileRecord,
     check_fully,
     check_quickly,
     raise_for_problems,
     read_builtin_checksums,
+    read_manifest,
     sha256_of,
 )
-from serve_app.packs.manifests import WEIGHTS_NAME, FileRecord, read_manifest
 from serve_app.packs.pack import PackContents, open_pack
-from serve_app.packs.references import (
+from serve_app.packs.registry import (
+    REGISTERED,
     BuiltinSource,
     DirectorySource,
     PackKind,
     PackReference,
     WheelSource,
+    find_pack,
 )
-from serve_app.packs.registry import REGISTERED, find_pack
 from serve_app.packs.store import PackStore
 
 _FILES_OF_KIND = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serve_app.core.paths import default_pack_dir
-from serve_app.packs.references import PackReference
+from serve_app.packs.registry import PackReference
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from serve_app.planning.clock import Clock
 from serve_app.planning.costs import StartCost
-from serve_app.planning.replica import ReplicaModel
-from serve_app.planning.replicas import Station
+from serve_app.planning.cpu import Clock
+from serve_app.planning.replicas import ReplicaModel, Station
 from serve_app.planning.service_config import ServiceShape
 from serve_app.scheduling.autoscaling import LoadSample, ScalingPolicy
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from serve_app.core.errors import Overloaded, ParaserveError
-from serve_app.planning.clock import Clock
 from serve_app.planning.costs import LineCost
-from serve_app.planning.cpu import Cores
-from serve_app.planning.records import Call, Request
-from serve_app.planning.replicas import Station
+from serve_app.planning.cpu import Clock, Cores
+from serve_app.planning.replicas import Call, Request, Station
 from serve_app.planning.results import Outcomes
 from serve_app.planning.segmenting import Segmenting
 from serve_app.planning.service_config import ServiceShape

@@ -1,17 +1,29 @@
-"""Replicas of one model: the service's queues and batch budgets over a measured cost."""
+"""Replicas of one model: the service's queues and batch budgets over a measured cost.
+
+What moves through the simulated service.
+
+A simulated replica of a model, and the batches at it.
+"""
 
 from __future__ import annotations
 
 import random
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
-from serve_app.planning.clock import Clock
 from serve_app.planning.costs import CallCost, LineCost
-from serve_app.planning.cpu import Cores
-from serve_app.planning.records import Call
-from serve_app.planning.replica import Batch, Item, ReplicaModel
+from serve_app.planning.cpu import Clock, Cores
 from serve_app.planning.service_config import StationShape
+from serve_app.planning.speech import Group, Recording
+from serve_app.scheduling.admission import Place
+from serve_app.scheduling.autoscaling import RecordingBacklog, Throughput
+from serve_app.scheduling.batch_budget import Pace
+from serve_app.scheduling.fair_queue import FairQueue
+
+if TYPE_CHECKING:
+    from serve_app.planning.segmenting import SegmenterModel
+
 
 _FIRST_RETRY_S = 0.5
 
@@ -265,3 +277,130 @@ def _ignore(_: object) -> None:
 
 def _num_chunks(items: list[Item]) -> int:
     return sum(len(call.group.frames) for call, _ in items)
+
+
+class Request:
+    """A recording on its way through the service.
+
+    There are millions of them and of their calls, so both are plain slots that the
+    stages write to; each says who does.
+    """
+
+    __slots__ = (
+        "arrived_s",
+        "audio_s",
+        "backlog",
+        "calls",
+        "deadline_s",
+        "finished",
+        "flow",
+        "ingress",
+        "key",
+        "longest_wait_s",
+        "next_window",
+        "num_bytes",
+        "pending",
+        "place",
+        "punctuating",
+        "segmenter",
+        "started_s",
+        "weight",
+        "windows",
+        "words",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        arrived_s: float,
+        audio_s: float,
+        key: str,
+        weight: float,
+        deadline_s: float,
+    ) -> None:
+        self.flow = str(number)
+        self.arrived_s = arrived_s
+        self.audio_s = audio_s
+        self.key = key
+        self.weight = weight
+        self.deadline_s = deadline_s
+        self.num_bytes = 0
+        self.ingress = 0
+        self.place: Place | None = None  # the ingress
+        self.segmenter: SegmenterModel | None = None  # the segmenters, and the next six
+        self.backlog: RecordingBacklog | None = None
+        self.windows: Recording = ()
+        self.next_window = 0
+        self.pending: deque[Group] = deque()
+        self.calls: deque[Call] = deque()
+        self.started_s = 0.0
+        self.longest_wait_s = 0.0
+        self.words = 0.0  # the joining
+        self.punctuating = False
+        self.finished = False  # the ingress: answered or given up
+
+
+class Call:
+    """A group of chunks, or of words, on its way to a replica and back."""
+
+    __slots__ = ("arrived_s", "done", "group", "items_left", "replica", "request", "sent_s")
+
+    def __init__(self, request: Request, group: Group, sent_s: float) -> None:
+        self.request = request
+        self.group = group
+        self.sent_s = sent_s
+        self.arrived_s = sent_s  # the station, and what follows
+        self.items_left = 0
+        self.replica: ReplicaModel | None = None
+        self.done = False
+
+
+Item: TypeAlias = tuple[Call, int]
+"""A call, and what one of its items costs."""
+
+_RATE_MEMORY_S = 60.0
+
+
+class ReplicaModel:
+    """One replica; the station that it belongs to does the work.
+
+    Attributes:
+        num_calls: calls that it holds.
+        busy_s: time that its model was at work.
+    """
+
+    __slots__ = (
+        "alive",
+        "batches",
+        "busy_s",
+        "draining",
+        "num_calls",
+        "pace",
+        "queue",
+        "throughput",
+    )
+
+    def __init__(self, now: float) -> None:
+        self.queue: FairQueue[Item] = FairQueue()
+        self.pace = Pace()
+        self.throughput = Throughput(_RATE_MEMORY_S, now)
+        self.num_calls = 0
+        self.batches: deque[Batch] = deque()
+        self.busy_s = 0.0
+        self.alive = True
+        self.draining = False
+
+
+class Batch:
+    """Items that are computed together; the first batch of a replica is at the model."""
+
+    __slots__ = ("began_s", "cost", "items", "replica", "work_s")
+
+    def __init__(
+        self, replica: ReplicaModel, items: list[Item], cost: int, work_s: float, began_s: float
+    ) -> None:
+        self.replica = replica
+        self.items = items
+        self.cost = cost
+        self.work_s = work_s
+        self.began_s = began_s

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.planning.records import Call, Request
+from serve_app.planning.replicas import Call, Request
 
 LENGTH_CLASSES: tuple[tuple[str, float], ...] = (
     ("under 30 s", 30.0),

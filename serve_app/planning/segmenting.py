@@ -6,13 +6,11 @@ import random
 from collections import deque
 from collections.abc import Callable
 
-from serve_app.planning.clock import Clock
 from serve_app.planning.costs import LineCost
-from serve_app.planning.cpu import Cores
-from serve_app.planning.records import Call, Request
-from serve_app.planning.replicas import Station
+from serve_app.planning.cpu import Clock, Cores
+from serve_app.planning.replicas import Call, Request, Station
 from serve_app.planning.speech import Speech
-from serve_app.scheduling.backlog import Backlog
+from serve_app.scheduling.autoscaling import Backlog
 from serve_app.scheduling.batch_budget import BatchLimits
 from serve_app.scheduling.fair_queue import FairQueue
 

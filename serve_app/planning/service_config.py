@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from serve_app.inference.batched import punctuator_limits, recognizer_limits
 from serve_app.planning.speech import SpeechOptions
+from serve_app.scheduling.admission import Limits
 from serve_app.scheduling.autoscaling import ScalingLimits
 from serve_app.scheduling.batch_budget import BatchLimits
-from serve_app.scheduling.limits import Limits
 from serve_app.settings import Settings
 
 _GPU_LANES = 2

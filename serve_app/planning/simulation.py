@@ -11,13 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from serve_app.planning.clock import Clock
 from serve_app.planning.costs import Costs
-from serve_app.planning.cpu import Cores, OwnCores, SharedCores
+from serve_app.planning.cpu import Clock, Cores, OwnCores, SharedCores
 from serve_app.planning.fleet import Fleet
 from serve_app.planning.ingress import Front
-from serve_app.planning.records import Call, Request
-from serve_app.planning.replicas import Station
+from serve_app.planning.replicas import Call, Request, Station
 from serve_app.planning.results import Outcomes, Percentiles, RunResult, Timeline
 from serve_app.planning.segmenting import Segmenting
 from serve_app.planning.service_config import ServiceShape, StationShape

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.core.errors import TraceError
-from serve_app.core.origin import ANONYMOUS
+from serve_app.core.records import ANONYMOUS
 
 Seconds = npt.NDArray[np.float64]
 

@@ -5,6 +5,12 @@ simulator run the same decisions. Times are monotonic seconds.
 
 Source of the order between keys: start-time fair queueing (Goyal, Vin and Cheng,
 SIGCOMM 1996), with a request's audio as its cost.
+
+A request's place: in the line, at work, or gone.
+
+How fast recordings are being finished, measured as they leave.
+
+Bounds of what is in flight, and how much is.
 """
 
 from __future__ import annotations
@@ -13,12 +19,164 @@ import math
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NoReturn, TypeAlias
+from typing import Literal, NoReturn, TypeAlias
 
 from serve_app.core.errors import AudioTooLong, Overloaded, UploadTooLarge
-from serve_app.scheduling.admission_place import Place
-from serve_app.scheduling.drain import DrainRate
-from serve_app.scheduling.limits import Limits, Load
+
+PlaceState: TypeAlias = Literal["waiting", "uploading", "ready", "running", "refused", "left"]
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """One request in the line or at work; only its `AdmissionLine` changes it.
+
+    Attributes:
+        key: name of the caller's key.
+        key_limits: bounds of that key.
+        weight: the key's share, relative to other keys.
+        deadline: when its caller stops caring.
+        arrived: when it came.
+        number: its position among all arrivals.
+        num_bytes: reserved from the start of its upload on.
+        audio_s: expected length of its recording; 0 until it is known.
+        state: `waiting` until its body may be read, `uploading` while that arrives, `ready`
+            when it is complete, `running` once it is worked on; then it is gone.
+        since: when it entered that state.
+        waited_s: time spent waiting and ready, in s; the upload does not count.
+        arrival_tag: virtual time at its arrival.
+    """
+
+    key: str
+    key_limits: Limits
+    weight: float
+    deadline: float | None
+    arrived: float
+    number: int
+    num_bytes: int
+    audio_s: float = 0.0
+    state: PlaceState = "waiting"
+    since: float = 0.0
+    waited_s: float = 0.0
+    arrival_tag: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.since = self.arrived
+
+    @property
+    def holds_bytes(self) -> bool:
+        return self.state in {"uploading", "ready", "running"}
+
+    def enter(self, state: PlaceState, now: float) -> None:
+        """Changes the state, and counts the time in the last one if it was a wait."""
+        if self.state in {"waiting", "ready"}:
+            self.waited_s += max(now - self.since, 0.0)
+        self.state, self.since = state, now
+
+
+_MEMORY_S = 300.0
+_MEAN_SHARE = 0.2
+# Before anything was measured: a small CPU's pace, and a few minutes of speech.
+_FALLBACK_RATE = 10.0
+_FALLBACK_AUDIO_S = 60.0
+
+
+class DrainRate:
+    """Seconds of audio finished per second, over the time in which there was work.
+
+    Work and busy time fade with the same half-life, so that the rate follows the
+    service, and an idle night does not pull it down.
+
+    Args:
+        now: monotonic time in s.
+    """
+
+    def __init__(self, now: float = 0.0) -> None:
+        self._now = now
+        self._work_s = 0.0
+        self._busy_s = 0.0
+        self._mean_audio_s: float | None = None
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether a recording has been finished; before that the rest are guesses."""
+        return bool(self._work_s and self._busy_s)
+
+    @property
+    def per_s(self) -> float:
+        """Audio seconds per second; a guess before the first recording was finished."""
+        return self._work_s / self._busy_s if self.is_measured else _FALLBACK_RATE
+
+    @property
+    def mean_audio_s(self) -> float:
+        """Length of a recording, as far as one can know before it is uploaded."""
+        return _FALLBACK_AUDIO_S if self._mean_audio_s is None else self._mean_audio_s
+
+    def advance(self, now: float, busy: bool) -> None:
+        """Counts the time since the last call as busy, or not at all."""
+        elapsed_s = max(now - self._now, 0.0)
+        self._now = max(now, self._now)
+        if busy and elapsed_s:
+            kept = math.exp(-elapsed_s / _MEMORY_S)
+            self._work_s *= kept
+            # The integral of the fading weight over the elapsed time.
+            self._busy_s = self._busy_s * kept + _MEMORY_S * (1 - kept)
+
+    def credit(self, audio_s: float) -> None:
+        """Counts a recording that has just been finished."""
+        self._work_s += audio_s
+        if self._mean_audio_s is None:
+            self._mean_audio_s = audio_s
+        self._mean_audio_s += _MEAN_SHARE * (audio_s - self._mean_audio_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of what is in flight, of all callers or of one key; None is no bound.
+
+    Attributes:
+        max_running: requests worked on at once.
+        max_waiting: requests in line; those whose upload is arriving are in line too.
+        max_bytes: bytes of the uploads that are here or arriving.
+        max_audio_s: audio of running requests in s.
+    """
+
+    max_running: int | None = None
+    max_waiting: int | None = None
+    max_bytes: int | None = None
+    max_audio_s: float | None = None
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(slots=True)
+class Load:
+    """What is in flight, of all or of one key."""
+
+    num_running: int = 0
+    num_in_line: int = 0
+    num_bytes: int = 0
+    audio_s: float = 0.0
+    num_unmeasured: int = 0
+
+    def has_bytes(self, limits: Limits, num_bytes: int) -> bool:
+        """True if so many bytes more may arrive."""
+        return limits.max_bytes is None or self.num_bytes + num_bytes <= limits.max_bytes
+
+    def has_place(self, limits: Limits, audio_s: float) -> bool:
+        """True if one more recording of that length may be worked on."""
+        if limits.max_running is not None and self.num_running >= limits.max_running:
+            return False
+        if limits.max_audio_s is None:
+            return True
+        return self.audio_s < limits.max_audio_s and self.audio_s + audio_s <= limits.max_audio_s
+
+    def num_free(self, limits: Limits) -> float:
+        """Returns how many more may be worked on, infinite without a limit."""
+        if limits.max_running is None:
+            return math.inf
+        return max(limits.max_running - self.num_running, 0)
+
 
 __all__ = ["AdmissionLine", "AdmissionStatistics", "Place"]
 

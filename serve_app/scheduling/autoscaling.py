@@ -13,6 +13,12 @@ load that comes and goes does not start and stop replicas with every wave:
   again.
 
 All of it is made of minima and maxima, so that more load never gives fewer replicas.
+
+The audio that a segmenter has taken on and no recogniser has answered yet.
+
+What replicas report for autoscaling; Serve takes mappings of numbers.
+
+How much audio a replica has done lately, pauses included.
 """
 
 from __future__ import annotations
@@ -20,7 +26,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
+from types import TracebackType
+from typing import Literal, Self, TypedDict
 
 _SLACK = 1e-9  # ceil(3.0000000001) shall be 3
 # Share of a replica's time that is as good as none: a throughput that fades is never
@@ -242,3 +249,121 @@ class _WindowExtreme:
         while self._spans[0].end <= now - self._length_s:
             self._spans.popleft()
         return self._spans[0].value
+
+
+class Backlog:
+    """Sums up the recordings of one segmenter.
+
+    It counts what is still to be decoded as well, by the length that the file's header
+    declares. A window of calls keeps that from the recognisers' own queues, and yet it
+    is why more of them are needed.
+    """
+
+    def __init__(self) -> None:
+        self._recordings: set[RecordingBacklog] = set()
+
+    def open(self) -> RecordingBacklog:
+        """Returns a new recording's account; a context manager that ends it."""
+        return RecordingBacklog(self._recordings)
+
+    @property
+    def num_recordings(self) -> int:
+        return len(self._recordings)
+
+    @property
+    def audio_s(self) -> float:
+        """Audio seconds that are still to be recognised, as far as is known."""
+        return sum(recording.audio_s for recording in self._recordings)
+
+
+class RecordingBacklog:
+    """One recording's part of the backlog."""
+
+    def __init__(self, recordings: set[RecordingBacklog]) -> None:
+        self._recordings = recordings
+        self._undecoded_s = 0.0
+        self._decoded_s = 0.0
+        self._speech_s = 0.0
+        self._in_flight_s = 0.0
+
+    def __enter__(self) -> Self:
+        self._recordings.add(self)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._recordings.discard(self)
+
+    def decoded(self, decoded_s: float, declared_s: float | None) -> None:
+        """Tells how much has been decoded, of how much; None where nobody knows."""
+        self._decoded_s = decoded_s
+        self._undecoded_s = max(0.0, declared_s - decoded_s) if declared_s is not None else 0.0
+
+    def sent(self, audio_s: float) -> None:
+        """A group of chunks goes to the recogniser."""
+        self._speech_s += audio_s
+        self._in_flight_s += audio_s
+
+    def answered(self, audio_s: float) -> None:
+        """The group came back, or was given up."""
+        self._in_flight_s = max(0.0, self._in_flight_s - audio_s)
+
+    @property
+    def audio_s(self) -> float:
+        """In flight, and to come: as much of the rest as has been speech so far."""
+        share = min(1.0, self._speech_s / self._decoded_s) if self._decoded_s > 0 else 1.0
+        return self._in_flight_s + self._undecoded_s * share
+
+
+class RecognizerLoad(TypedDict):
+    """What a recogniser's `record_autoscaling_stats` returns; `rtfx` is 0 until measured.
+
+    Work for which nobody waits is in `background_audio_s` and nowhere else.
+    """
+
+    queued_audio_s: float
+    running_audio_s: float
+    rtfx: float
+    audio_s_per_s: float
+    background_audio_s: float
+
+
+class SegmenterLoad(TypedDict):
+    """What a segmenter's `record_autoscaling_stats` returns."""
+
+    backlog_audio_s: float
+
+
+class Throughput:
+    """Audio seconds per second, of which those that lie back count less and less.
+
+    Args:
+        memory_s: time in which the say of what is done falls to 1/e.
+        now: monotonic seconds.
+    """
+
+    def __init__(self, memory_s: float, now: float) -> None:
+        self._memory_s = memory_s
+        self._since = now
+        self._last = now
+        self._audio_s = 0.0
+
+    def done(self, audio_s: float, now: float) -> None:
+        """Takes note of audio that was recognised."""
+        self._fade(now)
+        self._audio_s += audio_s
+
+    def read(self, now: float) -> float:
+        """Returns audio seconds per second."""
+        self._fade(now)
+        # The weights of the time since the start add up to this, not to memory_s.
+        age_s = self._memory_s * -math.expm1(-(self._last - self._since) / self._memory_s)
+        return self._audio_s / max(age_s, 1.0)
+
+    def _fade(self, now: float) -> None:
+        self._audio_s *= math.exp(-max(0.0, now - self._last) / self._memory_s)
+        self._last = max(now, self._last)

@@ -1,14 +1,145 @@
-"""What a batcher holds: items that wait, batches that run, and why one may get no result."""
+"""What a batcher holds: items that wait, batches that run, and why one may get no result.
+
+What a batcher has done so far, and how it is doing.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from serve_app.scheduling.batch_budget import BatchLimits
+from serve_app.scheduling.fair_queue import QueueStatistics
+
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, slots=True)
+class BatcherStatistics:
+    """A snapshot of a batcher.
+
+    Attributes:
+        num_waiting: items that no batch has taken yet.
+        waiting_cost: their summed cost.
+        queued_audio_s: their summed size.
+        running_cost: summed cost of the batches that are being run, 0 when idle.
+        running_audio_s: their summed size.
+        oldest_wait_s: age of the oldest waiting item.
+        num_batches: batches run so far.
+        num_items: items run so far.
+        num_expired: items whose deadline passed before a batch took them.
+        padding_ratio: cost paid over cost asked for, of all batches; 1.0 is none.
+        rtfx: seconds of audio done in a second of work lately; 0 before the first batch.
+        last_batch_items: length of the batch that ended last.
+        background_queued_audio_s: part of `queued_audio_s` for which nobody waits.
+        background_running_audio_s: likewise, of `running_audio_s`.
+    """
+
+    num_waiting: int
+    waiting_cost: int
+    queued_audio_s: float
+    running_cost: int
+    running_audio_s: float
+    oldest_wait_s: float
+    num_batches: int
+    num_items: int
+    num_expired: int
+    padding_ratio: float
+    rtfx: float
+    last_batch_items: int
+    background_queued_audio_s: float = 0.0
+    background_running_audio_s: float = 0.0
+
+
+class Tally:
+    """Counts batches."""
+
+    def __init__(self, limits: BatchLimits) -> None:
+        self._limits = limits
+        self._num_batches = 0
+        self._num_items = 0
+        self._last_batch_items = 0
+        self._cost_asked = 0
+        self._cost_paid = 0
+        self.num_expired = 0
+        """Items that came too late for any batch."""
+
+    def count(self, costs: Sequence[int]) -> None:
+        """Takes note of a batch that has ended, by the costs of its items."""
+        self._num_batches += 1
+        self._num_items += len(costs)
+        self._last_batch_items = len(costs)
+        self._cost_asked += sum(costs)
+        self._cost_paid += self._limits.batch_cost(costs)
+
+    def statistics(
+        self, queue: QueueStatistics, running: InFlight[ItemT, ResultT], rtfx: float
+    ) -> BatcherStatistics:
+        return BatcherStatistics(
+            num_waiting=queue.num_items,
+            waiting_cost=queue.cost,
+            queued_audio_s=queue.size_s,
+            running_cost=running.cost,
+            running_audio_s=running.size_s,
+            oldest_wait_s=queue.oldest_wait_s,
+            num_batches=self._num_batches,
+            num_items=self._num_items,
+            num_expired=self.num_expired,
+            padding_ratio=self._cost_paid / self._cost_asked if self._cost_asked else 1.0,
+            rtfx=rtfx,
+            last_batch_items=self._last_batch_items,
+            background_queued_audio_s=queue.background_size_s,
+            background_running_audio_s=running.background_size_s,
+        )
+
+
+def combine(
+    parts: Sequence[BatcherStatistics], *, waiting_audio_s: float = 0.0, num_waiting: int = 0
+) -> BatcherStatistics:
+    """Returns the statistics of several batchers on one device as of one.
+
+    Audio and items are summed. `rtfx` is what the device does with the audio that is
+    there: models that have none of it count only if all have none.
+
+    Args:
+        parts: at least one.
+        waiting_audio_s: audio that waits for none of them yet.
+        num_waiting: items that do.
+    """
+    num_batches = sum(part.num_batches for part in parts)
+    paid = sum(part.padding_ratio * part.num_batches for part in parts)
+    return BatcherStatistics(
+        num_waiting=sum(part.num_waiting for part in parts) + num_waiting,
+        waiting_cost=sum(part.waiting_cost for part in parts),
+        queued_audio_s=sum(part.queued_audio_s for part in parts) + waiting_audio_s,
+        running_cost=sum(part.running_cost for part in parts),
+        running_audio_s=sum(part.running_audio_s for part in parts),
+        oldest_wait_s=max(part.oldest_wait_s for part in parts),
+        num_batches=num_batches,
+        num_items=sum(part.num_items for part in parts),
+        num_expired=sum(part.num_expired for part in parts),
+        padding_ratio=paid / num_batches if num_batches else 1.0,
+        rtfx=_joint_rtfx(parts),
+        last_batch_items=parts[0].last_batch_items,
+        background_queued_audio_s=sum(part.background_queued_audio_s for part in parts),
+        background_running_audio_s=sum(part.background_running_audio_s for part in parts),
+    )
+
+
+def _joint_rtfx(parts: Sequence[BatcherStatistics]) -> float:
+    measured = [
+        (part.queued_audio_s + part.running_audio_s, part.rtfx) for part in parts if part.rtfx > 0
+    ]
+    if not measured:
+        return 0.0
+    if not any(audio_s for audio_s, _ in measured):
+        measured = [(1.0, rtfx) for _, rtfx in measured]
+    return sum(audio_s for audio_s, _ in measured) / sum(
+        audio_s / rtfx for audio_s, rtfx in measured
+    )
 
 
 class BatcherClosed(RuntimeError):

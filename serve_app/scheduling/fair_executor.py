@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from serve_app.core.origin import Origin
+from serve_app.core.records import Origin
+from serve_app.scheduling.batch_state import BatcherStatistics
 from serve_app.scheduling.micro_batcher import BatchLimits, MicroBatcher
-from serve_app.scheduling.preemption import RightOfWay
-from serve_app.scheduling.priority import give_way
-from serve_app.scheduling.tally import BatcherStatistics
+from serve_app.scheduling.preemption import RightOfWay, give_way
 
 StepT = TypeVar("StepT")
 

@@ -13,12 +13,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from serve_app.core.errors import DeadlineExceeded
-from serve_app.core.origin import Origin
+from serve_app.core.records import Origin
 from serve_app.scheduling.batch_budget import BatchLimits, Pace
-from serve_app.scheduling.batch_state import BatcherClosed, EngineStuck, InFlight, Waiting, fail
+from serve_app.scheduling.batch_state import (
+    BatcherClosed,
+    BatcherStatistics,
+    EngineStuck,
+    InFlight,
+    Tally,
+    Waiting,
+    fail,
+)
 from serve_app.scheduling.device_slots import DeviceTurns
 from serve_app.scheduling.fair_queue import FairQueue
-from serve_app.scheduling.tally import BatcherStatistics, Tally
 
 __all__ = [
     "BatchLimits",

@@ -16,13 +16,17 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from serve_app.core.paths import default_pack_dir
-from serve_app.core.stages import STAGES, Stage
+from serve_app.core.records import STAGES, Stage
 from serve_app.settings.admission import REFUSAL_HEADROOM, AdmissionSettings, AuthSettings
 from serve_app.settings.audio_url import AudioUrlSettings
 from serve_app.settings.batch import BatchSettings
 from serve_app.settings.keys import read_keys
-from serve_app.settings.observability import TracingSettings
-from serve_app.settings.service import ClusterSettings, HttpSettings, IngressSettings
+from serve_app.settings.service import (
+    ClusterSettings,
+    HttpSettings,
+    IngressSettings,
+    TracingSettings,
+)
 from serve_app.settings.sources import DEFAULT_PROFILE, ENV_PREFIX, ProfileSource
 from serve_app.settings.stages import (
     AudioSettings,

@@ -1,4 +1,7 @@
-"""Where the service listens, and what its ingress does."""
+"""Where the service listens, and what its ingress does.
+
+What the service tells of itself.
+"""
 
 from __future__ import annotations
 
@@ -156,3 +159,16 @@ class IngressSettings(Section):
         if self.request_timeout_s > self.max_request_timeout_s:
             raise ValueError("request_timeout_s is larger than max_request_timeout_s")
         return self
+
+
+class TracingSettings(Section):
+    """OpenTelemetry traces; off without an endpoint."""
+
+    otlp_endpoint: str | None = Field(
+        default=None,
+        description="URL that takes OTLP over HTTP, as http://collector:4318/v1/traces; unset for "
+        "no traces.",
+    )
+    sample_ratio: float = Field(
+        default=1.0, ge=0, le=1, description="Share of requests that are traced."
+    )

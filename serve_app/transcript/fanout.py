@@ -1,11 +1,15 @@
-"""Spreads the chunks of one recording over the recognisers and keeps their order."""
+"""Spreads the chunks of one recording over the recognisers and keeps their order.
+
+Signs of life of a stream whose items may be far apart.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from typing import TypeAlias
+from contextlib import aclosing
+from typing import TypeAlias, TypeVar
 
 from serve_app.core.errors import ServiceError
 from serve_app.core.records import (
@@ -96,3 +100,29 @@ def place(chunk: Chunk, result: Recognition | ChunkFailure) -> Utterance:
     return Utterance(
         chunk.index, chunk.start_ms, end_ms, status, tuple(tokens), language=result.language
     )
+
+
+ItemT = TypeVar("ItemT")
+
+
+async def beating(source: AsyncGenerator[ItemT], every_s: float) -> AsyncGenerator[ItemT | None]:
+    """Yields the items of `source`, and None whenever none has come for `every_s`.
+
+    Leaving early closes the source.
+    """
+    async with aclosing(source):
+        while True:
+            step = asyncio.ensure_future(anext(source))
+            try:
+                while not (await asyncio.wait((step,), timeout=every_s))[0]:
+                    yield None
+            finally:
+                if not step.done():
+                    step.cancel()
+                    # The source is closed only after the step has let go of it.
+                    await asyncio.wait((step,))
+            try:
+                item = step.result()
+            except StopAsyncIteration:
+                return
+            yield item

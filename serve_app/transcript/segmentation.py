@@ -11,11 +11,18 @@ from dataclasses import dataclass, replace
 from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.audio.bytesource import AudioSource
 from serve_app.core.errors import AudioError
-from serve_app.core.hints import NO_HINTS, Hints
-from serve_app.core.origin import Origin
 from serve_app.core.ports import VoiceActivityDetector
-from serve_app.core.records import SAMPLE_RATE_HZ, SAMPLES_PER_MS, Chunk, DamagedRange
-from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
+from serve_app.core.records import (
+    AS_DEPLOYED,
+    NO_HINTS,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_MS,
+    Chunk,
+    DamagedRange,
+    Hints,
+    Origin,
+    SpeechDetection,
+)
 from serve_app.scheduling.fair_executor import FairThread
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
 from serve_app.transcript.windows import Cut, FixedCutter, SegmentCutter

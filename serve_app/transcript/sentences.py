@@ -3,6 +3,8 @@
 The punctuation model reads across utterances, so words are handed to it in
 order, as many as are there at the time, and sentences come out as soon as they
 are certain. The result does not depend on how the words were grouped.
+
+Punctuation marks in the script of the sentence that they stand in.
 """
 
 from __future__ import annotations
@@ -10,13 +12,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from serve_app.core.origin import Origin
 from serve_app.core.ports import Punctuator
-from serve_app.core.records import Token, Utterance
-from serve_app.transcript.marks import in_script_of_words
+from serve_app.core.records import Origin, Token, Utterance
+from serve_app.core.words import is_wide
 from serve_app.transcript.punctuation import PunctuationSession, PunctuationState, advance_all
 from serve_app.transcript.transcript import FailedRange, MarkedToken, Sentence
 
@@ -235,3 +236,24 @@ class _Joiner:
 
 def _failed_range(utterance: Utterance) -> FailedRange:
     return FailedRange(utterance.start_ms, utterance.end_ms, utterance.error or "unknown error")
+
+
+_NARROW = str.maketrans("，。？！、；：", ",.?!,;:")
+
+
+def in_script_of_words(tokens: Sequence[MarkedToken]) -> tuple[MarkedToken, ...]:
+    """Returns a sentence whose marks are Latin ones if most of its words are.
+
+    The punctuation model knows Chinese marks alone, whatever language it reads. A Chinese
+    character counts as a word; numbers count for neither script. A sentence in which there
+    are as many Chinese characters as other words is a Chinese one.
+    """
+    words = [letter for marked in tokens if (letter := _first_letter(marked.token.text))]
+    num_wide = sum(map(is_wide, words))
+    if len(words) - num_wide <= num_wide:
+        return tuple(tokens)
+    return tuple(replace(marked, mark=marked.mark.translate(_NARROW)) for marked in tokens)
+
+
+def _first_letter(word: str) -> str:
+    return next((character for character in word if character.isalpha()), "")

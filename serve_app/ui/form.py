@@ -7,8 +7,7 @@ from typing import Any
 import gradio as gr
 
 from serve_app.client import ClientError
-from serve_app.ui.client import ApiClient, ApiOffer, Order
-from serve_app.ui.problems import problem_of
+from serve_app.ui.client import ApiClient, ApiOffer, Order, problem_of
 from serve_app.ui.results import Json, ShownResult
 from serve_app.ui.texts import Language, language_of, text
 

@@ -1,7 +1,11 @@
-"""What stands before Gradio: only the routes and events that the page needs, all bounded."""
+"""What stands before Gradio: only the routes and events that the page needs, all bounded.
+
+Who has the page open: what runs for somebody who leaves is given up.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.flow_control import BodyWindow, window_of
+from serve_app.ui.client import refusal_response
 from serve_app.ui.events import (
     MAX_EVENT_BYTES,
     EventRefused,
@@ -21,12 +26,10 @@ from serve_app.ui.events import (
     parse_event,
     session_name,
 )
-from serve_app.ui.problems import refusal_response
 from serve_app.ui.receiving import BodyBroken, UploadRoute, body_length, read_body
 from serve_app.ui.sessions import Sessions, SessionUnknown, TooManyRequests
 from serve_app.ui.uploads import UploadLost, UploadStore
 from serve_app.ui.visitors import Visitor, new_cookie, visitor_of
-from serve_app.ui.visits import Visits
 
 # Gradio serves much more: files by path, a proxy, recordings of runs, uploads and an API of
 # its own. No segment of an asset's path begins with a dot, so that none leads upwards.
@@ -308,3 +311,27 @@ def _refusing() -> Iterator[None]:
         raise _Refused(response) from None
     except UploadLost:
         raise _Refused(refusal_response("upload_lost", 409)) from None
+
+
+class Visits:
+    """The runs of each open page, by the name that Gradio gives it. For one event loop."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, set[asyncio.Event]] = {}
+
+    @contextmanager
+    def run(self, visit: str) -> Iterator[asyncio.Event]:
+        """Yields an event that is set when the visitor leaves."""
+        left = asyncio.Event()
+        self._runs.setdefault(visit, set()).add(left)
+        try:
+            yield left
+        finally:
+            self._runs[visit].discard(left)
+            if not self._runs[visit]:
+                del self._runs[visit]
+
+    def leave(self, visit: str) -> None:
+        """Tells the visitor's runs that nobody waits for them any more."""
+        for left in self._runs.get(visit, ()):
+            left.set()

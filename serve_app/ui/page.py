@@ -25,14 +25,13 @@ from fastapi import FastAPI
 from serve_app.ui import events
 from serve_app.ui.client import ApiClient, ApiOffer
 from serve_app.ui.form import MAX_HOTWORDS_CHARACTERS, ChoiceForm
-from serve_app.ui.gate import PageGate
+from serve_app.ui.gate import PageGate, Visits
 from serve_app.ui.receiving import UploadRoute
 from serve_app.ui.results import Json
 from serve_app.ui.sessions import SessionLimits, Sessions
 from serve_app.ui.texts import TEXTS
 from serve_app.ui.transcribing import transcribe_upload
 from serve_app.ui.uploads import UploadLimits, UploadStore
-from serve_app.ui.visits import Visits
 
 _FONTS = ("system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
 _MONO = ("ui-monospace", "Consolas", "monospace")

@@ -10,8 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope
 
 from serve_app.client import ClientError
-from serve_app.ui.client import ApiClient
-from serve_app.ui.problems import problem_of, refusal_response
+from serve_app.ui.client import ApiClient, problem_of, refusal_response
 from serve_app.ui.uploads import UploadsFull, UploadStore
 from serve_app.ui.visitors import Visitor
 

@@ -11,8 +11,7 @@ from serve_app.core.records import Token
 from serve_app.core.words import needs_space, split_words
 from serve_app.transcript.subtitles import to_srt, to_vtt
 from serve_app.transcript.transcript import MarkedToken, Sentence
-from serve_app.ui.client import SentenceHeard, StreamedEvent
-from serve_app.ui.problems import Problem
+from serve_app.ui.client import Problem, SentenceHeard, StreamedEvent
 
 State: TypeAlias = Literal["idle", "sent", "running", "done", "failed"]
 Json: TypeAlias = dict[str, object]

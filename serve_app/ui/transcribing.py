@@ -8,8 +8,7 @@ from contextlib import aclosing, suppress
 from typing import TypeVar
 
 from serve_app.client import ClientError
-from serve_app.ui.client import ApiClient, Order
-from serve_app.ui.problems import problem_of
+from serve_app.ui.client import ApiClient, Order, problem_of
 from serve_app.ui.results import Json, ShownResult
 from serve_app.ui.uploads import UploadLost, UploadStore
 

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 
 from serve_app.api import flow_control
-from serve_app.api.assembly import assemble_api
 from serve_app.api.limits import ApiLimits
-from serve_app.api.routes import build_api
-from serve_app.scheduling.limits import Limits
+from serve_app.api.routes import assemble_api, build_api
+from serve_app.scheduling.admission import Limits
 from serve_app.settings import Settings
 from serve_app.settings.keys import KeyEntry, add_key, hash_of, new_key
 from tests.fakes.service import FakeService

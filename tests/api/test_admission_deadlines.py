@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from serve_app.api.deadlines import Deadline, deadline_of
+from serve_app.api.admission import Deadline, deadline_of
 from serve_app.core.errors import DeadlineExceeded, InvalidParameter
 
 

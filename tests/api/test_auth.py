@@ -16,7 +16,7 @@ from serve_app.core.errors import (
     KeysUnavailable,
     Unauthenticated,
 )
-from serve_app.scheduling.limits import Limits
+from serve_app.scheduling.admission import Limits
 from serve_app.settings.keys import KeyEntry, KeyLimits, add_key, hash_of, new_key, read_keys
 
 LOGGER = logging.getLogger("tests.auth")

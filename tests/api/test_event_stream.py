@@ -13,9 +13,8 @@ from fastapi import FastAPI
 from serve_app.api import event_stream, transcription
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import build_api
-from serve_app.core.hints import Hints, HotwordCheck
-from serve_app.core.origin import Origin
-from serve_app.scheduling.limits import Limits
+from serve_app.core.records import Hints, HotwordCheck, Origin
+from serve_app.scheduling.admission import Limits
 from tests.api.conftest import MAX_UPLOAD_BYTES
 from tests.fakes.asgi import Exchange
 from tests.fakes.observer import EndedRequests

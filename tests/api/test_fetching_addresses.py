@@ -11,7 +11,7 @@ from typing import Any
 import httpcore
 import pytest
 
-from serve_app.api.addresses import CheckedBackend, is_public
+from serve_app.api.fetching import CheckedBackend, is_public
 from serve_app.core.errors import UrlNotAllowed
 
 

@@ -14,8 +14,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api import flow
-from serve_app.api.auth import KeyDefaults, KeyRing
-from serve_app.api.authentication import AuthenticationMiddleware
+from serve_app.api.auth import AuthenticationMiddleware, KeyDefaults, KeyRing
 from serve_app.api.front import FrontMiddleware
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import Doors, build_api

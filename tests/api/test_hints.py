@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from serve_app.core.hints import NO_HINTS, Hints, Hotword
+from serve_app.core.records import NO_HINTS, Hints, Hotword
 from tests.api.test_transcription import error_of, post
 from tests.fakes.service import FakeService
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from serve_app.api.hotword_fields import MAX_WORDS, hotwords_of, parse_hotwords, unweighted
 from serve_app.core.errors import InvalidParameter
-from serve_app.core.hints import Hotword
+from serve_app.core.records import Hotword
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from serve_app.api.models import ModelCatalogue
 from serve_app.core.errors import NotReady
-from serve_app.core.hints import Hints, HotwordCheck
-from serve_app.core.origin import Origin
+from serve_app.core.records import Hints, HotwordCheck, Origin
 from tests.fakes.service import FakeService
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.api.offering import offer_of
+from serve_app.api.models import offer_of
 from serve_app.api.parameters import parse_parameters
 from serve_app.core.errors import ModelNotFound
 from serve_app.settings import Settings

@@ -14,8 +14,7 @@ from openai.types.audio import Transcription, TranscriptionVerbose
 
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import build_api
-from serve_app.core.hints import Hotword
-from serve_app.core.speech_detection import SpeechDetection
+from serve_app.core.records import Hotword, SpeechDetection
 from tests.api.conftest import MAX_UPLOAD_BYTES
 from tests.fakes.service import FakeService
 

@@ -10,9 +10,13 @@ import httpx
 import pytest
 
 from serve_app.api.headers import IGNORED_FIELDS_HEADER, WARNINGS_HEADER
-from serve_app.core.hints import Hotword
-from serve_app.core.records import RecordingEnd, UtteranceSpan
-from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
+from serve_app.core.records import (
+    AS_DEPLOYED,
+    Hotword,
+    RecordingEnd,
+    SpeechDetection,
+    UtteranceSpan,
+)
 from tests.api.test_transcription import error_of, post
 from tests.fakes.service import FakeService, sentence
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from serve_app.api.bucket_uris import BucketObject
-from serve_app.api.remote_audio import BotocoreSigner, Target, UrlPolicy
+from serve_app.api.remote_audio import BotocoreSigner, BucketObject, Target, UrlPolicy
 from serve_app.core.errors import InvalidParameter, UrlNotAllowed
 from serve_app.settings import AudioUrlSettings
 

@@ -9,7 +9,7 @@ import pytest
 from fastapi import Request
 
 from serve_app.api.request_log import RequestLog, request_id_of, traceparent_of
-from serve_app.core.timing import RequestCost
+from serve_app.core.records import RequestCost
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

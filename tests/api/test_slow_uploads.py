@@ -16,7 +16,7 @@ from serve_app.api.body import RequestBody, UploadRate
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import build_api
 from serve_app.core.errors import UploadTooSlow
-from serve_app.scheduling.limits import Limits
+from serve_app.scheduling.admission import Limits
 from tests.api.sockets import PATIENCE_S, Answer, answer_of, served
 from tests.fakes.observer import EndedRequests
 from tests.fakes.service import FakeService

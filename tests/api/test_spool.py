@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 import pytest
 
 from serve_app.api.spool import SpoolDirectory, SpoolFile
-from serve_app.audio.beginning import BEGINNING_BYTES
+from serve_app.audio.opening import BEGINNING_BYTES
 from serve_app.core.errors import StorageFull, UnknownAudioFormat, UploadTooLarge
 
 HOLD = """

@@ -15,7 +15,7 @@ from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import build_api
 from serve_app.api.spool import SpoolFile
 from serve_app.core.errors import UrlNotAllowed
-from serve_app.scheduling.limits import Limits
+from serve_app.scheduling.admission import Limits
 from tests.fakes.service import FakeService
 
 URL = "/v1/audio/transcriptions"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.audio.formats import AUDIO_SUFFIXES, is_recording_name
+from serve_app.audio.containers import AUDIO_SUFFIXES, is_recording_name
 from tests.audio.recordings import COMPRESSED
 
 _USUAL = {

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from serve_app.audio.beginning import BEGINNING_BYTES, check_beginning
+from serve_app.audio.opening import BEGINNING_BYTES, check_beginning
 from serve_app.core.errors import CorruptAudio, UnknownAudioFormat
 from tests.audio import recordings
 

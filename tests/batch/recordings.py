@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from serve_app.batch.records import BatchItem, Failure, FinishedRecording, PackIdentity, StageTimes
-from serve_app.core.records import Token, UtteranceSpan
-from serve_app.core.stages import PackRole
+from serve_app.core.records import PackRole, Token, UtteranceSpan
 from serve_app.transcript.transcript import FailedRange, MarkedToken, Sentence, Transcript
 
 MODELS: dict[PackRole, PackIdentity] = {

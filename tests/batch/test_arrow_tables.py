@@ -13,8 +13,7 @@ from serve_app.batch.arrow_tables import (
     read_words,
     words_table,
 )
-from serve_app.core.hints import NO_HINTS, Hints
-from serve_app.core.records import ChunkFailure, Pcm, Recognition, Token
+from serve_app.core.records import NO_HINTS, ChunkFailure, Hints, Pcm, Recognition, Token
 
 END = AudioEnd(2, 4000, 0.1, 123.0)
 

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import random
 
-from serve_app.batch.arrow_tables import AudioEnd, Heard
-from serve_app.batch.assembling import Assembler
+from serve_app.batch.arrow_tables import Assembler, AudioEnd, Heard
 from serve_app.core.records import Utterance, UtteranceStatus
 
 

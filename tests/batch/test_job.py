@@ -17,13 +17,12 @@ import pytest
 import soundfile
 
 from serve_app.batch.job import BatchJob, JobOrder, job_settings
-from serve_app.batch.outcomes import Failed
 from serve_app.batch.pending import Work
-from serve_app.batch.punctuate_stage import Finished
+from serve_app.batch.punctuate_stage import Failed, Finished
 from serve_app.batch.ray_data import OwnActors
 from serve_app.batch.recognize_stage import POISON, RecognizeChunks
 from serve_app.batch.records import BatchItem
-from serve_app.cli.demo import demo_recording
+from serve_app.cli.serve import demo_recording
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.ports import Recognizer
 from serve_app.core.records import Pcm

@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serve_app.batch.names import file_name, shard_of
+from serve_app.batch.outputs import file_name, shard_of
 
 IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=400)
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.batch.arrow_tables import AudioEnd
-from serve_app.batch.assembling import HeardRecording
+from serve_app.batch.arrow_tables import AudioEnd, HeardRecording
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.punctuate_stage import (
     FinishTask,
@@ -18,9 +17,7 @@ from serve_app.batch.punctuate_stage import (
     punctuate_in_parts,
 )
 from serve_app.batch.records import BatchItem, PackIdentity
-from serve_app.core.origin import Origin
-from serve_app.core.records import Token, Utterance
-from serve_app.core.stages import PackRole, Stage
+from serve_app.core.records import Origin, PackRole, Stage, Token, Utterance
 from serve_app.scheduling.batch_budget import BatchLimits
 from serve_app.transcript.itn import TextRules
 from serve_app.transcript.punctuation import PunctuationState

@@ -8,9 +8,7 @@ import pytest
 
 from serve_app.batch.progress import Computed
 from serve_app.batch.recognize_stage import POISON, Caution, Ledger, LoopThread, TimedRecognizer
-from serve_app.core.hints import Hints
-from serve_app.core.origin import Origin
-from serve_app.core.records import Chunk, ChunkFailure, Pcm, Recognition
+from serve_app.core.records import Chunk, ChunkFailure, Hints, Origin, Pcm, Recognition
 
 EMPTY = Recognition(())
 

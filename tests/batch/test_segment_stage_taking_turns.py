@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 
-from serve_app.batch.taking_turns import Turn
+from serve_app.batch.segment_stage import Turn
 
 
 def test_threads_have_their_turns_in_order_of_arrival() -> None:

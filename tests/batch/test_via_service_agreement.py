@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from serve_app.batch import agreement
-from serve_app.batch.agreement import check_service, differences
+from serve_app.batch import via_service
 from serve_app.batch.records import PackIdentity
+from serve_app.batch.via_service import check_service, differences
 from serve_app.core.errors import ConfigurationError, StartFailed
-from serve_app.core.stages import PackRole, Stage, StageReadiness
+from serve_app.core.records import PackRole, Stage, StageReadiness
 from serve_app.inference.fingerprint import deciding_values
 from serve_app.settings import Settings
 
@@ -115,17 +115,17 @@ class FakeServe:
 def test_job_is_refused_that_would_write_fingerprints_of_other_texts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(agreement, "serve", FakeServe(settings(dtype="int8")))
+    monkeypatch.setattr(via_service, "serve", FakeServe(settings(dtype="int8")))
     with pytest.raises(ConfigurationError, match=r"recognizer\.dtype is .* Give the job"):
         check_service(settings(), MODELS)
 
 
 def test_job_with_the_settings_of_the_service_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreement, "serve", FakeServe(settings(dtype="int8")))
+    monkeypatch.setattr(via_service, "serve", FakeServe(settings(dtype="int8")))
     check_service(settings(dtype="int8"), MODELS)
 
 
 def test_service_must_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agreement, "serve", FakeServe(settings(), "DEPLOYING"))
+    monkeypatch.setattr(via_service, "serve", FakeServe(settings(), "DEPLOYING"))
     with pytest.raises(StartFailed, match="DEPLOYING"):
         check_service(settings(), MODELS)

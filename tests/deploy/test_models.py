@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.inference.loading import packs_of
-from serve_app.packs.references import DirectorySource
-from serve_app.packs.registry import REGISTERED, find_pack
+from serve_app.packs.registry import REGISTERED, DirectorySource, find_pack
 from serve_app.settings import Settings, profile_names
 from tests.deploy.charting import (
     READY_MADE,

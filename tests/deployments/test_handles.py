@@ -8,8 +8,7 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import ReplicaUnavailableError
 
 from serve_app.core.errors import NotReady
-from serve_app.core.origin import Origin
-from serve_app.core.records import Chunk, ChunkFailure, Recognition
+from serve_app.core.records import Chunk, ChunkFailure, Origin, Recognition
 from serve_app.deployments import retries
 from serve_app.deployments.handles import RemoteRecognizer
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck

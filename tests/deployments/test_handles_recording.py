@@ -14,10 +14,9 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
 from serve_app.core.errors import CorruptAudio, DeadlineExceeded, NotReady, RecognitionFailed
-from serve_app.core.origin import Origin
-from serve_app.core.records import RecordingEnd, SegmentationJob, Utterance
+from serve_app.core.records import Origin, RecordingEnd, SegmentationJob, Utterance
 from serve_app.deployments import retries
-from serve_app.deployments.recording import RemoteRecording
+from serve_app.deployments.handles import RemoteRecording
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
 from tests.fakes.handles import FakeHandle, Script, task_error
 

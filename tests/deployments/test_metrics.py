@@ -15,8 +15,7 @@ from serve_app.api.errors import STATUS_OF
 from serve_app.api.limits import ApiLimits
 from serve_app.api.request_log import RequestLog
 from serve_app.api.routes import build_api
-from serve_app.core.origin import Origin
-from serve_app.core.stages import StageReadiness
+from serve_app.core.records import Origin, StageReadiness
 from serve_app.deployments import metrics as stage_metrics
 from serve_app.deployments.metrics import (
     IngressMetrics,
@@ -27,12 +26,11 @@ from serve_app.deployments.metrics import (
     count_retry,
     take_retries,
 )
-from serve_app.inference.shelf_records import ShelfStatistics
+from serve_app.inference.model_cache import ShelfStatistics
 from serve_app.metrics import METRICS, Metric
-from serve_app.scheduling.admission import AdmissionLine
-from serve_app.scheduling.backlog import Backlog
-from serve_app.scheduling.limits import NO_LIMITS
-from serve_app.scheduling.tally import BatcherStatistics
+from serve_app.scheduling.admission import NO_LIMITS, AdmissionLine
+from serve_app.scheduling.autoscaling import Backlog
+from serve_app.scheduling.batch_state import BatcherStatistics
 from tests.error_tree import EVERY_ERROR
 from tests.fakes.service import FakeService
 

@@ -6,7 +6,7 @@ import pytest
 from ray.serve._private import replica
 
 from serve_app.core.in_flight import NODE_ADDRESS_VARIABLE
-from serve_app.deployments import internal_ports
+from serve_app.deployments import options
 
 
 class Server:
@@ -22,7 +22,7 @@ def bind(monkeypatch: pytest.MonkeyPatch, address: str) -> list[str]:
     """Returns where a replica would listen whose node has this address."""
     monkeypatch.setattr(replica, "add_port_to_grpc_server", replica.add_port_to_grpc_server)  # type: ignore[attr-defined]
     monkeypatch.setenv(NODE_ADDRESS_VARIABLE, address)
-    internal_ports.listen_on_node_address_only()
+    options.listen_on_node_address_only()
     server = Server()
     replica.add_port_to_grpc_server(server, "[::]:0")  # type: ignore[attr-defined,no-untyped-call]
     return server.addresses

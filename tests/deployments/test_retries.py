@@ -22,7 +22,7 @@ from ray.serve.exceptions import (
 )
 
 from serve_app.core.errors import CorruptAudio, DeadlineExceeded, NotReady
-from serve_app.core.origin import Origin
+from serve_app.core.records import Origin
 from serve_app.deployments import retries
 from serve_app.deployments.retries import (
     ReplicaDied,

@@ -4,8 +4,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from serve_app.core.hints import NO_HINTS, Hints
-from serve_app.core.records import ChunkFailure, Pcm, Recognition, Token
+from serve_app.core.records import NO_HINTS, ChunkFailure, Hints, Pcm, Recognition, Token
 from serve_app.engines.hybrid import (
     Allowance,
     HybridOptions,

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from serve_app.core.hints import Hints
-from serve_app.core.records import ChunkFailure, Pcm, Recognition, Token
-from serve_app.engines.hybrid import HybridOptions, HybridRecognizer
-from serve_app.engines.merging import filled, merged, wordless_sound
+from serve_app.core.records import ChunkFailure, Hints, Pcm, Recognition, Token
+from serve_app.engines.hybrid import HybridOptions, HybridRecognizer, filled, merged, wordless_sound
 from serve_app.engines.whisper.engine import Draft, DraftQuality
 from tests.engines.paraformer.test_speech_edges import voiced
 

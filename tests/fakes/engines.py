@@ -6,9 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from serve_app.core.hints import Hints
-from serve_app.core.records import ChunkFailure, Pcm, Recognition, SpeechSegment, Token
-from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
+from serve_app.core.records import (
+    AS_DEPLOYED,
+    ChunkFailure,
+    Hints,
+    Pcm,
+    Recognition,
+    SpeechDetection,
+    SpeechSegment,
+    Token,
+)
 
 
 class FakePunctuator:

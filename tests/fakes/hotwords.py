@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serve_app.core.hints import Hints, Hotword
+from serve_app.core.records import Hints, Hotword
 from tests.fakes.tiny_packs import TinyParaformer
 
 TINY_SEACO = TinyParaformer("SeacoParaformer", vocabulary_size=60, num_hotword_blocks=6, seed=2)

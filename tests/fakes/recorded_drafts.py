@@ -8,8 +8,7 @@ from pathlib import Path
 
 import soundfile
 
-from serve_app.core.hints import Hints
-from serve_app.core.records import SAMPLES_PER_MS, ChunkFailure, Pcm
+from serve_app.core.records import SAMPLES_PER_MS, ChunkFailure, Hints, Pcm
 from serve_app.engines.whisper.engine import Draft
 from tests.published import PUBLISHED_SEGMENTS_MS
 

@@ -9,10 +9,17 @@ from typing import Any
 
 from serve_app.api.parameters import Offer
 from serve_app.api.service import TranscriptionJob
-from serve_app.core.hints import Hints, HotwordCheck
-from serve_app.core.origin import Origin
-from serve_app.core.records import RecordingEnd, Token, UtteranceSpan
-from serve_app.core.stages import STAGES, Stage, StageReadiness
+from serve_app.core.records import (
+    STAGES,
+    Hints,
+    HotwordCheck,
+    Origin,
+    RecordingEnd,
+    Stage,
+    StageReadiness,
+    Token,
+    UtteranceSpan,
+)
 from serve_app.transcript.transcript import FailedRange, MarkedToken, Sentence, TranscriptEvent
 
 

@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 
 from serve_app.core.errors import DeadlineExceeded
-from serve_app.core.hints import Hints
-from serve_app.core.origin import Origin
-from serve_app.core.records import Chunk, ChunkFailure, Pcm, Recognition
+from serve_app.core.records import Chunk, ChunkFailure, Hints, Origin, Pcm, Recognition
 from serve_app.inference.batched import BEGUN, BatchedRecognizer
 from serve_app.scheduling.micro_batcher import BatcherClosed, BatchLimits, EngineStuck
-from serve_app.scheduling.priority import Priority
+from serve_app.scheduling.preemption import Priority
 from tests.fakes.engines import FakeRecognizer
 
 LOGGER = logging.getLogger("tests")

@@ -3,9 +3,8 @@ import pytest
 from serve_app.core.errors import ConfigurationError, PackCorrupt
 from serve_app.engines.hybrid import HybridOptions
 from serve_app.engines.whisper.engine import WhisperOptions
-from serve_app.inference import drafting
-from serve_app.inference.drafting import open_drafts, whisper_options
-from serve_app.inference.engines import open_recognizer
+from serve_app.inference import engines
+from serve_app.inference.engines import open_drafts, open_recognizer, whisper_options
 from serve_app.packs import PackContents, PackStore, resolve
 from serve_app.settings import Settings
 
@@ -29,7 +28,7 @@ def test_hybrid_refines_what_the_settings_say(
     whisper_pack: PackContents, pack_store: PackStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[HybridOptions] = []
-    monkeypatch.setattr(drafting, "HybridRecognizer", lambda *parts: given.append(parts[-1]))
+    monkeypatch.setattr(engines, "HybridRecognizer", lambda *parts: given.append(parts[-1]))
     section = {"languages": ["zh", "yue"], "refine_unknown": True, "refine_empty": False}
     drafter = {"pack": f"dir:{whisper_pack.directory}"}
     for hybrid in ({}, section):

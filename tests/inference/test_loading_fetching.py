@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from serve_app.inference.fetching import fetch_packs
-from serve_app.inference.loading import NeededPack, packs_of
+from serve_app.inference.loading import NeededPack, fetch_packs, packs_of
 from serve_app.settings import Settings
 
 

@@ -15,9 +15,7 @@ from serve_app.core.errors import (
     ModelNotFound,
     ModelUnavailable,
 )
-from serve_app.core.hints import Hints
-from serve_app.core.origin import Origin
-from serve_app.core.records import Chunk, ChunkFailure, Pcm, Recognition, Token
+from serve_app.core.records import Chunk, ChunkFailure, Hints, Origin, Pcm, Recognition, Token
 from serve_app.inference.batched import BatchedRecognizer
 from serve_app.inference.model_cache import ModelShelf
 from serve_app.scheduling.device_slots import DeviceTurns

@@ -26,8 +26,8 @@ import numpy as np
 # All that a replica of the recogniser imports.
 from serve_app.deployments import recognizer
 from serve_app.core.records import Chunk, Recognition
-from serve_app.core.hints import Hints, Hotword
-from serve_app.core.origin import Origin
+from serve_app.core.records import Hints, Hotword
+from serve_app.core.records import Origin
 from serve_app.inference.batched import priority_of, recognizer_limits
 from serve_app.inference.recognizer_models import OpenShelf
 from serve_app.settings import Settings

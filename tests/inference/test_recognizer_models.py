@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from serve_app.core.errors import ConfigurationError, ModelUnavailable
-from serve_app.core.hints import Hints, Hotword
-from serve_app.core.origin import Origin
-from serve_app.core.records import Chunk, Recognition
+from serve_app.core.records import Chunk, Hints, Hotword, Origin, Recognition
 from serve_app.inference.batched import recognizer_limits
 from serve_app.inference.recognizer_models import OpenShelf
 from serve_app.settings import Settings

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.core.errors import PackCorrupt
-from serve_app.inference.footprint import held_bytes
+from serve_app.inference.recognizer_models import held_bytes
 from serve_app.modeltools.onnx_export import export
 from serve_app.packs import PackContents
 from serve_app.settings import RecognizerSettings

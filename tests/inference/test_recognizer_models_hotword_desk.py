@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.core.hints import ALL_HEEDED, Hints, Hotword, HotwordCheck
-from serve_app.inference.hotword_desk import HotwordDesk
+from serve_app.core.records import ALL_HEEDED, Hints, Hotword, HotwordCheck
+from serve_app.inference.recognizer_models import HotwordDesk
 from serve_app.settings import Settings
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer
 

@@ -7,8 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from serve_app.core.records import Token
-from serve_app.core.stages import Stage
+from serve_app.core.records import Stage, Token
 from serve_app.inference.local import LocalTranscriber
 from serve_app.settings import Settings
 from serve_app.transcript.transcript import Transcript, collect

@@ -12,8 +12,7 @@ from serve_app.core.errors import PackCorrupt, PackError, PackFetchFailed
 from serve_app.engines.paraformer.onnx_pack import DECODER_NAME, ENCODER_NAME, read_onnx_shape
 from serve_app.modeltools.onnx_export import export
 from serve_app.packs import PackContents, PackStore, open_pack, resolve, verify
-from serve_app.packs.integrity import BUILTIN_DIRECTORY
-from serve_app.packs.manifests import read_manifest
+from serve_app.packs.integrity import BUILTIN_DIRECTORY, read_manifest
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer
 
 

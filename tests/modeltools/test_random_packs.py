@@ -16,7 +16,7 @@ from serve_app.core.records import Recognition
 from serve_app.engines.ct_transformer import CtTransformerEngine
 from serve_app.engines.paraformer.cpu import ParaformerEngine
 from serve_app.modeltools.random_packs import ARCHITECTURES, synthesise
-from serve_app.modeltools.random_packs.vocabularies import punctuation_tokens, speech_tokens
+from serve_app.modeltools.random_packs.weights import punctuation_tokens, speech_tokens
 from serve_app.packs.pack import PackContents
 from tests.fakes.signals import speech_like
 

@@ -13,8 +13,7 @@ import yaml
 
 from serve_app.api import flow
 from serve_app.core.errors import ClusterRefused
-from serve_app.ops.cluster_checks import hub_findings
-from serve_app.ops.doctor import examine, exit_code
+from serve_app.ops.cluster_checks import examine, exit_code, hub_findings
 from serve_app.ops.json_view import Tree
 from serve_app.ops.kube import FIELD_MANAGER
 from serve_app.ops.scale import ANNOTATION

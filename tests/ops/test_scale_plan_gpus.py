@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.ops.gpus import Demand, num_gpus_needed, untiled
+from serve_app.ops.scale_plan import Demand, num_gpus_needed, untiled
 
 
 def demands(*sizes: float, count: int = 1) -> list[Demand]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.packs import PackContents, PackStore
-from serve_app.packs.manifests import MANIFEST_NAME
+from serve_app.packs.integrity import MANIFEST_NAME
 from tests.packs.hub_fakes import FakeHub
 
 

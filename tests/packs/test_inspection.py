@@ -5,7 +5,7 @@ import pytest
 from recipes.demo_packs.checksums import write_builtin_checksums
 from serve_app.core.errors import PackCorrupt, PackNotFound
 from serve_app.packs import REGISTERED, PackStore, inspection, list_packs, pull, resolve, verify
-from serve_app.packs.manifests import MANIFEST_NAME
+from serve_app.packs.integrity import MANIFEST_NAME
 from tests.packs.hub_fakes import FakeHub
 
 HUB_NAME = "hf:org/name"

@@ -3,8 +3,13 @@ from pathlib import Path
 import pytest
 
 from serve_app.core.errors import PackCorrupt, PackIncomplete
-from serve_app.packs.integrity import check_fully, check_quickly, raise_for_problems, record_files
-from serve_app.packs.manifests import FileRecord
+from serve_app.packs.integrity import (
+    FileRecord,
+    check_fully,
+    check_quickly,
+    raise_for_problems,
+    record_files,
+)
 
 
 def test_untouched_files_have_no_problem(tmp_path: Path) -> None:

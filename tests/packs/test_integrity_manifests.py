@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.core.errors import PackCorrupt
-from serve_app.packs.manifests import MANIFEST_NAME, FileRecord, Manifest, read_manifest
+from serve_app.packs.integrity import MANIFEST_NAME, FileRecord, Manifest, read_manifest
 
 
 def test_manifest_survives_writing_and_reading(tmp_path: Path) -> None:

@@ -3,8 +3,16 @@ from pathlib import Path
 import pytest
 
 from serve_app.core.errors import PackNotFound
-from serve_app.packs.references import DirectorySource, Hub, HubSource, PackKind
-from serve_app.packs.registry import REGISTERED, find_pack, is_demo_pack, shown_name
+from serve_app.packs.registry import (
+    REGISTERED,
+    DirectorySource,
+    Hub,
+    HubSource,
+    PackKind,
+    find_pack,
+    is_demo_pack,
+    shown_name,
+)
 
 
 @pytest.mark.parametrize("name", list(REGISTERED))

@@ -5,7 +5,7 @@ import pytest
 
 from serve_app.core.errors import PackCorrupt, PackFetchFailed, PackIncomplete, PackNotFound
 from serve_app.packs import PackStore, integrity, pull, resolve
-from serve_app.packs.manifests import MANIFEST_NAME, read_manifest
+from serve_app.packs.integrity import MANIFEST_NAME, read_manifest
 from tests.packs.hub_fakes import FakeHub
 
 HUB_NAME = "ms:org/name@v1"

@@ -9,8 +9,8 @@ import numpy as np
 from serve_app.planning.costs import CallCost, Costs, LineCost, StartCost
 from serve_app.planning.service_config import ServiceShape, StationShape
 from serve_app.planning.trace import Trace, make_trace
+from serve_app.scheduling.admission import NO_LIMITS
 from serve_app.scheduling.batch_budget import BatchLimits
-from serve_app.scheduling.limits import NO_LIMITS
 
 FRAME_S = 0.06
 

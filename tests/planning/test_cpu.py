@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serve_app.planning.clock import Clock
-from serve_app.planning.cpu import OwnCores, SharedCores
+from serve_app.planning.cpu import Clock, OwnCores, SharedCores
 
 
 def ends_s(num_cores: float, works_s: list[float], slowdown: float = 1.0) -> list[float]:

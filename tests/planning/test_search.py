@@ -14,8 +14,8 @@ from serve_app.planning.service_config import ServiceShape
 from serve_app.planning.simulation import RunOptions, simulate
 from serve_app.planning.speech import DrawnSpeech, SpeechOptions
 from serve_app.planning.trace import make_trace
+from serve_app.scheduling.admission import Limits
 from serve_app.scheduling.autoscaling import ScalingLimits
-from serve_app.scheduling.limits import Limits
 from tests.planning.models import costs, shape
 
 TRACE = generate(Generation("poisson", 6.0, 600.0), 1)

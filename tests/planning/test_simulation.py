@@ -16,9 +16,9 @@ from serve_app.planning.results import RunResult
 from serve_app.planning.simulation import MachineShape, RunOptions, Simulation, simulate
 from serve_app.planning.speech import DrawnSpeech, SingleChunks, SpeechOptions
 from serve_app.planning.trace import make_trace
+from serve_app.scheduling.admission import Limits
 from serve_app.scheduling.autoscaling import ScalingLimits
 from serve_app.scheduling.batch_budget import BatchLimits
-from serve_app.scheduling.limits import Limits
 from tests.planning.models import FRAME_S, costs, poisson, shape
 
 SINGLE = SingleChunks(FRAME_S)

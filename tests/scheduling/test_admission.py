@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from serve_app.core.errors import AudioTooLong, Overloaded, UploadTooLarge
-from serve_app.scheduling.admission import AdmissionLine, Place
-from serve_app.scheduling.limits import NO_LIMITS, Limits
+from serve_app.scheduling.admission import NO_LIMITS, AdmissionLine, Limits, Place
 
 TOTAL = Limits(max_running=3, max_waiting=4, max_bytes=100, max_audio_s=50.0)
 OF_KEY = Limits(max_running=2, max_waiting=3, max_bytes=60, max_audio_s=40.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serve_app.scheduling.backlog import Backlog
+from serve_app.scheduling.autoscaling import Backlog
 
 
 def test_undecoded_audio_counts_by_the_declared_length() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.scheduling.throughput import Throughput
+from serve_app.scheduling.autoscaling import Throughput
 
 
 def run(flow: Throughput, start: float, num: int) -> float:

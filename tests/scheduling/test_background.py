@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from serve_app.core.origin import Origin
+from serve_app.core.records import Origin
 from serve_app.scheduling.fair_queue import FairQueue
 from serve_app.scheduling.micro_batcher import BatchLimits, MicroBatcher
 from tests.scheduling.test_micro_batcher import GatedEngine

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from serve_app.scheduling.tally import BatcherStatistics, combine
+from serve_app.scheduling.batch_state import BatcherStatistics, combine
 
 IDLE = BatcherStatistics(0, 0, 0.0, 0, 0.0, 0.0, 0, 0, 0, 1.0, 0.0, 0)
 QUICK = replace(IDLE, num_waiting=2, queued_audio_s=20.0, rtfx=20.0, num_batches=3, num_expired=1)

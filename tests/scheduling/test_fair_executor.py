@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from serve_app.core.origin import Origin
+from serve_app.core.records import Origin
 from serve_app.scheduling.fair_executor import FairThread
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.core.errors import DeadlineExceeded
-from serve_app.core.origin import Origin
+from serve_app.core.records import Origin
 from serve_app.scheduling.micro_batcher import BatcherClosed, BatchLimits, EngineStuck, MicroBatcher
 
 ORIGIN = Origin("request")

@@ -14,9 +14,7 @@ import pytest
 import soundfile
 
 from serve_app.audio import AudioDecoder, AudioLimits
-from serve_app.core.hints import Hints
-from serve_app.core.origin import Origin
-from serve_app.core.records import Chunk, ChunkFailure, Pcm, Recognition
+from serve_app.core.records import Chunk, ChunkFailure, Hints, Origin, Pcm, Recognition
 from serve_app.engines.ct_transformer import CtTransformerEngine
 from serve_app.engines.fsmn_vad.engine import FsmnVad
 from serve_app.engines.paraformer.cpu import ParaformerEngine
@@ -25,8 +23,7 @@ from serve_app.packs.integrity import BUILTIN_DIRECTORY
 from serve_app.packs.pack import PackContents, open_pack
 from serve_app.scheduling.fair_executor import FairThread
 from serve_app.scheduling.micro_batcher import BatchLimits
-from serve_app.scheduling.preemption import RightOfWay, yield_point
-from serve_app.scheduling.priority import Priority
+from serve_app.scheduling.preemption import Priority, RightOfWay, yield_point
 from tests.fakes.engines import FakeRecognizer
 from tests.fakes.signals import speech_like
 

@@ -11,7 +11,7 @@ import pytest
 
 from serve_app.inference.batched import priority_of
 from serve_app.inference.loading import load_recognizer
-from serve_app.scheduling.priority import Priority, give_way
+from serve_app.scheduling.preemption import Priority, give_way
 from serve_app.settings import Settings
 from tests.fakes.engines import FakeRecognizer
 

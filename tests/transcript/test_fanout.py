@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from serve_app.core.errors import NotReady
-from serve_app.core.origin import Origin
-from serve_app.core.records import Chunk, ChunkFailure, Recognition, Token
+from serve_app.core.records import Chunk, ChunkFailure, Origin, Recognition, Token
 from serve_app.transcript.fanout import fan_out
 
 

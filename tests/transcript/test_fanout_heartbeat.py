@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from serve_app.transcript.heartbeat import beating
+from serve_app.transcript.fanout import beating
 
 
 async def test_items_pass_and_gaps_beat() -> None:

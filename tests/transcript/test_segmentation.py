@@ -11,9 +11,7 @@ import soundfile
 
 from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.core.errors import AudioTooLong
-from serve_app.core.origin import Origin
-from serve_app.core.records import Chunk, FileBytes
-from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
+from serve_app.core.records import AS_DEPLOYED, Chunk, FileBytes, Origin, SpeechDetection
 from serve_app.transcript.segmentation import Segmentation, SegmentationOptions, grouped
 from tests.fakes.engines import FakeVad
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.core.origin import Origin
-from serve_app.core.records import Token, Utterance
+from serve_app.core.records import Origin, Token, Utterance
 from serve_app.transcript.sentences import (
     PunctuationResult,
     PunctuationTask,

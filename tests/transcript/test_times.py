@@ -9,8 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.core.origin import Origin
-from serve_app.core.records import SAMPLES_PER_MS, Chunk, Recognition, Token, Utterance
+from serve_app.core.records import SAMPLES_PER_MS, Chunk, Origin, Recognition, Token, Utterance
 from serve_app.transcript.fanout import place
 from serve_app.transcript.itn import rewrite
 from serve_app.transcript.sentences import (

@@ -4,7 +4,7 @@ import pytest
 
 from serve_app.api.errors import STATUS_OF
 from serve_app.client import ClientError
-from serve_app.ui.problems import problem_of
+from serve_app.ui.client import problem_of
 
 
 @pytest.mark.parametrize(

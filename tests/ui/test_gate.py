@@ -17,12 +17,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from serve_app.ui import events
 from serve_app.ui.client import ApiClient
-from serve_app.ui.gate import PageGate
+from serve_app.ui.gate import PageGate, Visits
 from serve_app.ui.receiving import UploadRoute
 from serve_app.ui.sessions import SessionLimits, Sessions
 from serve_app.ui.uploads import UploadLimits, UploadStore
 from serve_app.ui.visitors import Visitor, visitor_of
-from serve_app.ui.visits import Visits
 from tests.ui.scripted_api import ScriptedApi
 
 KEY = {"Authorization": "Bearer psk_x"}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 import string
 
-from serve_app.ui.problems import PROBLEMS
+from serve_app.ui.client import PROBLEMS
 from serve_app.ui.texts import LANGUAGES, TEXTS
 
 

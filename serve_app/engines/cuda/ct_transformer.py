@@ -13,9 +13,8 @@ from torch.nn import functional
 from serve_app.core.errors import PackCorrupt
 from serve_app.engines.ct_transformer import CtTransformerNet, config_section, encoder_shape_of
 from serve_app.engines.cuda.buckets import Bucket, BucketPlan
-from serve_app.engines.cuda.device_memory import claim
 from serve_app.engines.cuda.layers import Encoder, choose_kernels, linear
-from serve_app.engines.cuda.options import GpuOptions, WarmUp
+from serve_app.engines.cuda.options import GpuOptions, WarmUp, claim
 from serve_app.engines.cuda.sequence_layout import lay_out
 from serve_app.engines.cuda.streams import MAX_IN_FLIGHT, IntArray, Lane, Load, Sizes, on_device
 from serve_app.engines.cuda.weights import RangeWatch, Watch, Weights

@@ -8,9 +8,9 @@ from typing import TypeAlias
 
 import torch
 
-from serve_app.core.hints import Hotword
+from serve_app.core.records import Hotword
 from serve_app.engines.cuda.buckets import Bucket
-from serve_app.engines.cuda.kept import KeptRows
+from serve_app.engines.cuda.graphs import KeptRows
 from serve_app.engines.cuda.readback import HeardLayout
 from serve_app.engines.paraformer.hotwords import HotwordBranch, WordList
 from serve_app.packs.pack import PackContents

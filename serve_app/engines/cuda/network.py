@@ -12,8 +12,8 @@ from serve_app.core.errors import PackError
 from serve_app.engines.cuda.buckets import Bucket
 from serve_app.engines.cuda.firing import Predictor
 from serve_app.engines.cuda.frontend import Frontend
+from serve_app.engines.cuda.graphs import KeptRows
 from serve_app.engines.cuda.hotword_bias import Bending
-from serve_app.engines.cuda.kept import KeptRows
 from serve_app.engines.cuda.layers import Decoder, Encoder, choose_kernels
 from serve_app.engines.cuda.readback import HeardLayout
 from serve_app.engines.cuda.sequence_layout import lay_out

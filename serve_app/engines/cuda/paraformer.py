@@ -11,20 +11,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from serve_app.core.hints import Hints
-from serve_app.core.records import ChunkFailure, Pcm, Recognition
+from serve_app.core.records import ChunkFailure, Hints, Pcm, Recognition
 from serve_app.engines.cuda.buckets import Bucket, BucketPlan
-from serve_app.engines.cuda.device_memory import claim
 from serve_app.engines.cuda.hotword_bias import Wanted
 from serve_app.engines.cuda.network import GpuParaformerNet
-from serve_app.engines.cuda.options import GpuOptions, WarmUp
+from serve_app.engines.cuda.options import GpuOptions, WarmUp, claim
 from serve_app.engines.cuda.readback import Heard
 from serve_app.engines.cuda.streams import MAX_IN_FLIGHT, IntArray, Lane, Load, Sizes, on_device
 from serve_app.engines.cuda.weights import RangeWatch
 from serve_app.engines.devices import open_device
 from serve_app.engines.paraformer.cif_fire import CifShape, with_tail
 from serve_app.engines.paraformer.cpu import EngineFacts
-from serve_app.engines.paraformer.decoded import Decoded, overflow, recognition_of, shown_ids
+from serve_app.engines.paraformer.detokenize import Decoded, overflow, recognition_of, shown_ids
 from serve_app.engines.paraformer.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
 from serve_app.packs.pack import PackContents
 

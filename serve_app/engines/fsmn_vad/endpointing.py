@@ -21,8 +21,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.core.records import SpeechSegment
-from serve_app.core.speech_detection import SpeechDetection
+from serve_app.core.records import SpeechDetection, SpeechSegment
 
 Scores: TypeAlias = npt.NDArray[np.float64]
 FRAME_MS = 10

@@ -7,8 +7,7 @@ import numpy.typing as npt
 import torch
 
 from serve_app.core.errors import PackCorrupt
-from serve_app.core.records import Pcm, SpeechSegment
-from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
+from serve_app.core.records import AS_DEPLOYED, Pcm, SpeechDetection, SpeechSegment
 from serve_app.engines.features import (
     FRAME_SAMPLES,
     NUM_MEL_BINS,

@@ -10,13 +10,12 @@ import numpy.typing as npt
 import torch
 
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.hints import NO_HINTS, Hints
-from serve_app.core.records import ChunkFailure, Pcm, Recognition
+from serve_app.core.records import NO_HINTS, ChunkFailure, Hints, Pcm, Recognition
 from serve_app.engines.devices import open_device
 from serve_app.engines.features import apply_cmvn, lfr, log_mel, num_frames
 from serve_app.engines.paraformer.cif import Integration, embed_tokens, integrate
 from serve_app.engines.paraformer.cif_fire import with_tail
-from serve_app.engines.paraformer.decoded import Decoded, overflow, recognition_of, shown_ids
+from serve_app.engines.paraformer.detokenize import Decoded, overflow, recognition_of, shown_ids
 from serve_app.engines.paraformer.hotword_tokenizer import takes_hotwords
 from serve_app.engines.paraformer.hotwords import HotwordBranch
 from serve_app.engines.paraformer.int8 import quantize_linears, release_checkpoint

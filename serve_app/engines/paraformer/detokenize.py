@@ -1,11 +1,21 @@
-"""From vocabulary entries to what a reader sees."""
+"""From vocabulary entries to what a reader sees.
+
+What a Paraformer network says about one utterance, and the words that it comes to.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
-from serve_app.core.records import Token
+import numpy as np
+import numpy.typing as npt
+
+from serve_app.core.records import SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition, Token
+from serve_app.engines.paraformer.speech_edges import at_speech_edges
+from serve_app.engines.paraformer.timestamps import FiringWeights, Span, token_spans
 
 _UNSEEN = frozenset({"<blank>", "<s>", "</s>", "<unk>", "<OOV>"})
 _CONTINUES = "@@"
@@ -76,3 +86,71 @@ def _kind(word: Token) -> str:
 
 def _is_latin(text: str) -> bool:
     return all(letter <= _LAST_LATIN and (letter.isalpha() or letter == "'") for letter in text)
+
+
+_RESERVED_IDS = (0, 1, 2)  # blank, sos, eos: never shown
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """One utterance after the network; arrays are [num_tokens] unless they say otherwise.
+
+    Attributes:
+        ids: of whatever integer type: the best entry of the vocabulary.
+        confidences: float32, their probabilities.
+        weights: that say when tokens start; None without tokens, or without any weight.
+    """
+
+    ids: npt.NDArray[np.integer[Any]]
+    confidences: npt.NDArray[np.float32]
+    weights: FiringWeights | None
+
+    @property
+    def shown(self) -> npt.NDArray[np.bool_]:
+        """Which tokens are words: not blank, sos and eos."""
+        return ~np.isin(self.ids, _RESERVED_IDS)
+
+    def spans(self, duration_ms: int) -> list[Span]:
+        """The model's own times of the tokens that are shown, in an utterance of that length."""
+        return token_spans(self.weights, int(self.shown.sum()), duration_ms)
+
+
+def recognition_of(
+    pcm: Pcm, decoded: Decoded | ChunkFailure | None, names: Sequence[str]
+) -> Recognition | ChunkFailure:
+    """Returns the words of an utterance.
+
+    Their times are the model's, but for words beside a pause: see `at_speech_edges`.
+
+    Args:
+        pcm: the utterance.
+        decoded: None where there was nothing to be heard.
+        names: the vocabulary.
+    """
+    if decoded is None:
+        return Recognition(tokens=())
+    if isinstance(decoded, ChunkFailure):
+        return decoded
+    shown = decoded.shown
+    rows = zip(
+        decoded.ids[shown].tolist(),
+        decoded.confidences[shown].tolist(),
+        at_speech_edges(pcm, decoded.spans(len(pcm) // SAMPLES_PER_MS), ends_are_loose=True),
+        strict=True,
+    )
+    return Recognition(
+        display_tokens(
+            Token(names[token_id], start_ms, end_ms, confidence)
+            for token_id, confidence, (start_ms, end_ms) in rows
+        )
+    )
+
+
+def shown_ids(decoded: Decoded | ChunkFailure | None) -> list[int]:
+    """The vocabulary ids of an utterance, without blank, sos and eos."""
+    return decoded.ids[decoded.shown].tolist() if isinstance(decoded, Decoded) else []
+
+
+def overflow() -> ChunkFailure:
+    """What becomes of an utterance whose scores are not finite."""
+    return ChunkFailure("non_finite_scores", "the model's scores overflowed")

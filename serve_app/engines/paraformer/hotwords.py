@@ -10,7 +10,7 @@ from itertools import islice
 
 import torch
 
-from serve_app.core.hints import Hotword
+from serve_app.core.records import Hotword
 from serve_app.engines.paraformer.hotword_network import HotwordNet, parse_hotword_shape
 from serve_app.engines.paraformer.hotword_tokenizer import Speller
 from serve_app.packs.pack import PackContents, load_into

@@ -1,22 +1,28 @@
-"""Paraformer on onnxruntime: an exported pack, and no PyTorch in the process."""
+"""Paraformer on onnxruntime: an exported pack, and no PyTorch in the process.
+
+Power spectra without PyTorch; the graph of an ONNX pack does the rest.
+
+Source: as `serve_app.engines.features`.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
+from numpy.lib.stride_tricks import sliding_window_view
 
 from serve_app.core.errors import ConfigurationError, PackCorrupt
-from serve_app.core.hints import Hints
-from serve_app.core.records import ChunkFailure, Pcm, Recognition
-from serve_app.engines.framing import num_frames, stacking
+from serve_app.core.records import ChunkFailure, Hints, Pcm, Recognition
+from serve_app.engines.framing import FRAME_SAMPLES, SHIFT_SAMPLES, num_frames, stacking
 from serve_app.engines.paraformer.cif_fire import CifShape, FloatArray, Integration, fire, with_tail
-from serve_app.engines.paraformer.decoded import Decoded, overflow, recognition_of, shown_ids
-from serve_app.engines.paraformer.onnx_features import power_spectra
+from serve_app.engines.paraformer.detokenize import Decoded, overflow, recognition_of, shown_ids
 from serve_app.engines.paraformer.onnx_pack import decoder_of, read_onnx_shape
 from serve_app.engines.paraformer.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
 from serve_app.packs.pack import PackContents
@@ -207,3 +213,47 @@ def _scaled(alphas: FloatArray, num_tokens: int) -> FloatArray | None:
 
 def _noise(num_samples: int) -> Pcm:
     return np.random.default_rng(0).integers(-1000, 1000, num_samples).astype(np.int16)
+
+
+NUM_BINS = 256
+
+_PREEMPHASIS = np.float32(0.97)
+_FFT_SIZE = 512
+# Small enough that a block's spectra stay in a core's L2 cache.
+_BLOCK_FRAMES = 256
+
+
+def power_spectra(pcm: Pcm) -> npt.NDArray[np.float32]:
+    """Power per frequency of each 10 ms, without the one at the Nyquist frequency.
+
+    Args:
+        pcm: samples, [n].
+
+    Returns:
+        float32 [T, 256] with T = (n - 400) // 160 + 1, or T = 0 below 400 samples.
+    """
+    count = num_frames(len(pcm))
+    power = np.empty((count, NUM_BINS), dtype=np.float32)
+    for first in range(0, count, _BLOCK_FRAMES):
+        last = min(first + _BLOCK_FRAMES, count)
+        samples = pcm[first * SHIFT_SAMPLES : (last - 1) * SHIFT_SAMPLES + FRAME_SAMPLES]
+        windows = sliding_window_view(samples.astype(np.float32), FRAME_SAMPLES)[::SHIFT_SAMPLES]
+        power[first:last] = _power(windows)
+    return power
+
+
+def _power(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    centred = windows - windows.mean(axis=1, keepdims=True)
+    emphasised = np.empty_like(centred)
+    np.multiply(centred[:, :-1], -_PREEMPHASIS, out=emphasised[:, 1:])
+    emphasised[:, 1:] += centred[:, 1:]
+    emphasised[:, 0] = centred[:, 0] * (np.float32(1.0) - _PREEMPHASIS)
+    emphasised *= _hamming()
+    spectrum = np.fft.rfft(emphasised, n=_FFT_SIZE)[:, :NUM_BINS]
+    power: npt.NDArray[np.float32] = np.square(spectrum.real) + np.square(spectrum.imag)
+    return power
+
+
+@functools.cache
+def _hamming() -> npt.NDArray[np.float32]:
+    return np.hamming(FRAME_SAMPLES).astype(np.float32)

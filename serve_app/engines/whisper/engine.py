@@ -10,9 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from serve_app.core.errors import ConfigurationError, PackCorrupt
-from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.languages import GUESSED
-from serve_app.core.records import SAMPLE_RATE_HZ, SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition
+from serve_app.core.records import (
+    NO_HINTS,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_MS,
+    ChunkFailure,
+    Hints,
+    Pcm,
+    Recognition,
+)
 from serve_app.engines.paraformer.speech_edges import words_at_speech_edges
 from serve_app.engines.whisper.binding import (
     DecodingOptions,

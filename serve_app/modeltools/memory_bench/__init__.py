@@ -2,8 +2,7 @@
 
 from serve_app.modeltools.memory_bench.packs import BenchPacks, PackChoice, choose_packs
 from serve_app.modeltools.memory_bench.rows import Row, rows_of
-from serve_app.modeltools.memory_bench.running import MeasuredRow, measure_rows
-from serve_app.modeltools.memory_bench.tables import markdown
+from serve_app.modeltools.memory_bench.running import MeasuredRow, markdown, measure_rows
 
 __all__ = [
     "BenchPacks",

@@ -1,4 +1,7 @@
-"""One process that loads some stages and runs them once; `running` starts it."""
+"""One process that loads some stages and runs them once; `running` starts it.
+
+Memory of this process, as Linux counts it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +21,6 @@ from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
 from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
 from serve_app.engines.gpu_memory import gpu_memory
 from serve_app.inference.loading import find_pack, load_punctuator, load_recognizer, load_vad
-from serve_app.modeltools.memory_bench.resident import forget_peak, resident
 from serve_app.modeltools.memory_bench.running import MARK
 from serve_app.modeltools.random_packs.noise import TOKENS_PER_S, speech_like
 from serve_app.packs import PackContents
@@ -149,6 +153,50 @@ def main(arguments: str) -> None:
     settings = Settings.model_validate(given["settings"])
     measured = measure(settings, given["stages"], given["seconds"])
     print(MARK + json.dumps(asdict(measured)), flush=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """Memory in bytes.
+
+    Attributes:
+        rss_bytes: pages in memory, those shared with other processes included.
+        pss_bytes: likewise, a shared page divided by the number of its owners.
+        peak_bytes: the most `rss_bytes` has been since the process began, or since
+            `forget_peak`.
+    """
+
+    rss_bytes: int
+    pss_bytes: int
+    peak_bytes: int
+
+
+def resident() -> Resident:
+    """Reads this process' memory.
+
+    Raises:
+        OSError: this is not Linux, or /proc is not mounted.
+    """
+    status = Path("/proc/self/status")
+    return Resident(
+        _bytes_of(status, "VmRSS"),
+        _bytes_of(Path("/proc/self/smaps_rollup"), "Pss"),
+        _bytes_of(status, "VmHWM"),
+    )
+
+
+def forget_peak() -> None:
+    """Lets the peak begin anew at what is resident; does nothing where that is forbidden."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _bytes_of(path: Path, key: str) -> int:
+    for line in path.read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == key:
+            return int(value.split()[0]) * 1024
+    raise OSError(f"{path} has no {key}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from serve_app.core.stages import Stage
+from serve_app.core.records import Stage
 from serve_app.modeltools.memory_bench.packs import BenchPacks, PackChoice
 
 

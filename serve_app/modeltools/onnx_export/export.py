@@ -26,8 +26,7 @@ from serve_app.modeltools.onnx_export.decoder_graph import decoder_graph
 from serve_app.modeltools.onnx_export.encoder_graph import encoder_graph
 from serve_app.modeltools.onnx_export.int8 import EightBitWriter
 from serve_app.modeltools.onnx_export.nodes import GraphWriter
-from serve_app.packs.integrity import record_files, sha256_of
-from serve_app.packs.manifests import Manifest
+from serve_app.packs.integrity import Manifest, record_files, sha256_of
 from serve_app.packs.pack import PackContents, load_into, open_pack
 from serve_app.packs.store import install
 

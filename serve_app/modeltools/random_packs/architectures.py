@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from serve_app.packs.references import PackKind
+from serve_app.packs.registry import PackKind
 
 MARKS = ("<unk>", "_", "，", "。", "？", "、")
 

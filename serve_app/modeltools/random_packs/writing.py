@@ -14,10 +14,14 @@ from serve_app.engines.ct_transformer import CtTransformerNet
 from serve_app.engines.paraformer.network import ParaformerNet, parse_shape
 from serve_app.engines.paraformer.sanm import SanmShape
 from serve_app.modeltools.random_packs.architectures import ARCHITECTURES, MARKS, Architecture
-from serve_app.modeltools.random_packs.vocabularies import punctuation_tokens, speech_tokens
-from serve_app.modeltools.random_packs.weights import random_punctuator, random_recogniser
+from serve_app.modeltools.random_packs.weights import (
+    punctuation_tokens,
+    random_punctuator,
+    random_recogniser,
+    speech_tokens,
+)
 from serve_app.packs.pack import PackContents, open_pack
-from serve_app.packs.references import PackKind
+from serve_app.packs.registry import PackKind
 from serve_app.packs.store import install
 
 NOTE = "RANDOM WEIGHTS: for measuring speed and memory; what it says means nothing."

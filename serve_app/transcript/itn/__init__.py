@@ -10,8 +10,7 @@ from serve_app.transcript.itn.replacements import (
     merge_replacements,
     parse_replacements,
 )
-from serve_app.transcript.itn.rewriting import rewrite
-from serve_app.transcript.itn.rules import AS_SAID, TextRules, apply_rules
+from serve_app.transcript.itn.rewriting import AS_SAID, TextRules, apply_rules, rewrite
 
 __all__ = [
     "AS_SAID",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from serve_app.transcript.itn.line import Line
-from serve_app.transcript.itn.numerals import DIGITS, read_cardinal, read_digits
+from serve_app.transcript.itn.numerals import DIGITS, Line, read_cardinal, read_digits
 
 MEASURES = (
     "公斤", "公里", "千米", "厘米", "毫米", "平方米", "立方米", "小时", "分钟", "秒钟", "毫秒",

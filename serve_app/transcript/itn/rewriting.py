@@ -1,12 +1,18 @@
-"""Sentences with written numbers; every time stays that of the words that were said."""
+"""Sentences with written numbers; every time stays that of the words that were said.
+
+What is done to the text of a transcript once it is punctuated.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
 
 from serve_app.core.records import Token
+from serve_app.transcript.itn.replacements import Replacement, Replacer
 from serve_app.transcript.itn.spans import find_spans
-from serve_app.transcript.transcript import MarkedToken, Sentence
+from serve_app.transcript.transcript import MarkedToken, Sentence, TranscriptEvent
 
 _MAX_PAUSE_MS = 1000
 """Numerals further apart belong to different numbers."""
@@ -49,3 +55,33 @@ def _merged(said: list[MarkedToken], text: str) -> MarkedToken:
     return MarkedToken(
         Token(text, first.start_ms, last.end_ms, confidence, first.model), said[-1].mark
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TextRules:
+    """What a transcript's text is changed by.
+
+    Attributes:
+        itn: write numbers, dates and amounts in digits.
+        replacements: phrases that are written otherwise; they come first, and what they
+            wrote stays.
+    """
+
+    itn: bool = False
+    replacements: tuple[Replacement, ...] = ()
+
+
+AS_SAID = TextRules()
+
+
+async def apply_rules(
+    events: AsyncGenerator[TranscriptEvent], rules: TextRules
+) -> AsyncGenerator[TranscriptEvent]:
+    """Passes events on, their sentences rewritten; one of which nothing is left is dropped."""
+    replacer = Replacer(rules.replacements)
+    async with aclosing(events):
+        async for event in events:
+            if not isinstance(event, Sentence):
+                yield event
+            elif (sentence := replacer.replace(event)) is not None:
+                yield rewrite(sentence) if rules.itn else sentence

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from serve_app.transcript.itn.idioms import find_idioms
-from serve_app.transcript.itn.line import Line
-from serve_app.transcript.itn.numerals import DIGITS, NUMERALS, read_cardinal, read_digits
+from serve_app.transcript.itn.numerals import DIGITS, NUMERALS, Line, read_cardinal, read_digits
 from serve_app.transcript.itn.quantities import (
     MEASURES,
     ends_approximation,

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from serve_app.core.hints import NO_HINTS
-from serve_app.core.records import Pcm, Recognition
+from serve_app.core.records import NO_HINTS, Pcm, Recognition
 from serve_app.engines.ct_transformer import CtTransformerEngine
 from serve_app.engines.cuda.attention import attend_efficient, attend_flash, probe
 from serve_app.engines.cuda.ct_transformer import GpuCtTransformer

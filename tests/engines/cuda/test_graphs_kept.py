@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from serve_app.engines.cuda.kept import KeptRows
+from serve_app.engines.cuda.graphs import KeptRows
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from serve_app.core.hints import NO_HINTS, Hints
-from serve_app.core.records import ChunkFailure, Pcm, Recognition
+from serve_app.core.records import NO_HINTS, ChunkFailure, Hints, Pcm, Recognition
 from serve_app.engines.cuda.hotword_bias import Bending
 from serve_app.engines.cuda.options import GpuOptions
 from serve_app.engines.cuda.paraformer import GpuParaformer

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from serve_app.core.errors import ConfigurationError
-from serve_app.engines.cuda.device_memory import claim
+from serve_app.engines.cuda.options import claim
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.5, 1.5])

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from serve_app.core.records import SpeechSegment
-from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
+from serve_app.core.records import AS_DEPLOYED, SpeechDetection, SpeechSegment
 from serve_app.engines.fsmn_vad.endpointing import Endpointer, FrameClassifier, Scores, VadOptions
 
 NUM_REFERENCE_SEQUENCES = 300

@@ -10,8 +10,7 @@ import pytest
 import soundfile
 
 from serve_app.core.errors import PackCorrupt
-from serve_app.core.records import Pcm, SpeechSegment
-from serve_app.core.speech_detection import AS_DEPLOYED, SpeechDetection
+from serve_app.core.records import AS_DEPLOYED, Pcm, SpeechDetection, SpeechSegment
 from serve_app.engines.fsmn_vad.endpointing import VadOptions
 from serve_app.engines.fsmn_vad.engine import FsmnVad, FsmnVadStream
 from serve_app.packs import PackContents

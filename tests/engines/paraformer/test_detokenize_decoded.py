@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from serve_app.core.records import ChunkFailure, Recognition
-from serve_app.engines.paraformer.decoded import Decoded, overflow, recognition_of, shown_ids
+from serve_app.engines.paraformer.detokenize import Decoded, overflow, recognition_of, shown_ids
 from serve_app.engines.paraformer.timestamps import FiringWeights
 
 NAMES = ("<blank>", "<s>", "</s>", "一", "丁", "<unk>")

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.core.hints import Hints
-from serve_app.core.records import Pcm, Recognition
+from serve_app.core.records import Hints, Pcm, Recognition
 from serve_app.engines.paraformer.cpu import ParaformerEngine
 from tests.fakes.hotwords import LONG_LIST, TINY_SEACO, hints_of
 from tests.fakes.signals import speech_like

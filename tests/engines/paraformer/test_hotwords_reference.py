@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serve_app.core.hints import Hints, Hotword
+from serve_app.core.records import Hints, Hotword
 from serve_app.engines.paraformer.cpu import ParaformerEngine
 from serve_app.packs.pack import open_pack
 from tests.fakes.funasr_reference import REFERENCE_MARKS, Reference

@@ -6,7 +6,7 @@ import torch
 
 from serve_app.engines.features import lfr, log_mel, mel_filters
 from serve_app.engines.framing import stacking
-from serve_app.engines.paraformer.onnx_features import power_spectra
+from serve_app.engines.paraformer.onnx import power_spectra
 from tests.fakes.signals import speech_like
 
 

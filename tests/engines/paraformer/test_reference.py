@@ -12,7 +12,7 @@ import torch
 
 from serve_app.core.records import Pcm, Recognition
 from serve_app.engines.features import apply_cmvn, lfr, log_mel
-from serve_app.engines.paraformer import decoded
+from serve_app.engines.paraformer import detokenize
 from serve_app.engines.paraformer.cpu import ParaformerEngine
 from serve_app.engines.paraformer.network import ParaformerNet, parse_shape, unused_prefixes
 from serve_app.engines.paraformer.packing import Ragged
@@ -103,7 +103,7 @@ def test_random_weights_give_what_funasr_gives(
     tmp_path: Path, tiny: TinyParaformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The model's own times, before they are moved to where the signal begins and ends.
-    monkeypatch.setattr(decoded, "at_speech_edges", lambda pcm, spans, **_: spans)
+    monkeypatch.setattr(detokenize, "at_speech_edges", lambda pcm, spans, **_: spans)
     directory = write_paraformer(tmp_path / "tiny", tiny)
     reference = Reference(directory)
     engine = ParaformerEngine(open_pack(directory))

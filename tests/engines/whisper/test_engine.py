@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from serve_app.core.errors import ConfigurationError, PackCorrupt
-from serve_app.core.hints import NO_HINTS, Hints
-from serve_app.core.records import SAMPLES_PER_MS, ChunkFailure, Recognition
+from serve_app.core.records import NO_HINTS, SAMPLES_PER_MS, ChunkFailure, Hints, Recognition
 from serve_app.engines.hybrid import HybridOptions, HybridRecognizer, reason_to_refine
 from serve_app.engines.paraformer.cpu import ParaformerEngine
 from serve_app.engines.whisper.engine import Draft, WhisperCppEngine, WhisperOptions, quality_of

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from serve_app.core.hints import NO_HINTS, Hints
 from serve_app.core.languages import GUESSED
-from serve_app.core.records import ChunkFailure
+from serve_app.core.records import NO_HINTS, ChunkFailure, Hints
 from serve_app.engines.whisper import binding
 from serve_app.engines.whisper import engine as whisper_engine
 from serve_app.engines.whisper.binding import Decoded, DecodingOptions, WhisperModel

@@ -14,7 +14,7 @@ from serve_app.modeltools.random_packs.architectures import (
     _recogniser,
 )
 from serve_app.packs import PackStore
-from serve_app.packs.references import PackKind
+from serve_app.packs.registry import PackKind
 
 DEMO = {
     "asr": "paraformer-demo",
