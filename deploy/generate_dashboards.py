@@ -129,7 +129,7 @@ STAGES = [
             "running": _gauge("sum", "running_audio_seconds"),
             "backlog of the segmenters": _gauge("sum", "backlog_audio_seconds"),
         },
-        "What the recognisers' number follows.",
+        "What the recognizers' number follows.",
     ),
     Panel(
         "Oldest in a queue",
@@ -138,7 +138,7 @@ STAGES = [
         "Above a minute an alert is raised.",
     ),
     Panel(
-        "Speed of a recogniser",
+        "Speed of a recognizer",
         "none",
         {"{{replica}}": _gauge("avg", "rtfx", "replica")},
         "Seconds of audio per second of work. One that is slower than its like shares a device.",

@@ -1,11 +1,11 @@
-"""Do the recognisers follow the load, and leave its waves alone?
+"""Do the recognizers follow the load, and leave its waves alone?
 
     python -m loadtests.square_wave [--minutes 10] [--replicas 3] [--out square_wave.png]
 
-Starts the demo profile on this machine with 1 to `replicas` recognisers that scale by
+Starts the demo profile on this machine with 1 to `replicas` recognizers that scale by
 queued audio, measures how much audio one of them takes, and sends a square wave: half
 of each period more than that, half of it next to nothing. Then it sends nothing until
-the recognisers have gone down again. Prints each change of the number of replicas asked
+the recognizers have gone down again. Prints each change of the number of replicas asked
 for, how long it came after the load passed the threshold, and the changes of direction;
 draws load and replicas over time. The senders run on the same cores as the service.
 
@@ -47,13 +47,13 @@ _REPORT_SLACK_S = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The wave, and how the recognisers may react.
+    """The wave, and how the recognizers may react.
 
     Attributes:
         wave_s: length of the whole wave.
         period_s: of one up and one down.
         load: audio that is sent while it is up, as a multiple of what one replica takes.
-        max_replicas: bound of the recognisers.
+        max_replicas: bound of the recognizers.
         target_drain_s: see `recognizer.deployment.autoscaling`.
         upscale_delay_s: see there.
     """
@@ -161,7 +161,7 @@ def main() -> int:
         Paraserve(application.url, "", timeout_s=600, max_retries=0) as client,
     ):
         rtfx = _calibrate(client, clip)
-        print(f"one recogniser takes {rtfx:.0f} s of audio a second", flush=True)
+        print(f"one recognizer takes {rtfx:.0f} s of audio a second", flush=True)
         run = _drive(client, clip, plan, rtfx, _Watch(settings.app_name))
     _draw(run, plan, arguments.out)
     return _report(run, plan)
@@ -210,7 +210,7 @@ class _Watch:
 
 
 def _calibrate(client: Paraserve, clip: bytes) -> float:
-    """Returns the audio per second that the service takes with one recogniser."""
+    """Returns the audio per second that the service takes with one recognizer."""
     _send(client, clip)
     began = time.monotonic()
     with ThreadPoolExecutor(4) as pool:
@@ -266,10 +266,10 @@ def _draw(run: Run, plan: Plan, path: Path) -> None:
     load.plot(times, [sample.backlog_s for sample in run.samples])
     threshold = [sample.rtfx * plan.target_drain_s for sample in run.samples]
     load.plot(times, threshold, linestyle="--", label="what one replica may have")
-    load.set_ylabel("audio to recognise [s]")
+    load.set_ylabel("audio to recognize [s]")
     replicas.step(times, [sample.target for sample in run.samples], where="post", label="target")
     replicas.step(times, [s.running for s in run.samples], where="post", label="running")
-    replicas.set(xlabel="time [s]", ylabel="recognisers")
+    replicas.set(xlabel="time [s]", ylabel="recognizers")
     for axes in (load, replicas):
         axes.legend()
     for start in np.arange(0.0, plan.wave_s, plan.period_s):

@@ -140,7 +140,7 @@ KEYS_STALE = _TABLE.gauge(
 RECORDINGS = _TABLE.gauge("paraserve_recordings_open", "Recordings that a segmenter works on.")
 BACKLOG = _TABLE.gauge(
     "paraserve_backlog_audio_seconds",
-    "Audio of a segmenter's recordings that no recogniser has answered yet, that which is not "
+    "Audio of a segmenter's recordings that no recognizer has answered yet, that which is not "
     "decoded yet included.",
 )
 CHUNKS = _TABLE.counter(
@@ -157,13 +157,13 @@ RETRIES = _TABLE.counter(
 )
 
 QUEUED_AUDIO = _TABLE.gauge(
-    "paraserve_queued_audio_seconds", "Audio that waits in a recogniser's queue."
+    "paraserve_queued_audio_seconds", "Audio that waits in a recognizer's queue."
 )
 RUNNING_AUDIO = _TABLE.gauge(
-    "paraserve_running_audio_seconds", "Audio in the batches that a recogniser runs."
+    "paraserve_running_audio_seconds", "Audio in the batches that a recognizer runs."
 )
 RTFX = _TABLE.gauge(
-    "paraserve_rtfx", "Seconds of audio that a recogniser does in a second of work, of late."
+    "paraserve_rtfx", "Seconds of audio that a recognizer does in a second of work, of late."
 )
 QUEUED_ITEMS = _TABLE.gauge("paraserve_queued_items", "Items in a model's queue.", "stage")
 OLDEST_WAIT = _TABLE.gauge(
@@ -189,22 +189,22 @@ WORK_TIME = _TABLE.histogram(
     "paraserve_stage_work_seconds", _SECONDS, "How long a batch or decoded window took.", "stage"
 )
 MODELS_LOADED = _TABLE.gauge(
-    "paraserve_models_loaded", "Models that a recogniser replica has in memory."
+    "paraserve_models_loaded", "Models that a recognizer replica has in memory."
 )
 MODEL_LOADED = _TABLE.gauge(
     "paraserve_model_loaded",
-    "1 for each model that a recogniser replica has in memory, 0 for one that it has given up.",
+    "1 for each model that a recognizer replica has in memory, 0 for one that it has given up.",
     "model",
 )
 MODEL_BYTES = _TABLE.gauge(
     "paraserve_models_loaded_bytes", "What the loaded models take, estimated from their packs."
 )
 MODEL_LOADS = _TABLE.counter(
-    "paraserve_model_loads_total", "Models that a recogniser replica has loaded.", "model"
+    "paraserve_model_loads_total", "Models that a recognizer replica has loaded.", "model"
 )
 MODEL_EVICTIONS = _TABLE.counter(
     "paraserve_model_evictions_total",
-    "Models that a recogniser replica has given up to make room for others.",
+    "Models that a recognizer replica has given up to make room for others.",
     "model",
 )
 PACK = _TABLE.gauge(

@@ -1,6 +1,6 @@
 """OpenTelemetry traces, one span a stage; without an endpoint, nothing is even imported.
 
-The context travels in `Origin.traceparent`, so that a span on any replica knows its
+The context travels in `RequestContext.traceparent`, so that a span on any replica knows its
 parent. Spans name sizes and outcomes, never text.
 Source of the header's format: W3C Trace Context, level 1.
 """
@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 from serve_app import __version__
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.records import Origin
+from serve_app.core.records import RequestContext
 from serve_app.settings.service import TracingSettings
 
 Attributes: TypeAlias = Mapping[str, str | int | float | bool]
@@ -26,8 +26,8 @@ class Tracer(Protocol):
     """Opens the spans of one stage."""
 
     def span(
-        self, name: str, origin: Origin, attributes: Attributes | None = None
-    ) -> AbstractContextManager[Origin]:
+        self, name: str, request_context: RequestContext, attributes: Attributes | None = None
+    ) -> AbstractContextManager[RequestContext]:
         """Returns a context manager that is the span's time.
 
         It yields the origin that the stages below must be given. An exception ends the
@@ -35,7 +35,7 @@ class Tracer(Protocol):
 
         Args:
             name: of the stage.
-            origin: whose work it is; its trace context is the span's parent.
+            request_context: whose work it is; its trace context is the span's parent.
             attributes: numbers and names, no text.
         """
         ...
@@ -68,9 +68,9 @@ def open_tracer(settings: TracingSettings, stage: str) -> Tracer:
 
 class _NoTracer:
     def span(
-        self, name: str, origin: Origin, attributes: Attributes | None = None
-    ) -> AbstractContextManager[Origin]:
-        return nullcontext(origin)
+        self, name: str, request_context: RequestContext, attributes: Attributes | None = None
+    ) -> AbstractContextManager[RequestContext]:
+        return nullcontext(request_context)
 
     def close(self) -> None:
         pass
@@ -99,22 +99,24 @@ class _OtlpTracer:
 
     @contextmanager
     def span(
-        self, name: str, origin: Origin, attributes: Attributes | None = None
-    ) -> Generator[Origin]:
+        self, name: str, request_context: RequestContext, attributes: Attributes | None = None
+    ) -> Generator[RequestContext]:
         from opentelemetry.context import Context
         from opentelemetry.trace import set_span_in_context
 
-        carrier = {} if origin.traceparent is None else {_PARENT: origin.traceparent}
+        carrier = (
+            {} if request_context.traceparent is None else {_PARENT: request_context.traceparent}
+        )
         # Contexts are handed on by hand: the stages interleave requests in one task.
         span = self._tracer.start_span(
             name,
             context=self._propagator.extract(carrier, context=Context()),
-            attributes={"paraserve.request_id": origin.request_id, **(attributes or {})},
+            attributes={"paraserve.request_id": request_context.request_id, **(attributes or {})},
         )
         below: dict[str, str] = {}
         self._propagator.inject(below, context=set_span_in_context(span, Context()))
         try:
-            yield replace(origin, traceparent=below.get(_PARENT))
+            yield replace(request_context, traceparent=below.get(_PARENT))
         except GeneratorExit:
             raise
         except BaseException as error:

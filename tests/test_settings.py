@@ -36,7 +36,7 @@ def test_arguments_win_over_environment_over_profile(
     monkeypatch.setenv("PARASERVE_SEGMENTER__WINDOW", "5")
     monkeypatch.setenv("PARASERVE_SEGMENTER__MAX_GROUP_S", "12")
     settings = Settings.model_validate({"profile": str(profile), "segmenter": {"window": 7}})
-    assert settings.segmenter.window == 7
+    assert settings.segmenter.max_in_flight == 7
     assert settings.segmenter.max_group_s == 12
     assert settings.segmenter.num_threads == 2
 
@@ -45,7 +45,7 @@ def test_profile_may_be_given_as_its_content(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PARASERVE_SEGMENTER__WINDOW", "5")
     content = '{"segmenter": {"window": 3, "max_group_s": 11}}'
     settings = Settings.model_validate({"profile": content, "segmenter": {"num_threads": 2}})
-    assert settings.segmenter.window == 5
+    assert settings.segmenter.max_in_flight == 5
     assert settings.segmenter.max_group_s == 11
     assert settings.segmenter.num_threads == 2
 
@@ -80,7 +80,7 @@ def test_settings_cross_processes_unchanged(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("values", "place"),
     [
-        ({"recogniser": {}}, "recogniser"),
+        ({"recognizer": {}}, "recognizer"),
         ({"recognizer": {"pak": "x"}}, "pak"),
         ({"recognizer": {"device": "tpu"}}, "device"),
         ({"recognizer": {"device": "cuda"}}, "num_gpus"),

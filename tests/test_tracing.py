@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.records import Origin
+from serve_app.core.records import RequestContext
 from serve_app.settings.service import TracingSettings
 from serve_app.tracing import open_tracer
 from tests.otlp_receiver import Receiver, receiving
@@ -24,9 +24,9 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_off_hands_the_origin_through() -> None:
-    origin = Origin("r", traceparent=PARENT)
-    with open_tracer(TracingSettings(), "ingress").span("ingress", origin) as below:
-        assert below is origin
+    context = RequestContext("r", traceparent=PARENT)
+    with open_tracer(TracingSettings(), "ingress").span("ingress", context) as below:
+        assert below is context
 
 
 def test_off_imports_no_opentelemetry() -> None:
@@ -43,8 +43,10 @@ def test_spans_of_two_stages_form_one_trace_below_the_callers(receiver: Receiver
     settings = TracingSettings(otlp_endpoint=receiver.url)
     first, second = open_tracer(settings, "ingress"), open_tracer(settings, "segmenter")
     with (
-        first.span("ingress", Origin("r", traceparent=PARENT), {"stages": "asr"}) as origin,
-        second.span("segmenter", origin),
+        first.span(
+            "ingress", RequestContext("r", traceparent=PARENT), {"stages": "asr"}
+        ) as context,
+        second.span("segmenter", context),
     ):
         pass
     first.close()
@@ -58,7 +60,7 @@ def test_spans_of_two_stages_form_one_trace_below_the_callers(receiver: Receiver
 
 def test_an_error_is_told_by_its_class_alone(receiver: Receiver) -> None:
     tracer = open_tracer(TracingSettings(otlp_endpoint=receiver.url), "ingress")
-    with pytest.raises(ValueError, match="secret"), tracer.span("ingress", Origin("r")):
+    with pytest.raises(ValueError, match="secret"), tracer.span("ingress", RequestContext("r")):
         raise ValueError("secret")
     tracer.close()
     (span,) = receiver.spans
@@ -69,7 +71,7 @@ def test_an_error_is_told_by_its_class_alone(receiver: Receiver) -> None:
 def test_a_request_that_is_not_sampled_leaves_no_span_in_any_stage(receiver: Receiver) -> None:
     first = open_tracer(TracingSettings(otlp_endpoint=receiver.url, sample_ratio=0.0), "ingress")
     second = open_tracer(TracingSettings(otlp_endpoint=receiver.url), "segmenter")
-    with first.span("ingress", Origin("r")) as origin, second.span("segmenter", origin):
+    with first.span("ingress", RequestContext("r")) as context, second.span("segmenter", context):
         pass
     first.close()
     second.close()

@@ -153,7 +153,7 @@ def _job(source: Path, output: Path, assignments: Sequence[str]) -> Iterator[Non
 
 
 def _done(output: Path) -> float:
-    """Returns the audio that the job's recognisers have dealt with, in s."""
+    """Returns the audio that the job's recognizers have dealt with, in s."""
     progress = read_progress(output)
     return 0.0 if progress is None else float(progress["computed_audio_h"]) * 3600
 

@@ -23,7 +23,7 @@ from loadtests.load.clips import ClipLibrary
 from loadtests.load.target import machine
 from loadtests.ports import free_port
 from serve_app.batch.client import BatchJobs, JobRequest, connect
-from serve_app.batch.job_status import JobView
+from serve_app.batch.job_status import JobInfo
 from serve_app.launch import prepare_environment
 from serve_app.settings import load_settings
 
@@ -39,7 +39,7 @@ class Attempt:
     Attributes:
         phase: how it ended.
         elapsed_s: what it took.
-        computed_s: speech that its recognisers computed.
+        computed_s: speech that its recognizers computed.
         blows: what was killed meanwhile.
     """
 
@@ -190,7 +190,7 @@ class _Runner:
             _say(job.message[-2000:] or self._jobs.logs(job_id)[-2000:])
         return Attempt(job.phase, time.monotonic() - began_s, computed_s, tuple(struck))
 
-    def _follow(self, job_id: str, look: Callable[[], None]) -> JobView:
+    def _follow(self, job_id: str, look: Callable[[], None]) -> JobInfo:
         deadline_s = time.monotonic() + _GIVE_UP_S
         while True:
             job = self._jobs.view(job_id)

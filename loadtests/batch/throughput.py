@@ -1,7 +1,7 @@
 """A job's pace against that of the same engines in a plain loop with the same threads.
 
 The loop is `LocalTranscriber` in one process: a thread that decodes and cuts, one that
-recognises in full batches, one that punctuates, over as many recordings at once as the
+recognizes in full batches, one that punctuates, over as many recordings at once as the
 job's segmenter has open. The job has one actor of each kind. Both are timed from the first
 recording that is opened to the last result; loading models and starting actors is left
 out, since it does not grow with the work.

@@ -12,10 +12,10 @@ from loadtests.bench.options import DEMO_AUDIO, Options, pack_name
 from loadtests.bench.tables import Comparison
 
 COMMANDS = {
-    "engine": "the recogniser alone against AutoModel and funasr-onnx",
+    "engine": "the recognizer alone against AutoModel and funasr-onnx",
     "stages": "from bytes to text on one core against AutoModel, and where the time goes",
     "loading": "time and memory of imports and loading, cost of a second replica",
-    "growth": "recognisers side by side, and recordings at a time in one process",
+    "growth": "recognizers side by side, and recordings at a time in one process",
     "length": "time and peak memory as recordings grow",
     "overhead": "the Serve graph against the same stages in one process",
 }
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("command", choices=COMMANDS, metavar="COMMAND")
-    add("--pack", default="paraformer-demo", help="recogniser: a name or a directory")
+    add("--pack", default="paraformer-demo", help="recognizer: a name or a directory")
     add("--punctuation-pack", default="ct-punc-demo", help="likewise")
     add("--vad-pack", default="fsmn-vad", help="likewise")
     add("--audio", default=DEMO_AUDIO, help="demo, real, or a file of 16 kHz mono")

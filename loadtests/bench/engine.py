@@ -1,4 +1,4 @@
-"""The recogniser alone: segments in, tokens out."""
+"""The recognizer alone: segments in, tokens out."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def compare(options: Options, command: str) -> Comparison:
         for row in result.peers
     )
     table = Table(
-        f"Recogniser {short(options.pack)}: {result.audio_s:.0f} s of speech in "
+        f"Recognizer {short(options.pack)}: {result.audio_s:.0f} s of speech in "
         f"{result.num_segments} segments, {result.num_tokens / result.audio_s:.1f} tokens/s, "
         f"median of {options.repeats}",
         (
@@ -101,7 +101,7 @@ def compare(options: Options, command: str) -> Comparison:
 
 
 def speech(options: Options) -> list[Pcm]:
-    """What the VAD hands to the recogniser."""
+    """What the VAD hands to the recognizer."""
     settings = options.settings()
     vad = load_vad(settings).engine
     cuts = Segmentation(as_flac(options.samples()), vad, segmentation_options(settings))

@@ -1,4 +1,4 @@
-"""How speed and memory grow with recognisers on a machine, and with recordings at a time."""
+"""How speed and memory grow with recognizers on a machine, and with recordings at a time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _POLL_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One recogniser among others: what it took, and its memory."""
+    """One recognizer among others: what it took, and its memory."""
 
     cost: Cost
     audio_s: float
@@ -73,7 +73,7 @@ class Crowd:
 
 
 def compare(options: Options, command: str) -> Comparison:
-    """Recognisers: as many as cores at most. Recordings at a time: in one process."""
+    """Recognizers: as many as cores at most. Recordings at a time: in one process."""
     where = machine()
     counts = [count for count in REPLICAS if count <= (os.cpu_count() or 1)]
     replicas = {
@@ -83,9 +83,9 @@ def compare(options: Options, command: str) -> Comparison:
     crowds = [Crowd(*row) for row in child]
     rows = tuple(_replica_row(count, runs) for count, runs in replicas.items())
     first = Table(
-        f"Recognisers side by side, {short(options.pack)}, one thread each, "
+        f"Recognizers side by side, {short(options.pack)}, one thread each, "
         f"median of {options.repeats}",
-        ("recognisers", "RTFx of all", "RTFx a core", "private MB each", "PSS MB each"),
+        ("recognizers", "RTFx of all", "RTFx a core", "private MB each", "PSS MB each"),
         rows,
         ("the same speech to each of them; weights come from one mapped file",),
     )
@@ -101,7 +101,7 @@ def compare(options: Options, command: str) -> Comparison:
     charts = (
         Bar(
             "RTFx of all",
-            tuple(f"{row[0]} recognisers" for row in rows),
+            tuple(f"{row[0]} recognizers" for row in rows),
             tuple(float(row[1]) for row in rows),
         ),
         Bar("RTFx of all", labels, tuple(float(row[2]) for row in more)),
@@ -138,7 +138,7 @@ def _client_row(seconds: float, crowd: Crowd) -> tuple[Cell, ...]:
 
 
 def _side_by_side(count: int, options: Options) -> list[Replica]:
-    """Starts recognisers, lets them begin together, looks at them while all live."""
+    """Starts recognizers, lets them begin together, looks at them while all live."""
     with tempfile.TemporaryDirectory() as directory:
         children: list[Child] = []
         try:
@@ -147,7 +147,7 @@ def _side_by_side(count: int, options: Options) -> list[Replica]:
                 children.append(Child(_MODULE, arguments))
             while len(list(Path(directory).glob("ready-*"))) < count:
                 if not all(child.is_running for child in children):
-                    raise RuntimeError("a recogniser did not start")
+                    raise RuntimeError("a recognizer did not start")
                 time.sleep(_POLL_S)
             (Path(directory) / "go").touch()
             results: list[Any] = [child.result() for child in children]
@@ -166,7 +166,7 @@ def _side_by_side(count: int, options: Options) -> list[Replica]:
 
 
 def _hear(options: Options, directory: Path, number: str) -> list[float]:
-    """Runs in a child: one recogniser among others."""
+    """Runs in a child: one recognizer among others."""
     torch.set_num_threads(1)
     segments = speech(options)
     peer = Packed(open_named(options.pack))

@@ -21,7 +21,7 @@ class Load:
 
     Attributes:
         torch_s: importing PyTorch, which both need.
-        import_s: importing everything else that a recogniser needs.
+        import_s: importing everything else that a recognizer needs.
         ready_s: from there to a model that has answered once.
         imported_bytes: resident after the imports.
         peak_bytes: the most that was resident until the model was ready.

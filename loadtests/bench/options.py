@@ -26,7 +26,7 @@ class Options:
     """Packs and audio of a comparison.
 
     Attributes:
-        pack: the recogniser's, a name or `dir:/PATH`.
+        pack: the recognizer's, a name or `dir:/PATH`.
         punctuation_pack: the punctuation model's, likewise.
         vad_pack: the VAD's, likewise.
         audio: `demo`, `real` (a pinned recording, downloaded), or a file.

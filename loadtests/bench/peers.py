@@ -1,4 +1,4 @@
-"""Recognisers that hear the same segments: ours, FunASR's AutoModel, funasr-onnx."""
+"""Recognizers that hear the same segments: ours, FunASR's AutoModel, funasr-onnx."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKED_FRAMES = 1000
 
 
 class Peer(Protocol):
-    """A recogniser; `hear` returns the text of each segment without spaces."""
+    """A recognizer; `hear` returns the text of each segment without spaces."""
 
     def hear(self, segments: list[Pcm]) -> list[str]: ...
 

@@ -71,7 +71,7 @@ class Mayhem:
         self.deaths: list[Death] = []
 
     async def carry_out(self, kills: Sequence[Kill], began_s: float) -> None:
-        """Kills until the schedule ends or this is cancelled."""
+        """Kills until the schedule ends or this is canceled."""
         try:
             await self._carry_out(kills, began_s)
         except Exception as error:

@@ -10,7 +10,7 @@ from enum import StrEnum
 class Target(StrEnum):
     """What a kill hits."""
 
-    RECOGNIZER = "recogniser"
+    RECOGNIZER = "recognizer"
     SEGMENTER = "segmenter"
     PUNCTUATOR = "punctuator"
     INGRESS = "ingress"

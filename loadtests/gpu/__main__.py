@@ -13,7 +13,7 @@ from loadtests.bench.options import DEMO_AUDIO, open_named, pack_name
 from loadtests.bench.tables import Comparison
 from loadtests.gpu.options import Trial
 from loadtests.gpu.pipeline import compare_pipelines
-from loadtests.gpu.recogniser import compare_recognisers
+from loadtests.gpu.recognizer import compare_recognizers
 from loadtests.gpu.sharing import audio_seconds, compare_sharing
 from loadtests.gpu.speech import find_speech
 from serve_app.engines.fsmn_vad.engine import FsmnVad
@@ -51,7 +51,7 @@ def compare(options: Trial, command: str) -> Comparison:
     # Sharing comes first, while this process holds nothing on the device.
     shared = compare_sharing(options, audio_seconds(recordings))
     print(shared.text(), end="\n\n", flush=True)
-    alone, alone_chart = compare_recognisers(options, found * times)
+    alone, alone_chart = compare_recognizers(options, found * times)
     print(alone.text(), end="\n\n", flush=True)
     whole, whole_chart = compare_pipelines(options, recordings)
     print(whole.text(), end="\n\n", flush=True)
@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("command", choices=("compare",), help="runs all of it")
-    add("--pack", default="paraformer-demo", help="recogniser: a name or a directory")
+    add("--pack", default="paraformer-demo", help="recognizer: a name or a directory")
     add("--punctuation-pack", default="ct-punc-demo", help="likewise")
     add("--vad-pack", default="fsmn-vad", help="likewise")
     add("--audio", default=DEMO_AUDIO, help="demo, real, or a file of 16 kHz mono")

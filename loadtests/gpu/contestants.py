@@ -1,4 +1,4 @@
-"""Recognisers and punctuation models on one device: ours and FunASR's."""
+"""Recognizers and punctuation models on one device: ours and FunASR's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from loadtests.bench.peers import PeerMissing, as_float
 from loadtests.gpu.options import Trial
-from serve_app.core.records import NO_HINTS, ChunkFailure, Hints, Pcm, Recognition
+from serve_app.core.records import NO_OPTIONS, ChunkFailure, Pcm, Recognition, RecognitionOptions
 from serve_app.engines.cuda.options import GpuOptions as EngineOptions
 from serve_app.engines.cuda.paraformer import GpuParaformer
 from serve_app.packs import PackContents
@@ -19,7 +19,7 @@ Heard = Recognition | ChunkFailure
 
 
 class Contestant(Protocol):
-    """A recogniser; `hear` returns the text of each segment without spaces."""
+    """A recognizer; `hear` returns the text of each segment without spaces."""
 
     def hear(self, segments: list[Pcm]) -> list[str]: ...
 
@@ -28,12 +28,12 @@ class Ours:
     """Our engine as the service drives it: full batches, two under way at a time.
 
     Args:
-        pack: the recogniser's.
+        pack: the recognizer's.
         options: device and budget.
         dtype: of the matrix products.
         graphs: use CUDA graphs.
         memory_fraction: of the device.
-        hints: of every segment.
+        recognition_options: of every segment.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Ours:
         dtype: str,
         graphs: bool = True,
         memory_fraction: float | None = None,
-        hints: Hints = NO_HINTS,
+        recognition_options: RecognitionOptions = NO_OPTIONS,
     ) -> None:
         standard = EngineOptions()
         self._budget = options.max_batch_frames
-        self._hints = hints
+        self._recognition_options = recognition_options
         self._engine = GpuParaformer(
             pack,
             EngineOptions(
@@ -65,15 +65,15 @@ class Ours:
         return str(self._engine.warm_up)
 
     def hear(self, segments: list[Pcm]) -> list[str]:
-        return [text(heard) for heard in self.recognise(segments)]
+        return [text(heard) for heard in self.recognize(segments)]
 
-    def recognise(self, segments: Iterable[Pcm]) -> Iterator[Heard]:
+    def recognize(self, segments: Iterable[Pcm]) -> Iterator[Heard]:
         """Yields a result a segment, in order."""
         for results in self._threads.map(self._transcribe, self._batches(segments)):
             yield from results
 
     def _transcribe(self, batch: list[Pcm]) -> list[Heard]:
-        return self._engine.transcribe(batch, [self._hints] * len(batch))
+        return self._engine.transcribe(batch, [self._recognition_options] * len(batch))
 
     def _batches(self, segments: Iterable[Pcm]) -> Iterator[list[Pcm]]:
         batch: list[Pcm] = []

@@ -17,7 +17,7 @@ class Trial:
     """Packs, audio and limits.
 
     Attributes:
-        pack: the recogniser's, a name or `dir:/PATH`.
+        pack: the recognizer's, a name or `dir:/PATH`.
         punctuation_pack: the punctuation model's, likewise.
         vad_pack: the VAD's, likewise.
         audio: `demo`, `real`, or a file of 16 kHz mono.
@@ -27,8 +27,8 @@ class Trial:
         device: `cuda`, `cuda:1`, or `cpu` for a trial without a device.
         max_batch_frames: budget of our batches.
         max_batch_words: likewise, of punctuation.
-        vad_processes: how many search for speech beside the recogniser.
-        batch_sizes: segments a batch, tried for AutoModel's recogniser.
+        vad_processes: how many search for speech beside the recognizer.
+        batch_sizes: segments a batch, tried for AutoModel's recognizer.
         batch_sizes_s: seconds a batch, tried for AutoModel all in one.
         peers: include FunASR's AutoModel.
     """

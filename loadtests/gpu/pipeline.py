@@ -23,7 +23,7 @@ DTYPE = "bfloat16"
 
 
 class OurPipeline:
-    """VAD in processes, recogniser and punctuation on the device.
+    """VAD in processes, recognizer and punctuation on the device.
 
     Args:
         options: packs and limits.
@@ -32,7 +32,7 @@ class OurPipeline:
 
     def __init__(self, options: Trial, finders: SpeechFinders) -> None:
         self._finders = finders
-        self._recogniser = Ours(open_named(options.pack), options, DTYPE)
+        self._recognizer = Ours(open_named(options.pack), options, DTYPE)
         self._punctuator = GpuCtTransformer(
             open_named(options.punctuation_pack),
             EngineOptions(
@@ -53,7 +53,7 @@ class OurPipeline:
                 counts.append(len(spans))
                 yield from (pcm[start:end] for start, end in spans)
 
-        heard = [words(result) for result in self._recogniser.recognise(segments())]
+        heard = [words(result) for result in self._recognizer.recognize(segments())]
         texts: list[list[str]] = []
         at = 0
         for count in counts:

@@ -1,6 +1,6 @@
-"""Recogniser and punctuation in two processes that share one device.
+"""Recognizer and punctuation in two processes that share one device.
 
-As in the profile paraformer-large: the recogniser has half of the device and
+As in the profile paraformer-large: the recognizer has half of the device and
 punctuation a quarter. Both get the same speech at the same moment; it is done when
 the slower one is.
 """
@@ -92,13 +92,13 @@ def _work(part: str, go: Path, options: Trial) -> None:
     ]
     if part == "asr":
         pack = open_named(options.pack)
-        recogniser = Ours(pack, options, DTYPE, memory_fraction=RECOGNISER_SHARE)
-        recogniser.hear(segments)
-        _measure(go, options, lambda: recogniser.hear(segments))
+        recognizer = Ours(pack, options, DTYPE, memory_fraction=RECOGNISER_SHARE)
+        recognizer.hear(segments)
+        _measure(go, options, lambda: recognizer.hear(segments))
         return
     texts = _words(options, segments, [len(found) for found in spans])
     if options.on_gpu:
-        torch.cuda.empty_cache()  # of the recogniser that is gone
+        torch.cuda.empty_cache()  # of the recognizer that is gone
     punctuator = GpuCtTransformer(
         open_named(options.punctuation_pack),
         EngineOptions(
@@ -113,9 +113,9 @@ def _work(part: str, go: Path, options: Trial) -> None:
 
 
 def _words(options: Trial, segments: list[Pcm], counts: list[int]) -> list[list[str]]:
-    """The words of each recording, by a recogniser that is there for that alone."""
-    recogniser = Ours(open_named(options.pack), options, DTYPE, graphs=False)
-    heard = iter([words(result) for result in recogniser.recognise(segments)])
+    """The words of each recording, by a recognizer that is there for that alone."""
+    recognizer = Ours(open_named(options.pack), options, DTYPE, graphs=False)
+    heard = iter([words(result) for result in recognizer.recognize(segments)])
     return [[word for _ in range(count) for word in next(heard)] for count in counts]
 
 

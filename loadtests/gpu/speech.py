@@ -1,4 +1,4 @@
-"""Speech found in recordings, here or in processes beside the recogniser."""
+"""Speech found in recordings, here or in processes beside the recognizer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from loadtests.bench.options import open_named
 from serve_app.core.records import SAMPLES_PER_MS, Pcm
 from serve_app.engines.fsmn_vad.engine import FsmnVad
-from serve_app.transcript.windows import SegmentCutter
+from serve_app.transcript.windows import SegmentChunker
 
 MAX_SEGMENT_S = 30.0
 _WINDOW_SAMPLES = 20 * 16_000
@@ -32,15 +32,15 @@ _WORKER = _Worker()
 
 def find_speech(vad: FsmnVad, pcm: Pcm) -> list[Span]:
     """Cuts a recording as the service does."""
-    cutter = SegmentCutter(MAX_SEGMENT_S)
+    chunker = SegmentChunker(MAX_SEGMENT_S)
     stream = vad.open()
     cuts = []
     for start in range(0, len(pcm), _WINDOW_SAMPLES):
         window = pcm[start : start + _WINDOW_SAMPLES]
-        cutter.append(window)
+        chunker.append(window)
         closed = stream.push(window)
-        cuts += cutter.cut(closed, stream.open_since_ms, stream.keep_from_ms)
-    cuts += cutter.cut(stream.finish(), None, len(pcm) // SAMPLES_PER_MS)
+        cuts += chunker.cut(closed, stream.open_since_ms, stream.keep_from_ms)
+    cuts += chunker.cut(stream.finish(), None, len(pcm) // SAMPLES_PER_MS)
     return [
         (cut.start_ms * SAMPLES_PER_MS, cut.start_ms * SAMPLES_PER_MS + len(cut.pcm))
         for cut in cuts

@@ -61,7 +61,7 @@ async def _run(
             client.headers["Authorization"] = f"Bearer {keys[0]}"
         print("asking for the right texts", flush=True)
         texts = await library.texts((library.clip(each.audio_s) for each in planned), client)
-        retries = Retries(options.honour_retry_after, options.retry_breaks)
+        retries = Retries(options.honor_retry_after, options.retry_breaks)
         load = Load(planned, texts, keys, options.stream, retries)
         print(f"sending {len(planned)} requests", flush=True)
         return await Generator(client, library, load, bounds).run()
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=1)
     add("--stream", action="store_true", help="ask for server-sent events")
     add("--api-key", action="append", help="repeat it for several keys")
-    add("--honour-retry-after", action="store_true", help="send a refused request again")
+    add("--honor-retry-after", action="store_true", help="send a refused request again")
     add("--retry-breaks", action="store_true", help="send again after a broken connection")
     add("--max-requests", type=int, default=100_000)
     add("--max-connections", type=int, default=256)

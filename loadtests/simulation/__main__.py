@@ -35,14 +35,14 @@ def main() -> int:
     comparison.add_argument("--rounds", type=int, default=3, help="traces, each 5 minutes in all")
     comparison.add_argument("--seconds", type=float, default=240.0, help="length of a trace")
     comparison.add_argument("--replicas", type=int, default=1)
-    comparison.add_argument("--pack", help="recogniser pack instead of a made one")
+    comparison.add_argument("--pack", help="recognizer pack instead of a made one")
     comparison.add_argument("--seed", type=int, default=1, help="of the first trace")
     comparison.add_argument("--costs-out", type=Path, help="write the last round's costs here")
     comparison.add_argument("--keep", type=Path, help="directory for what the service did")
     comparison.add_argument("--kept", type=Path, nargs="+", help="files of --keep; run nothing")
     measuring = commands.add_parser("measure", help="costs of a profile's models")
     measuring.add_argument("--profile", default="demo")
-    measuring.add_argument("--pack", help="recogniser pack instead of the profile's")
+    measuring.add_argument("--pack", help="recognizer pack instead of the profile's")
     measuring.add_argument("--punctuation-pack", help="likewise")
     measuring.add_argument("--repeats", type=int, default=5)
     measuring.add_argument("--out", type=Path, required=True)
@@ -84,7 +84,7 @@ def _speed(arguments: argparse.Namespace) -> int:
     groups = result.item_delay.num
     print(f"{result.num_requests:,} requests, {result.audio_hours:,.0f} h, {groups:,} groups")
     print(
-        f"{num_replicas} recognisers, {result.utilization:.0%} busy; "
+        f"{num_replicas} recognizers, {result.utilization:.0%} busy; "
         f"queue delay p95 {result.queue_delay.p95_s:.3f} s"
     )
     print(
@@ -125,10 +125,10 @@ def _tell(name: str, found: Comparison) -> None:
     costs, result = found.costs, found.result
     print(f"{name}: costs, of every other stretch: {costs}")
     print(
-        f"recogniser busy {found.busy:.0%}, simulated {result.utilization:.0%}; chunks in a batch "
+        f"recognizer busy {found.busy:.0%}, simulated {result.utilization:.0%}; chunks in a batch "
         f"{found.items_per_batch:.2f}, {result.mean_batch_items:.2f}; batches took "
         f"{found.drift:.3f} of what the costs say; other programs took {found.intruded:.1%} of the "
-        f"recognisers' cores; p50 and p95, simulated over real: queue delay "
+        f"recognizers' cores; p50 and p95, simulated over real: queue delay "
         f"{' and '.join(f'{each.ratio:.2f}' for each in agreements([found]))}, requests' latency "
         f"{result.latency.p50_s / found.latency.p50_s:.2f} and "
         f"{result.latency.p95_s / found.latency.p95_s:.2f}",

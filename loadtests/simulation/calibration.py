@@ -21,9 +21,9 @@ class Spent:
         elapsed_s: by the clock.
         cpu_s: CPU seconds of the replicas, by deployment.
         others_s: CPU seconds of all else on the shared cores.
-        intruded: part of the recognisers' cores that other programs took.
+        intruded: part of the recognizers' cores that other programs took.
         lengths_s: of the recordings that went through.
-        records: the recogniser's batches.
+        records: the recognizer's batches.
     """
 
     elapsed_s: float
@@ -103,12 +103,12 @@ def calibrate(
 ) -> Costs:
     """Divides what the replicas spent among the costs that the simulator knows.
 
-    Recognisers have cores of their own, so their batches count by the clock; the other
+    Recognizers have cores of their own, so their batches count by the clock; the other
     stages share cores, so they count by CPU time, less what they take when idle.
 
     Args:
         spent: on recordings.
-        is_chosen: of each batch, whether the recogniser is to be measured by it.
+        is_chosen: of each batch, whether the recognizer is to be measured by it.
         idle: CPU seconds a second while nothing is asked, by deployment.
         speech: what the recordings consist of.
         start_s: of a replica.

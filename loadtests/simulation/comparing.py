@@ -20,7 +20,7 @@ from loadtests.simulation.service_run import RunPlan, run_service
 from loadtests.simulation.stopwatch import BatchRecord
 from loadtests.simulation.traffic import LENGTHS_S, Traffic
 from serve_app.inference.loading import load_vad
-from serve_app.modeltools.random_packs.writing import synthesise
+from serve_app.modeltools.random_packs.writing import synthesize
 from serve_app.planning.costs import Costs
 from serve_app.planning.replicas import Call
 from serve_app.planning.results import Percentiles, RunResult
@@ -42,8 +42,8 @@ class CompareOptions:
 
     Attributes:
         seconds: length of a trace.
-        num_replicas: recognisers.
-        pack: of the recogniser; None for one of random weights of the published small
+        num_replicas: recognizers.
+        pack: of the recognizer; None for one of random weights of the published small
             architecture.
         seed: of the arrivals.
         keep_in: write what the service did into this file.
@@ -61,11 +61,11 @@ class Comparison:
     """Both runs.
 
     Attributes:
-        waits: of the chunks at the recogniser.
-        intruded: part of the recognisers' cores that other programs took.
+        waits: of the chunks at the recognizer.
+        intruded: part of the recognizers' cores that other programs took.
         latency: of the real run's requests.
         costs: that the simulator was given.
-        busy: part of the recognisers' time that they were at work in the real run.
+        busy: part of the recognizers' time that they were at work in the real run.
         drift: what the batches of the compared stretches took, over what the costs say.
         items_per_batch: in the real run.
         result: of the simulation.
@@ -116,7 +116,7 @@ def _pack(options: CompareOptions) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pack"
-        synthesise("paraformer-small", path, 0)
+        synthesize("paraformer-small", path, 0)
         yield str(path)
 
 

@@ -25,7 +25,7 @@ class RealRun:
         spent: on the trace.
         idle: CPU seconds a second of the replicas, by deployment, while nothing is asked.
         decoding_s: CPU time of decoding and cutting a second of audio.
-        num_shared: cores of all but the recognisers.
+        num_shared: cores of all but the recognizers.
     """
 
     trace: Trace

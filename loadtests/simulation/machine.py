@@ -22,7 +22,7 @@ class Sample:
     Attributes:
         time_s: on the monotonic clock.
         shared_s: of the shared cores, whoever used them.
-        apart_s: likewise of the recognisers' cores.
+        apart_s: likewise of the recognizers' cores.
         replicas_s: of the service's replicas, by deployment.
     """
 
@@ -79,7 +79,7 @@ class MachineWatch:
         return max(0.0, self.samples[-1].shared_s - self.samples[0].shared_s - used_s)
 
     def intruded(self) -> float:
-        """Returns the part of the recognisers' cores that other programs took."""
+        """Returns the part of the recognizers' cores that other programs took."""
         taken_s = self.samples[-1].apart_s - self.samples[0].apart_s - self.used_s()["Recognizer"]
         return max(0.0, taken_s) / self.elapsed_s / len(self._placement.recognizers)
 

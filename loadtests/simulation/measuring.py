@@ -138,14 +138,14 @@ def _slowdown(engine: Recognizer, repeats: int) -> float:
     ratios = []
     for _ in range(3):
         alone_s = _median(work, time.thread_time, repeats)
-        with _neighbour():
+        with _neighbor():
             crowded_s = _median(work, time.thread_time, repeats)
         ratios.append(crowded_s / alone_s)
     return max(1.0, statistics.median(ratios))
 
 
 @contextmanager
-def _neighbour() -> Iterator[None]:
+def _neighbor() -> Iterator[None]:
     process = multiprocessing.get_context("spawn").Process(target=_keep_busy, daemon=True)
     process.start()
     time.sleep(1.0)
@@ -163,7 +163,7 @@ def _keep_busy() -> None:
 
 
 def _start_s(settings: Settings) -> float:
-    """Returns how long a fresh process takes until its recogniser is warm."""
+    """Returns how long a fresh process takes until its recognizer is warm."""
     code = (
         "import sys; from serve_app.settings import Settings; "
         "from serve_app.inference.loading import load_recognizer; "

@@ -26,7 +26,7 @@ class Placement:
     """Cores of this machine.
 
     Attributes:
-        recognizers: a core for each replica of the recogniser.
+        recognizers: a core for each replica of the recognizer.
         shared: cores of everything else: the other stages, Ray, the proxy, the clients.
     """
 
@@ -43,7 +43,7 @@ def placement_for(num_recognizers: int) -> Placement:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) <= num_recognizers:
         raise ConfigurationError(
-            f"{num_recognizers} recognisers on cores of their own need "
+            f"{num_recognizers} recognizers on cores of their own need "
             f"{num_recognizers + 1} cores; this machine lends {len(cores)}"
         )
     return Placement(tuple(cores[-num_recognizers:]), tuple(cores[:-num_recognizers]))
@@ -75,7 +75,7 @@ def replica_processes() -> dict[str, list[psutil.Process]]:
 
 
 def place_service(placement: Placement) -> dict[str, list[psutil.Process]]:
-    """Moves each replica of the recogniser to its core; returns all replicas.
+    """Moves each replica of the recognizer to its core; returns all replicas.
 
     Raises:
         ConfigurationError: there are not as many as the placement has cores for.
@@ -84,7 +84,7 @@ def place_service(placement: Placement) -> dict[str, list[psutil.Process]]:
     recognizers = processes["Recognizer"]
     if len(recognizers) != len(placement.recognizers):
         raise ConfigurationError(
-            f"{len(recognizers)} processes of the recogniser were found, "
+            f"{len(recognizers)} processes of the recognizer were found, "
             f"{len(placement.recognizers)} were expected"
         )
     for process, core in zip(recognizers, placement.recognizers, strict=True):

@@ -11,9 +11,9 @@ import soundfile
 
 from serve_app.cli.serve import demo_recording
 from serve_app.core.ports import VoiceActivityDetector
-from serve_app.core.records import Origin
+from serve_app.core.records import RequestContext
 from serve_app.inference.loading import segmentation_options
-from serve_app.planning.speech import Recording, Window, group_of
+from serve_app.planning.speech import DecodedBlock, Recording, group_of
 from serve_app.settings import Settings
 from serve_app.transcript.segmentation import Segmentation
 
@@ -47,14 +47,14 @@ def cut(clip: Clip, vad: VoiceActivityDetector, settings: Settings) -> Recording
     """Returns what the segmenter makes of a clip, for the simulator."""
     audio = np.frombuffer(clip.content, np.uint8)
     segmentation = Segmentation(audio, vad, segmentation_options(settings))
-    windows: list[Window] = []
+    windows: list[DecodedBlock] = []
     before_ms = 0
-    for chunks in segmentation.groups(Origin("cut")):
+    for chunks in segmentation.groups(RequestContext("cut")):
         groups = (group_of([chunk.duration_s for chunk in chunks], 0.06),) if chunks else ()
         stretch_s = (segmentation.duration_ms - before_ms) / 1000
         before_ms = segmentation.duration_ms
         if stretch_s or not windows:
-            windows.append(Window(stretch_s, groups))
+            windows.append(DecodedBlock(stretch_s, groups))
         else:
             windows[-1] = replace(windows[-1], groups=(*windows[-1].groups, *groups))
     return tuple(windows)

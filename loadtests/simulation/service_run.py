@@ -1,4 +1,4 @@
-"""The real service under a trace, its recognisers on cores of their own."""
+"""The real service under a trace, its recognizers on cores of their own."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class _Service:
         return {name: used_s / watch.elapsed_s for name, used_s in watch.used_s().items()}
 
     def probe(self, seed: int) -> float:
-        """Returns the audio seconds that the recognisers do in a second of work."""
+        """Returns the audio seconds that the recognizers do in a second of work."""
         random = np.random.default_rng(seed + 3000)
         lengths_s: list[float] = random.choice(LENGTHS_S, _PROBE_REQUESTS, p=SHARES).tolist()
         self._path.unlink(missing_ok=True)
@@ -139,7 +139,7 @@ def _service(settings: Settings, clips: Mapping[float, Clip], path: Path) -> Ite
     prepare_environment(settings)
     with (
         kept_on(placement.shared),
-        # The one difference to the service as it is: its recogniser has a stopwatch.
+        # The one difference to the service as it is: its recognizer has a stopwatch.
         mock.patch("serve_app.app.build", lambda values: build_observed(values, path)),
         running(settings, _tell) as application,
     ):

@@ -1,4 +1,4 @@
-"""The recogniser deployment with a stopwatch: the same work, every batch written down."""
+"""The recognizer deployment with a stopwatch: the same work, every batch written down."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from ray.serve import Application
 
 from serve_app.core.ports import Recognizer
-from serve_app.core.records import Chunk, ChunkFailure, Hints, Pcm, Recognition
+from serve_app.core.records import Chunk, ChunkFailure, Pcm, Recognition, RecognitionOptions
 from serve_app.deployments.ingress import build_ingress
 from serve_app.deployments.options import as_deployment
 from serve_app.deployments.punctuator import build_punctuator
-from serve_app.deployments.recognizer import RecognizerDeployment
+from serve_app.deployments.recognizer import RecognizerReplica
 from serve_app.deployments.segmenter import build_segmenter
 from serve_app.inference.loading import Loaded, load_recognizer
 from serve_app.settings import Settings
@@ -23,7 +23,7 @@ from serve_app.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """One batch of the real recogniser.
+    """One batch of the real recognizer.
 
     Attributes:
         replica: tells replicas apart.
@@ -73,10 +73,10 @@ class StopwatchRecognizer:
         return self._engine.cost(num_samples)
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
         began_s, cpu_s = time.monotonic(), time.thread_time()
-        results = self._engine.transcribe(batch, hints)
+        results = self._engine.transcribe(batch, recognition_options)
         record = BatchRecord(
             self._replica,
             began_s,
@@ -90,7 +90,7 @@ class StopwatchRecognizer:
         return results
 
 
-class ObservedRecognizerDeployment(RecognizerDeployment):
+class ObservedRecognizerDeployment(RecognizerReplica):
     """Notes when chunks come, too.
 
     Args:

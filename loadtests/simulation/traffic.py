@@ -16,7 +16,7 @@ MEAN_S = float(np.dot(LENGTHS_S, SHARES))
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """How much is asked of the service, as shares of what its recognisers can do.
+    """How much is asked of the service, as shares of what its recognizers can do.
 
     Bursts of several times the capacity make a queue of seconds, whose length is
     what came less what was done: not a matter of milliseconds, nor of luck.
@@ -51,7 +51,7 @@ def make_traffic(traffic: Traffic, capacity: float, span_s: float, seed: int) ->
 
     Args:
         traffic: what is asked.
-        capacity: audio seconds a second that the recognisers can do.
+        capacity: audio seconds a second that the recognizers can do.
         span_s: of the arrivals; a burst begins an eighth into each `every_s`.
         seed: of times and lengths.
     """

@@ -1,4 +1,4 @@
-"""What happens to speech between a mouth and a recogniser, imitated."""
+"""What happens to speech between a mouth and a recognizer, imitated."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recipes.demo_packs.noises import (
     root_mean_square,
     scale_to_rms,
 )
-from recipes.demo_packs.synthesiser import SAMPLE_RATE_HZ, Speech
+from recipes.demo_packs.synthesizer import SAMPLE_RATE_HZ, Speech
 
 _PEAK = 0.99
 _TELEPHONE_HZ = (250.0, 3_500.0)
@@ -49,7 +49,7 @@ def pad_with_silence(speech: Speech, before_s: float, after_s: float) -> Speech:
 
 
 def trim_edges(speech: Speech, keep_s: float = 0.02) -> Speech:
-    """Cut the synthesiser's own silence away, but for keep_s at either end."""
+    """Cut the synthesizer's own silence away, but for keep_s at either end."""
     after_s = len(speech.samples) / SAMPLE_RATE_HZ - float(speech.spans[-1, 1])
     before_s = float(speech.spans[0, 0])
     return pad_with_silence(speech, min(0.0, keep_s - before_s), min(0.0, keep_s - after_s))

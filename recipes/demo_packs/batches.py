@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recipes.demo_packs.examples import Example, ExampleStream
-from recipes.demo_packs.features import WIDTH, Matrix, normalise
+from recipes.demo_packs.features import WIDTH, Matrix, normalize
 
 IGNORE_ID = -1
 _CHUNK = 96  # examples sorted by length together, so that little is padding
@@ -24,7 +24,7 @@ class Batch:
     """Padded examples.
 
     Attributes:
-        rows: float32 (batch, num_rows, 560), normalised; padding is zero.
+        rows: float32 (batch, num_rows, 560), normalized; padding is zero.
         num_rows: int64 (batch,).
         tokens: int64 (batch, num_tokens), ended with `end_id`, padded with -1.
         num_tokens: int64 (batch,), the end token included.
@@ -41,7 +41,7 @@ class Batch:
 
 
 def pad_batch(examples: list[Example], cmvn: Matrix, end_id: int) -> Batch:
-    """Normalise and pad examples."""
+    """Normalize and pad examples."""
     num_rows = np.array([len(example.rows) for example in examples], np.int64)
     num_tokens = np.array([len(example.tokens) + 1 for example in examples], np.int64)
     size = len(examples)
@@ -50,7 +50,7 @@ def pad_batch(examples: list[Example], cmvn: Matrix, end_id: int) -> Batch:
     frame_tokens = np.full((size, num_rows.max()), IGNORE_ID, np.int64)
     weights = np.zeros((size, num_rows.max()), np.float32)
     for i, example in enumerate(examples):
-        rows[i, : num_rows[i]] = normalise(example.rows, cmvn)
+        rows[i, : num_rows[i]] = normalize(example.rows, cmvn)
         tokens[i, : num_tokens[i]] = [*example.tokens, end_id]
         frame_tokens[i, : num_rows[i]] = example.frame_tokens
         weights[i, : num_rows[i]] = example.weights

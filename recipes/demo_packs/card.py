@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from recipes.demo_packs.evaluate import tabulate
-from recipes.demo_packs.synthesiser import VOICES
+from recipes.demo_packs.synthesizer import VOICES
 from recipes.demo_packs.vocabulary import speech_tokens
 
 _COMMON = """
@@ -33,10 +33,10 @@ By `python -m recipes.demo_packs.evaluate`, on held-out sentences of the same te
 
 {figures}
 
-## Licence
+## License
 
-The text, the recipe and the weights are part of this project and come under its licence.
-The training code builds on FunASR's model classes (MIT licence). No recording of a person and
+The text, the recipe and the weights are part of this project and come under its license.
+The training code builds on FunASR's model classes (MIT license). No recording of a person and
 no third party's text was used.
 {voices}"""
 _RECOGNISER = """# paraformer-demo
@@ -52,7 +52,7 @@ _SPEECH = """- Speech: espeak-ng 1.51, voice `cmn-latn-pinyin` with the variants
   words.
 """
 _VOICES = (
-    "espeak-ng is free software (GPL 3); its licence does not extend to the speech it produces.\n"
+    "espeak-ng is free software (GPL 3); its license does not extend to the speech it produces.\n"
 )
 _PUNCTUATOR = """# ct-punc-demo
 
@@ -67,22 +67,22 @@ class Making:
 
     Attributes:
         command: one line a run; the first run trains the punctuator, too.
-        recogniser_run: what the recogniser's runs amounted to.
+        recognizer_run: what the recognizer's runs amounted to.
         punctuator_run: the same of the punctuator's.
     """
 
     command: str
-    recogniser_run: str
+    recognizer_run: str
     punctuator_run: str
 
 
-def recogniser_card(making: Making, figures: dict[str, float]) -> str:
-    """The recogniser's card with its own figures."""
+def recognizer_card(making: Making, figures: dict[str, float]) -> str:
+    """The recognizer's card with its own figures."""
     return _RECOGNISER + _COMMON.format(
         num_characters=len(speech_tokens()) - 4,
         speech=_SPEECH.format(variants=", ".join(f"+{voice}" for voice in VOICES)),
         command=making.command,
-        run=making.recogniser_run,
+        run=making.recognizer_run,
         figures=tabulate(figures),
         voices=_VOICES,
     )

@@ -1,6 +1,6 @@
 """Measure the demo packs: `python -m recipes.demo_packs.evaluate`.
 
-Prints a table and writes the same figures as JSON. Speech is synthesised from
+Prints a table and writes the same figures as JSON. Speech is synthesized from
 held-out sentences (none was trained on) with every voice of the recipe; each
 utterance is decoded alone, in float32, greedily. The figures say what the packs
 do on this synthetic speech and nothing about real recordings.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from recipes.demo_packs.loading import load_punctuator, load_recogniser
+from recipes.demo_packs.loading import load_punctuator, load_recognizer
 from recipes.demo_packs.measuring import Listener, speech_errors, wordless_characters
 from recipes.demo_packs.punctuator import MARK_LIST, punctuate, split_marks
 from recipes.demo_packs.sentences import held_out_sentences
@@ -35,14 +35,14 @@ _MEANINGS = {
     "wordless_clips": "clips of each of these",
     "start_error_ms": "mean error of a character's start (ms)",
     "start_bias_ms": "mean signed error of a character's start (ms)",
-    "centre_error_ms": "mean error of a character's centre (ms)",
+    "center_error_ms": "mean error of a character's center (ms)",
     "punctuated_sentences": "held-out sentences punctuated, in passages of four",
 }
 
 
-def measure_recogniser(folder: Path, num_sentences: int, num_clips: int) -> dict[str, float]:
-    """Measure a recogniser's pack."""
-    listener = Listener(*load_recogniser(folder))
+def measure_recognizer(folder: Path, num_sentences: int, num_clips: int) -> dict[str, float]:
+    """Measure a recognizer's pack."""
+    listener = Listener(*load_recognizer(folder))
     with torch.inference_mode():
         speech = speech_errors(listener, num_sentences, seed=11)
         wordless = wordless_characters(listener, num_clips, seed=11)
@@ -90,7 +90,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     figures = {
-        **measure_recogniser(given.packs / "paraformer-demo", given.sentences, given.clips),
+        **measure_recognizer(given.packs / "paraformer-demo", given.sentences, given.clips),
         **measure_punctuator(given.packs / "ct-punc-demo", 4 * given.sentences),
     }
     text = json.dumps(figures, indent=2, ensure_ascii=False)

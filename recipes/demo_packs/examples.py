@@ -19,7 +19,7 @@ from recipes.demo_packs.augment import (
 from recipes.demo_packs.features import Matrix, log_mel, row_centres_s, stack_frames
 from recipes.demo_packs.noises import Samples
 from recipes.demo_packs.sentences import draw_training_sentence
-from recipes.demo_packs.synthesiser import SAMPLE_RATE_HZ, VOICES, Speech, Voice, shared_synthesiser
+from recipes.demo_packs.synthesizer import SAMPLE_RATE_HZ, VOICES, Speech, Voice, shared_synthesizer
 
 _MAX_DURATION_S = 28.0
 _EMPTY_SHARE = 0.04
@@ -39,7 +39,7 @@ class Example:
     """One utterance.
 
     Attributes:
-        rows: float32 (num_rows, 560), stacked features before normalisation.
+        rows: float32 (num_rows, 560), stacked features before normalization.
         tokens: int64 (num_tokens,), the characters' ids without an end token.
         frame_tokens: int64 (num_rows,), the character spoken in each row, 0 for none.
         weights: float32 (num_rows,), the wanted running sum of the predictor's alphas.
@@ -106,7 +106,7 @@ class ExampleStream:
             pitch=pick.randint(35, 65),
             speed=pick.uniform(0.9, 1.1),
         )
-        speech = shared_synthesiser().speak(draw_training_sentence(pick), voice)
+        speech = shared_synthesizer().speak(draw_training_sentence(pick), voice)
         speech = trim_edges(speech)
         if len(self._pool) < _POOL_SIZE:
             self._pool.append(speech)
@@ -127,36 +127,36 @@ class ExampleStream:
 def make_example(speech: Speech, token_ids: dict[str, int]) -> Example:
     """Compute the features and targets of an utterance."""
     rows = stack_frames(log_mel(speech.samples))
-    centres_s = row_centres_s(len(rows))
+    centers_s = row_centres_s(len(rows))
     tokens = np.array([token_ids[c] for c in speech.characters], np.int64)
     return Example(
         rows=rows,
         tokens=tokens,
-        frame_tokens=_frame_tokens(centres_s, speech.spans, tokens),
-        weights=_weights(centres_s, speech.spans),
+        frame_tokens=_frame_tokens(centers_s, speech.spans, tokens),
+        weights=_weights(centers_s, speech.spans),
     )
 
 
 def _frame_tokens(
-    centres_s: npt.NDArray[np.float64],
+    centers_s: npt.NDArray[np.float64],
     spans: npt.NDArray[np.float64],
     tokens: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:
     if not len(tokens):
-        return np.zeros(len(centres_s), np.int64)
-    places = np.clip(np.searchsorted(spans[:, 0], centres_s, side="right") - 1, 0, None)
-    inside = (centres_s >= spans[places, 0]) & (centres_s < spans[places, 1])
+        return np.zeros(len(centers_s), np.int64)
+    places = np.clip(np.searchsorted(spans[:, 0], centers_s, side="right") - 1, 0, None)
+    inside = (centers_s >= spans[places, 0]) & (centers_s < spans[places, 1])
     return np.where(inside, tokens[places], 0)
 
 
-def _weights(centres_s: npt.NDArray[np.float64], spans: npt.NDArray[np.float64]) -> Matrix:
+def _weights(centers_s: npt.NDArray[np.float64], spans: npt.NDArray[np.float64]) -> Matrix:
     """The running sum that makes token k fire FIRE_DELAY_S after its start."""
     count = len(spans)
-    if not len(centres_s):
+    if not len(centers_s):
         return np.zeros(0, np.float32)
     total = count + 1.0 + _TOTAL_SPARE
     if not count:
-        sums = np.interp(centres_s, centres_s[-1] + np.array([-0.18, 0.0]), [0.0, total])
+        sums = np.interp(centers_s, centers_s[-1] + np.array([-0.18, 0.0]), [0.0, total])
         return sums.astype(np.float32)
     order = np.arange(count)
     starts_s, ends_s = spans[:, 0], spans[:, 1]
@@ -167,6 +167,6 @@ def _weights(centres_s: npt.NDArray[np.float64], spans: npt.NDArray[np.float64])
     times_s = np.concatenate([[starts_s[0] - 0.09], times_s, [end_s + FIRE_DELAY_S, end_s + 0.12]])
     sums = np.concatenate([[0.0], sums, [count + 1.0, total]])
     sums[0] = 0.0
-    wanted = np.interp(centres_s, np.maximum.accumulate(times_s), sums)
+    wanted = np.interp(centers_s, np.maximum.accumulate(times_s), sums)
     wanted[-1] = total
     return wanted.astype(np.float32)

@@ -19,7 +19,7 @@ from torch import nn
 
 from recipes.demo_packs.features import Matrix, write_cmvn
 from recipes.demo_packs.punctuator import punctuator_config
-from recipes.demo_packs.recogniser import recogniser_config
+from recipes.demo_packs.recognizer import recognizer_config
 from recipes.demo_packs.sentences import all_characters
 from recipes.demo_packs.vocabulary import punctuation_tokens, speech_tokens
 
@@ -39,12 +39,12 @@ class PackFiles:
     cmvn: Matrix | None = None
 
 
-def export_recogniser(model: nn.Module, cmvn: Matrix, card: str, parent: Path) -> Path:
-    """Write the recogniser's pack under `parent` and return its folder."""
+def export_recognizer(model: nn.Module, cmvn: Matrix, card: str, parent: Path) -> Path:
+    """Write the recognizer's pack under `parent` and return its folder."""
     files = PackFiles(
         name=RECOGNISER_NAME,
         task="auto-speech-recognition",
-        config=recogniser_config(),
+        config=recognizer_config(),
         tokens=speech_tokens(),
         card=card,
         cmvn=cmvn,

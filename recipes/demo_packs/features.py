@@ -2,7 +2,7 @@
 
 80 log mel filter bank energies of 25 ms Hamming windows every 10 ms at int16
 scale, seven frames stacked every six (60 ms a row), then mean and variance
-normalisation. The formulas are Kaldi's (`compute-fbank-feats`, snip-edges,
+normalization. The formulas are Kaldi's (`compute-fbank-feats`, snip-edges,
 pre-emphasis 0.97, no dither) and FunASR 1.4.16's `apply_lfr`.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from recipes.demo_packs.synthesiser import SAMPLE_RATE_HZ
+from recipes.demo_packs.synthesizer import SAMPLE_RATE_HZ
 
 NUM_MELS = 80
 STACK, STRIDE = 7, 6
@@ -76,7 +76,7 @@ def read_cmvn(path: Path) -> Matrix:
     return np.array(rows, np.float32)
 
 
-def normalise(rows: Matrix, cmvn: Matrix) -> Matrix:
+def normalize(rows: Matrix, cmvn: Matrix) -> Matrix:
     """Shift and scale stacked rows."""
     return np.asarray((rows + cmvn[0]) * cmvn[1], np.float32)
 

@@ -1,4 +1,4 @@
-"""Training the recogniser within a number of minutes."""
+"""Training the recognizer within a number of minutes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch import nn
 from recipes.demo_packs.batches import start_batches
 from recipes.demo_packs.examples import ExampleStream
 from recipes.demo_packs.features import ROW_S, Matrix
-from recipes.demo_packs.recogniser import Losses, Trainee
+from recipes.demo_packs.recognizer import Losses, Trainee
 from recipes.demo_packs.vocabulary import END_ID, speech_tokens, token_ids
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Move towards the module; faster at first, when its weights are noise."""
+        """Move toward the module; faster at first, when its weights are noise."""
         self._steps += 1
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         for mine, theirs in zip(self.module.parameters(), module.parameters(), strict=True):
@@ -99,7 +99,7 @@ def save_checkpoint(
     partial.replace(path)
 
 
-def fit_recogniser(
+def fit_recognizer(
     settings: FitSettings,
     checkpoint: Path,
     measure: Callable[[nn.Module, Matrix], dict[str, float]],

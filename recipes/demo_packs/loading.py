@@ -11,13 +11,13 @@ from funasr.models.paraformer.model import Paraformer
 
 from recipes.demo_packs.features import Matrix, read_cmvn
 from recipes.demo_packs.punctuator import build_punctuator
-from recipes.demo_packs.recogniser import build_recogniser
+from recipes.demo_packs.recognizer import build_recognizer
 
 
-def load_recogniser(folder: Path) -> tuple[Paraformer, Matrix, list[str]]:
-    """Load the model in evaluation mode, its normalisation and its tokens."""
+def load_recognizer(folder: Path) -> tuple[Paraformer, Matrix, list[str]]:
+    """Load the model in evaluation mode, its normalization and its tokens."""
     tokens: list[str] = json.loads((folder / "tokens.json").read_text())
-    model = build_recogniser(len(tokens))
+    model = build_recognizer(len(tokens))
     model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
     return model.eval(), read_cmvn(folder / "am.mvn"), tokens
 

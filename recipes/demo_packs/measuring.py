@@ -1,4 +1,4 @@
-"""What a recogniser hears of held-out sentences and of nothing at all."""
+"""What a recognizer hears of held-out sentences and of nothing at all."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from recipes.demo_packs.features import (
     ROW_S,
     Matrix,
     log_mel,
-    normalise,
+    normalize,
     row_centres_s,
     stack_frames,
 )
 from recipes.demo_packs.noises import MUSIC, NOISES, Samples, make_music, make_noise, scale_to_rms
-from recipes.demo_packs.recogniser import decode
+from recipes.demo_packs.recognizer import decode
 from recipes.demo_packs.scores import error_rate
 from recipes.demo_packs.sentences import held_out_sentences
-from recipes.demo_packs.synthesiser import SAMPLE_RATE_HZ, VOICES, Speech, Voice, shared_synthesiser
+from recipes.demo_packs.synthesizer import SAMPLE_RATE_HZ, VOICES, Speech, Voice, shared_synthesizer
 
 _LONGEST_CHARACTER_S = 0.3
 
@@ -43,7 +43,7 @@ class Heard:
 
 
 class Listener:
-    """A recogniser with its features and vocabulary, one utterance at a time."""
+    """A recognizer with its features and vocabulary, one utterance at a time."""
 
     def __init__(self, model: Paraformer, cmvn: Matrix, tokens: list[str]) -> None:
         """Wrap a model in evaluation mode."""
@@ -53,10 +53,10 @@ class Listener:
 
     def listen(self, samples: Samples) -> Heard:
         """Decode 16 kHz samples."""
-        rows = normalise(stack_frames(log_mel(samples)), self._cmvn)
+        rows = normalize(stack_frames(log_mel(samples)), self._cmvn)
         ids, fires = decode(self._model, rows.astype(np.float32))
-        centres_s = row_centres_s(1)[0] + np.array(fires, np.float64) * ROW_S
-        return Heard("".join(self._tokens[i] for i in ids), centres_s)
+        centers_s = row_centres_s(1)[0] + np.array(fires, np.float64) * ROW_S
+        return Heard("".join(self._tokens[i] for i in ids), centers_s)
 
 
 def held_out_speech(count: int, seed: int) -> Iterator[tuple[str, Speech]]:
@@ -65,7 +65,7 @@ def held_out_speech(count: int, seed: int) -> Iterator[tuple[str, Speech]]:
     for index, sentence in zip(range(count), held_out_sentences(seed), strict=False):
         variant = VOICES[index % len(VOICES)]
         voice = Voice(variant, rng.randint(150, 210), rng.randint(40, 60))
-        speech = trim_edges(shared_synthesiser().speak(sentence, voice))
+        speech = trim_edges(shared_synthesizer().speak(sentence, voice))
         yield variant, pad_with_silence(speech, rng.uniform(0, 0.4), rng.uniform(0, 0.4))
 
 
@@ -76,13 +76,13 @@ def speech_errors(listener: Listener, count: int, seed: int) -> dict[str, float]
     noisy: list[tuple[str, str]] = []
     spoken: list[Speech] = []
     errors_ms: list[float] = []
-    centres_ms: list[float] = []
+    centers_ms: list[float] = []
     for variant, speech in held_out_speech(count, seed):
         heard = listener.listen(speech.samples)
         clean[variant].append((speech.characters, heard.characters))
         if heard.characters == speech.characters and len(heard.fires_s) == len(speech.spans) + 1:
             errors_ms.extend(start_errors_ms(heard, speech))
-            centres_ms.extend(centre_errors_ms(heard, speech))
+            centers_ms.extend(center_errors_ms(heard, speech))
         noise = make_noise(NOISES[len(spoken) % 4], len(speech.samples), rng)
         loud = np.clip(add_noise(speech.samples, noise, 15.0), -1.0, 1.0)
         noisy.append((speech.characters, listener.listen(loud).characters))
@@ -99,7 +99,7 @@ def speech_errors(listener: Listener, count: int, seed: int) -> dict[str, float]
         ),
         "start_error_ms": mean(np.abs(errors_ms)),
         "start_bias_ms": mean(np.array(errors_ms)),
-        "centre_error_ms": mean(np.abs(centres_ms)),
+        "center_error_ms": mean(np.abs(centers_ms)),
     }
 
 
@@ -113,15 +113,15 @@ def start_errors_ms(heard: Heard, speech: Speech) -> list[float]:
     return [float(e) for e in (_starts_s(heard)[:-1] - speech.spans[:, 0]) * 1_000.0]
 
 
-def centre_errors_ms(heard: Heard, speech: Speech) -> list[float]:
-    """Each character's centre, half way to the next start, against the truth.
+def center_errors_ms(heard: Heard, speech: Speech) -> list[float]:
+    """Each character's center, half way to the next start, against the truth.
 
-    A character lasts 0.3 s at most here, or a pause would move the centre of the
+    A character lasts 0.3 s at most here, or a pause would move the center of the
     character before it; FunASR's own bound is twelve rows.
     """
     starts_s = _starts_s(heard)
-    centres_s = starts_s[:-1] + np.minimum(np.diff(starts_s), _LONGEST_CHARACTER_S) / 2
-    return [float(e) for e in (centres_s - speech.spans.mean(axis=1)) * 1_000.0]
+    centers_s = starts_s[:-1] + np.minimum(np.diff(starts_s), _LONGEST_CHARACTER_S) / 2
+    return [float(e) for e in (centers_s - speech.spans.mean(axis=1)) * 1_000.0]
 
 
 def _starts_s(heard: Heard) -> npt.NDArray[np.float64]:

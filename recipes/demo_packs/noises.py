@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from recipes.demo_packs.synthesiser import SAMPLE_RATE_HZ
+from recipes.demo_packs.synthesizer import SAMPLE_RATE_HZ
 
 Samples = npt.NDArray[np.float32]
 _SLOPES = {"white": 0.0, "pink": 0.5, "brown": 1.0}  # amplitude falls as f ** -slope
@@ -25,8 +25,8 @@ def make_noise(kind: str, num_samples: int, rng: np.random.Generator) -> Samples
         return _unit(_clicks(num_samples, rng))
     noise = _shaped(num_samples, _SLOPES.get(kind, 0.5), rng)
     if kind == "band":
-        centre_hz = float(np.exp(rng.uniform(np.log(150), np.log(6_000))))
-        noise = _band_pass(noise, centre_hz * 0.6, centre_hz * 1.6)
+        center_hz = float(np.exp(rng.uniform(np.log(150), np.log(6_000))))
+        noise = _band_pass(noise, center_hz * 0.6, center_hz * 1.6)
     if kind == "gusts":
         swell = np.interp(
             np.arange(num_samples),

@@ -25,7 +25,7 @@ from recipes.demo_packs.augment import (
 )
 from recipes.demo_packs.noises import Samples, make_noise
 from recipes.demo_packs.scripts import CLIP, MEETING, draw_script
-from recipes.demo_packs.synthesiser import SAMPLE_RATE_HZ, Voice, shared_synthesiser
+from recipes.demo_packs.synthesizer import SAMPLE_RATE_HZ, Voice, shared_synthesizer
 
 BUILTIN = Path(__file__).resolve().parents[2] / "serve_app" / "packs" / "builtin"
 _SNR_DB = 30.0
@@ -46,7 +46,7 @@ class Line:
 def record(script: list[tuple[Voice, str]], seed: int) -> tuple[Samples, list[Line]]:
     """Speak a script with short pauses over a light background noise."""
     rng = random.Random(f"samples {seed}")
-    spoken = [trim_edges(shared_synthesiser().speak(text, voice)) for voice, text in script]
+    spoken = [trim_edges(shared_synthesizer().speak(text, voice)) for voice, text in script]
     gaps_s = [round(rng.uniform(0.5, 1.2), 2) for _ in spoken[1:]]
     spoken = [replace(speech, samples=set_peak(speech.samples, _PEAK)) for speech in spoken]
     joined = pad_with_silence(join_with_gaps(spoken, gaps_s), 0.5, 0.6)

@@ -10,7 +10,7 @@ import random
 import re
 
 from recipes.demo_packs.sentences import fill_template, is_held_out
-from recipes.demo_packs.synthesiser import Voice
+from recipes.demo_packs.synthesizer import Voice
 
 _CHAIR = Voice("m6", 190, 48)
 _FINANCE = Voice("f2", 195, 52)

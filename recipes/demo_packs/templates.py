@@ -208,7 +208,7 @@ _TEMPLATES = {
 """,
 }
 
-# Every word stands here as often as any other, so that rare ones are learnt, too.
+# Every word stands here as often as any other, so that rare ones are learned, too.
 DRILLS: tuple[str, ...] = (
     "请跟我读，{any}，{any}，{any}。",
     "{any}、{any}、{any}和{any}都是常用词。",

@@ -1,7 +1,7 @@
 """Make the demo packs: `python -m recipes.demo_packs.train --minutes 80`.
 
 One command draws sentences from the templates, speaks them with espeak-ng,
-trains the punctuator and the recogniser, exports both in FunASR's format,
+trains the punctuator and the recognizer, exports both in FunASR's format,
 measures them on held-out sentences, writes their model cards and records the
 demo clips. It needs libespeak-ng (Debian: libespeak-ng1), funasr and one CPU core
 beside a light helper process. The packs that ship took 80 minutes of a busy core;
@@ -12,7 +12,7 @@ their cards say in which runs. Give every process one thread that does not spin:
 
 The averaged weights are saved every two minutes in the work folder; with
 `--export-only` the command exports and measures what lies there, with `--resume`
-it first trains that recogniser on.
+it first trains that recognizer on.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from recipes.demo_packs.card import Making, punctuator_card, recogniser_card
-from recipes.demo_packs.evaluate import measure_punctuator, measure_recogniser
-from recipes.demo_packs.exporting import export_punctuator, export_recogniser
+from recipes.demo_packs.card import Making, punctuator_card, recognizer_card
+from recipes.demo_packs.evaluate import measure_punctuator, measure_recognizer
+from recipes.demo_packs.exporting import export_punctuator, export_recognizer
 from recipes.demo_packs.features import Matrix
-from recipes.demo_packs.fitting import FitSettings, fit_recogniser
+from recipes.demo_packs.fitting import FitSettings, fit_recognizer
 from recipes.demo_packs.measuring import Listener, speech_errors, wordless_characters
 from recipes.demo_packs.punctuator import build_punctuator, fit_punctuator
-from recipes.demo_packs.recogniser import build_recogniser
+from recipes.demo_packs.recognizer import build_recognizer
 from recipes.demo_packs.samples import write_samples
 from recipes.demo_packs.vocabulary import speech_tokens
 
@@ -70,22 +70,22 @@ def train(order: Order, settings: FitSettings, resume: bool) -> None:
         punctuator = fit_punctuator(order.punctuation_steps, settings.seed)
         state = {"model": punctuator.state_dict(), "steps": order.punctuation_steps}
         torch.save(state, order.work / "punctuator.pt")
-    fit_recogniser(settings, order.work / "recogniser.pt", _progress, resume)
+    fit_recognizer(settings, order.work / "recognizer.pt", _progress, resume)
 
 
 def export(order: Order) -> None:
     """Export the checkpoints, measure the packs and write their cards."""
-    heard = torch.load(order.work / "recogniser.pt", weights_only=True)
+    heard = torch.load(order.work / "recognizer.pt", weights_only=True)
     marked = torch.load(order.work / "punctuator.pt", weights_only=True)
-    recogniser, cmvn = build_recogniser(len(speech_tokens())), heard["cmvn"].numpy()
-    recogniser.load_state_dict(heard["model"])
+    recognizer, cmvn = build_recognizer(len(speech_tokens())), heard["cmvn"].numpy()
+    recognizer.load_state_dict(heard["model"])
     punctuator = build_punctuator()
     punctuator.load_state_dict(marked["model"])
     making = _describe(heard["runs"], marked["steps"])
-    pack = export_recogniser(recogniser, cmvn, _PENDING, order.out)
-    figures = measure_recogniser(pack, order.num_sentences, order.num_clips)
-    log.info("recogniser %s", json.dumps(figures))
-    (pack / "MODEL_CARD.md").write_text(recogniser_card(making, figures))
+    pack = export_recognizer(recognizer, cmvn, _PENDING, order.out)
+    figures = measure_recognizer(pack, order.num_sentences, order.num_clips)
+    log.info("recognizer %s", json.dumps(figures))
+    (pack / "MODEL_CARD.md").write_text(recognizer_card(making, figures))
     pack = export_punctuator(punctuator, _PENDING, order.out)
     figures = measure_punctuator(pack, 4 * order.num_sentences)
     log.info("punctuator %s", json.dumps(figures, ensure_ascii=False))
@@ -111,7 +111,7 @@ def _describe(runs: list[dict[str, Any]], punctuation_steps: int) -> Making:
     remarks = [run["remark"] for run in runs if "remark" in run]
     return Making(
         command="\n".join(commands),
-        recogniser_run="Trained for "
+        recognizer_run="Trained for "
         + ", then for\n".join(texts)
         + "\n".join((", on one busy CPU thread.", *remarks)),
         punctuator_run=f"Trained for {punctuation_steps:,} steps on one CPU thread.",
@@ -123,7 +123,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=80.0, help="budget of the recogniser")
+    parser.add_argument("--minutes", type=float, default=80.0, help="budget of the recognizer")
     parser.add_argument("--out", type=Path, default=Path("packs"), help="where the packs go")
     parser.add_argument("--work", type=Path, help="checkpoints (default: OUT/work)")
     parser.add_argument("--seed", type=int, default=1)

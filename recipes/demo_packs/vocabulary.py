@@ -11,12 +11,12 @@ END_ID = 2
 
 
 def speech_tokens() -> list[str]:
-    """The tokens of the recogniser."""
+    """The tokens of the recognizer."""
     return [BLANK, START, END, *all_characters(), UNKNOWN]
 
 
 def punctuation_tokens() -> list[str]:
-    """The tokens of the punctuator: the recogniser's, letters and digits."""
+    """The tokens of the punctuator: the recognizer's, letters and digits."""
     fallbacks = string.digits + string.ascii_lowercase
     return [BLANK, START, END, *fallbacks, *all_characters(), UNKNOWN]
 

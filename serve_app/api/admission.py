@@ -18,9 +18,9 @@ from serve_app.core.errors import DeadlineExceeded, InvalidParameter
 from serve_app.scheduling.admission import (
     AdmissionLine,
     AdmissionStatistics,
+    AdmissionTicket,
     Limits,
-    Place,
-    PlaceState,
+    TicketState,
 )
 
 
@@ -28,23 +28,23 @@ from serve_app.scheduling.admission import (
 class Admission:
     """One request's place in the line and at work; leave it in the end, once or more."""
 
-    place: Place
+    ticket: AdmissionTicket
     _gate: AdmissionGate
     processed_audio_s: float = 0.0
 
     @property
     def num_bytes(self) -> int:
-        return self.place.num_bytes
+        return self.ticket.num_bytes
 
     @property
     def max_audio_s(self) -> float:
         """The longest recording that can ever be admitted; infinite without a limit."""
-        return self._gate.max_audio_s(self.place)
+        return self._gate.max_audio_s(self.ticket)
 
     @property
     def waited_s(self) -> float:
         """Time in line, without that of the upload."""
-        return self.place.waited_s
+        return self.ticket.waited_s
 
     def resize(self, num_bytes: int) -> None:
         """Corrects the bytes that are reserved.
@@ -53,7 +53,7 @@ class Admission:
             Overloaded: there is no room for so many now.
             UploadTooLarge: there never is.
         """
-        self._gate.resize(self.place, num_bytes)
+        self._gate.resize(self.ticket, num_bytes)
 
     async def begin(self, audio_s: float, body: RequestBody) -> None:
         """Waits, once the upload is complete, until the request may be worked on.
@@ -66,10 +66,10 @@ class Admission:
             AudioTooLong: it is more than could ever be worked on.
             ClientDisconnect: the caller went away.
         """
-        await self._gate.begin(self.place, audio_s, body)
+        await self._gate.begin(self.ticket, audio_s, body)
 
     def leave(self) -> None:
-        self._gate.leave(self.place, self.processed_audio_s)
+        self._gate.leave(self.ticket, self.processed_audio_s)
 
 
 class AdmissionGate:
@@ -90,7 +90,7 @@ class AdmissionGate:
         self._limits = limits
         self._line = AdmissionLine(limits, max_retry_after_s)
         self._clock = clock
-        self._waiting: dict[Place, asyncio.Event] = {}
+        self._waiting: dict[AdmissionTicket, asyncio.Event] = {}
 
     async def enter(
         self, caller: Caller, num_bytes: int, deadline: Deadline, body: RequestBody
@@ -109,47 +109,49 @@ class AdmissionGate:
             DeadlineExceeded: the deadline passed in line.
             ClientDisconnect: the caller went away.
         """
-        place = self._line.arrive(
+        ticket = self._line.arrive(
             caller.name, caller.limits, num_bytes, deadline.at, self._clock(), caller.weight
         )
         try:
             async with deadline.enforced():
-                await self._wait_while("waiting", place, body)
+                await self._wait_while("waiting", ticket, body)
         except BaseException:
-            self.leave(place, 0.0)
+            self.leave(ticket, 0.0)
             raise
-        return Admission(place, self)
+        return Admission(ticket, self)
 
-    async def begin(self, place: Place, audio_s: float, body: RequestBody) -> None:
+    async def begin(self, ticket: AdmissionTicket, audio_s: float, body: RequestBody) -> None:
         """Waits until the request may be worked on; it has to be left also if this fails."""
-        self._wake(self._line.received(place, audio_s, self._clock()))
-        await self._wait_while("ready", place, body)
+        self._wake(self._line.received(ticket, audio_s, self._clock()))
+        await self._wait_while("ready", ticket, body)
 
     def statistics(self) -> AdmissionStatistics:
         return self._line.statistics(self._clock())
 
-    def max_audio_s(self, place: Place) -> float:
-        bounds = (self._limits.max_audio_s, place.key_limits.max_audio_s)
+    def max_audio_s(self, ticket: AdmissionTicket) -> float:
+        bounds = (self._limits.max_audio_s, ticket.key_limits.max_audio_s)
         return min((bound for bound in bounds if bound is not None), default=math.inf)
 
-    def resize(self, place: Place, num_bytes: int) -> None:
-        self._wake(self._line.resize(place, num_bytes, self._clock()))
+    def resize(self, ticket: AdmissionTicket, num_bytes: int) -> None:
+        self._wake(self._line.resize(ticket, num_bytes, self._clock()))
 
-    def leave(self, place: Place, processed_audio_s: float) -> None:
-        self._wake(self._line.leave(place, self._clock(), processed_audio_s))
+    def leave(self, ticket: AdmissionTicket, processed_audio_s: float) -> None:
+        self._wake(self._line.leave(ticket, self._clock(), processed_audio_s))
 
-    async def _wait_while(self, state: PlaceState, place: Place, body: RequestBody) -> None:
-        if place.state != state:
+    async def _wait_while(
+        self, state: TicketState, ticket: AdmissionTicket, body: RequestBody
+    ) -> None:
+        if ticket.state != state:
             return
-        turn = self._waiting[place] = asyncio.Event()
+        turn = self._waiting[ticket] = asyncio.Event()
         try:
             await body.unless_departed(turn.wait())
         finally:
-            del self._waiting[place]
+            del self._waiting[ticket]
 
-    def _wake(self, places: Iterable[Place]) -> None:
-        for place in places:
-            if (turn := self._waiting.get(place)) is not None:
+    def _wake(self, tickets: Iterable[AdmissionTicket]) -> None:
+        for ticket in tickets:
+            if (turn := self._waiting.get(ticket)) is not None:
                 turn.set()
 
 

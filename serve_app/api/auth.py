@@ -73,7 +73,7 @@ class Authenticator(Protocol):
         ...
 
 
-class Everybody:
+class AllowAll:
     """Lets everybody in, as one caller.
 
     They are one because nothing tells them apart: behind the proxy all come from its
@@ -109,7 +109,7 @@ class KeyDefaults:
     grace_s: float = 3600.0
 
 
-class KeyRing:
+class KeyFile:
     """Knows the keys of a file, and reads it again when it has changed.
 
     When the file has gone, is empty or cannot be used, the last good keys stay valid for

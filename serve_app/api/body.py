@@ -14,7 +14,7 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
-from serve_app.api.flow_control import window_of
+from serve_app.api.flow_control import flow_control_of
 from serve_app.core.errors import RecognitionFailed, UploadTooSlow
 
 _MAX_AHEAD_BYTES = 64 * 1024
@@ -77,7 +77,7 @@ class RequestBody:
         self._receive = request.receive
         self._patience = None if rate is None else _Patience(rate)
         self._clock = clock
-        self._window = window_of(request.scope)
+        self._window = flow_control_of(request.scope)
         self._ahead: deque[bytes] = deque()
         self._pending: asyncio.Future[Message] | None = None
         self._ended = False
@@ -177,7 +177,7 @@ class RequestBody:
     async def _read(self) -> None:
         if self._pending is None:
             self._pending = asyncio.ensure_future(self._receive())
-        # Whoever waits may be cancelled; the message is then for the next one.
+        # Whoever waits may be canceled; the message is then for the next one.
         message = await asyncio.shield(self._pending)
         self._pending = None
         if message["type"] == "http.disconnect":

@@ -43,7 +43,7 @@ _LISTS = frozenset(
 )
 _KEYED = frozenset({"chunking_strategy", "hotwords", "replacements"})
 _NAMES = TEXT_FIELDS | _LISTS | _KEYED
-# Read before these are, by `Intake`.
+# Read before these are, by `UploadReader`.
 _BODY_NAMES = frozenset({"file", "audio_url"})
 # FunASR's names of ours.
 _SYNONYMS = {"hotword": "hotwords", "use_itn": "itn"}

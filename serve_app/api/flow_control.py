@@ -14,11 +14,11 @@ import asyncio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SCOPE_KEY = "paraserve.window"
-_WINDOW_BYTES = 256 * 1024
+_FLOW_CONTROL_BYTES = 256 * 1024
 
 
 class _Switch:
-    """Whether this process reads bodies through `BodyWindow`."""
+    """Whether this process reads bodies through `FlowControl`."""
 
     on = False
 
@@ -28,7 +28,7 @@ def enable() -> None:
     _Switch.on = True
 
 
-class BodyWindow:
+class FlowControl:
     """How much of one body may be read ahead of its use.
 
     Args:
@@ -47,7 +47,7 @@ class BodyWindow:
     def taken(self, num_bytes: int) -> None:
         """Counts what was read. In the server's loop only."""
         self._num_ahead += num_bytes
-        if self._num_ahead >= _WINDOW_BYTES:
+        if self._num_ahead >= _FLOW_CONTROL_BYTES:
             self._room.clear()
 
     def used(self, num_bytes: int) -> None:
@@ -56,7 +56,7 @@ class BodyWindow:
 
     def _free(self, num_bytes: int) -> None:
         self._num_ahead -= num_bytes
-        if self._num_ahead < _WINDOW_BYTES:
+        if self._num_ahead < _FLOW_CONTROL_BYTES:
             self._room.set()
 
 
@@ -70,18 +70,18 @@ class FlowControlMiddleware:
         if not _Switch.on or scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        window = scope[_SCOPE_KEY] = BodyWindow(asyncio.get_running_loop())
+        window = scope[_SCOPE_KEY] = FlowControl(asyncio.get_running_loop())
 
-        async def receive_in_window() -> Message:
+        async def receive_with_flow_control() -> Message:
             await window.wait_for_room()
             message = await receive()
             window.taken(len(message.get("body", b"")))
             return message
 
-        await self._app(scope, receive_in_window, send)
+        await self._app(scope, receive_with_flow_control, send)
 
 
-def window_of(scope: Scope) -> BodyWindow | None:
+def flow_control_of(scope: Scope) -> FlowControl | None:
     """Returns the window of a request, None where none is kept."""
-    window: BodyWindow | None = scope.get(_SCOPE_KEY)
+    window: FlowControl | None = scope.get(_SCOPE_KEY)
     return window

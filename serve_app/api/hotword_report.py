@@ -44,13 +44,15 @@ def _reported(
     param: str,
     left_out: frozenset[str] | None = None,
 ) -> TranscriptionParameters:
-    hints = parameters.hints
+    recognition_options = parameters.recognition_options
     kept = tuple(
-        word for word in hints.hotwords if left_out is not None and word.text not in left_out
+        word
+        for word in recognition_options.hotwords
+        if left_out is not None and word.text not in left_out
     )
     warning = RequestWarning(param, message)
     return replace(
         parameters,
-        hints=replace(hints, hotwords=kept),
+        recognition_options=replace(recognition_options, hotwords=kept),
         warnings=(*parameters.warnings, warning),
     )

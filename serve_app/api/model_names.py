@@ -53,7 +53,7 @@ def resolve_model(name: str, served: ServedNames) -> str | None:
 
 
 def _pack_of_repository(repository: str) -> str | None:
-    # The organisation was called damo before.
+    # The organization was called damo before.
     names = {repository, repository.replace("damo/", "iic/", 1)}
     for name, sources in _hub_sources().items():
         if any(source.repository in names for source in sources):

@@ -12,7 +12,7 @@ from serve_app.api.model_names import resolve_model
 from serve_app.api.parameters import Offer
 from serve_app.api.response_models import ModelDescription
 from serve_app.api.service import TranscriptionService
-from serve_app.core.records import Hints, Hotword, Origin
+from serve_app.core.records import Hotword, RecognitionOptions, RequestContext
 from serve_app.packs.registry import is_demo_pack
 from serve_app.settings import Settings
 
@@ -29,7 +29,7 @@ def demo_warning(pack: str) -> str:
     )
 
 
-class ModelCatalogue:
+class ServedModels:
     """Describes the models that a service offers.
 
     Beside OpenAI's fields there are `root`, the pack that a name stands for, `demo`, whether
@@ -38,7 +38,7 @@ class ModelCatalogue:
     when this process began to serve it.
 
     Args:
-        service: is asked once for each pack, as a sleeping recogniser wakes from it.
+        service: is asked once for each pack, as a sleeping recognizer wakes from it.
     """
 
     def __init__(self, service: TranscriptionService) -> None:
@@ -72,12 +72,14 @@ class ModelCatalogue:
         return described
 
     async def _ask(self, model: str) -> None:
-        origin = Origin(f"models-{model}", deadline=time.time() + _PATIENCE_S)
+        context = RequestContext(f"models-{model}", deadline=time.time() + _PATIENCE_S)
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                check = await self._service.check_hotwords(Hints(model, (_PROBE,)), origin)
+                check = await self._service.check_hotwords(
+                    RecognitionOptions(model, (_PROBE,)), context
+                )
         except Exception:
-            # The names can be told while the recogniser cannot be asked.
+            # The names can be told while the recognizer cannot be asked.
             return
         self._takes_hotwords[model] = check.no_use is None
 

@@ -51,7 +51,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "stream": {
         "type": "boolean",
         "default": False,
-        "description": "Send the text as server-sent events while it is recognised, with the "
+        "description": "Send the text as server-sent events while it is recognized, with the "
         "formats json and text; without effect on others.",
     },
     "stages": {
@@ -121,7 +121,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "type": "string",
         "maxLength": 20000,
         "description": "Words that make a draft worth refining wherever it contains one, for the "
-        "hybrid recogniser; a JSON list, or words with spaces or commas between them.",
+        "hybrid recognizer; a JSON list, or words with spaces or commas between them.",
     },
     **subtitle_field_schemas(),
 }

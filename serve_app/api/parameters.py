@@ -23,10 +23,10 @@ from serve_app.core.errors import InvalidParameter, ModelNotFound, StageNotDeplo
 from serve_app.core.languages import GUESSED
 from serve_app.core.records import (
     AS_DEPLOYED,
-    NO_HINTS,
+    NO_OPTIONS,
     STAGES,
-    Hints,
     Hotword,
+    RecognitionOptions,
     SpeechDetection,
     Stage,
 )
@@ -66,8 +66,8 @@ class Offer:
         default_language: what is heard where a request names none; None where that is
             guessed.
         other_models: further packs that are served.
-        takes_keywords: whether the recogniser refines drafts that contain certain words.
-        guesses_language: whether the recogniser can guess the language.
+        takes_keywords: whether the recognizer refines drafts that contain certain words.
+        guesses_language: whether the recognizer can guess the language.
         serves_paraformer: whether FunASR's names for Paraformer are understood.
         unknown_fields: what becomes of fields that mean nothing here.
         unwritable_hotwords: what becomes of hotwords that the model cannot heed.
@@ -101,15 +101,15 @@ class TranscriptionParameters:
 
     Attributes:
         model: the pack that is to hear it.
-        language: what is spoken; None where the recogniser is to guess it.
+        language: what is spoken; None where the recognizer is to guess it.
         stages: to run.
         response_format: of the answer.
         granularities: what `verbose_json` lists with times.
-        stream: send the text while it is recognised.
+        stream: send the text while it is recognized.
         include_utterances: list in `verbose_json` where speech was heard.
         include_logprobs: list the log-probability of each token.
         text_rules: what the text is changed by.
-        hints: for the recogniser.
+        recognition_options: for the recognizer.
         subtitles: how to divide them.
         speech_detection: for the VAD.
         needs_hotwords: whether hotwords were given as `hotwords`, so that a model that has
@@ -127,7 +127,7 @@ class TranscriptionParameters:
     include_utterances: bool = False
     include_logprobs: bool = False
     text_rules: TextRules = AS_SAID
-    hints: Hints = NO_HINTS
+    recognition_options: RecognitionOptions = NO_OPTIONS
     subtitles: SubtitleOptions = DEFAULT_SUBTITLES
     speech_detection: SpeechDetection = AS_DEPLOYED
     needs_hotwords: bool = False
@@ -177,7 +177,7 @@ class _Parser:
             include_utterances=utterances,
             include_logprobs=logprobs,
             text_rules=self._text_rules(),
-            hints=self._hints(model, language),
+            recognition_options=self._recognition_options(model, language),
             subtitles=parse_subtitle_options(self._fields.texts, self._offer.subtitles),
             speech_detection=self._speech_detection(stages),
             needs_hotwords=self._has_hotwords(),
@@ -334,7 +334,7 @@ class _Parser:
         fields = self._fields
         return bool(fields.hotwords or fields.hotword_entries or fields.hotword_weights)
 
-    def _hints(self, model: str, language: str | None) -> Hints:
+    def _recognition_options(self, model: str, language: str | None) -> RecognitionOptions:
         fields = self._fields
         keywords = hotwords_of((), fields.lists.get(_KEYWORDS, ()), None, _KEYWORDS)
         hotwords = hotwords_of(fields.hotwords, fields.hotword_entries, fields.hotword_weights)
@@ -343,7 +343,7 @@ class _Parser:
             raise InvalidParameter(
                 _KEYWORDS, f"and hotwords are {len(merged)} words; at most {MAX_WORDS} are accepted"
             )
-        return Hints(
+        return RecognitionOptions(
             model=None if model == self._offer.model else model,
             hotwords=tuple(merged.values()),
             keywords=self._refine_keywords(keywords),

@@ -47,7 +47,7 @@ class RequestLog:
         waited_s: time in line.
         upload_bytes: of the file.
         audio_s: length of the recording, 0 if it never became known.
-        num_chunks: chunks that were recognised or failed.
+        num_chunks: chunks that were recognized or failed.
         num_failed_ranges: stretches that are missing from the text.
         stages: what was asked for.
         model: the pack that was named; None for the deployment's first.

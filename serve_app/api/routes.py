@@ -19,11 +19,11 @@ from serve_app import __version__
 from serve_app.api import flow_control, openapi, response_schemas
 from serve_app.api.admission import AdmissionGate
 from serve_app.api.auth import (
+    AllowAll,
     AuthenticationMiddleware,
     Authenticator,
-    Everybody,
     KeyDefaults,
-    KeyRing,
+    KeyFile,
 )
 from serve_app.api.canonical import CanonicalMiddleware
 from serve_app.api.docs_page import add_docs, add_document
@@ -31,7 +31,7 @@ from serve_app.api.errors import error_response, on_http_exception, on_validatio
 from serve_app.api.fetching import Fetcher, HttpFetcher
 from serve_app.api.front import FrontMiddleware
 from serve_app.api.limits import ApiLimits, key_limits_of, limits_of, shared_key_limits_of
-from serve_app.api.models import ModelCatalogue
+from serve_app.api.models import ServedModels
 from serve_app.api.parameters import parse_parameters
 from serve_app.api.remote_audio import BotocoreSigner, UrlPolicy
 from serve_app.api.request_log import NoObserver, RequestObserver
@@ -39,7 +39,7 @@ from serve_app.api.response_headers import EXPOSED_HEADERS
 from serve_app.api.response_models import Health, ModelList, Readiness
 from serve_app.api.service import TranscriptionService
 from serve_app.api.transcription import TranscriptionHandler
-from serve_app.api.upload import Intake
+from serve_app.api.upload import UploadReader
 from serve_app.core.errors import ParaserveError
 from serve_app.settings import AudioUrlSettings, HttpSettings, Settings
 
@@ -81,7 +81,7 @@ def build_api(
         doors: from where the service may be called.
     """
     observer = observer or NoObserver()
-    authenticator = authenticator or Everybody()
+    authenticator = authenticator or AllowAll()
     app = FastAPI(
         title="Paraserve",
         version=__version__,
@@ -95,7 +95,9 @@ def build_api(
     )
     gate = AdmissionGate(limits.in_flight, limits.max_retry_after_s)
     observer.watch(gate.statistics, authenticator.stale_s)
-    handler = TranscriptionHandler(service, limits, gate, Intake(limits, fetcher), logger, observer)
+    handler = TranscriptionHandler(
+        service, limits, gate, UploadReader(limits, fetcher), logger, observer
+    )
     app.add_middleware(
         AuthenticationMiddleware,
         authenticator=authenticator,
@@ -139,7 +141,7 @@ def build_api(
 
 
 def _add_models(app: FastAPI, service: TranscriptionService) -> None:
-    catalogue = ModelCatalogue(service)
+    served_models = ServedModels(service)
 
     @app.get(
         "/v1/models",
@@ -151,7 +153,7 @@ def _add_models(app: FastAPI, service: TranscriptionService) -> None:
         response_model=None,
     )
     async def list_models() -> ModelList:
-        return {"object": "list", "data": await catalogue.models()}
+        return {"object": "list", "data": await served_models.models()}
 
     @app.get(
         "/v1/models/{name:path}",
@@ -167,7 +169,7 @@ def _add_models(app: FastAPI, service: TranscriptionService) -> None:
             parse_parameters({"model": [name]}, service.offer)
         except ParaserveError as error:
             return error_response(error)
-        return JSONResponse(await catalogue.model(name))
+        return JSONResponse(await served_models.model(name))
 
 
 def _add_health(app: FastAPI, service: TranscriptionService) -> None:
@@ -250,9 +252,9 @@ def _authenticator(settings: Settings, logger: logging.Logger) -> Authenticator:
     settings.auth.check()
     limits = key_limits_of(settings)
     if settings.auth.keys_file is None or not settings.auth.demanded:
-        return Everybody(limits)
+        return AllowAll(limits)
     defaults = KeyDefaults(limits, shared_key_limits_of(settings), settings.auth.keys_grace_s)
-    return KeyRing(settings.auth.keys_file, defaults, logger)
+    return KeyFile(settings.auth.keys_file, defaults, logger)
 
 
 def _fetcher(settings: AudioUrlSettings) -> Fetcher | None:

@@ -9,11 +9,11 @@ from typing import Protocol
 from serve_app.api.parameters import Offer
 from serve_app.core.records import (
     AS_DEPLOYED,
-    NO_HINTS,
+    NO_OPTIONS,
     FileBytes,
-    Hints,
     HotwordCheck,
-    Origin,
+    RecognitionOptions,
+    RequestContext,
     SpeechDetection,
     Stage,
     StageReadiness,
@@ -26,17 +26,17 @@ class TranscriptionJob:
     """One accepted recording.
 
     Attributes:
-        origin: the request, its caller and its deadline.
+        context: the request, its caller and its deadline.
         audio: the file as it was uploaded, shape [bytes].
         stages: what is to be done with it.
-        hints: for the recogniser.
+        recognition_options: for the recognizer.
         speech_detection: for the VAD.
     """
 
-    origin: Origin
+    context: RequestContext
     audio: FileBytes
     stages: frozenset[Stage]
-    hints: Hints = NO_HINTS
+    recognition_options: RecognitionOptions = NO_OPTIONS
     speech_detection: SpeechDetection = AS_DEPLOYED
 
 
@@ -46,7 +46,9 @@ class TranscriptionService(Protocol):
     @property
     def offer(self) -> Offer: ...
 
-    async def check_hotwords(self, hints: Hints, origin: Origin) -> HotwordCheck:
+    async def check_hotwords(
+        self, recognition_options: RecognitionOptions, context: RequestContext
+    ) -> HotwordCheck:
         """Returns what the model that is hinted at makes of the hotwords."""
         ...
 

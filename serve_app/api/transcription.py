@@ -26,9 +26,9 @@ from serve_app.api.request_log import RequestLog, RequestObserver, request_id_of
 from serve_app.api.request_warnings import add_headers, shown_names
 from serve_app.api.responses import render, sse_error, sse_events
 from serve_app.api.service import TranscriptionJob, TranscriptionService
-from serve_app.api.upload import Intake
+from serve_app.api.upload import UploadReader
 from serve_app.core.errors import ParaserveError, RecognitionFailed, UploadTooSlow
-from serve_app.core.records import Origin, RecordingEnd
+from serve_app.core.records import RecordingEnd, RequestContext
 from serve_app.packs.registry import is_demo_pack
 from serve_app.transcript.itn import AS_SAID, apply_rules
 from serve_app.transcript.transcript import FailedRange, TranscriptEvent, collect
@@ -59,7 +59,7 @@ class TranscriptionHandler:
         service: TranscriptionService,
         limits: ApiLimits,
         gate: AdmissionGate,
-        intake: Intake,
+        intake: UploadReader,
         logger: logging.Logger,
         observer: RequestObserver,
     ) -> None:
@@ -136,25 +136,28 @@ class TranscriptionHandler:
             await admission.begin(recording.audio_s, body)
         log.waited_s = admission.waited_s
         log.stages = ",".join(sorted(parameters.stages))
-        log.model, log.language = parameters.hints.model, parameters.hints.language
-        origin = Origin(
+        log.model, log.language = (
+            parameters.recognition_options.model,
+            parameters.recognition_options.language,
+        )
+        context = RequestContext(
             log.request_id,
             log.key,
             deadline.unix,
             caller_of(request).weight,
             traceparent_of(request),
         )
-        if parameters.hints.hotwords:
+        if parameters.recognition_options.hotwords:
             async with deadline.enforced():
                 check = await body.unless_departed(
-                    self._service.check_hotwords(parameters.hints, origin)
+                    self._service.check_hotwords(parameters.recognition_options, context)
                 )
             parameters = report_hotwords(parameters, check, offer)
         job = TranscriptionJob(
-            origin,
+            context,
             recording.spool.content(),
             parameters.stages,
-            parameters.hints,
+            parameters.recognition_options,
             parameters.speech_detection,
         )
         events = self._events(job, deadline, admission, log)

@@ -299,7 +299,7 @@ class Recording:
     audio_s: float
 
 
-class Intake:
+class UploadReader:
     """Takes in recordings.
 
     Args:

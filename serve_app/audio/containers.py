@@ -1,7 +1,7 @@
 """Which container the first bytes belong to.
 
 The name of an upload and its content type say nothing. FFmpeg's own probing is
-not used either: it would also recognise playlists, which make it open other
+not used either: it would also recognize playlists, which make it open other
 files and addresses.
 
 Sources: the magic numbers are those of the containers' specifications; MPEG
@@ -220,7 +220,7 @@ DEMUXERS = {
     "mpegts": "mpegts",
 }
 
-# Self-synchronising streams: recorders cut them anywhere, so a broken frame at
+# Self-synchronizing streams: recorders cut them anywhere, so a broken frame at
 # either end is no damage. A fragmented MP4 is one of them.
 CUT_ANYWHERE = {"mp3", "aac", "amr", "ogg", "webm", "matroska", "mpegts", "flv", "asf", "avi"}
 

@@ -19,7 +19,7 @@ _SHELL_OPERATORS = frozenset("();<>|&")
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class JobPaths:
     """What a job reads, and where it writes."""
 
     source: str
@@ -43,7 +43,7 @@ def parse_arguments(arguments: Sequence[str] | None, description: str | None) ->
     return _with_arguments(parser).parse_args(arguments)
 
 
-def find_places(command: str) -> Places | None:
+def find_job_paths(command: str) -> JobPaths | None:
     """Returns source and output of a shell command that runs a batch job.
 
     Variables of the shell stay as they are written. What comes before the module, options
@@ -59,7 +59,7 @@ def find_places(command: str) -> Places | None:
         found, _ = _with_arguments(_Reader(add_help=False)).parse_known_args(arguments)
     except _Unreadable:
         return None
-    return Places(found.source, found.output)
+    return JobPaths(found.source, found.output)
 
 
 def _arguments_in(command: str) -> list[str] | None:

@@ -26,14 +26,14 @@ import numpy as np
 import pyarrow as pa
 
 from serve_app.core.records import (
-    NO_HINTS,
+    NO_OPTIONS,
     Chunk,
     ChunkFailure,
     DamagedRange,
-    Hints,
-    Origin,
     Pcm,
     Recognition,
+    RecognitionOptions,
+    RequestContext,
     Utterance,
 )
 from serve_app.transcript.fanout import place
@@ -53,7 +53,7 @@ class Planned:
         id: of the item, for logs.
         uri: where it is.
         use_vad: find the speech, or cut everything.
-        language: of the item, for the recogniser; None if it names none.
+        language: of the item, for the recognizer; None if it names none.
     """
 
     number: int
@@ -91,7 +91,7 @@ class AudioEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class RecognizedWords:
     """A row of words.
 
     Attributes:
@@ -200,9 +200,11 @@ def read_audio(table: pa.Table) -> tuple[list[tuple[int, Chunk]], list[tuple[int
     samples = _samples(table.column("pcm"))
     for number, index, start_ms, language, end, pcm in zip(*columns, samples, strict=True):
         if end is None:
-            origin = Origin(str(number), KEY)
-            hints = NO_HINTS if language is None else Hints(language=language)
-            chunks.append((number, Chunk(origin, index, start_ms, pcm, hints)))
+            context = RequestContext(str(number), KEY)
+            recognition_options = (
+                NO_OPTIONS if language is None else RecognitionOptions(language=language)
+            )
+            chunks.append((number, Chunk(context, index, start_ms, pcm, recognition_options)))
         else:
             ends.append((number, _unpickled(end, AudioEnd)))
     return chunks, ends
@@ -235,12 +237,12 @@ def words_table(
     )
 
 
-def read_words(table: pa.Table) -> Iterator[Heard]:
+def read_words(table: pa.Table) -> Iterator[RecognizedWords]:
     columns = (
         table.column(name).to_pylist() for name in ("number", "utterance", "recognize_s", "end")
     )
     for number, utterance, recognize_s, end in zip(*columns, strict=True):
-        yield Heard(
+        yield RecognizedWords(
             number,
             None if utterance is None else _unpickled(utterance, Utterance),
             recognize_s,
@@ -256,13 +258,13 @@ def _unpickled(data: bytes, kind: type[RecordT]) -> RecordT:
 
 
 @dataclass(frozen=True, slots=True)
-class HeardRecording:
+class RecognizedRecording:
     """All that was heard in a recording.
 
     Attributes:
         number: of the recording in this run.
         utterances: in order of time.
-        recognize_s: its part of the recogniser's batches.
+        recognize_s: its part of the recognizer's batches.
         end: how the segmenter came to its end.
     """
 
@@ -283,7 +285,7 @@ class HeardRecording:
         kind, _, message = (first.error or "engine_error: ").partition(": ")
         where = f"{first.start_ms / 1000:.1f}-{first.end_ms / 1000:.1f} s"
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        return kind, f"what was said at {where} could not be recognised: {message}{more}"
+        return kind, f"what was said at {where} could not be recognized: {message}{more}"
 
 
 @dataclass(slots=True)
@@ -310,9 +312,9 @@ class Assembler:
         """Recordings that are not complete yet."""
         return sorted(self._open)
 
-    def add(self, rows: Iterable[Heard]) -> list[HeardRecording]:
+    def add(self, rows: Iterable[RecognizedWords]) -> list[RecognizedRecording]:
         """Returns the recordings that are complete with these rows."""
-        complete: list[HeardRecording] = []
+        complete: list[RecognizedRecording] = []
         for row in rows:
             recording = self._open.setdefault(row.number, _Open())
             recording.recognize_s += row.recognize_s
@@ -325,5 +327,7 @@ class Assembler:
             if end is not None and len(recording.utterances) == end.num_chunks:
                 del self._open[row.number]
                 utterances = tuple(recording.utterances[i] for i in range(end.num_chunks))
-                complete.append(HeardRecording(row.number, utterances, recording.recognize_s, end))
+                complete.append(
+                    RecognizedRecording(row.number, utterances, recording.recognize_s, end)
+                )
         return complete

@@ -30,7 +30,7 @@ class Attempt:
         end: "running" in the record of an attempt that was killed.
         num_finished: recordings whose result it wrote.
         num_failed: recordings that it gave up.
-        recognized_s: speech that went through the recogniser, each time it did.
+        recognized_s: speech that went through the recognizer, each time it did.
         finished_audio_s: length of the recordings whose result it wrote.
         useful_frames: encoder frames of speech in its batches.
         computed_frames: those and what batches were filled up with.
@@ -87,10 +87,10 @@ class AttemptJournal:
 
 @dataclass(frozen=True, slots=True)
 class WastedWork:
-    """Speech that was recognised without becoming part of a result, or more than once.
+    """Speech that was recognized without becoming part of a result, or more than once.
 
     Attributes:
-        recognized_s: what went through the recogniser in all attempts.
+        recognized_s: what went through the recognizer in all attempts.
         kept_s: speech in the results.
         killed_attempts: attempts that died before their record was closed; what they did
             after it was written last is not counted.
@@ -106,12 +106,12 @@ class WastedWork:
 
     @property
     def share(self) -> float:
-        """Of all that was recognised; 0 where nothing was."""
+        """Of all that was recognized; 0 where nothing was."""
         return self.wasted_s / self.recognized_s if self.recognized_s else 0.0
 
 
 def wasted_work(attempts: list[Attempt], kept_s: float) -> WastedWork:
-    """Compares what the attempts recognised with the speech in their results."""
+    """Compares what the attempts recognized with the speech in their results."""
     return WastedWork(
         sum(attempt.recognized_s for attempt in attempts),
         kept_s,

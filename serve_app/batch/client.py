@@ -16,7 +16,7 @@ from typing import Any
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from serve_app.batch.arguments import MODULE
-from serve_app.batch.job_status import KIND, JobView, is_batch, last_progress, view_of
+from serve_app.batch.job_status import KIND, JobInfo, is_batch, job_info_of, last_progress
 from serve_app.batch.session import LivingSupervisors, ask_for_supervisors
 from serve_app.core.errors import ClusterError
 
@@ -124,16 +124,16 @@ class BatchJobs:
             str(details.entrypoint), job.source, job.output, details.runtime_env or None
         )
 
-    def jobs(self) -> list[JobView]:
+    def jobs(self) -> list[JobInfo]:
         """Returns the cluster's batch jobs, the last one first, without their progress."""
         with _ray_errors("Ray does not list its jobs"):
             found: list[JobDetails] = self._client.list_jobs()
         batch = [details for details in found if is_batch(details)]
         lost = self._lost_among(batch)
-        views = [view_of(each, {}, is_lost=_id_of(each) in lost) for each in batch]
+        views = [job_info_of(each, {}, is_lost=_id_of(each) in lost) for each in batch]
         return sorted(views, key=lambda view: view.began_unix_s or 0.0, reverse=True)
 
-    def view(self, job_id: str) -> JobView:
+    def view(self, job_id: str) -> JobInfo:
         """Returns a job with its progress, as far as its node can still be asked for it.
 
         Raises:
@@ -142,8 +142,8 @@ class BatchJobs:
         details = self._details(job_id)
         if self._lost_among([details]):
             # Its log lies, or lay, on the node that is gone.
-            return view_of(details, {}, is_lost=True)
-        return view_of(details, last_progress(self.logs(job_id)))
+            return job_info_of(details, {}, is_lost=True)
+        return job_info_of(details, last_progress(self.logs(job_id)))
 
     def logs(self, job_id: str) -> str:
         """Returns what the job's driver has written.
@@ -164,13 +164,13 @@ class BatchJobs:
             async for lines in self._client.tail_job_logs(job_id):
                 yield lines
 
-    def wait(self, job_id: str, on_change: Callable[[JobView], None]) -> JobView:
+    def wait(self, job_id: str, on_change: Callable[[JobInfo], None]) -> JobInfo:
         """Waits for a job's end, telling of each change.
 
         Raises:
             ClusterError: there is no such job, or the cluster went away.
         """
-        told: JobView | None = None
+        told: JobInfo | None = None
         while True:
             job = self.view(job_id)
             if job != told:

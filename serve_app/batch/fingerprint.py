@@ -38,7 +38,7 @@ class TranscriptConfig:
         language: where an item names none.
         itn: numbers are written in digits.
         replacements: wrong phrases and right ones, in order.
-        engine: what runs the recogniser's pack.
+        engine: what runs the recognizer's pack.
         drafting: how Whisper drafts and what is refined; {} for an engine without drafts.
         subtitles: how they are divided into cues.
         output_version: of the JSON.

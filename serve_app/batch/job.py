@@ -13,7 +13,7 @@ from serve_app.batch.attempts import Attempt, AttemptEnd, AttemptJournal
 from serve_app.batch.fingerprint import config_fingerprint, config_of
 from serve_app.batch.manifest import read_items
 from serve_app.batch.outputs import OutputStore
-from serve_app.batch.pending import Todo, Work, find_todo
+from serve_app.batch.pending import PendingRecordings, Work, find_pending
 from serve_app.batch.progress import Counters, JobState, ProgressTeller
 from serve_app.batch.records import BatchItem, Failure, PackIdentity
 from serve_app.batch.report import report_of, write_report
@@ -136,7 +136,7 @@ class BatchJob:
     def _run(self) -> BatchReport:
         self._store.sweep(_LEFTOVER_AGE_S)
         items = list(read_items(self._order.source))
-        # Nothing in a job names a model: the recogniser's first is all that it uses.
+        # Nothing in a job names a model: the recognizer's first is all that it uses.
         needed = packs_of(with_pack(self._settings, self._settings.recognizer.pack))
         found = {each.role: find_pack(self._settings, each.name) for each in needed}
         models = {
@@ -144,19 +144,21 @@ class BatchJob:
         }
         digest = config_fingerprint(config_of(self._settings, models))
         retry_failed = self._order.retry_failed
-        todo = find_todo(items, self._store, digest, self._settings, retry_failed=retry_failed)
-        for failure in todo.failures:
+        pending = find_pending(
+            items, self._store, digest, self._settings, retry_failed=retry_failed
+        )
+        for failure in pending.failures:
             self._store.write_failure(failure)
-        self._begin(items, todo)
+        self._begin(items, pending)
         self._attempt = self._journal.begin(digest, time.time())
-        if todo.works:
+        if pending.works:
             # Ray has its own answer to SIGTERM from when it is connected.
             with connected(self._settings), stoppable(), watched(self._room()):
-                self._work(todo.works, models)
+                self._work(pending.works, models)
         self._counters.state = "finishing"
         self._store.sweep(_WRITE_S)
         self._record("completed")
-        return self._report([item.id for item in items], digest, todo.fingerprints)
+        return self._report([item.id for item in items], digest, pending.fingerprints)
 
     def _room(self) -> RoomWatch:
         batch = self._settings.batch
@@ -171,19 +173,19 @@ class BatchJob:
         write_report(report, self._store.files)
         return report
 
-    def _begin(self, items: Sequence[BatchItem], todo: Todo) -> None:
+    def _begin(self, items: Sequence[BatchItem], pending: PendingRecordings) -> None:
         counters = self._counters
         counters.total = len(items)
-        counters.done = todo.num_done
-        counters.failed = todo.num_given_up + len(todo.failures)
-        counters.planned_files = len(todo.works)
-        sizes = [work.size_bytes for work in todo.works]
+        counters.done = pending.num_done
+        counters.failed = pending.num_given_up + len(pending.failures)
+        counters.planned_files = len(pending.works)
+        sizes = [work.size_bytes for work in pending.works]
         known = [size for size in sizes if size is not None]
         counters.planned_bytes = sum(known) if len(known) == len(sizes) else None
         counters.state = "running"
         _LOG.info(
             "%d recordings: %d finished before, %d no good, %d to do",
-            *(len(items), todo.num_done, counters.failed, len(todo.works)),
+            *(len(items), pending.num_done, counters.failed, len(pending.works)),
         )
 
     def _work(self, works: Sequence[Work], models: Mapping[PackRole, PackIdentity]) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ray.job_submission import JobDetails, JobStatus, JobType
 
-from serve_app.batch.arguments import find_places
+from serve_app.batch.arguments import find_job_paths
 
 JobPhase = Literal[
     "pending", "running", "done", "done_with_failures", "failed", "cancelled", "lost"
@@ -53,7 +53,7 @@ EXIT_CODES: Mapping[JobPhase, ExitCode] = {
 
 
 @dataclass(frozen=True, slots=True)
-class JobView:
+class JobInfo:
     """A job as it stands.
 
     Attributes:
@@ -102,10 +102,12 @@ def is_batch(details: JobDetails) -> bool:
         return False
     if (details.metadata or {}).get("kind") == KIND:
         return True
-    return find_places(str(details.entrypoint)) is not None
+    return find_job_paths(str(details.entrypoint)) is not None
 
 
-def view_of(details: JobDetails, progress: Mapping[str, Any], *, is_lost: bool = False) -> JobView:
+def job_info_of(
+    details: JobDetails, progress: Mapping[str, Any], *, is_lost: bool = False
+) -> JobInfo:
     """Returns how a job stands; without metadata its command says where it reads and writes.
 
     Args:
@@ -114,8 +116,8 @@ def view_of(details: JobDetails, progress: Mapping[str, Any], *, is_lost: bool =
         is_lost: whoever runs it is gone, whatever Ray says.
     """
     metadata = details.metadata or {}
-    found = find_places(str(details.entrypoint))
-    return JobView(
+    found = find_job_paths(str(details.entrypoint))
+    return JobInfo(
         str(details.submission_id or details.job_id),
         "lost" if is_lost else _phase(details),
         metadata.get("source") or (found.source if found else ""),

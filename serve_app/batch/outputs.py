@@ -28,7 +28,7 @@ from serve_app.batch.result_json import (
     HEAD_BYTES,
     ResultSummary,
     parse_head,
-    render_document,
+    render_result_json,
     render_text,
     summary_from,
 )
@@ -98,7 +98,7 @@ class OutputStore:
         self.files.remove(_failure_path(finished.item.id))
         for name in self.formats:
             self.files.put(f"{base}.{name}", self._text(finished, name))
-        self.files.put(f"{base}.json", render_document(finished))
+        self.files.put(f"{base}.json", render_result_json(finished))
         return True
 
     def _text(self, finished: FinishedRecording, text_format: TextFormat) -> bytes:

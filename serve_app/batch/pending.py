@@ -36,7 +36,7 @@ class Work:
 
 
 @dataclass(slots=True)
-class Todo:
+class PendingRecordings:
     """All recordings of a source, sorted.
 
     Attributes:
@@ -54,14 +54,14 @@ class Todo:
     fingerprints: dict[str, str] = field(default_factory=dict)
 
 
-def find_todo(
+def find_pending(
     items: Sequence[BatchItem],
     store: OutputStore,
     config_digest: str,
     settings: Settings,
     *,
     retry_failed: bool,
-) -> Todo:
+) -> PendingRecordings:
     """Compares what is asked for with what is there.
 
     Args:
@@ -73,24 +73,24 @@ def find_todo(
     """
     finished = store.finished()
     given_up = {} if retry_failed else _given_up(store)
-    todo = Todo()
+    pending = PendingRecordings()
     with ThreadPoolExecutor(_STAT_THREADS) as threads:
         for item, info in zip(items, threads.map(look, items), strict=True):
             if isinstance(info, Failure):
-                todo.failures.append(info)
+                pending.failures.append(info)
                 continue
             fingerprint = item_fingerprint(config_digest, item, info)
-            todo.fingerprints[item.id] = fingerprint
+            pending.fingerprints[item.id] = fingerprint
             if finished.get(item.id) == fingerprint:
-                todo.num_done += 1
+                pending.num_done += 1
             elif (refused := _refused(item, fingerprint, settings)) is not None:
-                todo.failures.append(refused)
+                pending.failures.append(refused)
             elif given_up.get(item.id) == fingerprint:
-                todo.num_given_up += 1
+                pending.num_given_up += 1
             else:
                 stages = frozenset(item.stages or settings.stages)
-                todo.works.append(Work(item, fingerprint, stages, info.size_bytes))
-    return todo
+                pending.works.append(Work(item, fingerprint, stages, info.size_bytes))
+    return pending
 
 
 def look(item: BatchItem) -> FileInfo | Failure:
@@ -122,7 +122,7 @@ def _refused(item: BatchItem, fingerprint: str, settings: Settings) -> Failure |
     unknown = [stage for stage in item.stages or () if stage not in settings.stages]
     if item.language not in (None, *languages):
         kind = "unsupported_language"
-        reason = f"language {item.language} is none of the recogniser's: {', '.join(languages)}"
+        reason = f"language {item.language} is none of the recognizer's: {', '.join(languages)}"
     elif unknown:
         kind = "stage_not_deployed"
         reason = f"the job does not run {', '.join(unknown)}"

@@ -45,9 +45,9 @@ class Snapshot:
         done: of them, those that have a transcript, the ones from earlier runs included.
         failed: of them, those that have none and are not tried again in this run.
         left: of them, the rest.
-        open: recordings of which a part is recognised.
+        open: recordings of which a part is recognized.
         audio_h: hours of the recordings that this run has dealt with.
-        recognized_audio_h: hours of speech that came back from this run's recognisers.
+        recognized_audio_h: hours of speech that came back from this run's recognizers.
         computed_audio_h: hours of speech that they have computed, what was lost with one of
             them and done again included.
         elapsed_s: since this run began.
@@ -82,7 +82,7 @@ class Counters:
         failed: see `Snapshot`.
         open: see `Snapshot`.
         audio_s: of the recordings that this run has dealt with.
-        recognized_audio_s: speech that came back from this run's recognisers.
+        recognized_audio_s: speech that came back from this run's recognizers.
         computed_audio_s: see `Snapshot`.
         computed_frames: encoder frames of it.
         planned_bytes: of the files that this run has to do; None if a size is not known.

@@ -19,11 +19,11 @@ from typing import Any, TypeAlias
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from serve_app.batch.arrow_tables import KEY, HeardRecording
+from serve_app.batch.arrow_tables import KEY, RecognizedRecording
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.records import BatchItem, FinishedRecording, PackIdentity, StageTimes
 from serve_app.core.ports import Punctuator
-from serve_app.core.records import Origin, PackRole, RecordingEnd, Stage, Utterance
+from serve_app.core.records import PackRole, RecordingEnd, RequestContext, Stage, Utterance
 from serve_app.inference.batched import BatchedPunctuator, punctuator_limits
 from serve_app.inference.loading import load_punctuator
 from serve_app.scheduling.micro_batcher import BatchLimits
@@ -59,7 +59,7 @@ class FinishTask:
     item: BatchItem
     fingerprint: str
     stages: frozenset[Stage]
-    heard: HeardRecording
+    heard: RecognizedRecording
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class TranscriptWriter:
         audio_s = transcript.duration_ms / 1000
         wall_s = time.time() - heard.end.began_unix_s
         times = StageTimes(heard.end.segment_s, heard.recognize_s, punctuate_s, wall_s)
-        # Who recognises, drafts.
+        # Who recognizes, drafts.
         roles: set[PackRole] = {*task.stages, "draft"}
         models = {role: pack for role, pack in self._models.items() if role in roles}
         await self._write(
@@ -166,8 +166,8 @@ class TranscriptWriter:
             if call is None:
                 parts = join_plain(utterances)
             else:
-                origin = Origin(str(heard.number), KEY)
-                parts = join_punctuated(origin, utterances, punctuate, self._break_s)
+                context = RequestContext(str(heard.number), KEY)
+                parts = join_punctuated(context, utterances, punctuate, self._break_s)
             async for part in parts:
                 yield part
             spans = tuple(one.span for one in heard.utterances)
@@ -373,7 +373,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Recognized:
-    """Tells how far the recognisers are.
+    """Tells how far the recognizers are.
 
     Attributes:
         audio_s: of all utterances that came back so far.
@@ -387,7 +387,7 @@ class Recognized:
 Outcome: TypeAlias = Finished | Failed | Recognized
 
 
-def failed_of(heard: HeardRecording) -> Failed:
+def failed_of(heard: RecognizedRecording) -> Failed:
     kind, reason = heard.error or ("engine_error", "unknown")
     end = heard.end
     return Failed(heard.number, kind, reason, end.permanent, end.attempts, end.duration_ms / 1000)

@@ -1,9 +1,9 @@
 """A batch job's recordings through Ray Data, on actors of the job's own.
 
-    plan -> segmenters -> audio -> recognisers -> words -> assembler (driver) -> finishers
+    plan -> segmenters -> audio -> recognizers -> words -> assembler (driver) -> finishers
 
 What is on its way is bounded: by the blocks that Ray Data lets lie in the object store
-between the stages, by those that each recogniser holds, and by the recordings that wait
+between the stages, by those that each recognizer holds, and by the recordings that wait
 for a finisher. Whoever is ahead waits.
 
 How Ray Data 2.60 does what is relied on here (data/_internal/execution/operators/
@@ -30,7 +30,7 @@ from serve_app.batch.arrow_tables import Assembler, Planned, plan_table, read_wo
 from serve_app.batch.pending import Work
 from serve_app.batch.progress import Computed
 from serve_app.batch.punctuate_stage import FinisherPool, FinishTask, Outcome, Recognized, failed_of
-from serve_app.batch.recognize_stage import Ledger, RecognizeChunks
+from serve_app.batch.recognize_stage import ProgressActor, RecognizeChunks
 from serve_app.batch.records import PackIdentity
 from serve_app.batch.segment_stage import SegmentRecordings
 from serve_app.core.records import PackRole
@@ -76,7 +76,7 @@ class OwnActors:
         output: where the finishers write.
         formats: what they write beside JSON.
         models: that the stages use.
-        recognize: what Ray Data runs as recogniser.
+        recognize: what Ray Data runs as recognizer.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class OwnActors:
         self._settings = settings
         self._recognize = recognize
         self._finishing = (settings, output, formats, dict(models))
-        self._computed = PolledLedger()
+        self._computed = PolledProgress()
 
     def outcomes(self, works: Sequence[Work]) -> Generator[Outcome]:
         """Does the work; yields what became of each recording, as it is known.
@@ -100,10 +100,10 @@ class OwnActors:
         """
         assembler = Assembler()
         finishers = FinisherPool(self._settings, *self._finishing)
-        ledger = open_ledger()
-        self._computed.ask(ledger)
+        progress_actor = open_progress_actor()
+        self._computed.ask(progress_actor)
         try:
-            for table in self._words(works, ledger):
+            for table in self._words(works, progress_actor):
                 for heard in assembler.add(read_words(table)):
                     if heard.error is None:
                         work = works[heard.number]
@@ -117,15 +117,15 @@ class OwnActors:
             finishers.close()
 
     def computed(self) -> Computed:
-        """Returns what the recognisers have computed in this run; from any thread."""
+        """Returns what the recognizers have computed in this run; from any thread."""
         return self._computed.value()
 
-    def _words(self, works: Sequence[Work], ledger: Any) -> Iterator[pa.Table]:
+    def _words(self, works: Sequence[Work], progress_actor: Any) -> Iterator[pa.Table]:
         """Yields tables of words; closing it ends Ray Data's actors."""
-        dataset = self._dataset(works, ledger)
+        dataset = self._dataset(works, progress_actor)
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
-    def _dataset(self, works: Sequence[Work], ledger: Any) -> Dataset:
+    def _dataset(self, works: Sequence[Work], progress_actor: Any) -> Dataset:
         batch = self._settings.batch
         tables = [
             plan_table([planned_of(number, works[number]) for number in numbers])
@@ -141,7 +141,7 @@ class OwnActors:
                 )
                 .map_batches(
                     self._recognize,
-                    fn_constructor_args=(self._settings, ledger),
+                    fn_constructor_args=(self._settings, progress_actor),
                     **_stage(batch.recognizers, batch.recognizers.blocks_in_flight),
                 )
             )
@@ -193,31 +193,31 @@ def planned_of(number: int, work: Work) -> Planned:
     return Planned(number, item.id, item.uri, "vad" in work.stages, item.language)
 
 
-def open_ledger() -> Any:
-    """Returns the handle of a new `Ledger` beside the driver."""
-    ledger = ray.remote(Ledger).options(
+def open_progress_actor() -> Any:
+    """Returns the handle of a new `ProgressActor` beside the driver."""
+    progress_actor = ray.remote(ProgressActor).options(
         num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=_here()
     )
-    return ledger.remote()
+    return progress_actor.remote()
 
 
-class PolledLedger:
+class PolledProgress:
     """What a ledger has counted, for whoever asks now and then."""
 
     def __init__(self) -> None:
-        self._ledger: Any = None
+        self._progress_actor: Any = None
         self._lost = Computed(0.0, 0)
         self._latest = Computed(0.0, 0)
 
-    def ask(self, ledger: Any) -> None:
+    def ask(self, progress_actor: Any) -> None:
         """Has it ask this one from now on."""
-        self._ledger = ledger
+        self._progress_actor = progress_actor
 
     def value(self) -> Computed:
         """Returns the present value, or the last one that could be had."""
-        if self._ledger is not None and ray.is_initialized():
+        if self._progress_actor is not None and ray.is_initialized():
             with suppress(RayError):
-                self.take(ray.get(self._ledger.computed.remote(), timeout=_ASK_TIMEOUT_S))
+                self.take(ray.get(self._progress_actor.computed.remote(), timeout=_ASK_TIMEOUT_S))
         return self._lost + self._latest
 
     def take(self, counted: Computed) -> None:

@@ -1,4 +1,4 @@
-"""The recognisers of a batch job: utterances of any recordings in, words out.
+"""The recognizers of a batch job: utterances of any recordings in, words out.
 
 Several blocks are under way in each at once, and the batches of the model are formed out
 of all of them, by the same `MicroBatcher` as in the service.
@@ -6,7 +6,7 @@ of all of them, by the same `MicroBatcher` as in the service.
 If an actor is lost, Ray starts another one and gives it the same blocks again, as often
 as it takes. A chunk that kills would do so for ever. Hence an actor that was started
 again first runs as many blocks as may have been there one at a time, a block that has
-been there at two deaths chunk by chunk, and tells the `Ledger` before each.
+been there at two deaths chunk by chunk, and tells the `ProgressActor` before each.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ import ray
 from serve_app.batch.arrow_tables import read_audio, words_table
 from serve_app.batch.progress import Computed
 from serve_app.core.ports import Recognizer
-from serve_app.core.records import SAMPLE_RATE_HZ, Chunk, ChunkFailure, Hints, Pcm, Recognition
+from serve_app.core.records import (
+    SAMPLE_RATE_HZ,
+    Chunk,
+    ChunkFailure,
+    Pcm,
+    Recognition,
+    RecognitionOptions,
+)
 from serve_app.inference.batched import BatchedRecognizer, recognizer_limits
 from serve_app.inference.loading import load_recognizer
 from serve_app.scheduling.micro_batcher import EngineStuck
@@ -56,7 +63,7 @@ class LoopThread:
 
 
 class TimedRecognizer:
-    """A recogniser that remembers what each item's part of its batch took.
+    """A recognizer that remembers what each item's part of its batch took.
 
     Args:
         engine: does the work.
@@ -80,10 +87,10 @@ class TimedRecognizer:
         return self._engine.cost(num_samples)
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
         began_s = time.monotonic()
-        results = self._engine.transcribe(batch, hints)
+        results = self._engine.transcribe(batch, recognition_options)
         took_s = time.monotonic() - began_s
         num_samples = max(1, sum(len(pcm) for pcm in batch))
         num_frames = sum(self._engine.cost(len(pcm)) for pcm in batch)
@@ -97,8 +104,8 @@ class TimedRecognizer:
         return self._took_s.pop(id(pcm), 0.0)
 
 
-class Ledger:
-    """An actor beside the driver that remembers what must outlive the recognisers."""
+class ProgressActor:
+    """An actor beside the driver that remembers what must outlive the recognizers."""
 
     def __init__(self) -> None:
         self._begun: dict[str, int] = {}
@@ -122,13 +129,13 @@ class Ledger:
         self._begun.pop(key, None)
 
 
-class Caution:
+class PoisonGuard:
     """Runs the first blocks of an actor that was started again one at a time.
 
     Args:
         num_blocks: how many; 0 for an actor that is new.
-        begin: `Ledger.begin`.
-        end: `Ledger.end`.
+        begin: `ProgressActor.begin`.
+        end: `ProgressActor.end`.
         max_deaths: a chunk under which so many actors have died is given up.
     """
 
@@ -181,26 +188,26 @@ class Caution:
     ) -> list[Recognition | ChunkFailure]:
         num_deaths = self._begin(_name(chunk))
         if num_deaths >= self._max_deaths:
-            return [ChunkFailure(POISON, f"{num_deaths} recognisers died while they had it")]
+            return [ChunkFailure(POISON, f"{num_deaths} recognizers died while they had it")]
         results = transcribe([chunk])
         self._end(_name(chunk))
         return results
 
 
 def _name(chunk: Chunk) -> str:
-    return f"{chunk.origin.request_id}:{chunk.index}"
+    return f"{chunk.context.request_id}:{chunk.index}"
 
 
 class RecognizeChunks:
-    """A recogniser as Ray Data calls it, a thread for each block.
+    """A recognizer as Ray Data calls it, a thread for each block.
 
     Args:
         settings: of the job; `recognizer.deployment` has what the actor reserves.
-        ledger: handle of a `Ledger`.
+        progress_actor: handle of a `ProgressActor`.
     """
 
-    def __init__(self, settings: Settings, ledger: Any) -> None:
-        self._engine = TimedRecognizer(self.load(settings), ledger.add.remote)
+    def __init__(self, settings: Settings, progress_actor: Any) -> None:
+        self._engine = TimedRecognizer(self.load(settings), progress_actor.add.remote)
         # Nobody waits whom a long batch would hold up.
         limits = replace(recognizer_limits(settings), max_s=None)
         self._loop = LoopThread("recognizer-loop")
@@ -208,11 +215,11 @@ class RecognizeChunks:
         self._stuck_after_s = settings.recognizer.stuck_after_s
         # Whoever comes for the second time was lost in between.
         name = f"actor {ray.get_runtime_context().get_actor_id()}"
-        restarted = ray.get(ledger.begin.remote(name)) > 0
-        self._caution = Caution(
+        restarted = ray.get(progress_actor.begin.remote(name)) > 0
+        self._poison_guard = PoisonGuard(
             settings.batch.recognizers.blocks_in_flight + 1 if restarted else 0,
-            lambda key: int(ray.get(ledger.begin.remote(key))),
-            lambda key: ray.get(ledger.end.remote(key)),
+            lambda key: int(ray.get(progress_actor.begin.remote(key))),
+            lambda key: ray.get(progress_actor.end.remote(key)),
             settings.recognizer.max_deaths,
         )
 
@@ -223,7 +230,7 @@ class RecognizeChunks:
 
     def __call__(self, audio: pa.Table) -> pa.Table:
         chunks, ends = read_audio(audio)
-        results = self._caution.run([chunk for _, chunk in chunks], self._transcribe)
+        results = self._poison_guard.run([chunk for _, chunk in chunks], self._transcribe)
         heard = [
             (number, chunk, result, self._engine.take_time(chunk.pcm))
             for (number, chunk), result in zip(chunks, results, strict=True)
@@ -244,7 +251,7 @@ class RecognizeChunks:
                 self._recognizer.check(self._stuck_after_s)
             except EngineStuck:
                 call.cancel()
-                _LOG.exception("the recogniser does not come back")
+                _LOG.exception("the recognizer does not come back")
                 # Ray starts another one and gives it the same work, which it would not
                 # after an orderly exit.
                 os._exit(_STUCK_EXIT_CODE)

@@ -42,7 +42,7 @@ class BatchItem:
     Attributes:
         id: unique in a job; names the outputs.
         uri: an absolute path, or a URL that fsspec can open.
-        language: None for the recogniser's own.
+        language: None for the recognizer's own.
         stages: in the order of `STAGES`; None for all that the job runs.
         reference: what was said, for the CER; None if it is not known.
         metadata: passed on to the output as it is.
@@ -99,7 +99,7 @@ class StageTimes:
 
     Attributes:
         segment_s: reading, decoding, VAD.
-        recognize_s: its part of the recogniser's batches.
+        recognize_s: its part of the recognizer's batches.
         punctuate_s: punctuation.
         wall_s: from the first byte read to the finished transcript.
     """

@@ -200,7 +200,7 @@ def _attempts(axes: Axes, report: BatchReport) -> None:
     axes.bar(numbers, hours, color=colors)
     axes.set_xticks(numbers)
     axes.set_xlabel("attempt (orange: did not complete)")
-    axes.set_ylabel("speech recognised [h]")
+    axes.set_ylabel("speech recognized [h]")
     axes.set_title(f"attempts; {report.wasted.share:.1%} of the work lost")
 
 

@@ -20,14 +20,14 @@ class Totals:
     Attributes:
         num_recordings: that the job names.
         num_finished: of them, with a result.
-        num_partial: of those, with spans that could not be recognised.
+        num_partial: of those, with spans that could not be recognized.
         num_failed: of them, given up.
         num_missing: neither; another attempt would do them.
         audio_s: length of the finished ones.
         speech_s: of it, speech.
         wall_s: of all attempts.
         rtfx: audio per wall time, over all attempts; 0 without one.
-        num_characters: recognised letters and digits.
+        num_characters: recognized letters and digits.
     """
 
     num_recordings: int

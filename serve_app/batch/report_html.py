@@ -88,7 +88,7 @@ def _overview(report: BatchReport) -> str:
 
 
 def _stage_shares(report: BatchReport) -> str:
-    names = {"segment": "reading and cutting", "recognize": "recognising"}
+    names = {"segment": "reading and cutting", "recognize": "recognizing"}
     return ", ".join(
         f"{names.get(stage, 'punctuating')} {share:.1%}"
         for stage, share in report.stages.shares().items()
@@ -115,7 +115,7 @@ def _attempts(report: BatchReport) -> str:
         )
         for each in report.attempts
     ]
-    header = ("attempt", "end", "time", "finished", "failed", "speech recognised")
+    header = ("attempt", "end", "time", "finished", "failed", "speech recognized")
     return _section("Attempts", header, rows, num_texts=2)
 
 

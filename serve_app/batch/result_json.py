@@ -31,10 +31,10 @@ class ResultSummary:
         id: of the item.
         fingerprint: of content and configuration.
         audio_s: length of the recording.
-        speech_s: of it, what went through the recogniser.
-        partial: parts of it could not be recognised.
+        speech_s: of it, what went through the recognizer.
+        partial: parts of it could not be recognized.
         times: seconds by stage.
-        num_characters: recognised letters and digits.
+        num_characters: recognized letters and digits.
         num_edits: against the reference; None without one.
         num_reference_characters: of the reference; None without one.
     """
@@ -80,7 +80,7 @@ def summary_of(finished: FinishedRecording) -> ResultSummary:
     )
 
 
-def render_document(finished: FinishedRecording) -> bytes:
+def render_result_json(finished: FinishedRecording) -> bytes:
     """Returns the JSON, its summary in its first lines; a line a segment and a word."""
     summary = summary_of(finished)
     head = {"format_version": OUTPUT_VERSION, **asdict(summary), "cer": summary.cer}

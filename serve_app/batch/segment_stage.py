@@ -27,7 +27,7 @@ from serve_app.core.records import DamagedRange
 from serve_app.inference.loading import load_vad, segmentation_options
 from serve_app.settings import Settings
 from serve_app.transcript.segmentation import Segmentation, SegmentationOptions
-from serve_app.transcript.windows import Cut
+from serve_app.transcript.windows import ChunkAudio
 
 _PIECE_BYTES = 512 * 2**10
 """Audio that is put into one table; Ray Data puts those together into blocks."""
@@ -81,9 +81,9 @@ class RecordingSegmenter:
     ) -> None:
         self._vad = vad
         self._segmentation = segmentation
-        self._turn = Turn()
+        self._lock = FifoLock()
         self._reading = ReadOptions(
-            reading.range_bytes, reading.attempts, self._turn.given_up, reading.sleep
+            reading.range_bytes, reading.attempts, self._lock.given_up, reading.sleep
         )
 
     def tables(self, planned: list[Planned]) -> Iterator[pa.Table]:
@@ -105,7 +105,7 @@ class RecordingSegmenter:
         windows = self._windows(one, account)
         try:
             while True:
-                with self._turn.mine():
+                with self._lock.mine():
                     cuts = next(windows, None)
                 if cuts is None:
                     break
@@ -128,15 +128,17 @@ class RecordingSegmenter:
         except Exception as error:
             end = account.end(("segmenter_error", f"{type(error).__name__}: {error}"))
         finally:
-            with self._turn.mine():
+            with self._lock.mine():
                 windows.close()
         rows.add_end(one.number, end)
 
-    def _windows(self, one: Planned, account: _Account) -> Generator[list[Cut]]:
+    def _windows(self, one: Planned, account: _Account) -> Generator[list[ChunkAudio]]:
         with open_audio(one.uri, self._reading) as source:
             yield from self._steps(source, one, account)
 
-    def _steps(self, source: AudioSource, one: Planned, account: _Account) -> Iterator[list[Cut]]:
+    def _steps(
+        self, source: AudioSource, one: Planned, account: _Account
+    ) -> Iterator[list[ChunkAudio]]:
         vad = self._vad if one.use_vad else None
         segmentation = Segmentation(source, vad, self._segmentation)
         steps = segmentation.steps()
@@ -170,7 +172,7 @@ class SegmentRecordings:
         yield from self._segmenter.tables(read_plan(plan))
 
 
-class Turn:
+class FifoLock:
     """A lock that goes to whoever has waited the longest.
 
     Python's own lets a thread that releases it take it again at once, so that one

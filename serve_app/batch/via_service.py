@@ -33,7 +33,7 @@ from ray import serve
 from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError
 
-from serve_app.batch.arrow_tables import KEY, AudioEnd, HeardRecording, Planned, read_audio
+from serve_app.batch.arrow_tables import KEY, AudioEnd, Planned, RecognizedRecording, read_audio
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.pending import Work
 from serve_app.batch.progress import Computed
@@ -45,7 +45,13 @@ from serve_app.batch.punctuate_stage import (
     TranscriptWriter,
     failed_of,
 )
-from serve_app.batch.ray_data import PolledLedger, configured, open_ledger, plan_blocks, planned_of
+from serve_app.batch.ray_data import (
+    PolledProgress,
+    configured,
+    open_progress_actor,
+    plan_blocks,
+    planned_of,
+)
 from serve_app.batch.recognize_stage import LoopThread
 from serve_app.batch.records import PackIdentity
 from serve_app.batch.remote_reader import ReadOptions
@@ -54,18 +60,18 @@ from serve_app.core.errors import ConfigurationError, ServiceError, StartFailed
 from serve_app.core.records import (
     Chunk,
     ChunkFailure,
-    Origin,
     PackRole,
     Recognition,
+    RequestContext,
     Stage,
     StageReadiness,
     Utterance,
 )
 from serve_app.deployments.handles import RemoteRecognizer
-from serve_app.deployments.retries import Tries, call_until_answered
-from serve_app.inference.fingerprint import deciding_values
+from serve_app.deployments.retries import RetryPolicy, call_until_answered
+from serve_app.inference.fingerprint import output_settings_of
 from serve_app.inference.loading import load_vad, segmentation_options
-from serve_app.scheduling.preemption import give_way
+from serve_app.scheduling.preemption import lower_priority
 from serve_app.settings import Settings
 from serve_app.settings.batch import TextFormat
 from serve_app.transcript.fanout import fan_out
@@ -100,7 +106,7 @@ class SpareCapacity:
         self._settings = settings
         self._models = dict(models)
         self._arguments = (settings, output, formats, self._models)
-        self._computed = PolledLedger()
+        self._computed = PolledProgress()
 
     def outcomes(self, works: Sequence[Work]) -> Generator[Outcome]:
         """Does the work; yields what became of each recording, as it is known.
@@ -111,14 +117,14 @@ class SpareCapacity:
             RayError: the job as a whole cannot go on.
         """
         check_service(self._settings, self._models)
-        ledger = open_ledger()
-        self._computed.ask(ledger)
+        progress_actor = open_progress_actor()
+        self._computed.ask(progress_actor)
         batch = self._settings.batch
         tables = [_work_table(numbers, works) for numbers in plan_blocks(works)]
         with configured(batch.block_bytes, batch.object_store_bytes):
             dataset = ray.data.from_blocks(tables).map_batches(
                 TranscribeOnServe,
-                fn_constructor_args=(*self._arguments, ledger),
+                fn_constructor_args=(*self._arguments, progress_actor),
                 batch_size=None,
                 batch_format="pyarrow",
                 num_cpus=batch.segmenters.num_cpus,
@@ -135,7 +141,7 @@ class SpareCapacity:
                 yield outcome
 
     def computed(self) -> Computed:
-        """Returns what the service has recognised for this run; from any thread."""
+        """Returns what the service has recognized for this run; from any thread."""
         return self._computed.value()
 
 
@@ -148,11 +154,11 @@ class TranscribeOnServe:
         output: str,
         formats: tuple[TextFormat, ...],
         models: Mapping[PackRole, PackIdentity],
-        ledger: Any,
+        progress_actor: Any,
     ) -> None:
-        self._ledger = ledger
+        self._progress_actor = progress_actor
         if sys.platform.startswith("linux"):
-            give_way(_NICE)
+            lower_priority(_NICE)
         self._settings = settings
         batch = settings.batch
         self._segmenter = RecordingSegmenter(
@@ -164,7 +170,7 @@ class TranscribeOnServe:
         self._room = asyncio.Semaphore(batch.serve_in_flight)
         recognizer = serve.get_deployment_handle("Recognizer", settings.app_name)
         self._recognizer = RemoteRecognizer(recognizer, settings)
-        self._tries = Tries(
+        self._retry_policy = RetryPolicy(
             settings.max_attempts,
             settings.punctuator.call_timeout_s,
             settings.replacement_timeout_s,
@@ -188,7 +194,7 @@ class TranscribeOnServe:
 
     async def _transcribe(self, number: int, work: Work) -> Finished | Failed:
         # The number alone would be that of another job's recording, too.
-        origin = Origin(f"{KEY}-{work.fingerprint[:8]}-{number}", KEY, background=True)
+        context = RequestContext(f"{KEY}-{work.fingerprint[:8]}-{number}", KEY, background=True)
         planned = planned_of(number, work)
         ends: list[AudioEnd] = []
         utterances: list[Utterance] = []
@@ -199,16 +205,16 @@ class TranscribeOnServe:
                 began_s = time.monotonic()
                 results = await patiently(lambda: self._recognizer.recognize(chunks))
                 spent[0] += time.monotonic() - began_s
-                self._ledger.add.remote(sum(chunk.duration_s for chunk in chunks), 0)
+                self._progress_actor.add.remote(sum(chunk.duration_s for chunk in chunks), 0)
                 return results
 
-        groups = self._groups(planned, origin, ends)
+        groups = self._groups(planned, context, ends)
         try:
             window = self._settings.batch.serve_in_flight + 1
             recognized = fan_out(groups, recognize, window)
             async with aclosing(groups), aclosing(recognized):
                 utterances += [utterance async for utterance in recognized]
-            heard = HeardRecording(number, tuple(utterances), spent[0], ends[0])
+            heard = RecognizedRecording(number, tuple(utterances), spent[0], ends[0])
             if heard.error is not None:
                 return failed_of(heard)
             task = FinishTask(work.item, work.fingerprint, work.stages, heard)
@@ -218,7 +224,7 @@ class TranscribeOnServe:
             return Failed(number, "service_error", reason, False, 1, 0.0)
 
     async def _groups(
-        self, planned: Planned, origin: Origin, ends: list[AudioEnd]
+        self, planned: Planned, context: RequestContext, ends: list[AudioEnd]
     ) -> AsyncGenerator[list[Chunk]]:
         """Yields the chunks that travel together; puts the recording's end into `ends`."""
         tables = self._segmenter.tables([planned])
@@ -229,20 +235,20 @@ class TranscribeOnServe:
                 return
             numbered, ended = read_audio(table)
             ends += [end for _, end in ended]
-            chunks = [replace(chunk, origin=origin) for _, chunk in numbered]
+            chunks = [replace(chunk, context=context) for _, chunk in numbered]
             for group in grouped(chunks, max_group_s):
                 yield group
 
     async def _punctuate(self, task: PunctuationTask) -> tuple[PunctuationResult, float]:
-        background = replace(task, origin=replace(task.origin, background=True))
+        background = replace(task, context=replace(task.context, background=True))
         began_s = time.monotonic()
 
         async def call() -> PunctuationResult:
             return await call_until_answered(
                 lambda: self._punctuator.punctuate.remote(background),
-                tries=self._tries,
+                retry_policy=self._retry_policy,
                 stage="punctuation",
-                origin=background.origin,
+                context=background.context,
             )
 
         result = await patiently(call)
@@ -341,8 +347,8 @@ def differences(
             f"the job names {wanted.name} ({_shown(wanted.checksum)})"
         )
     drafter = models.get("draft")
-    ours = dict(deciding_values(settings, served.stage, drafter.checksum if drafter else None))
-    theirs = dict(served.decided_by)
+    ours = dict(output_settings_of(settings, served.stage, drafter.checksum if drafter else None))
+    theirs = dict(served.output_settings)
     for name in sorted(ours.keys() | theirs.keys()):
         if ours.get(name) != theirs.get(name):
             there, here = (_shown(values.get(name, "unset")) for values in (theirs, ours))

@@ -20,7 +20,7 @@ from serve_app.settings import DEFAULT_PROFILE, Settings, load_settings, profile
 
 if TYPE_CHECKING:
     from serve_app.batch.client import BatchJobs
-    from serve_app.batch.job_status import JobView
+    from serve_app.batch.job_status import JobInfo
 
 batch_app = typer.Typer(
     no_args_is_help=True,
@@ -174,7 +174,7 @@ def cancel_command(
 ) -> None:
     """End a job; what it finished stays, and `resume` goes on from there."""
     if _jobs(load_settings(profile, set_), address, token_file).cancel(job_id):
-        typer.echo(f"{job_id} is being cancelled")
+        typer.echo(f"{job_id} is being canceled")
     else:
         typer.echo(f"{job_id} was over already")
 
@@ -240,7 +240,7 @@ def _begun(jobs: BatchJobs, job_id: str, wait: bool) -> None:
         raise typer.Exit(EXIT_CODES[jobs.wait(job_id, _tell).phase])
 
 
-def _tell(job: JobView) -> None:
+def _tell(job: JobInfo) -> None:
     figures = ", ".join(_figures(job.progress))
     console = console_for(sys.stderr)
     console.print(f"{job.job_id}: {job.phase}{': ' if figures else ''}{figures}", markup=False)
@@ -261,7 +261,7 @@ def _figures(progress: Any) -> list[str]:
     return shown
 
 
-def _show_all(jobs: list[JobView], as_json: bool) -> None:
+def _show_all(jobs: list[JobInfo], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(job) for job in jobs], ensure_ascii=False))
         return

@@ -46,7 +46,7 @@ def memory_command(
         list[str] | None, typer.Option("--row", help="Only this row, as asr; may be repeated.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
-    seconds: Annotated[float, typer.Option(min=1, help="Of synthesised audio.")] = 60.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Of synthesized audio.")] = 60.0,
     num_threads: Annotated[int, typer.Option(min=1, help="That each stage computes with.")] = 1,
     synth_dir: Annotated[
         Path | None,

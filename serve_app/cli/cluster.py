@@ -18,11 +18,11 @@ from serve_app.core.errors import ClusterError, ClusterRefused
 from serve_app.ops import logs as log_reading
 from serve_app.ops.cluster_checks import examine, exit_code
 from serve_app.ops.dashboard import open_dashboard
-from serve_app.ops.kube import Kube, Place, connect
+from serve_app.ops.kube import Kube, KubeContext, connect
 from serve_app.ops.restart import Choose, all_workers, restart_pods, workers_of_group, workers_with
 from serve_app.ops.rollout import progress_of, wait_for_rollout
 from serve_app.ops.scale import scale_deployment, scale_group
-from serve_app.ops.scale_plan import Wish
+from serve_app.ops.scale_plan import ScaleRequest
 from serve_app.ops.serve_config import DEPLOYMENTS
 from serve_app.ops.service import find_service, pods_of, read_state
 from serve_app.ops.status import DeploymentRow, Status, read_status
@@ -64,7 +64,7 @@ def status_command(
     request_timeout: RequestTimeoutOption = 10.0,
 ) -> None:
     """Show conditions, clusters, replicas, what waits, and GPUs."""
-    kube = connect(Place(namespace, kubeconfig, context, in_cluster, request_timeout))
+    kube = connect(KubeContext(namespace, kubeconfig, context, in_cluster, request_timeout))
     console = console_for()
     while True:
         status = read_status(kube, name)
@@ -98,12 +98,12 @@ def scale_command(
     """Change the size of a deployment or worker group; a later helm upgrade keeps it."""
     if (what == "group") != (group is not None):
         raise typer.BadParameter("write `scale recognizer ...` or `scale group gpu ...`")
-    kube = connect(Place(namespace, kubeconfig, context, in_cluster, request_timeout))
-    wish = Wish(minimum, maximum, replicas)
+    kube = connect(KubeContext(namespace, kubeconfig, context, in_cluster, request_timeout))
+    request = ScaleRequest(minimum, maximum, replicas)
     if group is not None:
-        told = scale_group(kube, name, group, wish)
+        told = scale_group(kube, name, group, request)
     else:
-        told = scale_deployment(kube, name, what, wish)
+        told = scale_deployment(kube, name, what, request)
     for sentence in told:
         typer.echo(sentence)
 
@@ -122,7 +122,7 @@ def rollout_command(
     request_timeout: RequestTimeoutOption = 10.0,
 ) -> None:
     """Follow a change until it serves; exit code 1 if it failed or is not done."""
-    kube = connect(Place(namespace, kubeconfig, context, in_cluster, request_timeout))
+    kube = connect(KubeContext(namespace, kubeconfig, context, in_cluster, request_timeout))
     if what == "wait":
         wait_for_rollout(lambda: read_state(find_service(kube, name)), typer.echo, timeout)
         return
@@ -158,7 +158,7 @@ def restart_command(
         choose = workers_of_group(group)
     elif what != "all":
         choose = workers_with(_deployment(what))
-    kube = connect(Place(namespace, kubeconfig, context, in_cluster, request_timeout))
+    kube = connect(KubeContext(namespace, kubeconfig, context, in_cluster, request_timeout))
     count = restart_pods(kube, name, choose, typer.echo, timeout)
     typer.echo(f"replaced {count} worker pods; the RayService is as it was")
 
@@ -191,7 +191,7 @@ def logs_command(
     """Print the log lines of the replicas."""
     if containers and (follow or stage):
         raise typer.BadParameter("--containers goes with neither --follow nor --stage")
-    kube = connect(Place(namespace, kubeconfig, context, in_cluster, request_timeout))
+    kube = connect(KubeContext(namespace, kubeconfig, context, in_cluster, request_timeout))
     if containers:
         _print_containers(kube, name, lines, previous, request_id)
         return
@@ -222,7 +222,7 @@ def doctor_command(
     """Find what is wrong and say what to do; exit code 0 fine, 1 not, 2 cannot tell."""
     console = console_for()
     try:
-        kube = connect(Place(namespace, kubeconfig, context, in_cluster, request_timeout))
+        kube = connect(KubeContext(namespace, kubeconfig, context, in_cluster, request_timeout))
         findings = list(examine(kube, name, hub))
     except ClusterRefused as error:
         typer.echo(f"cannot tell: {error}", err=True)

@@ -129,7 +129,7 @@ def transcribe(
         typer.Option(
             "--refine-keywords",
             "--keywords",
-            help="Words whose drafts are refined, for the hybrid recogniser.",
+            help="Words whose drafts are refined, for the hybrid recognizer.",
         ),
     ] = None,
     language: Annotated[

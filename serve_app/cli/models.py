@@ -1,4 +1,4 @@
-"""`paraserve models`: lists, pulls, verifies, exports and synthesises model packs."""
+"""`paraserve models`: lists, pulls, verifies, exports and synthesizes model packs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serve_app.core.errors import PackError
 from serve_app.packs import PackReport, PackStatus, PackStore, list_packs, pull, resolve, verify
 
 models_app = typer.Typer(
-    no_args_is_help=True, help="List, pull, verify, export and synthesise model packs."
+    no_args_is_help=True, help="List, pull, verify, export and synthesize model packs."
 )
 
 StoreOption = Annotated[
@@ -90,10 +90,10 @@ def synth_command(
 ) -> None:
     """Write a pack of a published architecture with random weights, for benchmarks."""
     # Imports engines; the other commands need none.
-    from serve_app.modeltools.random_packs import synthesise
+    from serve_app.modeltools.random_packs import synthesize
 
     with _errors_to_exit_code():
-        contents = synthesise(name, to, seed)
+        contents = synthesize(name, to, seed)
     typer.echo(f"{name}: random weights of a {contents.model_class} in {contents.directory}")
 
 
@@ -109,7 +109,7 @@ def export_command(
     ] = True,
     store: StoreOption = None,
 ) -> None:
-    """Write a recogniser's pack as ONNX, for `recognizer.engine: onnx`."""
+    """Write a recognizer's pack as ONNX, for `recognizer.engine: onnx`."""
     # Imports engines, onnx and onnxruntime; the other commands need none.
     try:
         from serve_app.modeltools.onnx_export import export
@@ -154,7 +154,7 @@ def _print_report(report: PackReport) -> None:
 
 
 def _table(packs: tuple[PackStatus, ...]) -> Table:
-    table = Table("name", "kind", "here", "size", "weights sha256", "source", "licence")
+    table = Table("name", "kind", "here", "size", "weights sha256", "source", "license")
     for pack in packs:
         table.add_row(
             pack.name,
@@ -163,7 +163,7 @@ def _table(packs: tuple[PackStatus, ...]) -> Table:
             _megabytes(pack.size_bytes),
             pack.checksum[:12] if pack.checksum else "",
             pack.source,
-            pack.licence,
+            pack.license,
         )
     return table
 

@@ -74,7 +74,7 @@ def _looks_right(path: Path) -> bool:
         return True
 
 
-def output_places(recordings: Sequence[FoundRecording], suffix: str) -> dict[Path, Path]:
+def output_paths(recordings: Sequence[FoundRecording], suffix: str) -> dict[Path, Path]:
     """Returns where each recording's transcript goes below the output directory.
 
     The folders of a directory that was named are kept. Recordings that would share a place, as

@@ -128,7 +128,7 @@ def _introduce(
 def _tell(trial: Trial, goal: Goal, console: Console) -> None:
     waits = goal.measured(trial.result)
     console.print(
-        f"[dim]{recognizers_of(trial)} recognisers, "
+        f"[dim]{recognizers_of(trial)} recognizers, "
         f"{'all of the trace' if trial.whole else 'busiest stretch'}: p95 {waits.p95_s:.2f} s, "
         f"refused {trial.result.refused_share:.2%} ({trial.result.elapsed_s:.1f} s)[/dim]",
         highlight=False,
@@ -145,7 +145,7 @@ def _report(
         result = trial.result
         cost = f", {result.gpu_hours * request.price:,.2f} at the price" if request.price else ""
         console.print(
-            f"[bold]{recognizers_of(trial)} recognisers"
+            f"[bold]{recognizers_of(trial)} recognizers"
             f"{' that follow the load' if trial.mode == 'scaled' else ''}: "
             f"{gpus_of(trial, shape)} GPUs at the peak, {result.gpu_hours:,.1f} GPU hours, "
             f"{result.replica_hours:,.1f} replica hours{cost}[/bold]; "
@@ -173,7 +173,7 @@ def _write(
     for trial in (plan.fixed, plan.scaled):
         if trial is not None and request.plots:
             name = f"plan-{trial.mode}.png"
-            plot_trial(trial, f"{recognizers_of(trial)} recognisers", out / name)
+            plot_trial(trial, f"{recognizers_of(trial)} recognizers", out / name)
             written.append(name)
     console.print(f"wrote {', '.join(written)} in {out}", markup=False)
 
@@ -216,7 +216,7 @@ def plan_command(
     ] = False,
     autoscale: Annotated[bool, typer.Option(help="Plan with autoscaling, too.")] = True,
     mtbf_hours: Annotated[
-        float | None, typer.Option(min=0.001, help="Let each recogniser fail this often.")
+        float | None, typer.Option(min=0.001, help="Let each recognizer fail this often.")
     ] = None,
     price: Annotated[float | None, typer.Option(min=0.0, help="Price of a GPU hour.")] = None,
     out: Annotated[

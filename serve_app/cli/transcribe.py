@@ -20,7 +20,7 @@ from serve_app.api.parameters import TranscriptionParameters, parse_parameters
 from serve_app.api.responses import render_body
 from serve_app.audio import AudioDecoder
 from serve_app.cli.console import DEMO_WARNING, FAILED, PARTIAL, console_for, tell
-from serve_app.cli.output_files import FoundRecording, find_recordings, output_places
+from serve_app.cli.output_files import FoundRecording, find_recordings, output_paths
 from serve_app.client import ClientError, Paraserve, Rendered, TranscriptionRequest
 from serve_app.core.errors import ConfigurationError, ParaserveError
 from serve_app.core.records import RecordingEnd, SpeechSegment
@@ -170,7 +170,7 @@ class _Run:
         self._files = [one.path for one in recordings]
         self._progress = progress
         suffix = f".{_OUTPUT_SUFFIX[parameters.response_format]}"
-        self._places = output_places(recordings, suffix)
+        self._places = output_paths(recordings, suffix)
         self._num_failed = 0
         self._num_partial = 0
 
@@ -245,7 +245,7 @@ class _Run:
         Raises:
             InvalidParameter: the model has no use for any.
         """
-        check = transcriber.check_hotwords(self._parameters.hints)
+        check = transcriber.check_hotwords(self._parameters.recognition_options)
         self._parameters = report_hotwords(self._parameters, check, offer_of(settings))
         for warning in self._parameters.warnings:
             self._tell("warning", str(warning))
@@ -259,7 +259,9 @@ class _Run:
 
         async def watched() -> AsyncGenerator[TranscriptEvent]:
             stages = self._parameters.stages
-            events = transcriber.transcribe(audio, stages, file.name, self._parameters.hints)
+            events = transcriber.transcribe(
+                audio, stages, file.name, self._parameters.recognition_options
+            )
             if self._parameters.text_rules != AS_SAID:
                 events = apply_rules(events, self._parameters.text_rules)
             async with aclosing(events):

@@ -371,7 +371,7 @@ class EmptyUpload(AudioError):
 
 
 class UnknownAudioFormat(AudioError):
-    """No decoder recognises the bytes, or the file holds no audio stream."""
+    """No decoder recognizes the bytes, or the file holds no audio stream."""
 
     code = "unknown_audio_format"
 
@@ -386,7 +386,7 @@ class UnknownAudioFormat(AudioError):
 
 
 class CorruptAudio(AudioError):
-    """The container was recognised, but its content cannot be decoded."""
+    """The container was recognized, but its content cannot be decoded."""
 
     code = "corrupt_audio"
 
@@ -603,7 +603,7 @@ class DeadlineExceeded(ServiceError):
 
 
 class RecognitionFailed(ServiceError):
-    """Every chunk of the request failed in the recogniser; the operator must look."""
+    """Every chunk of the request failed in the recognizer; the operator must look."""
 
     code = "recognition_failed"
 
@@ -611,7 +611,7 @@ class RecognitionFailed(ServiceError):
         super().__init__(detail)
 
     def __str__(self) -> str:
-        return f"the recording could not be recognised: {self.args[0]}"
+        return f"the recording could not be recognized: {self.args[0]}"
 
 
 class KeysUnavailable(ServiceError):

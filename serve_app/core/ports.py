@@ -13,9 +13,9 @@ from typing import Protocol
 from serve_app.core.records import (
     AS_DEPLOYED,
     ChunkFailure,
-    Hints,
     Pcm,
     Recognition,
+    RecognitionOptions,
     SpeechDetection,
     SpeechSegment,
 )
@@ -65,14 +65,14 @@ class Recognizer(Protocol):
         ...
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
         """Returns one result per item, in order; an item's result does not
         depend on its batch-mates.
 
         Args:
             batch: samples, each of shape [n].
-            hints: none at all, or one per item; a model ignores those that it has no use for.
+            recognition_options: none at all, or one per item; a model ignores those that it has no use for.
         """
         ...
 

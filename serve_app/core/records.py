@@ -4,7 +4,7 @@ All audio inside Paraserve is 16 kHz mono int16. Times are milliseconds; those
 of a `Recognition` count from the start of its chunk, those of an `Utterance`
 from the start of the recording.
 
-What a request tells the recogniser beside the audio.
+What a request tells the recognizer beside the audio.
 
 Whose work something is, wherever in the graph it happens to be.
 
@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class Hotword:
-    """A word that the recogniser should prefer.
+    """A word that the recognizer should prefer.
 
     Attributes:
         text: the word.
@@ -41,8 +41,8 @@ class Hotword:
 
 
 @dataclass(frozen=True, slots=True)
-class Hints:
-    """What a request tells the recogniser beside the audio.
+class RecognitionOptions:
+    """What a request tells the recognizer beside the audio.
 
     Attributes:
         model: name of the pack that is to hear it; None for the deployment's first.
@@ -60,7 +60,7 @@ class Hints:
     language: str | None = None
 
 
-NO_HINTS = Hints()
+NO_OPTIONS = RecognitionOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ ANONYMOUS = "anonymous"
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class RequestContext:
     """Travels with every piece of a request's work, from the ingress to the models.
 
     Attributes:
@@ -132,7 +132,7 @@ STAGES: tuple[Stage, ...] = ("vad", "asr", "punctuation")
 """All of them, in the order in which audio passes through."""
 
 PackRole: TypeAlias = Stage | Literal["draft"]
-"""What a pack is for: a stage, or the drafts of a recogniser with two models."""
+"""What a pack is for: a stage, or the drafts of a recognizer with two models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +144,7 @@ class StageReadiness:
         device: where it computes.
         pack: name of its model pack.
         checksum: SHA-256 of the pack's weights.
-        decided_by: what its results depend on beside them: names of settings with their
+        output_settings: what its results depend on beside them: names of settings with their
             values, and of further packs with their checksums.
     """
 
@@ -152,7 +152,7 @@ class StageReadiness:
     device: str
     pack: str
     checksum: str
-    decided_by: tuple[tuple[str, str], ...] = ()
+    output_settings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(slots=True)
@@ -164,7 +164,7 @@ class RequestCost:
 
     Attributes:
         decode_s: decoding and cutting.
-        recognize_s: calls to the recogniser, their wait for a batch included.
+        recognize_s: calls to the recognizer, their wait for a batch included.
         punctuate_s: calls to the punctuator, their wait for a batch included.
         num_retries: calls that had to be made again.
     """
@@ -212,17 +212,17 @@ class SegmentationJob:
     """A file and how it is to be cut.
 
     Attributes:
-        origin: the request that it belongs to.
+        context: the request that it belongs to.
         audio: the file.
         use_vad: find the speech with the VAD, or cut everything.
-        hints: for the recogniser.
+        recognition_options: for the recognizer.
         speech_detection: for the VAD.
     """
 
-    origin: Origin
+    context: RequestContext
     audio: FileBytes
     use_vad: bool
-    hints: Hints = NO_HINTS
+    recognition_options: RecognitionOptions = NO_OPTIONS
     speech_detection: SpeechDetection = AS_DEPLOYED
 
 
@@ -236,21 +236,21 @@ class SpeechSegment:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One utterance on its way to the recogniser.
+    """One utterance on its way to the recognizer.
 
     Attributes:
-        origin: the request that it belongs to.
+        context: the request that it belongs to.
         index: position among the chunks of its request, from 0.
         start_ms: where the chunk starts in the recording.
         pcm: its samples.
-        hints: of its request.
+        recognition_options: of its request.
     """
 
-    origin: Origin
+    context: RequestContext
     index: int
     start_ms: int
     pcm: Pcm
-    hints: Hints = NO_HINTS
+    recognition_options: RecognitionOptions = NO_OPTIONS
 
     @property
     def num_samples(self) -> int:
@@ -263,9 +263,9 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A recognised unit as a reader sees it: one CJK character or one Latin word.
+    """A recognized unit as a reader sees it: one CJK character or one Latin word.
 
-    `model` names the pack that heard it, where a recogniser has several.
+    `model` names the pack that heard it, where a recognizer has several.
     """
 
     text: str
@@ -281,8 +281,8 @@ class Recognition:
 
     Attributes:
         tokens: in order.
-        model: name of the pack that heard them, where a recogniser has several.
-        language: code of what it was heard as, where the recogniser can tell.
+        model: name of the pack that heard them, where a recognizer has several.
+        language: code of what it was heard as, where the recognizer can tell.
     """
 
     tokens: tuple[Token, ...]
@@ -292,7 +292,7 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True)
 class ChunkFailure:
-    """Why one chunk has no result; its neighbours are not concerned."""
+    """Why one chunk has no result; its neighbors are not concerned."""
 
     code: str
     message: str

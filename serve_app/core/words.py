@@ -1,4 +1,4 @@
-"""How recognised words stand next to each other on the page."""
+"""How recognized words stand next to each other on the page."""
 
 from __future__ import annotations
 

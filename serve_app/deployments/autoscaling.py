@@ -89,7 +89,7 @@ class SegmenterPolicy:
 
 
 class QueuedAudioPolicy:
-    """As many recognisers as the audio that waits is worth.
+    """As many recognizers as the audio that waits is worth.
 
     Args:
         report_interval_s: how often the replicas report.
@@ -139,17 +139,17 @@ def load_sample(
     """Returns what is known of the load.
 
     Args:
-        reports: a `RecognizerLoad` of each recogniser that reports.
+        reports: a `RecognizerLoad` of each recognizer that reports.
         backlog: what the segmenters have left, None without any.
-        num_running: recognisers that run.
-        num_replicas: recognisers that are asked for.
+        num_running: recognizers that run.
+        num_replicas: recognizers that are asked for.
         calls_wait: whether some caller's handle holds calls that no replica has.
     """
     reports = [report for report in reports if "queued_audio_s" in report]
     queued_s = sum(report["queued_audio_s"] for report in reports)
     running_s = sum(report["running_audio_s"] for report in reports)
     rates = [report["rtfx"] for report in reports if report["rtfx"] > 0]
-    # What the recognisers have is part of the segmenters' backlog; the rest is hidden.
+    # What the recognizers have is part of the segmenters' backlog; the rest is hidden.
     hidden_s = None if backlog is None else max(0.0, backlog.audio_s - queued_s - running_s)
     all_reported = len(reports) == num_running and (backlog is None or backlog.all_reported)
     return LoadSample(

@@ -1,8 +1,8 @@
-"""Where the segmenters' backlog is left for the recogniser's autoscaling policy.
+"""Where the segmenters' backlog is left for the recognizer's autoscaling policy.
 
 Serve asks the policies of all deployments in one process, the controller's, one after
 the other, and gives each the metrics of its own replicas only. So the segmenter's
-policy leaves what its replicas report here, and the recogniser's policy picks it up:
+policy leaves what its replicas report here, and the recognizer's policy picks it up:
 no actor in between, nothing to wait for, nothing that outlives the controller. A
 controller that starts anew has an empty board until the segmenters report again.
 
@@ -20,7 +20,7 @@ class ReportedBacklog:
     """What the segmenters of an application know of.
 
     Attributes:
-        audio_s: audio that is still to be recognised, summed over those that reported.
+        audio_s: audio that is still to be recognized, summed over those that reported.
         all_reported: whether every running segmenter has, lately.
         at_s: monotonic time at which it was left here.
     """

@@ -1,4 +1,4 @@
-"""The recogniser deployment, seen from a segmenter.
+"""The recognizer deployment, seen from a segmenter.
 
 One recording at the segmenter, seen from the ingress.
 
@@ -21,21 +21,21 @@ from serve_app.core.errors import NotReady, RecognitionFailed
 from serve_app.core.records import (
     Chunk,
     ChunkFailure,
-    Origin,
     Recognition,
     RecordingEnd,
+    RequestContext,
     SegmentationJob,
     Utterance,
 )
 from serve_app.deployments.retries import (
     REPLACEMENT_S,
+    FailureKind,
     Losses,
     ReplicaDied,
-    Tries,
-    Trouble,
+    RetryPolicy,
     call_until_answered,
+    failure_kind_of,
     pause,
-    trouble_of,
     wait_s,
 )
 from serve_app.inference.batched import BEGUN, AloneEvent
@@ -46,18 +46,18 @@ _MAX_LONE_ATTEMPTS = 10
 
 @dataclass(frozen=True, slots=True)
 class _Handles:
-    """Of the two methods that recognise: a group, and a chunk alone."""
+    """Of the two methods that recognize: a group, and a chunk alone."""
 
     whole: DeploymentHandle[Any]
     lone: DeploymentHandle[Any]
 
 
 class RemoteRecognizer:
-    """Has groups of chunks recognised, whatever happens to the replicas.
+    """Has groups of chunks recognized, whatever happens to the replicas.
 
     A group whose replica dies goes on chunk by chunk: each is run with nothing beside
     it, so that when a replica dies again it is known under which chunk. A chunk that
-    has cost `recognizer.max_deaths` replicas that way is given up, and its neighbours
+    has cost `recognizer.max_deaths` replicas that way is given up, and its neighbors
     are not.
 
     Args:
@@ -77,7 +77,7 @@ class RemoteRecognizer:
         self._models = tuple(settings.recognizer.models)
         self._handles: dict[str, _Handles] = {}
         self._max_deaths = settings.recognizer.max_deaths
-        self._tries = Tries(
+        self._retry_policy = RetryPolicy(
             settings.max_attempts,
             settings.recognizer.call_timeout_s,
             settings.replacement_timeout_s,
@@ -94,14 +94,14 @@ class RemoteRecognizer:
         try:
             return await call_until_answered(
                 lambda: self._call(chunks),
-                tries=self._tries,
+                retry_policy=self._retry_policy,
                 stage="asr",
-                origin=chunks[0].origin,
+                context=chunks[0].context,
                 retry_deaths=False,
                 clock=self._clock,
             )
         except ReplicaDied:
-            await pause(1, "died", "asr", chunks[0].origin)
+            await pause(1, "died", "asr", chunks[0].context)
         return [await self.recognize_alone(chunk) for chunk in chunks]
 
     async def recognize_alone(self, chunk: Chunk) -> Recognition | ChunkFailure:
@@ -114,11 +114,11 @@ class RemoteRecognizer:
             NotReady: no live replica was found in time.
         """
         num_deaths = 0
-        losses = Losses(replace(self._tries, max_attempts=_MAX_LONE_ATTEMPTS), self._clock)
+        losses = Losses(replace(self._retry_policy, max_attempts=_MAX_LONE_ATTEMPTS), self._clock)
         while not losses.too_many:
             begun = False
             lost: BaseException = ConnectionError("the call ended without a result")
-            trouble: Trouble = "away"
+            failure_kind: FailureKind = "unreachable"
             try:
                 async with aclosing(self._call_alone(chunk)) as events:
                     async for event in events:
@@ -126,17 +126,17 @@ class RemoteRecognizer:
                             return event
                         begun = event == BEGUN
             except BaseException as error:
-                told = trouble_of(error)
+                told = failure_kind_of(error)
                 if told is None:
                     raise
-                lost, trouble = error, told
-            num_deaths += begun and trouble == "died"
+                lost, failure_kind = error, told
+            num_deaths += begun and failure_kind == "died"
             if num_deaths >= self._max_deaths:
                 return ChunkFailure("poison", f"{num_deaths} replicas died while they had it")
-            losses.add(lost, trouble)
+            losses.add(lost, failure_kind)
             if losses.too_long:
                 raise NotReady("asr")
-            await pause(losses.num_in_a_row, trouble, "asr", chunk.origin)
+            await pause(losses.num_in_a_row, failure_kind, "asr", chunk.context)
         return ChunkFailure("unavailable", f"{_MAX_LONE_ATTEMPTS} calls for it were lost")
 
     async def _call(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
@@ -146,7 +146,7 @@ class RemoteRecognizer:
 
     def _handles_for(self, chunk: Chunk) -> _Handles:
         """Handles that prefer replicas which have the chunk's model loaded."""
-        name = chunk.hints.model or self._models[0]
+        name = chunk.recognition_options.model or self._models[0]
         if name not in self._handles:
             handle = self._handle
             if len(self._models) > 1:
@@ -159,9 +159,9 @@ class RemoteRecognizer:
     def _call_alone(self, chunk: Chunk) -> AsyncGenerator[AloneEvent]:
         return stream_call(
             lambda: self._handles_for(chunk).lone.remote(chunk),
-            chunk.origin,
-            first_s=self._tries.timeout_s,
-            next_s=self._tries.timeout_s,
+            chunk.context,
+            first_s=self._retry_policy.timeout_s,
+            next_s=self._retry_policy.timeout_s,
         )
 
 
@@ -192,7 +192,7 @@ class RemoteRecording:
     ) -> None:
         self._recognize = segmenter.options(method_name="recognize", stream=True)
         self._job = job
-        self._losses = Losses(Tries(max_attempts, replacement_s=replacement_s), clock)
+        self._losses = Losses(RetryPolicy(max_attempts, replacement_s=replacement_s), clock)
         self._silence_timeout_s = silence_timeout_s
         self._next_index = 0
         self.end = RecordingEnd(0)
@@ -216,17 +216,17 @@ class RemoteRecording:
                         yield utterance
                 return
             except BaseException as error:
-                trouble = trouble_of(error)
-                if trouble is None:
+                failure_kind = failure_kind_of(error)
+                if failure_kind is None:
                     raise
                 if self._next_index > reached:
                     losses.got_further()
-                losses.add(error, trouble)
+                losses.add(error, failure_kind)
                 if losses.too_long:
                     raise NotReady("vad") from None
                 if losses.too_many:
                     self._give_up(error)
-            await pause(losses.num_in_a_row, trouble, "vad", self._job.origin)
+            await pause(losses.num_in_a_row, failure_kind, "vad", self._job.context)
 
     def _give_up(self, error: BaseException) -> NoReturn:
         if isinstance(error, DeploymentUnavailableError):
@@ -236,7 +236,7 @@ class RemoteRecording:
     async def _events(self) -> AsyncGenerator[Utterance]:
         stream = stream_call(
             lambda: self._recognize.remote(self._job),
-            self._job.origin,
+            self._job.context,
             first_s=None,
             next_s=self._silence_timeout_s,
         )
@@ -250,13 +250,13 @@ class RemoteRecording:
 
 
 async def stream_call(
-    call: Callable[[], Any], origin: Origin, *, first_s: float | None, next_s: float | None
+    call: Callable[[], Any], context: RequestContext, *, first_s: float | None, next_s: float | None
 ) -> AsyncGenerator[Any]:
     """Yields what a streaming call yields; leaving early cancels the call.
 
     Args:
         call: makes it.
-        origin: whose request it is; the deadline bounds every wait.
+        context: whose request it is; the deadline bounds every wait.
         first_s: longest wait for the first item, which may include a wait for a replica.
         next_s: longest wait for each other item.
 
@@ -268,7 +268,7 @@ async def stream_call(
     responses = cast(DeploymentResponseGenerator[Any], call())
     try:
         while True:
-            async with asyncio.timeout(wait_s(origin, patience_s)):
+            async with asyncio.timeout(wait_s(context, patience_s)):
                 try:
                     item = await anext(responses)
                 except StopAsyncIteration:

@@ -22,9 +22,9 @@ from serve_app.api.routes import assemble_api
 from serve_app.api.service import TranscriptionJob
 from serve_app.core.errors import NotReady, ParaserveError
 from serve_app.core.records import (
-    Hints,
     HotwordCheck,
-    Origin,
+    RecognitionOptions,
+    RequestContext,
     RequestCost,
     SegmentationJob,
     Stage,
@@ -34,7 +34,7 @@ from serve_app.deployments.client_errors import quiet_client_errors
 from serve_app.deployments.handles import RemoteRecording
 from serve_app.deployments.metrics import IngressMetrics, take_retries
 from serve_app.deployments.options import LOGGER, as_deployment
-from serve_app.deployments.retries import Tries, call_until_answered
+from serve_app.deployments.retries import RetryPolicy, call_until_answered
 from serve_app.settings import DeploymentSettings, Settings
 from serve_app.tracing import open_tracer
 from serve_app.transcript.sentences import (
@@ -53,7 +53,7 @@ class HandleTranscriptionService:
 
     Args:
         settings: of the whole application.
-        segmenter: decodes, cuts and has the chunks recognised.
+        segmenter: decodes, cuts and has the chunks recognized.
         recognizer: asked only whether it is ready.
         punctuator: None in a deployment without punctuation.
     """
@@ -70,7 +70,9 @@ class HandleTranscriptionService:
         self._recognizer = recognizer
         self._punctuator = punctuator
         self._tracer = open_tracer(settings.tracing, "ingress")
-        self._tries = Tries(settings.max_attempts, replacement_s=settings.replacement_timeout_s)
+        self._retry_policy = RetryPolicy(
+            settings.max_attempts, replacement_s=settings.replacement_timeout_s
+        )
         self._offer = offer_of(settings)
         self._ready: dict[Stage, StageReadiness] = {}
 
@@ -78,13 +80,15 @@ class HandleTranscriptionService:
     def offer(self) -> Offer:
         return self._offer
 
-    async def check_hotwords(self, hints: Hints, origin: Origin) -> HotwordCheck:
+    async def check_hotwords(
+        self, recognition_options: RecognitionOptions, context: RequestContext
+    ) -> HotwordCheck:
         try:
             check: HotwordCheck = await call_until_answered(
-                lambda: self._recognizer.check_hotwords.remote(hints),
-                tries=self._tries,
+                lambda: self._recognizer.check_hotwords.remote(recognition_options),
+                retry_policy=self._retry_policy,
                 stage="asr",
-                origin=origin,
+                context=context,
             )
         except RayTaskError as error:
             raise _cause(error) from None
@@ -93,18 +97,22 @@ class HandleTranscriptionService:
     async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
         attributes = {"paraserve.stages": ",".join(sorted(job.stages))}
         try:
-            with self._tracer.span("ingress", job.origin, attributes) as origin:
-                async with aclosing(self._events(replace(job, origin=origin))) as events:
+            with self._tracer.span("ingress", job.context, attributes) as context:
+                async with aclosing(self._events(replace(job, context=context))) as events:
                     async for event in events:
                         yield event
         finally:
-            take_retries(job.origin)
+            take_retries(job.context)
 
     async def _events(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
         recording = RemoteRecording(
             self._segmenter,
             SegmentationJob(
-                job.origin, job.audio, "vad" in job.stages, job.hints, job.speech_detection
+                job.context,
+                job.audio,
+                "vad" in job.stages,
+                job.recognition_options,
+                job.speech_detection,
             ),
             self._settings.max_attempts,
             self._settings.segmenter.silence_timeout_s,
@@ -113,7 +121,7 @@ class HandleTranscriptionService:
         cost = RequestCost()
         if self._punctuator is not None and "punctuation" in job.stages:
             parts = join_punctuated(
-                job.origin,
+                job.context,
                 recording.utterances(),
                 partial(self._punctuate, self._punctuator, cost),
                 self._settings.punctuator.sentence_break_s,
@@ -129,7 +137,7 @@ class HandleTranscriptionService:
         except DeploymentUnavailableError:
             raise NotReady("a deployment that failed to start") from None
         cost.add(recording.end.cost)
-        cost.num_retries += take_retries(job.origin)
+        cost.num_retries += take_retries(job.context)
         yield replace(recording.end, cost=cost)
 
     async def readiness(self) -> list[StageReadiness]:
@@ -164,9 +172,9 @@ class HandleTranscriptionService:
         with cost.punctuating():
             result: PunctuationResult = await call_until_answered(
                 lambda: punctuator.punctuate.remote(task),
-                tries=self._tries,
+                retry_policy=self._retry_policy,
                 stage="punctuation",
-                origin=task.origin,
+                context=task.context,
             )
         return result
 
@@ -197,13 +205,13 @@ def _cause(error: RayTaskError) -> Exception:
     return cause if isinstance(cause, ParaserveError) else error
 
 
-class IngressDeployment:
+class IngressReplica:
     """FastAPI on a Serve replica.
 
     Args:
         settings: of the whole application.
         segmenter: handle of the segmenter.
-        recognizer: handle of the recogniser.
+        recognizer: handle of the recognizer.
         punctuator: handle of the punctuator, None without one.
     """
 
@@ -229,7 +237,7 @@ def build_ingress(
     punctuator: Application | None,
 ) -> Application:
     deployment = as_deployment(
-        serve.ingress()(IngressDeployment),
+        serve.ingress()(IngressReplica),
         "Ingress",
         settings.ingress.deployment,
         settings.log_level,

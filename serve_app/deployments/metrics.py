@@ -16,9 +16,9 @@ from ray.serve.metrics import Counter
 from serve_app import metrics
 from serve_app.api.request_log import RequestLog
 from serve_app.core.errors import DeadlineExceeded
-from serve_app.core.records import Origin, Stage, StageReadiness, UtteranceStatus
+from serve_app.core.records import RequestContext, Stage, StageReadiness, UtteranceStatus
 from serve_app.engines.gpu_memory import gpu_memory
-from serve_app.inference.model_cache import ShelfStatistics
+from serve_app.inference.model_cache import ModelCacheStatistics
 from serve_app.scheduling.admission import AdmissionStatistics
 from serve_app.scheduling.autoscaling import Backlog
 from serve_app.scheduling.batch_state import BatcherStatistics
@@ -187,14 +187,14 @@ class ModelMetrics:
                 self._gpu_memory.set(num_bytes, tags=self._tags | {"kind": kind})
 
 
-class ShelfMetrics:
-    """Set by a recogniser replica of its models.
+class ModelCacheMetrics:
+    """Set by a recognizer replica of its models.
 
     Args:
         statistics: reads the shelf's.
     """
 
-    def __init__(self, statistics: Callable[[], ShelfStatistics]) -> None:
+    def __init__(self, statistics: Callable[[], ModelCacheStatistics]) -> None:
         self._statistics = statistics
         self._loaded = metrics.new_gauge(metrics.MODELS_LOADED)
         self._is_loaded = metrics.new_gauge(metrics.MODEL_LOADED)
@@ -234,18 +234,18 @@ def _retries() -> Counter:
 _retries_of: dict[str, int] = {}
 
 
-def count_retry(stage: Stage, origin: Origin) -> None:
+def count_retry(stage: Stage, context: RequestContext) -> None:
     """A call of a request is made again because the replica that had it was lost."""
     _retries().inc(tags={"stage": stage})
-    _retries_of[origin.request_id] = _retries_of.get(origin.request_id, 0) + 1
+    _retries_of[context.request_id] = _retries_of.get(context.request_id, 0) + 1
 
 
-def take_retries(origin: Origin) -> int:
+def take_retries(context: RequestContext) -> int:
     """Returns how many calls of the request were made again here, and forgets them.
 
     Whoever makes calls for a request takes them in the end.
     """
-    return _retries_of.pop(origin.request_id, 0)
+    return _retries_of.pop(context.request_id, 0)
 
 
 class _PackInfo:

@@ -99,7 +99,7 @@ def as_deployment(
 
 
 def recognizer_autoscaling(settings: Settings) -> AutoscalingConfig | None:
-    """Returns how the recogniser scales; None for a fixed size."""
+    """Returns how the recognizer scales; None for a fixed size."""
     scaling = settings.recognizer.deployment.autoscaling
     if scaling is None:
         return None
@@ -121,7 +121,7 @@ def recognizer_autoscaling(settings: Settings) -> AutoscalingConfig | None:
 def segmenter_autoscaling(settings: Settings) -> AutoscalingConfig | None:
     """Returns how the segmenter scales; None for what its own settings say.
 
-    If the recogniser follows the audio that waits, the segmenter must report it, which
+    If the recognizer follows the audio that waits, the segmenter must report it, which
     Serve lets only deployments do that scale, if only between N and N.
     """
     recognizer = settings.recognizer.deployment.autoscaling

@@ -8,14 +8,14 @@ from serve_app.core.records import StageReadiness
 from serve_app.deployments.client_errors import quiet_client_errors
 from serve_app.deployments.metrics import ModelMetrics, gpu_bytes_of
 from serve_app.deployments.options import as_deployment
-from serve_app.inference.batched import BatchedPunctuator, priority_of, punctuator_limits
+from serve_app.inference.batched import BatchedPunctuator, punctuator_limits, thread_niceness_of
 from serve_app.inference.loading import load_punctuator
 from serve_app.settings import Settings
 from serve_app.tracing import open_tracer
 from serve_app.transcript.sentences import PunctuationResult, PunctuationTask
 
 
-class PunctuatorDeployment:
+class PunctuatorReplica:
     """One model, and as many batches in flight as it takes."""
 
     def __init__(self, settings: Settings) -> None:
@@ -26,7 +26,7 @@ class PunctuatorDeployment:
         self._punctuator = BatchedPunctuator(
             loaded.engine,
             punctuator_limits(settings),
-            priority_of(settings, settings.punctuator.device, loaded.engine),
+            thread_niceness_of(settings, settings.punctuator.device, loaded.engine),
         )
         self._tracer = open_tracer(settings.tracing, "punctuator")
         self._metrics = ModelMetrics(
@@ -35,13 +35,13 @@ class PunctuatorDeployment:
         self._punctuator.on_batch = self._metrics.batch_ended
 
     async def punctuate(self, task: PunctuationTask) -> PunctuationResult:
-        """Returns the marks; cancelling drops what has not begun.
+        """Returns the marks; canceling drops what has not begun.
 
         Raises:
             DeadlineExceeded: the request's deadline passed.
         """
         attributes = {"paraserve.num_words": len(task.words)}
-        with self._tracer.span("punctuator", task.origin, attributes):
+        with self._tracer.span("punctuator", task.context, attributes):
             return await self._punctuator.punctuate(task)
 
     async def describe(self) -> StageReadiness:
@@ -55,6 +55,6 @@ class PunctuatorDeployment:
 
 def build_punctuator(settings: Settings) -> Application:
     deployment = as_deployment(
-        PunctuatorDeployment, "Punctuator", settings.punctuator.deployment, settings.log_level
+        PunctuatorReplica, "Punctuator", settings.punctuator.deployment, settings.log_level
     )
     return deployment.bind(settings)

@@ -1,4 +1,4 @@
-"""The recogniser: chunks of any requests in, batched for the model, tokens out."""
+"""The recognizer: chunks of any requests in, batched for the model, tokens out."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from serve_app.core.ports import Recognizer
 from serve_app.core.records import (
     Chunk,
     ChunkFailure,
-    Hints,
     HotwordCheck,
     Recognition,
+    RecognitionOptions,
     StageReadiness,
 )
 from serve_app.deployments.client_errors import quiet_client_errors
-from serve_app.deployments.metrics import ModelMetrics, ShelfMetrics, gpu_bytes_of
+from serve_app.deployments.metrics import ModelCacheMetrics, ModelMetrics, gpu_bytes_of
 from serve_app.deployments.options import LOGGER, as_deployment, recognizer_autoscaling
-from serve_app.inference.batched import AloneEvent, priority_of, recognizer_limits
+from serve_app.inference.batched import AloneEvent, recognizer_limits, thread_niceness_of
 from serve_app.inference.loading import Loaded, load_recognizer
-from serve_app.inference.recognizer_models import OpenShelf
-from serve_app.scheduling.autoscaling import RecognizerLoad, Throughput
+from serve_app.inference.recognizer_models import OpenModelCache
+from serve_app.scheduling.autoscaling import EwmaRate, RecognizerLoad
 from serve_app.settings import Settings
 from serve_app.tracing import open_tracer
 
 _THROUGHPUT_MEMORY_S = 60.0
 
 
-class RecognizerDeployment:
+class RecognizerReplica:
     """A shelf of models that take turns at the device, most often of one.
 
     Which replicas have a model loaded is told to Serve, whose handles then prefer them
@@ -42,28 +42,28 @@ class RecognizerDeployment:
 
     def __init__(self, settings: Settings) -> None:
         quiet_client_errors()
-        opened = OpenShelf(
+        opened = OpenModelCache(
             settings,
             recognizer_limits(settings),
             LOGGER,
-            partial(priority_of, settings, settings.recognizer.device),
+            partial(thread_niceness_of, settings, settings.recognizer.device),
             self.load,
         )
         self._readiness = opened.readiness
         self._hotwords = opened.hotwords
         self._stuck_after_s = settings.recognizer.stuck_after_s
-        self._recognizer = opened.shelf
+        self._recognizer = opened.cache
         self._announce = _announcer(len(settings.recognizer.packs))
-        self._throughput = Throughput(_THROUGHPUT_MEMORY_S, time.monotonic())
+        self._throughput = EwmaRate(_THROUGHPUT_MEMORY_S, time.monotonic())
         self._tracer = open_tracer(settings.tracing, "recognizer")
         self._metrics = ModelMetrics(
             opened.readiness, self._recognizer.statistics, gpu_bytes_of(opened.readiness)
         )
-        self._shelf_metrics = ShelfMetrics(self._recognizer.shelf_statistics)
+        self._cache_metrics = ModelCacheMetrics(self._recognizer.cache_statistics)
         self._recognizer.on_batch = self._metrics.batch_ended
 
     async def transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
-        """Returns a result per chunk, in order; cancelling drops what has not begun.
+        """Returns a result per chunk, in order; canceling drops what has not begun.
 
         Raises:
             DeadlineExceeded: the request's deadline passed.
@@ -73,7 +73,7 @@ class RecognizerDeployment:
         await self._announce(self._recognizer.name_of(chunks[0]))
         audio_s = sum(chunk.duration_s for chunk in chunks)
         attributes = {"paraserve.num_chunks": len(chunks), "paraserve.audio_s": audio_s}
-        with self._tracer.span("recognizer", chunks[0].origin, attributes):
+        with self._tracer.span("recognizer", chunks[0].context, attributes):
             results = await self._recognizer.transcribe(chunks)
         self._count(chunks[0], audio_s)
         return results
@@ -93,12 +93,12 @@ class RecognizerDeployment:
         self._count(chunk, chunk.duration_s)
 
     def _count(self, chunk: Chunk, audio_s: float) -> None:
-        if not chunk.origin.background:
+        if not chunk.context.background:
             self._throughput.done(audio_s, time.monotonic())
 
-    async def check_hotwords(self, hints: Hints) -> HotwordCheck:
+    async def check_hotwords(self, recognition_options: RecognitionOptions) -> HotwordCheck:
         """Returns what the model that is hinted at makes of a request's hotwords."""
-        return await asyncio.to_thread(self._hotwords.check, hints)
+        return await asyncio.to_thread(self._hotwords.check, recognition_options)
 
     async def record_autoscaling_stats(self) -> RecognizerLoad:
         """Returns what the autoscaling policy is told of this replica."""
@@ -119,7 +119,7 @@ class RecognizerDeployment:
     async def check_health(self) -> None:
         """Serve replaces the replica if this raises."""
         self._metrics.start()
-        self._shelf_metrics.start()
+        self._cache_metrics.start()
         self._recognizer.check(self._stuck_after_s)
 
     @staticmethod
@@ -149,7 +149,7 @@ def _announcer(num_models: int) -> Callable[[str], Awaitable[str]]:
 
 def build_recognizer(settings: Settings) -> Application:
     deployment = as_deployment(
-        RecognizerDeployment,
+        RecognizerReplica,
         "Recognizer",
         settings.recognizer.deployment,
         settings.log_level,

@@ -29,22 +29,22 @@ from ray.serve.exceptions import (
 )
 
 from serve_app.core.errors import DeadlineExceeded, NotReady
-from serve_app.core.records import Origin, Stage
+from serve_app.core.records import RequestContext, Stage
 from serve_app.deployments.metrics import count_retry
 from serve_app.deployments.options import LOGGER
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
 
 ResultT = TypeVar("ResultT")
 
-Trouble: TypeAlias = Literal["died", "away", "late", "full"]
+FailureKind: TypeAlias = Literal["died", "unreachable", "timeout", "full"]
 """Why a call has no answer: its replica died with it ("died"), none was reached that works
-("away"), it did not answer in time ("late"), or it takes no more ("full")."""
+("unreachable"), it did not answer in time ("timeout"), or it takes no more ("full")."""
 
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 10.0
 _MAX_DOUBLINGS = 16  # keeps the power small; the longest delay comes much earlier
 _DIED = (RayActorError, WorkerCrashedError, NodeDiedError, LocalRayletDiedError)
-_AWAY = (ReplicaUnavailableError, DeploymentUnavailableError, ObjectLostError, RpcError)
+_UNREACHABLE = (ReplicaUnavailableError, DeploymentUnavailableError, ObjectLostError, RpcError)
 
 
 REPLACEMENT_S = 300.0
@@ -52,7 +52,7 @@ REPLACEMENT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Tries:
+class RetryPolicy:
     """How long to go on.
 
     Attributes:
@@ -75,12 +75,14 @@ class Losses:
     number.
 
     Args:
-        tries: how long to go on.
+        retry_policy: how long to go on.
         clock: in seconds, monotonic.
     """
 
-    def __init__(self, tries: Tries, clock: Callable[[], float] = time.monotonic) -> None:
-        self._tries = tries
+    def __init__(
+        self, retry_policy: RetryPolicy, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._retry_policy = retry_policy
         self._clock = clock
         self._unreachable_since_s: float | None = None
         self.num_counted = 0
@@ -93,13 +95,13 @@ class Losses:
         self._unreachable_since_s = None
         self.num_counted = self.num_in_a_row = 0
 
-    def add(self, error: BaseException, trouble: Trouble) -> None:
+    def add(self, error: BaseException, failure_kind: FailureKind) -> None:
         """Takes in a lost call."""
-        if trouble == "full":
+        if failure_kind == "full":
             self._unreachable_since_s = None
             return
         self.num_in_a_row += 1
-        if trouble == "away" and not isinstance(error, DeploymentUnavailableError):
+        if failure_kind == "unreachable" and not isinstance(error, DeploymentUnavailableError):
             if self._unreachable_since_s is None:
                 self._unreachable_since_s = self._clock()
         else:
@@ -109,47 +111,47 @@ class Losses:
     @property
     def too_many(self) -> bool:
         """True once as many replicas were lost as may be."""
-        return self.num_counted >= self._tries.max_attempts
+        return self.num_counted >= self._retry_policy.max_attempts
 
     @property
     def too_long(self) -> bool:
         """True once no live replica was found for as long as may be."""
         since_s = self._unreachable_since_s
-        return since_s is not None and self._clock() - since_s >= self._tries.replacement_s
+        return since_s is not None and self._clock() - since_s >= self._retry_policy.replacement_s
 
 
 class ReplicaDied(Exception):
     """The replica that had the call died with it."""
 
 
-def trouble_of(error: BaseException) -> Trouble | None:
+def failure_kind_of(error: BaseException) -> FailureKind | None:
     """Returns why there is no answer; None if the error is one."""
     if isinstance(error, RayTaskError):
         # What the callee raised; it may wrap what befell the callee's own calls.
         if isinstance(error.cause, EngineStuck):
             # It is about to be replaced, over what it was running and not over what waited.
-            return "died" if error.cause.begun else "away"
-        lost = isinstance(error.cause, (BatcherClosed, *_DIED, *_AWAY))
-        return "away" if lost else None
+            return "died" if error.cause.begun else "unreachable"
+        lost = isinstance(error.cause, (BatcherClosed, *_DIED, *_UNREACHABLE))
+        return "unreachable" if lost else None
     if isinstance(error, _DIED):
         return "died"
     if isinstance(error, BackPressureError):
         return "full"
     if isinstance(error, TimeoutError):
-        return "late"
+        return "timeout"
     if isinstance(error, asyncio.CancelledError):
-        # Ray says so of a call that was cancelled at the other end, too.
+        # Ray says so of a call that was canceled at the other end, too.
         task = asyncio.current_task()
-        return "away" if task is not None and not task.cancelling() else None
-    return "away" if isinstance(error, _AWAY) else None
+        return "unreachable" if task is not None and not task.cancelling() else None
+    return "unreachable" if isinstance(error, _UNREACHABLE) else None
 
 
 async def call_until_answered(
     call: Callable[[], Awaitable[ResultT]],
     *,
-    tries: Tries,
+    retry_policy: RetryPolicy,
     stage: Stage,
-    origin: Origin,
+    context: RequestContext,
     retry_deaths: bool = True,
     clock: Callable[[], float] = time.monotonic,
 ) -> ResultT:
@@ -157,9 +159,9 @@ async def call_until_answered(
 
     Args:
         call: makes the call anew each time.
-        tries: how often, and how long each.
+        retry_policy: how often, and how long each.
         stage: who is called, for the log.
-        origin: whose request it is, for the log, and its deadline.
+        context: whose request it is, for the log, and its deadline.
         retry_deaths: False to be told of a death instead.
         clock: in seconds, monotonic.
 
@@ -169,23 +171,23 @@ async def call_until_answered(
         NotReady: the deployment failed to start, or no live replica was found in time.
         Exception: what the call itself raised, or the last trouble.
     """
-    losses = Losses(tries, clock)
+    losses = Losses(retry_policy, clock)
     while True:
         try:
-            async with asyncio.timeout(wait_s(origin, tries.timeout_s)):
+            async with asyncio.timeout(wait_s(context, retry_policy.timeout_s)):
                 return await call()
         except (Exception, asyncio.CancelledError) as error:
-            trouble = trouble_of(error)
-            if trouble is None:
+            failure_kind = failure_kind_of(error)
+            if failure_kind is None:
                 raise
-            if trouble == "died" and not retry_deaths:
+            if failure_kind == "died" and not retry_deaths:
                 raise ReplicaDied from error
-            losses.add(error, trouble)
+            losses.add(error, failure_kind)
             if losses.too_long:
                 raise NotReady(stage) from None
             if losses.too_many:
                 raise_last(error, stage)
-        await pause(losses.num_in_a_row, trouble, stage, origin)
+        await pause(losses.num_in_a_row, failure_kind, stage, context)
 
 
 def raise_last(error: BaseException, stage: Stage) -> None:
@@ -202,7 +204,9 @@ def raise_last(error: BaseException, stage: Stage) -> None:
     raise error
 
 
-async def pause(num_lost: int, trouble: Trouble, stage: Stage, origin: Origin) -> None:
+async def pause(
+    num_lost: int, failure_kind: FailureKind, stage: Stage, context: RequestContext
+) -> None:
     """Logs a lost call and waits, longer with each in a row, for a replica that answers.
 
     Half of the wait is random, so that the calls that a replica took with it do not
@@ -215,29 +219,29 @@ async def pause(num_lost: int, trouble: Trouble, stage: Stage, origin: Origin) -
         _FIRST_DELAY_S * 2.0 ** min(max(num_lost - 1, 0), _MAX_DOUBLINGS), _LONGEST_DELAY_S
     )
     delay_s *= random.uniform(0.5, 1.0)  # noqa: S311 - no secret
-    count_retry(stage, origin)
+    count_retry(stage, context)
     LOGGER.warning(
         "call lost, trying again",
         extra={
-            "paraserve_request_id": origin.request_id,
+            "paraserve_request_id": context.request_id,
             "stage": stage,
-            "trouble": trouble,
+            "failure_kind": failure_kind,
             "attempt": num_lost,
         },
     )
-    await asyncio.sleep(min(delay_s, wait_s(origin, None) or delay_s))
-    wait_s(origin, None)
+    await asyncio.sleep(min(delay_s, wait_s(context, None) or delay_s))
+    wait_s(context, None)
 
 
-def wait_s(origin: Origin, timeout_s: float | None) -> float | None:
+def wait_s(context: RequestContext, timeout_s: float | None) -> float | None:
     """Returns how long an answer may be waited for, None for ever.
 
     Raises:
         DeadlineExceeded: not at all.
     """
-    if origin.deadline is None:
+    if context.deadline is None:
         return timeout_s
-    left_s = origin.deadline - time.time()
+    left_s = context.deadline - time.time()
     if left_s <= 0:
         raise DeadlineExceeded(0.0)
     return left_s if timeout_s is None else min(left_s, timeout_s)

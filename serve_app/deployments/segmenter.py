@@ -1,4 +1,4 @@
-"""The segmenter: a file in, its utterances out, recognised and in order."""
+"""The segmenter: a file in, its utterances out, recognized and in order."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ray.serve.handle import DeploymentHandle
 from serve_app.core.records import (
     Chunk,
     ChunkFailure,
-    Origin,
     Recognition,
     RecordingEnd,
+    RequestContext,
     RequestCost,
     SegmentationJob,
     StageReadiness,
@@ -29,7 +29,7 @@ from serve_app.deployments.metrics import SegmenterMetrics, take_retries
 from serve_app.deployments.options import as_deployment, segmenter_autoscaling
 from serve_app.inference.loading import load_vad, segmentation_options
 from serve_app.scheduling.autoscaling import Backlog, RecordingBacklog, SegmenterLoad
-from serve_app.scheduling.fair_executor import FairThread
+from serve_app.scheduling.fair_executor import FairExecutor
 from serve_app.settings import Settings
 from serve_app.tracing import open_tracer
 from serve_app.transcript.fanout import beating, fan_out
@@ -38,12 +38,12 @@ from serve_app.transcript.segmentation import Segmentation
 _HEARTBEAT_S = 5.0
 
 
-class SegmenterDeployment:
-    """Decodes and cuts, and keeps a window of calls at the recogniser.
+class SegmenterReplica:
+    """Decodes and cuts, and keeps a window of calls at the recognizer.
 
     Args:
         settings: of the whole application.
-        recognizer: handle of the recogniser deployment.
+        recognizer: handle of the recognizer deployment.
     """
 
     def __init__(self, settings: Settings, recognizer: DeploymentHandle[Any]) -> None:
@@ -53,7 +53,7 @@ class SegmenterDeployment:
         self._settings = settings.segmenter
         self._recognizer = RemoteRecognizer(recognizer, settings)
         # Recordings take turns on this thread, one decoded window at a time.
-        self._thread: FairThread[list[Chunk] | None] = FairThread(
+        self._thread: FairExecutor[list[Chunk] | None] = FairExecutor(
             "segmenter", settings.compute_nice
         )
         self._backlog = Backlog()
@@ -73,8 +73,8 @@ class SegmenterDeployment:
             AudioError: the file is not usable audio.
             DeadlineExceeded: the request's deadline passed.
         """
-        with self._tracer.span("segmenter", job.origin) as origin:
-            recording = self._events(replace(job, origin=origin))
+        with self._tracer.span("segmenter", job.context) as context:
+            recording = self._events(replace(job, context=context))
             async with aclosing(beating(recording, _HEARTBEAT_S)) as events:
                 async for event in events:
                     yield event
@@ -93,11 +93,13 @@ class SegmenterDeployment:
 
     async def _events(self, job: SegmentationJob) -> AsyncGenerator[Utterance | RecordingEnd]:
         vad = self._loaded_vad.engine if job.use_vad and self._loaded_vad else None
-        segmentation = Segmentation(job.audio, vad, self._options, job.hints, job.speech_detection)
+        segmentation = Segmentation(
+            job.audio, vad, self._options, job.recognition_options, job.speech_detection
+        )
         spans: list[UtteranceSpan] = []
         cost = RequestCost()
         with self._backlog.open() as account:
-            groups = self._accounted(segmentation, job.origin, account)
+            groups = self._accounted(segmentation, job.context, account)
             recognize = partial(self._recognize, account, cost)
             recognized = fan_out(groups, recognize, self._settings.window)
             try:
@@ -107,7 +109,7 @@ class SegmenterDeployment:
                         yield utterance
             finally:
                 cost.decode_s = segmentation.busy_s
-                cost.num_retries = take_retries(job.origin)
+                cost.num_retries = take_retries(job.context)
                 self._metrics.decoded(cost.decode_s)
                 self._metrics.chunks(span.status for span in spans)
         yield RecordingEnd(
@@ -119,10 +121,10 @@ class SegmenterDeployment:
         )
 
     async def _accounted(
-        self, segmentation: Segmentation, origin: Origin, account: RecordingBacklog
+        self, segmentation: Segmentation, context: RequestContext, account: RecordingBacklog
     ) -> AsyncGenerator[list[Chunk]]:
         """Yields the groups; `account` knows what is decoded and what is sent."""
-        async with aclosing(segmentation.groups_on(self._thread, origin)) as groups:
+        async with aclosing(segmentation.groups_on(self._thread, context)) as groups:
             async for group in groups:
                 account.decoded(segmentation.duration_ms / 1000, segmentation.declared_s)
                 yield group
@@ -142,7 +144,7 @@ class SegmenterDeployment:
 
 def build_segmenter(settings: Settings, recognizer: Application) -> Application:
     deployment = as_deployment(
-        SegmenterDeployment,
+        SegmenterReplica,
         "Segmenter",
         settings.segmenter.deployment,
         settings.log_level,

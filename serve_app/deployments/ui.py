@@ -22,7 +22,7 @@ _FAREWELL_S = 20.0
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
 
-class PageDeployment:
+class PageReplica:
     """Gradio on a Serve replica.
 
     Args:
@@ -76,7 +76,7 @@ def build_ui(settings: Settings) -> Application:
         max_ongoing_requests=_MAX_OPEN_REQUESTS,
         graceful_shutdown_timeout_s=_FAREWELL_S,
     )
-    deployment = as_deployment(serve.ingress()(PageDeployment), "Page", size, settings.log_level)
+    deployment = as_deployment(serve.ingress()(PageReplica), "Page", size, settings.log_level)
     return deployment.bind(settings)
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from serve_app.core.errors import PackCorrupt
 from serve_app.engines.devices import open_device
 from serve_app.engines.paraformer.onednn import use_onednn
-from serve_app.engines.paraformer.packing import Ragged
+from serve_app.engines.paraformer.packing import PackedSequences
 from serve_app.engines.paraformer.sanm import SanmEncoder, SanmShape
 from serve_app.packs.pack import PackContents, load_into
 
@@ -36,7 +36,7 @@ class CtTransformerNet(nn.Module):
         self.encoder = SanmEncoder(embedding_size, shape)
         self.decoder = nn.Linear(shape.size, num_marks)
 
-    def forward(self, ids: torch.Tensor, layout: Ragged) -> torch.Tensor:
+    def forward(self, ids: torch.Tensor, layout: PackedSequences) -> torch.Tensor:
         """Returns logits [layout.total, num_marks] of word ids, int64 [layout.total]."""
         logits: torch.Tensor = self.decoder(self.encoder(self.embed(ids), layout))
         return logits
@@ -86,7 +86,7 @@ class CtTransformerEngine:
     @torch.inference_mode()
     def label(self, batch: Sequence[Sequence[str]]) -> list[list[str]]:
         """Returns the mark after each word; see `core.ports.Punctuator`."""
-        layout = Ragged([len(words) for words in batch], self._device)
+        layout = PackedSequences([len(words) for words in batch], self._device)
         if layout.total == 0:
             return [[] for _ in batch]
         get, unknown = self._ids.get, self._unknown_id

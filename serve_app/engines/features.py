@@ -60,12 +60,12 @@ def log_mel(pcm: torch.Tensor) -> torch.Tensor:
 def _log_mel_block(samples: torch.Tensor) -> torch.Tensor:
     frames = samples.unfold(0, FRAME_SAMPLES, SHIFT_SAMPLES)
     frames = frames - frames.mean(dim=1, keepdim=True)
-    emphasised = torch.empty_like(frames)
-    torch.sub(frames[:, 1:], frames[:, :-1], alpha=_PREEMPHASIS, out=emphasised[:, 1:])
-    emphasised[:, 0] = frames[:, 0] * (1.0 - _PREEMPHASIS)
-    emphasised *= _hamming(samples.device)
+    emphasized = torch.empty_like(frames)
+    torch.sub(frames[:, 1:], frames[:, :-1], alpha=_PREEMPHASIS, out=emphasized[:, 1:])
+    emphasized[:, 0] = frames[:, 0] * (1.0 - _PREEMPHASIS)
+    emphasized *= _hamming(samples.device)
     # Kaldi's filters leave out the bin at the Nyquist frequency.
-    spectrum = torch.fft.rfft(emphasised, n=_FFT_SIZE)[:, :-1]
+    spectrum = torch.fft.rfft(emphasized, n=_FFT_SIZE)[:, :-1]
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
     energies: torch.Tensor = power @ mel_filters(samples.device)
     return energies.clamp_min_(torch.finfo(torch.float32).eps).log_()
@@ -87,15 +87,15 @@ def mel_filters(device: torch.device) -> torch.Tensor:
     bins_hz = torch.arange(_FFT_SIZE // 2, dtype=torch.float64) * _SAMPLE_RATE_HZ / _FFT_SIZE
     ends = mel(torch.tensor([_LOW_HZ, _SAMPLE_RATE_HZ / 2], dtype=torch.float64))
     edges = torch.linspace(float(ends[0]), float(ends[1]), NUM_MEL_BINS + 2, dtype=torch.float64)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    left, center, right = edges[:-2], edges[1:-1], edges[2:]
     bins = mel(bins_hz)[:, None]
-    rising = (bins - left) / (centre - left)
-    falling = (right - bins) / (right - centre)
+    rising = (bins - left) / (center - left)
+    falling = (right - bins) / (right - center)
     return torch.minimum(rising, falling).clamp_min(0.0).to(device, torch.float32)
 
 
 def lfr(features: torch.Tensor, m: int, n: int) -> torch.Tensor:
-    """Stacks m neighbouring frames into one, every n frames (low frame rate).
+    """Stacks m neighboring frames into one, every n frames (low frame rate).
 
     Row i holds the frames from i * n - (m - 1) // 2 on; before the first frame
     and after the last one, these two are repeated.
@@ -120,5 +120,5 @@ def lfr(features: torch.Tensor, m: int, n: int) -> torch.Tensor:
 
 
 def apply_cmvn(features: torch.Tensor, cmvn: torch.Tensor) -> torch.Tensor:
-    """Normalises [T, dim] features: adds the shift cmvn[0], then scales by cmvn[1]."""
+    """Normalizes [T, dim] features: adds the shift cmvn[0], then scales by cmvn[1]."""
     return (features + cmvn[0]) * cmvn[1]

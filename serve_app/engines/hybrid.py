@@ -17,12 +17,12 @@ from typing import Literal, Protocol
 
 from serve_app.core.ports import Recognizer
 from serve_app.core.records import (
-    NO_HINTS,
+    NO_OPTIONS,
     SAMPLE_RATE_HZ,
     ChunkFailure,
-    Hints,
     Pcm,
     Recognition,
+    RecognitionOptions,
     Token,
 )
 from serve_app.core.words import join_words
@@ -46,10 +46,10 @@ class Drafter(Protocol):
         ...
 
     def draft(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Draft | ChunkFailure]: ...
 
-    def language_of(self, hints: Hints) -> str | None:
+    def language_of(self, recognition_options: RecognitionOptions) -> str | None:
         """What an item with these hints is heard as; None where that is guessed."""
         ...
 
@@ -85,14 +85,14 @@ class HybridOptions:
     refine_empty: bool = True
     min_gap_s: float | None = 1.0
     max_refined_share: float | None = None
-    share_window_s: float = 600.0
+    share_period_s: float = 600.0
 
 
 class HybridRecognizer:
     """Implements `ports.Recognizer` with two of them.
 
     Every chunk is drafted. Chunks whose draft is doubtful, failed, or holds one of the
-    request's keywords are recognised by the refiner, if it speaks their language; its words
+    request's keywords are recognized by the refiner, if it speaks their language; its words
     replace the draft's, but for passages in another script than the Chinese one that would
     be lost (see `merging`). Where a draft that is good leaves sound without words, these alone
     are filled. If the refiner fails, the draft stays. Each result, and each word, names the
@@ -119,7 +119,7 @@ class HybridRecognizer:
         self._draft_name, self._refined_name = names
         self._options = HybridOptions() if options is None else options
         share = self._options.max_refined_share
-        self._allowance = None if share is None else Allowance(share, self._options.share_window_s)
+        self._allowance = None if share is None else Allowance(share, self._options.share_period_s)
 
     @property
     def is_reentrant(self) -> bool:
@@ -127,10 +127,10 @@ class HybridRecognizer:
         return self._drafter.is_reentrant and self._refiner.is_reentrant
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
-        """Recognises each item; see `ports.Recognizer`."""
-        asked = list(hints) or [NO_HINTS] * len(batch)
+        """Recognizes each item; see `ports.Recognizer`."""
+        asked = list(recognition_options) or [NO_OPTIONS] * len(batch)
         drafts = self._drafter.draft(batch, asked)
         results = [self._drafted(draft) for draft in drafts]
         languages = [self._language(draft, hint) for draft, hint in zip(drafts, asked, strict=True)]
@@ -177,17 +177,23 @@ class HybridRecognizer:
             return draft
         return replace(draft.recognition, model=self._draft_name)
 
-    def _language(self, draft: Draft | ChunkFailure, hints: Hints) -> str | None:
+    def _language(
+        self, draft: Draft | ChunkFailure, recognition_options: RecognitionOptions
+    ) -> str | None:
         if isinstance(draft, ChunkFailure):
-            return self._drafter.language_of(hints)
+            return self._drafter.language_of(recognition_options)
         return draft.recognition.language
 
     def _reason(
-        self, pcm: Pcm, draft: Draft | ChunkFailure, hints: Hints, language: str | None
+        self,
+        pcm: Pcm,
+        draft: Draft | ChunkFailure,
+        recognition_options: RecognitionOptions,
+        language: str | None,
     ) -> Reason | None:
         if not is_refinable(language, self._options):
             return None
-        reason = reason_to_refine(draft, hints, self._options)
+        reason = reason_to_refine(draft, recognition_options, self._options)
         if reason is not None or isinstance(draft, ChunkFailure) or not draft.recognition.tokens:
             return reason
         return "gap" if self._gaps(pcm, draft) else None
@@ -207,7 +213,7 @@ def is_refinable(language: str | None, options: HybridOptions) -> bool:
 
 
 def reason_to_refine(
-    draft: Draft | ChunkFailure, hints: Hints, options: HybridOptions
+    draft: Draft | ChunkFailure, recognition_options: RecognitionOptions, options: HybridOptions
 ) -> Reason | None:
     """Returns what speaks against the draft of a chunk that `is_refinable`, None for nothing.
 
@@ -218,7 +224,7 @@ def reason_to_refine(
     words = draft.recognition.tokens
     if draft.quality is None or not words:
         return "empty" if options.refine_empty else None
-    if has_keyword([word.text for word in words], hints.keywords):
+    if has_keyword([word.text for word in words], recognition_options.keywords):
         return "keyword"
     if draft.quality.mean_log_probability < options.min_mean_log_probability:
         return "log_probability"

@@ -324,7 +324,7 @@ def _cache_rules() -> str:
     A replica needs about a millisecond for each answer, however small, in the event loop
     that also serves recordings. What the documents do not depend on (key, query, cache
     directives of the caller) is taken off the request, so that it cannot miss the cache by
-    it. With an `Origin`, the answer may depend on `http.cors_origins`: it is not cached.
+    it. With an `RequestContext`, the answer may depend on `http.cors_origins`: it is not cached.
     """
     return (
         "    acl is_document path /openapi.json /docs\n"

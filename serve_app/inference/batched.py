@@ -12,9 +12,9 @@ from serve_app.core.errors import ServiceError
 from serve_app.core.ports import Punctuator, Recognizer
 from serve_app.core.records import Chunk, ChunkFailure, Recognition
 from serve_app.scheduling.batch_state import BatcherStatistics
-from serve_app.scheduling.device_slots import DeviceTurns
+from serve_app.scheduling.device_slots import DeviceSlots
 from serve_app.scheduling.micro_batcher import BatcherClosed, BatchLimits, EngineStuck, MicroBatcher
-from serve_app.scheduling.preemption import Priority, RightOfWay, give_way
+from serve_app.scheduling.preemption import Preemption, ThreadNiceness, lower_priority
 from serve_app.settings import Settings
 from serve_app.transcript.sentences import PunctuationResult, PunctuationTask, punctuate_tasks
 
@@ -28,7 +28,7 @@ AloneEvent: TypeAlias = Literal["begun"] | Recognition | ChunkFailure
 OnBegun: TypeAlias = Callable[[], Awaitable[None]]
 
 _MAX_ITEMS = 256
-_ALL_ALIKE = Priority()
+_ALL_ALIKE = ThreadNiceness()
 _DELIVERY_S = 0.05
 """What `BEGUN` has to reach a caller in another process, should this one die next."""
 
@@ -43,14 +43,17 @@ class _Batched(Generic[ItemT, ResultT]):
         max_in_flight: int,
         cost: Callable[[ItemT], int],
         size_s: Callable[[ItemT], float],
-        priority: Priority,
-        turns: DeviceTurns | None = None,
-        right_of_way: RightOfWay | None = None,
+        priority: ThreadNiceness,
+        turns: DeviceSlots | None = None,
+        preemption: Preemption | None = None,
     ) -> None:
         self._urgent_ms = priority.urgent_ms
-        self._right_of_way = right_of_way or RightOfWay()
+        self._preemption = preemption or Preemption()
         self._threads = ThreadPoolExecutor(
-            max_in_flight, name, initializer=give_way, initargs=(priority.nice, self._right_of_way)
+            max_in_flight,
+            name,
+            initializer=lower_priority,
+            initargs=(priority.nice, self._preemption),
         )
         self._urgent_thread = ThreadPoolExecutor(1, f"{name}-urgent")
         self._batcher: MicroBatcher[ItemT, ResultT] = MicroBatcher(
@@ -96,7 +99,7 @@ class _Batched(Generic[ItemT, ResultT]):
         return await loop.run_in_executor(self._urgent_thread, self._compute_first, batch)
 
     def _compute_first(self, batch: list[ItemT]) -> list[ResultT]:
-        with self._right_of_way.taken():
+        with self._preemption.taken():
             return self._compute(batch)
 
     def _compute(self, batch: list[ItemT]) -> list[ResultT]:
@@ -121,9 +124,9 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
         engine: Recognizer,
         limits: BatchLimits,
         logger: logging.Logger,
-        priority: Priority = _ALL_ALIKE,
-        turns: DeviceTurns | None = None,
-        right_of_way: RightOfWay | None = None,
+        priority: ThreadNiceness = _ALL_ALIKE,
+        turns: DeviceSlots | None = None,
+        preemption: Preemption | None = None,
     ) -> None:
         self._engine = engine
         self._logger = logger
@@ -135,11 +138,11 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
             size_s=lambda chunk: chunk.duration_s,
             priority=priority,
             turns=turns,
-            right_of_way=right_of_way,
+            preemption=preemption,
         )
 
     async def transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
-        """Returns a result per chunk, in order; cancelling drops what has not begun.
+        """Returns a result per chunk, in order; canceling drops what has not begun.
 
         Raises:
             DeadlineExceeded: the request's deadline passed before all chunks were begun.
@@ -184,7 +187,7 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
         try:
             return await self._batcher.submit(
                 chunk,
-                chunk.origin,
+                chunk.context,
                 alone=alone,
                 urgent=chunk.start_ms < self._urgent_ms,
                 on_begun=on_begun,
@@ -194,13 +197,13 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
         except Exception as error:
             self._logger.exception(
                 "chunk failed",
-                extra={"paraserve_request_id": chunk.origin.request_id, "chunk": chunk.index},
+                extra={"paraserve_request_id": chunk.context.request_id, "chunk": chunk.index},
             )
             return ChunkFailure("engine_error", type(error).__name__)
 
     def _compute(self, batch: list[Chunk]) -> list[Recognition | ChunkFailure]:
         return self._engine.transcribe(
-            [chunk.pcm for chunk in batch], [chunk.hints for chunk in batch]
+            [chunk.pcm for chunk in batch], [chunk.recognition_options for chunk in batch]
         )
 
 
@@ -214,7 +217,7 @@ class BatchedPunctuator(_Batched[PunctuationTask, PunctuationResult]):
     """
 
     def __init__(
-        self, engine: Punctuator, limits: BatchLimits, priority: Priority = _ALL_ALIKE
+        self, engine: Punctuator, limits: BatchLimits, priority: ThreadNiceness = _ALL_ALIKE
     ) -> None:
         self._engine = engine
         super().__init__(
@@ -227,20 +230,22 @@ class BatchedPunctuator(_Batched[PunctuationTask, PunctuationResult]):
         )
 
     async def punctuate(self, task: PunctuationTask) -> PunctuationResult:
-        """Returns the marks; cancelling drops what has not begun.
+        """Returns the marks; canceling drops what has not begun.
 
         Raises:
             DeadlineExceeded: the request's deadline passed before its turn.
             BatcherClosed: `close` was called.
         """
         urgent = task.end_ms < self._urgent_ms
-        return await self._batcher.submit(task, task.origin, urgent=urgent)
+        return await self._batcher.submit(task, task.context, urgent=urgent)
 
     def _compute(self, batch: list[PunctuationTask]) -> list[PunctuationResult]:
         return punctuate_tasks(self._engine, batch)
 
 
-def priority_of(settings: Settings, device: str, engine: Recognizer | Punctuator) -> Priority:
+def thread_niceness_of(
+    settings: Settings, device: str, engine: Recognizer | Punctuator
+) -> ThreadNiceness:
     """Returns what is urgent to an engine on a device.
 
     A GPU runs its batches one after another anyway, and the thread that feeds it must
@@ -250,7 +255,7 @@ def priority_of(settings: Settings, device: str, engine: Recognizer | Punctuator
     if device != "cpu":
         return _ALL_ALIKE
     urgent_ms = round(settings.audio.urgent_s * 1000)
-    return Priority(urgent_ms if engine.is_reentrant else 0, settings.compute_nice)
+    return ThreadNiceness(urgent_ms if engine.is_reentrant else 0, settings.compute_nice)
 
 
 def recognizer_limits(settings: Settings) -> BatchLimits:

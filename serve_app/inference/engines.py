@@ -1,4 +1,4 @@
-"""Which engine runs a recogniser's pack: one small function for each.
+"""Which engine runs a recognizer's pack: one small function for each.
 
 Each imports its engine itself: a replica of `onnx` has no use for PyTorch, which takes
 longer to import and more memory than all else that such a replica has beside its model.
@@ -30,7 +30,7 @@ def open_recognizer(
 
     Args:
         settings: of the whole application.
-        pack: the recogniser's.
+        pack: the recognizer's.
         drafter: the pack of `recognizer.whisper`; `hybrid` needs it, others leave it alone.
 
     Raises:
@@ -74,7 +74,7 @@ def _open_paraformer(settings: Settings, pack: PackContents) -> Recognizer:
             tokens_per_frame=section.tokens_per_frame,
         ),
     )
-    _LOG.info("recogniser on %s: %s", section.device, on_gpu.warm_up)
+    _LOG.info("recognizer on %s: %s", section.device, on_gpu.warm_up)
     return on_gpu
 
 
@@ -160,7 +160,7 @@ def open_hybrid(
             refine_empty=wanted.refine_empty,
             min_gap_s=wanted.min_gap_s,
             max_refined_share=wanted.max_refined_share,
-            share_window_s=wanted.share_window_s,
+            share_period_s=wanted.share_period_s,
         ),
     )
 

@@ -41,7 +41,7 @@ def drafting_of(recognizer: RecognizerSettings) -> dict[str, Mapping[str, object
     return found
 
 
-def deciding_values(
+def output_settings_of(
     settings: Settings, stage: Stage, drafter_checksum: str | None = None
 ) -> tuple[tuple[str, str], ...]:
     """Returns what decides a stage's text beside the weights of its pack.

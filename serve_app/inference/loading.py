@@ -17,7 +17,7 @@ from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
 from serve_app.core.records import PackRole, Stage, StageReadiness
 from serve_app.engines.fsmn_vad.endpointing import VadOptions
 from serve_app.inference.engines import memory_fraction, open_recognizer
-from serve_app.inference.fingerprint import deciding_values, weights_checksum
+from serve_app.inference.fingerprint import output_settings_of, weights_checksum
 from serve_app.packs import PackContents, PackStore, pull, resolve
 from serve_app.settings import Settings
 from serve_app.transcript.segmentation import SegmentationOptions
@@ -53,7 +53,7 @@ class NeededPack:
 
 
 def packs_of(settings: Settings) -> tuple[NeededPack, ...]:
-    """Returns every pack that is needed: those of the stages in their order, the recogniser's
+    """Returns every pack that is needed: those of the stages in their order, the recognizer's
     first pack before its others, and last the drafter of `hybrid`."""
     recognizer = settings.recognizer
     names: dict[Stage, tuple[str, ...]] = {
@@ -82,11 +82,11 @@ def segmentation_options(settings: Settings) -> SegmentationOptions:
         limits=AudioLimits(
             max_duration_s=audio.max_duration_s,
             min_duration_s=audio.min_duration_s,
-            window_s=audio.turn_s,
+            window_s=audio.decode_block_s,
         ),
         max_segment_s=settings.segmenter.max_segment_s,
         max_group_s=settings.segmenter.max_group_s,
-        gather_s=audio.window_s,
+        gather_s=segmenter.gather_s,
     )
 
 
@@ -108,7 +108,7 @@ def load_vad(settings: Settings) -> Loaded[VoiceActivityDetector]:
 
 
 def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
-    """Loads the recogniser.
+    """Loads the recognizer.
 
     Raises:
         PackError: the pack cannot be used.
@@ -124,7 +124,7 @@ def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
 
 
 def with_pack(settings: Settings, name: str) -> Settings:
-    """Returns the settings with another pack for the recogniser, and no others beside it."""
+    """Returns the settings with another pack for the recognizer, and no others beside it."""
     recognizer = settings.recognizer.model_copy(update={"pack": name, "other_packs": ()})
     return settings.model_copy(update={"recognizer": recognizer})
 
@@ -171,8 +171,8 @@ def _readiness(
     pack: PackContents,
     drafter: PackContents | None = None,
 ) -> StageReadiness:
-    decided_by = deciding_values(settings, stage, drafter.checksum if drafter else None)
-    return StageReadiness(stage, device, pack.name, weights_checksum(pack), decided_by)
+    output_settings = output_settings_of(settings, stage, drafter.checksum if drafter else None)
+    return StageReadiness(stage, device, pack.name, weights_checksum(pack), output_settings)
 
 
 def fetch_packs(settings: Settings, on_progress: Callable[[str], None]) -> None:

@@ -12,13 +12,13 @@ from types import TracebackType
 
 from serve_app.core.records import (
     AS_DEPLOYED,
-    NO_HINTS,
+    NO_OPTIONS,
     Chunk,
     FileBytes,
-    Hints,
     HotwordCheck,
-    Origin,
+    RecognitionOptions,
     RecordingEnd,
+    RequestContext,
     SpeechDetection,
     Stage,
     Utterance,
@@ -26,8 +26,8 @@ from serve_app.core.records import (
 )
 from serve_app.inference.batched import recognizer_limits
 from serve_app.inference.loading import load_punctuator, load_vad, segmentation_options
-from serve_app.inference.recognizer_models import OpenShelf
-from serve_app.scheduling.fair_executor import FairThread
+from serve_app.inference.recognizer_models import OpenModelCache
+from serve_app.scheduling.fair_executor import FairExecutor
 from serve_app.settings import Settings
 from serve_app.transcript.fanout import fan_out
 from serve_app.transcript.segmentation import Segmentation
@@ -58,11 +58,11 @@ class LocalTranscriber:
         self._vad = load_vad(settings).engine if "vad" in stages else None
         # Nobody comes in between whom a long batch would hold up.
         limits = replace(recognizer_limits(settings), max_s=None)
-        opened = OpenShelf(settings, limits, _LOGGER)
-        self._recognizer = opened.shelf
+        opened = OpenModelCache(settings, limits, _LOGGER)
+        self._recognizer = opened.cache
         self._hotwords = opened.hotwords
         self._punctuator = load_punctuator(settings).engine if "punctuation" in stages else None
-        self._decoding: FairThread[list[Chunk] | None] = FairThread("segmenter")
+        self._decoding: FairExecutor[list[Chunk] | None] = FairExecutor("segmenter")
         self._punctuating = ThreadPoolExecutor(1, thread_name_prefix="punctuator")
 
     async def __aenter__(self) -> LocalTranscriber:
@@ -78,16 +78,16 @@ class LocalTranscriber:
         await self._decoding.close()
         self._punctuating.shutdown(wait=True)
 
-    def check_hotwords(self, hints: Hints) -> HotwordCheck:
+    def check_hotwords(self, recognition_options: RecognitionOptions) -> HotwordCheck:
         """Returns what the model that is hinted at makes of the hotwords."""
-        return self._hotwords.check(hints)
+        return self._hotwords.check(recognition_options)
 
     async def transcribe(
         self,
         audio: FileBytes,
         stages: frozenset[Stage],
         request_id: str = "local",
-        hints: Hints = NO_HINTS,
+        recognition_options: RecognitionOptions = NO_OPTIONS,
         detection: SpeechDetection = AS_DEPLOYED,
     ) -> AsyncGenerator[TranscriptEvent]:
         """Yields the transcript of a file in order of time, then its end.
@@ -96,21 +96,21 @@ class LocalTranscriber:
             audio: the file, shape [bytes].
             stages: which of the loaded stages to run.
             request_id: names the recording in logs.
-            hints: for the recogniser.
+            recognition_options: for the recognizer.
             detection: for the VAD.
 
         Raises:
             AudioError: the file is not usable audio.
             ModelNotFound: the hints name a model that the settings do not.
         """
-        origin = Origin(request_id)
+        context = RequestContext(request_id)
         vad = self._vad if "vad" in stages else None
-        segmentation = Segmentation(audio, vad, self._options, hints, detection)
+        segmentation = Segmentation(audio, vad, self._options, recognition_options, detection)
         spans: list[UtteranceSpan] = []
 
         async def utterances() -> AsyncGenerator[Utterance]:
-            groups = segmentation.groups_on(self._decoding, origin)
-            window = self._settings.segmenter.window
+            groups = segmentation.groups_on(self._decoding, context)
+            window = self._settings.segmenter.max_in_flight
             async with aclosing(fan_out(groups, self._recognizer.transcribe, window)) as recognized:
                 async for utterance in recognized:
                     spans.append(utterance.span)
@@ -118,7 +118,7 @@ class LocalTranscriber:
 
         if self._punctuator is not None and "punctuation" in stages:
             break_s = self._settings.punctuator.sentence_break_s
-            parts = join_punctuated(origin, utterances(), self._punctuate, break_s)
+            parts = join_punctuated(context, utterances(), self._punctuate, break_s)
         else:
             parts = join_plain(utterances())
         async with aclosing(parts):

@@ -20,7 +20,7 @@ from serve_app.core.errors import (
     ModelUnavailable,
 )
 from serve_app.core.ports import Recognizer
-from serve_app.core.records import Chunk, ChunkFailure, Origin, Recognition
+from serve_app.core.records import Chunk, ChunkFailure, Recognition, RequestContext
 from serve_app.inference.batched import AloneEvent, BatchedRecognizer
 from serve_app.scheduling.batch_state import BatcherStatistics, combine
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
@@ -35,8 +35,8 @@ that one takes no more work."""
 _LONGEST_LOAD_S = 900.0
 
 
-class ModelShelf:
-    """Has chunks recognised by the model that their request names.
+class ModelCache:
+    """Has chunks recognized by the model that their request names.
 
     A model that is not loaded is loaded in a thread, one at a time, while the others go
     on and the calls for it wait. The least recently used model without any work makes
@@ -74,8 +74,8 @@ class ModelShelf:
         self._load = load
         self._wrap = wrap
         self._patience_s = patience_s
-        self._shelved: dict[str, Shelved] = {}
-        self._wishes: dict[str, Wish] = {}
+        self._cached: dict[str, CachedModel] = {}
+        self._pending_loads: dict[str, PendingLoad] = {}
         self._one_load = asyncio.Lock()
         self._changed = asyncio.Event()
         self._num_uses = 0
@@ -91,12 +91,12 @@ class ModelShelf:
         model = self._wrap(engine)
         model.on_batch = self._batch_ended
         self._num_uses += 1
-        self._shelved[name] = Shelved(model, self._sizes[name], self._num_uses)
+        self._cached[name] = CachedModel(model, self._sizes[name], self._num_uses)
         self._num_loads[name] = self._num_loads.get(name, 0) + 1
 
     def name_of(self, chunk: Chunk) -> str:
         """Returns the model that a chunk is for."""
-        return chunk.hints.model or self._first
+        return chunk.recognition_options.model or self._first
 
     async def transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
         """Returns a result per chunk of one request, in order; see `BatchedRecognizer`.
@@ -123,17 +123,17 @@ class ModelShelf:
 
     def statistics(self) -> BatcherStatistics:
         """Sums over the models, what waits for one to be loaded included."""
-        all_of = [shelved.model.statistics() for shelved in self._shelved.values()]
-        wishes = self._wishes.values()
+        all_of = [cached.model.statistics() for cached in self._cached.values()]
+        pending_loads = self._pending_loads.values()
         return combine(
             [*all_of, *([self._gone] if self._gone else [])],
-            waiting_audio_s=sum(wish.audio_s for wish in wishes),
-            num_waiting=sum(wish.num_calls for wish in wishes),
+            waiting_audio_s=sum(pending.audio_s for pending in pending_loads),
+            num_waiting=sum(pending.num_calls for pending in pending_loads),
         )
 
-    def shelf_statistics(self) -> ShelfStatistics:
-        return ShelfStatistics(
-            tuple(self._shelved),
+    def cache_statistics(self) -> ModelCacheStatistics:
+        return ModelCacheStatistics(
+            tuple(self._cached),
             self._loaded_bytes(),
             dict(self._num_loads),
             dict(self._num_evictions),
@@ -145,81 +145,81 @@ class ModelShelf:
         Raises:
             EngineStuck: one does not, or a model has been loading for too long.
         """
-        for shelved in self._shelved.values():
-            shelved.model.check(patience_s)
-        for name, wish in self._wishes.items():
-            loading_s = time.monotonic() - wish.since_s
+        for cached in self._cached.values():
+            cached.model.check(patience_s)
+        for name, pending in self._pending_loads.items():
+            loading_s = time.monotonic() - pending.since_s
             if loading_s > max(patience_s, _LONGEST_LOAD_S):
                 raise EngineStuck(f"model {name} has been awaited for {loading_s:.0f} s")
 
     async def close(self) -> None:
         """Fails what still waits and ends the threads."""
         self._closed = True
-        tasks = [wish.loading for wish in self._wishes.values()]
+        tasks = [pending.loading for pending in self._pending_loads.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for shelved in self._shelved.values():
-            await shelved.model.close()
+        for cached in self._cached.values():
+            await cached.model.close()
 
     @asynccontextmanager
     async def _model_for(self, chunk: Chunk, audio_s: float) -> AsyncIterator[BatchedRecognizer]:
         """Lends the model; it stays for as long as it is lent."""
-        shelved = await self._obtain(self.name_of(chunk), chunk.origin, audio_s)
+        cached = await self._obtain(self.name_of(chunk), chunk.context, audio_s)
         try:
-            yield shelved.model
+            yield cached.model
         finally:
-            shelved.num_calls -= 1
+            cached.num_calls -= 1
             self._note_change()
 
-    async def _obtain(self, name: str, origin: Origin, audio_s: float) -> Shelved:
+    async def _obtain(self, name: str, context: RequestContext, audio_s: float) -> CachedModel:
         if name not in self._sizes:
             raise ModelNotFound(name, ", ".join(self._sizes))
         while True:
             if self._closed:
                 raise BatcherClosed
-            shelved = self._shelved.get(name)
-            if shelved is not None and not shelved.leaving:
+            cached = self._cached.get(name)
+            if cached is not None and not cached.leaving:
                 self._num_uses += 1
-                shelved.last_use = self._num_uses
-                shelved.num_calls += 1
-                return shelved
-            await self._wait_for(name, origin, audio_s)
+                cached.last_use = self._num_uses
+                cached.num_calls += 1
+                return cached
+            await self._wait_for(name, context, audio_s)
 
-    async def _wait_for(self, name: str, origin: Origin, audio_s: float) -> None:
+    async def _wait_for(self, name: str, context: RequestContext, audio_s: float) -> None:
         """Returns when the model has been loaded; its callers then come first."""
-        wish = self._wishes.get(name)
-        if wish is None:
+        pending = self._pending_loads.get(name)
+        if pending is None:
             task = asyncio.get_running_loop().create_task(self._fetch(name))
-            wish = self._wishes[name] = Wish(task, time.monotonic())
-            task.add_done_callback(lambda _: self._fetched(name, wish))
-        wish.num_calls += 1
-        wish.audio_s += audio_s
+            pending = self._pending_loads[name] = PendingLoad(task, time.monotonic())
+            task.add_done_callback(lambda _: self._fetched(name, pending))
+        pending.num_calls += 1
+        pending.audio_s += audio_s
         try:
-            left_s = None if origin.deadline is None else origin.deadline - time.time()
-            done, _ = await asyncio.wait([wish.loading], timeout=left_s)
+            left_s = None if context.deadline is None else context.deadline - time.time()
+            done, _ = await asyncio.wait([pending.loading], timeout=left_s)
             if not done:
                 raise DeadlineExceeded(max(0.0, left_s or 0.0))
-            if wish.loading.cancelled():
+            if pending.loading.cancelled():
                 raise BatcherClosed
-            wish.loading.result()
+            pending.loading.result()
         finally:
-            wish.num_calls -= 1
-            wish.audio_s -= audio_s
-            if wish.loading.done():
+            pending.num_calls -= 1
+            pending.audio_s -= audio_s
+            if pending.loading.done():
                 # Nothing else can run until this caller has taken hold of the model.
-                self._forget(name, wish)
+                self._forget(name, pending)
             self._note_change()
 
-    def _fetched(self, name: str, wish: Wish) -> None:
-        if wish.num_calls == 0:  # all of them were cancelled, or came too late
-            self._forget(name, wish)
-            if not wish.loading.cancelled():
-                wish.loading.exception()
+    def _fetched(self, name: str, pending: PendingLoad) -> None:
+        if pending.num_calls == 0:  # all of them were canceled, or came too late
+            self._forget(name, pending)
+            if not pending.loading.cancelled():
+                pending.loading.exception()
 
-    def _forget(self, name: str, wish: Wish) -> None:
-        if self._wishes.get(name) is wish:
-            del self._wishes[name]
+    def _forget(self, name: str, pending: PendingLoad) -> None:
+        if self._pending_loads.get(name) is pending:
+            del self._pending_loads[name]
 
     async def _fetch(self, name: str) -> None:
         async with self._one_load:
@@ -232,36 +232,38 @@ class ModelShelf:
 
     async def _make_room(self, num_bytes: int) -> None:
         while self._loaded_bytes() + num_bytes > self._budget_bytes:
-            by_use = sorted(self._shelved.items(), key=lambda item: item[1].last_use)
+            by_use = sorted(self._cached.items(), key=lambda item: item[1].last_use)
             idle = [item for item in by_use if self._is_idle(*item)]
             if not idle and not await self._any_idle_soon():
-                idle = [item for item in by_use if item[0] not in self._wishes][:1] or by_use[:1]
+                idle = [item for item in by_use if item[0] not in self._pending_loads][
+                    :1
+                ] or by_use[:1]
             if idle:
                 await self._send_away(*idle[0])
 
-    def _is_idle(self, name: str, shelved: Shelved) -> bool:
-        return shelved.num_calls == 0 and name not in self._wishes
+    def _is_idle(self, name: str, cached: CachedModel) -> bool:
+        return cached.num_calls == 0 and name not in self._pending_loads
 
     async def _any_idle_soon(self) -> bool:
         try:
             async with asyncio.timeout(self._patience_s):
-                while not any(self._is_idle(*item) for item in self._shelved.items()):
+                while not any(self._is_idle(*item) for item in self._cached.items()):
                     await self._change()
         except TimeoutError:
             return False
         return True
 
-    async def _send_away(self, name: str, shelved: Shelved) -> None:
+    async def _send_away(self, name: str, cached: CachedModel) -> None:
         """Gives a model up, once it has done all that it has."""
-        shelved.leaving = True
-        while shelved.num_calls > 0:
+        cached.leaving = True
+        while cached.num_calls > 0:
             await self._change()
-        del self._shelved[name]
+        del self._cached[name]
         self._num_evictions[name] = self._num_evictions.get(name, 0) + 1
-        last = shelved.model.statistics()
+        last = cached.model.statistics()
         self._gone = combine([last, self._gone] if self._gone else [last])
-        await shelved.model.close()
-        del shelved
+        await cached.model.close()
+        del cached
         # Engine and batcher know each other: reference counts alone free nothing.
         await asyncio.to_thread(gc.collect)
 
@@ -273,7 +275,7 @@ class ModelShelf:
         self._changed.set()
 
     def _loaded_bytes(self) -> int:
-        return sum(shelved.num_bytes for shelved in self._shelved.values())
+        return sum(cached.num_bytes for cached in self._cached.values())
 
     def _batch_ended(self, waits_s: Sequence[float], took_s: float) -> None:
         if self.on_batch is not None:
@@ -281,7 +283,7 @@ class ModelShelf:
 
 
 @dataclass(slots=True)
-class Shelved:
+class CachedModel:
     """A loaded model.
 
     Attributes:
@@ -300,7 +302,7 @@ class Shelved:
 
 
 @dataclass(slots=True)
-class Wish:
+class PendingLoad:
     """A model that calls wait for."""
 
     loading: asyncio.Task[None]
@@ -310,7 +312,7 @@ class Wish:
 
 
 @dataclass(frozen=True, slots=True)
-class ShelfStatistics:
+class ModelCacheStatistics:
     """What is loaded, and what has happened so far, by model."""
 
     loaded: tuple[str, ...]

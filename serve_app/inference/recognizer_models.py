@@ -1,6 +1,6 @@
-"""From settings to a shelf of recognisers with the first one on it.
+"""From settings to a shelf of recognizers with the first one on it.
 
-What a recogniser's model takes of memory, estimated before it is loaded.
+What a recognizer's model takes of memory, estimated before it is loaded.
 
 Counted is what stays for as long as the model is loaded, not what a batch needs on top.
 
@@ -13,22 +13,22 @@ import logging
 from collections.abc import Callable, Mapping
 
 from serve_app.core.ports import Recognizer
-from serve_app.core.records import ALL_HEEDED, Hints, HotwordCheck, StageReadiness
-from serve_app.engines.paraformer.hotword_tokenizer import Speller, takes_hotwords
+from serve_app.core.records import ALL_HEEDED, HotwordCheck, RecognitionOptions, StageReadiness
+from serve_app.engines.paraformer.hotword_tokenizer import HotwordTokenizer, takes_hotwords
 from serve_app.engines.paraformer.onnx_pack import decoder_of
 from serve_app.inference.batched import BatchedRecognizer
 from serve_app.inference.loading import Loaded, find_pack, load_recognizer, with_pack
-from serve_app.inference.model_cache import ModelShelf
+from serve_app.inference.model_cache import ModelCache
 from serve_app.packs import PackContents
-from serve_app.scheduling.device_slots import DeviceTurns
+from serve_app.scheduling.device_slots import DeviceSlots
 from serve_app.scheduling.micro_batcher import BatchLimits
-from serve_app.scheduling.preemption import Priority, RightOfWay
+from serve_app.scheduling.preemption import Preemption, ThreadNiceness
 from serve_app.settings import RecognizerSettings, Settings
 
-_ALL_ALIKE = Priority()
+_ALL_ALIKE = ThreadNiceness()
 
 
-class OpenShelf:
+class OpenModelCache:
     """A shelf, and what to tell of it.
 
     Args:
@@ -49,7 +49,7 @@ class OpenShelf:
         settings: Settings,
         limits: BatchLimits,
         logger: logging.Logger,
-        priority_of: Callable[[Recognizer], Priority] = lambda engine: _ALL_ALIKE,
+        thread_niceness_of: Callable[[Recognizer], ThreadNiceness] = lambda engine: _ALL_ALIKE,
         load: Callable[[Settings], Loaded[Recognizer]] = load_recognizer,
     ) -> None:
         section = settings.recognizer
@@ -60,22 +60,25 @@ class OpenShelf:
         others = {name: find_pack(settings, section.models[name]) for name in other_names}
         first = load(settings)
         packs = {first_name: first.pack, **others}
-        right_of_way = RightOfWay()
+        preemption = Preemption()
         # Of one model nothing else takes turns at the device.
-        turns = DeviceTurns(first.engine.max_in_flight) if section.other_packs else None
-        self.shelf = ModelShelf(
-            {name: held_bytes(section, pack, first.drafter) for name, pack in packs.items()},
+        turns = DeviceSlots(first.engine.max_in_flight) if section.other_packs else None
+        self.cache = ModelCache(
+            {
+                name: model_memory_bytes(section, pack, first.drafter)
+                for name, pack in packs.items()
+            },
             section.models_bytes,
             load=self._load_other,
             wrap=lambda engine: BatchedRecognizer(
-                engine, limits, logger, priority_of(engine), turns, right_of_way
+                engine, limits, logger, thread_niceness_of(engine), turns, preemption
             ),
         )
-        self.shelf.put(first_name, first.engine)
+        self.cache.put(first_name, first.engine)
         self.readiness: StageReadiness = first.readiness
         # It is asked about models by the names that callers use, as all of this is.
         named = section.model_copy(update={"pack": first_name})
-        self.hotwords = HotwordDesk(settings.model_copy(update={"recognizer": named}), packs)
+        self.hotwords = HotwordValidator(settings.model_copy(update={"recognizer": named}), packs)
 
     def _load_other(self, name: str) -> Recognizer:
         pack = self._settings.recognizer.models[name]
@@ -99,7 +102,7 @@ Source: the table of memory in whisper.cpp's README (v1.8), file and memory from
 """
 
 
-def held_bytes(
+def model_memory_bytes(
     recognizer: RecognizerSettings, pack: PackContents, drafter: PackContents | None = None
 ) -> int:
     """Returns about how many bytes a pack takes once it is loaded.
@@ -139,7 +142,7 @@ _ENGINES = ("paraformer", "hybrid")
 """Values of `recognizer.engine` that mind hotwords, given a model that can."""
 
 
-class HotwordDesk:
+class HotwordValidator:
     """Says whether a deployment's models have a use for hotwords; loads none of them.
 
     Args:
@@ -150,19 +153,19 @@ class HotwordDesk:
     def __init__(self, settings: Settings, packs: Mapping[str, PackContents]) -> None:
         self._settings = settings
         self._packs = packs
-        self._spellers: dict[str, Speller] = {}
+        self._tokenizers: dict[str, HotwordTokenizer] = {}
 
-    def check(self, hints: Hints) -> HotwordCheck:
+    def check(self, recognition_options: RecognitionOptions) -> HotwordCheck:
         """Returns what the model that is hinted at makes of a request's hotwords."""
-        name = hints.model or self._settings.recognizer.pack
-        if not hints.hotwords or name not in self._packs:
+        name = recognition_options.model or self._settings.recognizer.pack
+        if not recognition_options.hotwords or name not in self._packs:
             return ALL_HEEDED  # an unknown model is refused elsewhere
         if (reason := self._no_use(self._packs[name])) is not None:
             return HotwordCheck(no_use=reason)
-        if name not in self._spellers:
-            self._spellers[name] = Speller(self._packs[name])
-        spell = self._spellers[name].ids
-        words = (hotword.text for hotword in hints.hotwords)
+        if name not in self._tokenizers:
+            self._tokenizers[name] = HotwordTokenizer(self._packs[name])
+        spell = self._tokenizers[name].ids
+        words = (hotword.text for hotword in recognition_options.hotwords)
         return HotwordCheck(unwritable=tuple(word for word in words if spell(word) is None))
 
     def _no_use(self, pack: PackContents) -> str | None:

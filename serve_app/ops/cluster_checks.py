@@ -13,7 +13,7 @@ import httpx
 
 from serve_app.core.errors import ClusterError, ClusterRefused
 from serve_app.ops.dashboard import open_dashboard
-from serve_app.ops.json_view import Tree
+from serve_app.ops.json_view import JsonView
 from serve_app.ops.kube import Kube
 from serve_app.ops.rollout import progress_of
 from serve_app.ops.scale_plan import GPU_SUFFIX, gpus_of_pod, group_size
@@ -36,7 +36,7 @@ def state_findings(state: ServiceState) -> Iterator[Finding]:
         yield Finding(progress.told, "paraserve cluster rollout wait, or logs of what fails")
 
 
-def version_findings(kube: Kube, service: Tree, state: ServiceState) -> Iterator[Finding]:
+def version_findings(kube: Kube, service: JsonView, state: ServiceState) -> Iterator[Finding]:
     """Compares KubeRay, Ray and Paraserve of the cluster with what this was made for."""
     yield from _kuberay_findings(kube)
     ray, own = metadata.version("ray"), metadata.version("paraserve")
@@ -89,7 +89,7 @@ def _kuberay_findings(kube: Kube) -> Iterator[Finding]:
             )
 
 
-def secret_findings(kube: Kube, service: Tree) -> Iterator[Finding]:
+def secret_findings(kube: Kube, service: JsonView) -> Iterator[Finding]:
     """Looks for the Secrets that the pods name, and for their keys; values are not kept."""
     for secret, keys in sorted(_wanted_secrets(service).items()):
         try:
@@ -107,11 +107,11 @@ def secret_findings(kube: Kube, service: Tree) -> Iterator[Finding]:
             yield Finding(f"the Secret {secret} has no key {key}", f"add {key} to {secret}")
 
 
-def _wanted_secrets(service: Tree) -> dict[str, set[str]]:
+def _wanted_secrets(service: JsonView) -> dict[str, set[str]]:
     """Returns the keys of each Secret that the pods need."""
     wanted: dict[str, set[str]] = {}
 
-    def want(reference: Tree, name: str = "name") -> None:
+    def want(reference: JsonView, name: str = "name") -> None:
         if reference.at(name).text() and not reference.at("optional").is_true:
             keys = wanted.setdefault(reference.at(name).text(), set())
             keys.update({reference.at("key").text()} - {""})
@@ -132,7 +132,7 @@ def _wanted_secrets(service: Tree) -> dict[str, set[str]]:
     return wanted
 
 
-def claim_findings(kube: Kube, service: Tree) -> Iterator[Finding]:
+def claim_findings(kube: Kube, service: JsonView) -> Iterator[Finding]:
     """Looks whether the volumes of the pods are bound."""
     claims = {
         volume.at("persistentVolumeClaim", "claimName").text()
@@ -161,7 +161,7 @@ def claim_findings(kube: Kube, service: Tree) -> Iterator[Finding]:
             )
 
 
-def node_findings(kube: Kube, service: Tree) -> Iterator[Finding]:
+def node_findings(kube: Kube, service: JsonView) -> Iterator[Finding]:
     """Looks whether nodes have the GPUs that the groups ask for."""
     groups = service.at("spec", "rayClusterConfig", "workerGroupSpecs")
     wanted = {
@@ -185,7 +185,7 @@ def node_findings(kube: Kube, service: Tree) -> Iterator[Finding]:
             )
 
 
-def _gpus_of_node(node: Tree) -> int:
+def _gpus_of_node(node: JsonView) -> int:
     return sum(
         quantity.count()
         for resource, quantity in node.at("status", "allocatable").pairs()
@@ -193,7 +193,7 @@ def _gpus_of_node(node: Tree) -> int:
     )
 
 
-def running_findings(kube: Kube, service: Tree, state: ServiceState) -> Iterator[Finding]:
+def running_findings(kube: Kube, service: JsonView, state: ServiceState) -> Iterator[Finding]:
     """Looks at the pods and bounds of what runs."""
     try:
         pods = pods_of(kube, state.clusters)
@@ -220,14 +220,14 @@ def running_findings(kube: Kube, service: Tree, state: ServiceState) -> Iterator
                 )
 
 
-def _sizes(groups: Tree) -> dict[str, tuple[int, int]]:
+def _sizes(groups: JsonView) -> dict[str, tuple[int, int]]:
     return {
         spec.at("groupName").text(): (group_size(spec).minimum, group_size(spec).maximum)
         for spec in groups.each()
     }
 
 
-def _pod_findings(pod: Tree, namespace: str) -> Iterator[Finding]:
+def _pod_findings(pod: JsonView, namespace: str) -> Iterator[Finding]:
     name = pod.at("metadata", "name").text()
     for condition in pod.at("status", "conditions").each():
         if condition.at("reason").text() == "Unschedulable":

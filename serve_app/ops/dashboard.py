@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from serve_app.core.errors import ClusterError, ClusterRefused
-from serve_app.ops.json_view import Tree
+from serve_app.ops.json_view import JsonView
 from serve_app.ops.kube import Kube
 from serve_app.ops.service import ClusterState
 
@@ -37,7 +37,7 @@ class Dashboard:
         self._headers = {"X-Ray-Authorization": f"Bearer {token}"} if token else {}
         self._secret = secret
 
-    def applications(self) -> Tree:
+    def applications(self) -> JsonView:
         """Returns what Serve says of its applications, by name.
 
         Raises:
@@ -72,9 +72,9 @@ class Dashboard:
         }
         return self._text("/api/v0/logs/file", query).splitlines()
 
-    def _json(self, path: str) -> Tree:
+    def _json(self, path: str) -> JsonView:
         try:
-            return Tree(json.loads(self._text(path, None)))
+            return JsonView(json.loads(self._text(path, None)))
         except json.JSONDecodeError:
             raise ClusterRefused("Ray's dashboard answers something else than JSON") from None
 
@@ -91,7 +91,7 @@ class Dashboard:
             raise
 
 
-def open_dashboard(kube: Kube, service: Tree, cluster: ClusterState | None) -> Dashboard:
+def open_dashboard(kube: Kube, service: JsonView, cluster: ClusterState | None) -> Dashboard:
     """Returns the dashboard of a cluster of the RayService.
 
     Ray's token comes from the environment, or from its Secret where that may be read.

@@ -9,13 +9,13 @@ annotation stays ours.
 
 from __future__ import annotations
 
-from serve_app.ops.json_view import Tree
+from serve_app.ops.json_view import JsonView
 from serve_app.ops.kube import FIELD_MANAGER
 
 _SPEC = "f:spec"
 
 
-def returned_ownership(managed: Tree) -> list[object] | None:
+def returned_ownership(managed: JsonView) -> list[object] | None:
     """Returns `metadata.managedFields` with our part of `spec` given back.
 
     Args:
@@ -43,8 +43,8 @@ def _is_ours(entry: dict[str, object]) -> bool:
     return entry.get("manager") == FIELD_MANAGER
 
 
-def _fields(entry: dict[str, object]) -> Tree:
-    return Tree(entry.get("fieldsV1"))
+def _fields(entry: dict[str, object]) -> JsonView:
+    return JsonView(entry.get("fieldsV1"))
 
 
 def _applier(entries: list[dict[str, object]]) -> dict[str, object] | None:

@@ -11,29 +11,29 @@ from serve_app.core.errors import ClusterError
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class JsonView:
     """A value of a JSON document; what is missing, or of another type, reads as empty."""
 
     value: object = None
 
-    def at(self, *path: str) -> Tree:
+    def at(self, *path: str) -> JsonView:
         """Returns what lies under the keys; an empty tree where there is nothing."""
         value = self.value
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
-        return Tree(value)
+        return JsonView(value)
 
-    def pairs(self) -> Iterator[tuple[str, Tree]]:
+    def pairs(self) -> Iterator[tuple[str, JsonView]]:
         """Yields key and value of a mapping."""
         if isinstance(self.value, dict):
             for key, value in self.value.items():
-                yield str(key), Tree(value)
+                yield str(key), JsonView(value)
 
-    def each(self) -> Iterator[Tree]:
+    def each(self) -> Iterator[JsonView]:
         """Yields the entries of a list."""
         if isinstance(self.value, list):
             for value in self.value:
-                yield Tree(value)
+                yield JsonView(value)
 
     def text(self, default: str = "") -> str:
         if isinstance(self.value, str):
@@ -64,13 +64,13 @@ class Tree:
         return {key: value.value for key, value in self.pairs()}
 
 
-def read_yaml(text: str, what: str) -> Tree:
+def read_yaml(text: str, what: str) -> JsonView:
     """Returns the tree of a YAML document.
 
     Raises:
         ClusterError: it is none.
     """
     try:
-        return Tree(yaml.safe_load(text))
+        return JsonView(yaml.safe_load(text))
     except yaml.YAMLError:
         raise ClusterError(f"{what} is not YAML: correct it, best by a helm upgrade") from None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from serve_app.core.errors import ClusterRefused, ConfigurationError
-from serve_app.ops.json_view import Tree
+from serve_app.ops.json_view import JsonView
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient, Configuration
@@ -28,7 +28,7 @@ _FORBIDDEN = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class KubeContext:
     """Which cluster, and where in it.
 
     Attributes:
@@ -72,7 +72,7 @@ class Kube:
         self._timeout_s = timeout_s
         self.namespace = namespace
 
-    def get(self, path: str, query: Mapping[str, str] | None = None) -> Tree:
+    def get(self, path: str, query: Mapping[str, str] | None = None) -> JsonView:
         """Returns an object or a list, by its path after the server's address.
 
         Raises:
@@ -90,7 +90,7 @@ class Kube:
         """
         return self._text("GET", path, query, headers=headers)
 
-    def list(self, resource: str, group: str = "api/v1", **query: str) -> Sequence[Tree]:
+    def list(self, resource: str, group: str = "api/v1", **query: str) -> Sequence[JsonView]:
         """Returns the objects of a resource of the namespace.
 
         Raises:
@@ -98,7 +98,7 @@ class Kube:
         """
         return list(self.get(self.path(resource, group=group), query).at("items").each())
 
-    def patch(self, path: str, operations: Sequence[Operation]) -> Tree:
+    def patch(self, path: str, operations: Sequence[Operation]) -> JsonView:
         """Applies a JSON patch under a field manager of ours.
 
         Raises:
@@ -175,7 +175,7 @@ def explain(status: int, content: str, namespace: str) -> str:
     try:
         answer = _tree(content)
     except ClusterRefused:
-        answer = Tree()
+        answer = JsonView()
     message = answer.at("message").text(content.strip()[:200] or f"status {status}")
     if status == 401:
         return "the API server does not accept the credentials: log in again, or choose a context"
@@ -191,7 +191,7 @@ def explain(status: int, content: str, namespace: str) -> str:
     return f"the API server answered {status}: {message}"
 
 
-def connect(place: Place) -> Kube:
+def connect(context: KubeContext) -> Kube:
     """Returns the namespace of the place.
 
     Raises:
@@ -207,13 +207,13 @@ def connect(place: Place) -> Kube:
     settings = client.Configuration()
     settings.retries = 1
     try:
-        found = _load_own(settings) if place.in_cluster else _load_file(settings, place)
+        found = _load_own(settings) if context.in_cluster else _load_file(settings, context)
     except (ConfigException, OSError) as error:
         raise ConfigurationError(
             f"no usable access to a cluster ({error}): give --kubeconfig and --context, "
             "or --in-cluster inside of a pod"
         ) from None
-    return Kube(client.ApiClient(settings), place.namespace or found, place.timeout_s)
+    return Kube(client.ApiClient(settings), context.namespace or found, context.timeout_s)
 
 
 def _load_own(settings: Configuration) -> str:
@@ -224,16 +224,16 @@ def _load_own(settings: Configuration) -> str:
     return _OWN_NAMESPACE.read_text(encoding="utf-8").strip()
 
 
-def _load_file(settings: Configuration, place: Place) -> str:
+def _load_file(settings: Configuration, context: KubeContext) -> str:
     """Loads a kubeconfig; returns the namespace of its context."""
     from kubernetes.config import kube_config
 
-    file = str(place.kubeconfig) if place.kubeconfig else None
+    file = str(context.kubeconfig) if context.kubeconfig else None
     # The client leaves both untyped.
-    kube_config.load_kube_config(file, place.context, settings)  # type: ignore[no-untyped-call]
+    kube_config.load_kube_config(file, context.context, settings)  # type: ignore[no-untyped-call]
     contexts, active = kube_config.list_kube_config_contexts(file)  # type: ignore[no-untyped-call]
-    named = [entry for entry in contexts if entry["name"] == place.context]
-    return Tree(named[0] if named else active).at("context", "namespace").text("default")
+    named = [entry for entry in contexts if entry["name"] == context.context]
+    return JsonView(named[0] if named else active).at("context", "namespace").text("default")
 
 
 def _missing_right(message: str) -> str:
@@ -256,9 +256,9 @@ def _content(answer: RESTResponse) -> str:
     return content.decode(errors="replace")
 
 
-def _tree(text: str) -> Tree:
+def _tree(text: str) -> JsonView:
     try:
-        return Tree(json.loads(text))
+        return JsonView(json.loads(text))
     except json.JSONDecodeError:
         raise ClusterRefused(
             "the answer is not JSON: is this address a Kubernetes API server?"

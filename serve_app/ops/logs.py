@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from serve_app.ops.dashboard import Dashboard
-from serve_app.ops.json_view import Tree
+from serve_app.ops.json_view import JsonView
 from serve_app.ops.kube import Kube
 
 _POLL_S = 2.0
@@ -28,7 +28,7 @@ class LogFile:
     path: str
 
 
-def replica_logs(applications: Tree, deployment: str | None) -> list[LogFile]:
+def replica_logs(applications: JsonView, deployment: str | None) -> list[LogFile]:
     """Returns the log files of replicas, the dead that Serve still knows included.
 
     Args:

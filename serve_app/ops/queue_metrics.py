@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from serve_app.core.errors import ClusterRefused
 from serve_app.ops.dashboard import pod_metrics
-from serve_app.ops.json_view import Tree
+from serve_app.ops.json_view import JsonView
 from serve_app.ops.kube import Kube
 
 _NUM_AT_ONCE = 8
@@ -38,14 +38,14 @@ GAUGES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class QueueDepth:
     """Amounts by (application, deployment), and why some pods did not tell theirs."""
 
     amounts: Mapping[tuple[str, str], float]
     problem: str | None
 
 
-def read_waiting(kube: Kube, pods: Iterable[Tree]) -> Waiting:
+def read_waiting(kube: Kube, pods: Iterable[JsonView]) -> QueueDepth:
     """Asks the pods, several at a time; those that do not answer are left out."""
     names = [pod.at("metadata", "name").text() for pod in pods]
 
@@ -62,7 +62,7 @@ def read_waiting(kube: Kube, pods: Iterable[Tree]) -> Waiting:
     problem = None
     if problems:
         problem = f"no metrics of {len(problems)} of {len(names)} pods: {problems[0]}"
-    return Waiting(sum_waiting(texts), problem)
+    return QueueDepth(sum_waiting(texts), problem)
 
 
 def sum_waiting(texts: Iterable[str]) -> dict[tuple[str, str], float]:

@@ -16,12 +16,12 @@ from typing import TypeAlias
 
 from serve_app.core.errors import ClusterError
 from serve_app.ops.dashboard import open_dashboard
-from serve_app.ops.json_view import Tree
+from serve_app.ops.json_view import JsonView
 from serve_app.ops.kube import Kube
 from serve_app.ops.service import ServiceState, find_service, is_ready_pod, pods_of, read_state
 
 # Picks the pods to restart out of the workers of a RayService.
-Choose: TypeAlias = Callable[[Kube, Tree, ServiceState, list[Tree]], list[Tree]]
+Choose: TypeAlias = Callable[[Kube, JsonView, ServiceState, list[JsonView]], list[JsonView]]
 _POLL_S = 2.0
 _WORKERS = "worker"
 
@@ -79,7 +79,9 @@ def restart_pods(
     return len(chosen)
 
 
-def all_workers(kube: Kube, service: Tree, state: ServiceState, pods: list[Tree]) -> list[Tree]:
+def all_workers(
+    kube: Kube, service: JsonView, state: ServiceState, pods: list[JsonView]
+) -> list[JsonView]:
     """Chooses every worker."""
     return pods
 
@@ -87,7 +89,9 @@ def all_workers(kube: Kube, service: Tree, state: ServiceState, pods: list[Tree]
 def workers_of_group(group: str) -> Choose:
     """Chooses the workers of a group."""
 
-    def choose(kube: Kube, service: Tree, state: ServiceState, pods: list[Tree]) -> list[Tree]:
+    def choose(
+        kube: Kube, service: JsonView, state: ServiceState, pods: list[JsonView]
+    ) -> list[JsonView]:
         return [pod for pod in pods if _group(pod) == group]
 
     return choose
@@ -96,7 +100,9 @@ def workers_of_group(group: str) -> Choose:
 def workers_with(deployment: str) -> Choose:
     """Chooses the workers that hold replicas of a deployment, as Serve tells."""
 
-    def choose(kube: Kube, service: Tree, state: ServiceState, pods: list[Tree]) -> list[Tree]:
+    def choose(
+        kube: Kube, service: JsonView, state: ServiceState, pods: list[JsonView]
+    ) -> list[JsonView]:
         details = open_dashboard(kube, service, state.active).applications()
         addresses = {
             replica.at("node_ip").text()
@@ -108,7 +114,7 @@ def workers_with(deployment: str) -> Choose:
     return choose
 
 
-def _workers(kube: Kube, state: ServiceState) -> list[Tree]:
+def _workers(kube: Kube, state: ServiceState) -> list[JsonView]:
     return [
         pod
         for pod in pods_of(kube, state.clusters)
@@ -116,15 +122,15 @@ def _workers(kube: Kube, state: ServiceState) -> list[Tree]:
     ]
 
 
-def _group(pod: Tree) -> str:
+def _group(pod: JsonView) -> str:
     return pod.at("metadata", "labels", "ray.io/group").text()
 
 
-def _num_ready(pods: Sequence[Tree], group: str) -> int:
+def _num_ready(pods: Sequence[JsonView], group: str) -> int:
     return sum(is_ready_pod(pod) and _group(pod) == group for pod in pods)
 
 
-def _is_replaced(pods: Sequence[Tree], pod: Tree, num_before: int) -> bool:
+def _is_replaced(pods: Sequence[JsonView], pod: JsonView, num_before: int) -> bool:
     uid = pod.at("metadata", "uid").text()
     if any(other.at("metadata", "uid").text() == uid for other in pods):
         return False

@@ -36,20 +36,20 @@ def progress_of(state: ServiceState) -> Progress:
         return Progress(False, None, "KubeRay has not yet seen the last change")
     if target is None:
         return Progress(False, None, "KubeRay has not yet made a cluster")
-    place = f"cluster {target.name}"
+    context = f"cluster {target.name}"
     if target.failures:
         reason = "; ".join(target.failures)
-        return Progress(False, reason, f"{place} failed: {reason}")
+        return Progress(False, reason, f"{context} failed: {reason}")
     if target.unready:
         workers = f"{target.ready_workers} of {target.desired_workers} workers"
-        return Progress(False, None, f"{place} ({workers}) waits for {', '.join(target.unready)}")
+        return Progress(False, None, f"{context} ({workers}) waits for {', '.join(target.unready)}")
     if state.pending is not None:
-        return Progress(False, None, f"{place} is ready and gets the traffic")
+        return Progress(False, None, f"{context} is ready and gets the traffic")
     if not state.is_ready:
         ready = state.condition("Ready")
         reason = (ready.message or ready.reason) if ready else "no condition Ready yet"
-        return Progress(False, None, f"{place} has no endpoint yet: {reason}")
-    return Progress(True, None, f"{place} serves on {state.num_endpoints} pods")
+        return Progress(False, None, f"{context} has no endpoint yet: {reason}")
+    return Progress(True, None, f"{context} serves on {state.num_endpoints} pods")
 
 
 def wait_for_rollout(

@@ -20,9 +20,9 @@ import yaml
 from serve_app.core.errors import ClusterError, ClusterRefused
 from serve_app.ops import scale_plan
 from serve_app.ops.field_ownership import returned_ownership
-from serve_app.ops.json_view import Tree, read_yaml
+from serve_app.ops.json_view import JsonView, read_yaml
 from serve_app.ops.kube import Kube, Operation
-from serve_app.ops.scale_plan import Change, Wish
+from serve_app.ops.scale_plan import Change, ScaleRequest
 from serve_app.ops.serve_config import DEPLOYMENTS
 from serve_app.ops.service import RAY, find_service, read_state, service_path
 
@@ -34,14 +34,16 @@ _ATTEMPTS = 5
 Result = TypeVar("Result")
 
 
-def scale_deployment(kube: Kube, name: str | None, deployment: str, wish: Wish) -> list[str]:
+def scale_deployment(
+    kube: Kube, name: str | None, deployment: str, request: ScaleRequest
+) -> list[str]:
     """Changes the number of replicas of a deployment, or its bounds; no replica restarts.
 
     Args:
         kube: where.
         name: of the RayService; None for the only one.
         deployment: name, or the stage's name in the settings.
-        wish: what it shall be.
+        request: what it shall be.
 
     Returns:
         Sentences on what was changed.
@@ -50,19 +52,19 @@ def scale_deployment(kube: Kube, name: str | None, deployment: str, wish: Wish) 
         ClusterError: it cannot be done so.
         ClusterRefused: the API server refuses.
     """
-    wish.check()
+    request.check()
     full = DEPLOYMENTS.get(deployment.lower(), deployment)
-    return _write(kube, name, lambda service: scale_plan.of_deployment(service, full, wish))
+    return _write(kube, name, lambda service: scale_plan.of_deployment(service, full, request))
 
 
-def scale_group(kube: Kube, name: str | None, group: str, wish: Wish) -> list[str]:
+def scale_group(kube: Kube, name: str | None, group: str, request: ScaleRequest) -> list[str]:
     """Changes the bounds of a worker group, of the RayService and of what runs.
 
     Args:
         kube: where.
         name: of the RayService; None for the only one.
         group: name of the worker group.
-        wish: what it shall be.
+        request: what it shall be.
 
     Returns:
         Sentences on what was changed.
@@ -71,12 +73,12 @@ def scale_group(kube: Kube, name: str | None, group: str, wish: Wish) -> list[st
         ClusterError: it cannot be done so.
         ClusterRefused: the API server refuses.
     """
-    wish.check()
-    told = _write(kube, name, lambda service: scale_plan.of_group(service, group, wish))
+    request.check()
+    told = _write(kube, name, lambda service: scale_plan.of_group(service, group, request))
     state = read_state(find_service(kube, name))
     for cluster in state.clusters:
         try:
-            told.append(_scale_running(kube, cluster.name, group, wish))
+            told.append(_scale_running(kube, cluster.name, group, request))
         except ClusterRefused as error:
             raise ClusterRefused(
                 f"the RayService is changed, but not the running RayCluster {cluster.name}: "
@@ -86,20 +88,20 @@ def scale_group(kube: Kube, name: str | None, group: str, wish: Wish) -> list[st
     return told
 
 
-def _scale_running(kube: Kube, cluster: str, group: str, wish: Wish) -> str:
+def _scale_running(kube: Kube, cluster: str, group: str, request: ScaleRequest) -> str:
     path = kube.path("rayclusters", cluster, group=RAY)
 
     def once() -> str:
         live = kube.get(path)
         groups = live.at("spec", "workerGroupSpecs")
-        operations = scale_plan.group_operations(groups, group, wish, "/spec/workerGroupSpecs")
+        operations = scale_plan.group_operations(groups, group, request, "/spec/workerGroupSpecs")
         kube.patch(path, [_as_read(live), *operations])
         return f"the running RayCluster {cluster} follows"
 
     return _retried(once)
 
 
-def _write(kube: Kube, name: str | None, plan: Callable[[Tree], Change]) -> list[str]:
+def _write(kube: Kube, name: str | None, plan: Callable[[JsonView], Change]) -> list[str]:
     """Writes the change that the plan makes of the object as it is."""
 
     def once() -> list[str]:
@@ -132,7 +134,7 @@ def _retried(once: Callable[[], Result]) -> Result:
     )
 
 
-def _as_read(read: Tree) -> Operation:
+def _as_read(read: JsonView) -> Operation:
     """Makes the API server refuse the patch of an object that is no longer as it was read.
 
     Kubernetes answers 409 to another resourceVersion than its own.
@@ -141,8 +143,8 @@ def _as_read(read: Tree) -> Operation:
     return Operation("replace", "/metadata/resourceVersion", version)
 
 
-def _return_ownership(kube: Kube, path: str, patched: Tree) -> None:
-    latest: Tree | None = patched
+def _return_ownership(kube: Kube, path: str, patched: JsonView) -> None:
+    latest: JsonView | None = patched
 
     def once() -> None:
         nonlocal latest
@@ -156,7 +158,7 @@ def _return_ownership(kube: Kube, path: str, patched: Tree) -> None:
     _retried(once)
 
 
-def _note(service: Tree, change: Change) -> Operation:
+def _note(service: JsonView, change: Change) -> Operation:
     annotations = service.at("metadata", "annotations")
     noted = read_yaml(annotations.at(ANNOTATION).text(), f"annotation {ANNOTATION}")
     kind, name = change.kind, change.name

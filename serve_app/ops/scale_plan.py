@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import yaml
 
 from serve_app.core.errors import ClusterError
-from serve_app.ops.json_view import Tree
+from serve_app.ops.json_view import JsonView
 from serve_app.ops.kube import Operation
 from serve_app.ops.serve_config import Application, ServeConfig, read_config
 from serve_app.settings import AutoscalingSettings, DeploymentSettings, Settings
@@ -31,7 +31,7 @@ GPU_SUFFIX = "/gpu"
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ScaleRequest:
     """What was asked for; None leaves a bound as it is."""
 
     minimum: int | None = None
@@ -89,14 +89,14 @@ class GroupSize:
         return f"{self.minimum} to {self.maximum} (now {self.replicas})"
 
 
-def group_size(spec: Tree) -> GroupSize:
+def group_size(spec: JsonView) -> GroupSize:
     """Returns the size in a worker group's specification."""
     minimum = spec.at("minReplicas").count()
     replicas = spec.at("replicas").count(minimum)
     return GroupSize(minimum, spec.at("maxReplicas").count(2**31 - 1), replicas)
 
 
-def num_gpus_offered(groups: Tree, resized: dict[str, int] | None = None) -> int:
+def num_gpus_offered(groups: JsonView, resized: dict[str, int] | None = None) -> int:
     """Returns the GPUs that the groups may have.
 
     Args:
@@ -110,7 +110,7 @@ def num_gpus_offered(groups: Tree, resized: dict[str, int] | None = None) -> int
     return offered
 
 
-def gpus_of_pod(spec: Tree) -> int:
+def gpus_of_pod(spec: JsonView) -> int:
     """Returns the whole GPUs that a pod asks for."""
     gpus = 0
     for container in spec.at("containers").each():
@@ -139,7 +139,7 @@ def demands_of(config: ServeConfig, resized: dict[str, int] | None = None) -> li
     return found
 
 
-def of_group(service: Tree, group: str, wish: Wish) -> Change:
+def of_group(service: JsonView, group: str, request: ScaleRequest) -> Change:
     """Returns the change of a worker group.
 
     Raises:
@@ -147,32 +147,34 @@ def of_group(service: Tree, group: str, wish: Wish) -> Change:
     """
     groups = service.at("spec", "rayClusterConfig", "workerGroupSpecs")
     spec = _group(groups, group)[1]
-    before, after = group_size(spec), resized_group(spec, group, wish)
+    before, after = group_size(spec), resized_group(spec, group, request)
     _check_gpus(demands_of(read_config(service)), num_gpus_offered(groups, {group: after.maximum}))
     base = "/spec/rayClusterConfig/workerGroupSpecs"
     options: dict[str, object] = dict(after.as_options())
     told = [f"group {group}: {before} -> {after} pods; no pod restarts"]
     autoscaled = service.at("spec", "rayClusterConfig", "enableInTreeAutoscaling").is_true
-    if autoscaled and wish.replicas is not None and after.minimum < after.maximum:
+    if autoscaled and request.replicas is not None and after.minimum < after.maximum:
         told.append("the autoscaler goes on from there, within the bounds")
-    operations = tuple(group_operations(groups, group, wish, base))
+    operations = tuple(group_operations(groups, group, request, base))
     return Change(operations, "workerGroups", group, options, tuple(told))
 
 
-def group_operations(groups: Tree, group: str, wish: Wish, base: str) -> list[Operation]:
+def group_operations(
+    groups: JsonView, group: str, request: ScaleRequest, base: str
+) -> list[Operation]:
     """Returns the patch of one group in a list of groups.
 
     Args:
         groups: `workerGroupSpecs` as it is.
         group: name of the group.
-        wish: its size.
+        request: its size.
         base: path of the list.
 
     Raises:
         ClusterError: there is no such group, or it cannot have that size.
     """
     index, spec = _group(groups, group)
-    after = resized_group(spec, group, wish)
+    after = resized_group(spec, group, request)
     # "add" replaces what is there, too.
     return [
         Operation("add", f"{base}/{index}/{key}", value)
@@ -180,28 +182,28 @@ def group_operations(groups: Tree, group: str, wish: Wish, base: str) -> list[Op
     ]
 
 
-def resized_group(spec: Tree, group: str, wish: Wish) -> GroupSize:
+def resized_group(spec: JsonView, group: str, request: ScaleRequest) -> GroupSize:
     """Returns the size that a group is to have.
 
     Raises:
         ClusterError: the bounds contradict each other.
     """
     now = group_size(spec)
-    minimum = now.minimum if wish.minimum is None else wish.minimum
-    maximum = now.maximum if wish.maximum is None else wish.maximum
+    minimum = now.minimum if request.minimum is None else request.minimum
+    maximum = now.maximum if request.maximum is None else request.maximum
     if minimum > maximum:
         raise ClusterError(f"{group} would have a minimum of {minimum} above its maximum {maximum}")
-    if wish.replicas is None:
+    if request.replicas is None:
         return GroupSize(minimum, maximum, min(max(now.replicas, minimum), maximum))
-    if not minimum <= wish.replicas <= maximum:
+    if not minimum <= request.replicas <= maximum:
         raise ClusterError(
-            f"--replicas {wish.replicas} is outside of the bounds {minimum} to {maximum} of "
+            f"--replicas {request.replicas} is outside of the bounds {minimum} to {maximum} of "
             f"{group}: give --min and --max as well"
         )
-    return GroupSize(minimum, maximum, wish.replicas)
+    return GroupSize(minimum, maximum, request.replicas)
 
 
-def of_deployment(service: Tree, deployment: str, wish: Wish) -> Change:
+def of_deployment(service: JsonView, deployment: str, request: ScaleRequest) -> Change:
     """Returns the change of a deployment of the application at `/`.
 
     Raises:
@@ -213,7 +215,7 @@ def of_deployment(service: Tree, deployment: str, wish: Wish) -> Change:
         names = ", ".join(application.deployments)
         raise ClusterError(f"there is no deployment {deployment}: choose one of {names}")
     before = application.bounds(deployment)
-    after = _new_bounds(application, deployment, wish)
+    after = _new_bounds(application, deployment, request)
     groups = service.at("spec", "rayClusterConfig", "workerGroupSpecs")
     _check_gpus(demands_of(config, {deployment: after[0]}), num_gpus_offered(groups))
     options: dict[str, object] = {"num_replicas": after[0]}
@@ -227,15 +229,17 @@ def of_deployment(service: Tree, deployment: str, wish: Wish) -> Change:
     return Change((operation,), "deployments", deployment, options, (told,))
 
 
-def _new_bounds(application: Application, deployment: str, wish: Wish) -> tuple[int, int]:
+def _new_bounds(
+    application: Application, deployment: str, request: ScaleRequest
+) -> tuple[int, int]:
     minimum, maximum = application.bounds(deployment)
-    if wish.replicas is not None:
-        if wish.minimum is not None or wish.maximum is not None:
+    if request.replicas is not None:
+        if request.minimum is not None or request.maximum is not None:
             raise ClusterError("a deployment takes --replicas, or --min and --max, not both")
-        minimum = maximum = wish.replicas
+        minimum = maximum = request.replicas
     else:
-        minimum = minimum if wish.minimum is None else wish.minimum
-        maximum = maximum if wish.maximum is None else wish.maximum
+        minimum = minimum if request.minimum is None else request.minimum
+        maximum = maximum if request.maximum is None else request.maximum
     if minimum > maximum:
         raise ClusterError(
             f"{deployment} would have a minimum of {minimum} above its maximum {maximum}"
@@ -264,7 +268,7 @@ def _with_options(
                 for part in entry.at("deployments").each()
                 if part.at("name").text() != deployment
             ]
-            own = application.options.get(deployment, Tree()).mapping()
+            own = application.options.get(deployment, JsonView()).mapping()
             kept = {key: own[key] for key in own if key not in _SIZES}
             content["deployments"] = [*others, {**kept, "name": deployment, **options}]
         applications.append(content)
@@ -275,7 +279,7 @@ def _with_options(
 _SIZES = frozenset({"num_replicas", "autoscaling_config"})
 
 
-def _group(groups: Tree, group: str) -> tuple[int, Tree]:
+def _group(groups: JsonView, group: str) -> tuple[int, JsonView]:
     names = []
     for index, spec in enumerate(groups.each()):
         names.append(spec.at("groupName").text())
@@ -342,13 +346,13 @@ def num_gpus_needed(demands: Sequence[Demand]) -> int:
         if not 0 < demand.hundredths < 100:
             continue
         for _ in range(demand.count):
-            place = next(
+            context = next(
                 (i for i, sum_ in enumerate(used) if sum_ + demand.hundredths <= 100), None
             )
-            if place is None:
+            if context is None:
                 used.append(demand.hundredths)
             else:
-                used[place] += demand.hundredths
+                used[context] += demand.hundredths
     return whole + len(used)
 
 
@@ -363,7 +367,7 @@ _SECTIONS = {
 def is_autoscaled(settings: Settings, deployment: str) -> bool:
     """True if Serve has bounds for the deployment instead of a number.
 
-    Where the recogniser follows the audio that waits, the segmenter has bounds too, if
+    Where the recognizer follows the audio that waits, the segmenter has bounds too, if
     only from N to N, since only such deployments may report to a policy.
     """
     if _size(settings, deployment).autoscaling is not None:

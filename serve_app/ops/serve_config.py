@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from serve_app.core.errors import ClusterError, ConfigurationError
-from serve_app.ops.json_view import Tree, read_yaml
+from serve_app.ops.json_view import JsonView, read_yaml
 from serve_app.settings import DEFAULT_PROFILE, DeploymentSettings, Settings
 from serve_app.settings.sources import ProfileSource
 
@@ -52,7 +52,7 @@ class Application:
     name: str
     route: str
     settings: Settings
-    options: Mapping[str, Tree]
+    options: Mapping[str, JsonView]
 
     @property
     def deployments(self) -> dict[str, DeploymentSettings]:
@@ -70,12 +70,12 @@ class Application:
 
     def num_gpus(self, deployment: str) -> float:
         """GPUs of a replica."""
-        own = self.options.get(deployment, Tree()).at("ray_actor_options", "num_gpus")
+        own = self.options.get(deployment, JsonView()).at("ray_actor_options", "num_gpus")
         return own.number() if own.is_there else self.deployments[deployment].num_gpus
 
     def bounds(self, deployment: str) -> tuple[int, int]:
         """Least and largest number of replicas."""
-        own = self.options.get(deployment, Tree())
+        own = self.options.get(deployment, JsonView())
         scaling = own.at("autoscaling_config")
         if scaling.is_there:
             return scaling.at("min_replicas").count(1), scaling.at("max_replicas").count(1)
@@ -90,7 +90,7 @@ class Application:
 class ServeConfig:
     """A Serve config."""
 
-    document: Tree
+    document: JsonView
     applications: tuple[Application, ...]
 
     @property
@@ -106,7 +106,7 @@ class ServeConfig:
         raise ClusterError("no application of the RayService is at /: is it Paraserve's?")
 
 
-def read_config(service: Tree) -> ServeConfig:
+def read_config(service: JsonView) -> ServeConfig:
     """Returns the Serve config of a RayService.
 
     Raises:
@@ -119,7 +119,7 @@ def read_config(service: Tree) -> ServeConfig:
     return ServeConfig(document, tuple(_application(entry) for entry in entries))
 
 
-def _application(entry: Tree) -> Application:
+def _application(entry: JsonView) -> Application:
     name = entry.at("name").text()
     if entry.at("import_path").text() != "serve_app.app:build":
         raise ClusterError(f"the application {name} is not Paraserve's (import_path)")
@@ -128,9 +128,9 @@ def _application(entry: Tree) -> Application:
         settings = ConfiguredSettings.model_validate(entry.at("args").mapping())
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "settings"
+        context = ".".join(str(part) for part in first["loc"]) or "settings"
         raise ClusterError(
-            f"settings of {name} that this version of paraserve does not accept: {place}: "
+            f"settings of {name} that this version of paraserve does not accept: {context}: "
             f"{first['msg']}; correct the values, or use the version of the image"
         ) from None
     except ConfigurationError as error:

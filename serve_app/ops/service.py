@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serve_app.core.errors import ClusterError, ClusterRefused
-from serve_app.ops.json_view import Tree
+from serve_app.ops.json_view import JsonView
 from serve_app.ops.kube import Kube
 
 RAY = "apis/ray.io/v1"
@@ -122,7 +122,7 @@ def service_path(kube: Kube, name: str) -> str:
     return kube.path("rayservices", name, group=RAY)
 
 
-def find_service(kube: Kube, name: str | None) -> Tree:
+def find_service(kube: Kube, name: str | None) -> JsonView:
     """Returns the RayService of that name, or the only one of the namespace.
 
     Raises:
@@ -157,7 +157,7 @@ def _why_absent(kube: Kube, name: str | None) -> str:
     return f"no RayService {name} in {kube.namespace}: see `paraserve cluster status -n NAMESPACE`"
 
 
-def read_state(service: Tree) -> ServiceState:
+def read_state(service: JsonView) -> ServiceState:
     """Returns what the status of a RayService says."""
     status = service.at("status")
     observed = status.at("observedGeneration")
@@ -172,7 +172,7 @@ def read_state(service: Tree) -> ServiceState:
     )
 
 
-def pods_of(kube: Kube, clusters: Sequence[ClusterState]) -> list[Tree]:
+def pods_of(kube: Kube, clusters: Sequence[ClusterState]) -> list[JsonView]:
     """Returns the pods of these clusters.
 
     Raises:
@@ -184,7 +184,7 @@ def pods_of(kube: Kube, clusters: Sequence[ClusterState]) -> list[Tree]:
     return list(kube.list("pods", labelSelector=f"ray.io/cluster in ({names})"))
 
 
-def is_ready_pod(pod: Tree) -> bool:
+def is_ready_pod(pod: JsonView) -> bool:
     """True if the pod takes work and is not about to go."""
     if pod.at("metadata", "deletionTimestamp").is_there:
         return False
@@ -194,12 +194,12 @@ def is_ready_pod(pod: Tree) -> bool:
     )
 
 
-def _condition(entry: Tree) -> Condition:
+def _condition(entry: JsonView) -> Condition:
     kind, status = entry.at("type").text(), entry.at("status").text()
     return Condition(kind, status, entry.at("reason").text(), entry.at("message").text())
 
 
-def _cluster(status: Tree) -> ClusterState | None:
+def _cluster(status: JsonView) -> ClusterState | None:
     name = status.at("rayClusterName").text()
     if not name:
         return None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from serve_app.api import flow
 from serve_app.core.errors import ClusterError
 from serve_app.hosting.ray_environment import LAUNCHER_IN_IMAGE, hard_stop_after_s
-from serve_app.ops.json_view import Tree, read_yaml
+from serve_app.ops.json_view import JsonView, read_yaml
 from serve_app.ops.kube import FIELD_MANAGER
 from serve_app.ops.scale import ANNOTATION
 from serve_app.ops.scale_plan import (
@@ -39,7 +39,7 @@ class Finding:
     is_certain: bool = True
 
 
-def containers_of(service: Tree) -> Iterator[tuple[str, Tree, Tree]]:
+def containers_of(service: JsonView) -> Iterator[tuple[str, JsonView, JsonView]]:
     """Yields group, pod specification and Ray container of head and worker groups."""
     spec = service.at("spec", "rayClusterConfig")
     groups = [("head", spec.at("headGroupSpec"))]
@@ -47,10 +47,10 @@ def containers_of(service: Tree) -> Iterator[tuple[str, Tree, Tree]]:
     for name, group in groups:
         pod = group.at("template", "spec")
         # KubeRay takes the first container for Ray's.
-        yield name, pod, next(pod.at("containers").each(), Tree())
+        yield name, pod, next(pod.at("containers").each(), JsonView())
 
 
-def specification_findings(service: Tree, config: ServeConfig) -> Iterator[Finding]:
+def specification_findings(service: JsonView, config: ServeConfig) -> Iterator[Finding]:
     """Yields what can be told from the RayService alone."""
     yield from _gpu_findings(service, config)
     for application in config.applications:
@@ -62,7 +62,7 @@ def specification_findings(service: Tree, config: ServeConfig) -> Iterator[Findi
     yield from _note_findings(service, config)
 
 
-def _gpu_findings(service: Tree, config: ServeConfig) -> Iterator[Finding]:
+def _gpu_findings(service: JsonView, config: ServeConfig) -> Iterator[Finding]:
     demands = demands_of(config)
     for demand in untiled(demands):
         yield Finding(
@@ -128,7 +128,7 @@ def _scaling_findings(application: Application) -> Iterator[Finding]:
             )
 
 
-def _autoscaler_findings(service: Tree, config: ServeConfig) -> Iterator[Finding]:
+def _autoscaler_findings(service: JsonView, config: ServeConfig) -> Iterator[Finding]:
     spec = service.at("spec", "rayClusterConfig")
     follows = any(
         application.bounds(deployment)[0] < application.bounds(deployment)[1]
@@ -150,13 +150,13 @@ def _autoscaler_findings(service: Tree, config: ServeConfig) -> Iterator[Finding
         )
 
 
-def _container_findings(service: Tree, config: ServeConfig) -> Iterator[Finding]:
+def _container_findings(service: JsonView, config: ServeConfig) -> Iterator[Finding]:
     wanted = _wanted_environment(config)
     longest = max(each.settings.ingress.request_timeout_s for each in config.applications)
     for group, pod, container in containers_of(service):
         variables = {entry.at("name").text(): entry for entry in container.at("env").each()}
         for name, value in wanted.items():
-            entry = variables.get(name, Tree())
+            entry = variables.get(name, JsonView())
             if entry.at("valueFrom").is_there or entry.at("value").text() == value:
                 continue
             found = entry.at("value").text() or "not set (unless by the image)"
@@ -210,14 +210,14 @@ def _wanted_environment(config: ServeConfig) -> dict[str, str]:
     }
 
 
-def _missing_resources(container: Tree) -> Iterator[tuple[str, str]]:
+def _missing_resources(container: JsonView) -> Iterator[tuple[str, str]]:
     for kind in ("requests", "limits"):
         for resource in ("cpu", "memory"):
             if not container.at("resources", kind, resource).is_there:
                 yield kind, resource
 
 
-def _ownership_findings(service: Tree) -> Iterator[Finding]:
+def _ownership_findings(service: JsonView) -> Iterator[Finding]:
     for entry in service.at("metadata", "managedFields").each():
         is_ours = entry.at("manager").text() == FIELD_MANAGER
         if is_ours and entry.at("fieldsV1", "f:spec").is_there and _is_applied(service):
@@ -227,12 +227,12 @@ def _ownership_findings(service: Tree) -> Iterator[Finding]:
             )
 
 
-def _is_applied(service: Tree) -> bool:
+def _is_applied(service: JsonView) -> bool:
     entries = service.at("metadata", "managedFields").each()
     return any(entry.at("operation").text() == "Apply" for entry in entries)
 
 
-def _note_findings(service: Tree, config: ServeConfig) -> Iterator[Finding]:
+def _note_findings(service: JsonView, config: ServeConfig) -> Iterator[Finding]:
     try:
         text = service.at("metadata", "annotations").at(ANNOTATION).text()
         note = read_yaml(text, f"annotation {ANNOTATION}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from serve_app.core.errors import ClusterError, ClusterRefused
 from serve_app.ops.dashboard import open_dashboard
-from serve_app.ops.json_view import Tree
+from serve_app.ops.json_view import JsonView
 from serve_app.ops.kube import Kube
 from serve_app.ops.queue_metrics import GAUGES, read_waiting
 from serve_app.ops.scale_plan import (
@@ -22,7 +22,7 @@ from serve_app.ops.service import RAY, ServiceState, find_service, is_ready_pod,
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRow:
-    """A deployment; None for what could not be learnt.
+    """A deployment; None for what could not be learned.
 
     Attributes:
         application: that it belongs to.
@@ -116,11 +116,11 @@ def read_status(kube: Kube, name: str | None) -> Status:
     )
 
 
-def _gpus(config: ServeConfig, groups: Tree) -> tuple[int, int]:
+def _gpus(config: ServeConfig, groups: JsonView) -> tuple[int, int]:
     return num_gpus_needed(demands_of(config)), num_gpus_offered(groups)
 
 
-def _pods(kube: Kube, state: ServiceState, notes: list[str]) -> list[Tree] | None:
+def _pods(kube: Kube, state: ServiceState, notes: list[str]) -> list[JsonView] | None:
     try:
         return pods_of(kube, state.clusters)
     except ClusterRefused as error:
@@ -128,7 +128,7 @@ def _pods(kube: Kube, state: ServiceState, notes: list[str]) -> list[Tree] | Non
         return None
 
 
-def _groups(kube: Kube, service: Tree, state: ServiceState, notes: list[str]) -> Tree:
+def _groups(kube: Kube, service: JsonView, state: ServiceState, notes: list[str]) -> JsonView:
     """Returns the groups of what runs, since the autoscaler changes them there."""
     if state.active is not None:
         try:
@@ -139,19 +139,19 @@ def _groups(kube: Kube, service: Tree, state: ServiceState, notes: list[str]) ->
     return service.at("spec", "rayClusterConfig", "workerGroupSpecs")
 
 
-def _details(kube: Kube, service: Tree, state: ServiceState, notes: list[str]) -> Tree:
+def _details(kube: Kube, service: JsonView, state: ServiceState, notes: list[str]) -> JsonView:
     try:
         return open_dashboard(kube, service, state.active or state.pending).applications()
     except ClusterError as error:
         notes.append(f"no numbers of replicas from Serve: {error}")
-        return Tree()
+        return JsonView()
 
 
 def _row(
     application: Application,
     deployment: str,
     state: ServiceState,
-    details: Tree,
+    details: JsonView,
     amounts: dict[tuple[str, str], float] | None,
 ) -> DeploymentRow:
     told = details.at(application.name, "deployments", deployment)
@@ -183,7 +183,7 @@ def _status(state: ServiceState, key: tuple[str, str]) -> str:
     return "unknown"
 
 
-def _group_row(spec: Tree, pods: list[Tree] | None) -> GroupRow:
+def _group_row(spec: JsonView, pods: list[JsonView] | None) -> GroupRow:
     name = spec.at("groupName").text()
     size = group_size(spec)
     ready = None

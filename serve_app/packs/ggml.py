@@ -1,7 +1,7 @@
 """Whisper models in whisper.cpp's own file format: what is in one, without loading it.
 
 Source: the order of the fields is that of whisper.cpp's loader (`whisper_model_load` in
-`src/whisper.cpp`, v1.8), the sizes of quantised blocks those of ggml's `ggml-common.h`.
+`src/whisper.cpp`, v1.8), the sizes of quantized blocks those of ggml's `ggml-common.h`.
 """
 
 from __future__ import annotations

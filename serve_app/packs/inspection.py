@@ -49,7 +49,7 @@ class PackStatus:
     size_bytes: int | None
     present: bool
     checksum: str | None
-    licence: str
+    license: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ def _status(reference: PackReference, store: PackStore) -> PackStatus:
         size_bytes=size_bytes,
         present=present,
         checksum=checksum,
-        licence=reference.licence,
+        license=reference.license,
     )
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import torch
 
 # Named by published punctuation packs whose hub listing lacks it; Paraserve takes
-# the words as the recogniser gives them and segments nothing.
+# the words as the recognizer gives them and segments nothing.
 _UNUSED_FILES = frozenset({"jieba_usr_dict"})
 _PARAFORMER_CLASSES = frozenset(
     {

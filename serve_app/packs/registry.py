@@ -180,7 +180,7 @@ class PackReference:
     name: str
     sources: tuple[Source, ...]
     kind: PackKind | None = None
-    licence: str = "see its source"
+    license: str = "see its source"
     size_bytes: int | None = None
 
     @property

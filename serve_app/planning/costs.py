@@ -75,7 +75,7 @@ class Costs:
         punctuator: of a batch; units are words.
         request: of the ingress for a request; units are seconds of audio.
         call: of a call between replicas.
-        start: of a recogniser replica.
+        start: of a recognizer replica.
         words_per_s: words in a second of speech.
         frame_s: audio in an encoder frame.
         slowdown: how much longer work takes while all cores of the machine are busy.

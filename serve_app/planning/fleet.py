@@ -1,4 +1,4 @@
-"""The recogniser replicas that there are, decided on by the service's scaling policy."""
+"""The recognizer replicas that there are, decided on by the service's scaling policy."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Callable
 
 from serve_app.planning.costs import StartCost
 from serve_app.planning.cpu import Clock
-from serve_app.planning.replicas import ReplicaModel, Station
+from serve_app.planning.replicas import ReplicaGroup, ReplicaModel
 from serve_app.planning.service_config import ServiceShape
 from serve_app.scheduling.autoscaling import LoadSample, ScalingPolicy
 
 
 class Fleet:
-    """Starts and stops replicas of the recogniser.
+    """Starts and stops replicas of the recognizer.
 
     Args:
         clock: the simulation's.
-        station: the recogniser's.
+        station: the recognizer's.
         shape: of the service.
         start: what it takes until a replica works.
-        backlog_s: audio that is still to be recognised.
+        backlog_s: audio that is still to be recognized.
         seed: of the failures.
     """
 
     def __init__(
         self,
         clock: Clock,
-        station: Station,
+        station: ReplicaGroup,
         shape: ServiceShape,
         start: StartCost,
         backlog_s: Callable[[], float],

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from serve_app.core.errors import Overloaded, ParaserveError
 from serve_app.planning.costs import LineCost
 from serve_app.planning.cpu import Clock, Cores
-from serve_app.planning.replicas import Call, Request, Station
+from serve_app.planning.replicas import Call, ReplicaGroup, Request
 from serve_app.planning.results import Outcomes
 from serve_app.planning.segmenting import Segmenting
 from serve_app.planning.service_config import ServiceShape
 from serve_app.planning.speech import Group
-from serve_app.scheduling.admission import AdmissionLine, Place
+from serve_app.scheduling.admission import AdmissionLine, AdmissionTicket
 
 
 class Front:
@@ -37,7 +37,7 @@ class Front:
         shape: ServiceShape,
         cost: LineCost,
         segmenting: Segmenting,
-        punctuator: Station | None,
+        punctuator: ReplicaGroup | None,
         words_per_audio_s: float,
         last_words_s: float,
         outcomes: Outcomes,
@@ -76,7 +76,7 @@ class Front:
         self._next_line = (self._next_line + 1) % len(self._lines)
         request.num_bytes = int(request.audio_s * self._shape.bytes_per_s)
         try:
-            place = self._lines[request.ingress].arrive(
+            ticket = self._lines[request.ingress].arrive(
                 request.key,
                 self._shape.key_admission,
                 request.num_bytes,
@@ -87,20 +87,20 @@ class Front:
         except ParaserveError as error:
             self._refused(request, error)
             return
-        request.place = place
-        self._in_line[id(place)] = request
+        request.ticket = ticket
+        self._in_line[id(ticket)] = request
         self._clock.at(request.deadline_s, self._expire, request)
-        if place.state == "uploading":
+        if ticket.state == "uploading":
             self._received(request)
 
     def _received(self, request: Request) -> None:
         """The upload is complete: in a simulation, as soon as it may begin."""
-        place = request.place
-        if place is None:
+        ticket = request.ticket
+        if ticket is None:
             raise RuntimeError("a request without a place was received")
         try:
             line = self._lines[request.ingress]
-            promoted = line.received(place, request.audio_s, self._clock.now)
+            promoted = line.received(ticket, request.audio_s, self._clock.now)
         except ParaserveError as error:
             self._leave(request, 0.0)
             self._refused(request, error)
@@ -110,23 +110,23 @@ class Front:
     def _begin(self, request: Request) -> None:
         self._cores.run(self._cost.of(request.audio_s), self._segmenting.submit, request)
 
-    def _promoted(self, places: list[Place]) -> None:
-        for place in places:
-            request = self._in_line.get(id(place))
+    def _promoted(self, tickets: list[AdmissionTicket]) -> None:
+        for ticket in tickets:
+            request = self._in_line.get(id(ticket))
             if request is None:
                 continue
-            if place.state == "uploading":
+            if ticket.state == "uploading":
                 self._received(request)
-            elif place.state == "running":
-                del self._in_line[id(place)]
+            elif ticket.state == "running":
+                del self._in_line[id(ticket)]
                 self._begin(request)
 
     def _leave(self, request: Request, processed_audio_s: float) -> None:
-        if request.place is not None:
-            place, request.place = request.place, None
-            self._in_line.pop(id(place), None)
+        if request.ticket is not None:
+            ticket, request.ticket = request.ticket, None
+            self._in_line.pop(id(ticket), None)
             line = self._lines[request.ingress]
-            self._promoted(line.leave(place, self._clock.now, processed_audio_s))
+            self._promoted(line.leave(ticket, self._clock.now, processed_audio_s))
 
     def _refused(self, request: Request, error: ParaserveError) -> None:
         if isinstance(error, Overloaded):

@@ -16,8 +16,8 @@ from serve_app.planning.costs import CallCost, LineCost
 from serve_app.planning.cpu import Clock, Cores
 from serve_app.planning.service_config import StationShape
 from serve_app.planning.speech import Group, Recording
-from serve_app.scheduling.admission import Place
-from serve_app.scheduling.autoscaling import RecordingBacklog, Throughput
+from serve_app.scheduling.admission import AdmissionTicket
+from serve_app.scheduling.autoscaling import EwmaRate, RecordingBacklog
 from serve_app.scheduling.batch_budget import Pace
 from serve_app.scheduling.fair_queue import FairQueue
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _FIRST_RETRY_S = 0.5
 
 
-class Station:
+class ReplicaGroup:
     """Routes calls to replicas and runs their batches.
 
     Calls go to the emptier of two replicas drawn at random, as Ray Serve's router
@@ -300,10 +300,10 @@ class Request:
         "next_window",
         "num_bytes",
         "pending",
-        "place",
         "punctuating",
         "segmenter",
         "started_s",
+        "ticket",
         "weight",
         "windows",
         "words",
@@ -326,7 +326,7 @@ class Request:
         self.deadline_s = deadline_s
         self.num_bytes = 0
         self.ingress = 0
-        self.place: Place | None = None  # the ingress
+        self.ticket: AdmissionTicket | None = None  # the ingress
         self.segmenter: SegmenterModel | None = None  # the segmenters, and the next six
         self.backlog: RecordingBacklog | None = None
         self.windows: Recording = ()
@@ -383,7 +383,7 @@ class ReplicaModel:
     def __init__(self, now: float) -> None:
         self.queue: FairQueue[Item] = FairQueue()
         self.pace = Pace()
-        self.throughput = Throughput(_RATE_MEMORY_S, now)
+        self.throughput = EwmaRate(_RATE_MEMORY_S, now)
         self.num_calls = 0
         self.batches: deque[Batch] = deque()
         self.busy_s = 0.0

@@ -23,7 +23,7 @@ def trial_table(trials: tuple[Trial, ...], goal: Goal, shape: ServiceShape) -> T
     """Returns a row per trial."""
     waits = "queue delay" if goal.measure == "queue" else "latency"
     table = Table(
-        "recognisers", "trace", "GPUs", f"{waits} p50 s", "p95 s", "refused",
+        "recognizers", "trace", "GPUs", f"{waits} p50 s", "p95 s", "refused",
         "GPU hours", "busy", "goal",
     )  # fmt: skip
     for trial in trials:
@@ -70,14 +70,14 @@ def gpus_of(trial: Trial, shape: ServiceShape) -> str:
 
 
 def num_gpus(num_replicas: int, shape: ServiceShape) -> int:
-    """Returns the GPUs that recognisers and punctuators take together, rounded up."""
+    """Returns the GPUs that recognizers and punctuators take together, rounded up."""
     share = shape.recognizer.gpu_share
     others = 0.0
     if shape.punctuator is not None:
         others = shape.punctuator.num_replicas * shape.punctuator.gpu_share
     if share <= 0:
         return math.ceil(others)
-    # A recogniser is on one GPU; what is left of GPUs may hold punctuators.
+    # A recognizer is on one GPU; what is left of GPUs may hold punctuators.
     per_gpu = shape.replicas_per_gpu
     gpus = math.ceil(num_replicas / per_gpu)
     left = gpus - num_replicas * share
@@ -131,7 +131,7 @@ def check_plotting() -> None:
 
 
 def plot_trial(trial: Trial, title: str, path: Path) -> None:
-    """Draws queue delay, recognisers, GPU hours and waiting audio over the run as a PNG."""
+    """Draws queue delay, recognizers, GPU hours and waiting audio over the run as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -145,7 +145,7 @@ def plot_trial(trial: Trial, title: str, path: Path) -> None:
     delay.set_ylabel("longest queue delay [s]")
     replicas.step(time, timeline.replicas, where="post", label="working")
     replicas.step(time, timeline.requested, where="post", label="asked for", linestyle=":")
-    replicas.set_ylabel("recognisers")
+    replicas.set_ylabel("recognizers")
     replicas.set_ylim(bottom=0)
     replicas.legend(loc="upper left")
     if trial.result.gpu_hours > 0:
@@ -164,7 +164,7 @@ def plot_trial(trial: Trial, title: str, path: Path) -> None:
 
 def spent_gpu_hours(result: RunResult) -> Seconds:
     """Returns the GPU hours spent by each moment of the timeline: in all as many as the
-    result says, in proportion to the recognisers that were asked for."""
+    result says, in proportion to the recognizers that were asked for."""
     timeline = result.timeline
     lengths_s = np.diff(timeline.time_s, prepend=timeline.time_s[0])
     spent = np.cumsum(timeline.requested * lengths_s)

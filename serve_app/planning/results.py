@@ -57,9 +57,9 @@ class Timeline:
 
     Attributes:
         time_s: when.
-        replicas: recognisers that work.
-        requested: recognisers that were asked for.
-        backlog_s: audio that is still to be recognised.
+        replicas: recognizers that work.
+        requested: recognizers that were asked for.
+        backlog_s: audio that is still to be recognized.
         delay_s: longest wait of an item that a batch took since the sample before.
         open_requests: requests without an answer.
     """
@@ -83,18 +83,18 @@ class RunResult:
         num_expired: given up at their deadline.
         num_rejected: that no service of this shape takes, such as too large uploads.
         audio_hours: of what was answered.
-        item_delay: wait of what batches are made of, from its arrival at a recogniser.
+        item_delay: wait of what batches are made of, from its arrival at a recognizer.
         queue_delay: of an answered request: its wait for admission and a segmenter,
             and the longest one of its groups for a batch.
         latency: from arrival to answer.
         classes: the same by length.
-        replica_hours: of recognisers, from the order to the end.
+        replica_hours: of recognizers, from the order to the end.
         gpu_hours: theirs and the punctuators', by their shares.
-        peak_replicas: most recognisers at once.
-        utilization: part of the recognisers' time that their models were at work.
+        peak_replicas: most recognizers at once.
+        utilization: part of the recognizers' time that their models were at work.
         segmenter_utilization: of the segmenters' time.
-        mean_batch_items: in a batch of the recogniser.
-        num_scalings: changes of the number of recognisers.
+        mean_batch_items: in a batch of the recognizer.
+        num_scalings: changes of the number of recognizers.
         num_reversals: changes that undo the direction of the one before.
         num_retries: calls made again because their replica died.
         span_s: simulated time.

@@ -58,9 +58,9 @@ class Trial:
     """One size of the service and how it did.
 
     Attributes:
-        mode: a fixed number of recognisers, or scaling between two bounds.
-        min_replicas: least recognisers.
-        max_replicas: most recognisers.
+        mode: a fixed number of recognizers, or scaling between two bounds.
+        min_replicas: least recognizers.
+        max_replicas: most recognizers.
         whole: all of the trace was simulated, not only its busiest stretch.
         met: the goal was reached.
         result: of the simulation.
@@ -90,11 +90,11 @@ class Plan:
 
 
 class Planner:
-    """Searches sizes of the recogniser.
+    """Searches sizes of the recognizer.
 
     Args:
         trace: the requests.
-        shape: of the service, but for the number of recognisers.
+        shape: of the service, but for the number of recognizers.
         costs: of its stages.
         speech: makes what recordings consist of, the same each time it is called.
         options: how to simulate.
@@ -167,7 +167,7 @@ class Planner:
         last = self._trials[-1]
         goal = self._goal
         return (
-            f"no number of recognisers reaches a p95 of {goal.p95_s:g} s: with "
+            f"no number of recognizers reaches a p95 of {goal.p95_s:g} s: with "
             f"{last.max_replicas} it is {goal.measured(last.result).p95_s:.2f} s, and "
             f"{last.result.refused_share:.2%} are refused; the segmenters "
             f"({self._shape.num_segmenters}, {last.result.segmenter_utilization:.0%} busy) or the "

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from serve_app.planning.costs import LineCost
 from serve_app.planning.cpu import Clock, Cores
-from serve_app.planning.replicas import Call, Request, Station
+from serve_app.planning.replicas import Call, ReplicaGroup, Request
 from serve_app.planning.speech import Speech
 from serve_app.scheduling.autoscaling import Backlog
 from serve_app.scheduling.batch_budget import BatchLimits
@@ -30,7 +30,7 @@ class SegmenterModel:
 
 
 class Segmenting:
-    """Decodes recordings and keeps a window of calls at the recogniser.
+    """Decodes recordings and keeps a window of calls at the recognizer.
 
     Args:
         clock: the simulation's.
@@ -50,7 +50,7 @@ class Segmenting:
         cores: Cores,
         cost: LineCost,
         speech: Speech,
-        recognizer: Station,
+        recognizer: ReplicaGroup,
         *,
         num_segmenters: int,
         max_recordings: int,
@@ -69,14 +69,14 @@ class Segmenting:
         self._unrouted: deque[Request] = deque()
         self._backlog = Backlog()
         self.on_answer: Callable[[Request, Call], None] = _ignore_call
-        """Told of each group that was recognised."""
+        """Told of each group that was recognized."""
         self.on_end: Callable[[Request], None] = _ignore
         """Told of each recording that is through."""
         recognizer.on_answer = self._answered
 
     @property
     def backlog_audio_s(self) -> float:
-        """Audio that is still to be recognised, as the segmenters would report it."""
+        """Audio that is still to be recognized, as the segmenters would report it."""
         return self._backlog.audio_s
 
     @property

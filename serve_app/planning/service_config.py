@@ -11,7 +11,7 @@ from serve_app.scheduling.autoscaling import ScalingLimits
 from serve_app.scheduling.batch_budget import BatchLimits
 from serve_app.settings import Settings
 
-_GPU_LANES = 2
+_GPU_STREAMS = 2
 """Batches in flight of the GPU engines: one is computed, one prepared."""
 
 
@@ -47,11 +47,11 @@ class ServiceShape:
         num_segmenters: each with one thread.
         segmenter_max_recordings: that a segmenter works on at once.
         window: groups in flight of one recording.
-        recognizer: replicas of the recogniser; `num_replicas` is where scaling begins.
+        recognizer: replicas of the recognizer; `num_replicas` is where scaling begins.
         punctuator: replicas of the punctuator, None without punctuation.
-        scaling: None for a fixed number of recognisers.
+        scaling: None for a fixed number of recognizers.
         report_interval_s: time between two decisions to scale.
-        mtbf_s: mean time until a recogniser replica dies, None for never.
+        mtbf_s: mean time until a recognizer replica dies, None for never.
         bytes_per_s: size of an upload per second of its audio.
     """
 
@@ -71,18 +71,18 @@ class ServiceShape:
     bytes_per_s: float = 4000.0
 
     def with_recognizers(self, num_replicas: int) -> ServiceShape:
-        """Returns the same service with a fixed number of recognisers."""
+        """Returns the same service with a fixed number of recognizers."""
         recognizer = replace(self.recognizer, num_replicas=num_replicas)
         return replace(self, recognizer=recognizer, scaling=None)
 
     def with_scaling(self, limits: ScalingLimits) -> ServiceShape:
-        """Returns the same service with recognisers that follow the load."""
+        """Returns the same service with recognizers that follow the load."""
         recognizer = replace(self.recognizer, num_replicas=max(1, limits.min_replicas))
         return replace(self, recognizer=recognizer, scaling=limits)
 
     @property
     def replicas_per_gpu(self) -> int:
-        """Recognisers that fit on a GPU, or on a node without any; at least 1."""
+        """Recognizers that fit on a GPU, or on a node without any; at least 1."""
         share = self.recognizer.gpu_share
         return max(1, int(1.0 / share + 1e-9)) if share > 0 else 1
 
@@ -110,7 +110,7 @@ def shape_of(settings: Settings) -> ServiceShape:
         request_timeout_s=settings.ingress.request_timeout_s,
         num_segmenters=settings.segmenter.deployment.num_replicas,
         segmenter_max_recordings=settings.segmenter.deployment.max_ongoing_requests,
-        window=settings.segmenter.window,
+        window=settings.segmenter.max_in_flight,
         recognizer=_recognizer(settings),
         punctuator=_punctuator(settings) if "punctuation" in settings.stages else None,
         scaling=scaling_limits(settings) if scaling is not None else None,
@@ -157,7 +157,7 @@ def _recognizer(settings: Settings) -> StationShape:
         num_replicas=deployment.num_replicas,
         max_calls=deployment.max_ongoing_requests,
         limits=recognizer_limits(settings),
-        concurrency=_GPU_LANES if recognizer.device.startswith("cuda") else 1,
+        concurrency=_GPU_STREAMS if recognizer.device.startswith("cuda") else 1,
         gpu_share=deployment.num_gpus,
     )
 
@@ -169,6 +169,6 @@ def _punctuator(settings: Settings) -> StationShape:
         num_replicas=deployment.num_replicas,
         max_calls=deployment.max_ongoing_requests,
         limits=punctuator_limits(settings),
-        concurrency=_GPU_LANES if punctuator.device.startswith("cuda") else 1,
+        concurrency=_GPU_STREAMS if punctuator.device.startswith("cuda") else 1,
         gpu_share=deployment.num_gpus,
     )

@@ -15,7 +15,7 @@ from serve_app.planning.costs import Costs
 from serve_app.planning.cpu import Clock, Cores, OwnCores, SharedCores
 from serve_app.planning.fleet import Fleet
 from serve_app.planning.ingress import Front
-from serve_app.planning.replicas import Call, Request, Station
+from serve_app.planning.replicas import Call, ReplicaGroup, Request
 from serve_app.planning.results import Outcomes, Percentiles, RunResult, Timeline
 from serve_app.planning.segmenting import Segmenting
 from serve_app.planning.service_config import ServiceShape, StationShape
@@ -32,7 +32,7 @@ class MachineShape:
     Attributes:
         num_cores: of the machine, a fraction if others use a part of one all the time.
         others: times in s, and how many threads of other programs want a core from then on.
-        recognizers_apart: each recogniser has a core of its own beside these.
+        recognizers_apart: each recognizer has a core of its own beside these.
     """
 
     num_cores: float
@@ -88,7 +88,7 @@ class Simulation:
         cores = self._cores(options.machine)
         apart = options.machine is not None and options.machine.recognizers_apart
         self.outcomes = Outcomes(options.warm_up_s)
-        self._recognizer = Station(
+        self._recognizer = ReplicaGroup(
             self._clock,
             OwnCores(self._clock) if apart else cores,
             shape.recognizer if options.by_item else _grouped(shape.recognizer, options),
@@ -137,7 +137,7 @@ class Simulation:
         self._samples = array("d")
 
     def watch_items(self, on_item: Callable[[Call, float], None]) -> None:
-        """Has each item that a recogniser's batch takes told, and how long it waited there."""
+        """Has each item that a recognizer's batch takes told, and how long it waited there."""
         begun = self.outcomes.begun
 
         def both(call: Call, waited_s: float) -> None:
@@ -164,12 +164,12 @@ class Simulation:
         cores.follow(machine.others)
         return cores
 
-    def _punctuator(self, cores: Cores, options: RunOptions) -> Station | None:
+    def _punctuator(self, cores: Cores, options: RunOptions) -> ReplicaGroup | None:
         shape = self._shape.punctuator
         if shape is None:
             return None
         costs = (self._costs.punctuator, self._costs.call)
-        station = Station(self._clock, cores, shape, costs, seed=options.seed + 2)
+        station = ReplicaGroup(self._clock, cores, shape, costs, seed=options.seed + 2)
         for _ in range(shape.num_replicas):
             station.add_replica()
         return station

@@ -25,7 +25,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class DecodedBlock:
     """What decoding a stretch of a recording leads to.
 
     Attributes:
@@ -37,7 +37,7 @@ class Window:
     groups: tuple[Group, ...]
 
 
-Recording: TypeAlias = Sequence[Window]
+Recording: TypeAlias = Sequence[DecodedBlock]
 
 
 class Speech(Protocol):
@@ -117,7 +117,7 @@ class DrawnSpeech:
             windows.append(self._short(rest_s))
         return windows
 
-    def _short(self, audio_s: float) -> Window:
+    def _short(self, audio_s: float) -> DecodedBlock:
         """Returns a window for the end of a recording, or for all of a short one."""
         left_s = audio_s * self._options.speech_share
         chunks_s: list[float] = []
@@ -125,7 +125,7 @@ class DrawnSpeech:
             chunk_s = min(left_s, self._chunk_s())
             chunks_s.append(chunk_s)
             left_s -= chunk_s
-        return Window(audio_s, grouped(chunks_s, self._options))
+        return DecodedBlock(audio_s, grouped(chunks_s, self._options))
 
     def _chunk_s(self) -> float:
         spread = self._options.spread
@@ -133,7 +133,7 @@ class DrawnSpeech:
         chunk_s = self._random.lognormvariate(middle, spread)
         return min(max(chunk_s, 0.3), self._options.max_chunk_s)
 
-    def _draw(self) -> Iterator[Window]:
+    def _draw(self) -> Iterator[DecodedBlock]:
         options = self._options
         num_windows = max(1, round(options.period_s / options.window_s))
         ends: list[list[float]] = [[] for _ in range(num_windows)]
@@ -148,7 +148,7 @@ class DrawnSpeech:
             ends[index].append(chunk_s)
             now_s += self._random.expovariate(1.0) * pauses_per_speech * options.mean_chunk_s
         for chunks_s in ends:
-            yield Window(options.window_s, grouped(chunks_s, options))
+            yield DecodedBlock(options.window_s, grouped(chunks_s, options))
 
 
 class MeasuredSpeech:
@@ -176,4 +176,4 @@ class SingleChunks:
         self._frame_s = frame_s
 
     def recording(self, audio_s: float) -> Recording:
-        return (Window(audio_s, (group_of([audio_s], self._frame_s),)),)
+        return (DecodedBlock(audio_s, (group_of([audio_s], self._frame_s),)),)

@@ -23,11 +23,11 @@ from typing import Literal, NoReturn, TypeAlias
 
 from serve_app.core.errors import AudioTooLong, Overloaded, UploadTooLarge
 
-PlaceState: TypeAlias = Literal["waiting", "uploading", "ready", "running", "refused", "left"]
+TicketState: TypeAlias = Literal["waiting", "uploading", "ready", "running", "refused", "left"]
 
 
 @dataclass(eq=False, slots=True)
-class Place:
+class AdmissionTicket:
     """One request in the line or at work; only its `AdmissionLine` changes it.
 
     Attributes:
@@ -54,7 +54,7 @@ class Place:
     number: int
     num_bytes: int
     audio_s: float = 0.0
-    state: PlaceState = "waiting"
+    state: TicketState = "waiting"
     since: float = 0.0
     waited_s: float = 0.0
     arrival_tag: float = 0.0
@@ -66,7 +66,7 @@ class Place:
     def holds_bytes(self) -> bool:
         return self.state in {"uploading", "ready", "running"}
 
-    def enter(self, state: PlaceState, now: float) -> None:
+    def enter(self, state: TicketState, now: float) -> None:
         """Changes the state, and counts the time in the last one if it was a wait."""
         if self.state in {"waiting", "ready"}:
             self.waited_s += max(now - self.since, 0.0)
@@ -80,7 +80,7 @@ _FALLBACK_RATE = 10.0
 _FALLBACK_AUDIO_S = 60.0
 
 
-class DrainRate:
+class ThroughputEstimator:
     """Seconds of audio finished per second, over the time in which there was work.
 
     Work and busy time fade with the same half-life, so that the rate follows the
@@ -163,7 +163,7 @@ class Load:
         """True if so many bytes more may arrive."""
         return limits.max_bytes is None or self.num_bytes + num_bytes <= limits.max_bytes
 
-    def has_place(self, limits: Limits, audio_s: float) -> bool:
+    def has_slot(self, limits: Limits, audio_s: float) -> bool:
         """True if one more recording of that length may be worked on."""
         if limits.max_running is not None and self.num_running >= limits.max_running:
             return False
@@ -178,7 +178,7 @@ class Load:
         return max(limits.max_running - self.num_running, 0)
 
 
-__all__ = ["AdmissionLine", "AdmissionStatistics", "Place"]
+__all__ = ["AdmissionLine", "AdmissionStatistics", "AdmissionTicket"]
 
 _MIN_RETRY_AFTER_S = 1.0
 # Of a service that has just started and has finished nothing yet. By its guesses alone the
@@ -189,7 +189,7 @@ _UNMEASURED_RETRY_AFTER_S = 5.0
 _SPREAD = 0.4
 _GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
-_Lines: TypeAlias = dict[str, deque[Place]]
+_Lines: TypeAlias = dict[str, deque[AdmissionTicket]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +215,7 @@ class AdmissionStatistics:
     in_flight_bytes: int
     in_flight_audio_s: float
     oldest_wait_s: float
-    drain_rate: float
+    throughput_per_s: float
     num_admitted: int
     num_refused: int
     num_left_waiting: int
@@ -262,7 +262,7 @@ class AdmissionLine:
         self._max_retry_after_s = max_retry_after_s
         self._all = Load()
         self._keys = _Keys()
-        self._drain = DrainRate()
+        self._drain = ThroughputEstimator()
         self._counts = _Counts()
         self._num_arrivals = 0
         self._virtual_time = 0.0
@@ -275,7 +275,7 @@ class AdmissionLine:
         deadline: float | None,
         now: float,
         weight: float = 1.0,
-    ) -> Place:
+    ) -> AdmissionTicket:
         """Returns the caller's place, uploading or waiting; it must be left in the end.
 
         Args:
@@ -295,85 +295,91 @@ class AdmissionLine:
             if limits.max_bytes is not None and num_bytes > limits.max_bytes:
                 raise UploadTooLarge(limits.max_bytes)
         self._num_arrivals += 1
-        place = Place(key, key_limits, weight, deadline, now, self._num_arrivals, num_bytes)
-        place.arrival_tag = self._virtual_time
-        self._refuse_if_full(place)
-        for load, _ in self._loads(place):
+        ticket = AdmissionTicket(
+            key, key_limits, weight, deadline, now, self._num_arrivals, num_bytes
+        )
+        ticket.arrival_tag = self._virtual_time
+        self._refuse_if_full(ticket)
+        for load, _ in self._loads(ticket):
             load.num_in_line += 1
-        self._keys.waiting.setdefault(key, deque()).append(place)
+        self._keys.waiting.setdefault(key, deque()).append(ticket)
         self._promote(now)
-        if place.state == "waiting":
-            self._refuse_if_line_is_full(place)
-        return place
+        if ticket.state == "waiting":
+            self._refuse_if_line_is_full(ticket)
+        return ticket
 
-    def resize(self, place: Place, num_bytes: int, now: float) -> list[Place]:
+    def resize(self, ticket: AdmissionTicket, num_bytes: int, now: float) -> list[AdmissionTicket]:
         """Corrects the bytes of a request; returns whose turn comes through that.
 
         Raises:
             Overloaded: they exceed what may be in flight; the place stays as it was.
             UploadTooLarge: they are more than could ever be in flight.
         """
-        growth = num_bytes - place.num_bytes
-        if not place.holds_bytes or not growth:
+        growth = num_bytes - ticket.num_bytes
+        if not ticket.holds_bytes or not growth:
             return []
         if growth > 0:
-            for load, limits in self._loads(place):
+            for load, limits in self._loads(ticket):
                 if limits.max_bytes is not None and num_bytes > limits.max_bytes:
                     raise UploadTooLarge(limits.max_bytes)
                 if not load.has_bytes(limits, growth):
                     self._counts.refused += 1
-                    raise Overloaded(self._retry_after_s(place, load is not self._all))
-        place.num_bytes = num_bytes
-        for load, _ in self._loads(place):
+                    raise Overloaded(self._retry_after_s(ticket, load is not self._all))
+        ticket.num_bytes = num_bytes
+        for load, _ in self._loads(ticket):
             load.num_bytes += growth
         return self._promote(now) if growth < 0 else []
 
-    def received(self, place: Place, audio_s: float, now: float) -> list[Place]:
+    def received(
+        self, ticket: AdmissionTicket, audio_s: float, now: float
+    ) -> list[AdmissionTicket]:
         """Takes note that an upload is complete; returns whose turn comes, maybe its own.
 
         Args:
-            place: uploading; another one changes nothing.
+            ticket: uploading; another one changes nothing.
             audio_s: expected length of the recording, 0 if that is not known.
             now: monotonic time in s.
 
         Raises:
             AudioTooLong: it is more than could ever be in flight; the place stays as it was.
         """
-        if place.state != "uploading":
+        if ticket.state != "uploading":
             return []
-        for limits in (place.key_limits, self._limits):
+        for limits in (ticket.key_limits, self._limits):
             if limits.max_audio_s is not None and audio_s > limits.max_audio_s:
                 raise AudioTooLong(audio_s, limits.max_audio_s)
-        place.audio_s = audio_s
-        place.enter("ready", now)
+        ticket.audio_s = audio_s
+        ticket.enter("ready", now)
         self._counts.uploading -= 1
-        self._keys.ready.setdefault(place.key, deque()).append(place)
+        self._keys.ready.setdefault(ticket.key, deque()).append(ticket)
         return self._promote(now)
 
-    def leave(self, place: Place, now: float, processed_audio_s: float = 0.0) -> list[Place]:
+    def leave(
+        self, ticket: AdmissionTicket, now: float, processed_audio_s: float = 0.0
+    ) -> list[AdmissionTicket]:
         """Frees what the request held; returns whose turn comes. Once is enough.
 
         Args:
-            place: in line or running; one that has left already changes nothing.
+            ticket: in line or running; one that has left already changes nothing.
             now: monotonic time in s.
             processed_audio_s: of the recording, if it was worked through to its end.
         """
         self._drain.advance(now, self._all.num_running > 0)
-        if place.state in {"refused", "left"}:
+        if ticket.state in {"refused", "left"}:
             return []
-        if place.state == "running":
-            self._end(place)
+        if ticket.state == "running":
+            self._end(ticket)
             if processed_audio_s > 0:
                 self._drain.credit(processed_audio_s)
         else:
-            self._take_out(place)
+            self._take_out(ticket)
             self._counts.left_waiting += 1
-        if place.holds_bytes:
-            for load, _ in self._loads(place):
-                load.num_bytes -= place.num_bytes
-        place.enter("left", now)
+        if ticket.holds_bytes:
+            for load, _ in self._loads(ticket):
+                load.num_bytes -= ticket.num_bytes
+        ticket.enter("left", now)
         promoted = self._promote(now)
-        self._forget(place.key)
+        self._forget(ticket.key)
         return promoted
 
     def statistics(self, now: float) -> AdmissionStatistics:
@@ -385,94 +391,96 @@ class AdmissionLine:
             in_flight_bytes=self._all.num_bytes,
             in_flight_audio_s=self._all.audio_s,
             oldest_wait_s=max(now - min((line[0].since for line in lines), default=now), 0.0),
-            drain_rate=self._drain.per_s,
+            throughput_per_s=self._drain.per_s,
             num_admitted=self._counts.admitted,
             num_refused=self._counts.refused,
             num_left_waiting=self._counts.left_waiting,
         )
 
-    def _refuse_if_full(self, place: Place) -> None:
+    def _refuse_if_full(self, ticket: AdmissionTicket) -> None:
         """Refuses a newcomer beyond those at work, those who may be, and the line."""
         free = math.inf
         # All of them first: what is free for a key cannot be more than what is free.
-        for load, limits in reversed(self._loads(place)):
+        for load, limits in reversed(self._loads(ticket)):
             free = min(free, load.num_free(limits))
             if limits.max_waiting is not None and load.num_in_line >= limits.max_waiting + free:
-                self._refuse(place, load)
+                self._refuse(ticket, load)
 
-    def _refuse_if_line_is_full(self, place: Place) -> None:
+    def _refuse_if_line_is_full(self, ticket: AdmissionTicket) -> None:
         """Refuses a newcomer without room for its bytes if it is one too many in line."""
-        for load, limits in reversed(self._loads(place)):
+        for load, limits in reversed(self._loads(ticket)):
             if limits.max_waiting is not None and load.num_in_line > limits.max_waiting:
-                self._take_out(place)
-                self._refuse(place, load)
+                self._take_out(ticket)
+                self._refuse(ticket, load)
 
-    def _refuse(self, place: Place, load: Load) -> NoReturn:
-        place.state = "refused"
+    def _refuse(self, ticket: AdmissionTicket, load: Load) -> NoReturn:
+        ticket.state = "refused"
         self._counts.refused += 1
-        retry_after_s = self._retry_after_s(place, load is not self._all)
-        self._forget(place.key)
+        retry_after_s = self._retry_after_s(ticket, load is not self._all)
+        self._forget(ticket.key)
         raise Overloaded(retry_after_s)
 
-    def _loads(self, place: Place) -> tuple[tuple[Load, Limits], tuple[Load, Limits]]:
-        return (self._keys.loads[place.key], place.key_limits), (self._all, self._limits)
+    def _loads(self, ticket: AdmissionTicket) -> tuple[tuple[Load, Limits], tuple[Load, Limits]]:
+        return (self._keys.loads[ticket.key], ticket.key_limits), (self._all, self._limits)
 
-    def _promote(self, now: float) -> list[Place]:
+    def _promote(self, now: float) -> list[AdmissionTicket]:
         """Moves on whoever may; returns them."""
         promoted = []
-        while (place := self._next(self._keys.waiting, _has_bytes)) is not None:
-            _remove(self._keys.waiting, place)
-            place.enter("uploading", now)
+        while (ticket := self._next(self._keys.waiting, _has_bytes)) is not None:
+            _remove(self._keys.waiting, ticket)
+            ticket.enter("uploading", now)
             self._counts.uploading += 1
-            for load, _ in self._loads(place):
-                load.num_bytes += place.num_bytes
-            promoted.append(place)
-        while (place := self._next(self._keys.ready, _has_place)) is not None:
-            _remove(self._keys.ready, place)
-            self._begin(place, now)
-            promoted.append(place)
+            for load, _ in self._loads(ticket):
+                load.num_bytes += ticket.num_bytes
+            promoted.append(ticket)
+        while (ticket := self._next(self._keys.ready, _has_slot)) is not None:
+            _remove(self._keys.ready, ticket)
+            self._begin(ticket, now)
+            promoted.append(ticket)
         return promoted
 
-    def _next(self, lines: _Lines, has_room: Callable[[Load, Limits, Place], bool]) -> Place | None:
+    def _next(
+        self, lines: _Lines, has_room: Callable[[Load, Limits, AdmissionTicket], bool]
+    ) -> AdmissionTicket | None:
         """Returns whose turn it is in these lines, None if it is nobody's."""
         heads = [line[0] for line in lines.values()]
-        for place in sorted(heads, key=lambda head: (self._tag(head), head.number)):
-            of_key, of_all = self._loads(place)
-            if has_room(*of_key, place):
-                return place if has_room(*of_all, place) else None
+        for ticket in sorted(heads, key=lambda head: (self._tag(head), head.number)):
+            of_key, of_all = self._loads(ticket)
+            if has_room(*of_key, ticket):
+                return ticket if has_room(*of_all, ticket) else None
         return None
 
-    def _tag(self, place: Place) -> float:
-        return max(self._keys.served.get(place.key, 0.0), place.arrival_tag)
+    def _tag(self, ticket: AdmissionTicket) -> float:
+        return max(self._keys.served.get(ticket.key, 0.0), ticket.arrival_tag)
 
-    def _begin(self, place: Place, now: float) -> None:
-        tag = self._tag(place)
+    def _begin(self, ticket: AdmissionTicket, now: float) -> None:
+        tag = self._tag(ticket)
         self._virtual_time = max(self._virtual_time, tag)
         # A recording of unknown length is charged as an average one.
-        charged_s = place.audio_s or self._drain.mean_audio_s
-        self._keys.served[place.key] = tag + charged_s / place.weight
-        place.enter("running", now)
-        for load, _ in self._loads(place):
+        charged_s = ticket.audio_s or self._drain.mean_audio_s
+        self._keys.served[ticket.key] = tag + charged_s / ticket.weight
+        ticket.enter("running", now)
+        for load, _ in self._loads(ticket):
             load.num_in_line -= 1
             load.num_running += 1
-            load.audio_s += place.audio_s
-            load.num_unmeasured += not place.audio_s
+            load.audio_s += ticket.audio_s
+            load.num_unmeasured += not ticket.audio_s
         self._counts.admitted += 1
 
-    def _end(self, place: Place) -> None:
-        for load, _ in self._loads(place):
+    def _end(self, ticket: AdmissionTicket) -> None:
+        for load, _ in self._loads(ticket):
             load.num_running -= 1
-            load.num_unmeasured -= not place.audio_s
+            load.num_unmeasured -= not ticket.audio_s
             # Sums of floats drift; nothing in flight is exactly nothing.
-            load.audio_s = load.audio_s - place.audio_s if load.num_running else 0.0
+            load.audio_s = load.audio_s - ticket.audio_s if load.num_running else 0.0
 
-    def _take_out(self, place: Place) -> None:
+    def _take_out(self, ticket: AdmissionTicket) -> None:
         """Takes a request that has not begun out of the line."""
-        if place.state == "uploading":
+        if ticket.state == "uploading":
             self._counts.uploading -= 1
         else:
-            _remove(self._keys.waiting if place.state == "waiting" else self._keys.ready, place)
-        for load, _ in self._loads(place):
+            _remove(self._keys.waiting if ticket.state == "waiting" else self._keys.ready, ticket)
+        for load, _ in self._loads(ticket):
             load.num_in_line -= 1
 
     def _forget(self, key: str) -> None:
@@ -486,9 +494,9 @@ class AdmissionLine:
             self._keys.served.clear()
             self._virtual_time = 0.0
 
-    def _retry_after_s(self, place: Place, for_key: bool) -> float:
+    def _retry_after_s(self, ticket: AdmissionTicket, for_key: bool) -> float:
         """Returns when what is ahead of the caller should have been worked through."""
-        load = self._keys.loads[place.key] if for_key else self._all
+        load = self._keys.loads[ticket.key] if for_key else self._all
         num_unknown = load.num_unmeasured + load.num_in_line
         ahead_s = load.audio_s + num_unknown * self._drain.mean_audio_s
         turn = self._counts.refused * _GOLDEN_RATIO % 1.0
@@ -499,16 +507,16 @@ class AdmissionLine:
         return min(max(wait_s * spread, _MIN_RETRY_AFTER_S), self._max_retry_after_s)
 
 
-def _has_bytes(load: Load, limits: Limits, place: Place) -> bool:
-    return load.has_bytes(limits, place.num_bytes)
+def _has_bytes(load: Load, limits: Limits, ticket: AdmissionTicket) -> bool:
+    return load.has_bytes(limits, ticket.num_bytes)
 
 
-def _has_place(load: Load, limits: Limits, place: Place) -> bool:
-    return load.has_place(limits, place.audio_s)
+def _has_slot(load: Load, limits: Limits, ticket: AdmissionTicket) -> bool:
+    return load.has_slot(limits, ticket.audio_s)
 
 
-def _remove(lines: _Lines, place: Place) -> None:
-    line = lines[place.key]
-    line.remove(place)
+def _remove(lines: _Lines, ticket: AdmissionTicket) -> None:
+    line = lines[ticket.key]
+    line.remove(ticket)
     if not line:
-        del lines[place.key]
+        del lines[ticket.key]

@@ -1,4 +1,4 @@
-"""How many recogniser replicas the audio that waits is worth.
+"""How many recognizer replicas the audio that waits is worth.
 
 The wish is `ceil(audio / (rtfx * target_drain_s))`: enough replicas to work off what
 is there within the target. What is done about it is slower than the wish, so that a
@@ -14,7 +14,7 @@ load that comes and goes does not start and stop replicas with every wave:
 
 All of it is made of minima and maxima, so that more load never gives fewer replicas.
 
-The audio that a segmenter has taken on and no recogniser has answered yet.
+The audio that a segmenter has taken on and no recognizer has answered yet.
 
 What replicas report for autoscaling; Serve takes mappings of numbers.
 
@@ -42,8 +42,8 @@ class ScalingLimits:
     Attributes:
         min_replicas: kept when idle; 0 lets an idle deployment vanish.
         max_replicas: at most.
-        target_drain_s: time in which all the audio that is there shall be recognised.
-        fallback_rtfx: seconds of audio that a replica recognises per second, used until
+        target_drain_s: time in which all the audio that is there shall be recognized.
+        fallback_rtfx: seconds of audio that a replica recognizes per second, used until
             that has been measured.
         hysteresis: share by which the load must fall short before a replica goes.
         max_utilization: share of their time that the replicas left by a step down may
@@ -92,14 +92,14 @@ class LoadSample:
     replicas for what it does know, and never takes one away.
 
     Attributes:
-        queued_audio_s: audio that waits in the recognisers' queues.
+        queued_audio_s: audio that waits in the recognizers' queues.
         running_audio_s: audio in the batches being run.
         hidden_audio_s: audio that the segmenters know of, but hold back or have on
-            its way, so that no recogniser has it yet.
-        rtfx_per_replica: audio seconds that a replica recognises per second while it
+            its way, so that no recognizer has it yet.
+        rtfx_per_replica: audio seconds that a replica recognizes per second while it
             is busy; not known before the first batch, which forbids nothing.
         num_replicas: replicas asked for so far, those still starting included.
-        throughput: audio seconds recognised per second by all replicas lately; not
+        throughput: audio seconds recognized per second by all replicas lately; not
             known only forgoes the bound by utilization.
         all_reported: False if some replica is missing from the sums.
         starting: whether replicas were asked for and none runs yet: somebody may be
@@ -255,7 +255,7 @@ class Backlog:
     """Sums up the recordings of one segmenter.
 
     It counts what is still to be decoded as well, by the length that the file's header
-    declares. A window of calls keeps that from the recognisers' own queues, and yet it
+    declares. A window of calls keeps that from the recognizers' own queues, and yet it
     is why more of them are needed.
     """
 
@@ -272,7 +272,7 @@ class Backlog:
 
     @property
     def audio_s(self) -> float:
-        """Audio seconds that are still to be recognised, as far as is known."""
+        """Audio seconds that are still to be recognized, as far as is known."""
         return sum(recording.audio_s for recording in self._recordings)
 
 
@@ -304,7 +304,7 @@ class RecordingBacklog:
         self._undecoded_s = max(0.0, declared_s - decoded_s) if declared_s is not None else 0.0
 
     def sent(self, audio_s: float) -> None:
-        """A group of chunks goes to the recogniser."""
+        """A group of chunks goes to the recognizer."""
         self._speech_s += audio_s
         self._in_flight_s += audio_s
 
@@ -320,7 +320,7 @@ class RecordingBacklog:
 
 
 class RecognizerLoad(TypedDict):
-    """What a recogniser's `record_autoscaling_stats` returns; `rtfx` is 0 until measured.
+    """What a recognizer's `record_autoscaling_stats` returns; `rtfx` is 0 until measured.
 
     Work for which nobody waits is in `background_audio_s` and nowhere else.
     """
@@ -338,7 +338,7 @@ class SegmenterLoad(TypedDict):
     backlog_audio_s: float
 
 
-class Throughput:
+class EwmaRate:
     """Audio seconds per second, of which those that lie back count less and less.
 
     Args:
@@ -353,7 +353,7 @@ class Throughput:
         self._audio_s = 0.0
 
     def done(self, audio_s: float, now: float) -> None:
-        """Takes note of audio that was recognised."""
+        """Takes note of audio that was recognized."""
         self._fade(now)
         self._audio_s += audio_s
 

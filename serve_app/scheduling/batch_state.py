@@ -54,7 +54,7 @@ class BatcherStatistics:
     background_running_audio_s: float = 0.0
 
 
-class Tally:
+class BatchStats:
     """Counts batches."""
 
     def __init__(self, limits: BatchLimits) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 
 
-class DeviceTurns:
+class DeviceSlots:
     """Says which of several batchers may begin its next batch.
 
     Whoever is refused stands in line and is woken when it is first and there is room,

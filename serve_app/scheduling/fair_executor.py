@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-from serve_app.core.records import Origin
+from serve_app.core.records import RequestContext
 from serve_app.scheduling.batch_state import BatcherStatistics
 from serve_app.scheduling.micro_batcher import BatchLimits, MicroBatcher
-from serve_app.scheduling.preemption import RightOfWay, give_way
+from serve_app.scheduling.preemption import Preemption, lower_priority
 
 StepT = TypeVar("StepT")
 
 _ONE_STEP = BatchLimits(max_cost=1, max_items=1)
 
 
-class FairThread(Generic[StepT]):
+class FairExecutor(Generic[StepT]):
     """Runs steps of about the same length one after another, in `FairQueue`'s order.
 
     Whoever comes waits for the step that is being run, and not for the others' next
@@ -26,13 +26,13 @@ class FairThread(Generic[StepT]):
 
     Args:
         name: of the threads.
-        nice: how far the thread for what is not urgent gives way, see `give_way`.
+        nice: how far the thread for what is not urgent gives way, see `lower_priority`.
     """
 
     def __init__(self, name: str, nice: int = 0) -> None:
-        self._right_of_way = RightOfWay()
+        self._preemption = Preemption()
         self._thread = ThreadPoolExecutor(
-            1, name, initializer=give_way, initargs=(nice, self._right_of_way)
+            1, name, initializer=lower_priority, initargs=(nice, self._preemption)
         )
         self._urgent_thread = ThreadPoolExecutor(1, f"{name}-urgent")
         self._turns: MicroBatcher[Callable[[], StepT], StepT] = MicroBatcher(
@@ -40,11 +40,11 @@ class FairThread(Generic[StepT]):
         )
 
     async def run(
-        self, step: Callable[[], StepT], origin: Origin, *, urgent: bool = False
+        self, step: Callable[[], StepT], context: RequestContext, *, urgent: bool = False
     ) -> StepT:
         """Returns what the step returns.
 
-        Cancelling drops a step that has not begun; one that has is finished before its
+        Canceling drops a step that has not begun; one that has is finished before its
         thread does anything else.
 
         Raises:
@@ -52,7 +52,7 @@ class FairThread(Generic[StepT]):
             BatcherClosed: after `close`.
             Exception: what the step raised.
         """
-        return await self._turns.submit(step, origin, urgent=urgent)
+        return await self._turns.submit(step, context, urgent=urgent)
 
     def statistics(self) -> BatcherStatistics:
         """Costs and items are steps."""
@@ -80,7 +80,7 @@ class FairThread(Generic[StepT]):
 
     def _first(self, step: Callable[[], StepT]) -> Callable[[], StepT]:
         def run() -> StepT:
-            with self._right_of_way.taken():
+            with self._preemption.taken():
                 return step()
 
         return run

@@ -81,7 +81,7 @@ class Node:
     noted: float = math.inf
 
 
-class Turns(Generic[NodeT]):
+class StartTimeFairQueue(Generic[NodeT]):
     """Start-time fair queueing of the nodes of one level.
 
     A node's turns are spaced by what it is served, divided by its weight. A node that
@@ -235,10 +235,10 @@ class _Flow(Node, Generic[ItemT]):
 
 
 class _Key(Node, Generic[ItemT]):
-    def __init__(self, name: str, level: Turns[_Key[ItemT]]) -> None:
+    def __init__(self, name: str, level: StartTimeFairQueue[_Key[ItemT]]) -> None:
         super().__init__(name)
         self.level = level
-        self.flows: Turns[_Flow[ItemT]] = Turns(_rank_of_flow)
+        self.flows: StartTimeFairQueue[_Flow[ItemT]] = StartTimeFairQueue(_rank_of_flow)
 
 
 class FairQueue(Generic[ItemT]):
@@ -248,7 +248,7 @@ class FairQueue(Generic[ItemT]):
     requests (flows) of a key share its part evenly; items of a request keep their
     order. A request that arrives starts at the present: it goes before the backlog of
     those that have had their turn, and yet nobody who waits is overtaken for ever (see
-    `Turns`). At equal claims what is urgent goes first, then the smaller item, then the earlier
+    `StartTimeFairQueue`). At equal claims what is urgent goes first, then the smaller item, then the earlier
     deadline, then the earlier arrival. Whoever has nothing here lays no claim: what
     it leaves goes to the others. What is in the background has a turn only while nothing
     else waits, and shares no batch with others.
@@ -257,8 +257,8 @@ class FairQueue(Generic[ItemT]):
     """
 
     def __init__(self) -> None:
-        self._keys: Turns[_Key[ItemT]] = Turns(_rank_of_key)
-        self._background: Turns[_Key[ItemT]] = Turns(_rank_of_key)
+        self._keys: StartTimeFairQueue[_Key[ItemT]] = StartTimeFairQueue(_rank_of_key)
+        self._background: StartTimeFairQueue[_Key[ItemT]] = StartTimeFairQueue(_rank_of_key)
         self._tickets: OrderedDict[int, Ticket[ItemT]] = OrderedDict()
         self._deadlines: list[tuple[float, int]] = []
         self._expired: list[ItemT] = []

@@ -13,18 +13,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from serve_app.core.errors import DeadlineExceeded
-from serve_app.core.records import Origin
+from serve_app.core.records import RequestContext
 from serve_app.scheduling.batch_budget import BatchLimits, Pace
 from serve_app.scheduling.batch_state import (
     BatcherClosed,
     BatcherStatistics,
+    BatchStats,
     EngineStuck,
     InFlight,
-    Tally,
     Waiting,
     fail,
 )
-from serve_app.scheduling.device_slots import DeviceTurns
+from serve_app.scheduling.device_slots import DeviceSlots
 from serve_app.scheduling.fair_queue import FairQueue
 
 __all__ = [
@@ -46,7 +46,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
     What goes into the next batch is decided by `FairQueue` when there is room for one,
     within the limits that `Pace` draws from the last batches. Items whose caller went
     away or whose deadline passed are never run. If a batch raises, it is halved until
-    the item that is to blame fails alone, so that no neighbour is lost.
+    the item that is to blame fails alone, so that no neighbor is lost.
 
     Args:
         run: takes the items of a batch, returns a result each, in order.
@@ -74,13 +74,13 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         on_batch: Callable[[Sequence[float], float], None] | None = None,
         concurrency: int = 1,
         run_urgent: Callable[[list[ItemT]], Awaitable[Sequence[ResultT]]] | None = None,
-        turns: DeviceTurns | None = None,
+        turns: DeviceSlots | None = None,
         clock: Callable[[], float] = time.monotonic,
         unix_clock: Callable[[], float] = time.time,
     ) -> None:
         self._run = run
         self._run_urgent = run_urgent
-        self._turns = turns or DeviceTurns(concurrency)
+        self._turns = turns or DeviceSlots(concurrency)
         self._cost = cost
         self._size_s = size_s
         self._limits = limits
@@ -94,12 +94,12 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         self._woken = False
         self._closed = False
         self._stuck: EngineStuck | None = None
-        self._tally = Tally(limits)
+        self._stats = BatchStats(limits)
 
     async def submit(
         self,
         item: ItemT,
-        origin: Origin,
+        context: RequestContext,
         *,
         alone: bool = False,
         urgent: bool = False,
@@ -107,11 +107,11 @@ class MicroBatcher(Generic[ItemT, ResultT]):
     ) -> ResultT:
         """Returns the item's result once a batch has run it.
 
-        Cancelling the call drops the item if no batch has taken it yet.
+        Canceling the call drops the item if no batch has taken it yet.
 
         Args:
             item: the work.
-            origin: whose it is; the share, the order and the deadline follow from it.
+            context: whose it is; the share, the order and the deadline follow from it.
             alone: run it while nothing else runs here.
             urgent: somebody waits for it; see `run_urgent`. Whose turn it is remains as
                 the shares say.
@@ -126,11 +126,11 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         if self._closed:
             raise BatcherClosed
         now = self._clock()
-        background = origin.background
+        background = context.background
         urgent = urgent and not background
         left_s = float("inf")
-        if origin.deadline is not None:
-            left_s = origin.deadline - self._unix_clock()
+        if context.deadline is not None:
+            left_s = context.deadline - self._unix_clock()
         future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         cost, size_s = self._cost(item), self._size_s(item)
         waiting = Waiting(
@@ -138,12 +138,12 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         )
         ticket = self._queue.push(
             waiting,
-            key=origin.key,
-            flow=origin.request_id,
-            weight=origin.weight,
+            key=context.key,
+            flow=context.request_id,
+            weight=context.weight,
             cost=waiting.cost,
             size_s=waiting.size_s,
-            deadline=None if origin.deadline is None else now + left_s,
+            deadline=None if context.deadline is None else now + left_s,
             alone=alone,
             urgent=urgent,
             background=background,
@@ -168,7 +168,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
 
     def statistics(self) -> BatcherStatistics:
         queue = self._queue.statistics(self._clock())
-        return self._tally.statistics(queue, self._running, self._pace.rtfx)
+        return self._stats.statistics(queue, self._running, self._pace.rtfx)
 
     def check(self, patience_s: float, factor: float = 10.0) -> None:
         """Finds out whether the engine still gets on with its work.
@@ -220,7 +220,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         while True:
             now = self._clock()
             for expired in self._queue.pop_expired(now):
-                self._tally.num_expired += 1
+                self._stats.num_expired += 1
                 fail(expired, DeadlineExceeded(max(0.0, expired.left_s)))
             first = self._queue.first()
             in_turn = first is not None and self._has_turn()
@@ -234,7 +234,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
             batch = self._queue.pop_batch(self._pace.limits(limits), now, only_urgent=not in_turn)
             task = asyncio.get_running_loop().create_task(self._work(batch))
             self._running.add(task, batch, now)
-            # Not in `_work`: a task that is cancelled before it starts runs nothing.
+            # Not in `_work`: a task that is canceled before it starts runs nothing.
             task.add_done_callback(self._ended)
             if in_turn:
                 self._turns.begin(self)
@@ -268,7 +268,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
             return
         except Exception as error:
             if len(batch) == 1:
-                self._tally.count([batch[0].cost])
+                self._stats.count([batch[0].cost])
                 fail(batch[0], error)
                 return
             middle = len(batch) // 2
@@ -289,7 +289,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
 
     def _note(self, batch: list[Waiting[ItemT, ResultT]], began: float, ended: float) -> None:
         costs = [waiting.cost for waiting in batch]
-        self._tally.count(costs)
+        self._stats.count(costs)
         size_s = sum(waiting.size_s for waiting in batch)
         self._pace.observe(self._limits.batch_cost(costs), size_s, began, ended)
         if self._on_batch is not None:

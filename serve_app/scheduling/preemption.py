@@ -17,7 +17,7 @@ _MAX_PAUSE_S = 1.0
 _of_thread = threading.local()
 
 
-class RightOfWay:
+class Preemption:
     """Who may compute now: those in a hurry, or everybody.
 
     A core that is shared, even one by one, is not all that two computing threads get into each
@@ -44,7 +44,7 @@ class RightOfWay:
 
     def respect(self) -> None:
         """Has the calling thread pause at yield points from now on."""
-        _of_thread.right_of_way = self
+        _of_thread.preemption = self
 
     def wait(self) -> None:
         """Returns when nobody has taken it, after a second at the latest."""
@@ -59,9 +59,9 @@ def yield_point() -> None:
 
     To be called every few ms, without a lock that work in a hurry could want.
     """
-    right_of_way: RightOfWay | None = getattr(_of_thread, "right_of_way", None)
-    if right_of_way is not None:
-        right_of_way.wait()
+    preemption: Preemption | None = getattr(_of_thread, "preemption", None)
+    if preemption is not None:
+        preemption.wait()
 
 
 _LOWEST = 19
@@ -69,7 +69,7 @@ _SWITCH_INTERVAL_S = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
-class Priority:
+class ThreadNiceness:
     """What urgent work has ahead of other work on the same engine.
 
     Attributes:
@@ -82,7 +82,7 @@ class Priority:
     nice: int = 0
 
 
-def give_way(nice: int, right_of_way: RightOfWay | None = None) -> None:
+def lower_priority(nice: int, preemption: Preemption | None = None) -> None:
     """Makes the calling thread one that others need not wait for.
 
     On Linux its nice value is raised, and that of threads which it starts from now on: it
@@ -97,8 +97,8 @@ def give_way(nice: int, right_of_way: RightOfWay | None = None) -> None:
 
     Source: sched(7) and setpriority(2), "C library/kernel differences".
     """
-    if right_of_way is not None:
-        right_of_way.respect()
+    if preemption is not None:
+        preemption.respect()
     if nice == 0:
         return
     sys.setswitchinterval(_SWITCH_INTERVAL_S)

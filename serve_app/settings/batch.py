@@ -33,7 +33,7 @@ class RecognizerPool(BatchPool):
     blocks_in_flight: int = Field(
         default=4,
         ge=1,
-        description="Blocks of `batch.block_bytes` that each recogniser holds at once. Its batches "
+        description="Blocks of `batch.block_bytes` that each recognizer holds at once. Its batches "
         "are filled from them, so together they should hold several batches: 4 MiB are about two "
         "minutes of speech, GPUs want tens of minutes.",
     )
@@ -49,7 +49,7 @@ class BatchSettings(Section):
     resources: Literal["own", "serve"] = Field(
         default="own",
         description="`own` starts actors for the job and takes what they need from the cluster; "
-        "`serve` has the running application recognise and punctuate whenever it has nothing else "
+        "`serve` has the running application recognize and punctuate whenever it has nothing else "
         "to do, so that only decoding takes cores of the job's own.",
     )
     formats: tuple[TextFormat, ...] = Field(
@@ -87,13 +87,13 @@ class BatchSettings(Section):
         default=4 * 2**20,
         ge=64 * 2**10,
         le=128 * 2**20,
-        description="Audio that travels from segmenters to recognisers in one piece, in bytes; a "
+        description="Audio that travels from segmenters to recognizers in one piece, in bytes; a "
         "second of audio is 32,000.",
     )
     object_store_bytes: int = Field(
         default=256 * 2**20,
         ge=32 * 2**20,
-        description="Shared memory that audio may take on its way from segmenters to recognisers, "
+        description="Shared memory that audio may take on its way from segmenters to recognizers, "
         "in bytes, over the whole cluster; segmenters wait when it is used up.",
     )
     read_range_bytes: int = Field(
@@ -111,8 +111,8 @@ class BatchSettings(Section):
     serve_in_flight: int = Field(
         default=1,
         ge=1,
-        description="With `serve`: calls that each segmenter has at the recogniser at once, over "
-        "all its recordings. As many as there are recogniser replicas use all that is left of "
+        description="With `serve`: calls that each segmenter has at the recognizer at once, over "
+        "all its recordings. As many as there are recognizer replicas use all that is left of "
         "them; fewer leave more to callers.",
     )
     log_interval_s: float = Field(

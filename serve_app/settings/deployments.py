@@ -57,7 +57,7 @@ class AutoscalingSettings(Section):
 
 
 class RecognizerAutoscalingSettings(AutoscalingSettings):
-    """The recogniser's size may follow the audio that waits, wherever it waits."""
+    """The recognizer's size may follow the audio that waits, wherever it waits."""
 
     policy: Literal["queued_audio", "ongoing_requests"] = Field(
         default="queued_audio",
@@ -68,13 +68,13 @@ class RecognizerAutoscalingSettings(AutoscalingSettings):
     target_drain_s: float = Field(
         default=30.0,
         gt=0,
-        description="Time in s in which all the audio that is there shall be recognised: "
+        description="Time in s in which all the audio that is there shall be recognized: "
         "replicas = audio / (speed of one * this). Smaller starts more replicas sooner.",
     )
     fallback_rtfx: float = Field(
         default=20.0,
         gt=0,
-        description="Seconds of audio that a replica recognises per second, until that has been "
+        description="Seconds of audio that a replica recognizes per second, until that has been "
         "measured. `paraserve bench` tells it for a pack and a machine.",
     )
     hysteresis: float = Field(
@@ -143,7 +143,7 @@ class DeploymentSettings(Section):
     )
 
 
-class SegmenterDeployment(DeploymentSettings):
+class SegmenterDeploymentSettings(DeploymentSettings):
     max_ongoing_requests: int = Field(
         default=256,
         ge=1,
@@ -152,26 +152,26 @@ class SegmenterDeployment(DeploymentSettings):
     )
 
 
-class RecognizerDeployment(DeploymentSettings):
+class RecognizerDeploymentSettings(DeploymentSettings):
     num_cpus: float = Field(default=1.0, ge=0, description="Cores reserved per replica.")
     max_ongoing_requests: int = Field(
         default=1024,
         ge=1,
         description="Calls that a replica holds at once. Only what it holds is served in fair "
-        "order, so this should exceed `segmenter.window` times the requests that may run.",
+        "order, so this should exceed `segmenter.max_in_flight` times the requests that may run.",
     )
     autoscaling: RecognizerAutoscalingSettings | None = Field(
         default=None, description="Set to let the number of replicas follow the load."
     )
 
 
-class PunctuatorDeployment(DeploymentSettings):
+class PunctuatorDeploymentSettings(DeploymentSettings):
     num_cpus: float = Field(default=0.25, ge=0, description="Cores reserved per replica.")
     max_ongoing_requests: int = Field(
         default=256, ge=1, description="Calls that a replica holds at once, one a request."
     )
 
 
-class IngressDeployment(DeploymentSettings):
+class IngressDeploymentSettings(DeploymentSettings):
     num_cpus: float = Field(default=0.25, ge=0, description="Cores reserved per replica.")
     max_ongoing_requests: int = Field(default=256, ge=1, description="HTTP requests at once.")

@@ -1,4 +1,4 @@
-"""The engines of the recogniser that have settings of their own."""
+"""The engines of the recognizer that have settings of their own."""
 
 from __future__ import annotations
 
@@ -109,6 +109,6 @@ class HybridSettings(Section):
         "failed drafts and keywords always are. With a bound, a result depends on what the "
         "replica heard before. Unset for no bound.",
     )
-    share_window_s: float = Field(
+    share_period_s: float = Field(
         default=600.0, gt=0, description="How much audio counts as the last, in s."
     )

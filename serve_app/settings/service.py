@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from serve_app.settings.deployments import IngressDeployment
+from serve_app.settings.deployments import IngressDeploymentSettings
 from serve_app.settings.section import Section
 
 _HOST = r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?$|^\[[0-9A-Fa-f:.]+\]$"
@@ -118,7 +118,7 @@ class ClusterSettings(Section):
 class IngressSettings(Section):
     """The HTTP side."""
 
-    deployment: IngressDeployment = IngressDeployment()
+    deployment: IngressDeploymentSettings = IngressDeploymentSettings()
     request_timeout_s: float = Field(
         default=3600.0,
         gt=0,

@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 from serve_app.core.languages import GUESSED
 from serve_app.packs.registry import shown_name
 from serve_app.settings.deployments import (
-    PunctuatorDeployment,
-    RecognizerDeployment,
-    SegmenterDeployment,
+    PunctuatorDeploymentSettings,
+    RecognizerDeploymentSettings,
+    SegmenterDeploymentSettings,
 )
 from serve_app.settings.engines import HybridSettings, WhisperSettings
 from serve_app.settings.section import Section
@@ -32,10 +32,10 @@ class AudioSettings(Section):
         default=20.0,
         ge=0.5,
         le=120,
-        description="Audio whose chunks are gathered for one round of calls to the recogniser, "
+        description="Audio whose chunks are gathered for one round of calls to the recognizer, "
         "in s; a recording's first chunks go at once. More makes fewer, larger calls.",
     )
-    turn_s: float = Field(
+    decode_block_s: float = Field(
         default=4.0,
         ge=0.5,
         le=120,
@@ -74,7 +74,7 @@ class VadSettings(Section):
 class SegmenterSettings(Section):
     """Decoding, VAD and fan-out."""
 
-    deployment: SegmenterDeployment = SegmenterDeployment()
+    deployment: SegmenterDeploymentSettings = SegmenterDeploymentSettings()
     num_threads: int = Field(
         default=1,
         ge=1,
@@ -84,7 +84,7 @@ class SegmenterSettings(Section):
         default=30.0,
         ge=2,
         le=60,
-        description="Longest chunk for the recogniser in s; longer speech is divided in its "
+        description="Longest chunk for the recognizer in s; longer speech is divided in its "
         "quietest places.",
     )
     max_group_s: float = Field(
@@ -96,9 +96,9 @@ class SegmenterSettings(Section):
     window: int = Field(
         default=8,
         ge=1,
-        description="Calls of one request in flight at the recogniser. Bounds memory and "
+        description="Calls of one request in flight at the recognizer. Bounds memory and "
         "keeps a long file from crowding out short ones; at least twice the number of "
-        "recogniser replicas lets one file use them all.",
+        "recognizer replicas lets one file use them all.",
     )
     silence_timeout_s: float = Field(
         default=60.0,
@@ -109,7 +109,7 @@ class SegmenterSettings(Section):
     stuck_after_s: float = Field(
         default=120.0,
         ge=5,
-        description="A segmenter that has been busy with one turn of `audio.turn_s` this "
+        description="A segmenter that has been busy with one turn of `audio.decode_block_s` this "
         "long, in s, is replaced.",
     )
 
@@ -155,7 +155,7 @@ class _ModelSettings(Section):
 class RecognizerSettings(_ModelSettings):
     """The speech recognition model."""
 
-    deployment: RecognizerDeployment = RecognizerDeployment()
+    deployment: RecognizerDeploymentSettings = RecognizerDeploymentSettings()
     engine: Literal["paraformer", "onnx", "whispercpp", "hybrid"] = Field(
         default="paraformer",
         description="What runs the packs: `paraformer` on PyTorch, `onnx` on onnxruntime, "
@@ -163,7 +163,7 @@ class RecognizerSettings(_ModelSettings):
     )
     pack: str = Field(
         default="paraformer-demo",
-        description="Model pack of the recogniser; what a request gets by this name or an alias.",
+        description="Model pack of the recognizer; what a request gets by this name or an alias.",
     )
     other_packs: tuple[str, ...] = Field(
         default=(),
@@ -277,7 +277,7 @@ class RecognizerSettings(_ModelSettings):
 class PunctuatorSettings(_ModelSettings):
     """The punctuation model."""
 
-    deployment: PunctuatorDeployment = PunctuatorDeployment()
+    deployment: PunctuatorDeploymentSettings = PunctuatorDeploymentSettings()
     pack: str = Field(default="ct-punc-demo", description="Model pack of the punctuation model.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32",

@@ -1,4 +1,4 @@
-"""Spreads the chunks of one recording over the recognisers and keeps their order.
+"""Spreads the chunks of one recording over the recognizers and keeps their order.
 
 Signs of life of a stream whose items may be far apart.
 """
@@ -31,8 +31,8 @@ async def fan_out(
     """Yields one utterance per chunk, in order, at most `window` groups in flight.
 
     The next group is drawn from `groups` only when there is room, which is how
-    a slow recogniser holds back the decoder. When the consumer goes away, the
-    calls in flight are cancelled.
+    a slow recognizer holds back the decoder. When the consumer goes away, the
+    calls in flight are canceled.
 
     Args:
         groups: chunks that travel together, in order of their index.

@@ -1,4 +1,4 @@
-"""From a file's bytes to the cuts that are to be recognised, window by window."""
+"""From a file's bytes to the cuts that are to be recognized, window by window."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from serve_app.core.errors import AudioError
 from serve_app.core.ports import VoiceActivityDetector
 from serve_app.core.records import (
     AS_DEPLOYED,
-    NO_HINTS,
+    NO_OPTIONS,
     SAMPLE_RATE_HZ,
     SAMPLES_PER_MS,
     Chunk,
     DamagedRange,
-    Hints,
-    Origin,
+    RecognitionOptions,
+    RequestContext,
     SpeechDetection,
 )
-from serve_app.scheduling.fair_executor import FairThread
+from serve_app.scheduling.fair_executor import FairExecutor
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
-from serve_app.transcript.windows import Cut, FixedCutter, SegmentCutter
+from serve_app.transcript.windows import ChunkAudio, FixedChunker, SegmentChunker
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Segmentation:
         audio: the file: its bytes, its path, or open and seekable.
         vad: finds the speech; None to cut everything that there is.
         options: how to cut.
-        hints: that the chunks carry.
+        recognition_options: that the chunks carry.
         detection: what the recording's request changes of how the VAD works.
     """
 
@@ -63,14 +63,14 @@ class Segmentation:
         audio: AudioSource,
         vad: VoiceActivityDetector | None,
         options: SegmentationOptions,
-        hints: Hints = NO_HINTS,
+        recognition_options: RecognitionOptions = NO_OPTIONS,
         detection: SpeechDetection = AS_DEPLOYED,
     ) -> None:
         self._audio = audio
         self._detection = detection
         self._vad = vad
         self._options = options
-        self._hints = hints
+        self._recognition_options = recognition_options
         self._num_samples = 0
         self._declared_s: float | None = None
         self._decoder: AudioDecoder | None = None
@@ -112,7 +112,7 @@ class Segmentation:
         begins = self._num_samples < self._options.urgent_s * SAMPLE_RATE_HZ
         return begins and (self._decoder is None or self._decoder.work_is_usual)
 
-    def steps(self) -> Generator[list[Cut]]:
+    def steps(self) -> Generator[list[ChunkAudio]]:
         """Yields, for each piece of work, the cuts that it completed.
 
         That is a window, or a slice of CPU time in which none was gained.
@@ -129,31 +129,33 @@ class Segmentation:
             yield from self._with_vad(decoder, self._vad) if self._vad else self._without(decoder)
             self._damage, self._notices = decoder.damage, decoder.notices
 
-    def _with_vad(self, decoder: AudioDecoder, vad: VoiceActivityDetector) -> Iterator[list[Cut]]:
-        cutter = SegmentCutter(self._options.max_segment_s)
+    def _with_vad(
+        self, decoder: AudioDecoder, vad: VoiceActivityDetector
+    ) -> Iterator[list[ChunkAudio]]:
+        chunker = SegmentChunker(self._options.max_segment_s)
         stream = vad.open(self._detection)
         for pcm in decoder.steps():
             if not len(pcm):
                 yield []
                 continue
             self._num_samples += len(pcm)
-            cutter.append(pcm)
+            chunker.append(pcm)
             closed = stream.push(pcm)
-            yield cutter.cut(closed, stream.open_since_ms, stream.keep_from_ms)
-        yield cutter.cut(stream.finish(), None, self.duration_ms)
+            yield chunker.cut(closed, stream.open_since_ms, stream.keep_from_ms)
+        yield chunker.cut(stream.finish(), None, self.duration_ms)
 
-    def _without(self, decoder: AudioDecoder) -> Iterator[list[Cut]]:
-        cutter = FixedCutter(self._options.max_segment_s)
+    def _without(self, decoder: AudioDecoder) -> Iterator[list[ChunkAudio]]:
+        chunker = FixedChunker(self._options.max_segment_s)
         for pcm in decoder.steps():
             if not len(pcm):
                 yield []
                 continue
             self._num_samples += len(pcm)
-            cutter.append(pcm)
-            yield cutter.cut()
-        yield cutter.finish()
+            chunker.append(pcm)
+            yield chunker.cut()
+        yield chunker.finish()
 
-    def groups(self, origin: Origin) -> Generator[list[Chunk]]:
+    def groups(self, context: RequestContext) -> Generator[list[Chunk]]:
         """Yields the groups of chunks, and an empty one for each window without any.
 
         The first chunks go out at once, for their text to come early; later ones are
@@ -171,7 +173,7 @@ class Segmentation:
         try:
             for cuts in self.steps():
                 gathered += (
-                    Chunk(origin, index + offset, cut.start_ms, cut.pcm, self._hints)
+                    Chunk(context, index + offset, cut.start_ms, cut.pcm, self._recognition_options)
                     for offset, cut in enumerate(cuts)
                 )
                 index += len(cuts)
@@ -194,24 +196,24 @@ class Segmentation:
             self._busy_s += time.monotonic() - began
 
     async def groups_on(
-        self, thread: FairThread[list[Chunk] | None], origin: Origin
+        self, thread: FairExecutor[list[Chunk] | None], context: RequestContext
     ) -> AsyncGenerator[list[Chunk]]:
         """Yields the groups that are not empty; the work is done on `thread`.
 
         Between two windows the thread is free for other recordings.
         """
-        groups = self.groups(origin)
+        groups = self.groups(context)
         try:
             while True:
                 urgent = self.is_urgent
-                group = await thread.run(lambda: self._step(groups), origin, urgent=urgent)
+                group = await thread.run(lambda: self._step(groups), context, urgent=urgent)
                 if group is None:
                     break
                 if group:
                     yield group
         finally:
             # On the thread, since a step of a recording that was given up may be running.
-            patient = replace(origin, deadline=None)
+            patient = replace(context, deadline=None)
             closing = thread.run(groups.close, patient, urgent=self.is_urgent)
             with contextlib.suppress(BatcherClosed, EngineStuck):
                 await asyncio.shield(closing)

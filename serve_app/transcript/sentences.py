@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from serve_app.core.ports import Punctuator
-from serve_app.core.records import Origin, Token, Utterance
+from serve_app.core.records import RequestContext, Token, Utterance
 from serve_app.core.words import is_wide
 from serve_app.transcript.punctuation import PunctuationSession, PunctuationState, advance_all
 from serve_app.transcript.transcript import FailedRange, MarkedToken, Sentence
@@ -29,14 +29,14 @@ class PunctuationTask:
     """Words to punctuate after those that led to `state`.
 
     Attributes:
-        origin: the request that they belong to.
+        context: the request that they belong to.
         state: what earlier words left open.
         words: the next words of the text.
         final: no more words follow, so all come out.
         end_ms: end of the last word, in the recording.
     """
 
-    origin: Origin
+    context: RequestContext
     state: PunctuationState
     words: tuple[str, ...]
     final: bool
@@ -123,7 +123,7 @@ async def join_plain(
 
 
 async def join_punctuated(
-    origin: Origin,
+    context: RequestContext,
     utterances: AsyncIterator[Utterance],
     punctuate: Punctuate,
     sentence_break_s: float | None,
@@ -131,10 +131,10 @@ async def join_punctuated(
     """Yields sentences with their marks, in order, as soon as they are certain.
 
     While one punctuation call is under way, arriving utterances pile up and go
-    into the next call together: the faster the recogniser, the fewer calls.
+    into the next call together: the faster the recognizer, the fewer calls.
 
     Args:
-        origin: the request whose utterances they are.
+        context: the request whose utterances they are.
         utterances: in order of time.
         punctuate: labels words; called once at a time.
         sentence_break_s: a pause of at least this many seconds ends a sentence
@@ -149,7 +149,7 @@ async def join_punctuated(
         finally:
             arrivals.put_nowait(None)
 
-    joiner = _Joiner(origin, punctuate, sentence_break_s)
+    joiner = _Joiner(context, punctuate, sentence_break_s)
     reader = asyncio.create_task(read())
     try:
         ended = False
@@ -174,9 +174,9 @@ async def join_punctuated(
 
 class _Joiner:
     def __init__(
-        self, origin: Origin, punctuate: Punctuate, sentence_break_s: float | None
+        self, context: RequestContext, punctuate: Punctuate, sentence_break_s: float | None
     ) -> None:
-        self._origin = origin
+        self._context = context
         self._punctuate = punctuate
         self._break_ms = None if sentence_break_s is None else int(sentence_break_s * 1000)
         self._assembler = SentenceAssembler()
@@ -219,7 +219,7 @@ class _Joiner:
     async def _call(self, *, final: bool) -> list[Sentence]:
         result = await self._punctuate(
             PunctuationTask(
-                self._origin, self._state, tuple(self._words), final, self._last_end_ms or 0
+                self._context, self._state, tuple(self._words), final, self._last_end_ms or 0
             )
         )
         self._words = []

@@ -48,7 +48,7 @@ class Sentence:
 class FailedRange:
     """A span of the recording for which there is no text because of an error.
 
-    `reason` tells a file that is damaged there from a recogniser that failed.
+    `reason` tells a file that is damaged there from a recognizer that failed.
     """
 
     start_ms: int
@@ -59,12 +59,12 @@ class FailedRange:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """All that was recognised in one recording.
+    """All that was recognized in one recording.
 
     Attributes:
         duration_ms: length of the recording.
         sentences: in order of time.
-        failures: spans that could not be recognised; any makes it partial.
+        failures: spans that could not be recognized; any makes it partial.
         utterances: where speech was heard, with or without words.
         notices: what else a caller should know of the file, in plain English.
     """

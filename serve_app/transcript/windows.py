@@ -1,4 +1,4 @@
-"""From a stream of samples and VAD decisions to chunks that fit the recogniser.
+"""From a stream of samples and VAD decisions to chunks that fit the recognizer.
 
 Only the audio that a segment may still need is kept, so memory does not grow
 with the recording.
@@ -18,8 +18,8 @@ _SMOOTHING_FRAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A piece of the recording that is to be recognised: pcm from start_ms to end_ms."""
+class ChunkAudio:
+    """A piece of the recording that is to be recognized: pcm from start_ms to end_ms."""
 
     start_ms: int
     end_ms: int
@@ -85,7 +85,7 @@ class AudioTail:
         return np.concatenate(taken) if taken else np.zeros(0, np.int16)
 
 
-class SegmentCutter:
+class SegmentChunker:
     """Cuts VAD segments out of the stream, none longer than the limit.
 
     A segment over the limit is divided in its quietest places, and its first
@@ -111,22 +111,22 @@ class SegmentCutter:
 
     def cut(
         self, closed: list[SpeechSegment], open_since_ms: int | None, keep_from_ms: int
-    ) -> list[Cut]:
-        """Returns what can be recognised now, in order.
+    ) -> list[ChunkAudio]:
+        """Returns what can be recognized now, in order.
 
         Args:
             closed: segments that the VAD ended with the last samples.
             open_since_ms: start of the segment that is open, None without one.
             keep_from_ms: the VAD will start no segment before this.
         """
-        cuts: list[Cut] = []
+        cuts: list[ChunkAudio] = []
         for segment in closed:
             start_ms = max(segment.start_ms, self._done_until_ms)
             end_ms = min(segment.end_ms, self._tail.end_ms)
             while end_ms - start_ms > self._max_ms:
                 start_ms = self._take_part(start_ms, cuts)
             if end_ms > start_ms:
-                cuts.append(Cut(start_ms, end_ms, self._tail.slice(start_ms, end_ms)))
+                cuts.append(ChunkAudio(start_ms, end_ms, self._tail.slice(start_ms, end_ms)))
                 self._done_until_ms = end_ms
         if open_since_ms is not None:
             start_ms = max(open_since_ms, self._done_until_ms)
@@ -138,16 +138,16 @@ class SegmentCutter:
         self._tail.drop_before(max(keep_from_ms, self._done_until_ms))
         return cuts
 
-    def _take_part(self, start_ms: int, cuts: list[Cut]) -> int:
+    def _take_part(self, start_ms: int, cuts: list[ChunkAudio]) -> int:
         """Cuts one part off a segment that is too long; returns where the rest starts."""
         pcm = self._tail.slice(start_ms, start_ms + self._max_ms)
         split_ms = start_ms + quietest_ms(pcm, self._max_ms // 2, self._max_ms)
-        cuts.append(Cut(start_ms, split_ms, pcm[: (split_ms - start_ms) * SAMPLES_PER_MS]))
+        cuts.append(ChunkAudio(start_ms, split_ms, pcm[: (split_ms - start_ms) * SAMPLES_PER_MS]))
         self._done_until_ms = split_ms
         return split_ms
 
 
-class FixedCutter:
+class FixedChunker:
     """Cuts the stream without a VAD: everything, in pieces at quiet places.
 
     Args:
@@ -155,18 +155,18 @@ class FixedCutter:
     """
 
     def __init__(self, max_segment_s: float) -> None:
-        self._cutter = SegmentCutter(max_segment_s)
+        self._chunker = SegmentChunker(max_segment_s)
         self._end_samples = 0
 
     def append(self, pcm: Pcm) -> None:
-        self._cutter.append(pcm)
+        self._chunker.append(pcm)
         self._end_samples += len(pcm)
 
-    def cut(self) -> list[Cut]:
+    def cut(self) -> list[ChunkAudio]:
         """Returns the pieces that are certain by now, in order."""
-        return self._cutter.cut([], 0, 0)
+        return self._chunker.cut([], 0, 0)
 
-    def finish(self) -> list[Cut]:
+    def finish(self) -> list[ChunkAudio]:
         """Returns the rest."""
         end_ms = self._end_samples // SAMPLES_PER_MS
-        return self._cutter.cut([SpeechSegment(0, end_ms)], None, end_ms)
+        return self._chunker.cut([SpeechSegment(0, end_ms)], None, end_ms)

@@ -51,7 +51,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class SentenceHeard:
+class SentenceReceived:
     """A piece of the transcript, in order."""
 
     start_ms: int
@@ -72,7 +72,7 @@ class TranscriptEnded:
     failed_ranges_ms: tuple[tuple[int, int], ...] = ()
 
 
-StreamedEvent: TypeAlias = SentenceHeard | TranscriptEnded
+StreamedEvent: TypeAlias = SentenceReceived | TranscriptEnded
 
 
 class ApiClient:
@@ -127,7 +127,7 @@ class ApiClient:
             async for event in events:
                 if isinstance(event, StreamSentence):
                     text = event.text.strip()
-                    yield SentenceHeard(_ms(event.start_s), _ms(event.end_s), text)
+                    yield SentenceReceived(_ms(event.start_s), _ms(event.end_s), text)
                 else:
                     failed = tuple((_ms(one.start_s), _ms(one.end_s)) for one in event.failed)
                     yield TranscriptEnded(math.ceil(event.duration_s), failed)

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.api.flow_control import BodyWindow, window_of
+from serve_app.api.flow_control import FlowControl, flow_control_of
 from serve_app.ui.client import refusal_response
 from serve_app.ui.events import (
     MAX_EVENT_BYTES,
@@ -126,7 +126,7 @@ class PageGate:
                 MutableHeaders(scope=message).update(headers)
             await send(message)
 
-        receive = _used_at_once(receive, window_of(scope))
+        receive = _used_at_once(receive, flow_control_of(scope))
         try:
             await self._route(path, scope, receive, send_guarded)
         except _Refused as refused:
@@ -188,10 +188,10 @@ class PageGate:
     async def _cancel(
         self, visitor: Visitor, body: bytes, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        cancelled = parse_cancel(body)
-        session = visitor.session(cancelled.session)
+        canceled = parse_cancel(body)
+        session = visitor.session(canceled.session)
         self._uploads.leave(session)
-        written = cancelled.body(session)
+        written = canceled.body(session)
         await self._app(_rewritten(scope, _CANCEL, body=written), _sent(written, receive), send)
 
     async def _join(
@@ -252,7 +252,7 @@ def _sent(body: bytes, receive: Receive) -> Receive:
     return receive_sent
 
 
-def _used_at_once(receive: Receive, window: BodyWindow | None) -> Receive:
+def _used_at_once(receive: Receive, window: FlowControl | None) -> Receive:
     """Returns a way to receive that makes room for what comes next as it hands something on."""
 
     async def receive_used() -> Message:

@@ -11,7 +11,7 @@ from serve_app.core.records import Token
 from serve_app.core.words import needs_space, split_words
 from serve_app.transcript.subtitles import to_srt, to_vtt
 from serve_app.transcript.transcript import MarkedToken, Sentence
-from serve_app.ui.client import Problem, SentenceHeard, StreamedEvent
+from serve_app.ui.client import Problem, SentenceReceived, StreamedEvent
 
 State: TypeAlias = Literal["idle", "sent", "running", "done", "failed"]
 Json: TypeAlias = dict[str, object]
@@ -33,7 +33,7 @@ class ShownResult:
     run: str
     model: str = ""
     state: State = "sent"
-    sentences: list[SentenceHeard] = field(default_factory=list)
+    sentences: list[SentenceReceived] = field(default_factory=list)
     duration_s: int | None = None
     failed_ranges_ms: tuple[tuple[int, int], ...] = ()
     problem: Problem | None = None
@@ -42,7 +42,7 @@ class ShownResult:
     demo_models: tuple[str, ...] = ()
 
     def add(self, event: StreamedEvent) -> None:
-        if isinstance(event, SentenceHeard):
+        if isinstance(event, SentenceReceived):
             self.state = "running"
             self.sentences.append(event)
         else:
@@ -102,7 +102,7 @@ class ShownResult:
         }
 
 
-def _sentence(said: SentenceHeard) -> Sentence:
+def _sentence(said: SentenceReceived) -> Sentence:
     """Returns a sentence as subtitles want it: its words, which came without times of their own.
 
     They share the sentence's time by the number of their letters.

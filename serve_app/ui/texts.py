@@ -37,9 +37,9 @@ TEXTS: dict[str, dict[Language, str]] = {
     "done": {"zh": "完成", "en": "Done"},
     "partial": {
         "zh": "完成，但有几段没能识别（在波形上标为红色）。",
-        "en": "Done, but some stretches could not be recognised (red in the waveform).",
+        "en": "Done, but some stretches could not be recognized (red in the waveform).",
     },
-    "cancelled": {"zh": "已取消", "en": "Cancelled"},
+    "cancelled": {"zh": "已取消", "en": "Canceled"},
     "failed_state": {"zh": "没有完成", "en": "Not finished"},
     "silence": {"zh": "这段录音里没有听到说话。", "en": "No speech was heard in this recording."},
     "hint": {"zh": "点一句话就能听这一句。", "en": "Click a sentence to hear it."},

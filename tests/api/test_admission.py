@@ -347,7 +347,7 @@ async def test_one_key_alone_cannot_hold_every_place(
         assert (await post(client, headers=headers["greedy"])).status_code == 429
         modest = asyncio.create_task(post(client, headers=headers["modest"]))
         await until(lambda: len(service.jobs) == 4)
-        assert service.jobs[-1].origin.key == "modest"
+        assert service.jobs[-1].context.key == "modest"
         release(service)
         assert (await modest).status_code == 200
         assert {(await task).status_code for task in greedy} == {200}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.api.auth import Everybody, KeyDefaults, KeyRing
+from serve_app.api.auth import AllowAll, KeyDefaults, KeyFile
 from serve_app.core.errors import (
     ConfigurationError,
     KeyNotAllowed,
@@ -28,8 +28,8 @@ def add(path: Path, name: str = "team-a", **more: object) -> str:
     return key
 
 
-def ring(path: Path, defaults: KeyDefaults = KeyDefaults()) -> KeyRing:  # noqa: B008 - frozen
-    return KeyRing(path, defaults, LOGGER)
+def ring(path: Path, defaults: KeyDefaults = KeyDefaults()) -> KeyFile:  # noqa: B008 - frozen
+    return KeyFile(path, defaults, LOGGER)
 
 
 class Watch:
@@ -42,8 +42,8 @@ class Watch:
         return self.now_s
 
 
-def watched_ring(path: Path, watch: Watch, grace_s: float = 60.0) -> KeyRing:
-    return KeyRing(path, KeyDefaults(grace_s=grace_s), LOGGER, monotonic=watch)
+def watched_ring(path: Path, watch: Watch, grace_s: float = 60.0) -> KeyFile:
+    return KeyFile(path, KeyDefaults(grace_s=grace_s), LOGGER, monotonic=watch)
 
 
 @pytest.fixture
@@ -223,4 +223,4 @@ def test_new_file_is_its_owner_s_alone(path: Path) -> None:
 
 
 def test_everybody_may_come_in_where_keys_are_off() -> None:
-    assert Everybody().caller_of("Bearer sk-of-some-client").name == "anonymous"
+    assert AllowAll().caller_of("Bearer sk-of-some-client").name == "anonymous"

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serve_app.api.auth import KeyDefaults, KeyRing
+from serve_app.api.auth import KeyDefaults, KeyFile
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import build_api
 from serve_app.settings.keys import KeyEntry, add_key, hash_of, new_key
@@ -36,7 +36,7 @@ async def client(service: FakeService, tmp_path: Path) -> AsyncIterator[httpx.As
         service,
         ApiLimits(100_000, request_timeout_s=30, spool_dir=None),
         logger,
-        authenticator=KeyRing(keys, KeyDefaults(), logger),
+        authenticator=KeyFile(keys, KeyDefaults(), logger),
     )
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://test"
@@ -70,7 +70,7 @@ async def test_key_s_name_and_weight_travel_with_the_work(
         )
     assert response.status_code == 200
     (job,) = service.jobs
-    assert (job.origin.key, job.origin.weight) == ("team-a", 2.0)
+    assert (job.context.key, job.context.weight) == ("team-a", 2.0)
     (record,) = caplog.records
     assert record.__dict__["key"] == "team-a"
     assert KEY not in str(record.__dict__)
@@ -97,7 +97,7 @@ async def test_refused_keys_are_counted(tmp_path: Path) -> None:
         FakeService(),
         ApiLimits(100_000, request_timeout_s=30, spool_dir=None),
         logger,
-        authenticator=KeyRing(keys, KeyDefaults(), logger),
+        authenticator=KeyFile(keys, KeyDefaults(), logger),
         observer=ended,
     )
     transport = httpx.ASGITransport(app)

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from starlette.testclient import TestClient
 
-from serve_app.api.auth import KeyDefaults, KeyRing
+from serve_app.api.auth import KeyDefaults, KeyFile
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import Doors, build_api
 from serve_app.settings import HttpSettings
@@ -20,7 +20,7 @@ URL = "/v1/audio/transcriptions"
 ORIGIN = "https://app.example.com"
 KEY = new_key()
 ASKED = {
-    "Origin": ORIGIN,
+    "RequestContext": ORIGIN,
     "Access-Control-Request-Method": "POST",
     "Access-Control-Request-Headers": "authorization, content-type, x-paraserve-timeout-s",
 }
@@ -36,7 +36,7 @@ def client_of(tmp_path: Path, *origins: str) -> TestClient:
         service,
         ApiLimits(100_000, request_timeout_s=30, spool_dir=tmp_path),
         logger,
-        authenticator=KeyRing(keys, KeyDefaults(), logger),
+        authenticator=KeyFile(keys, KeyDefaults(), logger),
         doors=Doors(cors_origins=origins),
     )
     return TestClient(app)
@@ -58,7 +58,7 @@ def test_answer_and_its_headers_can_be_read(tmp_path: Path) -> None:
         URL,
         data={"model": "whisper-1"},
         files={"file": b"RIFF"},
-        headers={"Origin": ORIGIN, "Authorization": f"Bearer {KEY}"},
+        headers={"RequestContext": ORIGIN, "Authorization": f"Bearer {KEY}"},
     )
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == ORIGIN
@@ -69,7 +69,7 @@ def test_answer_and_its_headers_can_be_read(tmp_path: Path) -> None:
 
 
 def test_refusal_for_the_key_can_be_read(tmp_path: Path) -> None:
-    answer = client_of(tmp_path, ORIGIN).get("/v1/models", headers={"Origin": ORIGIN})
+    answer = client_of(tmp_path, ORIGIN).get("/v1/models", headers={"RequestContext": ORIGIN})
     assert answer.status_code == 401
     assert answer.headers["access-control-allow-origin"] == ORIGIN
 
@@ -77,9 +77,9 @@ def test_refusal_for_the_key_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://app.example.com"])
 def test_other_origins_are_told_nothing(tmp_path: Path, origin: str) -> None:
     client = client_of(tmp_path, ORIGIN)
-    preflight = client.options(URL, headers=ASKED | {"Origin": origin})
+    preflight = client.options(URL, headers=ASKED | {"RequestContext": origin})
     assert preflight.status_code == 400
-    headers = {"Origin": origin, "Authorization": f"Bearer {KEY}"}
+    headers = {"RequestContext": origin, "Authorization": f"Bearer {KEY}"}
     answer = client.get("/v1/models", headers=headers)
     assert "access-control-allow-origin" not in answer.headers
 
@@ -87,7 +87,7 @@ def test_other_origins_are_told_nothing(tmp_path: Path, origin: str) -> None:
 def test_it_is_off_unless_set(tmp_path: Path) -> None:
     client = client_of(tmp_path)
     assert client.options(URL, headers=ASKED).status_code == 401
-    answer = client.get("/healthz", headers={"Origin": ORIGIN})
+    answer = client.get("/healthz", headers={"RequestContext": ORIGIN})
     assert "access-control-allow-origin" not in answer.headers
 
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from serve_app.api import event_stream, transcription
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import build_api
-from serve_app.core.records import Hints, HotwordCheck, Origin
+from serve_app.core.records import HotwordCheck, RecognitionOptions, RequestContext
 from serve_app.scheduling.admission import Limits
 from tests.api.conftest import MAX_UPLOAD_BYTES
 from tests.fakes.asgi import Exchange
@@ -119,7 +119,7 @@ async def test_who_leaves_before_the_end_is_not_counted_as_done(
     exchange.leave()
     await exchange.ended()
     assert departed(ended)
-    assert service.cancelled
+    assert service.canceled
 
 
 @pytest.mark.usefixtures("impatient")
@@ -132,7 +132,7 @@ async def test_who_leaves_before_the_first_text_has_the_work_cancelled(
     exchange.leave()
     await exchange.ended()
     assert departed(ended)
-    assert service.cancelled
+    assert service.canceled
 
 
 async def test_request_that_is_cancelled_while_it_streams_counts_as_left(
@@ -145,7 +145,7 @@ async def test_request_that_is_cancelled_while_it_streams_counts_as_left(
     with pytest.raises(asyncio.CancelledError):
         await exchange.ended()
     assert departed(ended)
-    assert service.cancelled
+    assert service.canceled
 
 
 async def test_who_hangs_up_on_the_last_event_is_counted_as_done(
@@ -191,7 +191,9 @@ class SlowToCheck(FakeService):
         super().__init__()
         self.asked = asyncio.Event()
 
-    async def check_hotwords(self, hints: Hints, origin: Origin) -> HotwordCheck:
+    async def check_hotwords(
+        self, recognition_options: RecognitionOptions, context: RequestContext
+    ) -> HotwordCheck:
         self.asked.set()
         await asyncio.Event().wait()
         raise AssertionError("nobody waits for this")

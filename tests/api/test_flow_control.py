@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from serve_app.api import flow_control
-from serve_app.api.flow_control import BodyWindow, FlowControlMiddleware, window_of
+from serve_app.api.flow_control import FlowControl, FlowControlMiddleware, flow_control_of
 
 PIECE = bytes(64 * 1024)
 
@@ -24,11 +24,11 @@ class EagerApp:
 
     def __init__(self) -> None:
         self.num_read = 0
-        self.window: BodyWindow | None = None
+        self.window: FlowControl | None = None
         self.done = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.window = window_of(scope)
+        self.window = flow_control_of(scope)
         while (message := await receive())["type"] != "http.disconnect":
             self.num_read += len(message["body"])
         self.done.set()

@@ -14,7 +14,7 @@ import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api import flow
-from serve_app.api.auth import AuthenticationMiddleware, KeyDefaults, KeyRing
+from serve_app.api.auth import AuthenticationMiddleware, KeyDefaults, KeyFile
 from serve_app.api.front import FrontMiddleware
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import Doors, build_api
@@ -231,7 +231,7 @@ async def test_connections_other_than_http_do_not_get_in(
     async def behind(scope: Scope, receive: Receive, send: Send) -> None:
         raise AssertionError("it got in")
 
-    ring = KeyRing(keys, KeyDefaults(), LOGGER)
+    ring = KeyFile(keys, KeyDefaults(), LOGGER)
     protected = AuthenticationMiddleware(behind, ring, LOGGER, ended)
     for app in (protected, FrontMiddleware(protected, LOGGER, ended)):
         # Also with a good key: nothing here speaks such a protocol.

@@ -1,10 +1,10 @@
-"""What a request tells the recogniser beside the audio, from the form to the job."""
+"""What a request tells the recognizer beside the audio, from the form to the job."""
 
 from __future__ import annotations
 
 import httpx
 
-from serve_app.core.records import NO_HINTS, Hints, Hotword
+from serve_app.core.records import NO_OPTIONS, Hotword, RecognitionOptions
 from tests.api.test_transcription import error_of, post
 from tests.fakes.service import FakeService
 
@@ -14,8 +14,8 @@ async def test_request_without_hints_is_as_before(
 ) -> None:
     await post(client)
     await post(client, hotwords="", keywords=" ", refine_keywords="")
-    assert [job.hints for job in service.jobs] == [NO_HINTS, NO_HINTS]
-    assert service.hints == []  # nobody was asked
+    assert [job.recognition_options for job in service.jobs] == [NO_OPTIONS, NO_OPTIONS]
+    assert service.recognition_options == []  # nobody was asked
 
 
 async def test_hotwords_and_model_reach_the_job(
@@ -24,9 +24,11 @@ async def test_hotwords_and_model_reach_the_job(
     service.other_models = ("large",)
     response = await post(client, model="large", hotwords="阿里巴巴 20\n通义")
     assert response.status_code == 200
-    hints = Hints("large", (Hotword("阿里巴巴", 20.0), Hotword("通义", 1.0)))
-    assert service.jobs[0].hints == hints
-    assert service.hints == [hints]
+    recognition_options = RecognitionOptions(
+        "large", (Hotword("阿里巴巴", 20.0), Hotword("通义", 1.0))
+    )
+    assert service.jobs[0].recognition_options == recognition_options
+    assert service.recognition_options == [recognition_options]
 
 
 async def test_hotwords_that_the_model_has_no_use_for_are_a_400(
@@ -52,7 +54,7 @@ async def test_language_that_is_asked_for_reaches_the_job(
     service.languages = ("zh", "en")
     for language in ("en-US", "zh", ""):
         await post(client, language=language)
-    assert [job.hints.language for job in service.jobs] == ["en", "zh", None]
+    assert [job.recognition_options.language for job in service.jobs] == ["en", "zh", None]
 
 
 async def test_addresses_and_files_are_a_400(

@@ -58,11 +58,11 @@ FIELDS: dict[str, Any] = {
 
 def check_job(service: FakeService) -> None:
     (job,) = service.jobs
-    assert job.hints.language == "en"
+    assert job.recognition_options.language == "en"
     assert job.speech_detection == SpeechDetection(400, 100, 0.6)
     assert job.stages == frozenset({"vad", "asr"})
-    assert Hotword("达摩院", 20.0) in job.hints.hotwords
-    assert Hotword("通义") in job.hints.hotwords
+    assert Hotword("达摩院", 20.0) in job.recognition_options.hotwords
+    assert Hotword("通义") in job.recognition_options.hotwords
 
 
 async def test_every_field_of_the_client_is_heeded(

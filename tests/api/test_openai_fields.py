@@ -107,7 +107,7 @@ async def test_names_of_funasr_mean_the_pack_or_else_the_first(
     assert (await post(client, model=name)).status_code == 404
     service.changed = {"serves_paraformer": True}
     assert (await post(client, model=name)).status_code == 200
-    assert service.jobs[-1].hints.model == pack
+    assert service.jobs[-1].recognition_options.model == pack
     assert (await post(client, model="iic/SenseVoiceSmall")).status_code == 404
 
 
@@ -128,14 +128,20 @@ async def test_words_to_prefer_come_in_every_form_of_a_list(
     client: httpx.AsyncClient, service: FakeService, fields: dict[str, Any]
 ) -> None:
     assert (await post(client, fields=fields)).status_code == 200
-    assert service.jobs[0].hints.hotwords == (Hotword("阿里巴巴"), Hotword("New York"))
+    assert service.jobs[0].recognition_options.hotwords == (
+        Hotword("阿里巴巴"),
+        Hotword("New York"),
+    )
 
 
 async def test_weights_may_be_keys_of_the_field(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
     await post(client, fields={"hotwords[通义]": "20", "keywords[]": "达摩院"})
-    assert service.jobs[0].hints.hotwords == (Hotword("达摩院"), Hotword("通义", 20.0))
+    assert service.jobs[0].recognition_options.hotwords == (
+        Hotword("达摩院"),
+        Hotword("通义", 20.0),
+    )
 
 
 async def test_a_hundred_words_may_be_a_hundred_fields(
@@ -143,7 +149,7 @@ async def test_a_hundred_words_may_be_a_hundred_fields(
 ) -> None:
     words = [f"word {number}" for number in range(100)]
     assert (await post(client, fields={"keywords[]": words})).status_code == 200
-    assert len(service.jobs[0].hints.hotwords) == 100
+    assert len(service.jobs[0].recognition_options.hotwords) == 100
 
 
 async def test_keywords_still_refine_drafts_and_say_what_to_send_instead(
@@ -151,10 +157,10 @@ async def test_keywords_still_refine_drafts_and_say_what_to_send_instead(
 ) -> None:
     service.changed = {"takes_keywords": True}
     response = await post(client, keywords="交易,停滞")
-    assert service.jobs[-1].hints.keywords == ("交易", "停滞")
+    assert service.jobs[-1].recognition_options.keywords == ("交易", "停滞")
     assert "refine_keywords" in json.loads(response.headers[WARNINGS_HEADER])[0]
     response = await post(client, refine_keywords="交易 停滞", keywords="通义")
-    assert service.jobs[-1].hints.keywords == ("交易", "停滞")
+    assert service.jobs[-1].recognition_options.keywords == ("交易", "停滞")
     assert WARNINGS_HEADER not in response.headers
 
 
@@ -184,7 +190,7 @@ async def test_language_comes_by_code_or_name_and_the_first_that_is_served_count
     service.languages = ("zh", "en")
     response = await post(client, fields=fields)
     assert response.status_code == 200
-    assert service.jobs[0].hints.language == language
+    assert service.jobs[0].recognition_options.language == language
     assert warned(response) == (["language"] if "klingonese" in fields.values() else [])
 
 
@@ -194,7 +200,7 @@ async def test_language_is_guessed_where_that_can_be_done(
     service.changed = {"guesses_language": True}
     service.end = RecordingEnd(2000, (UtteranceSpan(0, 900, "done", "en"),))
     response = await post(client, language="auto", response_format="verbose_json")
-    assert service.jobs[0].hints.language == "auto"
+    assert service.jobs[0].recognition_options.language == "auto"
     assert response.json()["language"] == "en"
 
 
@@ -358,7 +364,7 @@ async def test_empty_fields_count_as_absent(
     assert response.status_code == 200
     await post(client)
     first, second = service.jobs
-    assert (first.hints, first.stages) == (second.hints, second.stages)
+    assert (first.recognition_options, first.stages) == (second.recognition_options, second.stages)
     assert (await post(client, fields={"temperature": ["", "0.5"]})).status_code == 200
 
 

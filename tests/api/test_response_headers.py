@@ -10,7 +10,7 @@ import httpx
 import jsonschema
 import pytest
 
-from serve_app.api.auth import KeyDefaults, KeyRing
+from serve_app.api.auth import KeyDefaults, KeyFile
 from serve_app.api.errors import STATUS_OF, error_response
 from serve_app.api.limits import ApiLimits
 from serve_app.api.openapi import TRANSCRIPTIONS_PATH
@@ -81,7 +81,7 @@ async def test_headers_for_callers_without_a_key_are_described(
 ) -> None:
     logger = logging.getLogger("tests.api")
     (tmp_path / "keys.yaml").write_text("keys: []\n", encoding="utf-8")
-    keys = KeyRing(tmp_path / "keys.yaml", KeyDefaults(), logger)
+    keys = KeyFile(tmp_path / "keys.yaml", KeyDefaults(), logger)
     limits = ApiLimits(1000, request_timeout_s=30, spool_dir=None)
     app = build_api(service, limits, logger, authenticator=keys)
     transport = httpx.ASGITransport(app)

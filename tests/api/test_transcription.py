@@ -317,7 +317,7 @@ async def test_deadline_is_a_504_and_the_work_is_dropped(
     response = await post(client, headers={"X-Paraserve-Timeout-S": "0.2"})
     assert response.status_code == 504
     assert error_of(response)["code"] == "deadline_exceeded"
-    assert service.cancelled
+    assert service.canceled
 
 
 async def test_nothing_is_left_on_disk(
@@ -409,5 +409,5 @@ async def test_work_is_dropped_when_the_caller_leaves(tmp_path: Path) -> None:
         "headers": [(name.lower(), value) for name, value in request.headers.raw],
     }
     await app(scope, receive, send)
-    assert service.cancelled
+    assert service.canceled
     assert sent[0]["status"] == 499

@@ -99,7 +99,7 @@ async def test_fields_may_come_in_the_address_and_the_body_comes_first(
         files={"file": ("a.wav", b"RIFF")},
     )
     assert response.status_code == 200
-    assert service.jobs[0].hints.language == "en"
+    assert service.jobs[0].recognition_options.language == "en"
     assert response.headers[IGNORED_FIELDS_HEADER] == "api-version"
     misspelled = await client.post(
         f"{URL}?langauge=en", data={"model": "whisper-1"}, files={"file": ("a.wav", b"RIFF")}
@@ -117,7 +117,7 @@ async def test_hotwords_that_cannot_be_written_are_left_out_and_named(
     service.unwritable = frozenset({"龘"})
     response = await post(client, fields={**fields, "response_format": "verbose_json"})
     assert response.status_code == 200
-    assert [word.text for word in service.jobs[0].hints.hotwords] == ["通义"]
+    assert [word.text for word in service.jobs[0].recognition_options.hotwords] == ["通义"]
     told = json.loads(response.headers[WARNINGS_HEADER])
     assert response.json()["warnings"] == told
     assert told[0].startswith(f"{param} has words that this model cannot write")
@@ -147,7 +147,7 @@ async def test_keywords_are_a_hint_and_hotwords_a_demand(
     response = await post(client, fields={"keywords[]": "通义"})
     assert response.status_code == 200
     assert "no bias encoder" in response.headers[WARNINGS_HEADER]
-    assert service.jobs[0].hints.hotwords == ()
+    assert service.jobs[0].recognition_options.hotwords == ()
     assert (await post(client, hotwords="通义")).status_code == 400
     service.changed = {"unwritable_hotwords": "refuse"}
     assert (await post(client, fields={"keywords[]": "通义"})).status_code == 400

@@ -113,8 +113,8 @@ async def test_json_takes_the_fields_of_a_form(
     assert response.json()["logprobs"]
     (job,) = service.jobs
     words = ("New York, NY", "通义", "达摩院")
-    assert tuple(word.text for word in job.hints.hotwords) == words
-    assert job.hints.language == "zh"
+    assert tuple(word.text for word in job.recognition_options.hotwords) == words
+    assert job.recognition_options.language == "zh"
     assert job.stages == frozenset({"vad", "asr"})
     assert job.speech_detection.silence_duration_ms == 500
 

@@ -9,7 +9,7 @@ from tests.audio import recordings
 
 
 @pytest.mark.parametrize("name", ["wav", "rf64", "w64", "aiff", *recordings.COMPRESSED])
-def test_every_container_is_recognised_by_its_head(name: str) -> None:
+def test_every_container_is_recognized_by_its_head(name: str) -> None:
     rate_hz = recordings.COMPRESSED.get(name, ("", "", 0))[2] or 44_100
 
     file = recordings.encode(name, recordings.sine(0.5, rate_hz), rate_hz)
@@ -32,7 +32,7 @@ def test_every_container_is_recognised_by_its_head(name: str) -> None:
         "语音识别".encode() * 100,
     ],
 )
-def test_what_is_not_audio_is_not_recognised(head: bytes) -> None:
+def test_what_is_not_audio_is_not_recognized(head: bytes) -> None:
     assert sniff(head) is None
 
 
@@ -57,7 +57,7 @@ def test_a_tag_larger_than_the_head_is_seen_through() -> None:
     assert source.num_bytes == len(flac)
 
 
-def test_a_transport_stream_of_a_camera_is_recognised_and_decoded() -> None:
+def test_a_transport_stream_of_a_camera_is_recognized_and_decoded() -> None:
     plain = recordings.encode("mpegts", recordings.sine(4.0, 16_000), 16_000)
     file = b"".join(bytes(4) + plain[at : at + 188] for at in range(0, len(plain), 188))
 

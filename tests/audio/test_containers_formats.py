@@ -16,7 +16,7 @@ def test_every_container_of_the_decoder_has_its_names(container: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.wav", "b/c.M4A", "über mich.mkv", "x.y.mp3"])
-def test_recordings_are_recognised_by_name(name: str) -> None:
+def test_recordings_are_recognized_by_name(name: str) -> None:
     assert is_recording_name(name)
 
 

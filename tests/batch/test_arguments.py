@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.batch.arguments import Places, find_places
+from serve_app.batch.arguments import JobPaths, find_job_paths
 
 
 @pytest.mark.parametrize(
@@ -17,12 +17,12 @@ from serve_app.batch.arguments import Places, find_places
     ],
 )
 def test_places_are_found_in_a_command(command: str) -> None:
-    assert find_places(command) == Places("s3://b/in", "/out")
+    assert find_job_paths(command) == JobPaths("s3://b/in", "/out")
 
 
 def test_places_with_spaces_and_signs_are_whole() -> None:
     command = "python -m serve_app.batch '/in put/a#1.jsonl' 's3://b/o;ut'"
-    assert find_places(command) == Places("/in put/a#1.jsonl", "s3://b/o;ut")
+    assert find_job_paths(command) == JobPaths("/in put/a#1.jsonl", "s3://b/o;ut")
 
 
 @pytest.mark.parametrize(
@@ -38,5 +38,5 @@ def test_places_with_spaces_and_signs_are_whole() -> None:
     ],
 )
 def test_other_commands_have_none(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert find_places(command) is None
+    assert find_job_paths(command) is None
     assert capsys.readouterr() == ("", "")

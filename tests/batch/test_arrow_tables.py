@@ -13,7 +13,14 @@ from serve_app.batch.arrow_tables import (
     read_words,
     words_table,
 )
-from serve_app.core.records import NO_HINTS, ChunkFailure, Hints, Pcm, Recognition, Token
+from serve_app.core.records import (
+    NO_OPTIONS,
+    ChunkFailure,
+    Pcm,
+    Recognition,
+    RecognitionOptions,
+    Token,
+)
 
 END = AudioEnd(2, 4000, 0.1, 123.0)
 
@@ -59,10 +66,10 @@ def test_chunks_are_hinted_the_language_of_their_recording() -> None:
     for number, language in enumerate(("en", None, "zh")):
         some.add_chunk(number, 0, 0, pcm(1600, 1), language)
     chunks, _ = read_audio(some.take())
-    assert [chunk.hints for _, chunk in chunks] == [
-        Hints(language="en"),
-        NO_HINTS,
-        Hints(language="zh"),
+    assert [chunk.recognition_options for _, chunk in chunks] == [
+        RecognitionOptions(language="en"),
+        NO_OPTIONS,
+        RecognitionOptions(language="zh"),
     ]
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 
-from serve_app.batch.arrow_tables import Assembler, AudioEnd, Heard
+from serve_app.batch.arrow_tables import Assembler, AudioEnd, RecognizedWords
 from serve_app.core.records import Utterance, UtteranceStatus
 
 
@@ -11,9 +11,9 @@ def utterance(index: int, error: str | None = None) -> Utterance:
     return Utterance(index, index * 1000, index * 1000 + 500, status, error=error)
 
 
-def rows_of(number: int, num_chunks: int) -> list[Heard]:
-    rows = [Heard(number, utterance(i), 0.25, None) for i in range(num_chunks)]
-    return [*rows, Heard(number, None, 0.0, AudioEnd(num_chunks, 9000, 0.0, 0.0))]
+def rows_of(number: int, num_chunks: int) -> list[RecognizedWords]:
+    rows = [RecognizedWords(number, utterance(i), 0.25, None) for i in range(num_chunks)]
+    return [*rows, RecognizedWords(number, None, 0.0, AudioEnd(num_chunks, 9000, 0.0, 0.0))]
 
 
 def test_recording_is_complete_in_any_order_of_its_rows() -> None:
@@ -44,19 +44,23 @@ def test_recording_without_speech_is_complete_with_its_end() -> None:
 def test_recording_whose_chunk_failed_has_an_error_that_names_the_place() -> None:
     assembler = Assembler()
     rows = rows_of(1, 3)
-    rows[1] = Heard(1, utterance(1, "poison: 2 recognisers died while they had it"), 0.0, None)
+    rows[1] = RecognizedWords(
+        1, utterance(1, "poison: 2 recognizers died while they had it"), 0.0, None
+    )
     (heard,) = assembler.add(rows)
     assert heard.error is not None
     kind, reason = heard.error
     assert kind == "poison"
     assert "1.0-1.5 s" in reason
-    assert "2 recognisers died" in reason
+    assert "2 recognizers died" in reason
 
 
 def test_error_of_the_file_comes_before_those_of_chunks() -> None:
     assembler = Assembler()
     rows = rows_of(1, 1)
-    rows[-1] = Heard(1, None, 0.0, AudioEnd(1, 0, 0.0, 0.0, ("truncated_audio", "cut off"), True))
+    rows[-1] = RecognizedWords(
+        1, None, 0.0, AudioEnd(1, 0, 0.0, 0.0, ("truncated_audio", "cut off"), True)
+    )
     (heard,) = assembler.add(rows)
     assert heard.error == ("truncated_audio", "cut off")
 

@@ -10,7 +10,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient, JobType
 
 from loadtests.ports import free_port
 from serve_app.batch.client import BatchJobs, JobRequest, connect
-from serve_app.batch.job_status import EXIT_CODES, ExitCode, JobView, last_progress
+from serve_app.batch.job_status import EXIT_CODES, ExitCode, JobInfo, last_progress
 from serve_app.core.errors import ClusterError
 from tests.fakes.ray_jobs import FakeRay
 
@@ -176,9 +176,9 @@ def test_waiting_tells_of_changes_and_ends_with_the_job(
     jobs: BatchJobs, ray_jobs: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = jobs.submit(REQUEST)
-    seen: list[JobView] = []
+    seen: list[JobInfo] = []
 
-    def tell(job: JobView) -> None:
+    def tell(job: JobInfo) -> None:
         seen.append(job)
         ray_jobs.end(job_id, JobStatus.SUCCEEDED, 0)
 

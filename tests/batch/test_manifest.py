@@ -179,7 +179,7 @@ def test_prefix_of_a_bucket_need_not_end_at_a_slash() -> None:
     assert found[0].uri == f"{bucket}/calls-1/a.wav"
 
 
-def test_manifest_in_a_bucket_leads_to_its_neighbours() -> None:
+def test_manifest_in_a_bucket_leads_to_its_neighbors() -> None:
     bucket = f"memory:///{uuid.uuid4().hex}"
     fsspec.filesystem("memory").pipe_file(f"{bucket}/list.jsonl", b'{"uri": "s/a.wav"}')
     (item,) = read_items(f"{bucket}/list.jsonl")

@@ -195,8 +195,8 @@ def test_summary_survives_an_id_and_reference_of_any_length(store: OutputStore) 
 
 
 def test_store_travels_to_other_processes(store: OutputStore) -> None:
-    travelled = pickle.loads(pickle.dumps(store))
-    travelled.write(recording())
+    traveled = pickle.loads(pickle.dumps(store))
+    traveled.write(recording())
     assert store.finished() == {"a/1.wav": "f1"}
 
 

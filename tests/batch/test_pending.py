@@ -7,7 +7,7 @@ import pytest
 from serve_app.batch.fingerprint import file_info, item_fingerprint
 from serve_app.batch.manifest import read_items
 from serve_app.batch.outputs import OutputStore
-from serve_app.batch.pending import Todo, find_todo
+from serve_app.batch.pending import PendingRecordings, find_pending
 from serve_app.batch.records import BatchItem, Failure
 from serve_app.settings import Settings
 
@@ -31,10 +31,10 @@ def item(tmp_path: Path) -> BatchItem:
     return BatchItem("a.wav", str(path))
 
 
-def todo(
+def pending(
     items: list[BatchItem], store: OutputStore, settings: Settings, *, retry_failed: bool = False
-) -> Todo:
-    return find_todo(items, store, DIGEST, settings, retry_failed=retry_failed)
+) -> PendingRecordings:
+    return find_pending(items, store, DIGEST, settings, retry_failed=retry_failed)
 
 
 def failure(item: BatchItem, *, permanent: bool) -> Failure:
@@ -45,7 +45,7 @@ def failure(item: BatchItem, *, permanent: bool) -> Failure:
 def test_new_recording_is_to_be_done(
     item: BatchItem, store: OutputStore, settings: Settings
 ) -> None:
-    (work,) = todo([item], store, settings).works
+    (work,) = pending([item], store, settings).works
     assert (work.item, work.size_bytes) == (item, 7)
     assert work.stages == frozenset(settings.stages)
 
@@ -54,7 +54,7 @@ def test_file_that_is_missing_fails_at_once_and_may_come(
     item: BatchItem, store: OutputStore, settings: Settings
 ) -> None:
     Path(item.uri).unlink()
-    found = todo([item], store, settings)
+    found = pending([item], store, settings)
     (failed,) = found.failures
     assert (failed.kind, failed.permanent, found.works) == ("not_found", False, [])
 
@@ -63,31 +63,31 @@ def test_bad_file_is_not_tried_again_until_it_changes(
     item: BatchItem, store: OutputStore, settings: Settings
 ) -> None:
     store.write_failure(failure(item, permanent=True))
-    found = todo([item], store, settings)
+    found = pending([item], store, settings)
     assert (found.works, found.num_given_up) == ([], 1)
     Path(item.uri).write_bytes(b"another content")
-    assert len(todo([item], store, settings).works) == 1
+    assert len(pending([item], store, settings).works) == 1
 
 
 def test_bad_file_is_tried_again_if_asked_for(
     item: BatchItem, store: OutputStore, settings: Settings
 ) -> None:
     store.write_failure(failure(item, permanent=True))
-    assert len(todo([item], store, settings, retry_failed=True).works) == 1
+    assert len(pending([item], store, settings, retry_failed=True).works) == 1
 
 
 def test_failure_that_may_pass_is_tried_again(
     item: BatchItem, store: OutputStore, settings: Settings
 ) -> None:
     store.write_failure(failure(item, permanent=False))
-    assert len(todo([item], store, settings).works) == 1
+    assert len(pending([item], store, settings).works) == 1
 
 
-def test_language_that_the_recogniser_does_not_know_is_refused(
+def test_language_that_the_recognizer_does_not_know_is_refused(
     item: BatchItem, store: OutputStore, settings: Settings
 ) -> None:
     foreign = BatchItem(item.id, item.uri, language="tlh")
-    (failed,) = todo([foreign], store, settings).failures
+    (failed,) = pending([foreign], store, settings).failures
     assert (failed.kind, failed.permanent) == ("unsupported_language", True)
     assert "tlh" in failed.reason
 
@@ -99,7 +99,7 @@ def test_language_with_a_region_is_the_one_without(
     manifest.write_text("uri,language\na.wav,zh-CN\nb.wav,zh\n", encoding="utf-8")
     for name in ("a.wav", "b.wav"):
         (tmp_path / name).write_bytes(b"content")
-    found = todo(list(read_items(str(manifest))), store, settings)
+    found = pending(list(read_items(str(manifest))), store, settings)
     assert [work.item.language for work in found.works] == ["zh", "zh"]
     assert found.failures == []
 
@@ -107,10 +107,10 @@ def test_language_with_a_region_is_the_one_without(
 def test_stage_that_the_job_does_not_run_is_refused(item: BatchItem, store: OutputStore) -> None:
     settings = Settings(profile="demo", stages=("asr",))
     wanted = BatchItem(item.id, item.uri, stages=("asr", "punctuation"))
-    (failed,) = todo([wanted], store, settings).failures
+    (failed,) = pending([wanted], store, settings).failures
     assert failed.kind == "stage_not_deployed"
 
 
 def test_item_may_leave_stages_out(item: BatchItem, store: OutputStore, settings: Settings) -> None:
-    (work,) = todo([BatchItem(item.id, item.uri, stages=("asr",))], store, settings).works
+    (work,) = pending([BatchItem(item.id, item.uri, stages=("asr",))], store, settings).works
     assert work.stages == {"asr"}

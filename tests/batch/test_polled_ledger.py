@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from serve_app.batch.progress import Computed
-from serve_app.batch.ray_data import PolledLedger
+from serve_app.batch.ray_data import PolledProgress
 
 
 def test_without_a_ledger_nothing_was_computed() -> None:
-    assert PolledLedger().value() == Computed(0.0, 0)
+    assert PolledProgress().value() == Computed(0.0, 0)
 
 
 def test_later_answers_take_the_place_of_earlier_ones() -> None:
-    polled = PolledLedger()
+    polled = PolledProgress()
     polled.take(Computed(5.0, 50))
     polled.take(Computed(8.0, 80))
     assert polled.value() == Computed(8.0, 80)
 
 
 def test_what_a_lost_ledger_counted_is_kept() -> None:
-    polled = PolledLedger()
+    polled = PolledProgress()
     polled.take(Computed(8.0, 80))
     polled.take(Computed(1.0, 10))
     polled.take(Computed(2.0, 20))

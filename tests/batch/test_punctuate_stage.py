@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.batch.arrow_tables import AudioEnd, HeardRecording
+from serve_app.batch.arrow_tables import AudioEnd, RecognizedRecording
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.punctuate_stage import (
     FinishTask,
@@ -17,7 +17,7 @@ from serve_app.batch.punctuate_stage import (
     punctuate_in_parts,
 )
 from serve_app.batch.records import BatchItem, PackIdentity
-from serve_app.core.records import Origin, PackRole, Stage, Token, Utterance
+from serve_app.core.records import PackRole, RequestContext, Stage, Token, Utterance
 from serve_app.scheduling.batch_budget import BatchLimits
 from serve_app.transcript.itn import TextRules
 from serve_app.transcript.punctuation import PunctuationState
@@ -37,7 +37,7 @@ class EveryFifth:
 
 def task(num_words: int, *, final: bool) -> PunctuationTask:
     words = tuple(str(i) for i in range(num_words))
-    return PunctuationTask(Origin("1"), PunctuationState(), words, final)
+    return PunctuationTask(RequestContext("1"), PunctuationState(), words, final)
 
 
 @given(num_words=st.integers(0, 1700), final=st.booleans())
@@ -59,10 +59,10 @@ async def test_compute_of_a_batch_is_shared_out_by_words() -> None:
     assert took_s > 0
 
 
-def heard(error: str | None = None, said: str = "好的吗") -> HeardRecording:
+def heard(error: str | None = None, said: str = "好的吗") -> RecognizedRecording:
     tokens = tuple(Token(text, i * 100, i * 100 + 90, 0.9) for i, text in enumerate(said))
     utterance = Utterance(0, 0, 1000, "done", tokens, error)
-    return HeardRecording(4, (utterance,), 0.25, AudioEnd(1, 2000, 0.5, 100.0))
+    return RecognizedRecording(4, (utterance,), 0.25, AudioEnd(1, 2000, 0.5, 100.0))
 
 
 @pytest.mark.parametrize("stages", [{"asr", "punctuation"}, {"asr"}])

@@ -7,14 +7,27 @@ import numpy as np
 import pytest
 
 from serve_app.batch.progress import Computed
-from serve_app.batch.recognize_stage import POISON, Caution, Ledger, LoopThread, TimedRecognizer
-from serve_app.core.records import Chunk, ChunkFailure, Hints, Origin, Pcm, Recognition
+from serve_app.batch.recognize_stage import (
+    POISON,
+    LoopThread,
+    PoisonGuard,
+    ProgressActor,
+    TimedRecognizer,
+)
+from serve_app.core.records import (
+    Chunk,
+    ChunkFailure,
+    Pcm,
+    Recognition,
+    RecognitionOptions,
+    RequestContext,
+)
 
 EMPTY = Recognition(())
 
 
 def chunk(index: int, recording: str = "1") -> Chunk:
-    return Chunk(Origin(recording), index, 0, np.zeros(16, np.int16))
+    return Chunk(RequestContext(recording), index, 0, np.zeros(16, np.int16))
 
 
 class Killed(BaseException):
@@ -35,26 +48,26 @@ class Model:
         return [EMPTY] * len(chunks)
 
 
-def caution(ledger: Ledger, num_blocks: int = 1) -> Caution:
-    return Caution(num_blocks, ledger.begin, ledger.end, max_deaths=2)
+def poison_guard(progress_actor: ProgressActor, num_blocks: int = 1) -> PoisonGuard:
+    return PoisonGuard(num_blocks, progress_actor.begin, progress_actor.end, max_deaths=2)
 
 
 BLOCK = [chunk(i) for i in range(4)]
 
 
 def test_new_actor_tells_nobody_of_its_blocks() -> None:
-    ledger, model = Ledger(), Model(poison=0)
+    progress_actor, model = ProgressActor(), Model(poison=0)
     with pytest.raises(Killed):
-        caution(ledger, 0).run(BLOCK, model)
-    assert ledger.begin("block 1:0") == 0
+        poison_guard(progress_actor, 0).run(BLOCK, model)
+    assert progress_actor.begin("block 1:0") == 0
 
 
 def test_poison_chunk_fails_alone_after_so_many_deaths() -> None:
-    ledger, model = Ledger(), Model(poison=2)
+    progress_actor, model = ProgressActor(), Model(poison=2)
     num_deaths = 0
     while True:
         try:
-            results = caution(ledger).run(BLOCK, model)
+            results = poison_guard(progress_actor).run(BLOCK, model)
             break
         except Killed:
             num_deaths += 1
@@ -66,21 +79,21 @@ def test_poison_chunk_fails_alone_after_so_many_deaths() -> None:
 
 
 def test_block_that_was_there_at_one_death_is_run_whole() -> None:
-    ledger, model = Ledger(), Model()
-    caution(ledger).run(BLOCK, model)
+    progress_actor, model = ProgressActor(), Model()
+    poison_guard(progress_actor).run(BLOCK, model)
     assert model.batches == [[0, 1, 2, 3]]
 
 
 def test_block_of_a_node_that_was_lost_leaves_nothing_in_the_ledger() -> None:
-    ledger, model = Ledger(), Model()
-    caution(ledger).run(BLOCK, model)
-    assert ledger.begin("block 1:0") == 0
-    assert ledger.begin("1:0") == 0
+    progress_actor, model = ProgressActor(), Model()
+    poison_guard(progress_actor).run(BLOCK, model)
+    assert progress_actor.begin("block 1:0") == 0
+    assert progress_actor.begin("1:0") == 0
 
 
 def test_only_as_many_blocks_are_run_carefully_as_may_have_been_there() -> None:
-    ledger, model = Ledger(), Model()
-    careful = caution(ledger, 2)
+    progress_actor, model = ProgressActor(), Model()
+    careful = poison_guard(progress_actor, 2)
     told: list[str] = []
     careful._begin = lambda key: told.append(key) or 0  # type: ignore[func-returns-value]  # a spy
     for recording in "123":
@@ -90,14 +103,14 @@ def test_only_as_many_blocks_are_run_carefully_as_may_have_been_there() -> None:
 
 def test_block_without_chunks_is_not_counted() -> None:
     model = Model()
-    assert caution(Ledger()).run([], model) == []
+    assert poison_guard(ProgressActor()).run([], model) == []
 
 
 def test_ledger_adds_up_what_was_computed() -> None:
-    ledger = Ledger()
+    progress_actor = ProgressActor()
     for audio_s in (1.5, 2.0):
-        ledger.add(audio_s, 10)
-    assert ledger.computed() == Computed(3.5, 20)
+        progress_actor.add(audio_s, 10)
+    assert progress_actor.computed() == Computed(3.5, 20)
 
 
 class Engine:
@@ -105,7 +118,7 @@ class Engine:
     is_reentrant = False
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
         return [EMPTY] * len(batch)
 

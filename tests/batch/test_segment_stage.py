@@ -67,7 +67,7 @@ def test_rows_are_the_same_each_time(segmenter: RecordingSegmenter, tmp_path: Pa
     ("content", "kind"),
     [(b"", "empty_file"), (b"no audio at all" * 100, "unknown_audio_format")],
 )
-def test_bad_file_is_a_row_and_its_neighbours_are_done(
+def test_bad_file_is_a_row_and_its_neighbors_are_done(
     segmenter: RecordingSegmenter, tmp_path: Path, content: bytes, kind: str
 ) -> None:
     bad = tmp_path / "bad.wav"

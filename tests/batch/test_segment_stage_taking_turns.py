@@ -2,27 +2,27 @@ from __future__ import annotations
 
 import threading
 
-from serve_app.batch.segment_stage import Turn
+from serve_app.batch.segment_stage import FifoLock
 
 
 def test_threads_have_their_turns_in_order_of_arrival() -> None:
-    turn = Turn()
+    lock = FifoLock()
     order: list[int] = []
     arrived = [threading.Event() for _ in range(3)]
 
     def take(number: int) -> None:
         arrived[number].set()
-        with turn.mine():
+        with lock.mine():
             order.append(number)
 
     threads = []
-    with turn.mine():
+    with lock.mine():
         for number in range(3):
             thread = threading.Thread(target=take, args=(number,))
             thread.start()
             threads.append(thread)
             arrived[number].wait()
-            while len(turn._waiting) <= number:
+            while len(lock._waiting) <= number:
                 pass
     for thread in threads:
         thread.join()
@@ -30,14 +30,14 @@ def test_threads_have_their_turns_in_order_of_arrival() -> None:
 
 
 def test_turn_is_free_while_it_is_given_up() -> None:
-    turn = Turn()
+    lock = FifoLock()
     had_it = threading.Event()
 
     def other() -> None:
-        with turn.mine():
+        with lock.mine():
             had_it.set()
 
-    with turn.mine(), turn.given_up():
+    with lock.mine(), lock.given_up():
         thread = threading.Thread(target=other)
         thread.start()
         assert had_it.wait(10)
@@ -45,11 +45,11 @@ def test_turn_is_free_while_it_is_given_up() -> None:
 
 
 def test_turn_is_passed_on_after_an_error() -> None:
-    turn = Turn()
+    lock = FifoLock()
     try:
-        with turn.mine():
+        with lock.mine():
             raise ValueError
     except ValueError:
         pass
-    with turn.mine():
+    with lock.mine():
         pass

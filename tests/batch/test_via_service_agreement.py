@@ -11,7 +11,7 @@ from serve_app.batch.records import PackIdentity
 from serve_app.batch.via_service import check_service, differences
 from serve_app.core.errors import ConfigurationError, StartFailed
 from serve_app.core.records import PackRole, Stage, StageReadiness
-from serve_app.inference.fingerprint import deciding_values
+from serve_app.inference.fingerprint import output_settings_of
 from serve_app.settings import Settings
 
 MODELS: dict[PackRole, PackIdentity] = {
@@ -30,7 +30,7 @@ def served(
 ) -> StageReadiness:
     """Returns what a service with these settings says of a stage."""
     drafter = models.get("draft")
-    values = deciding_values(of, stage, drafter.checksum if drafter else None)
+    values = output_settings_of(of, stage, drafter.checksum if drafter else None)
     return StageReadiness(stage, "cpu", models[stage].name, models[stage].checksum, values)
 
 

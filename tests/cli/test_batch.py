@@ -170,7 +170,7 @@ def test_logs_are_printed_as_they_are(runner: CliRunner, ray_jobs: FakeRay) -> N
 def test_cancelled_job_is_over(runner: CliRunner, ray_jobs: FakeRay) -> None:
     runner.invoke(app, ["batch", "submit", "in", "out"])
 
-    assert "being cancelled" in runner.invoke(app, ["batch", "cancel", "raysubmit_0"]).stdout
+    assert "being canceled" in runner.invoke(app, ["batch", "cancel", "raysubmit_0"]).stdout
     assert runner.invoke(app, ["batch", "status", "raysubmit_0"]).exit_code == 1
 
 

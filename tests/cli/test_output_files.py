@@ -5,12 +5,12 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.cli.output_files import FoundRecording, find_recordings, output_places
+from serve_app.cli.output_files import FoundRecording, find_recordings, output_paths
 
 
 def places(*named: tuple[str, str]) -> list[str]:
     recordings = [FoundRecording(Path(path), Path(place)) for path, place in named]
-    return [str(place) for place in output_places(recordings, ".srt").values()]
+    return [str(place) for place in output_paths(recordings, ".srt").values()]
 
 
 def test_folders_below_a_named_directory_are_kept() -> None:
@@ -33,7 +33,7 @@ NAMES = st.sampled_from(["x.wav", "X.wav", "x (2).wav"])
 @given(st.lists(st.tuples(st.sampled_from("abAB"), NAMES), unique=True))
 def test_no_two_recordings_share_a_place(named: list[tuple[str, str]]) -> None:
     recordings = [FoundRecording(Path("/d", folder, name), Path(name)) for folder, name in named]
-    found = output_places(recordings, ".txt")
+    found = output_paths(recordings, ".txt")
     assert len({str(place).casefold() for place in found.values()}) == len(recordings)
     assert all(not place.is_absolute() and ".." not in place.parts for place in found.values())
 

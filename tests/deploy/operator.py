@@ -24,7 +24,7 @@ def create_cluster(kube: Kube, service: str, suffix: str) -> Iterator[str]:
     """Makes the RayCluster of a RayService; it is removed in the end."""
     name = f"{service}-{suffix}"
     spec = kube.get(service_path(kube, service)).at("spec", "rayClusterConfig").value
-    place = ("ray.io", "v1", kube.namespace, "rayclusters")
+    context = ("ray.io", "v1", kube.namespace, "rayclusters")
     api = client.CustomObjectsApi(kube._client)
     body = {
         "apiVersion": "ray.io/v1",
@@ -32,11 +32,11 @@ def create_cluster(kube: Kube, service: str, suffix: str) -> Iterator[str]:
         "metadata": {"name": name, "namespace": kube.namespace},
         "spec": spec,
     }
-    api.create_namespaced_custom_object(*place, body)
+    api.create_namespaced_custom_object(*context, body)
     try:
         yield name
     finally:
-        api.delete_namespaced_custom_object(*place, name)
+        api.delete_namespaced_custom_object(*context, name)
 
 
 def cluster_status(

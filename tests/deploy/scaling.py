@@ -37,18 +37,18 @@ class RayServices:
         self._namespace = namespace
 
     def get(self, name: str) -> Json:
-        return as_json(self._api.get_namespaced_custom_object(*self._place(name)))
+        return as_json(self._api.get_namespaced_custom_object(*self._context(name)))
 
     def patch(self, name: str, operations: list[Json]) -> Json:
         patched = self._api.patch_namespaced_custom_object(
-            *self._place(name),
+            *self._context(name),
             operations,
             field_manager=FIELD_MANAGER,
             _content_type=JSON_PATCH,
         )
         return as_json(patched)
 
-    def _place(self, name: str) -> tuple[str, str, str, str, str]:
+    def _context(self, name: str) -> tuple[str, str, str, str, str]:
         return "ray.io", "v1", self._namespace, "rayservices", name
 
 
@@ -57,9 +57,9 @@ def scale_group(services: RayServices, name: str, group: str, **bounds: int) -> 
     live = services.get(name)
     groups = live["spec"]["rayClusterConfig"]["workerGroupSpecs"]
     (index,) = (i for i, entry in enumerate(groups) if entry["groupName"] == group)
-    place = f"/spec/rayClusterConfig/workerGroupSpecs/{index}"
+    context = f"/spec/rayClusterConfig/workerGroupSpecs/{index}"
     operations: list[Json] = [
-        {"op": "replace", "path": f"{place}/{bound}", "value": value}
+        {"op": "replace", "path": f"{context}/{bound}", "value": value}
         for bound, value in bounds.items()
     ]
     _write(services, live, {"workerGroups": {group: bounds}}, operations)

@@ -14,9 +14,9 @@ from typer.testing import CliRunner, Result
 
 from serve_app.cli.main import app
 from serve_app.core.errors import ClusterError, ClusterRefused
-from serve_app.ops.kube import Kube, Place, connect
+from serve_app.ops.kube import Kube, KubeContext, connect
 from serve_app.ops.scale import scale_group
-from serve_app.ops.scale_plan import Wish
+from serve_app.ops.scale_plan import ScaleRequest
 from tests.deploy.cluster import KubeServer
 from tests.deploy.live import NAME, NAMESPACE, gpu_values, groups, install
 from tests.deploy.operator import create_cluster, play_operator
@@ -44,7 +44,9 @@ def running(releases: helm.Config, admin: Kube) -> Iterator[str]:
         yield name
 
 
-def account(kube: KubeServer, folder: Path, name: str, rules: list[dict[str, list[str]]]) -> Place:
+def account(
+    kube: KubeServer, folder: Path, name: str, rules: list[dict[str, list[str]]]
+) -> KubeContext:
     """Makes a ServiceAccount with these rights, and a kubeconfig with its token."""
     metadata = client.V1ObjectMeta(name=name, namespace=NAMESPACE)
     with kube.api_client() as api_client:
@@ -76,12 +78,12 @@ def account(kube: KubeServer, folder: Path, name: str, rules: list[dict[str, lis
     config["users"][0]["user"] = {"token": told.status.token if told.status else ""}
     path = folder / f"{name}.kubeconfig"
     path.write_text(yaml.safe_dump(config))
-    return Place(NAMESPACE, path)
+    return KubeContext(NAMESPACE, path)
 
 
 def call(kube: KubeServer, *arguments: str) -> Result:
-    place = ["-n", NAMESPACE, "--kubeconfig", str(kube.kubeconfig)]
-    return CliRunner().invoke(app, ["cluster", *arguments, *place])
+    context = ["-n", NAMESPACE, "--kubeconfig", str(kube.kubeconfig)]
+    return CliRunner().invoke(app, ["cluster", *arguments, *context])
 
 
 def test_reader_may_look_and_is_told_what_scaling_wants(
@@ -89,7 +91,7 @@ def test_reader_may_look_and_is_told_what_scaling_wants(
 ) -> None:
     reader = connect(account(kube, tmp_path, "reader", READING))
     with pytest.raises(ClusterRefused) as refused:
-        scale_group(reader, NAME, "gpu", Wish(maximum=20))
+        scale_group(reader, NAME, "gpu", ScaleRequest(maximum=20))
     assert refused.value.status == 403
     assert str(refused.value).startswith(
         f"system:serviceaccount:asr:reader may not patch rayservices {NAME} in asr;"
@@ -101,7 +103,7 @@ def test_half_a_scaling_is_told_as_such(
 ) -> None:
     half = connect(account(kube, tmp_path, "half", SCALING))
     with pytest.raises(ClusterRefused, match="the RayService is changed, but not the running"):
-        scale_group(half, NAME, "gpu", Wish(maximum=20))
+        scale_group(half, NAME, "gpu", ScaleRequest(maximum=20))
     assert groups(services)["gpu"]["maxReplicas"] == 20
 
 

@@ -11,7 +11,7 @@ import pytest
 from serve_app.core.errors import ClusterError, ClusterRefused
 from serve_app.ops.kube import FIELD_MANAGER, Kube, Operation
 from serve_app.ops.scale import ANNOTATION, scale_deployment, scale_group
-from serve_app.ops.scale_plan import Wish
+from serve_app.ops.scale_plan import ScaleRequest
 from serve_app.ops.service import service_path
 from tests.deploy.charting import CHART
 from tests.deploy.cluster import KubeServer
@@ -53,7 +53,7 @@ def scaled_bounds(config: dict[str, Any], deployment: str) -> tuple[int, int]:
 def test_fixed_deployment_survives_an_upgrade_that_changes_other_settings(
     installed: helm.Config, admin: Kube, services: RayServices
 ) -> None:
-    told = scale_deployment(admin, NAME, "punctuator", Wish(replicas=6))
+    told = scale_deployment(admin, NAME, "punctuator", ScaleRequest(replicas=6))
     assert told == ["Punctuator: 4 -> 6 replicas; no replica restarts"]
     installed.upgrade(CHART, "speech", gpu_values(settings={"log_level": "DEBUG"}))
     config = live_config(services)
@@ -64,7 +64,7 @@ def test_fixed_deployment_survives_an_upgrade_that_changes_other_settings(
 def test_bounds_of_an_autoscaled_deployment_survive_an_upgrade_with_their_policy(
     installed: helm.Config, admin: Kube, services: RayServices
 ) -> None:
-    scale_deployment(admin, None, "recognizer", Wish(minimum=3, maximum=12))
+    scale_deployment(admin, None, "recognizer", ScaleRequest(minimum=3, maximum=12))
     installed.upgrade(CHART, "speech", gpu_values(settings={"log_level": "DEBUG"}))
     config = live_config(services)
     assert scaled_bounds(config, "Recognizer") == (3, 12)
@@ -75,14 +75,14 @@ def test_scaling_leaves_the_arguments_alone_so_that_no_replica_restarts(
     installed: helm.Config, admin: Kube, services: RayServices
 ) -> None:
     before = live_config(services)["applications"][0]["args"]
-    scale_deployment(admin, NAME, "recognizer", Wish(maximum=12))
+    scale_deployment(admin, NAME, "recognizer", ScaleRequest(maximum=12))
     assert live_config(services)["applications"][0]["args"] == before
 
 
 def test_group_survives_an_upgrade_and_reaches_the_running_cluster(
     running: str, installed: helm.Config, admin: Kube, services: RayServices
 ) -> None:
-    told = scale_group(admin, NAME, "gpu", Wish(minimum=4, maximum=20))
+    told = scale_group(admin, NAME, "gpu", ScaleRequest(minimum=4, maximum=20))
     assert told[0] == "group gpu: 2 to 16 (now 2) -> 4 to 20 (now 4) pods; no pod restarts"
     live = admin.get(admin.path("rayclusters", running, group="apis/ray.io/v1"))
     (gpu,) = (
@@ -100,8 +100,8 @@ def test_group_survives_an_upgrade_and_reaches_the_running_cluster(
 def test_only_the_annotation_is_owned_by_scaling_in_the_end(
     installed: helm.Config, admin: Kube, services: RayServices
 ) -> None:
-    scale_deployment(admin, NAME, "punctuator", Wish(replicas=6))
-    scale_group(admin, NAME, "gpu", Wish(maximum=20))
+    scale_deployment(admin, NAME, "punctuator", ScaleRequest(replicas=6))
+    scale_group(admin, NAME, "gpu", ScaleRequest(maximum=20))
     ours = [
         entry["fieldsV1"]
         for entry in services.get(NAME)["metadata"]["managedFields"]
@@ -115,7 +115,7 @@ def test_patch_of_an_object_that_has_changed_is_refused_with_409(
 ) -> None:
     path = service_path(admin, NAME)
     version = admin.get(path).at("metadata", "resourceVersion").text()
-    scale_group(admin, NAME, "gpu", Wish(maximum=20))
+    scale_group(admin, NAME, "gpu", ScaleRequest(maximum=20))
     with pytest.raises(ClusterRefused) as refused:
         admin.patch(path, [Operation("replace", "/metadata/resourceVersion", version)])
     assert refused.value.status == 409
@@ -141,7 +141,7 @@ def test_scaling_that_was_crossed_is_done_again_on_the_new_object(
     with kube.api_client() as api_client:
         crossed = _Crossed(api_client, NAMESPACE)
         crossed.times = 2
-        scale_group(crossed, NAME, "gpu", Wish(maximum=20))
+        scale_group(crossed, NAME, "gpu", ScaleRequest(maximum=20))
     live = services.get(NAME)
     assert groups(services)["gpu"]["maxReplicas"] == 20
     assert live["metadata"]["annotations"]["touched"] == "0"
@@ -154,7 +154,7 @@ def test_scaling_that_is_always_crossed_gives_up_and_says_so(
         crossed = _Crossed(api_client, NAMESPACE)
         crossed.times = 99
         with pytest.raises(ClusterError, match="changed under each of 5 tries"):
-            scale_group(crossed, NAME, "gpu", Wish(maximum=20))
+            scale_group(crossed, NAME, "gpu", ScaleRequest(maximum=20))
     assert groups(services)["gpu"]["maxReplicas"] == 16
 
 
@@ -162,7 +162,7 @@ def test_missing_right_is_named(installed: helm.Config, kube: KubeServer) -> Non
     with kube.api_client(impersonate="stranger") as api_client:
         stranger = Kube(api_client, NAMESPACE)
         with pytest.raises(ClusterRefused) as refused:
-            scale_group(stranger, NAME, "gpu", Wish(maximum=20))
+            scale_group(stranger, NAME, "gpu", ScaleRequest(maximum=20))
     assert refused.value.status == 403
     assert str(refused.value) == (
         f"stranger may not get rayservices {NAME} in asr; rbac.operators of the chart grants "
@@ -172,4 +172,4 @@ def test_missing_right_is_named(installed: helm.Config, kube: KubeServer) -> Non
 
 def test_more_replicas_than_the_gpus_hold_are_refused(installed: helm.Config, admin: Kube) -> None:
     with pytest.raises(ClusterError, match=r"need 30 GPUs at least, but .* may have 16"):
-        scale_deployment(admin, NAME, "recognizer", Wish(minimum=30, maximum=40))
+        scale_deployment(admin, NAME, "recognizer", ScaleRequest(minimum=30, maximum=40))

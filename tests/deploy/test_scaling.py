@@ -92,19 +92,19 @@ class HeadsKubernetes(IKubernetesHttpApiClient):
         )
 
     def get(self, path: str) -> Json:
-        return _answer(self._client.get(_place(path)))
+        return _answer(self._client.get(_context(path)))
 
     def patch(
         self, path: str, payload: Any, content_type: str = "application/json-patch+json"
     ) -> Json:
         headers = {"Content-Type": content_type}
-        return _answer(self._client.patch(_place(path), json=payload, headers=headers))
+        return _answer(self._client.patch(_context(path), json=payload, headers=headers))
 
     def delete(self, path: str) -> Json:
-        return _answer(self._client.delete(_place(path)))
+        return _answer(self._client.delete(_context(path)))
 
 
-def _place(path: str) -> str:
+def _context(path: str) -> str:
     group = "/api/v1" if path.startswith("pods") else "/apis/ray.io/v1"
     return f"{group}/namespaces/{NAMESPACE}/{path}"
 
@@ -125,11 +125,11 @@ def ray_cluster(releases: helm.Config, services: RayServices, kube: KubeServer) 
         "metadata": {"name": f"{NAME}-abcde", "namespace": NAMESPACE},
         "spec": services.get(NAME)["spec"]["rayClusterConfig"],
     }
-    place = ("ray.io", "v1", NAMESPACE, "rayclusters")
+    context = ("ray.io", "v1", NAMESPACE, "rayclusters")
     with kube.api_client() as api_client:
         api = client.CustomObjectsApi(api_client)
-        yield as_json(api.create_namespaced_custom_object(*place, body))
-        api.delete_namespaced_custom_object(*place, f"{NAME}-abcde")
+        yield as_json(api.create_namespaced_custom_object(*context, body))
+        api.delete_namespaced_custom_object(*context, f"{NAME}-abcde")
 
 
 def test_rays_autoscaler_scales_the_gpu_group_up_to_its_bound(

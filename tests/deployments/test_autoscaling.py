@@ -101,7 +101,7 @@ LIMITS = {
 }
 
 
-def test_backlog_beyond_what_the_recognisers_have_is_hidden() -> None:
+def test_backlog_beyond_what_the_recognizers_have_is_hidden() -> None:
     sample = load_sample(
         [recognizer_report(50.0), recognizer_report(30.0, rtfx=20.0)],
         ReportedBacklog(500.0, True, 0.0),
@@ -142,7 +142,7 @@ def test_rtfx_of_a_replica_that_has_run_nothing_is_left_out() -> None:
     assert sample.rtfx_per_replica == 30.0
 
 
-def test_backlog_of_the_segmenters_scales_the_recognisers(clock: Clock) -> None:
+def test_backlog_of_the_segmenters_scales_the_recognizers(clock: Clock) -> None:
     segmenters, recognizers = SegmenterPolicy(2.0), QueuedAudioPolicy(2.0, LIMITS)
     decided = []
     for second in range(6):
@@ -156,7 +156,7 @@ def test_backlog_of_the_segmenters_scales_the_recognisers(clock: Clock) -> None:
     assert decided == [1, 1, 1, 1, 4, 4]
 
 
-def test_backlog_wakes_recognisers_that_went_to_zero(clock: Clock) -> None:
+def test_backlog_wakes_recognizers_that_went_to_zero(clock: Clock) -> None:
     segmenters, recognizers = SegmenterPolicy(2.0), QueuedAudioPolicy(2.0, LIMITS)
     segmenters(context("Segmenter", {"s1": {"backlog_audio_s": 0.0}}))
     assert recognizers(context("Recognizer", {}))[0] == 0
@@ -164,7 +164,7 @@ def test_backlog_wakes_recognisers_that_went_to_zero(clock: Clock) -> None:
     assert recognizers(context("Recognizer", {}))[0] == 1
 
 
-def test_calls_that_wait_wake_recognisers_that_went_to_zero(clock: Clock) -> None:
+def test_calls_that_wait_wake_recognizers_that_went_to_zero(clock: Clock) -> None:
     """A batch job's calls are in no segmenter's backlog."""
     segmenters, recognizers = SegmenterPolicy(2.0), QueuedAudioPolicy(2.0, LIMITS)
     segmenters(context("Segmenter", {"s1": {"backlog_audio_s": 0.0}}))
@@ -172,7 +172,7 @@ def test_calls_that_wait_wake_recognisers_that_went_to_zero(clock: Clock) -> Non
     assert recognizers(context("Recognizer", {}, queued_requests=1.0))[0] == 1
 
 
-def test_background_work_keeps_one_recogniser_and_is_worth_no_more() -> None:
+def test_background_work_keeps_one_recognizer_and_is_worth_no_more() -> None:
     report = recognizer_report(0.0) | {"running_audio_s": 0.0, "background_audio_s": 900.0}
     sample = load_sample([report], ReportedBacklog(0.0, True, 0.0), num_running=1, num_replicas=1)
     assert sample.in_use
@@ -255,7 +255,7 @@ def test_without_autoscaling_serve_is_told_of_none() -> None:
     assert segmenter_autoscaling(Settings()) is None
 
 
-def test_policies_that_travelled_share_one_board_and_their_settings() -> None:
+def test_policies_that_traveled_share_one_board_and_their_settings() -> None:
     """Serve sends the module of a policy by value to a process that has not built anything."""
     scaled = settings(max_replicas=7)
     policies = [recognizer_autoscaling(scaled), segmenter_autoscaling(scaled)]

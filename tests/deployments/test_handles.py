@@ -8,7 +8,7 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import ReplicaUnavailableError
 
 from serve_app.core.errors import NotReady
-from serve_app.core.records import Chunk, ChunkFailure, Origin, Recognition
+from serve_app.core.records import Chunk, ChunkFailure, Recognition, RequestContext
 from serve_app.deployments import retries
 from serve_app.deployments.handles import RemoteRecognizer
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
@@ -17,7 +17,9 @@ from tests.fakes.handles import FakeHandle, Script, task_error
 
 DIED = ActorDiedError()
 HEARD = Recognition(())
-CHUNKS = [Chunk(Origin("request"), index, 0, np.zeros(1600, np.int16)) for index in range(3)]
+CHUNKS = [
+    Chunk(RequestContext("request"), index, 0, np.zeros(1600, np.int16)) for index in range(3)
+]
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +46,7 @@ async def test_group_whose_replica_dies_goes_on_chunk_by_chunk() -> None:
     assert handle.num_cancelled == 3
 
 
-async def test_chunk_under_which_two_replicas_die_is_given_up_and_its_neighbours_are_not() -> None:
+async def test_chunk_under_which_two_replicas_die_is_given_up_and_its_neighbors_are_not() -> None:
     alone = [["begun", HEARD], ["begun", DIED], ["begun", DIED], ["begun", HEARD]]
     remote, _ = recognizer([DIED], alone)
     first, second, third = await remote.recognize(CHUNKS)

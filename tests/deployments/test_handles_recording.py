@@ -14,14 +14,14 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 
 from serve_app.core.errors import CorruptAudio, DeadlineExceeded, NotReady, RecognitionFailed
-from serve_app.core.records import Origin, RecordingEnd, SegmentationJob, Utterance
+from serve_app.core.records import RecordingEnd, RequestContext, SegmentationJob, Utterance
 from serve_app.deployments import retries
 from serve_app.deployments.handles import RemoteRecording
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
 from tests.fakes.handles import FakeHandle, Script, task_error
 
 DIED = ActorDiedError()
-JOB = SegmentationJob(Origin("request"), np.zeros(4, np.uint8), use_vad=True)
+JOB = SegmentationJob(RequestContext("request"), np.zeros(4, np.uint8), use_vad=True)
 FIRST, SECOND, THIRD = (Utterance(index, index, index + 1, "empty") for index in range(3))
 END = RecordingEnd(3)
 
@@ -123,7 +123,7 @@ async def test_wait_begins_anew_once_a_live_segmenter_was_found() -> None:
 
 
 async def test_wait_for_a_replacement_ends_with_the_deadline() -> None:
-    soon = replace(JOB, origin=replace(JOB.origin, deadline=time.time() + 0.05))
+    soon = replace(JOB, context=replace(JOB.context, deadline=time.time() + 0.05))
     with pytest.raises(DeadlineExceeded):
         async for _ in recording([[CLOSED]] * 100_000, job=soon).utterances():
             pass

@@ -15,18 +15,18 @@ from serve_app.api.errors import STATUS_OF
 from serve_app.api.limits import ApiLimits
 from serve_app.api.request_log import RequestLog
 from serve_app.api.routes import build_api
-from serve_app.core.records import Origin, StageReadiness
+from serve_app.core.records import RequestContext, StageReadiness
 from serve_app.deployments import metrics as stage_metrics
 from serve_app.deployments.metrics import (
     IngressMetrics,
+    ModelCacheMetrics,
     ModelMetrics,
     Sampler,
     SegmenterMetrics,
-    ShelfMetrics,
     count_retry,
     take_retries,
 )
-from serve_app.inference.model_cache import ShelfStatistics
+from serve_app.inference.model_cache import ModelCacheStatistics
 from serve_app.metrics import METRICS, Metric
 from serve_app.scheduling.admission import NO_LIMITS, AdmissionLine
 from serve_app.scheduling.autoscaling import Backlog
@@ -156,8 +156,8 @@ def test_a_partial_transcript_counts(recorded: Recorded) -> None:
 
 async def test_the_line_is_sampled_while_the_loop_runs(recorded: Recorded) -> None:
     line = AdmissionLine(NO_LIMITS)
-    place = line.arrive("key", NO_LIMITS, 1000, None, 0.0)
-    line.received(place, 10.0, 0.0)
+    context = line.arrive("key", NO_LIMITS, 1000, None, 0.0)
+    line.received(context, 10.0, 0.0)
     line.arrive("key", NO_LIMITS, 0, None, 0.0)
     IngressMetrics().watch(lambda: line.statistics(1.0), lambda: 7.0)
     await asyncio.sleep(0)
@@ -179,7 +179,7 @@ async def test_a_model_tells_its_queue_its_pack_and_its_memory(recorded: Recorde
 
 async def test_models_that_have_gone_are_told_as_such(recorded: Recorded) -> None:
     loads = {"large": 1, "small": 1}
-    ShelfMetrics(lambda: ShelfStatistics(("small",), 7, loads, {"large": 1}))
+    ModelCacheMetrics(lambda: ModelCacheStatistics(("small",), 7, loads, {"large": 1}))
     await asyncio.sleep(0)
     told = {tags["model"]: value for value, tags in recorded["paraserve_model_loaded"]}
     assert told == {"large": 0, "small": 1}
@@ -201,11 +201,11 @@ def test_chunks_count_by_their_fate(recorded: Recorded) -> None:
 
 
 def test_retries_count_for_all_and_for_their_request(recorded: Recorded) -> None:
-    count_retry("asr", Origin("a"))
-    count_retry("asr", Origin("a"))
-    count_retry("vad", Origin("b"))
-    assert (take_retries(Origin("a")), take_retries(Origin("a"))) == (2, 0)
-    assert take_retries(Origin("b")) == 1
+    count_retry("asr", RequestContext("a"))
+    count_retry("asr", RequestContext("a"))
+    count_retry("vad", RequestContext("b"))
+    assert (take_retries(RequestContext("a")), take_retries(RequestContext("a"))) == (2, 0)
+    assert take_retries(RequestContext("b")) == 1
     assert len(recorded["paraserve_retries_total"]) == 3
 
 
@@ -242,9 +242,9 @@ async def test_labels_of_requests_come_from_fixed_sets(recorded: Recorded) -> No
                 headers={"Content-Type": f"{invented}/x"} if number % 2 else None,
             )
     codes = {cls.code for cls in EVERY_ERROR} | {"none"}
-    labelled = [tags for values in recorded.values() for _, tags in values if tags]
-    assert labelled
-    for tags in labelled:
+    labeled = [tags for values in recorded.values() for _, tags in values if tags]
+    assert labeled
+    for tags in labeled:
         assert set(tags) <= {"status", "code", "reason"}
         assert int(tags.get("status", 200)) in {200, *STATUS_OF.values()}
         assert tags.get("code", "none") in codes

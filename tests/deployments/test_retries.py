@@ -22,14 +22,14 @@ from ray.serve.exceptions import (
 )
 
 from serve_app.core.errors import CorruptAudio, DeadlineExceeded, NotReady
-from serve_app.core.records import Origin
+from serve_app.core.records import RequestContext
 from serve_app.deployments import retries
 from serve_app.deployments.retries import (
+    FailureKind,
     ReplicaDied,
-    Tries,
-    Trouble,
+    RetryPolicy,
     call_until_answered,
-    trouble_of,
+    failure_kind_of,
 )
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
 from tests.fakes.handles import task_error
@@ -62,41 +62,41 @@ def scripted(*outcomes: BaseException | str) -> tuple[Callable[[], Awaitable[str
 async def answer(
     call: Callable[[], Awaitable[str]],
     *,
-    origin: Origin | None = None,
-    tries: Tries | None = None,
+    context: RequestContext | None = None,
+    retry_policy: RetryPolicy | None = None,
     retry_deaths: bool = True,
 ) -> str:
     return await call_until_answered(
         call,
-        tries=tries or Tries(3),
+        retry_policy=retry_policy or RetryPolicy(3),
         stage="asr",
-        origin=origin or Origin("request"),
+        context=context or RequestContext("request"),
         retry_deaths=retry_deaths,
     )
 
 
 @pytest.mark.parametrize(
-    ("error", "trouble"),
+    ("error", "failure_kind"),
     [
         (DIED, "died"),
         (ActorUnavailableError("gone", None), "died"),
         (WorkerCrashedError(), "died"),
-        (ObjectLostError("00" * 28, None, ""), "away"),
-        (OwnerDiedError("00" * 28, None, ""), "away"),
-        (DeploymentUnavailableError(DeploymentID("Recognizer")), "away"),
-        (ReplicaUnavailableError("r"), "away"),
-        (task_error(BatcherClosed()), "away"),
+        (ObjectLostError("00" * 28, None, ""), "unreachable"),
+        (OwnerDiedError("00" * 28, None, ""), "unreachable"),
+        (DeploymentUnavailableError(DeploymentID("Recognizer")), "unreachable"),
+        (ReplicaUnavailableError("r"), "unreachable"),
+        (task_error(BatcherClosed()), "unreachable"),
         (task_error(EngineStuck("a batch")), "died"),
-        (task_error(EngineStuck("a batch", begun=False)), "away"),
+        (task_error(EngineStuck("a batch", begun=False)), "unreachable"),
         (FULL, "full"),
-        (TimeoutError(), "late"),
+        (TimeoutError(), "timeout"),
         (task_error(CorruptAudio("x")), None),
         (task_error(TimeoutError()), None),
         (ValueError(), None),
     ],
 )
-def test_trouble_is_told_from_answers(error: Exception, trouble: Trouble | None) -> None:
-    assert trouble_of(error) == trouble
+def test_trouble_is_told_from_answers(error: Exception, failure_kind: FailureKind | None) -> None:
+    assert failure_kind_of(error) == failure_kind
 
 
 async def test_lost_calls_are_made_again() -> None:
@@ -137,9 +137,9 @@ async def test_wait_for_a_live_replica_is_bounded() -> None:
     with pytest.raises(NotReady):
         await call_until_answered(
             call,
-            tries=Tries(3, replacement_s=20.0),
+            retry_policy=RetryPolicy(3, replacement_s=20.0),
             stage="punctuation",
-            origin=Origin("request"),
+            context=RequestContext("request"),
             clock=clock,
         )
     assert 10 <= len(calls) <= 20
@@ -154,7 +154,7 @@ async def test_full_stage_is_waited_for_beyond_the_attempts() -> None:
 async def test_full_stage_is_waited_for_no_longer_than_the_deadline() -> None:
     call, _ = scripted(*[FULL] * 100_000)
     with pytest.raises(DeadlineExceeded):
-        await answer(call, origin=Origin("request", deadline=time.time() + 0.05))
+        await answer(call, context=RequestContext("request", deadline=time.time() + 0.05))
 
 
 async def test_call_that_is_not_answered_in_time_is_made_again() -> None:
@@ -167,7 +167,7 @@ async def test_call_that_is_not_answered_in_time_is_made_again() -> None:
             await asyncio.Event().wait()
         return "text"
 
-    assert await answer(call, tries=Tries(3, timeout_s=0.01)) == "text"
+    assert await answer(call, retry_policy=RetryPolicy(3, timeout_s=0.01)) == "text"
     assert calls == 2
 
 
@@ -177,7 +177,7 @@ async def test_deadline_bounds_a_call_without_a_timeout() -> None:
         return "never"
 
     with pytest.raises(DeadlineExceeded):
-        await answer(call, origin=Origin("request", deadline=time.time() + 0.02))
+        await answer(call, context=RequestContext("request", deadline=time.time() + 0.02))
 
 
 async def test_deployment_that_failed_to_start_is_told_as_not_ready() -> None:

@@ -55,7 +55,7 @@ def test_texts_without_words_get_no_labels(engine: CtTransformerEngine) -> None:
     assert engine.label([[], ["我", "们"], []]) == [[], alone, []]
 
 
-def test_unknown_words_are_labelled_alike(engine: CtTransformerEngine) -> None:
+def test_unknown_words_are_labeled_alike(engine: CtTransformerEngine) -> None:
     assert engine.label([["我", "㐀"]]) == engine.label([["我", "nosuchword"]])
 
 

@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from serve_app.core.records import NO_HINTS, ChunkFailure, Hints, Pcm, Recognition, Token
+from serve_app.core.records import (
+    NO_OPTIONS,
+    ChunkFailure,
+    Pcm,
+    Recognition,
+    RecognitionOptions,
+    Token,
+)
 from serve_app.engines.hybrid import (
     Allowance,
     HybridOptions,
@@ -17,7 +24,7 @@ from serve_app.engines.hybrid import (
 from serve_app.engines.whisper.engine import Draft, DraftQuality
 
 GOOD = DraftQuality(-0.1, 1.0)
-KEYWORD = Hints(keywords=("停滞",))
+KEYWORD = RecognitionOptions(keywords=("停滞",))
 
 
 DOUBTFUL = DraftQuality(-2.0, 1.0)
@@ -47,18 +54,18 @@ class ScriptedDrafter:
     """Drafts chunk n, which is made of the sample n + 1, as it is told to."""
 
     drafts: Sequence[Draft | ChunkFailure]
-    asked: list[Hints] = field(default_factory=list)
+    asked: list[RecognitionOptions] = field(default_factory=list)
     is_reentrant: bool = True
     default_language: str | None = "zh"
 
     def draft(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Draft | ChunkFailure]:
-        self.asked += hints
+        self.asked += recognition_options
         return [self.drafts[int(pcm[0]) - 1] if pcm.any() else draft("", None) for pcm in batch]
 
-    def language_of(self, hints: Hints) -> str | None:
-        return hints.language or self.default_language
+    def language_of(self, recognition_options: RecognitionOptions) -> str | None:
+        return recognition_options.language or self.default_language
 
     def cost(self, num_samples: int) -> int:
         return 500
@@ -69,14 +76,16 @@ class NotingRefiner:
     """Hears the same in everything, and remembers what it was asked."""
 
     fails: bool = False
-    asked: list[tuple[int, Hints]] = field(default_factory=list)
+    asked: list[tuple[int, RecognitionOptions]] = field(default_factory=list)
     max_in_flight: int = 1
     is_reentrant: bool = True
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
-        self.asked += [(int(pcm[0]) - 1, hint) for pcm, hint in zip(batch, hints, strict=True)]
+        self.asked += [
+            (int(pcm[0]) - 1, hint) for pcm, hint in zip(batch, recognition_options, strict=True)
+        ]
         if self.fails:
             return [ChunkFailure("engine_error", "broken")] * len(batch)
         return [Recognition((Token("细", 0, 1, 0.9),))] * len(batch)
@@ -94,24 +103,27 @@ def hybrid(
 
 
 @pytest.mark.parametrize(
-    ("drafted", "hints", "options", "reason"),
+    ("drafted", "recognition_options", "options", "reason"),
     [
-        (draft(), NO_HINTS, HybridOptions(), None),
-        (ChunkFailure("draft_failed", ""), NO_HINTS, HybridOptions(), "failed"),
-        (draft("", None), NO_HINTS, HybridOptions(), "empty"),
-        (draft("", None), NO_HINTS, HybridOptions(refine_empty=False), None),
+        (draft(), NO_OPTIONS, HybridOptions(), None),
+        (ChunkFailure("draft_failed", ""), NO_OPTIONS, HybridOptions(), "failed"),
+        (draft("", None), NO_OPTIONS, HybridOptions(), "empty"),
+        (draft("", None), NO_OPTIONS, HybridOptions(refine_empty=False), None),
         (draft("几乎停滞的"), KEYWORD, HybridOptions(), "keyword"),
         (draft("几乎停止的"), KEYWORD, HybridOptions(), None),
-        (draft(quality=DraftQuality(-0.51, 1.0)), NO_HINTS, HybridOptions(), "log_probability"),
-        (draft(quality=DraftQuality(-0.1, 2.5)), NO_HINTS, HybridOptions(), "compression"),
-        (draft(confidence=0.3), NO_HINTS, HybridOptions(), None),
-        (draft(confidence=0.3), NO_HINTS, HybridOptions(min_word_confidence=0.4), "word"),
+        (draft(quality=DraftQuality(-0.51, 1.0)), NO_OPTIONS, HybridOptions(), "log_probability"),
+        (draft(quality=DraftQuality(-0.1, 2.5)), NO_OPTIONS, HybridOptions(), "compression"),
+        (draft(confidence=0.3), NO_OPTIONS, HybridOptions(), None),
+        (draft(confidence=0.3), NO_OPTIONS, HybridOptions(min_word_confidence=0.4), "word"),
     ],
 )
 def test_reason_to_refine(
-    drafted: Draft | ChunkFailure, hints: Hints, options: HybridOptions, reason: Reason | None
+    drafted: Draft | ChunkFailure,
+    recognition_options: RecognitionOptions,
+    options: HybridOptions,
+    reason: Reason | None,
 ) -> None:
-    assert reason_to_refine(drafted, hints, options) == reason
+    assert reason_to_refine(drafted, recognition_options, options) == reason
 
 
 @pytest.mark.parametrize(
@@ -164,7 +176,7 @@ def test_failed_draft_is_refined_in_the_language_that_was_asked_for(
     drafter = ScriptedDrafter([ChunkFailure("draft_failed", "")], default_language=default)
     options = HybridOptions(refine_unknown=refine_unknown)
     recognizer = HybridRecognizer(drafter, NotingRefiner(), ("rough", "fine"), options)
-    (result,) = recognizer.transcribe([chunk(0)], [Hints(language=named)])
+    (result,) = recognizer.transcribe([chunk(0)], [RecognitionOptions(language=named)])
     assert isinstance(result, Recognition) is refined
     if isinstance(result, Recognition):
         assert result.language == (named or default)
@@ -178,7 +190,7 @@ def test_refined_chunk_has_the_language_of_its_draft() -> None:
 
 
 def test_foreign_speech_leaves_room_for_what_may_be_refined() -> None:
-    options = HybridOptions(max_refined_share=0.5, share_window_s=2.0)
+    options = HybridOptions(max_refined_share=0.5, share_period_s=2.0)
     refiner = NotingRefiner()
     drafts = [draft("一", DOUBTFUL, language="ja"), draft("二", DOUBTFUL)]
     recognizer = hybrid(drafts, refiner, options)
@@ -218,16 +230,16 @@ def test_only_doubtful_chunks_are_refined_and_each_result_names_its_model() -> N
 def test_refiner_gets_the_hints_of_the_chunk() -> None:
     refiner = NotingRefiner()
     recognizer = hybrid([draft("停滞"), draft("停滞")], refiner)
-    recognizer.transcribe([chunk(0), chunk(1)], [NO_HINTS, KEYWORD])
+    recognizer.transcribe([chunk(0), chunk(1)], [NO_OPTIONS, KEYWORD])
     assert refiner.asked == [(1, KEYWORD)]
 
 
 def test_drafter_gets_the_hints_of_each_chunk() -> None:
     drafter = ScriptedDrafter([draft("一"), draft("二")])
     recognizer = HybridRecognizer(drafter, NotingRefiner(), ("rough", "fine"))
-    hints = [Hints(language="en"), Hints(language="zh")]
-    recognizer.transcribe([chunk(0), chunk(1)], hints)
-    assert drafter.asked == hints
+    recognition_options = [RecognitionOptions(language="en"), RecognitionOptions(language="zh")]
+    recognizer.transcribe([chunk(0), chunk(1)], recognition_options)
+    assert drafter.asked == recognition_options
 
 
 def test_draft_stays_if_refining_fails() -> None:
@@ -277,7 +289,7 @@ def test_bound_lets_doubtful_chunks_through_while_there_is_room() -> None:
 
 
 def test_keywords_are_refined_beyond_the_bound_and_the_doubtful_pay_for_it() -> None:
-    options = HybridOptions(max_refined_share=0.1, share_window_s=20.0)
+    options = HybridOptions(max_refined_share=0.1, share_period_s=20.0)
     drafts = [draft("停滞"), draft("二", DOUBTFUL)]
     refiner = NotingRefiner()
     recognizer = hybrid(drafts, refiner, options)

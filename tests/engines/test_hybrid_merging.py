@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from serve_app.core.records import ChunkFailure, Hints, Pcm, Recognition, Token
+from serve_app.core.records import ChunkFailure, Pcm, Recognition, RecognitionOptions, Token
 from serve_app.engines.hybrid import HybridOptions, HybridRecognizer, filled, merged, wordless_sound
 from serve_app.engines.whisper.engine import Draft, DraftQuality
 from tests.engines.paraformer.test_speech_edges import voiced
@@ -92,21 +92,21 @@ class Scripted:
     num_asked: int = 0
     max_in_flight: int = 1
     is_reentrant: bool = True
-    hints: list[Hints] = field(default_factory=list)
+    recognition_options: list[RecognitionOptions] = field(default_factory=list)
 
     def draft(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Draft | ChunkFailure]:
         heard = Recognition(tuple(self.tokens), language=self.language)
         return [Draft(heard, self.quality)] * len(batch)
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
         self.num_asked += len(batch)
         return [Recognition(tuple(self.tokens))] * len(batch)
 
-    def language_of(self, hints: Hints) -> str | None:
+    def language_of(self, recognition_options: RecognitionOptions) -> str | None:
         return self.language
 
     def cost(self, num_samples: int) -> int:

@@ -9,9 +9,9 @@ import numpy as np
 from serve_app.core.records import (
     AS_DEPLOYED,
     ChunkFailure,
-    Hints,
     Pcm,
     Recognition,
+    RecognitionOptions,
     SpeechDetection,
     SpeechSegment,
     Token,
@@ -36,7 +36,7 @@ class FakeRecognizer:
     is_reentrant = False
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
         return [
             Recognition(

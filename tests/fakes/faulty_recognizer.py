@@ -1,4 +1,4 @@
-"""A recogniser deployment that dies of, or hangs on, chunks with a mark in them."""
+"""A recognizer deployment that dies of, or hangs on, chunks with a mark in them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from ray.serve import Application
 
 from serve_app.core.ports import Recognizer
-from serve_app.core.records import ChunkFailure, Hints, Pcm, Recognition
+from serve_app.core.records import ChunkFailure, Pcm, Recognition, RecognitionOptions
 from serve_app.deployments.options import as_deployment
-from serve_app.deployments.recognizer import RecognizerDeployment
+from serve_app.deployments.recognizer import RecognizerReplica
 from serve_app.inference.loading import Loaded, load_recognizer
 from serve_app.settings import Settings
 
@@ -50,7 +50,7 @@ class FaultyEngine:
         return self._engine.cost(num_samples)
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
         if _has(batch, DEADLY):
             self._note(f"died with {len(batch)}")
@@ -58,7 +58,7 @@ class FaultyEngine:
         if _has(batch, STICKY) and not self._trace.exists():
             self._note(f"stuck with {len(batch)}")
             time.sleep(600)
-        return self._engine.transcribe(batch, hints)
+        return self._engine.transcribe(batch, recognition_options)
 
     def _note(self, line: str) -> None:
         with self._trace.open("a") as file:
@@ -69,7 +69,7 @@ def _has(batch: Sequence[Pcm], level: int) -> bool:
     return any(np.count_nonzero(pcm == level) > _MARK_SAMPLES for pcm in batch)
 
 
-class FaultyRecognizerDeployment(RecognizerDeployment):
+class FaultyRecognizerDeployment(RecognizerReplica):
     @staticmethod
     def load(settings: Settings) -> Loaded[Recognizer]:
         loaded = load_recognizer(settings)

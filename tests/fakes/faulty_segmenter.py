@@ -13,13 +13,13 @@ from ray.serve.handle import DeploymentHandle
 
 from serve_app.core.records import Chunk, RecordingEnd, SegmentationJob, Utterance
 from serve_app.deployments.options import as_deployment
-from serve_app.deployments.segmenter import SegmenterDeployment
+from serve_app.deployments.segmenter import SegmenterReplica
 from serve_app.settings import Settings
 
 STICKY_BYTES = b"this file gets its segmenter stuck"
 
 
-class FaultySegmenterDeployment(SegmenterDeployment):
+class FaultySegmenterDeployment(SegmenterReplica):
     def __init__(self, settings: Settings, recognizer: DeploymentHandle[Any]) -> None:
         super().__init__(settings, recognizer)
         self._trace = settings.pack_dir.parent / "segmenter.trace"
@@ -34,7 +34,7 @@ class FaultySegmenterDeployment(SegmenterDeployment):
                 time.sleep(600)
                 return None
 
-            await self._thread.run(hang, job.origin)
+            await self._thread.run(hang, job.context)
         async with aclosing(super().recognize(job)) as events:
             async for event in events:
                 yield event

@@ -1,4 +1,4 @@
-"""FunASR's own recogniser, one utterance a call, for tests that hold the engines to it.
+"""FunASR's own recognizer, one utterance a call, for tests that hold the engines to it.
 
 Not a fake: it is what the tests of random packs compare with.
 """

@@ -87,9 +87,9 @@ def slaney_filters(num_mels: int) -> npt.NDArray[np.float32]:
     """Triangular filters of equal area over an FFT's bins, shape (num_mels, bins)."""
     bins_hz = np.linspace(0, _SAMPLE_RATE_HZ / 2, _FFT_SAMPLES // 2 + 1)
     edges_hz = _mel_to_hz(np.linspace(0, _hz_to_mel(_SAMPLE_RATE_HZ / 2), num_mels + 2))
-    low, centre, high = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
-    rising = (bins_hz - low) / (centre - low)
-    falling = (high - bins_hz) / (high - centre)
+    low, center, high = edges_hz[:-2, None], edges_hz[1:-1, None], edges_hz[2:, None]
+    rising = (bins_hz - low) / (center - low)
+    falling = (high - bins_hz) / (high - center)
     triangles = np.maximum(0, np.minimum(rising, falling))
     return (triangles * 2 / (high - low)).astype(np.float32)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from serve_app.core.records import Hints, Hotword
+from serve_app.core.records import Hotword, RecognitionOptions
 from tests.fakes.tiny_packs import TinyParaformer
 
 TINY_SEACO = TinyParaformer("SeacoParaformer", vocabulary_size=60, num_hotword_blocks=6, seed=2)
@@ -11,5 +11,5 @@ LONG_LIST = tuple(chr(ord("一") + index) for index in range(56))
 """More words than an utterance minds."""
 
 
-def hints_of(*words: str, weight: float = 1.0) -> Hints:
-    return Hints(hotwords=tuple(Hotword(word, weight) for word in words))
+def recognition_options_of(*words: str, weight: float = 1.0) -> RecognitionOptions:
+    return RecognitionOptions(hotwords=tuple(Hotword(word, weight) for word in words))

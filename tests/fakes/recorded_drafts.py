@@ -8,7 +8,7 @@ from pathlib import Path
 
 import soundfile
 
-from serve_app.core.records import SAMPLES_PER_MS, ChunkFailure, Hints, Pcm
+from serve_app.core.records import SAMPLES_PER_MS, ChunkFailure, Pcm, RecognitionOptions
 from serve_app.engines.whisper.engine import Draft
 from tests.published import PUBLISHED_SEGMENTS_MS
 
@@ -34,15 +34,15 @@ class RecordedDrafts:
     is_reentrant: bool = False
 
     def draft(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Draft | ChunkFailure]:
         by_samples = {
             chunk.tobytes(): draft for chunk, draft in zip(self.chunks, self.drafts, strict=True)
         }
         return [by_samples[pcm.tobytes()] for pcm in batch]
 
-    def language_of(self, hints: Hints) -> str | None:
-        return hints.language or "zh"
+    def language_of(self, recognition_options: RecognitionOptions) -> str | None:
+        return recognition_options.language or "zh"
 
     def cost(self, num_samples: int) -> int:
         return num_samples

@@ -11,10 +11,10 @@ from serve_app.api.parameters import Offer
 from serve_app.api.service import TranscriptionJob
 from serve_app.core.records import (
     STAGES,
-    Hints,
     HotwordCheck,
-    Origin,
+    RecognitionOptions,
     RecordingEnd,
+    RequestContext,
     Stage,
     StageReadiness,
     Token,
@@ -49,7 +49,7 @@ class FakeService:
         changed: what its offer has otherwise.
         keep_uploads: remember the jobs, and with them the recordings.
         until: waited for before the recording's end, if set.
-        hang: never end, if set; `cancelled` tells that the caller gave up.
+        hang: never end, if set; `canceled` tells that the caller gave up.
     """
 
     def __init__(self, stages: tuple[Stage, ...] = STAGES) -> None:
@@ -64,12 +64,12 @@ class FakeService:
         self.not_ready: Exception | None = None
         self.until: asyncio.Event | None = None
         self.hang = False
-        self.cancelled = False
+        self.canceled = False
         self.keep_uploads = True
         self.hotword_problem: str | None = None
         self.unwritable: frozenset[str] = frozenset()
         self.changed: dict[str, Any] = {}
-        self.hints: list[Hints] = []
+        self.recognition_options: list[RecognitionOptions] = []
         self.jobs: list[TranscriptionJob] = []
         self.uploads: list[bytes] = []
 
@@ -85,9 +85,13 @@ class FakeService:
         )
         return replace(offer, **self.changed)
 
-    async def check_hotwords(self, hints: Hints, origin: Origin) -> HotwordCheck:
-        self.hints.append(hints)
-        unwritable = (word.text for word in hints.hotwords if word.text in self.unwritable)
+    async def check_hotwords(
+        self, recognition_options: RecognitionOptions, context: RequestContext
+    ) -> HotwordCheck:
+        self.recognition_options.append(recognition_options)
+        unwritable = (
+            word.text for word in recognition_options.hotwords if word.text in self.unwritable
+        )
         return HotwordCheck(self.hotword_problem, tuple(unwritable))
 
     async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
@@ -104,7 +108,7 @@ class FakeService:
             try:
                 await asyncio.Event().wait()
             finally:
-                self.cancelled = True
+                self.canceled = True
         if self.error_at_end is not None:
             raise self.error_at_end
         yield self.end

@@ -68,7 +68,7 @@ def _hotword_branch(pack: PackContents, seed: int) -> dict[str, torch.Tensor]:
     fill_at_random(branch, seed + 1)
     with torch.no_grad():
         branch.hotword_output_layer.weight.mul_(4.0)
-        # About every other token is left to the recogniser.
+        # About every other token is left to the recognizer.
         branch.hotword_output_layer.bias[branch.shape.no_bias_id] += 6.0
     return dict(branch.state_dict())
 

@@ -1,4 +1,4 @@
-"""A shared recogniser: a chunk that breaks the engine fails alone."""
+"""A shared recognizer: a chunk that breaks the engine fails alone."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ import numpy as np
 import pytest
 
 from serve_app.core.errors import DeadlineExceeded
-from serve_app.core.records import Chunk, ChunkFailure, Hints, Origin, Pcm, Recognition
+from serve_app.core.records import (
+    Chunk,
+    ChunkFailure,
+    Pcm,
+    Recognition,
+    RecognitionOptions,
+    RequestContext,
+)
 from serve_app.inference.batched import BEGUN, BatchedRecognizer
 from serve_app.scheduling.micro_batcher import BatcherClosed, BatchLimits, EngineStuck
-from serve_app.scheduling.preemption import Priority
+from serve_app.scheduling.preemption import ThreadNiceness
 from tests.fakes.engines import FakeRecognizer
 
 LOGGER = logging.getLogger("tests")
@@ -25,11 +32,11 @@ LIMITS = BatchLimits(1000)
 
 class BreakableRecognizer(FakeRecognizer):
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
         if any(pcm.any() for pcm in batch):
             raise MemoryError
-        return super().transcribe(batch, hints)
+        return super().transcribe(batch, recognition_options)
 
 
 class GatedRecognizer(FakeRecognizer):
@@ -46,7 +53,7 @@ class GatedRecognizer(FakeRecognizer):
         self._lock = threading.Lock()
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
         with self._lock:
             self.sizes.append(len(batch))
@@ -56,15 +63,15 @@ class GatedRecognizer(FakeRecognizer):
         self.gate.wait(10)
         with self._lock:
             self.num_inside -= 1
-        return super().transcribe(batch, hints)
+        return super().transcribe(batch, recognition_options)
 
     async def entered(self) -> None:
         """Returns when one more call is inside."""
         await asyncio.to_thread(self._entered.acquire)
 
 
-def chunk(index: int, level: int = 0, origin: Origin | None = None) -> Chunk:
-    return Chunk(origin or Origin("request"), index, 0, np.full(3200, level, np.int16))
+def chunk(index: int, level: int = 0, context: RequestContext | None = None) -> Chunk:
+    return Chunk(context or RequestContext("request"), index, 0, np.full(3200, level, np.int16))
 
 
 async def test_chunk_that_breaks_the_engine_fails_alone() -> None:
@@ -79,9 +86,9 @@ async def test_chunk_that_breaks_the_engine_fails_alone() -> None:
 
 async def test_deadline_that_has_passed_fails_the_request() -> None:
     recognizer = BatchedRecognizer(FakeRecognizer(), LIMITS, LOGGER)
-    late = Origin("late", deadline=time.time() - 1)
+    late = RequestContext("late", deadline=time.time() - 1)
     with pytest.raises(DeadlineExceeded):
-        await recognizer.transcribe([chunk(0, origin=late), chunk(1, origin=late)])
+        await recognizer.transcribe([chunk(0, context=late), chunk(1, context=late)])
     await recognizer.close()
 
 
@@ -156,11 +163,11 @@ async def test_batches_are_told_with_the_waits_of_their_items() -> None:
 
 async def test_beginning_of_a_recording_overtakes_the_rest_of_another() -> None:
     engine = GatedRecognizer()
-    recognizer = BatchedRecognizer(engine, BatchLimits(1), LOGGER, Priority(urgent_ms=1000))
+    recognizer = BatchedRecognizer(engine, BatchLimits(1), LOGGER, ThreadNiceness(urgent_ms=1000))
     later = replace(chunk(9), start_ms=1000)
     file = asyncio.create_task(recognizer.transcribe([later, later]))
     await engine.entered()
-    clip = asyncio.create_task(recognizer.transcribe([chunk(0, origin=Origin("clip"))]))
+    clip = asyncio.create_task(recognizer.transcribe([chunk(0, context=RequestContext("clip"))]))
     await engine.entered()
     assert engine.num_inside == 2
     engine.gate.set()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.inference.fingerprint import deciding_values, weights_checksum
+from serve_app.inference.fingerprint import output_settings_of, weights_checksum
 from serve_app.inference.loading import load_recognizer
 from serve_app.modeltools.onnx_export import export
 from serve_app.packs import PackContents
@@ -29,14 +29,14 @@ def test_checksum_of_an_onnx_pack_covers_both_graphs(tmp_path: Path) -> None:
 def test_readiness_says_what_decided_the_text() -> None:
     settings = Settings.model_validate({"profile": "asr-only", "recognizer": {"dtype": "int8"}})
     readiness = load_recognizer(settings).readiness
-    assert readiness.decided_by == deciding_values(settings, "asr")
-    assert ("recognizer.dtype", '"int8"') in readiness.decided_by
+    assert readiness.output_settings == output_settings_of(settings, "asr")
+    assert ("recognizer.dtype", '"int8"') in readiness.output_settings
 
 
 @pytest.mark.parametrize("engine", ["paraformer", "onnx"])
 def test_settings_of_drafts_count_only_where_there_are_drafts(engine: str) -> None:
     def values(**recognizer: object) -> object:
         section = {"engine": engine, **recognizer}
-        return deciding_values(Settings.model_validate({"recognizer": section}), "asr")
+        return output_settings_of(Settings.model_validate({"recognizer": section}), "asr")
 
     assert values(hybrid={"refine_empty": False}, whisper={"language": "auto"}) == values()

@@ -50,14 +50,14 @@ def test_engine_may_take_the_share_of_its_replica(
     monkeypatch.setattr("serve_app.engines.cuda.ct_transformer.GpuCtTransformer", _Asked)
     caplog.set_level("INFO")
     settings = _on_gpu(num_gpus)
-    recogniser = loading.load_recognizer(settings)
+    recognizer = loading.load_recognizer(settings)
     punctuator = loading.load_punctuator(settings)
-    assert isinstance(recogniser.engine, _Asked)
+    assert isinstance(recognizer.engine, _Asked)
     assert isinstance(punctuator.engine, _Asked)
-    assert recogniser.engine.options.max_batch_rows == 20_000
+    assert recognizer.engine.options.max_batch_rows == 20_000
     assert punctuator.engine.options.max_batch_rows == 9_000
-    for loaded in (recogniser, punctuator):
+    for loaded in (recognizer, punctuator):
         assert isinstance(loaded.engine, _Asked)
         assert loaded.engine.options.memory_fraction == fraction
         assert loaded.readiness.device == "cuda:0"
-    assert "recogniser on cuda:0: warm" in caplog.text
+    assert "recognizer on cuda:0: warm" in caplog.text

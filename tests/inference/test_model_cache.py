@@ -15,10 +15,18 @@ from serve_app.core.errors import (
     ModelNotFound,
     ModelUnavailable,
 )
-from serve_app.core.records import Chunk, ChunkFailure, Hints, Origin, Pcm, Recognition, Token
+from serve_app.core.records import (
+    Chunk,
+    ChunkFailure,
+    Pcm,
+    Recognition,
+    RecognitionOptions,
+    RequestContext,
+    Token,
+)
 from serve_app.inference.batched import BatchedRecognizer
-from serve_app.inference.model_cache import ModelShelf
-from serve_app.scheduling.device_slots import DeviceTurns
+from serve_app.inference.model_cache import ModelCache
+from serve_app.scheduling.device_slots import DeviceSlots
 from serve_app.scheduling.micro_batcher import BatcherClosed, BatchLimits
 
 LIMITS = BatchLimits(10, 8)
@@ -61,7 +69,7 @@ class NamedEngine:
         return 10
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
         self._device.run(self._name)
         return [Recognition((Token(self._name, 0, 1, 1.0),)) for _ in batch]
@@ -98,159 +106,159 @@ def loader(device: Device) -> Loader:
     return Loader(device)
 
 
-def _shelf(loader: Loader, budget_bytes: int = 100, patience_s: float = 0.05) -> ModelShelf:
-    turns = DeviceTurns()
-    shelf = ModelShelf(
+def _cache(loader: Loader, budget_bytes: int = 100, patience_s: float = 0.05) -> ModelCache:
+    turns = DeviceSlots()
+    cache = ModelCache(
         SIZES,
         budget_bytes,
         loader,
         lambda engine: BatchedRecognizer(engine, LIMITS, logging.getLogger(), turns=turns),
         patience_s,
     )
-    shelf.put("one", NamedEngine("one", loader.device))
-    return shelf
+    cache.put("one", NamedEngine("one", loader.device))
+    return cache
 
 
 def _chunk(model: str | None, deadline: float | None = None) -> Chunk:
     pcm = np.zeros(1600, np.int16)
-    return Chunk(Origin("r", deadline=deadline), 0, 0, pcm, Hints(model=model))
+    return Chunk(RequestContext("r", deadline=deadline), 0, 0, pcm, RecognitionOptions(model=model))
 
 
-async def _ask(shelf: ModelShelf, model: str | None) -> str:
-    (result,) = await shelf.transcribe([_chunk(model)])
+async def _ask(cache: ModelCache, model: str | None) -> str:
+    (result,) = await cache.transcribe([_chunk(model)])
     assert isinstance(result, Recognition)
     return result.tokens[0].text
 
 
 def test_pack_larger_than_the_budget_is_refused_at_once(loader: Loader) -> None:
     with pytest.raises(ConfigurationError, match="large alone takes 90"):
-        _shelf(loader, 89)
+        _cache(loader, 89)
 
 
 async def test_request_is_heard_by_the_model_that_it_names(loader: Loader) -> None:
-    shelf = _shelf(loader)
-    assert [await _ask(shelf, name) for name in (None, "two", "one")] == ["one", "two", "one"]
+    cache = _cache(loader)
+    assert [await _ask(cache, name) for name in (None, "two", "one")] == ["one", "two", "one"]
     assert loader.loaded == ["two"]
     assert not any("MainThread" in name for name in loader.threads)
     with pytest.raises(ModelNotFound, match="four"):
-        await _ask(shelf, "four")
-    await shelf.close()
+        await _ask(cache, "four")
+    await cache.close()
 
 
 async def test_least_recently_used_model_makes_room(loader: Loader) -> None:
-    shelf = _shelf(loader)
+    cache = _cache(loader)
     for name in ("two", "one", "three", "one", "two", "large"):
-        assert await _ask(shelf, name) == name
-        assert shelf.shelf_statistics().loaded_bytes <= 100
+        assert await _ask(cache, name) == name
+        assert cache.cache_statistics().loaded_bytes <= 100
     assert loader.loaded == ["two", "three", "two", "large"]
-    statistics = shelf.shelf_statistics()
+    statistics = cache.cache_statistics()
     assert statistics.loaded == ("large",)
     assert statistics.num_evictions == {"two": 2, "three": 1, "one": 1}
     assert statistics.num_loads == {"one": 1, "two": 2, "three": 1, "large": 1}
-    assert shelf.statistics().num_items == 6  # what the models did that are gone counts on
-    await shelf.close()
+    assert cache.statistics().num_items == 6  # what the models did that are gone counts on
+    await cache.close()
 
 
 async def test_calls_that_come_while_a_model_loads_wait_for_one_load(loader: Loader) -> None:
-    shelf = _shelf(loader)
+    cache = _cache(loader)
     loader.go_on.clear()
-    waiting = [asyncio.create_task(_ask(shelf, "two")) for _ in range(5)]
+    waiting = [asyncio.create_task(_ask(cache, "two")) for _ in range(5)]
     # The model that runs goes on meanwhile.
-    assert await _ask(shelf, "one") == "one"
-    assert shelf.statistics().queued_audio_s == pytest.approx(0.5)
-    assert shelf.statistics().num_waiting == 5
+    assert await _ask(cache, "one") == "one"
+    assert cache.statistics().queued_audio_s == pytest.approx(0.5)
+    assert cache.statistics().num_waiting == 5
     loader.go_on.set()
     assert await asyncio.gather(*waiting) == ["two"] * 5
     assert loader.loaded == ["two"]
-    assert shelf.statistics().queued_audio_s == 0
-    await shelf.close()
+    assert cache.statistics().queued_audio_s == 0
+    await cache.close()
 
 
 async def test_model_with_work_is_not_sent_away(loader: Loader, device: Device) -> None:
-    shelf = _shelf(loader, budget_bytes=90, patience_s=30)
-    await _ask(shelf, "two")
+    cache = _cache(loader, budget_bytes=90, patience_s=30)
+    await _ask(cache, "two")
     device.hold.clear()
-    busy = asyncio.create_task(_ask(shelf, "one"))
+    busy = asyncio.create_task(_ask(cache, "one"))
     await asyncio.to_thread(device.held.wait, 20)
-    third = asyncio.create_task(_ask(shelf, "three"))
+    third = asyncio.create_task(_ask(cache, "three"))
     await asyncio.to_thread(loader.has_three.wait, 20)
-    assert shelf.shelf_statistics().num_evictions == {"two": 1}
+    assert cache.cache_statistics().num_evictions == {"two": 1}
     device.hold.set()
     assert [await busy, await third] == ["one", "three"]
-    await shelf.close()
+    await cache.close()
 
 
 async def test_model_that_always_has_work_gives_way_in_the_end(loader: Loader) -> None:
-    shelf = _shelf(loader, budget_bytes=90)
+    cache = _cache(loader, budget_bytes=90)
     ended = False
 
     async def keep_busy() -> None:
         while not ended:
-            await asyncio.gather(*(_ask(shelf, "one") for _ in range(3)))
+            await asyncio.gather(*(_ask(cache, "one") for _ in range(3)))
 
     busy = [asyncio.create_task(keep_busy()) for _ in range(2)]
-    assert await asyncio.wait_for(_ask(shelf, "large"), 20) == "large"
+    assert await asyncio.wait_for(_ask(cache, "large"), 20) == "large"
     ended = True
     await asyncio.gather(*busy)
-    assert shelf.shelf_statistics().num_evictions["one"] >= 1
-    await shelf.close()
+    assert cache.cache_statistics().num_evictions["one"] >= 1
+    await cache.close()
 
 
 async def test_batches_of_all_models_take_turns_at_the_device(
     loader: Loader, device: Device
 ) -> None:
-    shelf = _shelf(loader)
-    await _ask(shelf, "two")
-    calls = [_ask(shelf, name) for _ in range(6) for name in ("one", "two")]
+    cache = _cache(loader)
+    await _ask(cache, "two")
+    calls = [_ask(cache, name) for _ in range(6) for name in ("one", "two")]
     await asyncio.gather(*calls)
     assert device.most_running == 1
     # One item fills a batch here.
     assert set(device.order[1:5]) == {"one", "two"}
     assert all(a != b for a, b in zip(device.order[1:], device.order[2:], strict=False))
-    await shelf.close()
+    await cache.close()
 
 
 async def test_failed_load_is_told_to_all_that_wait_and_tried_again(loader: Loader) -> None:
-    shelf = _shelf(loader)
+    cache = _cache(loader)
     loader.failing = True
-    answers = await asyncio.gather(*(_ask(shelf, "two") for _ in range(3)), return_exceptions=True)
+    answers = await asyncio.gather(*(_ask(cache, "two") for _ in range(3)), return_exceptions=True)
     told = [answer for answer in answers if isinstance(answer, ModelUnavailable)]
     assert [answer.reason for answer in told] == ["no memory"] * 3
     assert "no memory" not in str(told[0])  # reasons may name paths
-    assert await _ask(shelf, "one") == "one"
+    assert await _ask(cache, "one") == "one"
     loader.failing = False
-    assert await _ask(shelf, "two") == "two"
-    await shelf.close()
+    assert await _ask(cache, "two") == "two"
+    await cache.close()
 
 
 async def test_deadline_counts_while_a_model_loads(loader: Loader) -> None:
-    shelf = _shelf(loader)
+    cache = _cache(loader)
     loader.go_on.clear()
     with pytest.raises(DeadlineExceeded):
-        await shelf.transcribe([_chunk("two", deadline=time.time() + 0.01)])
+        await cache.transcribe([_chunk("two", deadline=time.time() + 0.01)])
     loader.go_on.set()
-    assert await _ask(shelf, "two") == "two"
-    assert await _ask(shelf, "large") == "large"  # nobody waits for "two" any more
-    await shelf.close()
+    assert await _ask(cache, "two") == "two"
+    assert await _ask(cache, "large") == "large"  # nobody waits for "two" any more
+    await cache.close()
 
 
 async def test_chunk_alone_is_run_by_the_model_that_it_names(loader: Loader) -> None:
-    shelf = _shelf(loader)
-    events = [event async for event in shelf.transcribe_alone(_chunk("two"))]
+    cache = _cache(loader)
+    events = [event async for event in cache.transcribe_alone(_chunk("two"))]
     assert events[0] == "begun"
     assert isinstance(events[1], Recognition)
     assert events[1].tokens[0].text == "two"
-    await shelf.close()
+    await cache.close()
 
 
 async def test_closed_shelf_takes_nothing(loader: Loader) -> None:
-    shelf = _shelf(loader)
+    cache = _cache(loader)
     loader.go_on.clear()
-    waiting = asyncio.create_task(_ask(shelf, "two"))
+    waiting = asyncio.create_task(_ask(cache, "two"))
     await asyncio.sleep(0)
     loader.go_on.set()
-    await shelf.close()
+    await cache.close()
     with pytest.raises(BatcherClosed):
         await waiting
     with pytest.raises(BatcherClosed):
-        await _ask(shelf, "one")
+        await _ask(cache, "one")

@@ -23,27 +23,27 @@ from functools import partial
 
 import numpy as np
 
-# All that a replica of the recogniser imports.
+# All that a replica of the recognizer imports.
 from serve_app.deployments import recognizer
 from serve_app.core.records import Chunk, Recognition
-from serve_app.core.records import Hints, Hotword
-from serve_app.core.records import Origin
-from serve_app.inference.batched import priority_of, recognizer_limits
-from serve_app.inference.recognizer_models import OpenShelf
+from serve_app.core.records import RecognitionOptions, Hotword
+from serve_app.core.records import RequestContext
+from serve_app.inference.batched import thread_niceness_of, recognizer_limits
+from serve_app.inference.recognizer_models import OpenModelCache
 from serve_app.settings import Settings
 
 settings = Settings.model_validate_json(sys.argv[1])
-priority = partial(priority_of, settings, settings.recognizer.device)
+priority = partial(thread_niceness_of, settings, settings.recognizer.device)
 
 
 async def main():
     limits = recognizer_limits(settings)
-    opened = OpenShelf(settings, limits, logging.getLogger(), priority)
+    opened = OpenModelCache(settings, limits, logging.getLogger(), priority)
     memory = recognizer.gpu_bytes_of(opened.readiness)()
     pcm = np.random.default_rng(0).integers(-9000, 9000, 48_000).astype(np.int16)
-    (heard,) = await opened.shelf.transcribe([Chunk(Origin("r"), 0, 0, pcm)])
-    problem = opened.hotwords.check(Hints(hotwords=(Hotword("好"),))).no_use
-    await opened.shelf.close()
+    (heard,) = await opened.cache.transcribe([Chunk(RequestContext("r"), 0, 0, pcm)])
+    problem = opened.hotwords.check(RecognitionOptions(hotwords=(Hotword("好"),))).no_use
+    await opened.cache.close()
     return isinstance(heard, Recognition), memory, problem
 
 
@@ -94,7 +94,7 @@ def test_missing_onnxruntime_names_the_extra(
         open_recognizer(settings_with(pack), pack)
 
 
-def test_recogniser_does_without_pytorch(pack: PackContents) -> None:
+def test_recognizer_does_without_pytorch(pack: PackContents) -> None:
     settings = settings_with(pack).model_dump_json()
     command = [sys.executable, "-c", TRANSCRIBES, settings]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from serve_app.core.errors import ConfigurationError, ModelUnavailable
-from serve_app.core.records import Chunk, Hints, Hotword, Origin, Recognition
+from serve_app.core.records import Chunk, Hotword, Recognition, RecognitionOptions, RequestContext
 from serve_app.inference.batched import recognizer_limits
-from serve_app.inference.recognizer_models import OpenShelf
+from serve_app.inference.recognizer_models import OpenModelCache
 from serve_app.settings import Settings
 from tests.fakes.tiny_packs import TinyParaformer, write_paraformer
 
@@ -36,40 +36,42 @@ def packs(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-async def opened(packs: tuple[Path, Path]) -> AsyncIterator[OpenShelf]:
+async def opened(packs: tuple[Path, Path]) -> AsyncIterator[OpenModelCache]:
     settings = _settings(*packs)
-    opened = OpenShelf(settings, recognizer_limits(settings), LOGGER)
+    opened = OpenModelCache(settings, recognizer_limits(settings), LOGGER)
     yield opened
-    await opened.shelf.close()
+    await opened.cache.close()
 
 
 def _chunk(model: str | None) -> Chunk:
-    return Chunk(Origin("r"), 0, 0, np.ones(16_000, np.int16), Hints(model=model))
+    return Chunk(
+        RequestContext("r"), 0, 0, np.ones(16_000, np.int16), RecognitionOptions(model=model)
+    )
 
 
-async def test_models_go_by_the_last_part_of_their_directory(opened: OpenShelf) -> None:
+async def test_models_go_by_the_last_part_of_their_directory(opened: OpenModelCache) -> None:
     assert opened.readiness.pack == "first"
     for model in (None, "first", "second"):
-        (result,) = await opened.shelf.transcribe([_chunk(model)])
+        (result,) = await opened.cache.transcribe([_chunk(model)])
         assert isinstance(result, Recognition)
-    assert opened.shelf.shelf_statistics().loaded == ("first", "second")
+    assert opened.cache.cache_statistics().loaded == ("first", "second")
 
 
-async def test_hotwords_are_asked_about_by_the_same_names(opened: OpenShelf) -> None:
+async def test_hotwords_are_asked_about_by_the_same_names(opened: OpenModelCache) -> None:
     words = (Hotword("龘"),)
     for model in (None, "first"):
-        assert opened.hotwords.check(Hints(model, words)).unwritable == ("龘",)
-    no_use = opened.hotwords.check(Hints("second", words)).no_use
+        assert opened.hotwords.check(RecognitionOptions(model, words)).unwritable == ("龘",)
+    no_use = opened.hotwords.check(RecognitionOptions("second", words)).no_use
     assert no_use is not None
     assert no_use.startswith("model second has no bias encoder")
 
 
 async def test_why_a_model_cannot_be_loaded_is_in_the_log_and_not_in_the_answer(
-    opened: OpenShelf, packs: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+    opened: OpenModelCache, packs: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.rmtree(packs[1])
     with pytest.raises(ModelUnavailable) as told:
-        await opened.shelf.transcribe([_chunk("second")])
+        await opened.cache.transcribe([_chunk("second")])
     assert str(packs[1]) not in str(told.value)
     assert str(packs[1]) in caplog.text
 
@@ -77,4 +79,4 @@ async def test_why_a_model_cannot_be_loaded_is_in_the_log_and_not_in_the_answer(
 async def test_models_that_have_no_room_stop_the_start(packs: tuple[Path, Path]) -> None:
     settings = _settings(*packs, models_bytes=1)
     with pytest.raises(ConfigurationError, match="model first alone takes"):
-        OpenShelf(settings, recognizer_limits(settings), LOGGER)
+        OpenModelCache(settings, recognizer_limits(settings), LOGGER)

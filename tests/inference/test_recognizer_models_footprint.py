@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serve_app.core.errors import PackCorrupt
-from serve_app.inference.recognizer_models import held_bytes
+from serve_app.inference.recognizer_models import model_memory_bytes
 from serve_app.modeltools.onnx_export import export
 from serve_app.packs import PackContents
 from serve_app.settings import RecognizerSettings
@@ -18,7 +18,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> PackContents:
 
 
 def _bytes(pack: PackContents, drafter: PackContents | None = None, **section: object) -> int:
-    return held_bytes(RecognizerSettings.model_validate(section), pack, drafter)
+    return model_memory_bytes(RecognizerSettings.model_validate(section), pack, drafter)
 
 
 def test_float32_takes_what_the_checkpoint_has(pack: PackContents) -> None:

@@ -4,41 +4,47 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.core.records import ALL_HEEDED, Hints, Hotword, HotwordCheck
-from serve_app.inference.recognizer_models import HotwordDesk
+from serve_app.core.records import ALL_HEEDED, Hotword, HotwordCheck, RecognitionOptions
+from serve_app.inference.recognizer_models import HotwordValidator
 from serve_app.settings import Settings
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer
 
 
-def _desk(directory: Path, model_class: str, device: str = "cpu") -> HotwordDesk:
+def _validator(directory: Path, model_class: str, device: str = "cpu") -> HotwordValidator:
     pack = tiny_paraformer(directory / "pack", TinyParaformer(model_class))
     section = {"pack": "pack", "device": device, "deployment": {"num_gpus": float(device != "cpu")}}
     settings = Settings.model_validate({"profile": "demo", "recognizer": section})
-    return HotwordDesk(settings, {"pack": pack})
+    return HotwordValidator(settings, {"pack": pack})
 
 
-def _hints(*words: str) -> Hints:
-    return Hints(hotwords=tuple(Hotword(word) for word in words))
+def _recognition_options(*words: str) -> RecognitionOptions:
+    return RecognitionOptions(hotwords=tuple(Hotword(word) for word in words))
 
 
 def test_words_of_the_vocabulary_are_taken_and_others_named(tmp_path: Path) -> None:
-    desk = _desk(tmp_path, "SeacoParaformer")
-    assert desk.check(Hints()) == ALL_HEEDED
-    assert desk.check(_hints("一丁", "丂")) == ALL_HEEDED
-    assert desk.check(_hints("龘", "一", "一龘")) == HotwordCheck(None, ("龘", "一龘"))
+    validator = _validator(tmp_path, "SeacoParaformer")
+    assert validator.check(RecognitionOptions()) == ALL_HEEDED
+    assert validator.check(_recognition_options("一丁", "丂")) == ALL_HEEDED
+    assert validator.check(_recognition_options("龘", "一", "一龘")) == HotwordCheck(
+        None, ("龘", "一龘")
+    )
 
 
 @pytest.mark.parametrize("model_class", ["Paraformer", "BiCifParaformer"])
 def test_model_without_a_bias_encoder_refuses_hotwords(tmp_path: Path, model_class: str) -> None:
-    assert "no bias encoder" in str(_desk(tmp_path, model_class).check(_hints("一")).no_use)
-    assert _desk(tmp_path / "again", model_class).check(Hints()) == ALL_HEEDED
+    assert "no bias encoder" in str(
+        _validator(tmp_path, model_class).check(_recognition_options("一")).no_use
+    )
+    assert _validator(tmp_path / "again", model_class).check(RecognitionOptions()) == ALL_HEEDED
 
 
 def test_gpu_takes_what_a_cpu_takes(tmp_path: Path) -> None:
-    desk = _desk(tmp_path, "SeacoParaformer", "cuda")
-    assert desk.check(_hints("一")) == ALL_HEEDED
-    assert desk.check(_hints("龘")).unwritable == ("龘",)
-    refused = _desk(tmp_path / "again", "BiCifParaformer", "cuda").check(_hints("一"))
+    validator = _validator(tmp_path, "SeacoParaformer", "cuda")
+    assert validator.check(_recognition_options("一")) == ALL_HEEDED
+    assert validator.check(_recognition_options("龘")).unwritable == ("龘",)
+    refused = _validator(tmp_path / "again", "BiCifParaformer", "cuda").check(
+        _recognition_options("一")
+    )
     assert "no bias encoder" in str(refused.no_use)
 
 
@@ -48,5 +54,5 @@ def test_engine_that_minds_no_hotwords_refuses_them(tmp_path: Path, engine: str)
     settings = Settings.model_validate(
         {"profile": "demo", "recognizer": {"pack": "pack", "engine": engine}}
     )
-    check = HotwordDesk(settings, {"pack": pack}).check(_hints("一"))
+    check = HotwordValidator(settings, {"pack": pack}).check(_recognition_options("一"))
     assert f"engine {engine} takes none" in str(check.no_use)

@@ -113,7 +113,7 @@ def test_slowest_answer_is_the_one_that_was_under_way_at_the_kill() -> None:
 def test_every_request_that_did_not_end_right_is_told() -> None:
     found = report(outcome((Fate.FAILED, 12.0)), deaths=(death(Target.RECOGNIZER, 10.0),))
     assert found.errors == (
-        "12.0 s: 3 s of audio, failed (why) in attempt 1, after the kill of a recogniser",
+        "12.0 s: 3 s of audio, failed (why) in attempt 1, after the kill of a recognizer",
     )
 
 

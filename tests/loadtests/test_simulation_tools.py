@@ -13,7 +13,7 @@ from loadtests.simulation.placement import kept_on, placement_for
 from loadtests.simulation.stopwatch import BatchRecord
 from loadtests.simulation.traffic import LENGTHS_S, MEAN_S, Traffic, make_traffic
 from serve_app.core.errors import ConfigurationError
-from serve_app.planning.speech import Group, Window
+from serve_app.planning.speech import DecodedBlock, Group
 from serve_app.planning.trace import Seconds
 
 
@@ -45,7 +45,7 @@ def test_a_batch_hands_over_from_when_both_model_and_chunk_were_there() -> None:
 
 def test_costs_come_from_the_chosen_batches_and_leave_out_idling() -> None:
     group = Group((100,), 100, 6.0)
-    speech = Speech({10.0: (Window(10.0, (group,)),)}, 0.01, 5.0)
+    speech = Speech({10.0: (DecodedBlock(10.0, (group,)),)}, 0.01, 5.0)
     cpu_s = {"Recognizer": 9.0, "Segmenter": 3.0, "Punctuator": 4.0, "Ingress": 6.0}
     spent = Spent(
         10.0, cpu_s, 0.0, 0.0, (10.0, 10.0),

@@ -15,7 +15,7 @@ from serve_app.core.errors import PackFetchFailed, PackNotFound
 from serve_app.core.records import Recognition
 from serve_app.engines.ct_transformer import CtTransformerEngine
 from serve_app.engines.paraformer.cpu import ParaformerEngine
-from serve_app.modeltools.random_packs import ARCHITECTURES, synthesise
+from serve_app.modeltools.random_packs import ARCHITECTURES, synthesize
 from serve_app.modeltools.random_packs.weights import punctuation_tokens, speech_tokens
 from serve_app.packs.pack import PackContents
 from tests.fakes.signals import speech_like
@@ -24,54 +24,54 @@ RECOGNISER = "paraformer-small"
 
 
 @pytest.fixture(scope="module")
-def recogniser(tmp_path_factory: pytest.TempPathFactory) -> PackContents:
-    return synthesise(RECOGNISER, tmp_path_factory.mktemp("synth") / "pack")
+def recognizer(tmp_path_factory: pytest.TempPathFactory) -> PackContents:
+    return synthesize(RECOGNISER, tmp_path_factory.mktemp("synth") / "pack")
 
 
 @pytest.fixture(scope="module")
-def engine(recogniser: PackContents) -> ParaformerEngine:
-    return ParaformerEngine(recogniser)
+def engine(recognizer: PackContents) -> ParaformerEngine:
+    return ParaformerEngine(recognizer)
 
 
-def test_same_seed_gives_same_file(recogniser: PackContents, tmp_path: Path) -> None:
-    again = synthesise(RECOGNISER, tmp_path / "again", seed=0)
-    assert again.checksum == recogniser.checksum
+def test_same_seed_gives_same_file(recognizer: PackContents, tmp_path: Path) -> None:
+    again = synthesize(RECOGNISER, tmp_path / "again", seed=0)
+    assert again.checksum == recognizer.checksum
 
 
-def test_other_seed_gives_other_weights(recogniser: PackContents, tmp_path: Path) -> None:
-    other = synthesise(RECOGNISER, tmp_path / "other", seed=1)
-    assert other.checksum != recogniser.checksum
+def test_other_seed_gives_other_weights(recognizer: PackContents, tmp_path: Path) -> None:
+    other = synthesize(RECOGNISER, tmp_path / "other", seed=1)
+    assert other.checksum != recognizer.checksum
 
 
-def test_pack_says_that_its_weights_are_random(recogniser: PackContents) -> None:
-    configuration = json.loads((recogniser.directory / "configuration.json").read_text())
+def test_pack_says_that_its_weights_are_random(recognizer: PackContents) -> None:
+    configuration = json.loads((recognizer.directory / "configuration.json").read_text())
     assert "RANDOM WEIGHTS" in configuration["note"]
     assert configuration["random_weights"]["seed"] == 0
-    assert "RANDOM WEIGHTS" in (recogniser.directory / "config.yaml").read_text()
+    assert "RANDOM WEIGHTS" in (recognizer.directory / "config.yaml").read_text()
 
 
-def test_recogniser_has_the_published_number_of_parameters(recogniser: PackContents) -> None:
+def test_recognizer_has_the_published_number_of_parameters(recognizer: PackContents) -> None:
     # 68 million, and the table that training alone uses.
-    state = torch.load(recogniser.weights, mmap=True, weights_only=True)
+    state = torch.load(recognizer.weights, mmap=True, weights_only=True)
     table = state.pop("decoder.embed.0.weight")
     assert table.shape == (8358, 320)
     assert sum(tensor.numel() for tensor in state.values()) == pytest.approx(68e6, rel=0.01)
 
 
-def test_recogniser_hears_as_many_tokens_as_people_speak(engine: ParaformerEngine) -> None:
+def test_recognizer_hears_as_many_tokens_as_people_speak(engine: ParaformerEngine) -> None:
     for seed, seconds in ((1, 4), (2, 9), (3, 15)):
         heard = engine.transcribe([speech_like(seconds * 16_000, seed)])[0]
         assert isinstance(heard, Recognition)
         assert 3.0 <= len(heard.tokens) / seconds <= 6.0
 
 
-def test_recogniser_hears_different_tokens(engine: ParaformerEngine) -> None:
+def test_recognizer_hears_different_tokens(engine: ParaformerEngine) -> None:
     tokens = engine.token_ids([speech_like(160_000, 4)])[0]
     assert len(set(tokens)) >= len(tokens) / 3
 
 
 def test_punctuator_sets_marks_as_often_as_people_do(tmp_path: Path) -> None:
-    engine = CtTransformerEngine(synthesise("ct-punc-small", tmp_path / "pack"))
+    engine = CtTransformerEngine(synthesize("ct-punc-small", tmp_path / "pack"))
     generator = np.random.default_rng(0)
     characters = speech_tokens(4000)[3:-1]
     marks = engine.label([[str(c) for c in generator.choice(characters, 60)] for _ in range(10)])
@@ -79,7 +79,7 @@ def test_punctuator_sets_marks_as_often_as_people_do(tmp_path: Path) -> None:
     assert 600 / 18 <= num_marks <= 600 / 4
 
 
-def test_punctuator_knows_what_the_recogniser_says() -> None:
+def test_punctuator_knows_what_the_recognizer_says() -> None:
     spoken = set(speech_tokens(8404)[3:])
     assert spoken <= set(punctuation_tokens(ARCHITECTURES["ct-punc-small"].vocabulary_size))
 
@@ -91,13 +91,13 @@ def test_vocabulary_has_the_size_and_no_word_twice(size: int) -> None:
 
 def test_unknown_architecture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PackNotFound, match="paraformer-small"):
-        synthesise("whisper", tmp_path / "pack")
+        synthesize("whisper", tmp_path / "pack")
 
 
 def test_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("data")
     with pytest.raises(PackFetchFailed, match="taken"):
-        synthesise(RECOGNISER, tmp_path)
+        synthesize(RECOGNISER, tmp_path)
     assert (tmp_path / "precious").read_text() == "data"
 
 

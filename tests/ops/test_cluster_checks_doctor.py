@@ -14,10 +14,10 @@ import yaml
 from serve_app.api import flow
 from serve_app.core.errors import ClusterRefused
 from serve_app.ops.cluster_checks import examine, exit_code, hub_findings
-from serve_app.ops.json_view import Tree
+from serve_app.ops.json_view import JsonView
 from serve_app.ops.kube import FIELD_MANAGER
 from serve_app.ops.scale import ANNOTATION
-from serve_app.ops.scale_plan import Wish, of_deployment
+from serve_app.ops.scale_plan import ScaleRequest, of_deployment
 from serve_app.ops.serve_config import read_config
 from serve_app.ops.spec_checks import Finding
 from tests.fakes.recorded_kube import (
@@ -175,7 +175,7 @@ def test_bounds_that_the_running_cluster_does_not_have_are_found() -> None:
 
 
 def test_scaling_that_hides_newer_settings_is_found() -> None:
-    change = of_deployment(Tree(ray_service()), "Recognizer", Wish(maximum=6))
+    change = of_deployment(JsonView(ray_service()), "Recognizer", ScaleRequest(maximum=6))
     text = str(change.operations[0].value)
     assert problems({}, ray_service(text)) == []
     document = yaml.safe_load(text)
@@ -232,13 +232,13 @@ def refuse(request: httpx.Request) -> httpx.Response:
 
 def test_hub_is_tried_only_where_packs_are_fetched() -> None:
     nowhere = httpx.MockTransport(refuse)
-    online = read_config(Tree(ray_service(serve_config(SETTINGS | {"offline": False}))))
+    online = read_config(JsonView(ray_service(serve_config(SETTINGS | {"offline": False}))))
     (finding,) = hub_findings(online, nowhere)
     assert finding.problem.startswith("from here (not from the cluster) no hub can be reached")
-    assert list(hub_findings(read_config(Tree(ray_service())), nowhere)) == []
+    assert list(hub_findings(read_config(JsonView(ray_service())), nowhere)) == []
 
 
 def test_hub_that_answers_is_no_finding() -> None:
-    online = read_config(Tree(ray_service(serve_config(SETTINGS | {"offline": False}))))
+    online = read_config(JsonView(ray_service(serve_config(SETTINGS | {"offline": False}))))
     there = httpx.MockTransport(lambda request: httpx.Response(403))
     assert list(hub_findings(online, there)) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from serve_app.ops.field_ownership import returned_ownership
-from serve_app.ops.json_view import Tree
+from serve_app.ops.json_view import JsonView
 from serve_app.ops.kube import FIELD_MANAGER
 
 HELM = {
@@ -22,7 +22,7 @@ OURS = {
 
 
 def test_spec_goes_back_and_the_annotation_stays() -> None:
-    owners = returned_ownership(Tree([HELM, OURS]))
+    owners = returned_ownership(JsonView([HELM, OURS]))
     assert owners == [
         {
             **HELM,
@@ -36,16 +36,16 @@ def test_spec_goes_back_and_the_annotation_stays() -> None:
 
 
 def test_nothing_is_given_back_twice() -> None:
-    owners = returned_ownership(Tree([HELM, OURS]))
-    assert returned_ownership(Tree(owners)) is None
+    owners = returned_ownership(JsonView([HELM, OURS]))
+    assert returned_ownership(JsonView(owners)) is None
 
 
 def test_without_a_tool_that_applies_nothing_is_given_back() -> None:
-    assert returned_ownership(Tree([{**HELM, "operation": "Update"}, OURS])) is None
+    assert returned_ownership(JsonView([{**HELM, "operation": "Update"}, OURS])) is None
 
 
 def test_helm_is_preferred_to_others_that_apply() -> None:
     other = {"manager": "labeller", "operation": "Apply", "fieldsV1": {"f:metadata": {}}}
-    owners = returned_ownership(Tree([other, HELM, OURS]))
+    owners = returned_ownership(JsonView([other, HELM, OURS]))
     assert owners is not None
     assert owners[0] == other

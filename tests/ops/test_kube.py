@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from serve_app.core.errors import ClusterError, ClusterRefused, ConfigurationError
-from serve_app.ops.kube import Place, connect, explain
+from serve_app.ops.kube import KubeContext, connect, explain
 from serve_app.ops.service import find_service
 from tests.fakes.recorded_kube import SERVICES, RecordedKube, ray_service
 
@@ -62,27 +62,27 @@ def kubeconfig(tmp_path: Path) -> Path:
 
 
 def test_namespace_is_that_of_the_chosen_context(kubeconfig: Path) -> None:
-    assert connect(Place(kubeconfig=kubeconfig)).namespace == "ns-one"
-    assert connect(Place(kubeconfig=kubeconfig, context="two")).namespace == "ns-two"
-    assert connect(Place("mine", kubeconfig)).namespace == "mine"
+    assert connect(KubeContext(kubeconfig=kubeconfig)).namespace == "ns-one"
+    assert connect(KubeContext(kubeconfig=kubeconfig, context="two")).namespace == "ns-two"
+    assert connect(KubeContext("mine", kubeconfig)).namespace == "mine"
 
 
 def test_server_that_does_not_answer_is_told_without_the_token(kubeconfig: Path) -> None:
     with pytest.raises(ClusterRefused, match="no answer from http://127") as refused:
-        find_service(connect(Place(kubeconfig=kubeconfig, timeout_s=2.0)), None)
+        find_service(connect(KubeContext(kubeconfig=kubeconfig, timeout_s=2.0)), None)
     assert "very-secret" not in str(refused.value)
     assert refused.value.status == 0
 
 
 def test_missing_kubeconfig_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="give --kubeconfig"):
-        connect(Place(kubeconfig=tmp_path / "none"))
+        connect(KubeContext(kubeconfig=tmp_path / "none"))
 
 
 def test_missing_client_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kubernetes", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'paraserve\[ops\]'"):
-        connect(Place())
+        connect(KubeContext())
 
 
 def test_only_service_needs_no_name() -> None:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from serve_app.ops.dashboard import Dashboard
-from serve_app.ops.json_view import Tree
+from serve_app.ops.json_view import JsonView
 from serve_app.ops.logs import LogFile, matches, new_lines, read_logs, replica_logs
 from tests.fakes.recorded_kube import CORE, RecordedKube
 
@@ -34,12 +34,12 @@ APPLICATIONS = {
 
 
 def test_files_of_a_stage_include_the_dead() -> None:
-    files = replica_logs(Tree(APPLICATIONS), "Recognizer")
+    files = replica_logs(JsonView(APPLICATIONS), "Recognizer")
     assert [file.source for file in files] == ["Recognizer/r1", "Recognizer/r0"]
 
 
 def test_files_of_all_stages() -> None:
-    assert len(replica_logs(Tree(APPLICATIONS), None)) == 3
+    assert len(replica_logs(JsonView(APPLICATIONS), None)) == 3
 
 
 @pytest.mark.parametrize(

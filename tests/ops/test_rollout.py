@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from serve_app.core.errors import ClusterError
-from serve_app.ops.json_view import Tree
+from serve_app.ops.json_view import JsonView
 from serve_app.ops.rollout import progress_of, wait_for_rollout
 from serve_app.ops.service import ServiceState, read_state
 from tests.fakes.recorded_kube import cluster_status, healthy_status, ray_service
 
 
 def state(**status: Any) -> ServiceState:
-    return read_state(Tree(ray_service(**status)))
+    return read_state(JsonView(ray_service(**status)))
 
 
 STARTING = cluster_status("speech-b", {"Recognizer": "UPDATING"}, "DEPLOYING")

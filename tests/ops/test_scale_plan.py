@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from serve_app.core.errors import ClusterError
-from serve_app.ops.json_view import Tree
-from serve_app.ops.scale_plan import Wish, of_deployment, of_group
+from serve_app.ops.json_view import JsonView
+from serve_app.ops.scale_plan import ScaleRequest, of_deployment, of_group
 from tests.fakes.recorded_kube import SETTINGS, ray_service, serve_config
 
-SERVICE = Tree(ray_service())
+SERVICE = JsonView(ray_service())
 
 
 def entries(text: object) -> dict[str, dict[str, object]]:
@@ -19,7 +19,7 @@ def entries(text: object) -> dict[str, dict[str, object]]:
 
 
 def test_fixed_number_goes_into_serves_list_of_deployments() -> None:
-    change = of_deployment(SERVICE, "Punctuator", Wish(replicas=6))
+    change = of_deployment(SERVICE, "Punctuator", ScaleRequest(replicas=6))
     (operation,) = change.operations
     assert operation.path == "/spec/serveConfigV2"
     assert entries(operation.value)["Punctuator"] == {"name": "Punctuator", "num_replicas": 6}
@@ -28,15 +28,15 @@ def test_fixed_number_goes_into_serves_list_of_deployments() -> None:
 
 
 def test_other_deployments_and_the_arguments_stay_as_they_are() -> None:
-    change = of_deployment(SERVICE, "Ingress", Wish(replicas=3))
+    change = of_deployment(SERVICE, "Ingress", ScaleRequest(replicas=3))
     document = yaml.safe_load(str(change.operations[0].value))
     assert document["applications"][0]["args"] == SETTINGS
     assert entries(change.operations[0].value)["Punctuator"]["num_replicas"] == 4
 
 
 def test_bounds_carry_the_whole_policy_because_serve_replaces_it() -> None:
-    change = of_deployment(SERVICE, "Recognizer", Wish(maximum=4))
-    scaling = Tree(change.options).at("autoscaling_config")
+    change = of_deployment(SERVICE, "Recognizer", ScaleRequest(maximum=4))
+    scaling = JsonView(change.options).at("autoscaling_config")
     limits = scaling.at("policy", "policy_kwargs", "limits")
     assert (scaling.at("min_replicas").count(), scaling.at("max_replicas").count()) == (2, 4)
     assert limits.at("max_replicas").count() == 4
@@ -44,44 +44,48 @@ def test_bounds_carry_the_whole_policy_because_serve_replaces_it() -> None:
 
 
 def test_a_number_pins_an_autoscaled_deployment() -> None:
-    change = of_deployment(SERVICE, "Recognizer", Wish(replicas=3))
+    change = of_deployment(SERVICE, "Recognizer", ScaleRequest(replicas=3))
     assert change.told == ("Recognizer: 2 to 8 -> 3 replicas; no replica restarts",)
 
 
 def test_segmenter_that_reports_to_the_policy_keeps_reporting() -> None:
-    change = of_deployment(SERVICE, "Segmenter", Wish(replicas=6))
-    scaling = Tree(change.options).at("autoscaling_config")
+    change = of_deployment(SERVICE, "Segmenter", ScaleRequest(replicas=6))
+    scaling = JsonView(change.options).at("autoscaling_config")
     assert (scaling.at("min_replicas").count(), scaling.at("max_replicas").count()) == (6, 6)
     assert "SegmenterPolicy" in scaling.at("policy", "policy_function").text()
 
 
 def test_second_scaling_starts_from_the_first() -> None:
-    first = of_deployment(SERVICE, "Recognizer", Wish(maximum=6))
-    scaled = Tree(ray_service(str(first.operations[0].value)))
-    second = of_deployment(scaled, "Recognizer", Wish(minimum=3))
+    first = of_deployment(SERVICE, "Recognizer", ScaleRequest(maximum=6))
+    scaled = JsonView(ray_service(str(first.operations[0].value)))
+    second = of_deployment(scaled, "Recognizer", ScaleRequest(minimum=3))
     assert second.told == ("Recognizer: 2 to 6 -> 3 to 6 replicas; no replica restarts",)
 
 
 @pytest.mark.parametrize(
     ("deployment", "wish", "reason"),
     [
-        ("Recogniser", Wish(replicas=1), "no deployment Recogniser: choose one of Ingress"),
-        ("Ingress", Wish(maximum=9), "fixed number of replicas"),
-        ("Ingress", Wish(replicas=0), "at least one"),
-        ("Recognizer", Wish(minimum=9), "minimum of 9 above its maximum 8"),
-        ("Recognizer", Wish(minimum=1, replicas=2), "not both"),
-        ("Recognizer", Wish(replicas=9), "need 9 GPUs at least, but the worker groups may have 8"),
+        ("Recognizer", ScaleRequest(replicas=1), "no deployment Recognizer: choose one of Ingress"),
+        ("Ingress", ScaleRequest(maximum=9), "fixed number of replicas"),
+        ("Ingress", ScaleRequest(replicas=0), "at least one"),
+        ("Recognizer", ScaleRequest(minimum=9), "minimum of 9 above its maximum 8"),
+        ("Recognizer", ScaleRequest(minimum=1, replicas=2), "not both"),
+        (
+            "Recognizer",
+            ScaleRequest(replicas=9),
+            "need 9 GPUs at least, but the worker groups may have 8",
+        ),
     ],
 )
 def test_impossible_size_of_a_deployment_is_refused(
-    deployment: str, wish: Wish, reason: str
+    deployment: str, request: ScaleRequest, reason: str
 ) -> None:
     with pytest.raises(ClusterError, match=reason):
-        of_deployment(SERVICE, deployment, wish)
+        of_deployment(SERVICE, deployment, request)
 
 
 def test_group_moves_into_its_new_bounds() -> None:
-    change = of_group(SERVICE, "gpu", Wish(minimum=4))
+    change = of_group(SERVICE, "gpu", ScaleRequest(minimum=4))
     assert {
         operation.path.rsplit("/", 1)[1]: operation.value for operation in change.operations
     } == {
@@ -95,24 +99,26 @@ def test_group_moves_into_its_new_bounds() -> None:
 @pytest.mark.parametrize(
     ("group", "wish", "reason"),
     [
-        ("tpu", Wish(replicas=1), "no worker group tpu: choose one of cpu, gpu"),
-        ("gpu", Wish(minimum=9), "minimum of 9 above its maximum 8"),
-        ("gpu", Wish(replicas=9), "outside of the bounds 2 to 8"),
-        ("gpu", Wish(minimum=0, maximum=1), "need 3 GPUs|need 4 GPUs"),
+        ("tpu", ScaleRequest(replicas=1), "no worker group tpu: choose one of cpu, gpu"),
+        ("gpu", ScaleRequest(minimum=9), "minimum of 9 above its maximum 8"),
+        ("gpu", ScaleRequest(replicas=9), "outside of the bounds 2 to 8"),
+        ("gpu", ScaleRequest(minimum=0, maximum=1), "need 3 GPUs|need 4 GPUs"),
     ],
 )
-def test_impossible_size_of_a_group_is_refused(group: str, wish: Wish, reason: str) -> None:
+def test_impossible_size_of_a_group_is_refused(
+    group: str, request: ScaleRequest, reason: str
+) -> None:
     with pytest.raises(ClusterError, match=reason):
-        of_group(SERVICE, group, wish)
+        of_group(SERVICE, group, request)
 
 
-@pytest.mark.parametrize("wish", [Wish(), Wish(replicas=-1)])
-def test_meaningless_wish_is_refused(wish: Wish) -> None:
+@pytest.mark.parametrize("wish", [ScaleRequest(), ScaleRequest(replicas=-1)])
+def test_meaningless_wish_is_refused(request: ScaleRequest) -> None:
     with pytest.raises(ClusterError):
-        wish.check()
+        request.check()
 
 
 def test_settings_of_another_version_are_told_by_their_place() -> None:
-    service = Tree(ray_service(serve_config({"recognizer": {"beam": 3}})))
+    service = JsonView(ray_service(serve_config({"recognizer": {"beam": 3}})))
     with pytest.raises(ClusterError, match=r"recognizer\.beam: Extra inputs"):
-        of_deployment(service, "Ingress", Wish(replicas=1))
+        of_deployment(service, "Ingress", ScaleRequest(replicas=1))

@@ -14,8 +14,8 @@ from serve_app.deployments.options import (
     recognizer_autoscaling,
     segmenter_autoscaling,
 )
-from serve_app.ops.json_view import Tree
-from serve_app.ops.scale_plan import Wish, of_deployment
+from serve_app.ops.json_view import JsonView
+from serve_app.ops.scale_plan import ScaleRequest, of_deployment
 from serve_app.settings import Settings
 from tests.fakes.recorded_kube import SETTINGS, ray_service
 
@@ -24,9 +24,9 @@ class Stage:
     """Any deployment."""
 
 
-def merged(deployment: str, wish: Wish) -> AutoscalingConfig | None:
+def merged(deployment: str, request: ScaleRequest) -> AutoscalingConfig | None:
     """Returns the autoscaling that Serve ends with after the scaling."""
-    change = of_deployment(Tree(ray_service()), deployment, wish)
+    change = of_deployment(JsonView(ray_service()), deployment, request)
     config = ServeDeploySchema(**yaml.safe_load(str(change.operations[0].value)))
     settings = Settings(**SETTINGS)
     infos = {}
@@ -49,7 +49,7 @@ def merged(deployment: str, wish: Wish) -> AutoscalingConfig | None:
 
 @pytest.mark.parametrize("deployment", ["Recognizer", "Segmenter"])
 def test_serve_ends_with_what_a_start_with_these_bounds_would_give(deployment: str) -> None:
-    result = merged(deployment, Wish(replicas=3))
+    result = merged(deployment, ScaleRequest(replicas=3))
     settings = Settings(**SETTINGS)
     expected = recognizer_autoscaling(settings)
     if deployment == "Segmenter":
@@ -67,4 +67,4 @@ def test_serve_ends_with_what_a_start_with_these_bounds_would_give(deployment: s
 
 
 def test_fixed_deployment_stays_without_autoscaling() -> None:
-    assert merged("Punctuator", Wish(replicas=6)) is None
+    assert merged("Punctuator", ScaleRequest(replicas=6)) is None

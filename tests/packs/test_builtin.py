@@ -40,7 +40,7 @@ def test_card_says_what_the_pack_is_not_for(pack: str) -> None:
     assert "not for real recordings" in " ".join(card.split())
 
 
-def test_sentences_of_the_samples_are_recognised(engine: ParaformerEngine) -> None:
+def test_sentences_of_the_samples_are_recognized(engine: ParaformerEngine) -> None:
     samples, _ = soundfile.read(BUILTIN_DIRECTORY / "samples" / "demo.flac", dtype="int16")
     spoken = json.loads((BUILTIN_DIRECTORY / "samples" / "demo.json").read_text("utf-8"))
     said = "".join(sentence["text"] for sentence in spoken)
@@ -58,8 +58,8 @@ def test_nothing_is_said_on_silence_and_noise(
 ) -> None:
     generator = np.random.default_rng(seed)
     noise = generator.standard_normal(5 * 16_000)
-    coloured = np.cumsum(noise) / 40 if seed % 2 else noise
-    pcm = np.clip(coloured * level, -32_768, 32_767).astype(np.int16)
+    colored = np.cumsum(noise) / 40 if seed % 2 else noise
+    pcm = np.clip(colored * level, -32_768, 32_767).astype(np.int16)
     assert heard(engine, pcm) == ""
 
 

@@ -76,7 +76,7 @@ def test_pack_without_configuration_json_opens(pack_dir: Path) -> None:
     assert len(open_pack(pack_dir).tokens) == 20
 
 
-def test_file_names_in_configuration_json_are_honoured(pack_dir: Path) -> None:
+def test_file_names_in_configuration_json_are_honored(pack_dir: Path) -> None:
     (pack_dir / "model.pt").rename(pack_dir / "model.pb")
     configuration = (pack_dir / "configuration.json").read_text().replace("model.pt", "model.pb")
     (pack_dir / "configuration.json").write_text(configuration)

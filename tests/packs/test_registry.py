@@ -20,7 +20,7 @@ def test_registered_name_has_kind_and_licence(name: str) -> None:
     reference = find_pack(name)
     assert reference.name == name
     assert isinstance(reference.kind, PackKind)
-    assert reference.licence
+    assert reference.license
 
 
 def test_unknown_name_lists_known_ones_and_the_grammar() -> None:

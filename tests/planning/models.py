@@ -32,7 +32,7 @@ def costs(rtfx: float = 1.0, **changes: object) -> Costs:
 
 
 def shape(num_replicas: int = 1, *, max_items: int = 1, max_calls: int = 10**9) -> ServiceShape:
-    """A service whose recogniser is the only place to wait."""
+    """A service whose recognizer is the only place to wait."""
     return ServiceShape(
         num_ingresses=1,
         admission=NO_LIMITS,

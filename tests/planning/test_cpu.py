@@ -41,7 +41,7 @@ def test_more_threads_than_cores_share_them_evenly() -> None:
     assert ends_s(2, [1.0, 2.0, 2.0]) == pytest.approx([1.5, 2.5, 2.5])
 
 
-def test_busy_neighbours_slow_a_thread_down() -> None:
+def test_busy_neighbors_slow_a_thread_down() -> None:
     assert ends_s(2, [1.0, 1.0], slowdown=1.5) == pytest.approx([1.5, 1.5])
 
 

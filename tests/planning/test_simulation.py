@@ -63,7 +63,7 @@ def test_an_idle_service_takes_exactly_the_sum_of_its_stages() -> None:
     assert result.queue_delay.p50_s == pytest.approx(0.2, abs=1e-5)
 
 
-def test_a_recogniser_with_a_core_of_its_own_is_not_slowed_by_the_others() -> None:
+def test_a_recognizer_with_a_core_of_its_own_is_not_slowed_by_the_others() -> None:
     stages = costs(10.0, segmenter=LineCost(3.0, 0.0), recognizer=LineCost(3.0, 0.0))
     trace = make_trace([0.0, 3.0], [6.0, 6.0])
 
@@ -71,7 +71,7 @@ def test_a_recogniser_with_a_core_of_its_own_is_not_slowed_by_the_others() -> No
         machine = MachineShape(1.0, recognizers_apart=apart)
         return simulate(trace, shape(), stages, SINGLE, RunOptions(machine=machine)).span_s
 
-    # The second is decoded while the first is recognised: 3 + 3 + 3, or 12 on one core.
+    # The second is decoded while the first is recognized: 3 + 3 + 3, or 12 on one core.
     assert last_s(apart=True) == pytest.approx(9.0)
     assert last_s(apart=False) == pytest.approx(12.0)
 

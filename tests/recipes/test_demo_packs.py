@@ -27,14 +27,14 @@ from recipes.demo_packs.sentences import (
     is_held_out,
     strip_marks,
 )
-from recipes.demo_packs.synthesiser import (
+from recipes.demo_packs.synthesizer import (
     SAMPLE_RATE_HZ,
     VOICES,
     Speech,
-    Synthesiser,
-    SynthesiserMissing,
+    Synthesizer,
+    SynthesizerMissing,
     Voice,
-    shared_synthesiser,
+    shared_synthesizer,
 )
 from recipes.demo_packs.vocabulary import punctuation_tokens, speech_tokens, token_ids
 
@@ -42,10 +42,10 @@ BUILTIN = Path(__file__).resolve().parents[2] / "serve_app" / "packs" / "builtin
 
 
 @pytest.fixture(scope="module")
-def synthesiser() -> Synthesiser:
+def synthesizer() -> Synthesizer:
     try:
-        return shared_synthesiser()
-    except SynthesiserMissing as missing:
+        return shared_synthesizer()
+    except SynthesizerMissing as missing:
         pytest.skip(f"NOT TESTED: espeak-ng is not installed ({missing})")
 
 
@@ -105,9 +105,9 @@ def test_integers_are_spelt_as_they_are_read(value: int, spelt: str) -> None:
     assert spell_integer(value) == spelt
 
 
-def test_every_character_has_its_own_span(synthesiser: Synthesiser) -> None:
+def test_every_character_has_its_own_span(synthesizer: Synthesizer) -> None:
     sentence = "苹果、香蕉和牛奶，一共是三十二元，请问怎么支付？"
-    speech = synthesiser.speak(sentence, Voice("m3"))
+    speech = synthesizer.speak(sentence, Voice("m3"))
     starts_s, ends_s = speech.spans.T
     assert speech.characters == strip_marks(sentence)
     assert len(speech.spans) == len(speech.characters)
@@ -116,8 +116,8 @@ def test_every_character_has_its_own_span(synthesiser: Synthesiser) -> None:
     assert ends_s[-1] <= len(speech.samples) / SAMPLE_RATE_HZ + 0.05
 
 
-def test_speech_lies_inside_the_spans(synthesiser: Synthesiser) -> None:
-    speech = synthesiser.speak("第一个是系统测试，第二个是用户体验。", Voice("f2"))
+def test_speech_lies_inside_the_spans(synthesizer: Synthesizer) -> None:
+    speech = synthesizer.speak("第一个是系统测试，第二个是用户体验。", Voice("f2"))
     spoken = np.zeros(len(speech.samples), bool)
     for start_s, end_s in speech.spans:
         spoken[int(start_s * SAMPLE_RATE_HZ) : int(end_s * SAMPLE_RATE_HZ)] = True
@@ -126,23 +126,23 @@ def test_speech_lies_inside_the_spans(synthesiser: Synthesiser) -> None:
     assert energy[~spoken].sum() < 0.01 * energy.sum()
 
 
-def test_faster_speech_is_shorter(synthesiser: Synthesiser) -> None:
-    plain = synthesiser.speak("今天天气怎么样？", Voice("m1"))
-    fast = synthesiser.speak("今天天气怎么样？", Voice("m1", speed=1.1))
+def test_faster_speech_is_shorter(synthesizer: Synthesizer) -> None:
+    plain = synthesizer.speak("今天天气怎么样？", Voice("m1"))
+    fast = synthesizer.speak("今天天气怎么样？", Voice("m1", speed=1.1))
     assert len(fast.samples) == pytest.approx(len(plain.samples) / 1.1, rel=0.02)
     assert fast.spans == pytest.approx(plain.spans / 1.1, abs=0.02)
 
 
-def test_every_voice_says_every_character(synthesiser: Synthesiser) -> None:
+def test_every_voice_says_every_character(synthesizer: Synthesizer) -> None:
     for variant in VOICES:
-        speech = synthesiser.speak("现在几点了？", Voice(variant))
+        speech = synthesizer.speak("现在几点了？", Voice(variant))
         for start_s, end_s in speech.spans:
             said = speech.samples[int(start_s * SAMPLE_RATE_HZ) : int(end_s * SAMPLE_RATE_HZ)]
             assert np.sqrt(np.mean(np.square(said))) > 0.01
 
 
-def test_running_sum_fires_every_character_near_its_start(synthesiser: Synthesiser) -> None:
-    speech = synthesiser.speak("大家好，我们开始开会。", Voice("m2"))
+def test_running_sum_fires_every_character_near_its_start(synthesizer: Synthesizer) -> None:
+    speech = synthesizer.speak("大家好，我们开始开会。", Voice("m2"))
     example = make_example(speech, token_ids(speech_tokens()))
     fires = [int(np.searchsorted(example.weights, k + 1.0)) for k in range(len(example.tokens))]
     fires_s = row_centres_s(len(example.rows))[fires]
@@ -184,13 +184,13 @@ def test_stacked_rows_cover_every_frame() -> None:
     assert rows[3, ::80].tolist() == [15, 16, 17, 18, 19, 19, 19]
 
 
-def test_normalisation_survives_its_file(tmp_path: Path) -> None:
+def test_normalization_survives_its_file(tmp_path: Path) -> None:
     cmvn = np.random.default_rng(2).standard_normal((2, WIDTH)).astype(np.float32)
     write_cmvn(tmp_path / "am.mvn", cmvn)
     assert read_cmvn(tmp_path / "am.mvn") == pytest.approx(cmvn, rel=1e-4)
 
 
-def test_built_in_normalisation_has_a_shift_and_a_scale_for_every_feature() -> None:
+def test_built_in_normalization_has_a_shift_and_a_scale_for_every_feature() -> None:
     cmvn = read_cmvn(BUILTIN / "paraformer-demo" / "am.mvn")
     assert cmvn.shape == (2, WIDTH)
     assert np.all(cmvn[1] > 0)

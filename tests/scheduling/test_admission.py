@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from serve_app.core.errors import AudioTooLong, Overloaded, UploadTooLarge
-from serve_app.scheduling.admission import NO_LIMITS, AdmissionLine, Limits, Place
+from serve_app.scheduling.admission import NO_LIMITS, AdmissionLine, AdmissionTicket, Limits
 
 TOTAL = Limits(max_running=3, max_waiting=4, max_bytes=100, max_audio_s=50.0)
 OF_KEY = Limits(max_running=2, max_waiting=3, max_bytes=60, max_audio_s=40.0)
@@ -21,7 +21,7 @@ def line(**limits: float) -> AdmissionLine:
 
 def arrive(
     queue: AdmissionLine, key: str = "a", num_bytes: int = 1, now: float = 0.0, weight: float = 1.0
-) -> Place:
+) -> AdmissionTicket:
     return queue.arrive(key, NO_LIMITS, num_bytes, None, now, weight)
 
 
@@ -31,11 +31,11 @@ def arrive_complete(
     audio_s: float = 1.0,
     now: float = 0.0,
     weight: float = 1.0,
-) -> Place:
+) -> AdmissionTicket:
     """A request whose upload takes no time."""
-    place = arrive(queue, key, now=now, weight=weight)
-    queue.received(place, audio_s, now)
-    return place
+    ticket = arrive(queue, key, now=now, weight=weight)
+    queue.received(ticket, audio_s, now)
+    return ticket
 
 
 class AdmissionMachine(RuleBasedStateMachine):
@@ -45,7 +45,7 @@ class AdmissionMachine(RuleBasedStateMachine):
         super().__init__()
         self.line = AdmissionLine(TOTAL, max_retry_after_s=30.0)
         self.now = 0.0
-        self.here: list[Place] = []
+        self.here: list[AdmissionTicket] = []
 
     @rule(
         key=st.sampled_from(KEYS),
@@ -54,7 +54,7 @@ class AdmissionMachine(RuleBasedStateMachine):
     )
     def arrive(self, key: str, num_bytes: int, weight: float) -> None:
         try:
-            place = self.line.arrive(key, OF_KEY, num_bytes, None, self.now, weight)
+            ticket = self.line.arrive(key, OF_KEY, num_bytes, None, self.now, weight)
         except Overloaded as error:
             assert 1 <= error.retry_after_s <= 30  # noqa: PT017 - either way is right
             running = self.in_state("running")
@@ -66,52 +66,52 @@ class AdmissionMachine(RuleBasedStateMachine):
             # Without room for its bytes it would have had to stand in the line proper.
             assert full or in_line >= 4 or in_line_of_key >= 3
             return
-        assert place.state in {"waiting", "uploading"}
-        self.here.append(place)
+        assert ticket.state in {"waiting", "uploading"}
+        self.here.append(ticket)
 
     @rule(data=st.data(), num_bytes=st.integers(0, 120))
     def resize(self, data: st.DataObject, num_bytes: int) -> None:
         if self.here:
-            place = data.draw(st.sampled_from(self.here))
-            before = place.num_bytes
+            ticket = data.draw(st.sampled_from(self.here))
+            before = ticket.num_bytes
             try:
-                self._moved(self.line.resize(place, num_bytes, self.now))
+                self._moved(self.line.resize(ticket, num_bytes, self.now))
             except (Overloaded, UploadTooLarge):
-                assert place.num_bytes == before
+                assert ticket.num_bytes == before
 
     @rule(data=st.data(), audio_s=st.floats(0, 60))
     def receive(self, data: st.DataObject, audio_s: float) -> None:
         if self.here:
-            place = data.draw(st.sampled_from(self.here))
-            before = place.state
+            ticket = data.draw(st.sampled_from(self.here))
+            before = ticket.state
             try:
-                self._moved(self.line.received(place, audio_s, self.now))
+                self._moved(self.line.received(ticket, audio_s, self.now))
             except AudioTooLong:
                 assert audio_s > 40
-                assert place.state == before
+                assert ticket.state == before
             else:
-                assert (place.state in {"ready", "running"}) == (before != "waiting")
+                assert (ticket.state in {"ready", "running"}) == (before != "waiting")
 
     @rule(data=st.data(), processed_s=st.floats(0, 60))
     def leave(self, data: st.DataObject, processed_s: float) -> None:
         if self.here:
-            place = data.draw(st.sampled_from(self.here))
-            self.here.remove(place)
-            self._moved(self.line.leave(place, self.now, processed_s))
-            assert place.state == "left"
-            assert self.line.leave(place, self.now) == []
+            ticket = data.draw(st.sampled_from(self.here))
+            self.here.remove(ticket)
+            self._moved(self.line.leave(ticket, self.now, processed_s))
+            assert ticket.state == "left"
+            assert self.line.leave(ticket, self.now) == []
 
     @rule(seconds=st.floats(0, 100))
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
-    def in_state(self, *states: str) -> list[Place]:
-        return [place for place in self.here if place.state in states]
+    def in_state(self, *states: str) -> list[AdmissionTicket]:
+        return [ticket for ticket in self.here if ticket.state in states]
 
-    def _moved(self, places: list[Place]) -> None:
-        for place in places:
-            assert place in self.here
-            assert place.state in {"uploading", "running"}
+    def _moved(self, tickets: list[AdmissionTicket]) -> None:
+        for ticket in tickets:
+            assert ticket in self.here
+            assert ticket.state in {"uploading", "running"}
 
     @invariant()
     def figures_are_those_of_the_places(self) -> None:
@@ -120,8 +120,8 @@ class AdmissionMachine(RuleBasedStateMachine):
         assert statistics.num_uploading == len(self.in_state("uploading"))
         assert statistics.num_running == len(self.in_state("running"))
         holding = self.in_state("uploading", "ready", "running")
-        assert statistics.in_flight_bytes == sum(place.num_bytes for place in holding)
-        expected_s = sum(place.audio_s for place in self.in_state("running"))
+        assert statistics.in_flight_bytes == sum(ticket.num_bytes for ticket in holding)
+        expected_s = sum(ticket.audio_s for ticket in self.in_state("running"))
         assert statistics.in_flight_audio_s == pytest.approx(expected_s, abs=1e-6)
 
     @invariant()
@@ -132,11 +132,11 @@ class AdmissionMachine(RuleBasedStateMachine):
             assert limits.max_waiting is not None
             assert limits.max_bytes is not None
             assert limits.max_audio_s is not None
-            running = [place for place in here if place.state == "running"]
+            running = [ticket for ticket in here if ticket.state == "running"]
             assert len(running) <= limits.max_running
             assert len(here) <= limits.max_running + limits.max_waiting
             assert sum(p.num_bytes for p in here if p.holds_bytes) <= limits.max_bytes
-            assert sum(place.audio_s for place in running) <= limits.max_audio_s + 1e-6
+            assert sum(ticket.audio_s for ticket in running) <= limits.max_audio_s + 1e-6
 
     @invariant()
     def nobody_waits_for_nothing(self) -> None:
@@ -146,8 +146,8 @@ class AdmissionMachine(RuleBasedStateMachine):
             assert not self.in_state("waiting")
 
 
-def _of(key: str, places: list[Place]) -> list[Place]:
-    return [place for place in places if place.key == key]
+def _of(key: str, tickets: list[AdmissionTicket]) -> list[AdmissionTicket]:
+    return [ticket for ticket in tickets if ticket.key == key]
 
 
 TestAdmissionMachine = AdmissionMachine.TestCase
@@ -157,7 +157,7 @@ TestAdmissionMachine.settings = settings(max_examples=150, stateful_step_count=4
 def test_first_come_begins_and_the_rest_wait_in_order() -> None:
     queue = line(max_running=1, max_waiting=2)
     first, second, third = (arrive_complete(queue) for _ in range(3))
-    assert [place.state for place in (first, second, third)] == ["running", "ready", "ready"]
+    assert [ticket.state for ticket in (first, second, third)] == ["running", "ready", "ready"]
     with pytest.raises(Overloaded):
         arrive(queue)
     assert queue.leave(first, 1.0) == [second]
@@ -168,7 +168,7 @@ def test_first_come_begins_and_the_rest_wait_in_order() -> None:
 def test_uploads_hold_no_place_at_work() -> None:
     queue = line(max_running=1, max_waiting=3)
     slow = [arrive(queue) for _ in range(3)]
-    assert all(place.state == "uploading" for place in slow)
+    assert all(ticket.state == "uploading" for ticket in slow)
     assert arrive_complete(queue).state == "running"
     # Nor does the line grow with them.
     with pytest.raises(Overloaded):
@@ -226,19 +226,19 @@ def test_large_upload_is_not_overtaken_for_ever() -> None:
     small = [arrive(queue, "small", 2) for _ in range(5)]
     large = arrive(queue, "large", 10)
     later = [arrive(queue, "small", 2) for _ in range(5)]
-    for place in small:
-        queue.leave(place, 1.0)
+    for ticket in small:
+        queue.leave(ticket, 1.0)
     assert large.state == "uploading"
-    assert all(place.state == "waiting" for place in later)
+    assert all(ticket.state == "waiting" for ticket in later)
 
 
 def test_limit_of_one_key_holds_up_nobody_else() -> None:
     queue = line(max_running=10, max_waiting=10)
     one = Limits(max_running=1)
     first, second, other = (queue.arrive(key, one, 1, None, 0.0) for key in "aab")
-    for place in (first, second, other):
-        queue.received(place, 1.0, 0.0)
-    assert [place.state for place in (first, second, other)] == ["running", "ready", "running"]
+    for ticket in (first, second, other):
+        queue.received(ticket, 1.0, 0.0)
+    assert [ticket.state for ticket in (first, second, other)] == ["running", "ready", "running"]
 
 
 def test_line_of_one_key_is_bounded_beside_the_line_of_all() -> None:
@@ -280,9 +280,9 @@ def test_retry_after_follows_the_measured_drain_rate() -> None:
         queue = line(max_running=1, max_waiting=1)
         now = 0.0
         for _ in range(20):
-            place = arrive_complete(queue, audio_s=100.0, now=now)
+            ticket = arrive_complete(queue, audio_s=100.0, now=now)
             now += seconds_per_recording
-            queue.leave(place, now, 100.0)
+            queue.leave(ticket, now, 100.0)
         arrive_complete(queue, audio_s=100.0, now=now)
         arrive(queue, now=now)
         with pytest.raises(Overloaded) as refusal:
@@ -296,11 +296,11 @@ def test_retry_after_follows_the_measured_drain_rate() -> None:
 
 def test_idle_time_does_not_slow_the_drain_rate() -> None:
     queue = line(max_running=1)
-    place = arrive_complete(queue, now=0.0)
-    queue.leave(place, 10.0, 100.0)
-    rate = queue.statistics(10.0).drain_rate
+    ticket = arrive_complete(queue, now=0.0)
+    queue.leave(ticket, 10.0, 100.0)
+    rate = queue.statistics(10.0).throughput_per_s
     queue.leave(arrive_complete(queue, now=10_000.0), 10_000.0)
-    assert queue.statistics(10_000.0).drain_rate == pytest.approx(rate)
+    assert queue.statistics(10_000.0).throughput_per_s == pytest.approx(rate)
 
 
 def test_refused_callers_are_told_different_times() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from serve_app.scheduling.autoscaling import LoadSample, ScalingLimits, ScalingPolicy
 
-# A replica recognises 10 s of audio a second, so one is worth 100 s of waiting audio.
+# A replica recognizes 10 s of audio a second, so one is worth 100 s of waiting audio.
 LIMITS = ScalingLimits(
     min_replicas=1,
     max_replicas=8,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from serve_app.core.records import Origin
+from serve_app.core.records import RequestContext
 from serve_app.scheduling.fair_queue import FairQueue
 from serve_app.scheduling.micro_batcher import BatchLimits, MicroBatcher
 from tests.scheduling.test_micro_batcher import GatedEngine
 
 WIDE = BatchLimits(max_cost=1000)
-ONLINE = Origin("online")
-BACKGROUND = Origin("file", key="batch", background=True)
+ONLINE = RequestContext("online")
+BACKGROUND = RequestContext("file", key="batch", background=True)
 
 
 def push(queue: FairQueue[str], name: str, *, background: bool, cost: int = 10) -> None:
@@ -120,6 +120,6 @@ async def test_background_batches_are_short() -> None:
         run, cost=lambda item: 1, limits=WIDE, clock=lambda: now_s
     )
     origins = [replace(BACKGROUND, request_id=str(i)) for i in range(40)]
-    await asyncio.gather(*(batcher.submit(i, origin) for i, origin in enumerate(origins)))
+    await asyncio.gather(*(batcher.submit(i, context) for i, context in enumerate(origins)))
     assert max(taken) <= 2  # of 0.05 s each in 0.1 s
     await batcher.close()

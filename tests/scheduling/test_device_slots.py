@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-from serve_app.scheduling.device_slots import DeviceTurns
+from serve_app.scheduling.device_slots import DeviceSlots
 
 
 class _Batcher:
-    def __init__(self, turns: DeviceTurns) -> None:
+    def __init__(self, turns: DeviceSlots) -> None:
         self.turns = turns
         self.num_woken = 0
 
@@ -19,7 +19,7 @@ class _Batcher:
 
 
 def test_one_batch_of_all_models_runs_at_a_time_and_they_alternate() -> None:
-    turns = DeviceTurns()
+    turns = DeviceSlots()
     one, other = _Batcher(turns), _Batcher(turns)
     assert one.begins()
     assert not other.begins()
@@ -33,7 +33,7 @@ def test_one_batch_of_all_models_runs_at_a_time_and_they_alternate() -> None:
 
 
 def test_who_has_nothing_left_lets_the_next_one_go() -> None:
-    turns = DeviceTurns()
+    turns = DeviceSlots()
     first, second, third = (_Batcher(turns) for _ in range(3))
     assert first.begins()
     assert not second.begins()
@@ -45,7 +45,7 @@ def test_who_has_nothing_left_lets_the_next_one_go() -> None:
 
 
 def test_device_takes_as_many_batches_as_it_can() -> None:
-    turns = DeviceTurns(2)
+    turns = DeviceSlots(2)
     first, second, third = (_Batcher(turns) for _ in range(3))
     assert first.begins()
     assert second.begins()

@@ -125,7 +125,7 @@ def test_shares_of_busy_keys_follow_their_weights(weights: list[float], costs: l
         name, _, cost = pop(queue)
         served[int(name)] += cost
         add(int(name))
-    # Normalised service of two busy keys differs by at most an item of each (SFQ, theorem 1).
+    # Normalized service of two busy keys differs by at most an item of each (SFQ, theorem 1).
     normal = [served[key] / weight for key, weight in enumerate(weights)]
     slack = 2 * max(costs) / min(weights)
     assert max(normal) - min(normal) <= slack + 1e-6

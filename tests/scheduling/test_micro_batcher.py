@@ -1,4 +1,4 @@
-"""MicroBatcher: batches follow the engine, and nobody loses a neighbour."""
+"""MicroBatcher: batches follow the engine, and nobody loses a neighbor."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.core.errors import DeadlineExceeded
-from serve_app.core.records import Origin
+from serve_app.core.records import RequestContext
 from serve_app.scheduling.micro_batcher import BatcherClosed, BatchLimits, EngineStuck, MicroBatcher
 
-ORIGIN = Origin("request")
+CONTEXT = RequestContext("request")
 
 
 class GatedEngine:
@@ -55,15 +55,15 @@ async def test_single_item_runs_at_once(
     engine: GatedEngine, batcher: MicroBatcher[int, int]
 ) -> None:
     engine.gate.release()
-    assert await batcher.submit(7, ORIGIN) == 70
+    assert await batcher.submit(7, CONTEXT) == 70
 
 
 async def test_items_that_arrive_while_the_engine_is_busy_form_one_batch(
     engine: GatedEngine, batcher: MicroBatcher[int, int]
 ) -> None:
-    first = asyncio.create_task(batcher.submit(1, ORIGIN))
+    first = asyncio.create_task(batcher.submit(1, CONTEXT))
     await engine.wait_started()
-    later = [asyncio.create_task(batcher.submit(item, ORIGIN)) for item in (2, 3, 4)]
+    later = [asyncio.create_task(batcher.submit(item, CONTEXT)) for item in (2, 3, 4)]
     await asyncio.sleep(0)
     engine.gate.release()
     engine.gate.release()
@@ -74,9 +74,12 @@ async def test_items_that_arrive_while_the_engine_is_busy_form_one_batch(
 async def test_batch_stays_within_its_budget_and_skips_what_does_not_fit(
     engine: GatedEngine, batcher: MicroBatcher[int, int]
 ) -> None:
-    first = asyncio.create_task(batcher.submit(1, ORIGIN))
+    first = asyncio.create_task(batcher.submit(1, CONTEXT))
     await engine.wait_started()
-    later = [asyncio.create_task(batcher.submit(item, Origin(str(item)))) for item in (60, 50, 40)]
+    later = [
+        asyncio.create_task(batcher.submit(item, RequestContext(str(item))))
+        for item in (60, 50, 40)
+    ]
     await asyncio.sleep(0)
     for _ in range(3):
         engine.gate.release()
@@ -87,9 +90,9 @@ async def test_batch_stays_within_its_budget_and_skips_what_does_not_fit(
 async def test_item_over_the_budget_goes_alone(
     engine: GatedEngine, batcher: MicroBatcher[int, int]
 ) -> None:
-    first = asyncio.create_task(batcher.submit(1, ORIGIN))
+    first = asyncio.create_task(batcher.submit(1, CONTEXT))
     await engine.wait_started()
-    later = [asyncio.create_task(batcher.submit(item, ORIGIN)) for item in (500, 2)]
+    later = [asyncio.create_task(batcher.submit(item, CONTEXT)) for item in (500, 2)]
     await asyncio.sleep(0)
     for _ in range(3):
         engine.gate.release()
@@ -100,10 +103,10 @@ async def test_item_over_the_budget_goes_alone(
 async def test_cancelled_item_never_reaches_the_engine(
     engine: GatedEngine, batcher: MicroBatcher[int, int]
 ) -> None:
-    first = asyncio.create_task(batcher.submit(1, ORIGIN))
+    first = asyncio.create_task(batcher.submit(1, CONTEXT))
     await engine.wait_started()
-    unwanted = asyncio.create_task(batcher.submit(2, ORIGIN))
-    wanted = asyncio.create_task(batcher.submit(3, ORIGIN))
+    unwanted = asyncio.create_task(batcher.submit(2, CONTEXT))
+    wanted = asyncio.create_task(batcher.submit(3, CONTEXT))
     await asyncio.sleep(0)
     unwanted.cancel()
     await asyncio.sleep(0)
@@ -117,9 +120,9 @@ async def test_failing_batch_is_halved_until_the_poison_item_fails_alone(
     engine: GatedEngine, batcher: MicroBatcher[int, int]
 ) -> None:
     engine.poison = {4}
-    first = asyncio.create_task(batcher.submit(1, ORIGIN))
+    first = asyncio.create_task(batcher.submit(1, CONTEXT))
     await engine.wait_started()
-    later = [asyncio.create_task(batcher.submit(item, ORIGIN)) for item in (2, 3, 4, 5)]
+    later = [asyncio.create_task(batcher.submit(item, CONTEXT)) for item in (2, 3, 4, 5)]
     await asyncio.sleep(0)
     for _ in range(10):
         engine.gate.release()
@@ -135,21 +138,21 @@ async def test_wrong_number_of_results_is_an_error_not_a_mix_up() -> None:
 
     batcher: MicroBatcher[int, int] = MicroBatcher(run, lambda item: 1, BatchLimits(10))
     with pytest.raises(RuntimeError, match="0 results for 1 items"):
-        await batcher.submit(1, ORIGIN)
+        await batcher.submit(1, CONTEXT)
     await batcher.close()
 
 
 async def test_close_fails_what_waits_and_what_runs(engine: GatedEngine) -> None:
     batcher = MicroBatcher(engine.run, cost=lambda item: item, limits=BatchLimits(100))
-    running = asyncio.create_task(batcher.submit(1, ORIGIN))
+    running = asyncio.create_task(batcher.submit(1, CONTEXT))
     await engine.wait_started()
-    waiting = asyncio.create_task(batcher.submit(2, ORIGIN))
+    waiting = asyncio.create_task(batcher.submit(2, CONTEXT))
     await asyncio.sleep(0)
     await batcher.close()
     results = await asyncio.gather(running, waiting, return_exceptions=True)
     assert all(isinstance(result, BatcherClosed) for result in results)
     with pytest.raises(BatcherClosed):
-        await batcher.submit(3, ORIGIN)
+        await batcher.submit(3, CONTEXT)
 
 
 async def test_item_whose_deadline_passed_fails_without_being_run(engine: GatedEngine) -> None:
@@ -161,10 +164,10 @@ async def test_item_whose_deadline_passed_fails_without_being_run(engine: GatedE
         clock=lambda: unix_s - 900,
         unix_clock=lambda: unix_s,
     )
-    first = asyncio.create_task(batcher.submit(1, ORIGIN))
+    first = asyncio.create_task(batcher.submit(1, CONTEXT))
     await engine.wait_started()
-    late = asyncio.create_task(batcher.submit(2, Origin("late", deadline=1005.0)))
-    early = asyncio.create_task(batcher.submit(3, Origin("early", deadline=1015.0)))
+    late = asyncio.create_task(batcher.submit(2, RequestContext("late", deadline=1005.0)))
+    early = asyncio.create_task(batcher.submit(3, RequestContext("early", deadline=1015.0)))
     await asyncio.sleep(0)
     unix_s = 1010.0
     engine.gate.release()
@@ -179,9 +182,11 @@ async def test_item_whose_deadline_passed_fails_without_being_run(engine: GatedE
 
 async def test_clip_overtakes_the_backlog_of_a_long_file(engine: GatedEngine) -> None:
     batcher = MicroBatcher(engine.run, lambda item: 50, BatchLimits(50))
-    file = [asyncio.create_task(batcher.submit(number, Origin("file"))) for number in range(4)]
+    file = [
+        asyncio.create_task(batcher.submit(number, RequestContext("file"))) for number in range(4)
+    ]
     await engine.wait_started()
-    clip = asyncio.create_task(batcher.submit(99, Origin("clip")))
+    clip = asyncio.create_task(batcher.submit(99, RequestContext("clip")))
     await asyncio.sleep(0)
     for _ in range(5):
         engine.gate.release()
@@ -192,7 +197,7 @@ async def test_clip_overtakes_the_backlog_of_a_long_file(engine: GatedEngine) ->
 
 async def test_as_many_batches_run_at_once_as_the_engine_takes(engine: GatedEngine) -> None:
     batcher = MicroBatcher(engine.run, lambda item: 1, BatchLimits(1), concurrency=2)
-    calls = [asyncio.create_task(batcher.submit(number, ORIGIN)) for number in range(3)]
+    calls = [asyncio.create_task(batcher.submit(number, CONTEXT)) for number in range(3)]
     for _ in range(5):
         await asyncio.sleep(0)
     assert engine.batches == [[0], [1]]
@@ -210,9 +215,9 @@ async def test_item_that_is_to_run_alone_has_the_engine_to_itself(engine: GatedE
         begun.append(1)
 
     calls = [
-        asyncio.create_task(batcher.submit(0, ORIGIN)),
-        asyncio.create_task(batcher.submit(1, ORIGIN, alone=True, on_begun=on_begun)),
-        asyncio.create_task(batcher.submit(2, ORIGIN)),
+        asyncio.create_task(batcher.submit(0, CONTEXT)),
+        asyncio.create_task(batcher.submit(1, CONTEXT, alone=True, on_begun=on_begun)),
+        asyncio.create_task(batcher.submit(2, CONTEXT)),
     ]
     await engine.wait_started()
     await asyncio.sleep(0)
@@ -227,7 +232,7 @@ async def test_item_that_is_to_run_alone_has_the_engine_to_itself(engine: GatedE
     await batcher.close()
 
 
-class TwoLanes:
+class TwoStreams:
     """A batcher whose urgent batches have an engine of their own."""
 
     def __init__(self) -> None:
@@ -237,7 +242,7 @@ class TwoLanes:
         )
 
     def submit(self, item: int, name: str, *, urgent: bool) -> asyncio.Task[int]:
-        return asyncio.create_task(self.batcher.submit(item, Origin(name), urgent=urgent))
+        return asyncio.create_task(self.batcher.submit(item, RequestContext(name), urgent=urgent))
 
 
 async def settle() -> None:
@@ -246,99 +251,99 @@ async def settle() -> None:
 
 
 async def test_urgent_batch_is_run_beside_one_that_is_not() -> None:
-    lanes = TwoLanes()
-    file = [lanes.submit(number, "file", urgent=False) for number in range(4)]
-    await lanes.usual.wait_started()
-    clips = [lanes.submit(number, f"clip {number}", urgent=True) for number in (7, 8, 9)]
+    streams = TwoStreams()
+    file = [streams.submit(number, "file", urgent=False) for number in range(4)]
+    await streams.usual.wait_started()
+    clips = [streams.submit(number, f"clip {number}", urgent=True) for number in (7, 8, 9)]
     await settle()
-    assert (lanes.usual.batches, lanes.urgent.batches) == ([[0, 1]], [[7, 8]])
-    lanes.urgent.gate.release()
-    lanes.urgent.gate.release()
+    assert (streams.usual.batches, streams.urgent.batches) == ([[0, 1]], [[7, 8]])
+    streams.urgent.gate.release()
+    streams.urgent.gate.release()
     assert await asyncio.gather(*clips) == [70, 80, 90]
-    assert lanes.usual.batches == [[0, 1]]
-    lanes.usual.gate.release()
-    lanes.usual.gate.release()
+    assert streams.usual.batches == [[0, 1]]
+    streams.usual.gate.release()
+    streams.usual.gate.release()
     await asyncio.gather(*file)
-    await lanes.batcher.close()
+    await streams.batcher.close()
 
 
 async def test_what_is_not_urgent_joins_no_batch_that_overtakes() -> None:
-    lanes = TwoLanes()
-    first = lanes.submit(0, "file", urgent=False)
-    await lanes.usual.wait_started()
-    others = [lanes.submit(1, "clip", urgent=True), lanes.submit(2, "other", urgent=False)]
+    streams = TwoStreams()
+    first = streams.submit(0, "file", urgent=False)
+    await streams.usual.wait_started()
+    others = [streams.submit(1, "clip", urgent=True), streams.submit(2, "other", urgent=False)]
     await settle()
-    assert (lanes.usual.batches, lanes.urgent.batches) == ([[0]], [[1]])
-    for engine in (lanes.usual, lanes.urgent):
+    assert (streams.usual.batches, streams.urgent.batches) == ([[0]], [[1]])
+    for engine in (streams.usual, streams.urgent):
         engine.gate.release()
         engine.gate.release()
     await asyncio.gather(first, *others)
-    await lanes.batcher.close()
+    await streams.batcher.close()
 
 
 async def test_urgent_batches_do_not_overtake_each_other() -> None:
-    lanes = TwoLanes()
-    first = lanes.submit(1, "a", urgent=True)
-    await lanes.urgent.wait_started()
-    second = lanes.submit(2, "b", urgent=True)
+    streams = TwoStreams()
+    first = streams.submit(1, "a", urgent=True)
+    await streams.urgent.wait_started()
+    second = streams.submit(2, "b", urgent=True)
     await settle()
-    assert (lanes.usual.batches, lanes.urgent.batches) == ([], [[1]])
-    lanes.urgent.gate.release()
-    lanes.urgent.gate.release()
+    assert (streams.usual.batches, streams.urgent.batches) == ([], [[1]])
+    streams.urgent.gate.release()
+    streams.urgent.gate.release()
     assert list(await asyncio.gather(first, second)) == [10, 20]
-    await lanes.batcher.close()
+    await streams.batcher.close()
 
 
 async def test_nothing_overtakes_an_item_that_is_to_run_alone() -> None:
-    lanes = TwoLanes()
-    alone = asyncio.create_task(lanes.batcher.submit(1, Origin("poison"), alone=True))
-    await lanes.usual.wait_started()
-    clip = lanes.submit(2, "clip", urgent=True)
+    streams = TwoStreams()
+    alone = asyncio.create_task(streams.batcher.submit(1, RequestContext("poison"), alone=True))
+    await streams.usual.wait_started()
+    clip = streams.submit(2, "clip", urgent=True)
     await settle()
-    assert lanes.urgent.batches == []
-    lanes.usual.gate.release()
-    lanes.urgent.gate.release()
+    assert streams.urgent.batches == []
+    streams.usual.gate.release()
+    streams.urgent.gate.release()
     assert list(await asyncio.gather(alone, clip)) == [10, 20]
-    await lanes.batcher.close()
+    await streams.batcher.close()
 
 
 async def test_caller_with_many_clips_overtakes_no_further_than_its_share() -> None:
-    lanes = TwoLanes()
+    streams = TwoStreams()
     file = [
-        asyncio.create_task(lanes.batcher.submit(number, Origin("file", "a")))
+        asyncio.create_task(streams.batcher.submit(number, RequestContext("file", "a")))
         for number in range(20)
     ]
-    await lanes.usual.wait_started()
+    await streams.usual.wait_started()
     flood = [
         asyncio.create_task(
-            lanes.batcher.submit(100 + number, Origin(f"clip {number}", "b"), urgent=True)
+            streams.batcher.submit(100 + number, RequestContext(f"clip {number}", "b"), urgent=True)
         )
         for number in range(100)
     ]
     for _ in range(100):
-        lanes.urgent.gate.release()
+        streams.urgent.gate.release()
         await settle()
     # The usual lane has not moved, and yet the flood stands still by now.
-    assert len(lanes.usual.batches) == 1
-    assert 0 < sum(len(batch) for batch in lanes.urgent.batches) < 30
+    assert len(streams.usual.batches) == 1
+    assert 0 < sum(len(batch) for batch in streams.urgent.batches) < 30
     for _ in range(100):
-        lanes.usual.gate.release()
+        streams.usual.gate.release()
     await asyncio.gather(*file, *flood)
-    await lanes.batcher.close()
+    await streams.batcher.close()
 
 
 async def test_batch_that_takes_far_too_long_is_told(engine: GatedEngine) -> None:
     now = 0.0
     batcher = MicroBatcher(engine.run, lambda item: item, BatchLimits(100), clock=lambda: now)
-    first = asyncio.create_task(batcher.submit(10, ORIGIN))
+    first = asyncio.create_task(batcher.submit(10, CONTEXT))
     await engine.wait_started()
     now = 1.0
     engine.gate.release()
     await first
-    second = asyncio.create_task(batcher.submit(20, ORIGIN))
+    second = asyncio.create_task(batcher.submit(20, CONTEXT))
     await engine.wait_started()
     now = 60.0
-    waiting = asyncio.create_task(batcher.submit(30, ORIGIN))
+    waiting = asyncio.create_task(batcher.submit(30, CONTEXT))
     await asyncio.sleep(0)
     # 2 s are expected, it has been 59.
     batcher.check(patience_s=5.0, factor=40.0)
@@ -351,7 +356,7 @@ async def test_batch_that_takes_far_too_long_is_told(engine: GatedEngine) -> Non
         assert stuck.value.begun is begun
         assert pickle.loads(pickle.dumps(stuck.value)).begun is begun
     with pytest.raises(BatcherClosed):
-        await batcher.submit(1, ORIGIN)
+        await batcher.submit(1, CONTEXT)
     engine.gate.release()
     with pytest.raises(EngineStuck, match="59 s"):
         batcher.check(patience_s=100.0, factor=10.0)
@@ -371,7 +376,7 @@ async def test_batches_shrink_to_the_time_that_one_may_take() -> None:
 
     limits = BatchLimits(1000, max_s=0.5)
     batcher = MicroBatcher(run, lambda item: 10, limits, clock=lambda: now)
-    await asyncio.gather(*(batcher.submit(number, ORIGIN) for number in range(30)))
+    await asyncio.gather(*(batcher.submit(number, CONTEXT) for number in range(30)))
     assert batches[:3] == [1, 4, 5]
     assert max(batches) == 5
     await batcher.close()
@@ -386,9 +391,9 @@ async def test_statistics_tell_queue_wait_and_padding(engine: GatedEngine) -> No
         size_s=lambda item: item / 10,
         clock=lambda: now,
     )
-    running = asyncio.create_task(batcher.submit(10, ORIGIN))
+    running = asyncio.create_task(batcher.submit(10, CONTEXT))
     await engine.wait_started()
-    waiting = [asyncio.create_task(batcher.submit(item, ORIGIN)) for item in (20, 40)]
+    waiting = [asyncio.create_task(batcher.submit(item, CONTEXT)) for item in (20, 40)]
     await asyncio.sleep(0)
     now = 103.0
     statistics = batcher.statistics()
@@ -424,7 +429,7 @@ def test_every_item_runs_once_in_batches_within_limits(
     async def submit_all() -> list[int]:
         batcher: MicroBatcher[int, int] = MicroBatcher(run, lambda item: costs[item], limits)
         results = await asyncio.gather(
-            *(batcher.submit(item, ORIGIN) for item in range(len(costs)))
+            *(batcher.submit(item, CONTEXT) for item in range(len(costs)))
         )
         await batcher.close()
         return list(results)
@@ -445,7 +450,7 @@ async def test_engine_that_says_it_is_lost_is_asked_nothing_more() -> None:
 
     batcher: MicroBatcher[int, int] = MicroBatcher(run, lambda item: item, BatchLimits(100))
     results = await asyncio.gather(
-        *(batcher.submit(item, ORIGIN) for item in (60, 30, 90)), return_exceptions=True
+        *(batcher.submit(item, CONTEXT) for item in (60, 30, 90)), return_exceptions=True
     )
     assert [type(result) for result in results] == [EngineStuck] * 3
     assert len(runs) == 1

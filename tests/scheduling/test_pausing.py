@@ -14,16 +14,23 @@ import pytest
 import soundfile
 
 from serve_app.audio import AudioDecoder, AudioLimits
-from serve_app.core.records import Chunk, ChunkFailure, Hints, Origin, Pcm, Recognition
+from serve_app.core.records import (
+    Chunk,
+    ChunkFailure,
+    Pcm,
+    Recognition,
+    RecognitionOptions,
+    RequestContext,
+)
 from serve_app.engines.ct_transformer import CtTransformerEngine
 from serve_app.engines.fsmn_vad.engine import FsmnVad
 from serve_app.engines.paraformer.cpu import ParaformerEngine
 from serve_app.inference.batched import BatchedRecognizer
 from serve_app.packs.integrity import BUILTIN_DIRECTORY
 from serve_app.packs.pack import PackContents, open_pack
-from serve_app.scheduling.fair_executor import FairThread
+from serve_app.scheduling.fair_executor import FairExecutor
 from serve_app.scheduling.micro_batcher import BatchLimits
-from serve_app.scheduling.preemption import Priority, RightOfWay, yield_point
+from serve_app.scheduling.preemption import Preemption, ThreadNiceness, yield_point
 from tests.fakes.engines import FakeRecognizer
 from tests.fakes.signals import speech_like
 
@@ -55,22 +62,22 @@ class CrossingRecognizer(FakeRecognizer):
         self._crossing = crossing
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
         (self._crossing.file if batch[0].any() else self._crossing.clip)()
-        return super().transcribe(batch, hints)
+        return super().transcribe(batch, recognition_options)
 
 
 async def test_batch_pauses_for_an_urgent_one() -> None:
     crossing = Crossing()
     engine = CrossingRecognizer(crossing)
     recognizer = BatchedRecognizer(
-        engine, BatchLimits(1000), logging.getLogger("tests"), Priority(urgent_ms=1000)
+        engine, BatchLimits(1000), logging.getLogger("tests"), ThreadNiceness(urgent_ms=1000)
     )
-    late = Chunk(Origin("file"), 7, 60_000, np.ones(3200, np.int16))
+    late = Chunk(RequestContext("file"), 7, 60_000, np.ones(3200, np.int16))
     file = asyncio.create_task(recognizer.transcribe([late]))
     await asyncio.to_thread(crossing.file_is_there.wait)
-    clip = Chunk(Origin("clip"), 0, 0, np.zeros(3200, np.int16))
+    clip = Chunk(RequestContext("clip"), 0, 0, np.zeros(3200, np.int16))
     results = [*await recognizer.transcribe([clip]), *await file]
     assert crossing.clip_was_first
     assert all(isinstance(result, Recognition) for result in results)
@@ -78,22 +85,22 @@ async def test_batch_pauses_for_an_urgent_one() -> None:
 
 
 async def test_batch_pauses_for_an_urgent_one_of_another_model() -> None:
-    crossing, right_of_way = Crossing(), RightOfWay()
+    crossing, preemption = Crossing(), Preemption()
 
     def model() -> BatchedRecognizer:
         return BatchedRecognizer(
             CrossingRecognizer(crossing),
             BatchLimits(1000),
             logging.getLogger("tests"),
-            Priority(urgent_ms=1000),
-            right_of_way=right_of_way,
+            ThreadNiceness(urgent_ms=1000),
+            preemption=preemption,
         )
 
     one, other = model(), model()
-    late = Chunk(Origin("file"), 7, 60_000, np.ones(3200, np.int16))
+    late = Chunk(RequestContext("file"), 7, 60_000, np.ones(3200, np.int16))
     file = asyncio.create_task(one.transcribe([late]))
     await asyncio.to_thread(crossing.file_is_there.wait)
-    await other.transcribe([Chunk(Origin("clip"), 0, 0, np.zeros(3200, np.int16))])
+    await other.transcribe([Chunk(RequestContext("clip"), 0, 0, np.zeros(3200, np.int16))])
     assert crossing.clip_was_first
     await file
     await one.close()
@@ -102,16 +109,16 @@ async def test_batch_pauses_for_an_urgent_one_of_another_model() -> None:
 
 async def test_step_pauses_for_an_urgent_one() -> None:
     crossing = Crossing()
-    thread: FairThread[None] = FairThread("test")
-    file = asyncio.create_task(thread.run(crossing.file, Origin("file")))
+    thread: FairExecutor[None] = FairExecutor("test")
+    file = asyncio.create_task(thread.run(crossing.file, RequestContext("file")))
     await asyncio.to_thread(crossing.file_is_there.wait)
-    await thread.run(crossing.clip, Origin("clip"), urgent=True)
+    await thread.run(crossing.clip, RequestContext("clip"), urgent=True)
     assert crossing.clip_was_first
     await file
     await thread.close()
 
 
-def _recogniser() -> Callable[[], object]:
+def _recognizer() -> Callable[[], object]:
     engine = ParaformerEngine(open_pack(BUILTIN_DIRECTORY / "paraformer-demo"))
     return lambda: engine.transcribe([speech_like(16_000, seed=1)])
 
@@ -133,7 +140,7 @@ def _decoder() -> Callable[[], object]:
     return decode
 
 
-@pytest.mark.parametrize("work_of", [_recogniser, _punctuator, _decoder])
+@pytest.mark.parametrize("work_of", [_recognizer, _punctuator, _decoder])
 def test_real_work_pauses_on_its_way(work_of: Callable[[], Callable[[], object]]) -> None:
     pauses(work_of())
 
@@ -144,10 +151,10 @@ def test_detecting_speech_pauses_on_its_way(vad_pack: PackContents) -> None:
 
 
 def pauses(work: Callable[[], object]) -> None:
-    right_of_way = RightOfWay()
-    with ThreadPoolExecutor(1, initializer=right_of_way.respect) as thread:
+    preemption = Preemption()
+    with ThreadPoolExecutor(1, initializer=preemption.respect) as thread:
         thread.submit(work).result(60)  # what is done once only is behind it
-        with right_of_way.taken():
+        with preemption.taken():
             done = thread.submit(work)
             with pytest.raises(TimeoutError):
                 done.result(5 * _A_WHILE_S)

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from serve_app.scheduling import preemption as module
-from serve_app.scheduling.preemption import RightOfWay, yield_point
+from serve_app.scheduling.preemption import Preemption, yield_point
 
 _A_WHILE_S = 0.1
 
@@ -16,8 +16,8 @@ _A_WHILE_S = 0.1
 class Walker:
     """A thread that comes to a yield point and goes on past it."""
 
-    def __init__(self, right_of_way: RightOfWay | None) -> None:
-        respect = right_of_way.respect if right_of_way else None
+    def __init__(self, preemption: Preemption | None) -> None:
+        respect = preemption.respect if preemption else None
         self._thread = ThreadPoolExecutor(1, initializer=respect)
         self.arrived = threading.Event()
 
@@ -39,9 +39,9 @@ def is_past(step: Future[None]) -> bool:
 
 
 def test_thread_that_respects_it_stands_still_until_it_is_given_back() -> None:
-    right_of_way = RightOfWay()
-    walker = Walker(right_of_way)
-    with right_of_way.taken():
+    preemption = Preemption()
+    walker = Walker(preemption)
+    with preemption.taken():
         step = walker.walk()
         assert walker.arrived.wait(10)
         assert not is_past(step)
@@ -49,29 +49,29 @@ def test_thread_that_respects_it_stands_still_until_it_is_given_back() -> None:
 
 
 def test_all_who_have_taken_it_must_give_it_back() -> None:
-    right_of_way = RightOfWay()
-    walker = Walker(right_of_way)
-    with right_of_way.taken():
-        with right_of_way.taken():
+    preemption = Preemption()
+    walker = Walker(preemption)
+    with preemption.taken():
+        with preemption.taken():
             pass
         assert not is_past(walker.walk())
 
 
 def test_it_is_given_back_when_the_work_fails() -> None:
-    right_of_way = RightOfWay()
-    with pytest.raises(ValueError, match="broken"), right_of_way.taken():
+    preemption = Preemption()
+    with pytest.raises(ValueError, match="broken"), preemption.taken():
         raise ValueError("broken")
-    Walker(right_of_way).walk().result(10)
+    Walker(preemption).walk().result(10)
 
 
-@pytest.mark.parametrize("respected", [None, RightOfWay()])
-def test_threads_that_do_not_respect_this_one_go_on(respected: RightOfWay | None) -> None:
-    with RightOfWay().taken():
+@pytest.mark.parametrize("respected", [None, Preemption()])
+def test_threads_that_do_not_respect_this_one_go_on(respected: Preemption | None) -> None:
+    with Preemption().taken():
         Walker(respected).walk().result(10)
 
 
 def test_nobody_waits_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_PAUSE_S", 0.01)
-    right_of_way = RightOfWay()
-    with right_of_way.taken():
-        Walker(right_of_way).walk().result(10)
+    preemption = Preemption()
+    with preemption.taken():
+        Walker(preemption).walk().result(10)

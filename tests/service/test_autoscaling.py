@@ -19,7 +19,7 @@ _LIMIT_S = 90.0
 
 @pytest.fixture(scope="module")
 def sleepy_url(service_url: str) -> Iterator[str]:
-    """An application whose recogniser may go to zero, deployed as `serve deploy` does."""
+    """An application whose recognizer may go to zero, deployed as `serve deploy` does."""
     from ray import serve
     from ray.serve.context import _get_global_client
     from ray.serve.schema import ServeDeploySchema
@@ -57,7 +57,7 @@ def sleepy_url(service_url: str) -> Iterator[str]:
 
 
 def num_recognizers() -> int | None:
-    """Returns the recognisers that run or start; None while the application starts."""
+    """Returns the recognizers that run or start; None while the application starts."""
     from ray import serve
 
     application = serve.status().applications[APP]
@@ -66,7 +66,7 @@ def num_recognizers() -> int | None:
     return sum(application.deployments["Recognizer"].replica_states.values())
 
 
-def test_recogniser_goes_to_zero_and_a_request_wakes_it(
+def test_recognizer_goes_to_zero_and_a_request_wakes_it(
     sleepy_url: str, client: httpx.Client, demo_flac: bytes
 ) -> None:
     with httpx.Client(base_url=sleepy_url, timeout=120, trust_env=False) as http:

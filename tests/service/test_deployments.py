@@ -75,8 +75,8 @@ def test_serve_parses_the_arguments_of_a_config_into_settings() -> None:
     size = {"deployment": {"num_replicas": 3}}
     app = parse(build, {"profile": "demo", "auth": {"mode": "off"}, "recognizer": size})
     assert app._bound_deployment.name == "Ingress"
-    with pytest.raises(ValueError, match="recogniser"):
-        parse(build, {"recogniser": {}})
+    with pytest.raises(ValueError, match="recognizer"):
+        parse(build, {"recognizer": {}})
 
 
 @pytest.mark.parametrize("deployment", ["Recognizer", "Segmenter", "Punctuator"])
@@ -97,7 +97,7 @@ def test_replica_that_dies_costs_no_text(
 
 
 def wait_until_busy(client: httpx.Client) -> None:
-    """Returns when the recogniser has begun on the recording that was just posted."""
+    """Returns when the recognizer has begun on the recording that was just posted."""
     started = threading.Event()
 
     def stream() -> None:

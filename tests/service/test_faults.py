@@ -1,4 +1,4 @@
-"""What happens to the text when a chunk kills or blocks its recogniser, and on redeploys."""
+"""What happens to the text when a chunk kills or blocks its recognizer, and on redeploys."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def spans(answer: dict[str, list[dict[str, float]]]) -> list[tuple[float, str]]:
     return [(part["start"], str(part["text"])) for part in answer["segments"]]
 
 
-def test_chunk_that_kills_its_recogniser_is_given_up_and_its_neighbours_are_not(
+def test_chunk_that_kills_its_recognizer_is_given_up_and_its_neighbors_are_not(
     client: httpx.Client, faulty_client: httpx.Client, recording: np.ndarray, traces: Path
 ) -> None:
     file = audio_file(marked(recording, DEADLY, MARK_S))
@@ -87,7 +87,7 @@ def test_chunk_that_kills_its_recogniser_is_given_up_and_its_neighbours_are_not(
     assert lines[1:] == ["died with 1", "died with 1"]
 
 
-def test_recogniser_that_hangs_is_replaced_and_costs_no_text(
+def test_recognizer_that_hangs_is_replaced_and_costs_no_text(
     client: httpx.Client, faulty_client: httpx.Client, recording: np.ndarray, traces: Path
 ) -> None:
     file = audio_file(marked(recording, STICKY, MARK_S))

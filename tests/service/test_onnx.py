@@ -22,7 +22,7 @@ pytestmark = pytest.mark.ray
 def onnx_url(
     service_url: str, settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """A second application whose recogniser runs on onnxruntime."""
+    """A second application whose recognizer runs on onnxruntime."""
     from ray import serve
 
     from serve_app.app import build
@@ -66,7 +66,7 @@ def test_demo_recording_is_transcribed_right_in_int8(
     assert answer["duration"] == pytest.approx(answer["segments"][-1]["end"], abs=5.0)
 
 
-def test_replica_of_the_recogniser_has_no_pytorch(onnx_url: str) -> None:
+def test_replica_of_the_recognizer_has_no_pytorch(onnx_url: str) -> None:
     mapped = {
         path.parent.name: (path.parent / "maps").read_text()
         for path in Path("/proc").glob("[0-9]*/cmdline")

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from serve_app.core.errors import NotReady
-from serve_app.core.records import Chunk, ChunkFailure, Origin, Recognition, Token
+from serve_app.core.records import Chunk, ChunkFailure, Recognition, RequestContext, Token
 from serve_app.transcript.fanout import fan_out
 
 
 def chunk(index: int) -> Chunk:
-    return Chunk(Origin("request"), index, index * 1000, np.zeros(8000, np.int16))
+    return Chunk(RequestContext("request"), index, index * 1000, np.zeros(8000, np.int16))
 
 
 def recognition(text: str) -> Recognition:
@@ -90,16 +90,16 @@ async def test_each_chunk_has_its_fate() -> None:
 
 
 async def test_leaving_early_cancels_what_is_in_flight() -> None:
-    cancelled = 0
+    canceled = 0
 
     async def recognize(group: list[Chunk]) -> Sequence[Recognition]:
-        nonlocal cancelled
+        nonlocal canceled
         if group[0].index == 0:
             return [recognition("x")]
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            cancelled += 1
+            canceled += 1
             raise
         return []
 
@@ -107,10 +107,10 @@ async def test_leaving_early_cancels_what_is_in_flight() -> None:
         async for _ in utterances:
             break
     await asyncio.sleep(0)
-    assert cancelled >= 1
+    assert canceled >= 1
 
 
-async def test_error_of_the_source_is_told_after_what_was_recognised() -> None:
+async def test_error_of_the_source_is_told_after_what_was_recognized() -> None:
     async def broken() -> AsyncGenerator[list[Chunk]]:
         yield [chunk(0)]
         raise ValueError("bad audio")

@@ -87,8 +87,8 @@ def test_any_split_of_the_words_gives_the_pairs_of_the_whole_text(
     words = [f"w{i}" for i in range(num_words)]
     session = PunctuationSession(window=window, pop_limit=pop_limit)
     pairs: Pairs = []
-    borders = sorted({min(cut, num_words) for cut in cuts} | {0, num_words})
-    for first, last in pairwise(borders):
+    sequence_layout = sorted({min(cut, num_words) for cut in cuts} | {0, num_words})
+    for first, last in pairwise(sequence_layout):
         session.push(words[first:last])
         pairs += drain(session, labeler)
         if resume:

@@ -11,7 +11,7 @@ import soundfile
 
 from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.core.errors import AudioTooLong
-from serve_app.core.records import AS_DEPLOYED, Chunk, FileBytes, Origin, SpeechDetection
+from serve_app.core.records import AS_DEPLOYED, Chunk, FileBytes, RequestContext, SpeechDetection
 from serve_app.transcript.segmentation import Segmentation, SegmentationOptions, grouped
 from tests.fakes.engines import FakeVad
 
@@ -30,7 +30,7 @@ def wav(*stretches: tuple[float, int]) -> FileBytes:
 
 def chunks_of(audio: FileBytes, *, vad: bool) -> list[Chunk]:
     segmentation = Segmentation(audio, FakeVad() if vad else None, OPTIONS)
-    return [chunk for group in segmentation.groups(Origin("request")) for chunk in group]
+    return [chunk for group in segmentation.groups(RequestContext("request")) for chunk in group]
 
 
 def test_chunks_are_the_vad_segments() -> None:
@@ -48,13 +48,13 @@ def test_without_vad_everything_is_cut_in_pieces_within_the_limit() -> None:
 
 def test_silence_has_no_chunks_but_a_duration() -> None:
     segmentation = Segmentation(wav((4, 0)), FakeVad(), OPTIONS)
-    assert [group for group in segmentation.groups(Origin("request")) if group] == []
+    assert [group for group in segmentation.groups(RequestContext("request")) if group] == []
     assert segmentation.duration_ms == 4000
 
 
 def test_groups_hold_at_most_their_share_of_audio() -> None:
     chunks = [
-        Chunk(Origin("r"), i, 0, np.zeros(int(seconds * 16_000), np.int16))
+        Chunk(RequestContext("r"), i, 0, np.zeros(int(seconds * 16_000), np.int16))
         for i, seconds in enumerate([1, 1.5, 1, 5, 0.5, 0.5])
     ]
     sizes = [[c.index for c in group] for group in grouped(chunks, 3.0)]
@@ -68,7 +68,7 @@ def test_what_ends_a_recording_is_told_after_the_chunks_before_it() -> None:
     soundfile.write(file, samples, 16_000, format="MP3")
     options = replace(OPTIONS, limits=replace(OPTIONS.limits, max_duration_s=11.0))
     groups = Segmentation(np.frombuffer(file.getvalue(), np.uint8), FakeVad(), options).groups(
-        Origin("request")
+        RequestContext("request")
     )
     seen: list[Chunk] = []
     with pytest.raises(AudioTooLong):
@@ -94,8 +94,8 @@ def test_first_chunks_go_at_once_and_later_ones_are_gathered() -> None:
     file = io.BytesIO()
     soundfile.write(file, samples, 16_000, format="WAV")
     whole = np.frombuffer(file.getvalue(), np.uint8)
-    gathered = [g for g in Segmentation(whole, None, options).groups(Origin("r")) if g]
-    at_once = [g for g in Segmentation(whole, None, OPTIONS).groups(Origin("r")) if g]
+    gathered = [g for g in Segmentation(whole, None, options).groups(RequestContext("r")) if g]
+    at_once = [g for g in Segmentation(whole, None, OPTIONS).groups(RequestContext("r")) if g]
     flat = [chunk.start_ms for group in gathered for chunk in group]
     assert flat == [chunk.start_ms for group in at_once for chunk in group]
     assert len(gathered[0]) == 1
@@ -105,7 +105,7 @@ def test_first_chunks_go_at_once_and_later_ones_are_gathered() -> None:
 def test_only_the_beginning_of_a_recording_is_urgent() -> None:
     options = replace(OPTIONS, urgent_s=2.5)
     segmentation = Segmentation(wav((5, 500)), None, options)
-    groups = segmentation.groups(Origin("r"))
+    groups = segmentation.groups(RequestContext("r"))
     urgent = [segmentation.is_urgent]
     urgent += [segmentation.is_urgent for _ in groups]
     # Before the first window of 1 s, after one, and after two; not after three.
@@ -121,7 +121,7 @@ def test_what_takes_unusual_work_is_not_urgent_until_audio_makes_up_for_it(
     monkeypatch.setattr(AudioDecoder, "work_is_usual", property(lambda _: next(usual)))
     segmentation = Segmentation(wav((3, 500)), None, replace(OPTIONS, urgent_s=15.0))
 
-    assert [segmentation.is_urgent for _ in segmentation.groups(Origin("r"))] == [
+    assert [segmentation.is_urgent for _ in segmentation.groups(RequestContext("r"))] == [
         True,
         False,
         False,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.core.records import Origin, Token, Utterance
+from serve_app.core.records import RequestContext, Token, Utterance
 from serve_app.transcript.sentences import (
     PunctuationResult,
     PunctuationTask,
@@ -51,7 +51,9 @@ async def join(
 
     return [
         part
-        async for part in join_punctuated(Origin("r"), arriving(utterances), punctuate, break_s)
+        async for part in join_punctuated(
+            RequestContext("r"), arriving(utterances), punctuate, break_s
+        )
     ]
 
 
@@ -95,7 +97,7 @@ async def test_error_of_the_utterances_is_passed_on() -> None:
         return punctuate_tasks(FakePunctuator(), [task])[0]
 
     with pytest.raises(ValueError, match="bad audio"):
-        async for _ in join_punctuated(Origin("r"), broken(), punctuate, None):
+        async for _ in join_punctuated(RequestContext("r"), broken(), punctuate, None):
             pass
 
 
@@ -108,7 +110,7 @@ async def test_short_texts_cost_one_call() -> None:
         return punctuate_tasks(FakePunctuator(), [task])[0]
 
     utterances = [utterance(i, "一二三", i * 1000) for i in range(5)]
-    async for _ in join_punctuated(Origin("r"), arriving(utterances), punctuate, None):
+    async for _ in join_punctuated(RequestContext("r"), arriving(utterances), punctuate, None):
         pass
     assert calls == 1
 

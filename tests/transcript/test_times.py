@@ -9,7 +9,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.core.records import SAMPLES_PER_MS, Chunk, Origin, Recognition, Token, Utterance
+from serve_app.core.records import (
+    SAMPLES_PER_MS,
+    Chunk,
+    Recognition,
+    RequestContext,
+    Token,
+    Utterance,
+)
 from serve_app.transcript.fanout import place
 from serve_app.transcript.itn import rewrite
 from serve_app.transcript.sentences import (
@@ -30,7 +37,7 @@ _TIMES_MS = st.integers(-500, 3000)
 @st.composite
 def utterances(draw: st.DrawFn) -> list[Utterance]:
     """Chunks one after another with tokens of a careless engine."""
-    origin, start_ms, placed = Origin("request"), 0, []
+    context, start_ms, placed = RequestContext("request"), 0, []
     for index in range(draw(st.integers(1, 5))):
         start_ms += draw(st.integers(0, 4000))
         duration_ms = draw(st.integers(0, 2000))
@@ -39,7 +46,7 @@ def utterances(draw: st.DrawFn) -> list[Utterance]:
             Token(word, draw(_TIMES_MS), draw(_TIMES_MS), 0.9)
             for word in draw(st.lists(_WORDS, max_size=8))
         )
-        placed.append(place(Chunk(origin, index, start_ms, pcm), Recognition(tokens)))
+        placed.append(place(Chunk(context, index, start_ms, pcm), Recognition(tokens)))
         start_ms += duration_ms
     return placed
 
@@ -54,7 +61,7 @@ async def _punctuate(task: PunctuationTask) -> PunctuationResult:
 
 
 async def _punctuated(items: list[Utterance]) -> list[Sentence]:
-    parts = join_punctuated(Origin("request"), _arriving(items), _punctuate, 3.0)
+    parts = join_punctuated(RequestContext("request"), _arriving(items), _punctuate, 3.0)
     return [part async for part in parts if isinstance(part, Sentence)]
 
 

@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.core.records import SAMPLES_PER_MS, Pcm, SpeechSegment
-from serve_app.transcript.windows import AudioTail, Cut, FixedCutter, SegmentCutter, quietest_ms
+from serve_app.transcript.windows import (
+    AudioTail,
+    ChunkAudio,
+    FixedChunker,
+    SegmentChunker,
+    quietest_ms,
+)
 
 
 def ramp(num_ms: int) -> Pcm:
@@ -48,17 +54,17 @@ def test_tail_gives_back_what_was_appended() -> None:
 
 def test_closed_segment_is_cut_out_exactly() -> None:
     audio = ramp(5000)
-    cutter = SegmentCutter(max_segment_s=30)
-    cutter.append(audio)
-    (cut,) = cutter.cut([SpeechSegment(1000, 3500)], None, 3500)
+    chunker = SegmentChunker(max_segment_s=30)
+    chunker.append(audio)
+    (cut,) = chunker.cut([SpeechSegment(1000, 3500)], None, 3500)
     assert (cut.start_ms, cut.end_ms) == (1000, 3500)
     np.testing.assert_array_equal(cut.pcm, audio[1000 * SAMPLES_PER_MS : 3500 * SAMPLES_PER_MS])
 
 
 def test_segment_over_the_limit_is_divided_without_gap() -> None:
-    cutter = SegmentCutter(max_segment_s=2)
-    cutter.append(noise(7000))
-    cuts = cutter.cut([SpeechSegment(500, 6800)], None, 6800)
+    chunker = SegmentChunker(max_segment_s=2)
+    chunker.append(noise(7000))
+    cuts = chunker.cut([SpeechSegment(500, 6800)], None, 6800)
     assert cuts[0].start_ms == 500
     assert cuts[-1].end_ms == 6800
     assert all(cut.end_ms - cut.start_ms <= 2000 for cut in cuts)
@@ -66,13 +72,13 @@ def test_segment_over_the_limit_is_divided_without_gap() -> None:
 
 
 def test_open_segment_is_handed_out_before_it_ends_and_memory_stays_bounded() -> None:
-    cutter = SegmentCutter(max_segment_s=2)
-    cuts: list[Cut] = []
+    chunker = SegmentChunker(max_segment_s=2)
+    cuts: list[ChunkAudio] = []
     for step in range(60):
-        cutter.append(noise(1000, seed=step))
-        cuts += cutter.cut([], 200, 200)
-        assert cutter.num_kept_samples <= 5000 * SAMPLES_PER_MS
-    cuts += cutter.cut([SpeechSegment(200, 60_000)], None, 60_000)
+        chunker.append(noise(1000, seed=step))
+        cuts += chunker.cut([], 200, 200)
+        assert chunker.num_kept_samples <= 5000 * SAMPLES_PER_MS
+    cuts += chunker.cut([SpeechSegment(200, 60_000)], None, 60_000)
     assert len(cuts) >= 30
     assert (cuts[0].start_ms, cuts[-1].end_ms) == (200, 60_000)
     assert all(a.end_ms == b.start_ms for a, b in pairwise(cuts))
@@ -84,14 +90,14 @@ def test_open_segment_is_handed_out_before_it_ends_and_memory_stays_bounded() ->
 )
 def test_fixed_cutter_covers_everything_once(window_ms: list[int], max_segment_s: float) -> None:
     audio = ramp(sum(window_ms))
-    cutter = FixedCutter(max_segment_s)
-    cuts: list[Cut] = []
+    chunker = FixedChunker(max_segment_s)
+    cuts: list[ChunkAudio] = []
     start = 0
     for length in window_ms:
-        cutter.append(audio[start * SAMPLES_PER_MS : (start + length) * SAMPLES_PER_MS])
+        chunker.append(audio[start * SAMPLES_PER_MS : (start + length) * SAMPLES_PER_MS])
         start += length
-        cuts += cutter.cut()
-    cuts += cutter.finish()
+        cuts += chunker.cut()
+    cuts += chunker.finish()
     np.testing.assert_array_equal(np.concatenate([cut.pcm for cut in cuts]), audio)
     assert all(0 < len(cut.pcm) <= max_segment_s * 1000 * SAMPLES_PER_MS for cut in cuts)
 
@@ -102,15 +108,15 @@ def test_cuts_do_not_depend_on_the_windows(data: st.DataObject) -> None:
     segments = [SpeechSegment(300, 1400), SpeechSegment(1900, 5200)]
 
     def run(window_ms: int) -> list[tuple[int, int]]:
-        cutter = SegmentCutter(max_segment_s=2)
-        cuts: list[Cut] = []
+        chunker = SegmentChunker(max_segment_s=2)
+        cuts: list[ChunkAudio] = []
         for start in range(0, 6000, window_ms):
             end = min(start + window_ms, 6000)
-            cutter.append(audio[start * SAMPLES_PER_MS : end * SAMPLES_PER_MS])
+            chunker.append(audio[start * SAMPLES_PER_MS : end * SAMPLES_PER_MS])
             closed = [segment for segment in segments if start < segment.end_ms <= end]
             open_since = next((s.start_ms for s in segments if s.start_ms <= end < s.end_ms), None)
             keep = open_since if open_since is not None else end
-            cuts += cutter.cut(closed, open_since, keep)
+            cuts += chunker.cut(closed, open_since, keep)
         return [(cut.start_ms, cut.end_ms) for cut in cuts]
 
     assert run(data.draw(st.integers(200, 6000))) == run(6000)

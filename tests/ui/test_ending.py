@@ -1,4 +1,4 @@
-"""How a run ends that does not go its way: cancelled, left, refused by the page itself."""
+"""How a run ends that does not go its way: canceled, left, refused by the page itself."""
 
 from __future__ import annotations
 

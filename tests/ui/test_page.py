@@ -69,7 +69,7 @@ def test_no_warning_stands_before_real_models(
     expect(opened.page.locator(".ps-demo")).to_be_hidden()
 
 
-def test_text_grows_while_it_is_recognised(opened: OpenPage, api: ScriptedApi) -> None:
+def test_text_grows_while_it_is_recognized(opened: OpenPage, api: ScriptedApi) -> None:
     api.hold_after = 2
     opened.transcribe(CLIP)
     opened.wait_for("running")

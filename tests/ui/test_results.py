@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from serve_app.ui.client import SentenceHeard, TranscriptEnded
+from serve_app.ui.client import SentenceReceived, TranscriptEnded
 from serve_app.ui.results import ShownResult
 from tests.transcript.test_subtitles import UNMARKED
 
 
 def test_long_sentence_becomes_subtitles_that_can_be_read() -> None:
     result = ShownResult("r1")
-    result.add(SentenceHeard(0, 14_000, f"{UNMARKED}，{UNMARKED}。"))
-    result.add(SentenceHeard(20_000, 24_000, "See you at 9:30, OK?"))
+    result.add(SentenceReceived(0, 14_000, f"{UNMARKED}，{UNMARKED}。"))
+    result.add(SentenceReceived(20_000, 24_000, "See you at 9:30, OK?"))
     result.add(TranscriptEnded(25, ()))
     downloads = result.shown()["downloads"]
     assert isinstance(downloads, dict)

@@ -14,12 +14,12 @@ from typing import TypeAlias
 import torch
 from torch.nn import functional
 
-from serve_app.engines.cuda.sequence_layout import Borders, lay_out
+from serve_app.engines.cuda.sequence_layout import SequenceLayout, lay_out
 
 _LOG = logging.getLogger(__name__)
 
 Attention: TypeAlias = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, Borders, Borders], torch.Tensor
+    [torch.Tensor, torch.Tensor, torch.Tensor, SequenceLayout, SequenceLayout], torch.Tensor
 ]
 """(query [rows, heads, dim], key, value [key rows, heads, dim], borders of both) to
 [rows, heads * dim]. Queries are not yet scaled. Filler rows come out as anything."""
@@ -35,31 +35,33 @@ def attend_padded(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    query_borders: Borders,
-    key_borders: Borders,
+    query_layout: SequenceLayout,
+    key_layout: SequenceLayout,
 ) -> torch.Tensor:
     """Attention over a padded copy; padding is masked to a weight of 0."""
-    padded_key, mask = _padded(key, key_borders)
+    padded_key, mask = _padded(key, key_layout)
     heads = functional.scaled_dot_product_attention(
-        _padded(query, query_borders)[0],
+        _padded(query, query_layout)[0],
         padded_key,
-        _padded(value, key_borders)[0],
+        _padded(value, key_layout)[0],
         attn_mask=mask[:, None, None, :],
     )
-    rows = heads.transpose(1, 2)[query_borders.sequence, query_borders.position]
+    rows = heads.transpose(1, 2)[query_layout.sequence, query_layout.position]
     return rows.reshape(query.shape[0], -1)
 
 
-def _padded(rows: torch.Tensor, borders: Borders) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded(
+    rows: torch.Tensor, sequence_layout: SequenceLayout
+) -> tuple[torch.Tensor, torch.Tensor]:
     """[rows, heads, dim] -> [sequences, heads, longest, dim], and which are its own.
 
     A sequence is filled up with its own last row: another one's NaN, masked to a
     weight of 0, would still be NaN.
     """
-    offsets = torch.arange(borders.longest, device=rows.device)[None]
-    lengths = borders.lengths[:, None]
-    index = borders.offsets[:-1, None] + torch.minimum(offsets, (lengths - 1).clamp_min(0))
-    gathered = rows[index.clamp_max(borders.num_rows - 1)]
+    offsets = torch.arange(sequence_layout.longest, device=rows.device)[None]
+    lengths = sequence_layout.lengths[:, None]
+    index = sequence_layout.offsets[:-1, None] + torch.minimum(offsets, (lengths - 1).clamp_min(0))
+    gathered = rows[index.clamp_max(sequence_layout.num_rows - 1)]
     return gathered.transpose(1, 2), offsets < lengths
 
 
@@ -67,8 +69,8 @@ def attend_flash(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    query_borders: Borders,
-    key_borders: Borders,
+    query_layout: SequenceLayout,
+    key_layout: SequenceLayout,
 ) -> torch.Tensor:
     """Flash attention for sequences of many lengths; half precision only."""
     from torch.nn.attention.varlen import varlen_attn
@@ -78,10 +80,10 @@ def attend_flash(
         _widened(query),
         _widened(key),
         _widened(value),
-        query_borders.offsets,
-        key_borders.offsets,
-        query_borders.longest,
-        key_borders.longest,
+        query_layout.offsets,
+        key_layout.offsets,
+        query_layout.longest,
+        key_layout.longest,
         scale=1.0 / math.sqrt(dim),
     )
     if not isinstance(attended, torch.Tensor):
@@ -93,8 +95,8 @@ def attend_efficient(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    query_borders: Borders,
-    key_borders: Borders,
+    query_layout: SequenceLayout,
+    key_layout: SequenceLayout,
 ) -> torch.Tensor:
     """PyTorch's memory-efficient kernel, which takes float32 and older devices, too."""
     dim = query.shape[2]
@@ -103,10 +105,10 @@ def attend_efficient(
         _widened(key)[None],
         _widened(value)[None],
         None,
-        query_borders.offsets,
-        key_borders.offsets,
-        query_borders.longest,
-        key_borders.longest,
+        query_layout.offsets,
+        key_layout.offsets,
+        query_layout.longest,
+        key_layout.longest,
         0.0,
         0,  # no causal mask
         scale=1.0 / math.sqrt(dim),

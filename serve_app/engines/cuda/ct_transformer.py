@@ -16,7 +16,14 @@ from serve_app.engines.cuda.buckets import Bucket, BucketPlan
 from serve_app.engines.cuda.layers import Encoder, choose_kernels, linear
 from serve_app.engines.cuda.options import GpuOptions, WarmUp, claim
 from serve_app.engines.cuda.sequence_layout import lay_out
-from serve_app.engines.cuda.streams import MAX_IN_FLIGHT, IntArray, Lane, Load, Sizes, on_device
+from serve_app.engines.cuda.streams import (
+    MAX_IN_FLIGHT,
+    DeviceStream,
+    IntArray,
+    Load,
+    Sizes,
+    on_device,
+)
 from serve_app.engines.cuda.weights import RangeWatch, Watch, Weights
 from serve_app.engines.devices import open_device
 from serve_app.packs.pack import PackContents, load_into
@@ -61,7 +68,7 @@ class GpuCtTransformer:
         with on_device(self._device):
             self._load(pack, int(conf.get("embed_unit", 128)), len(marks), options.torch_dtype)
             buckets = self._plan.buckets()
-            self._lane = Lane(
+            self._stream = DeviceStream(
                 self._device,
                 torch.int32,
                 _sizes(buckets[0]),
@@ -111,11 +118,11 @@ class GpuCtTransformer:
         watch: Watch | None = None,
     ) -> None:
         """See `lanes.Compute`: int32 ids to one uint8 mark a word."""
-        borders = lay_out(lengths, bucket.rows, bucket.longest)
+        sequence_layout = lay_out(lengths, bucket.rows, bucket.longest)
         # What lies beyond the texts was left there by another batch.
-        known = ids[: bucket.rows].masked_fill(~borders.filled, 0)
+        known = ids[: bucket.rows].masked_fill(~sequence_layout.filled, 0)
         embedded = functional.embedding(known, self._embedding).float()
-        encoded = self._encoder.forward(embedded, borders, watch)
+        encoded = self._encoder.forward(embedded, sequence_layout, watch)
         scores = linear(encoded.float(), self._output)
         results[: bucket.rows].copy_(scores.argmax(dim=1))
 
@@ -128,7 +135,7 @@ class GpuCtTransformer:
             lengths[: len(texts)] = [len(words) for words in texts]
             ids[:num_words] = [get(word, unknown) for words in texts for word in words]
 
-        row = self._lane.run(Load(bucket, _sizes(bucket), num_words, graph), fill)
+        row = self._stream.run(Load(bucket, _sizes(bucket), num_words, graph), fill)
         return [self._labels[mark] for mark in row[:num_words].tolist()]
 
     def _warm_up(self, buckets: list[Bucket], options: GpuOptions) -> WarmUp:
@@ -153,7 +160,7 @@ class GpuCtTransformer:
         self.label([[_UNKNOWN]])
         return WarmUp(
             wall_s=time.perf_counter() - started_s,
-            num_graphs=self._lane.num_graphs,
+            num_graphs=self._stream.num_graphs,
             num_buckets=len(buckets),
             headroom=watch.headroom,
             attention=getattr(self._kernels.attend, "__name__", "attention"),

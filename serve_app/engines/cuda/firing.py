@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from serve_app.engines.cuda.sequence_layout import Borders, lay_out, shifted
+from serve_app.engines.cuda.sequence_layout import SequenceLayout, lay_out, shifted
 from serve_app.engines.cuda.weights import Weights
 from serve_app.engines.paraformer.cif import CifShape
 
@@ -25,14 +25,14 @@ class Fired:
     Attributes:
         counts: int64 [sequences]; also where they add up to more than there is room for.
         broken: bool [sequences], a weight was not finite; such a sequence has no tokens.
-        borders: of the tokens, cut off at the bucket's size.
+        sequence_layout: of the tokens, cut off at the bucket's size.
         embeddings: float32 [tokens, size].
         alphas: float32 [rows], the weights that were added up; 0 in rows of no use.
     """
 
     counts: torch.Tensor
     broken: torch.Tensor
-    borders: Borders
+    sequence_layout: SequenceLayout
     embeddings: torch.Tensor
     alphas: torch.Tensor
 
@@ -48,7 +48,7 @@ class Predictor:
     def __init__(self, weights: Weights, shape: CifShape) -> None:
         self._shape = shape
         convolution = weights.tensor("predictor.cif_conv1d.weight", torch.float32)
-        # [out, in, kernel] to [out, kernel * in]: one product over stacked neighbours.
+        # [out, in, kernel] to [out, kernel * in]: one product over stacked neighbors.
         self._context = convolution.permute(0, 2, 1).reshape(len(convolution), -1).contiguous()
         self._context_bias = weights.tensor("predictor.cif_conv1d.bias", torch.float32)
         self._output = weights.linear("predictor.cif_output", torch.float32)
@@ -57,47 +57,49 @@ class Predictor:
         """No sequence of so many frames has more tokens."""
         return int(num_frames * max(self._shape.smooth_factor, 1.0)) + 1
 
-    def context(self, frames: torch.Tensor, borders: Borders) -> torch.Tensor:
-        """Each frame with its neighbours, [rows, size]."""
+    def context(self, frames: torch.Tensor, sequence_layout: SequenceLayout) -> torch.Tensor:
+        """Each frame with its neighbors, [rows, size]."""
         shifts = range(-self._shape.left, self._shape.right + 1)
-        stacked = torch.cat([shifted(frames, borders, by) for by in shifts], dim=1)
+        stacked = torch.cat([shifted(frames, sequence_layout, by) for by in shifts], dim=1)
         return functional.linear(stacked, self._context, self._context_bias).relu_()
 
-    def alphas(self, frames: torch.Tensor, borders: Borders) -> torch.Tensor:
+    def alphas(self, frames: torch.Tensor, sequence_layout: SequenceLayout) -> torch.Tensor:
         """Float32 [rows], each at least 0; not finite where the frames are not."""
-        context = self.context(frames, borders)
+        context = self.context(frames, sequence_layout)
         scores = functional.linear(context, self._output.weight, self._output.bias)
         shape = self._shape
         return (torch.sigmoid(scores[:, 0]) * shape.smooth_factor - shape.noise_threshold).relu_()
 
-    def fire(self, frames: torch.Tensor, borders: Borders, max_tokens: int) -> Fired:
+    def fire(self, frames: torch.Tensor, sequence_layout: SequenceLayout, max_tokens: int) -> Fired:
         """Adds up the frames.
 
         Args:
             frames: float32 [rows, size].
-            borders: of the frames.
+            sequence_layout: of the frames.
             max_tokens: room for the tokens of all sequences.
         """
-        alphas = self.alphas(frames, borders)
-        broken = self._broken(alphas, borders)
+        alphas = self.alphas(frames, sequence_layout)
+        broken = self._broken(alphas, sequence_layout)
         # A NaN would spoil the sums of all sequences after its own.
-        usable = borders.filled & ~broken[borders.sequence]
+        usable = sequence_layout.filled & ~broken[sequence_layout.sequence]
         alphas = alphas.masked_fill(~usable, 0.0)
-        sums = _sums_within(alphas, borders)
-        counts = self._counts(sums, borders) * ~broken
-        tokens = lay_out(counts, max_tokens, self.max_tokens(borders.longest))
-        embeddings = _gather(alphas, sums, frames, borders, counts, max_tokens)
+        sums = _sums_within(alphas, sequence_layout)
+        counts = self._counts(sums, sequence_layout) * ~broken
+        tokens = lay_out(counts, max_tokens, self.max_tokens(sequence_layout.longest))
+        embeddings = _gather(alphas, sums, frames, sequence_layout, counts, max_tokens)
         return Fired(counts, broken, tokens, embeddings, alphas)
 
-    def _broken(self, alphas: torch.Tensor, borders: Borders) -> torch.Tensor:
-        bad = (~torch.isfinite(alphas) & borders.filled).to(torch.int32)
-        found = bad.new_zeros(borders.num_sequences).index_add_(0, borders.sequence, bad)
+    def _broken(self, alphas: torch.Tensor, sequence_layout: SequenceLayout) -> torch.Tensor:
+        bad = (~torch.isfinite(alphas) & sequence_layout.filled).to(torch.int32)
+        found = bad.new_zeros(sequence_layout.num_sequences).index_add_(
+            0, sequence_layout.sequence, bad
+        )
         return found > 0
 
-    def _counts(self, sums: torch.Tensor, borders: Borders) -> torch.Tensor:
+    def _counts(self, sums: torch.Tensor, sequence_layout: SequenceLayout) -> torch.Tensor:
         """int64 [sequences]: a last frame without content lets a nearly full token fire."""
-        lengths = borders.lengths
-        last = (borders.offsets[1:].long() - 1).clamp_min_(0)
+        lengths = sequence_layout.lengths
+        last = (sequence_layout.offsets[1:].long() - 1).clamp_min_(0)
         totals = sums[last].masked_fill_(lengths == 0, 0.0)
         if self._shape.tail_threshold > 0.0:
             totals = (totals + self._shape.tail_threshold).float()
@@ -105,10 +107,12 @@ class Predictor:
         return torch.round(totals.float()).long()
 
 
-def _sums_within(alphas: torch.Tensor, borders: Borders) -> torch.Tensor:
+def _sums_within(alphas: torch.Tensor, sequence_layout: SequenceLayout) -> torch.Tensor:
     """Running sums, anew in each sequence, float64 [rows]."""
     sums = torch.cumsum(alphas.double(), dim=0)
-    before = torch.cat([sums.new_zeros(1), sums])[borders.offsets[borders.sequence].long()]
+    before = torch.cat([sums.new_zeros(1), sums])[
+        sequence_layout.offsets[sequence_layout.sequence].long()
+    ]
     return sums - before
 
 
@@ -116,29 +120,31 @@ def _gather(
     alphas: torch.Tensor,
     sums: torch.Tensor,
     frames: torch.Tensor,
-    borders: Borders,
+    sequence_layout: SequenceLayout,
     counts: torch.Tensor,
     max_tokens: int,
 ) -> torch.Tensor:
     """Embeddings: each frame is in one token, or in two if one fires there."""
     rounded = sums.float()
     whole = torch.floor(rounded)
-    before = functional.pad(whole[:-1], (1, 0)).masked_fill_(borders.position == 0, 0.0)
-    fired = (whole > before) & borders.filled
+    before = functional.pad(whole[:-1], (1, 0)).masked_fill_(sequence_layout.position == 0, 0.0)
+    fired = (whole > before) & sequence_layout.filled
     fires = torch.cumsum(fired.long(), dim=0)
-    start = torch.cat([fires.new_zeros(1), fires])[borders.offsets[borders.sequence].long()]
+    start = torch.cat([fires.new_zeros(1), fires])[
+        sequence_layout.offsets[sequence_layout.sequence].long()
+    ]
     token = fires - start - fired.long()
     rest = (rounded - whole).masked_fill_(~fired, 0.0)
 
-    first_token = (torch.cumsum(counts, dim=0) - counts)[borders.sequence]
-    limit = counts[borders.sequence]
+    first_token = (torch.cumsum(counts, dim=0) - counts)[sequence_layout.sequence]
+    limit = counts[sequence_layout.sequence]
     size = frames.shape[1]
     # Float64, because the order in which a GPU adds is not always the same.
     embeddings = torch.zeros(max_tokens + 1, size, dtype=torch.float64, device=frames.device)
-    heard = borders.filled & (limit > 0)
+    heard = sequence_layout.filled & (limit > 0)
     content = frames.masked_fill(~heard[:, None], 0.0)
     for own, shares in ((token, alphas - rest), (token + 1, rest)):
-        kept = (own < limit) & borders.filled & (shares != 0.0)
+        kept = (own < limit) & sequence_layout.filled & (shares != 0.0)
         # The row after the last one takes what belongs to no token.
         target = (first_token + own).masked_fill_(~kept, max_tokens).clamp_max_(max_tokens)
         weight = shares.masked_fill(~kept, 0.0).double()[:, None]

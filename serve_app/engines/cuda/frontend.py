@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from serve_app.engines.cuda.sequence_layout import Borders
+from serve_app.engines.cuda.sequence_layout import SequenceLayout
 from serve_app.engines.features import FRAME_SAMPLES, NUM_MEL_BINS, SHIFT_SAMPLES, num_frames
 
 _FFT_SIZE = 512
@@ -21,7 +21,7 @@ _BLOCK_FRAMES = 16_384
 
 
 class Frontend:
-    """Fbank, low frame rate and normalisation.
+    """Fbank, low frame rate and normalization.
 
     A sequence of R rows occupies R + 1 slots of `slot_samples` in the packed
     samples: its last window reaches into the slot after its last row.
@@ -57,7 +57,7 @@ class Frontend:
         return torch.div(frames + self._n - 1, self._n, rounding_mode="floor")
 
     def forward(
-        self, samples: torch.Tensor, num_samples: torch.Tensor, borders: Borders
+        self, samples: torch.Tensor, num_samples: torch.Tensor, sequence_layout: SequenceLayout
     ) -> torch.Tensor:
         """Computes all rows.
 
@@ -65,22 +65,24 @@ class Frontend:
             samples: int16, at least `num_samples(rows, sequences)`; what lies between
                 the sequences may be anything.
             num_samples: int32 [sequences].
-            borders: of the rows.
+            sequence_layout: of the rows.
 
         Returns:
             float32 [rows, m * 80].
         """
-        num_slots = borders.num_rows + borders.num_sequences
+        num_slots = sequence_layout.num_rows + sequence_layout.num_sequences
         used = samples[: num_slots * self.slot_samples + FRAME_SAMPLES - SHIFT_SAMPLES]
         windows = used.unfold(0, FRAME_SAMPLES, SHIFT_SAMPLES)
         mel = torch.cat([self._log_mel(block) for block in torch.split(windows, _BLOCK_FRAMES)])
         # A sequence begins as many slots late as there are sequences before it.
-        first = (borders.offsets[borders.sequence].long() + borders.sequence) * self._n
-        last = (self._frames(num_samples)[borders.sequence] - 1).clamp_min_(0)
+        first = (
+            sequence_layout.offsets[sequence_layout.sequence].long() + sequence_layout.sequence
+        ) * self._n
+        last = (self._frames(num_samples)[sequence_layout.sequence] - 1).clamp_min_(0)
         stacked = torch.arange(self._m, device=samples.device) - (self._m - 1) // 2
-        within = borders.position[:, None] * self._n + stacked
+        within = sequence_layout.position[:, None] * self._n + stacked
         index = first[:, None] + torch.minimum(within.clamp_min_(0), last[:, None])
-        rows = mel[index.clamp_max_(len(mel) - 1)].reshape(borders.num_rows, -1)
+        rows = mel[index.clamp_max_(len(mel) - 1)].reshape(sequence_layout.num_rows, -1)
         return (rows + self._cmvn[0]) * self._cmvn[1]
 
     def _frames(self, num_samples: torch.Tensor) -> torch.Tensor:
@@ -92,10 +94,10 @@ class Frontend:
         """int16 [frames, 400] to float32 [frames, 80]."""
         frames = windows.float()
         frames -= frames.mean(dim=1, keepdim=True)
-        emphasised = torch.empty_like(frames)
-        torch.sub(frames[:, 1:], frames[:, :-1], alpha=_PREEMPHASIS, out=emphasised[:, 1:])
-        torch.mul(frames[:, 0], 1.0 - _PREEMPHASIS, out=emphasised[:, 0])
-        squares = (emphasised @ self._fourier).square_()
+        emphasized = torch.empty_like(frames)
+        torch.sub(frames[:, 1:], frames[:, :-1], alpha=_PREEMPHASIS, out=emphasized[:, 1:])
+        torch.mul(frames[:, 0], 1.0 - _PREEMPHASIS, out=emphasized[:, 0])
+        squares = (emphasized @ self._fourier).square_()
         power = squares[:, :_NUM_BINS] + squares[:, _NUM_BINS:]
         energies: torch.Tensor = power @ self._filters
         return energies.clamp_min_(torch.finfo(torch.float32).eps).log_()
@@ -122,8 +124,8 @@ def mel_filters() -> torch.Tensor:
     bins_hz = torch.arange(_NUM_BINS, dtype=torch.float64) * _SAMPLE_RATE_HZ / _FFT_SIZE
     ends = mel(torch.tensor([_LOW_HZ, _SAMPLE_RATE_HZ / 2], dtype=torch.float64))
     edges = torch.linspace(float(ends[0]), float(ends[1]), NUM_MEL_BINS + 2, dtype=torch.float64)
-    left, centre, right = edges[:-2], edges[1:-1], edges[2:]
+    left, center, right = edges[:-2], edges[1:-1], edges[2:]
     bins = mel(bins_hz)[:, None]
-    return torch.minimum((bins - left) / (centre - left), (right - bins) / (right - centre)).clamp(
+    return torch.minimum((bins - left) / (center - left), (right - bins) / (right - center)).clamp(
         0
     )

@@ -8,12 +8,12 @@ from typing import TypeAlias
 
 import torch
 
-from serve_app.engines.cuda.sequence_layout import Borders, shifted
+from serve_app.engines.cuda.sequence_layout import SequenceLayout, shifted
 
 _LOG = logging.getLogger(__name__)
 
 Remember: TypeAlias = Callable[
-    [torch.Tensor, torch.Tensor, Borders, int, torch.Tensor | None, torch.Tensor | None],
+    [torch.Tensor, torch.Tensor, SequenceLayout, int, torch.Tensor | None, torch.Tensor | None],
     torch.Tensor,
 ]
 """(values [rows, dim], taps [kernel, dim] in float32, borders, taps that look back,
@@ -26,7 +26,7 @@ _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 def remember_by_taps(
     values: torch.Tensor,
     taps: torch.Tensor,
-    borders: Borders,
+    sequence_layout: SequenceLayout,
     left: int,
     addend: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
@@ -39,7 +39,7 @@ def remember_by_taps(
         summed = summed + bias.float()
     convolved = torch.zeros_like(summed)
     for tap, weights in enumerate(taps):
-        convolved = convolved + shifted(values, borders, tap - left).float() * weights
+        convolved = convolved + shifted(values, sequence_layout, tap - left).float() * weights
     return (summed + convolved).to(values.dtype)
 
 
@@ -68,7 +68,7 @@ def probe(remember: Remember, device: torch.device, dtype: torch.dtype) -> float
     generator = torch.Generator().manual_seed(0)
     lengths = (5, 0, 1, 40, 11, 0)
     num_rows, dim, kernel = 96, 48, 11
-    borders = lay_out(torch.tensor(lengths, device=device), num_rows, 64)
+    sequence_layout = lay_out(torch.tensor(lengths, device=device), num_rows, 64)
 
     def rows() -> torch.Tensor:
         drawn = torch.randn(num_rows, 3 * dim, generator=generator)
@@ -81,8 +81,8 @@ def probe(remember: Remember, device: torch.device, dtype: torch.dtype) -> float
     values, addend = rows(), rows()
     largest = 0.0
     for left, extra, offset in ((5, addend, bias), (10, None, bias), (0, addend, None)):
-        found = remember(values, taps, borders, left, extra, offset)
-        expected = remember_by_taps(values, taps, borders, left, extra, offset)
-        difference = (found.float() - expected.float())[borders.filled].abs().max()
+        found = remember(values, taps, sequence_layout, left, extra, offset)
+        expected = remember_by_taps(values, taps, sequence_layout, left, extra, offset)
+        difference = (found.float() - expected.float())[sequence_layout.filled].abs().max()
         largest = max(largest, float(torch.nan_to_num(difference, nan=torch.inf)))
     return largest

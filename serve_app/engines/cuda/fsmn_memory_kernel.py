@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from serve_app.engines.cuda.sequence_layout import Borders
+from serve_app.engines.cuda.sequence_layout import SequenceLayout
 
 _BLOCK_ROWS = 32
 _BLOCK_COLUMNS = 64
@@ -53,8 +53,8 @@ def _remember(  # type: ignore[no-untyped-def, unused-ignore]  # pointers and nu
         shift = tap - left
         target = places + shift
         reach = (target >= 0) & (target < lengths)
-        neighbour = values + (wide_rows + shift)[:, None] * values_stride + columns[None, :]
-        loaded = tl.load(neighbour, mask=inside & reach[:, None], other=0.0).to(tl.float32)
+        neighbor = values + (wide_rows + shift)[:, None] * values_stride + columns[None, :]
+        loaded = tl.load(neighbor, mask=inside & reach[:, None], other=0.0).to(tl.float32)
         weight = tl.load(taps + tap * num_columns + columns, mask=in_columns, other=0.0)
         convolved += loaded * weight[None, :]
     place = output + wide_rows[:, None] * num_columns + columns[None, :]
@@ -64,7 +64,7 @@ def _remember(  # type: ignore[no-untyped-def, unused-ignore]  # pointers and nu
 def remember_fused(
     values: torch.Tensor,
     taps: torch.Tensor,
-    borders: Borders,
+    sequence_layout: SequenceLayout,
     left: int,
     addend: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
@@ -77,8 +77,8 @@ def remember_fused(
         values,
         values.stride(0),
         taps,
-        borders.position,
-        borders.length,
+        sequence_layout.position,
+        sequence_layout.length,
         values if addend is None else addend,
         0 if addend is None else addend.stride(0),
         taps if bias is None else bias,

@@ -88,7 +88,7 @@ class Graphs:
         return graph
 
 
-class KeptRows:
+class StaticBuffers:
     """A matrix that always lies in the same place, as a graph demands.
 
     Used by one batch at a time: the next one overwrites it.

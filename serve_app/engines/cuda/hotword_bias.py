@@ -10,8 +10,8 @@ import torch
 
 from serve_app.core.records import Hotword
 from serve_app.engines.cuda.buckets import Bucket
-from serve_app.engines.cuda.graphs import KeptRows
-from serve_app.engines.cuda.readback import HeardLayout
+from serve_app.engines.cuda.graphs import StaticBuffers
+from serve_app.engines.cuda.readback import ReadbackLayout
 from serve_app.engines.paraformer.hotwords import HotwordBranch, WordList
 from serve_app.packs.pack import PackContents
 
@@ -24,8 +24,8 @@ Wanted: TypeAlias = Mapping[int, tuple[Hotword, ...]]
 _GROUP_TOKENS = 1024  # bounds the memory that scores over the vocabulary take
 
 
-class Bending:
-    """Bends what a batch heard towards the hotwords of some of its utterances.
+class HotwordBias:
+    """Bends what a batch heard toward the hotwords of some of its utterances.
 
     The graph knows nothing of hotwords: it leaves the tokens' embeddings and decoder
     states behind, two copies of a few MB. Only for utterances with hotwords are scores
@@ -33,7 +33,7 @@ class Bending:
     written; those of other utterances are never read. The host learns how many tokens
     each utterance has, for which it waits, once a batch that has hotwords.
 
-    The branch computes in float32 whatever the recogniser does: it is small beside it
+    The branch computes in float32 whatever the recognizer does: it is small beside it
     and runs for few rows, and in bfloat16 the scores that it is asked to compare would
     be equal. States in half precision are widened, which loses nothing.
 
@@ -43,7 +43,7 @@ class Bending:
         largest: the largest bucket.
         size: width of embeddings and states.
         dtype: of the decoder's states.
-        score: the recogniser's own output layer.
+        score: the recognizer's own output layer.
 
     Raises:
         PackError: the branch cannot be run, or is missing.
@@ -60,15 +60,15 @@ class Bending:
     ) -> None:
         self.branch = HotwordBranch(pack, device)
         self._score = score
-        self._embeddings = KeptRows(largest.tokens, size, torch.float32, device)
-        self._states = KeptRows(largest.tokens, size, dtype, device)
+        self._embeddings = StaticBuffers(largest.tokens, size, torch.float32, device)
+        self._states = StaticBuffers(largest.tokens, size, dtype, device)
 
     def keep(self, embeddings: torch.Tensor, states: torch.Tensor) -> None:
         """Part of the graph: leaves a batch's rows behind, [bucket.tokens, size] each."""
         self._embeddings.first(len(embeddings)).copy_(embeddings)
         self._states.first(len(states)).copy_(states)
 
-    def bend(self, layout: HeardLayout, wanted: Wanted, results: torch.Tensor) -> None:
+    def apply_bias(self, layout: ReadbackLayout, wanted: Wanted, results: torch.Tensor) -> None:
         """Writes ids and confidences of utterances with hotwords anew.
 
         Nothing is done if the batch has more tokens than the bucket: it will be run again.
@@ -89,10 +89,10 @@ class Bending:
             if words is not None and counts[index] > 0
         ]
         for group in _groups(spans):
-            self._bend_group(layout, group, results)
+            self._bias_group(layout, group, results)
 
-    def _bend_group(
-        self, layout: HeardLayout, group: list[tuple[int, int, WordList]], results: torch.Tensor
+    def _bias_group(
+        self, layout: ReadbackLayout, group: list[tuple[int, int, WordList]], results: torch.Tensor
     ) -> None:
         num_tokens = layout.bucket.tokens
         rows = torch.cat([torch.arange(start, end) for start, end, _ in group]).to(results.device)
@@ -104,7 +104,7 @@ class Bending:
             [words for _, _, words in group],
         )
         scores = torch.log_softmax(self._score(states), dim=-1)
-        best = advice.bend(scores).max(dim=-1)
+        best = advice.apply_bias(scores).max(dim=-1)
         ids, confidences = layout.ids(results), layout.confidences(results)
         # Another number of rows may round otherwise: what nothing is said about stays.
         touched = advice.touched

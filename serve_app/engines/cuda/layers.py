@@ -11,7 +11,7 @@ from torch.nn import functional
 from serve_app.engines.cuda.attention import Attention, choose_attention
 from serve_app.engines.cuda.buckets import LONGEST_ROWS
 from serve_app.engines.cuda.fsmn_memory import Remember, choose_memory
-from serve_app.engines.cuda.sequence_layout import Borders
+from serve_app.engines.cuda.sequence_layout import SequenceLayout
 from serve_app.engines.cuda.weights import Linear, Norm, Watch, Weights
 from serve_app.engines.paraformer.sanm import SanmShape, sinusoids
 
@@ -77,17 +77,17 @@ class EncoderLayer:
         self._w1 = weights.linear(f"{name}.feed_forward.w_1")
         self._w2 = weights.linear(f"{name}.feed_forward.w_2")
 
-    def forward(self, rows: torch.Tensor, borders: Borders) -> torch.Tensor:
+    def forward(self, rows: torch.Tensor, sequence_layout: SequenceLayout) -> torch.Tensor:
         size, num_heads = self._shape.size, self._shape.num_heads
         projected = linear(normed(rows, self._norm1), self._qkv)
         query, key, value = projected.view(len(rows), 3, num_heads, -1).unbind(dim=1)
-        heads = self._kernels.attend(query, key, value, borders, borders)
+        heads = self._kernels.attend(query, key, value, sequence_layout, sequence_layout)
         # Memory, residual and the bias of the next product in one pass; the product
         # is then added in place.
         hidden = self._kernels.remember(
             projected[:, 2 * size :],
             self._taps,
-            borders,
+            sequence_layout,
             self._shape.left,
             rows if self._residual else None,
             self._out.bias,
@@ -123,15 +123,15 @@ class Encoder:
         self._positions: dict[int, torch.Tensor] = {}
 
     def forward(
-        self, features: torch.Tensor, borders: Borders, watch: Watch | None = None
+        self, features: torch.Tensor, sequence_layout: SequenceLayout, watch: Watch | None = None
     ) -> torch.Tensor:
         """[rows, input_size], float32, to [rows, size] in the compute dtype."""
-        table = self._table(borders.longest, features.device)
-        hidden = (features * self._scale + table[borders.position]).to(self._dtype)
+        table = self._table(sequence_layout.longest, features.device)
+        hidden = (features * self._scale + table[sequence_layout.position]).to(self._dtype)
         for layer in self._layers:
-            hidden = layer.forward(hidden, borders)
+            hidden = layer.forward(hidden, sequence_layout)
             if watch is not None:
-                watch(layer.name, hidden, borders.filled)
+                watch(layer.name, hidden, sequence_layout.filled)
         return normed(hidden, self._after_norm)
 
     def _table(self, longest: int, device: torch.device) -> torch.Tensor:
@@ -177,7 +177,11 @@ class DecoderLayer:
             self._out = weights.linear(f"{name}.src_attn.linear_out")
 
     def forward(
-        self, rows: torch.Tensor, frames: torch.Tensor, tokens: Borders, borders: Borders
+        self,
+        rows: torch.Tensor,
+        frames: torch.Tensor,
+        tokens: SequenceLayout,
+        sequence_layout: SequenceLayout,
     ) -> torch.Tensor:
         inner = normed(linear_relu(normed(rows, self._norm1), self._w1), self._inner_norm)
         hidden = linear(inner, self._w2)
@@ -189,7 +193,7 @@ class DecoderLayer:
             key_value = linear(frames, self._key_value)
             key, value = key_value.view(len(frames), 2, self._num_heads, -1).unbind(dim=1)
             heads = self._kernels.attend(
-                query.view(len(rows), self._num_heads, -1), key, value, tokens, borders
+                query.view(len(rows), self._num_heads, -1), key, value, tokens, sequence_layout
             )
             hidden = linear(heads, self._out).add_(hidden)
         return hidden
@@ -210,11 +214,11 @@ class Decoder:
     ) -> None:
         num_rest = max(shape.num_blocks - num_attention_blocks, 0)
         # FunASR applies the shift only to the layers that have cross-attention.
-        centred = (shape.kernel_size - 1) // 2
+        centerd = (shape.kernel_size - 1) // 2
         names = [
             *((f"decoders.{index}", shape.left) for index in range(num_attention_blocks)),
-            *((f"decoders2.{index}", centred) for index in range(num_rest)),
-            ("decoders3.0", centred),
+            *((f"decoders2.{index}", centerd) for index in range(num_rest)),
+            ("decoders3.0", centerd),
         ]
         self._layers = [
             DecoderLayer(weights, f"decoder.{name}", left, shape.num_heads, kernels)
@@ -228,14 +232,14 @@ class Decoder:
         self,
         embeddings: torch.Tensor,
         frames: torch.Tensor,
-        tokens: Borders,
-        borders: Borders,
+        tokens: SequenceLayout,
+        sequence_layout: SequenceLayout,
         watch: Watch | None = None,
     ) -> torch.Tensor:
         """States to score the vocabulary from, [tokens, size] in the compute dtype."""
         hidden = embeddings.to(frames.dtype)
         for layer in self._layers:
-            hidden = layer.forward(hidden, frames, tokens, borders)
+            hidden = layer.forward(hidden, frames, tokens, sequence_layout)
             if watch is not None:
                 watch(layer.name, hidden, tokens.filled)
         return normed(hidden, self._after_norm)

@@ -12,10 +12,10 @@ from serve_app.core.errors import PackError
 from serve_app.engines.cuda.buckets import Bucket
 from serve_app.engines.cuda.firing import Predictor
 from serve_app.engines.cuda.frontend import Frontend
-from serve_app.engines.cuda.graphs import KeptRows
-from serve_app.engines.cuda.hotword_bias import Bending
+from serve_app.engines.cuda.graphs import StaticBuffers
+from serve_app.engines.cuda.hotword_bias import HotwordBias
 from serve_app.engines.cuda.layers import Decoder, Encoder, choose_kernels
-from serve_app.engines.cuda.readback import HeardLayout
+from serve_app.engines.cuda.readback import ReadbackLayout
 from serve_app.engines.cuda.sequence_layout import lay_out
 from serve_app.engines.cuda.timestamp_head import TimestampHead
 from serve_app.engines.cuda.weights import Watch, Weights
@@ -63,13 +63,13 @@ class GpuParaformerNet:
         self._head: TimestampHead | None = None
         if head is not None:
             self._head = TimestampHead(weights, head, size)
-            self._head_rows = KeptRows(largest.rows, size, torch.float32, device)
-        self.bending: Bending | None = None
+            self._head_rows = StaticBuffers(largest.rows, size, torch.float32, device)
+        self.hotword_bias: HotwordBias | None = None
         if takes_hotwords(pack):
-            self.bending = Bending(pack, device, largest, size, dtype, self._decoder.score)
+            self.hotword_bias = HotwordBias(pack, device, largest, size, dtype, self._decoder.score)
 
-    def layout(self, bucket: Bucket) -> HeardLayout:
-        return HeardLayout(bucket, fine=self._head is not None)
+    def layout(self, bucket: Bucket) -> ReadbackLayout:
+        return ReadbackLayout(bucket, fine=self._head is not None)
 
     def compute(
         self,
@@ -85,26 +85,30 @@ class GpuParaformerNet:
             bucket: static sizes.
             samples: int16, laid out as `Frontend` says.
             num_samples: int32 [bucket.sequences]; 0 where there is none.
-            results: uint8, written as a `HeardLayout` says.
+            results: uint8, written as a `ReadbackLayout` says.
             watch: is shown the output of each layer; not within a graph.
         """
         lengths = self.frontend.lengths(num_samples)
-        borders = lay_out(lengths, bucket.rows, bucket.longest)
-        features = self.frontend.forward(samples, num_samples, borders)
-        encoded = self._encoder.forward(features, borders, watch)
+        sequence_layout = lay_out(lengths, bucket.rows, bucket.longest)
+        features = self.frontend.forward(samples, num_samples, sequence_layout)
+        encoded = self._encoder.forward(features, sequence_layout, watch)
         frames = encoded.float()
-        fired = self._predictor.fire(frames, borders, bucket.tokens)
-        states = self._decoder.forward(fired.embeddings, encoded, fired.borders, borders, watch)
+        fired = self._predictor.fire(frames, sequence_layout, bucket.tokens)
+        states = self._decoder.forward(
+            fired.embeddings, encoded, fired.sequence_layout, sequence_layout, watch
+        )
         ids, confidences = self._decoder.classify(states)
-        if self.bending is not None:
-            self.bending.keep(fired.embeddings, states)
+        if self.hotword_bias is not None:
+            self.hotword_bias.keep(fired.embeddings, states)
         layout = self.layout(bucket)
         layout.write(results, fired.counts, fired.broken, ids, confidences)
         if self._head is None:
             layout.write_alphas(results, fired.alphas)
         else:
             source = (
-                self._predictor.context(frames, borders) if self._head.after_context else frames
+                self._predictor.context(frames, sequence_layout)
+                if self._head.after_context
+                else frames
             )
             self._head_rows.first(bucket.rows).copy_(source)
 

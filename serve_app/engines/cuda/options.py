@@ -85,7 +85,7 @@ def claim(device: torch.device, memory_fraction: float | None) -> None:
     """Caps this process's memory, and turns off what rounds float32 to fewer bits.
 
     Ray's `num_gpus` is a number in its books only; without a cap one replica could
-    take what its neighbours on the device were promised. Beyond the cap PyTorch
+    take what its neighbors on the device were promised. Beyond the cap PyTorch
     raises OutOfMemoryError, and the batch is halved.
 
     Args:

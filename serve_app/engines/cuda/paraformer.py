@@ -11,13 +11,20 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from serve_app.core.records import ChunkFailure, Hints, Pcm, Recognition
+from serve_app.core.records import ChunkFailure, Pcm, Recognition, RecognitionOptions
 from serve_app.engines.cuda.buckets import Bucket, BucketPlan
 from serve_app.engines.cuda.hotword_bias import Wanted
 from serve_app.engines.cuda.network import GpuParaformerNet
 from serve_app.engines.cuda.options import GpuOptions, WarmUp, claim
-from serve_app.engines.cuda.readback import Heard
-from serve_app.engines.cuda.streams import MAX_IN_FLIGHT, IntArray, Lane, Load, Sizes, on_device
+from serve_app.engines.cuda.readback import Readback
+from serve_app.engines.cuda.streams import (
+    MAX_IN_FLIGHT,
+    DeviceStream,
+    IntArray,
+    Load,
+    Sizes,
+    on_device,
+)
 from serve_app.engines.cuda.weights import RangeWatch
 from serve_app.engines.devices import open_device
 from serve_app.engines.paraformer.cif_fire import CifShape, with_tail
@@ -34,7 +41,7 @@ _NO_HOTWORDS: Wanted = {}
 
 
 class GpuParaformer:
-    """Recognises Mandarin with a Paraformer pack on a CUDA device.
+    """Recognizes Mandarin with a Paraformer pack on a CUDA device.
 
     Utterances are laid end to end, and no layer looks across their borders, as in
     `ParaformerEngine`, whose tokens it gives in float32. Matrix products of another
@@ -67,7 +74,7 @@ class GpuParaformer:
             buckets = self._plan.buckets()
             net = GpuParaformerNet(pack, self._device, dtype, buckets[0])
             self._net = net
-            self._lane = Lane(
+            self._stream = DeviceStream(
                 self._device,
                 torch.int16,
                 self._sizes(buckets[0]),
@@ -78,9 +85,9 @@ class GpuParaformer:
             self.warm_up = self._warm_up(buckets, dtype, options)
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
-        """Recognises each item; see `ports.Recognizer`.
+        """Recognizes each item; see `ports.Recognizer`.
 
         An item without a single frame (under 25 ms) and digital silence give no
         tokens. An item whose scores are not finite fails alone.
@@ -90,12 +97,14 @@ class GpuParaformer:
         """
         return [
             recognition_of(pcm, decoded, self._pack.tokens)
-            for pcm, decoded in zip(batch, self._decode(batch, hints), strict=True)
+            for pcm, decoded in zip(batch, self._decode(batch, recognition_options), strict=True)
         ]
 
-    def token_ids(self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()) -> list[list[int]]:
+    def token_ids(
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
+    ) -> list[list[int]]:
         """The vocabulary ids of each item, without blank, sos and eos."""
-        return [shown_ids(decoded) for decoded in self._decode(batch, hints)]
+        return [shown_ids(decoded) for decoded in self._decode(batch, recognition_options)]
 
     def cost(self, num_samples: int) -> int:
         """Encoder frames of an item; a batch costs the sum of its items."""
@@ -108,20 +117,20 @@ class GpuParaformer:
             checksum=self._pack.checksum,
             device=str(self._device),
             num_parameters=self._net.num_parameters,
-            hotwords=self._net.bending is not None,
+            hotwords=self._net.hotword_bias is not None,
         )
 
     def _decode(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints]
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions]
     ) -> list[Decoded | ChunkFailure | None]:
         """Runs the network; None for an item that has nothing to be heard."""
         results: list[Decoded | ChunkFailure | None] = [None] * len(batch)
         heard = [index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()]
         if heard:
             wanted = {
-                place: hints[index].hotwords
+                place: recognition_options[index].hotwords
                 for place, index in enumerate(heard)
-                if hints and hints[index].hotwords
+                if recognition_options and recognition_options[index].hotwords
             }
             with on_device(self._device):
                 decoded = self._run([batch[index] for index in heard], wanted)
@@ -146,7 +155,7 @@ class GpuParaformer:
 
     def _through(
         self, bucket: Bucket, batch: list[Pcm], graph: bool, wanted: Wanted = _NO_HOTWORDS
-    ) -> Heard:
+    ) -> Readback:
         frontend = self._net.frontend
 
         def fill(samples: IntArray, lengths: npt.NDArray[np.int32]) -> None:
@@ -161,11 +170,11 @@ class GpuParaformer:
         # Only what the batch fills is copied, not what the bucket could hold.
         filled = sum(map(self.cost, map(len, batch)))
         used = frontend.num_samples(filled, len(batch))
-        layout, bending = self._net.layout(bucket), self._net.bending
+        layout, hotword_bias = self._net.layout(bucket), self._net.hotword_bias
         after = None
-        if bending is not None and wanted:
-            after = partial(bending.bend, layout, wanted)
-        row = self._lane.run(Load(bucket, self._sizes(bucket), used, graph, after), fill)
+        if hotword_bias is not None and wanted:
+            after = partial(hotword_bias.apply_bias, layout, wanted)
+        row = self._stream.run(Load(bucket, self._sizes(bucket), used, graph, after), fill)
         return layout.read(row)
 
     def _sizes(self, bucket: Bucket) -> Sizes:
@@ -186,13 +195,13 @@ class GpuParaformer:
                 break
             self._through(bucket, [_syllables(1_000.0)], graph=True)
         self.transcribe([_syllables(1_000.0)])
-        if self._net.bending is not None:
-            example = Hints(hotwords=self._net.bending.branch.example())
+        if self._net.hotword_bias is not None:
+            example = RecognitionOptions(hotwords=self._net.hotword_bias.branch.example())
             self.transcribe([_syllables(1_000.0)], [example])
         kernels = self._net.kernels
         return WarmUp(
             wall_s=time.perf_counter() - started_s,
-            num_graphs=self._lane.num_graphs,
+            num_graphs=self._stream.num_graphs,
             num_buckets=len(buckets),
             headroom=watch.headroom,
             attention=getattr(kernels.attend, "__name__", "attention"),
@@ -216,7 +225,7 @@ class GpuParaformer:
 
 
 def _taken_apart(
-    heard: Heard, lengths: list[int], shape: CifShape | None
+    heard: Readback, lengths: list[int], shape: CifShape | None
 ) -> list[Decoded | ChunkFailure]:
     """One result an utterance.
 

@@ -13,7 +13,7 @@ from serve_app.engines.paraformer.timestamps import FINE_FRAMES
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Readback:
     """A batch on the host; arrays over tokens are packed like the tokens.
 
     Attributes:
@@ -33,8 +33,8 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class HeardLayout:
-    """Where the parts of a `Heard` lie, each of 4 bytes an item.
+class ReadbackLayout:
+    """Where the parts of a `Readback` lie, each of 4 bytes an item.
 
     Attributes:
         bucket: gives the sizes.
@@ -96,11 +96,11 @@ class HeardLayout:
         end = self._alphas_at + 4 * len(alphas)
         results[self._alphas_at : end].view(torch.float32).copy_(alphas)
 
-    def read(self, row: npt.NDArray[np.uint8]) -> Heard:
+    def read(self, row: npt.NDArray[np.uint8]) -> Readback:
         """Takes a row of bytes apart; the arrays are views of it."""
         tokens, sequences = self.bucket.tokens, self.bucket.sequences
         middle = self._counts_at
-        return Heard(
+        return Readback(
             confidences=row[: 4 * tokens].view(np.float32),
             ids=row[4 * tokens : middle].view(np.int32),
             counts=row[middle : middle + 4 * sequences].view(np.int32),

@@ -8,7 +8,7 @@ import torch
 
 
 @dataclass(frozen=True, slots=True)
-class Borders:
+class SequenceLayout:
     """Borders on the device; nothing here is ever read by the host.
 
     Rows beyond the last sequence fill up a bucket. They belong to no sequence:
@@ -47,7 +47,7 @@ class Borders:
         return self.offsets[1:] - self.offsets[:-1]
 
 
-def lay_out(lengths: torch.Tensor, num_rows: int, longest: int) -> Borders:
+def lay_out(lengths: torch.Tensor, num_rows: int, longest: int) -> SequenceLayout:
     """Lays sequences end to end.
 
     Args:
@@ -63,7 +63,7 @@ def lay_out(lengths: torch.Tensor, num_rows: int, longest: int) -> Borders:
     filled = sequence < lengths.shape[0]
     sequence = sequence.clamp_max_(lengths.shape[0] - 1)
     start = offsets[sequence]
-    return Borders(
+    return SequenceLayout(
         offsets=offsets.to(torch.int32),
         sequence=sequence,
         position=(rows - start).masked_fill_(~filled, 0),
@@ -72,11 +72,11 @@ def lay_out(lengths: torch.Tensor, num_rows: int, longest: int) -> Borders:
     )
 
 
-def shifted(rows: torch.Tensor, borders: Borders, by: int) -> torch.Tensor:
-    """Each row's neighbour `by` rows on, zero beyond the ends of its sequence."""
-    target = borders.position + by
-    inside = (target >= 0) & (target < borders.length)
-    here = torch.arange(borders.num_rows, device=rows.device)
+def shifted(rows: torch.Tensor, sequence_layout: SequenceLayout, by: int) -> torch.Tensor:
+    """Each row's neighbor `by` rows on, zero beyond the ends of its sequence."""
+    target = sequence_layout.position + by
+    inside = (target >= 0) & (target < sequence_layout.length)
+    here = torch.arange(sequence_layout.num_rows, device=rows.device)
     index = torch.where(inside, here + by, here)
-    # Filled, not multiplied: a neighbour's NaN times 0 would still be NaN.
+    # Filled, not multiplied: a neighbor's NaN times 0 would still be NaN.
     return rows[index].masked_fill_(~inside[:, None], 0)

@@ -105,7 +105,7 @@ class _Slot:
         self.lengths[:num_sequences].copy_(self.lengths_host[:num_sequences], non_blocking=True)
 
 
-class Lane:
+class DeviceStream:
     """Runs batches through one network on one device; `run` may be called by two threads.
 
     Args:

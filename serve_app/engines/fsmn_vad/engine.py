@@ -122,7 +122,7 @@ class FsmnVadStream:
 
 
 class _StackedFrames:
-    """Makes the network's input: each frame beside its neighbours, normalised.
+    """Makes the network's input: each frame beside its neighbors, normalized.
 
     A frame waits for those after it, so rows lag behind the samples; the first
     and the last frame of the recording stand in for those beyond them.

@@ -80,7 +80,7 @@ class _Affine(nn.Module):
 
 
 class _Memory(nn.Module):
-    """Adds to each frame a learnt mix of itself and the frames before it."""
+    """Adds to each frame a learned mix of itself and the frames before it."""
 
     def __init__(self, size: FsmnSize) -> None:
         super().__init__()

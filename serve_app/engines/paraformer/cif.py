@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from serve_app.engines.paraformer.cif_fire import CifShape, Integration, fire
-from serve_app.engines.paraformer.packing import Ragged, Spaced
+from serve_app.engines.paraformer.packing import PackedSequences, Spaced
 
 __all__ = ["CifPredictor", "CifShape", "Integration", "embed_tokens", "integrate"]
 
@@ -30,14 +30,14 @@ class CifPredictor(nn.Module):
         self.cif_conv1d = nn.Conv1d(shape.size, shape.size, shape.left + shape.right + 1)
         self.cif_output = nn.Linear(shape.size, 1)
 
-    def forward(self, frames: torch.Tensor, layout: Ragged) -> torch.Tensor:
+    def forward(self, frames: torch.Tensor, layout: PackedSequences) -> torch.Tensor:
         """Returns float32 [layout.total], each at least 0."""
         context = self.context(frames.float(), layout)
         alphas = torch.sigmoid(self.cif_output(context))[:, 0]
         return torch.relu(alphas * self.shape.smooth_factor - self.shape.noise_threshold)
 
-    def context(self, frames: torch.Tensor, layout: Ragged) -> torch.Tensor:
-        """Each frame with its neighbours, [layout.total, size]."""
+    def context(self, frames: torch.Tensor, layout: PackedSequences) -> torch.Tensor:
+        """Each frame with its neighbors, [layout.total, size]."""
         spaced = Spaced(layout, self.shape.size, self.shape.left, self.shape.right)
         return spaced.convolve(frames, self.cif_conv1d.weight, self.cif_conv1d.bias).relu_()
 
@@ -61,7 +61,7 @@ def integrate(alphas: torch.Tensor, shape: CifShape, sequential: bool) -> Integr
 
 
 def embed_tokens(
-    frames: torch.Tensor, layout: Ragged, integrations: list[Integration]
+    frames: torch.Tensor, layout: PackedSequences, integrations: list[Integration]
 ) -> torch.Tensor:
     """Sums the frames of each token.
 

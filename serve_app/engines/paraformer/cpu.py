@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.records import NO_HINTS, ChunkFailure, Hints, Pcm, Recognition
+from serve_app.core.records import NO_OPTIONS, ChunkFailure, Pcm, Recognition, RecognitionOptions
 from serve_app.engines.devices import open_device
 from serve_app.engines.features import apply_cmvn, lfr, log_mel, num_frames
 from serve_app.engines.paraformer.cif import Integration, embed_tokens, integrate
@@ -27,7 +27,7 @@ from serve_app.engines.paraformer.network import (
 )
 from serve_app.engines.paraformer.onednn import use_onednn
 from serve_app.engines.paraformer.onednn_warmup import meet_row_counts
-from serve_app.engines.paraformer.packing import Ragged
+from serve_app.engines.paraformer.packing import PackedSequences
 from serve_app.engines.paraformer.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
 from serve_app.packs.pack import PackContents, load_into
 
@@ -66,7 +66,7 @@ class EngineFacts:
 
 
 class ParaformerEngine:
-    """Recognises Mandarin with a Paraformer pack; implements `ports.Recognizer`.
+    """Recognizes Mandarin with a Paraformer pack; implements `ports.Recognizer`.
 
     All utterances of a batch are laid end to end. No layer looks across their
     borders and nothing is padded, so that a result does not depend on
@@ -96,7 +96,7 @@ class ParaformerEngine:
         torch.set_num_threads(options.num_threads)
         self._pack = pack
         self._shape = parse_shape(pack)
-        # On the meta device nothing is allocated or initialised before it is loaded.
+        # On the meta device nothing is allocated or initialized before it is loaded.
         with torch.device("meta"):
             self._net = ParaformerNet(self._shape)
         load_into(self._net, pack, ignore_prefixes=unused_prefixes(pack))
@@ -116,21 +116,23 @@ class ParaformerEngine:
         self.transcribe([_noise(_WARM_UP_SAMPLES)])
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
-        """Recognises each item; see `ports.Recognizer`.
+        """Recognizes each item; see `ports.Recognizer`.
 
         An item without a single frame (under 25 ms) and digital silence give no
         tokens. An item whose scores are not finite fails alone.
         """
         return [
             recognition_of(pcm, decoded, self._pack.tokens)
-            for pcm, decoded in zip(batch, self._decode(batch, hints), strict=True)
+            for pcm, decoded in zip(batch, self._decode(batch, recognition_options), strict=True)
         ]
 
-    def token_ids(self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()) -> list[list[int]]:
+    def token_ids(
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
+    ) -> list[list[int]]:
         """The vocabulary ids of each item, without blank, sos and eos."""
-        return [shown_ids(decoded) for decoded in self._decode(batch, hints)]
+        return [shown_ids(decoded) for decoded in self._decode(batch, recognition_options)]
 
     def cost(self, num_samples: int) -> int:
         """Encoder frames of an item; a batch costs the sum of its items."""
@@ -148,14 +150,16 @@ class ParaformerEngine:
 
     @torch.inference_mode()
     def _decode(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints]
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions]
     ) -> list[Decoded | ChunkFailure | None]:
         """Runs the network; None for an item that has nothing to be heard."""
         results: list[Decoded | ChunkFailure | None] = [None] * len(batch)
         heard = [index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()]
         if heard:
             features = [self._features(batch[index]) for index in heard]
-            wanted = [hints[index] if hints else NO_HINTS for index in heard]
+            wanted = [
+                recognition_options[index] if recognition_options else NO_OPTIONS for index in heard
+            ]
             for index, decoded in zip(heard, self._run(features, wanted), strict=True):
                 results[index] = decoded
         return results
@@ -166,10 +170,10 @@ class ParaformerEngine:
         return apply_cmvn(lfr(log_mel(samples), self._shape.lfr_m, self._shape.lfr_n), self._cmvn)
 
     def _run(
-        self, features: list[torch.Tensor], hints: list[Hints]
+        self, features: list[torch.Tensor], recognition_options: list[RecognitionOptions]
     ) -> list[Decoded | ChunkFailure]:
         net = self._net
-        layout = Ragged([len(rows) for rows in features], self._device)
+        layout = PackedSequences([len(rows) for rows in features], self._device)
         frames = net.encoder(torch.cat(features), layout)
         alphas = self._alphas(frames, layout)
         broken = [not bool(torch.isfinite(part).all()) for part in alphas]
@@ -178,8 +182,8 @@ class ParaformerEngine:
             integrate(torch.zeros_like(part) if bad else part, self._shape.predictor, sequential)
             for part, bad in zip(alphas, broken, strict=True)
         ]
-        tokens = Ragged([item.num_tokens for item in integrations], self._device)
-        confidences, ids = self._classify(frames, layout, tokens, integrations, hints)
+        tokens = PackedSequences([item.num_tokens for item in integrations], self._device)
+        confidences, ids = self._classify(frames, layout, tokens, integrations, recognition_options)
         weights = self._weights(frames, layout, alphas, integrations)
         results: list[Decoded | ChunkFailure] = []
         for index, (start, end) in enumerate(tokens.spans):
@@ -189,7 +193,7 @@ class ParaformerEngine:
                 results.append(Decoded(ids[start:end], confidences[start:end], weights[index]))
         return results
 
-    def _alphas(self, frames: torch.Tensor, layout: Ragged) -> list[torch.Tensor]:
+    def _alphas(self, frames: torch.Tensor, layout: PackedSequences) -> list[torch.Tensor]:
         """How much of a token each frame holds; on the CPU, one row an utterance."""
         predictor = self._net.predictor
         if self._device.type != "cpu":
@@ -197,17 +201,17 @@ class ParaformerEngine:
         # One by one: matrix kernels round differently for other batch sizes, and
         # the last bit of a sum near a whole number decides about a token.
         return [
-            predictor(frames[start:end], Ragged([end - start], self._device))
+            predictor(frames[start:end], PackedSequences([end - start], self._device))
             for start, end in layout.spans
         ]
 
     def _classify(
         self,
         frames: torch.Tensor,
-        layout: Ragged,
-        tokens: Ragged,
+        layout: PackedSequences,
+        tokens: PackedSequences,
         integrations: list[Integration],
-        hints: list[Hints],
+        recognition_options: list[RecognitionOptions],
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """The best entry of each token and its probability."""
         if tokens.total == 0:
@@ -216,20 +220,20 @@ class ParaformerEngine:
         decoder = self._net.decoder
         states = decoder.represent(embeddings, frames, tokens, layout)
         scores = torch.log_softmax(decoder.output_layer(states).float(), dim=-1)
-        for (start, end), hint in zip(tokens.spans, hints, strict=True):
+        for (start, end), hint in zip(tokens.spans, recognition_options, strict=True):
             words = self._branch.read(hint.hotwords) if self._branch and hint.hotwords else None
             if self._branch is not None and words is not None and start < end:
                 rows = slice(start, end)
                 # One by one: see `_alphas`.
                 advice = self._branch.advise(embeddings[rows], states[rows], [end - start], [words])
-                scores[rows] = advice.bend(scores[rows])
+                scores[rows] = advice.apply_bias(scores[rows])
         best = scores.max(dim=-1)
         return best.values.exp().cpu().numpy(), best.indices.cpu().numpy()
 
     def _weights(
         self,
         frames: torch.Tensor,
-        layout: Ragged,
+        layout: PackedSequences,
         alphas: list[torch.Tensor],
         integrations: list[Integration],
     ) -> list[FiringWeights]:

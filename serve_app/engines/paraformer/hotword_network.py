@@ -1,7 +1,7 @@
 """The hotword branch of SeACo-Paraformer.
 
 Source: Shi et al., "SeACo-Paraformer: A Non-Autoregressive ASR System with Flexible
-and Effective Hotword Customization Ability" (2023), and the behaviour of FunASR 1.4.16
+and Effective Hotword Customization Ability" (2023), and the behavior of FunASR 1.4.16
 at inference (`models/seaco_paraformer/model.py`, `_seaco_decode_with_ASF`).
 """
 
@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from serve_app.core.errors import PackCorrupt, PackError
 from serve_app.engines.paraformer.network import sanm_shape
-from serve_app.engines.paraformer.packing import Ragged, Spaced
+from serve_app.engines.paraformer.packing import PackedSequences, Spaced
 from serve_app.engines.paraformer.sanm import DecoderLayer, SanmDecoder, SanmShape
 from serve_app.packs.pack import PackContents
 
@@ -93,15 +93,15 @@ class HotwordNet(nn.Module):
         """How much attention the tokens of utterances pay to each of their words.
 
         Args:
-            states: the recogniser's decoder output, the utterances end to end, [tokens, size].
+            states: the recognizer's decoder output, the utterances end to end, [tokens, size].
             lengths: tokens of each utterance.
             words: from `embed`, for each utterance, [words, size].
 
         Returns:
             For each utterance, float32 [words].
         """
-        tokens = Ragged(lengths, states.device)
-        layout = Ragged([len(vectors) for vectors in words], states.device)
+        tokens = PackedSequences(lengths, states.device)
+        layout = PackedSequences([len(vectors) for vectors in words], states.device)
         packed = torch.cat(list(words))
         spaced = self.shape.decoder.spaced(tokens)
         layers = self.seaco_decoder.decoders
@@ -124,15 +124,15 @@ class HotwordNet(nn.Module):
 
         Args:
             embeddings: the acoustic embeddings, the utterances end to end, [tokens, size].
-            states: the recogniser's decoder output, [tokens, size].
+            states: the recognizer's decoder output, [tokens, size].
             lengths: tokens of each utterance.
             words: from `embed`, for each utterance, [words, size].
 
         Returns:
             Log-probabilities, float32 [tokens, vocabulary_size].
         """
-        tokens = Ragged([*lengths, *lengths], states.device)
-        layout = Ragged([len(vectors) for vectors in (*words, *words)], states.device)
+        tokens = PackedSequences([*lengths, *lengths], states.device)
+        layout = PackedSequences([len(vectors) for vectors in (*words, *words)], states.device)
         attended = self.seaco_decoder.represent(
             torch.cat([embeddings, states]), torch.cat([*words, *words]), tokens, layout
         )
@@ -144,8 +144,8 @@ def _attention(
     layer: DecoderLayer,
     rows: torch.Tensor,
     words: torch.Tensor,
-    tokens: Ragged,
-    layout: Ragged,
+    tokens: PackedSequences,
+    layout: PackedSequences,
     spaced: Spaced,
 ) -> list[torch.Tensor]:
     """What a layer's cross-attention gives to each word, [words] an utterance.

@@ -1,6 +1,6 @@
 """Which packs take hotwords, and how their vocabulary writes one.
 
-Source: the behaviour of `generate_hotwords_list` in FunASR 1.4.16
+Source: the behavior of `generate_hotwords_list` in FunASR 1.4.16
 (`models/seaco_paraformer/model.py`): a word in lower case is looked up whole in the
 pack's `seg_dict`, Chinese characters and digits are taken one by one. FunASR goes on
 with `<unk>` where it finds nothing; here that is the caller's to hear of. Signs that join
@@ -28,11 +28,11 @@ def takes_hotwords(pack: PackContents) -> bool:
     return pack.model_class == "SeacoParaformer"
 
 
-class Speller:
+class HotwordTokenizer:
     """Turns words into ids of a pack's vocabulary.
 
     Args:
-        pack: a recogniser's.
+        pack: a recognizer's.
     """
 
     def __init__(self, pack: PackContents) -> None:

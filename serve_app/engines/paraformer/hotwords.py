@@ -12,7 +12,7 @@ import torch
 
 from serve_app.core.records import Hotword
 from serve_app.engines.paraformer.hotword_network import HotwordNet, parse_hotword_shape
-from serve_app.engines.paraformer.hotword_tokenizer import Speller
+from serve_app.engines.paraformer.hotword_tokenizer import HotwordTokenizer
 from serve_app.packs.pack import PackContents, load_into
 
 _BEGIN_ID = 1  # stands for "none of them" at the end of each list
@@ -51,8 +51,8 @@ class Advice:
         """Bool [tokens]: about which tokens they say anything."""
         return self.shares > 0
 
-    def bend(self, scores: torch.Tensor) -> torch.Tensor:
-        """Mixes them into the recogniser's log-probabilities, float32 [tokens, vocabulary]."""
+    def apply_bias(self, scores: torch.Tensor) -> torch.Tensor:
+        """Mixes them into the recognizer's log-probabilities, float32 [tokens, vocabulary]."""
         share = self.shares[:, None]
         # Rows that nothing is said about stay what they are, to the bit.
         return torch.where(
@@ -75,7 +75,7 @@ class HotwordBranch:
 
     def __init__(self, pack: PackContents, device: torch.device) -> None:
         self._pack = pack
-        self._speller = Speller(pack)
+        self._tokenizer = HotwordTokenizer(pack)
         with torch.device("meta"):
             self._net = HotwordNet(parse_hotword_shape(pack))
         load_into(self._net, pack, ignore_prefixes=_OTHER_PARTS)
@@ -109,7 +109,7 @@ class HotwordBranch:
     ) -> Advice:
         """What the words say about utterances that are laid end to end.
 
-        Where the branch names a token, its scores take the place of the recogniser's,
+        Where the branch names a token, its scores take the place of the recognizer's,
         in the share that the word's weight says; elsewhere nothing changes. A weight
         of 1 and more is the model's own strength.
 
@@ -131,7 +131,7 @@ class HotwordBranch:
     def example(self) -> tuple[Hotword, ...]:
         """A list of one word that can be written, to warm up with; of none without any."""
         tokens = self._pack.tokens
-        written = (token for token in tokens if self._speller.ids(token) is not None)
+        written = (token for token in tokens if self._tokenizer.ids(token) is not None)
         return tuple(Hotword(token) for token in islice(written, 1))
 
     def _attended(
@@ -155,7 +155,7 @@ class HotwordBranch:
         return kept
 
     def _embedded(self, hotwords: tuple[Hotword, ...]) -> WordList | None:
-        spelled = [(self._speller.ids(hotword.text), hotword.weight) for hotword in hotwords]
+        spelled = [(self._tokenizer.ids(hotword.text), hotword.weight) for hotword in hotwords]
         written = [(ids, min(weight, 1.0)) for ids, weight in spelled if ids is not None]
         if not written:
             return None

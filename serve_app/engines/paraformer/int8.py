@@ -3,7 +3,7 @@
 Activations are scaled row by row, so that a frame's or a token's numbers depend
 on nothing but itself, and sums of integers are exact in any order: a result in
 int8 does not depend on batch-mates any more than one in float32. A scale for a
-whole call, which PyTorch's own dynamic quantisation uses, would break that.
+whole call, which PyTorch's own dynamic quantization uses, would break that.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _is_file(start: int, length: int) -> bool:
 def release_checkpoint(module: nn.Module) -> None:
     """Copies what parameters are left, so that the mapped file they lie in can go.
 
-    Else its pages, already used for quantising, would count as this process's.
+    Else its pages, already used for quantizing, would count as this process's.
     """
     for parameter in module.parameters():
         parameter.data = parameter.detach().clone()

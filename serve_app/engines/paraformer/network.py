@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pack_sequence
 from serve_app.core.errors import PackCorrupt, PackError
 from serve_app.engines.paraformer.cif import CifPredictor, CifShape
 from serve_app.engines.paraformer.hotword_tokenizer import takes_hotwords
-from serve_app.engines.paraformer.packing import Ragged
+from serve_app.engines.paraformer.packing import PackedSequences
 from serve_app.engines.paraformer.sanm import SanmDecoder, SanmEncoder, SanmShape
 from serve_app.packs.pack import PackContents
 
@@ -78,7 +78,7 @@ class TimestampPredictor(CifPredictor):
         )
         self.cif_output2 = nn.Linear(2 * size if head.recurrent else size, 1)
 
-    def fine_alphas(self, frames: torch.Tensor, layout: Ragged) -> list[torch.Tensor]:
+    def fine_alphas(self, frames: torch.Tensor, layout: PackedSequences) -> list[torch.Tensor]:
         """The second head's weights, one float32 [3 * frames] an utterance, unscaled."""
         frames = frames.float()
         source = self.context(frames, layout) if self.head.after_context else frames
@@ -121,7 +121,7 @@ def parse_shape(pack: PackContents) -> ParaformerShape:
     if expected is None:
         raise PackError(
             pack.name,
-            f"model class {pack.model_class} is not a recogniser that this engine runs",
+            f"model class {pack.model_class} is not a recognizer that this engine runs",
             f"Choose a pack of class {', '.join(_PREDICTOR_OF_CLASS)}",
         )
     config = pack.config

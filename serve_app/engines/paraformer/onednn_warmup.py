@@ -1,4 +1,4 @@
-"""Lets oneDNN make all its kernels while a recogniser is loaded."""
+"""Lets oneDNN make all its kernels while a recognizer is loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ctypes
 import torch
 
 from serve_app.engines.paraformer.onednn import whole_rows
-from serve_app.engines.paraformer.packing import Ragged
+from serve_app.engines.paraformer.packing import PackedSequences
 from serve_app.engines.paraformer.sanm import SanmEncoder
 
 _MOST_ROWS = 1024
@@ -19,7 +19,7 @@ def meet_row_counts(encoder: SanmEncoder) -> None:
     """Runs a layer on each number of rows that batches of usual size are filled up to.
 
     The layers share kernels. Made later, between the large buffers of batches,
-    kernels would keep the heap from shrinking: a recogniser of the large pack
+    kernels would keep the heap from shrinking: a recognizer of the large pack
     would grow by another 100 MB in its first hours.
     """
     if not len(encoder.encoders):
@@ -27,7 +27,7 @@ def meet_row_counts(encoder: SanmEncoder) -> None:
     device = torch.device("cpu")
     for num_rows in sorted({whole_rows(count) for count in range(1, _MOST_ROWS + 1)}, reverse=True):
         whole, rest = divmod(num_rows, _SEQUENCE_ROWS)
-        layout = Ragged([_SEQUENCE_ROWS] * whole + [rest] * (rest > 0), device)
+        layout = PackedSequences([_SEQUENCE_ROWS] * whole + [rest] * (rest > 0), device)
         frames = torch.zeros(num_rows, encoder.shape.size)
         encoder.encoders[0](frames, layout, encoder.shape.spaced(layout))
     _shrink_heap()

@@ -19,7 +19,7 @@ import onnxruntime
 from numpy.lib.stride_tricks import sliding_window_view
 
 from serve_app.core.errors import ConfigurationError, PackCorrupt
-from serve_app.core.records import ChunkFailure, Hints, Pcm, Recognition
+from serve_app.core.records import ChunkFailure, Pcm, Recognition, RecognitionOptions
 from serve_app.engines.framing import FRAME_SAMPLES, SHIFT_SAMPLES, num_frames, stacking
 from serve_app.engines.paraformer.cif_fire import CifShape, FloatArray, Integration, fire, with_tail
 from serve_app.engines.paraformer.detokenize import Decoded, overflow, recognition_of, shown_ids
@@ -55,11 +55,11 @@ class OnnxFacts:
 
 
 class ParaformerOnnxEngine:
-    """Recognises Mandarin with an ONNX pack; implements `ports.Recognizer`.
+    """Recognizes Mandarin with an ONNX pack; implements `ports.Recognizer`.
 
     Utterances of a batch are run one after the other. A result thus cannot
     depend on batch-mates, also where a graph scales its activations by what is
-    the loudest in a call, as dynamic quantisation does.
+    the loudest in a call, as dynamic quantization does.
 
     Args:
         pack: as `paraserve models export` writes it.
@@ -90,9 +90,9 @@ class ParaformerOnnxEngine:
         self.transcribe([_noise(_WARM_UP_SAMPLES)])
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
-        """Recognises each item; see `ports.Recognizer`.
+        """Recognizes each item; see `ports.Recognizer`.
 
         An item without a single frame (under 25 ms) and digital silence give no
         tokens. An item whose scores are not finite fails alone.
@@ -243,13 +243,13 @@ def power_spectra(pcm: Pcm) -> npt.NDArray[np.float32]:
 
 
 def _power(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    centred = windows - windows.mean(axis=1, keepdims=True)
-    emphasised = np.empty_like(centred)
-    np.multiply(centred[:, :-1], -_PREEMPHASIS, out=emphasised[:, 1:])
-    emphasised[:, 1:] += centred[:, 1:]
-    emphasised[:, 0] = centred[:, 0] * (np.float32(1.0) - _PREEMPHASIS)
-    emphasised *= _hamming()
-    spectrum = np.fft.rfft(emphasised, n=_FFT_SIZE)[:, :NUM_BINS]
+    centerd = windows - windows.mean(axis=1, keepdims=True)
+    emphasized = np.empty_like(centerd)
+    np.multiply(centerd[:, :-1], -_PREEMPHASIS, out=emphasized[:, 1:])
+    emphasized[:, 1:] += centerd[:, 1:]
+    emphasized[:, 0] = centerd[:, 0] * (np.float32(1.0) - _PREEMPHASIS)
+    emphasized *= _hamming()
+    spectrum = np.fft.rfft(emphasized, n=_FFT_SIZE)[:, :NUM_BINS]
     power: npt.NDArray[np.float32] = np.square(spectrum.real) + np.square(spectrum.imag)
     return power
 

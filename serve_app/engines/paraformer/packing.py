@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812
 from serve_app.engines.paraformer.onednn import whole_rows
 
 
-class Ragged:
+class PackedSequences:
     """Where each sequence begins and ends in a packed matrix of shape [sum, dim].
 
     Attributes:
@@ -62,7 +62,7 @@ class Ragged:
         """int64 [count, longest]: the rows of each sequence, its last one repeated.
 
         The filler must come from the same sequence: a masked weight of 0 times a
-        neighbour's NaN would still be NaN.
+        neighbor's NaN would still be NaN.
         """
         starts = torch.tensor([start for start, _ in self.spans], dtype=torch.int64)[:, None]
         lengths = torch.tensor(self.lengths, dtype=torch.int64)[:, None]
@@ -85,7 +85,7 @@ class Spaced:
     the zero rows are never written.
     """
 
-    def __init__(self, layout: Ragged, width: int, left: int, right: int) -> None:
+    def __init__(self, layout: PackedSequences, width: int, left: int, right: int) -> None:
         gap = max(left, right)
         self._layout = layout
         # Where each sequence begins in what the convolution gives.
@@ -172,8 +172,8 @@ def attend(
     key: torch.Tensor,
     value: torch.Tensor,
     num_heads: int,
-    query_layout: Ragged,
-    key_layout: Ragged,
+    query_layout: PackedSequences,
+    key_layout: PackedSequences,
 ) -> torch.Tensor:
     """Multi-head attention within each sequence.
 
@@ -198,8 +198,8 @@ def attend_one_by_one(
     key: torch.Tensor,
     value: torch.Tensor,
     num_heads: int,
-    query_layout: Ragged,
-    key_layout: Ragged,
+    query_layout: PackedSequences,
+    key_layout: PackedSequences,
 ) -> torch.Tensor:
     """`attend` with one call per sequence: no wasted work, many small calls."""
     attended = query.new_empty(query.shape)
@@ -222,8 +222,8 @@ def attend_padded(
     key: torch.Tensor,
     value: torch.Tensor,
     num_heads: int,
-    query_layout: Ragged,
-    key_layout: Ragged,
+    query_layout: PackedSequences,
+    key_layout: PackedSequences,
 ) -> torch.Tensor:
     """`attend` in one call over a padded copy: for devices where calls are dear.
 
@@ -231,7 +231,7 @@ def attend_padded(
     """
     head_size = query.shape[1] // num_heads
 
-    def split(packed: torch.Tensor, layout: Ragged) -> torch.Tensor:
+    def split(packed: torch.Tensor, layout: PackedSequences) -> torch.Tensor:
         rows = packed[layout.padded_index]
         return rows.view(*rows.shape[:2], num_heads, head_size).transpose(1, 2)
 

@@ -3,7 +3,7 @@
 Parameter names are those of FunASR's checkpoints.
 
 Source: Gao et al., "SAN-M: Memory Equipped Self-Attention for End-to-End Speech
-Recognition" (2020), and the behaviour of FunASR 1.4.16 (`models/sanm`,
+Recognition" (2020), and the behavior of FunASR 1.4.16 (`models/sanm`,
 `models/paraformer/decoder.py`) at inference.
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from serve_app.engines.paraformer.onednn import linear_relu
-from serve_app.engines.paraformer.packing import Ragged, Spaced, attend
+from serve_app.engines.paraformer.packing import PackedSequences, Spaced, attend
 from serve_app.scheduling.preemption import yield_point
 
 _NORM_EPS = 1e-12
@@ -52,7 +52,7 @@ class SanmShape:
         """Frames of the future in the memory convolution."""
         return self.kernel_size - 1 - self.left
 
-    def spaced(self, layout: Ragged) -> Spaced:
+    def spaced(self, layout: PackedSequences) -> Spaced:
         return Spaced(layout, self.size, self.left, self.right)
 
 
@@ -79,7 +79,9 @@ class SanmSelfAttention(nn.Module):
         self.linear_out = nn.Linear(shape.size, shape.size)
         self.fsmn_block = FsmnMemory(shape.size, shape.kernel_size)
 
-    def forward(self, frames: torch.Tensor, layout: Ragged, spaced: Spaced) -> torch.Tensor:
+    def forward(
+        self, frames: torch.Tensor, layout: PackedSequences, spaced: Spaced
+    ) -> torch.Tensor:
         query, key, value = self.linear_q_k_v(frames).chunk(3, dim=1)
         heads = attend(query, key, value, self.num_heads, layout, layout)
         attended: torch.Tensor = self.linear_out(heads)
@@ -109,7 +111,9 @@ class EncoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(input_size, eps=_NORM_EPS)
         self.norm2 = nn.LayerNorm(shape.size, eps=_NORM_EPS)
 
-    def forward(self, frames: torch.Tensor, layout: Ragged, spaced: Spaced) -> torch.Tensor:
+    def forward(
+        self, frames: torch.Tensor, layout: PackedSequences, spaced: Spaced
+    ) -> torch.Tensor:
         attended: torch.Tensor = self.self_attn(self.norm1(frames), layout, spaced)
         if self.residual:
             attended += frames
@@ -131,7 +135,7 @@ class SanmEncoder(nn.Module):
         self.after_norm = nn.LayerNorm(shape.size, eps=_NORM_EPS)
         self._positions = torch.empty(0, input_size)
 
-    def forward(self, frames: torch.Tensor, layout: Ragged) -> torch.Tensor:
+    def forward(self, frames: torch.Tensor, layout: PackedSequences) -> torch.Tensor:
         """Encodes packed frames.
 
         Args:
@@ -152,7 +156,7 @@ class SanmEncoder(nn.Module):
         normed: torch.Tensor = self.after_norm(hidden[: layout.total])
         return normed
 
-    def _position_rows(self, frames: torch.Tensor, layout: Ragged) -> torch.Tensor:
+    def _position_rows(self, frames: torch.Tensor, layout: PackedSequences) -> torch.Tensor:
         """Positions count from 1 anew in each utterance."""
         longest = max(layout.lengths)
         positions = self._positions  # another thread may put in its own meanwhile
@@ -213,7 +217,11 @@ class CrossAttention(nn.Module):
         self.linear_out = nn.Linear(shape.size, shape.size)
 
     def forward(
-        self, rows: torch.Tensor, frames: torch.Tensor, tokens: Ragged, layout: Ragged
+        self,
+        rows: torch.Tensor,
+        frames: torch.Tensor,
+        tokens: PackedSequences,
+        layout: PackedSequences,
     ) -> torch.Tensor:
         key, value = self.linear_k_v(frames).chunk(2, dim=1)
         attended = attend(self.linear_q(rows), key, value, self.num_heads, tokens, layout)
@@ -244,8 +252,8 @@ class DecoderLayer(nn.Module):
         self,
         rows: torch.Tensor,
         frames: torch.Tensor,
-        tokens: Ragged,
-        layout: Ragged,
+        tokens: PackedSequences,
+        layout: PackedSequences,
         spaced: Spaced,
     ) -> torch.Tensor:
         hidden: torch.Tensor = self.feed_forward(self.norm1(rows))
@@ -274,7 +282,11 @@ class SanmDecoder(nn.Module):
         self.output_layer = nn.Linear(shape.size, vocabulary_size)
 
     def forward(
-        self, embeddings: torch.Tensor, frames: torch.Tensor, tokens: Ragged, layout: Ragged
+        self,
+        embeddings: torch.Tensor,
+        frames: torch.Tensor,
+        tokens: PackedSequences,
+        layout: PackedSequences,
     ) -> torch.Tensor:
         """Scores the vocabulary for each token.
 
@@ -291,12 +303,16 @@ class SanmDecoder(nn.Module):
         return logits
 
     def represent(
-        self, embeddings: torch.Tensor, frames: torch.Tensor, tokens: Ragged, layout: Ragged
+        self,
+        embeddings: torch.Tensor,
+        frames: torch.Tensor,
+        tokens: PackedSequences,
+        layout: PackedSequences,
     ) -> torch.Tensor:
         """What `forward` scores the vocabulary from, [tokens.total, size]."""
         spaced = self.shape.spaced(tokens)
         # FunASR applies the shift only to the layers that have cross-attention.
-        centred = replace(self.shape, kernel_shift=0).spaced(tokens)
+        centerd = replace(self.shape, kernel_shift=0).spaced(tokens)
         # The layers add to what they are given.
         hidden = embeddings.clone()
         for layer in self.decoders:
@@ -304,6 +320,6 @@ class SanmDecoder(nn.Module):
             hidden = layer(hidden, frames, tokens, layout, spaced)
         for layer in (*self.decoders2, *self.decoders3):
             yield_point()
-            hidden = layer(hidden, frames, tokens, layout, centred)
+            hidden = layer(hidden, frames, tokens, layout, centerd)
         states: torch.Tensor = self.after_norm(hidden)
         return states

@@ -155,7 +155,7 @@ class WhisperModel:
                         text=library.whisper_token_to_bytes(context, token.id),
                         probability=float(token.p),
                         log_probability=float(token.plog),
-                        centre_ms=float(ticks * _MS_PER_TICK),
+                        center_ms=float(ticks * _MS_PER_TICK),
                     )
                 )
         return pieces

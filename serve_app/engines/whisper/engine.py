@@ -12,13 +12,13 @@ import numpy as np
 from serve_app.core.errors import ConfigurationError, PackCorrupt
 from serve_app.core.languages import GUESSED
 from serve_app.core.records import (
-    NO_HINTS,
+    NO_OPTIONS,
     SAMPLE_RATE_HZ,
     SAMPLES_PER_MS,
     ChunkFailure,
-    Hints,
     Pcm,
     Recognition,
+    RecognitionOptions,
 )
 from serve_app.engines.paraformer.speech_edges import words_at_speech_edges
 from serve_app.engines.whisper.binding import (
@@ -100,7 +100,7 @@ class Draft:
 
 
 class WhisperCppEngine:
-    """Recognises with a Whisper pack; implements `ports.Recognizer`.
+    """Recognizes with a Whisper pack; implements `ports.Recognizer`.
 
     Every chunk is decoded alone, in windows of 30 s that a shorter chunk does not fill:
     a second costs as much as half a minute. Calls on several threads take turns.
@@ -148,31 +148,31 @@ class WhisperCppEngine:
         self._model.decode(np.zeros(SAMPLE_RATE_HZ, np.float32), options.language)
 
     def transcribe(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
-        """Recognises each item; see `ports.Recognizer`. Of the hints it uses the language."""
+        """Recognizes each item; see `ports.Recognizer`. Of the hints it uses the language."""
         return [
             draft if isinstance(draft, ChunkFailure) else draft.recognition
-            for draft in self.draft(batch, hints)
+            for draft in self.draft(batch, recognition_options)
         ]
 
     def draft(
-        self, batch: Sequence[Pcm], hints: Sequence[Hints] = ()
+        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Draft | ChunkFailure]:
         """Returns, for each item, its words and how far they can be trusted.
 
         Args:
             batch: samples, each of shape [n].
-            hints: none at all, or one per item, each with a language or without.
+            recognition_options: none at all, or one per item, each with a language or without.
         """
-        asked = list(hints) or [NO_HINTS] * len(batch)
+        asked = list(recognition_options) or [NO_OPTIONS] * len(batch)
         return [
             self._draft(pcm, self.language_of(hint)) for pcm, hint in zip(batch, asked, strict=True)
         ]
 
-    def language_of(self, hints: Hints) -> str | None:
+    def language_of(self, recognition_options: RecognitionOptions) -> str | None:
         """What an item with these hints is heard as; None where that is guessed."""
-        language = hints.language or self._language
+        language = recognition_options.language or self._language
         return None if language == GUESSED else language
 
     def cost(self, num_samples: int) -> int:

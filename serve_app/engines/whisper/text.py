@@ -30,13 +30,13 @@ class Piece:
         text: its bytes, which may be a part of a character.
         probability: of this entry where it was decoded.
         log_probability: the natural logarithm of it.
-        centre_ms: when it was said, from the start of the chunk.
+        center_ms: when it was said, from the start of the chunk.
     """
 
     text: bytes
     probability: float
     log_probability: float
-    centre_ms: float
+    center_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class _Group:
 
     text: str
     confidence: float
-    centre_ms: float
+    center_ms: float
 
 
 def tokens_of(
@@ -62,7 +62,7 @@ def tokens_of(
         script: rewrites characters one for one, from traditional to simplified, say.
     """
     groups = _whole_characters(pieces)
-    spans = _spans(spaced([group.centre_ms for group in groups], _LEAST_GAP_MS), duration_ms)
+    spans = _spans(spaced([group.center_ms for group in groups], _LEAST_GAP_MS), duration_ms)
     times: list[Span] = []
     confidences: list[float] = []
     for group, (start_ms, end_ms) in zip(groups, spans, strict=True):
@@ -95,22 +95,22 @@ def _whole_characters(pieces: Sequence[Piece]) -> list[_Group]:
         pending.append(piece)
         if decoder.getstate()[0] and number < len(pieces) - 1:
             continue
-        centre_ms = (pending[0].centre_ms + pending[-1].centre_ms) / 2
+        center_ms = (pending[0].center_ms + pending[-1].center_ms) / 2
         confidence = min(part.probability for part in pending)
-        groups.append(_Group(text, confidence, centre_ms))
+        groups.append(_Group(text, confidence, center_ms))
         pending, text = [], ""
     return groups
 
 
-def spaced(centres_ms: Sequence[float], gap_ms: float) -> list[float]:
+def spaced(centers_ms: Sequence[float], gap_ms: float) -> list[float]:
     """Moves times apart to at least `gap_ms`, in order, and as little as can be.
 
     Source: isotonic regression by pooling adjacent violators (Barlow et al., 1972), on the
     times less the gaps before them.
     """
     pools: list[tuple[float, int]] = []  # mean, members
-    for number, centre_ms in enumerate(centres_ms):
-        mean, members = centre_ms - number * gap_ms, 1
+    for number, center_ms in enumerate(centers_ms):
+        mean, members = center_ms - number * gap_ms, 1
         while pools and pools[-1][0] > mean:
             before, others = pools.pop()
             mean = (before * others + mean * members) / (others + members)
@@ -120,15 +120,15 @@ def spaced(centres_ms: Sequence[float], gap_ms: float) -> list[float]:
     return [mean + number * gap_ms for number, mean in enumerate(means)]
 
 
-def _spans(centres_ms: Sequence[float], duration_ms: int) -> list[Span]:
+def _spans(centers_ms: Sequence[float], duration_ms: int) -> list[Span]:
     """A piece ends midway to the next one, and at most 200 ms from its own middle."""
     spans = []
-    for number, centre_ms in enumerate(centres_ms):
-        start_ms, end_ms = centre_ms - _MAX_HALF_SPAN_MS, centre_ms + _MAX_HALF_SPAN_MS
+    for number, center_ms in enumerate(centers_ms):
+        start_ms, end_ms = center_ms - _MAX_HALF_SPAN_MS, center_ms + _MAX_HALF_SPAN_MS
         if number > 0:
-            start_ms = max(start_ms, (centres_ms[number - 1] + centre_ms) / 2)
-        if number + 1 < len(centres_ms):
-            end_ms = min(end_ms, (centre_ms + centres_ms[number + 1]) / 2)
+            start_ms = max(start_ms, (centers_ms[number - 1] + center_ms) / 2)
+        if number + 1 < len(centers_ms):
+            end_ms = min(end_ms, (center_ms + centers_ms[number + 1]) / 2)
         spans.append((start_ms, end_ms))
     return fit_spans(spans, duration_ms)
 

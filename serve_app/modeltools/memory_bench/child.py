@@ -62,7 +62,7 @@ class Measured:
 
 
 def measure(settings: Settings, stages: list[str], seconds: float) -> Measured:
-    """Loads the stages, runs them on synthesised audio, and reads the memory."""
+    """Loads the stages, runs them on synthesized audio, and reads the memory."""
     if _uses_pytorch(settings, stages):
         importlib.import_module("serve_app.engines.paraformer.cpu")
     imported_bytes = resident().rss_bytes
@@ -91,7 +91,7 @@ def measure(settings: Settings, stages: list[str], seconds: float) -> Measured:
 
 
 def _uses_pytorch(settings: Settings, stages: list[str]) -> bool:
-    """False for a recogniser without it; the row without stages shows what it takes."""
+    """False for a recognizer without it; the row without stages shows what it takes."""
     return stages != ["asr"] or settings.recognizer.engine not in _WITHOUT_PYTORCH
 
 
@@ -101,7 +101,7 @@ def _load(settings: Settings, stage: str, audio: Pcm) -> Work:
         return lambda: _find_speech(vad, audio)
     if stage == "asr":
         recognizer = load_recognizer(settings).engine
-        return lambda: _recognise(recognizer, audio)
+        return lambda: _recognize(recognizer, audio)
     punctuator = load_punctuator(settings).engine
     words = _words(find_pack(settings, settings.punctuator.pack), audio)
     return lambda: _punctuate(punctuator, words)
@@ -114,7 +114,7 @@ def _find_speech(vad: VoiceActivityDetector, audio: Pcm) -> None:
     stream.finish()
 
 
-def _recognise(recognizer: Recognizer, audio: Pcm) -> None:
+def _recognize(recognizer: Recognizer, audio: Pcm) -> None:
     """Clips of 6 s, as many at a time as the service would put into a batch."""
     clip_samples = _CLIP_S * SAMPLE_RATE_HZ
     clips = [audio[first : first + clip_samples] for first in range(0, len(audio), clip_samples)]

@@ -92,15 +92,15 @@ def _here_or_random(choice: PackChoice, store: PackStore, synth_dir: Path, say: 
     directory = synth_dir / architecture
     if not directory.is_dir():
         # Imports PyTorch, which the process that measures has no use for.
-        from serve_app.modeltools.random_packs import synthesise
+        from serve_app.modeltools.random_packs import synthesize
 
         say(f"{choice.name} is not here: writing random weights of its size into {directory}")
-        synthesise(architecture, directory)
+        synthesize(architecture, directory)
     return PackChoice(f"dir:{directory.absolute()}", choice.label, is_random=True)
 
 
 def _export(choice: PackChoice, store: PackStore, synth_dir: Path, say: Say) -> PackChoice | None:
-    """The recogniser for onnxruntime, or None where that is not installed."""
+    """The recognizer for onnxruntime, or None where that is not installed."""
     try:
         from serve_app.modeltools.onnx_export import export
     except ImportError as error:

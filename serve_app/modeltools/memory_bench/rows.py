@@ -18,10 +18,10 @@ class Row:
         title: of the row.
         stages: what is loaded, in the order of the pipeline; none for the imports alone.
         vad: the VAD's pack.
-        asr: the recogniser's pack.
+        asr: the recognizer's pack.
         punctuation: the punctuation model's pack.
-        engine: what runs the recogniser.
-        dtype: of the recogniser.
+        engine: what runs the recognizer.
+        dtype: of the recognizer.
     """
 
     key: str

@@ -73,9 +73,9 @@ def measure_rows(
 
     Args:
         rows: what to load.
-        device: of recogniser and punctuation model.
+        device: of recognizer and punctuation model.
         num_threads: that each stage computes with.
-        seconds: of synthesised audio that each process hears.
+        seconds: of synthesized audio that each process hears.
         pack_dir: where pulled packs live.
         before: called with each row when it begins.
     """

@@ -61,7 +61,7 @@ def check_export(original: PackContents, exported: PackContents) -> ExportCheck:
 
 
 def compare(original: Recognizer, other: Recognizer, clips: Sequence[Pcm]) -> ExportCheck:
-    """Compares two recognisers, the first of which is right by definition."""
+    """Compares two recognizers, the first of which is right by definition."""
     pairs = list(zip(_heard(original, clips), _heard(other, clips), strict=True))
     texts = [["".join(token.text for token in one.tokens) for one in pair] for pair in pairs]
     equal = [pair for pair, (said, found) in zip(pairs, texts, strict=True) if said == found]

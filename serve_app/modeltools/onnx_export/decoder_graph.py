@@ -19,12 +19,12 @@ def decoder_graph(writer: GraphWriter, net: ParaformerNet) -> onnx.ModelProto:
     each token, and `confidences` [tokens], its probability.
     """
     decoder = net.decoder
-    centred = replace(decoder.shape, kernel_shift=0)
+    centerd = replace(decoder.shape, kernel_shift=0)
     hidden = writer.add("MatMul", "shares", "frames")
     for layers, shape in (
         (decoder.decoders, decoder.shape),
-        (decoder.decoders2, centred),
-        (decoder.decoders3, centred),
+        (decoder.decoders2, centerd),
+        (decoder.decoders3, centerd),
     ):
         for layer in layers:
             if not isinstance(layer, DecoderLayer):

@@ -119,7 +119,7 @@ def _fine_alphas(writer: GraphWriter, predictor: TimestampPredictor) -> None:
 
 
 def _context(writer: GraphWriter, predictor: CifPredictor) -> str:
-    """Each frame with its neighbours, [1, size, frames]."""
+    """Each frame with its neighbors, [1, size, frames]."""
     conv = predictor.cif_conv1d
     convolved = writer.add(
         "Conv",

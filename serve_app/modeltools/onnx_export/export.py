@@ -39,15 +39,15 @@ def export(pack: PackContents, directory: Path, dtype: str = "int8") -> PackCont
     """Writes the pack as graphs for onnxruntime.
 
     The hotword branch of a SeacoParaformer is left out: the exported pack
-    recognises as the model does without hotwords.
+    recognizes as the model does without hotwords.
 
     Args:
-        pack: a recogniser of class Paraformer, BiCifParaformer or SeacoParaformer.
+        pack: a recognizer of class Paraformer, BiCifParaformer or SeacoParaformer.
         directory: where to; it must not exist or be empty.
         dtype: of the large products, `float32` or `int8`.
 
     Raises:
-        PackError: the pack is no such recogniser, is damaged, or the dtype is unknown.
+        PackError: the pack is no such recognizer, is damaged, or the dtype is unknown.
         PackFetchFailed: the directory is taken or cannot be written.
     """
     if dtype not in DTYPES:
@@ -127,7 +127,7 @@ def _configuration() -> dict[str, object]:
 def _copy_statistics(pack: PackContents, to: Path) -> None:
     """Copies am.mvn, whatever it is called there."""
     if pack.cmvn is None:
-        raise PackError(pack.name, "it has no feature statistics", "Choose a recogniser's pack")
+        raise PackError(pack.name, "it has no feature statistics", "Choose a recognizer's pack")
     named = pack.directory / _CMVN_NAME
     if named.is_file():
         shutil.copyfile(named, to)

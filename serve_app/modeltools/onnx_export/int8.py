@@ -33,7 +33,7 @@ class EightBitWriter(GraphWriter):
         self._codes: dict[str, tuple[str, str]] = {}
 
     def linear(self, rows: str, layer: nn.Linear) -> str:
-        codes, steps = self._quantised(rows)
+        codes, steps = self._quantized(rows)
         weight = as_array(layer.weight)
         weight_steps = np.maximum(np.abs(weight).max(axis=1), _SMALLEST) / _WEIGHT_LIMIT
         weight_codes = np.clip(
@@ -54,7 +54,7 @@ class EightBitWriter(GraphWriter):
             return product
         return self.add("Add", product, self.tensor(layer.bias))
 
-    def _quantised(self, rows: str) -> tuple[str, str]:
+    def _quantized(self, rows: str) -> tuple[str, str]:
         """Codes, uint8, and the step of each row, [n, 1]; once for all that read the rows."""
         if rows not in self._codes:
             largest = self.add("ReduceMax", self.add("Abs", rows), axes=(1,), keepdims=0)

@@ -93,14 +93,14 @@ class GraphWriter:
         return self.constant(as_array(values))
 
     def linear(self, rows: str, layer: nn.Linear) -> str:
-        """A large product, [n, in] -> [n, out]: one that a subclass may quantise."""
+        """A large product, [n, in] -> [n, out]: one that a subclass may quantize."""
         product = self.add("MatMul", rows, self.tensor(layer.weight.T))
         if layer.bias is None:
             return product
         return self.add("Add", product, self.tensor(layer.bias))
 
     def exact_linear(self, rows: str, layer: nn.Linear) -> str:
-        """As `linear`, but never quantised."""
+        """As `linear`, but never quantized."""
         weights = (self.tensor(layer.weight), self.tensor(layer.bias))
         return self.add("Gemm", rows, *weights, transB=1)
 

@@ -5,6 +5,6 @@ for the published packs where no model hub can be reached. Their text means noth
 """
 
 from serve_app.modeltools.random_packs.architectures import ARCHITECTURES, Architecture
-from serve_app.modeltools.random_packs.writing import synthesise
+from serve_app.modeltools.random_packs.writing import synthesize
 
-__all__ = ["ARCHITECTURES", "Architecture", "synthesise"]
+__all__ = ["ARCHITECTURES", "Architecture", "synthesize"]

@@ -19,12 +19,12 @@ MARKS = ("<unk>", "_", "，", "。", "？", "、")
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """One of the models that can be synthesised.
+    """One of the models that can be synthesized.
 
     Attributes:
         name: of the pack.
         published_as: the id on ModelScope of the model whose sizes these are.
-        kind: recogniser or punctuation model.
+        kind: recognizer or punctuation model.
         vocabulary_size: entries of tokens.json.
         config: what goes into config.yaml.
     """
@@ -80,7 +80,7 @@ def _decoder(stack: _Stack, num_blocks: int) -> dict[str, Any]:
     return {"decoder": "ParaformerSANMDecoder", "decoder_conf": conf}
 
 
-def _recogniser(stack: _Stack, num_blocks: int, num_decoder_blocks: int) -> dict[str, Any]:
+def _recognizer(stack: _Stack, num_blocks: int, num_decoder_blocks: int) -> dict[str, Any]:
     return {
         "model": "Paraformer",
         "model_conf": {"ctc_weight": 0.0, "predictor_bias": 1, "sampling_ratio": 0.75},
@@ -111,7 +111,7 @@ def _recogniser(stack: _Stack, num_blocks: int, num_decoder_blocks: int) -> dict
 
 
 def _seaco() -> dict[str, Any]:
-    config = _recogniser(_LARGE, 50, 16)
+    config = _recognizer(_LARGE, 50, 16)
     config["model"] = "SeacoParaformer"
     config["model_conf"] |= {
         "inner_dim": _LARGE.size,
@@ -165,14 +165,14 @@ ARCHITECTURES: dict[str, Architecture] = {
             "iic/speech_paraformer-large_asr_nat-zh-cn-16k-common-vocab8404-pytorch",
             PackKind.ASR,
             8404,
-            _recogniser(_LARGE, 50, 16),
+            _recognizer(_LARGE, 50, 16),
         ),
         Architecture(
             "paraformer-small",
             "iic/speech_paraformer_asr_nat-zh-cn-16k-common-vocab8358-tensorflow1",
             PackKind.ASR,
             8358,
-            _recogniser(_SMALL, 40, 12),
+            _recognizer(_SMALL, 40, 12),
         ),
         Architecture(
             "seaco-paraformer-large",

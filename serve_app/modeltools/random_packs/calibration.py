@@ -1,6 +1,6 @@
 """Makes random networks behave like trained ones where speed depends on it.
 
-How many tokens a recogniser finds decides how much its decoder has to do, and
+How many tokens a recognizer finds decides how much its decoder has to do, and
 how many sentences end decides how much text a punctuation model reads again.
 Random weights would give anything from none to one a frame.
 """
@@ -15,7 +15,7 @@ import torch
 from serve_app.engines.ct_transformer import CtTransformerNet
 from serve_app.engines.features import apply_cmvn, lfr, log_mel
 from serve_app.engines.paraformer.network import ParaformerNet
-from serve_app.engines.paraformer.packing import Ragged
+from serve_app.engines.paraformer.packing import PackedSequences
 from serve_app.modeltools.random_packs.noise import TOKENS_PER_S, speech_like
 
 WORDS_PER_MARK = 9.0
@@ -29,11 +29,11 @@ _MARK_SCORES = (-30.0, 0.0, 0.0, -0.5, -2.0, -2.0)
 _DECIMALS = 3
 
 
-def calibrate_recogniser(net: ParaformerNet, cmvn: torch.Tensor) -> None:
+def calibrate_recognizer(net: ParaformerNet, cmvn: torch.Tensor) -> None:
     """Sets the predictor's last layer so that speech gives TOKENS_PER_S tokens."""
     samples = torch.from_numpy(speech_like().astype(np.float32))
     features = apply_cmvn(lfr(log_mel(samples), net.shape.lfr_m, net.shape.lfr_n), cmvn)
-    layout = Ragged([len(features)], features.device)
+    layout = PackedSequences([len(features)], features.device)
     with torch.inference_mode():
         frames = net.encoder(features, layout)
         context = net.predictor.context(frames, layout)
@@ -45,7 +45,7 @@ def calibrate_recogniser(net: ParaformerNet, cmvn: torch.Tensor) -> None:
         net.predictor.cif_output.weight.mul_(scale)
         net.predictor.cif_output.bias.fill_(bias)
     # Every third frame stands for a token's embedding.
-    tokens = Ragged([len(frames[::3])], frames.device)
+    tokens = PackedSequences([len(frames[::3])], frames.device)
     with torch.inference_mode():
         scores = net.decoder(frames[::3], frames, tokens, layout).mean(dim=0)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def calibrate_punctuator(net: CtTransformerNet) -> None:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(1, 3000, (_NUM_WORDS,), generator=generator)
     with torch.inference_mode():
-        scores = net(ids, Ragged([_NUM_WORDS], ids.device)) - net.decoder.bias
+        scores = net(ids, PackedSequences([_NUM_WORDS], ids.device)) - net.decoder.bias
     bias = torch.tensor(_MARK_SCORES) - scores.mean(dim=0)
     wanted = 1 / WORDS_PER_MARK
     bias[2:] += _solve(lambda offset: _share_of_marks(scores + bias, offset) - wanted)

@@ -1,4 +1,4 @@
-"""A sound that keeps a recogniser as busy as speech does; made without PyTorch."""
+"""A sound that keeps a recognizer as busy as speech does; made without PyTorch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def speech_like() -> Pcm:
     phase = 2 * np.pi * 140 * time_s + 12 * np.sin(2 * np.pi * 0.4 * time_s)
     orders = np.arange(1, 21)[:, None]
     # The upper harmonics come and go, as vowels do.
-    colour = 1 + np.sin(2 * np.pi * (0.9 + 0.13 * orders) * time_s + orders)
-    voice = (colour * np.sin(orders * phase) / orders).sum(axis=0)
+    color = 1 + np.sin(2 * np.pi * (0.9 + 0.13 * orders) * time_s + orders)
+    voice = (color * np.sin(orders * phase) / orders).sum(axis=0)
     syllables = np.clip(np.sin(2 * np.pi * 2.25 * time_s) + 0.3, 0, 1)
     breath = generator.normal(0, 300, len(time_s)) * (1 - syllables)
     samples: Pcm = (2000 * voice * syllables + breath).astype(np.int16)

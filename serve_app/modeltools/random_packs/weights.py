@@ -16,7 +16,7 @@ from serve_app.engines.ct_transformer import CtTransformerNet
 from serve_app.engines.paraformer.network import ParaformerNet
 from serve_app.engines.paraformer.sanm import SanmDecoder, SanmShape
 from serve_app.modeltools.random_packs.architectures import Architecture
-from serve_app.modeltools.random_packs.calibration import calibrate_punctuator, calibrate_recogniser
+from serve_app.modeltools.random_packs.calibration import calibrate_punctuator, calibrate_recognizer
 
 _OUTPUT_SCALE = 4.0  # scores far enough apart that rounding changes no token
 _BIAS_SPREAD = 0.02
@@ -25,7 +25,7 @@ _ATTENTION_SCALE = 0.2
 _AFTER_RELU = ("w_2.weight", "cif_output.weight")
 
 
-def random_recogniser(
+def random_recognizer(
     net: ParaformerNet, architecture: Architecture, cmvn: torch.Tensor, seed: int
 ) -> dict[str, torch.Tensor]:
     """Fills and calibrates the network; returns the whole checkpoint.
@@ -38,7 +38,7 @@ def random_recogniser(
     with torch.no_grad():
         net.decoder.output_layer.weight.mul_(_OUTPUT_SCALE)
     net.eval()
-    calibrate_recogniser(net, cmvn)
+    calibrate_recognizer(net, cmvn)
     size = net.shape.encoder.size
     embed = nn.Embedding(architecture.vocabulary_size, size)
     extra: dict[str, nn.Module] = {"decoder.embed.0": embed}
@@ -104,12 +104,12 @@ _CHARACTERS = tuple(chr(code) for code in range(_FIRST, _LAST + 1))
 
 
 def speech_tokens(size: int) -> list[str]:
-    """Single characters between the reserved entries; what recognisers emit."""
+    """Single characters between the reserved entries; what recognizers emit."""
     return ["<blank>", "<s>", "</s>", *_CHARACTERS[: size - 4], "<unk>"]
 
 
 def punctuation_tokens(size: int) -> list[str]:
-    """All single characters, so that recognised ones are known, then pairs of them."""
+    """All single characters, so that recognized ones are known, then pairs of them."""
     pairs = ("".join(pair) for pair in product(_CHARACTERS, repeat=2))
     words = [*_CHARACTERS, *islice(pairs, size - len(_CHARACTERS) - 1)]
     return ["<unk>", *words]

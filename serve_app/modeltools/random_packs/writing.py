@@ -17,7 +17,7 @@ from serve_app.modeltools.random_packs.architectures import ARCHITECTURES, MARKS
 from serve_app.modeltools.random_packs.weights import (
     punctuation_tokens,
     random_punctuator,
-    random_recogniser,
+    random_recognizer,
     speech_tokens,
 )
 from serve_app.packs.pack import PackContents, open_pack
@@ -29,7 +29,7 @@ NOTE = "RANDOM WEIGHTS: for measuring speed and memory; what it says means nothi
 _CMVN_SHIFT, _CMVN_SCALE = "-14.5", "0.3"  # as recordings of speech have them
 
 
-def synthesise(name: str, directory: Path, seed: int = 0) -> PackContents:
+def synthesize(name: str, directory: Path, seed: int = 0) -> PackContents:
     """Writes a pack of a published architecture; the same seed gives the same weights.
 
     Args:
@@ -95,12 +95,12 @@ def _fill(content: Path, architecture: Architecture, seed: int) -> None:
 def _random_state(
     pack: PackContents, architecture: Architecture, seed: int
 ) -> dict[str, torch.Tensor]:
-    # On the meta device nothing is initialised only to be overwritten.
+    # On the meta device nothing is initialized only to be overwritten.
     if architecture.kind is PackKind.ASR:
         with torch.device("meta"):
-            recogniser = ParaformerNet(parse_shape(pack))
-        recogniser.to_empty(device="cpu")
-        return random_recogniser(recogniser, architecture, torch.from_numpy(pack.cmvn), seed)
+            recognizer = ParaformerNet(parse_shape(pack))
+        recognizer.to_empty(device="cpu")
+        return random_recognizer(recognizer, architecture, torch.from_numpy(pack.cmvn), seed)
     conf = architecture.config["encoder_conf"]
     shape = SanmShape(
         size=conf["output_size"],

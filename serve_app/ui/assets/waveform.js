@@ -1,4 +1,4 @@
-// The recording as a picture: its peaks, where speech was recognised, and the place that plays.
+// The recording as a picture: its peaks, where speech was recognized, and the place that plays.
 "use strict";
 
 const WAVE_RATE_HZ = 8000;
@@ -26,7 +26,7 @@ async function peaksOf(file, durationS) {
   }
 }
 
-/** Draws onto a canvas, in the colours of the style sheet. */
+/** Draws onto a canvas, in the colors of the style sheet. */
 function drawWaveform(canvas, { peaks, durationS, sentences, failedRanges, positionS, chosen }) {
   const width = canvas.clientWidth;
   const height = canvas.clientHeight;
@@ -36,22 +36,22 @@ function drawWaveform(canvas, { peaks, durationS, sentences, failedRanges, posit
   const pen = canvas.getContext("2d");
   pen.scale(scale, scale);
   const style = getComputedStyle(canvas);
-  const colour = (name) => style.getPropertyValue(name).trim();
+  const color = (name) => style.getPropertyValue(name).trim();
   if (!(durationS > 0)) return;
   const x = (seconds) => (seconds / durationS) * width;
 
   sentences.forEach(([startMs, endMs], number) => {
-    pen.fillStyle = colour(number === chosen ? "--ps-span-chosen" : number % 2 ? "--ps-span-odd" : "--ps-span");
+    pen.fillStyle = color(number === chosen ? "--ps-span-chosen" : number % 2 ? "--ps-span-odd" : "--ps-span");
     const from = x(startMs / 1000);
     pen.fillRect(from, 0, Math.max(1, x(endMs / 1000) - from - 0.5), height);
   });
-  pen.fillStyle = colour("--ps-span-failed");
+  pen.fillStyle = color("--ps-span-failed");
   for (const [startMs, endMs] of failedRanges) {
     pen.fillRect(x(startMs / 1000), 0, Math.max(2, x((endMs - startMs) / 1000)), height);
   }
 
   const middle = height / 2;
-  pen.fillStyle = colour("--ps-wave");
+  pen.fillStyle = color("--ps-wave");
   if (peaks) {
     const step = 3;
     for (let left = 0; left < width; left += step) {
@@ -64,6 +64,6 @@ function drawWaveform(canvas, { peaks, durationS, sentences, failedRanges, posit
   } else {
     pen.fillRect(0, middle - 0.5, width, 1);
   }
-  pen.fillStyle = colour("--ps-position");
+  pen.fillStyle = color("--ps-position");
   pen.fillRect(Math.min(width - 2, x(positionS)), 0, 2, height);
 }

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from serve_app.engines.cuda.attention import attend_padded, choose_attention, probe
-from serve_app.engines.cuda.sequence_layout import Borders, lay_out
+from serve_app.engines.cuda.sequence_layout import SequenceLayout, lay_out
 
 CPU = torch.device("cpu")
 
@@ -43,11 +43,11 @@ def test_the_probe_finds_out_what_looks_across_borders() -> None:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        query_borders: Borders,
-        key_borders: Borders,
+        query_layout: SequenceLayout,
+        key_layout: SequenceLayout,
     ) -> torch.Tensor:
-        whole = lay_out(key_borders.offsets[-1:], key_borders.num_rows, key_borders.num_rows)
-        asked = lay_out(query_borders.offsets[-1:], query_borders.num_rows, whole.longest)
+        whole = lay_out(key_layout.offsets[-1:], key_layout.num_rows, key_layout.num_rows)
+        asked = lay_out(query_layout.offsets[-1:], query_layout.num_rows, whole.longest)
         return attend_padded(query, key, value, asked, whole)
 
     assert probe(careless, CPU, torch.float32, 4, 8) > 0.1

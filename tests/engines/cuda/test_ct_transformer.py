@@ -51,7 +51,7 @@ def test_labels_are_those_of_the_cpu_engine(
 
 
 @pytest.mark.parametrize("lengths", [[700], [3] * 80, [400, 400, 400]])
-def test_batch_beyond_every_bucket_is_labelled_all_the_same(
+def test_batch_beyond_every_bucket_is_labeled_all_the_same(
     pack: PackContents,
     reference: CtTransformerEngine,
     engine: GpuCtTransformer,

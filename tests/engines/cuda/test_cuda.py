@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from serve_app.core.records import NO_HINTS, Pcm, Recognition
+from serve_app.core.records import NO_OPTIONS, Pcm, Recognition
 from serve_app.engines.ct_transformer import CtTransformerEngine
 from serve_app.engines.cuda.attention import attend_efficient, attend_flash, probe
 from serve_app.engines.cuda.ct_transformer import GpuCtTransformer
@@ -18,7 +18,7 @@ from serve_app.engines.cuda.options import GpuOptions
 from serve_app.engines.cuda.paraformer import GpuParaformer
 from serve_app.engines.paraformer.cpu import ParaformerEngine
 from serve_app.packs import PackStore, resolve
-from tests.fakes.hotwords import LONG_LIST, TINY_SEACO, hints_of
+from tests.fakes.hotwords import LONG_LIST, TINY_SEACO, recognition_options_of
 from tests.fakes.signals import speech_like
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer
 
@@ -88,14 +88,19 @@ def test_hotwords_bend_what_they_bend_on_the_cpu(tmp_path: Path, max_graphs: int
     pack = tiny_paraformer(tmp_path / "tiny", TINY_SEACO)
     engine = GpuParaformer(pack, dataclasses.replace(OPTIONS, max_graphs=max_graphs))
     reference = ParaformerEngine(pack)
-    kinds = [hints_of("一丁", "丂"), NO_HINTS, hints_of(*LONG_LIST), hints_of("七", weight=0.4)]
+    kinds = [
+        recognition_options_of("一丁", "丂"),
+        NO_OPTIONS,
+        recognition_options_of(*LONG_LIST),
+        recognition_options_of("七", weight=0.4),
+    ]
     bent = 0
     for batch in _batches():
-        hints = [kinds[index % len(kinds)] for index in range(len(batch))]
-        found, plain = engine.token_ids(batch, hints), engine.token_ids(batch)
-        assert found == reference.token_ids(batch, hints)
-        neighbours = [index for index, hint in enumerate(hints) if not hint.hotwords]
-        assert [found[index] for index in neighbours] == [plain[index] for index in neighbours]
+        recognition_options = [kinds[index % len(kinds)] for index in range(len(batch))]
+        found, plain = engine.token_ids(batch, recognition_options), engine.token_ids(batch)
+        assert found == reference.token_ids(batch, recognition_options)
+        neighbors = [index for index, hint in enumerate(recognition_options) if not hint.hotwords]
+        assert [found[index] for index in neighbors] == [plain[index] for index in neighbors]
         bent += found != plain
     assert bent > 0
 
@@ -105,8 +110,12 @@ def test_hotwords_run_beside_graphs_in_half_precision(tmp_path: Path, dtype: str
     pack = tiny_paraformer(tmp_path / "tiny", TINY_SEACO)
     engine = GpuParaformer(pack, dataclasses.replace(OPTIONS, dtype=dtype))
     batch = _batches()[0]
-    hints = [hints_of("一丁"), NO_HINTS, hints_of(*LONG_LIST)]
-    plain, bent = engine.transcribe(batch), engine.transcribe(batch, hints)
+    recognition_options = [
+        recognition_options_of("一丁"),
+        NO_OPTIONS,
+        recognition_options_of(*LONG_LIST),
+    ]
+    plain, bent = engine.transcribe(batch), engine.transcribe(batch, recognition_options)
     assert bent[1] == plain[1]
     assert bent != plain
     assert engine.transcribe(batch) == plain
@@ -114,7 +123,7 @@ def test_hotwords_run_beside_graphs_in_half_precision(tmp_path: Path, dtype: str
 
 def test_two_batches_under_way_are_bent_by_their_own_words(tmp_path: Path) -> None:
     engine = GpuParaformer(tiny_paraformer(tmp_path / "tiny", TINY_SEACO), OPTIONS)
-    kinds = [hints_of("一丁", "丂"), NO_HINTS, hints_of("七丄丅")]
+    kinds = [recognition_options_of("一丁", "丂"), NO_OPTIONS, recognition_options_of("七丄丅")]
     jobs = [
         (batch, [kinds[(turn + index) % 3] for index in range(len(batch))])
         for turn in range(6)

@@ -9,7 +9,7 @@ from serve_app.engines.cuda.firing import Predictor
 from serve_app.engines.cuda.sequence_layout import lay_out
 from serve_app.engines.cuda.weights import Weights
 from serve_app.engines.paraformer.cif import CifPredictor, CifShape, embed_tokens, integrate
-from serve_app.engines.paraformer.packing import Ragged
+from serve_app.engines.paraformer.packing import PackedSequences
 from tests.fakes.tiny_packs import fill_at_random
 
 CPU = torch.device("cpu")
@@ -39,13 +39,13 @@ def test_tokens_and_embeddings_are_those_of_the_cpu_engine(
     generator = torch.Generator().manual_seed(seed)
     frames = torch.randn(sum(lengths) + 20, SIZE, generator=generator)
     frames[sum(lengths) :] = torch.nan
-    layout = Ragged(lengths, CPU)
+    layout = PackedSequences(lengths, CPU)
     with torch.inference_mode():
         alphas = torch.split(theirs(frames[: sum(lengths)], layout), lengths)
         expected = [integrate(part, theirs.shape, sequential=False) for part in alphas]
         rows = embed_tokens(frames[: sum(lengths)], layout, expected)
-        borders = lay_out(torch.tensor([*lengths, 0]), len(frames), 64)
-        found = ours.fire(frames, borders, 256)
+        sequence_layout = lay_out(torch.tensor([*lengths, 0]), len(frames), 64)
+        found = ours.fire(frames, sequence_layout, 256)
     counts = [item.num_tokens for item in expected]
     assert found.counts.tolist() == [*counts, 0]
     assert not found.broken.any()
@@ -57,11 +57,11 @@ def test_tokens_and_embeddings_are_those_of_the_cpu_engine(
 def test_broken_sequence_has_no_tokens_and_harms_no_other() -> None:
     _, ours = _predictors(0.45, 3)
     frames = torch.randn(60, SIZE, generator=torch.Generator().manual_seed(3))
-    borders = lay_out(torch.tensor([20, 20, 20]), 60, 64)
+    sequence_layout = lay_out(torch.tensor([20, 20, 20]), 60, 64)
     with torch.inference_mode():
-        whole = ours.fire(frames, borders, 64)
+        whole = ours.fire(frames, sequence_layout, 64)
         frames[25] = torch.inf
-        found = ours.fire(frames, borders, 64)
+        found = ours.fire(frames, sequence_layout, 64)
     assert found.broken.tolist() == [False, True, False]
     expected = whole.counts * torch.tensor([1, 0, 1])
     assert found.counts.tolist() == expected.tolist()
@@ -76,14 +76,14 @@ def test_broken_sequence_has_no_tokens_and_harms_no_other() -> None:
 def test_too_many_tokens_are_counted_all_the_same() -> None:
     _, ours = _predictors(0.45, 3)
     frames = torch.randn(60, SIZE, generator=torch.Generator().manual_seed(3))
-    borders = lay_out(torch.tensor([30, 30]), 60, 64)
+    sequence_layout = lay_out(torch.tensor([30, 30]), 60, 64)
     with torch.inference_mode():
-        whole = ours.fire(frames, borders, 64)
-        found = ours.fire(frames, borders, 3)
+        whole = ours.fire(frames, sequence_layout, 64)
+        found = ours.fire(frames, sequence_layout, 3)
     assert int(whole.counts.sum()) > 3
     assert found.counts.tolist() == whole.counts.tolist()
     assert found.embeddings.shape == (3, SIZE)
-    assert int(found.borders.offsets[-1]) == 3
+    assert int(found.sequence_layout.offsets[-1]) == 3
     torch.testing.assert_close(found.embeddings, whole.embeddings[:3])
 
 

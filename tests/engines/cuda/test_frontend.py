@@ -33,8 +33,8 @@ def _together(batch: list[Pcm], spare_rows: int, spare_sequences: int) -> list[t
         at += room
     lengths = frontend.lengths(num_samples)
     assert lengths[: len(batch)].tolist() == rows
-    borders = lay_out(lengths, sum(rows) + spare_rows, 512)
-    features = frontend.forward(samples, num_samples, borders)
+    sequence_layout = lay_out(lengths, sum(rows) + spare_rows, 512)
+    features = frontend.forward(samples, num_samples, sequence_layout)
     return list(torch.split(features[: sum(rows)], rows))
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from serve_app.engines.cuda.fsmn_memory import choose_memory, probe, remember_by_taps
-from serve_app.engines.cuda.sequence_layout import Borders, lay_out
-from serve_app.engines.paraformer.packing import Ragged, Spaced
+from serve_app.engines.cuda.sequence_layout import SequenceLayout, lay_out
+from serve_app.engines.paraformer.packing import PackedSequences, Spaced
 
 CPU = torch.device("cpu")
 
@@ -17,16 +17,18 @@ def test_memory_is_that_of_the_cpu_engine(left: int) -> None:
     rows = torch.randn(64, 16, generator=generator)
     rows[38:] = torch.nan
     taps = torch.randn(11, 16, generator=generator)
-    spaced = Spaced(Ragged(lengths, CPU), 16, left, 10 - left)
+    spaced = Spaced(PackedSequences(lengths, CPU), 16, left, 10 - left)
     convolved = spaced.convolve(rows[:38], taps.T[:, None].contiguous(), groups=16)
     found = remember_by_taps(rows, taps, lay_out(torch.tensor(lengths), 64, 32), left)
     torch.testing.assert_close(found[:38], convolved + rows[:38], atol=1e-5, rtol=1e-5)
 
 
 def test_addend_and_bias_are_added() -> None:
-    borders = lay_out(torch.tensor([4]), 4, 4)
+    sequence_layout = lay_out(torch.tensor([4]), 4, 4)
     zeros, ones = torch.zeros(4, 3), torch.ones(4, 3)
-    found = remember_by_taps(zeros, torch.ones(11, 3), borders, 5, ones, torch.full((3,), 2.0))
+    found = remember_by_taps(
+        zeros, torch.ones(11, 3), sequence_layout, 5, ones, torch.full((3,), 2.0)
+    )
     assert found.tolist() == [[3.0] * 3] * 4
 
 
@@ -34,12 +36,14 @@ def test_the_probe_finds_out_what_looks_across_borders() -> None:
     def careless(
         values: torch.Tensor,
         taps: torch.Tensor,
-        borders: Borders,
+        sequence_layout: SequenceLayout,
         left: int,
         addend: torch.Tensor | None = None,
         bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        whole = lay_out(borders.offsets[-1:], borders.num_rows, borders.num_rows)
+        whole = lay_out(
+            sequence_layout.offsets[-1:], sequence_layout.num_rows, sequence_layout.num_rows
+        )
         return remember_by_taps(values, taps, whole, left, addend, bias)
 
     assert probe(remember_by_taps, CPU, torch.float32) == 0.0

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import torch
 
-from serve_app.engines.cuda.graphs import KeptRows
+from serve_app.engines.cuda.graphs import StaticBuffers
 
 CPU = torch.device("cpu")
 
 
 def test_rows_always_lie_in_the_same_place() -> None:
-    kept = KeptRows(8, 3, torch.float16, CPU)
+    kept = StaticBuffers(8, 3, torch.float16, CPU)
     assert kept.first(8).data_ptr() == kept.first(2).data_ptr()
     kept.first(20)
     assert kept.first(8).data_ptr() == kept.first(2).data_ptr()
@@ -16,7 +16,7 @@ def test_rows_always_lie_in_the_same_place() -> None:
 
 
 def test_larger_batch_has_room_of_its_own_until_the_next() -> None:
-    kept = KeptRows(8, 3, torch.float16, CPU)
+    kept = StaticBuffers(8, 3, torch.float16, CPU)
     large = kept.first(20)
     assert large.shape == (20, 3)
     assert large.dtype == torch.float16

@@ -10,25 +10,25 @@ import numpy as np
 import pytest
 import torch
 
-from serve_app.core.records import NO_HINTS, ChunkFailure, Hints, Pcm, Recognition
-from serve_app.engines.cuda.hotword_bias import Bending
+from serve_app.core.records import NO_OPTIONS, ChunkFailure, Pcm, Recognition, RecognitionOptions
+from serve_app.engines.cuda.hotword_bias import HotwordBias
 from serve_app.engines.cuda.options import GpuOptions
 from serve_app.engines.cuda.paraformer import GpuParaformer
-from serve_app.engines.cuda.sequence_layout import Borders
+from serve_app.engines.cuda.sequence_layout import SequenceLayout
 from serve_app.engines.paraformer.cpu import ParaformerEngine
 from serve_app.packs.pack import PackContents
-from tests.fakes.hotwords import LONG_LIST, TINY_SEACO, hints_of
+from tests.fakes.hotwords import LONG_LIST, TINY_SEACO, recognition_options_of
 from tests.fakes.signals import speech_like
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer
 
 ON_CPU = GpuOptions(device="cpu", dtype="float32", max_batch_rows=1000)
-HINTS = [
-    hints_of("一丁", "丂"),
-    NO_HINTS,
-    hints_of("七丄丅", weight=0.4),
-    hints_of(*LONG_LIST),
-    hints_of("unwritable"),
-    hints_of("丆", "unwritable"),
+RECOGNITION_OPTIONS = [
+    recognition_options_of("一丁", "丂"),
+    NO_OPTIONS,
+    recognition_options_of("七丄丅", weight=0.4),
+    recognition_options_of(*LONG_LIST),
+    recognition_options_of("unwritable"),
+    recognition_options_of("丆", "unwritable"),
 ]
 
 
@@ -62,11 +62,14 @@ def test_tokens_and_times_are_those_of_the_cpu_engine(
     engine: GpuParaformer, reference: ParaformerEngine, batch: list[Pcm]
 ) -> None:
     for shift in range(len(batch)):
-        hints = [*HINTS[shift:], *HINTS[:shift]]
-        ids = engine.token_ids(batch, hints)
-        assert ids == reference.token_ids(batch, hints)
+        recognition_options = [*RECOGNITION_OPTIONS[shift:], *RECOGNITION_OPTIONS[:shift]]
+        ids = engine.token_ids(batch, recognition_options)
+        assert ids == reference.token_ids(batch, recognition_options)
         assert ids != engine.token_ids(batch)
-        found, expected = engine.transcribe(batch, hints), reference.transcribe(batch, hints)
+        found, expected = (
+            engine.transcribe(batch, recognition_options),
+            reference.transcribe(batch, recognition_options),
+        )
         for ours, theirs in zip(found, expected, strict=True):
             assert isinstance(ours, Recognition)
             assert isinstance(theirs, Recognition)
@@ -77,12 +80,12 @@ def test_tokens_and_times_are_those_of_the_cpu_engine(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_neighbours_without_hotwords_stay_what_they_are_to_the_bit(
+def test_neighbors_without_hotwords_stay_what_they_are_to_the_bit(
     pack: PackContents, batch: list[Pcm], dtype: str
 ) -> None:
     engine = GpuParaformer(pack, dataclasses.replace(ON_CPU, dtype=dtype))
     plain = engine.transcribe(batch)
-    bent = engine.transcribe(batch, HINTS)
+    bent = engine.transcribe(batch, RECOGNITION_OPTIONS)
     assert [bent[index] == plain[index] for index in (1, 4)] == [True, True]
     assert bent[0] != plain[0]
 
@@ -91,7 +94,10 @@ def test_words_in_half_precision_are_bent_as_in_float32_where_states_are_alike(
     pack: PackContents, engine: GpuParaformer, batch: list[Pcm]
 ) -> None:
     half = GpuParaformer(pack, dataclasses.replace(ON_CPU, dtype="float16"))
-    found, expected = half.token_ids(batch, HINTS), engine.token_ids(batch, HINTS)
+    found, expected = (
+        half.token_ids(batch, RECOGNITION_OPTIONS),
+        engine.token_ids(batch, RECOGNITION_OPTIONS),
+    )
     pairs = [pair for one, two in zip(found, expected, strict=True) for pair in zip(one, two)]  # noqa: B905 - a token may fire or not
     assert sum(one == two for one, two in pairs) > 0.9 * len(pairs)
 
@@ -99,25 +105,28 @@ def test_words_in_half_precision_are_bent_as_in_float32_where_states_are_alike(
 def test_utterance_is_bent_alike_whoever_is_beside_it(
     engine: GpuParaformer, batch: list[Pcm]
 ) -> None:
-    alone = [engine.token_ids([pcm], [hint])[0] for pcm, hint in zip(batch, HINTS, strict=True)]
-    assert engine.token_ids(batch, HINTS) == alone
-    assert engine.token_ids(batch[::-1], HINTS[::-1]) == alone[::-1]
+    alone = [
+        engine.token_ids([pcm], [hint])[0]
+        for pcm, hint in zip(batch, RECOGNITION_OPTIONS, strict=True)
+    ]
+    assert engine.token_ids(batch, RECOGNITION_OPTIONS) == alone
+    assert engine.token_ids(batch[::-1], RECOGNITION_OPTIONS[::-1]) == alone[::-1]
 
 
 def test_groups_of_utterances_give_what_all_at_once_give(
     engine: GpuParaformer, batch: list[Pcm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = engine.token_ids(batch, HINTS)
+    expected = engine.token_ids(batch, RECOGNITION_OPTIONS)
     for limit in (1, 20):
         monkeypatch.setattr("serve_app.engines.cuda.hotword_bias._GROUP_TOKENS", limit)
-        assert engine.token_ids(batch, HINTS) == expected
+        assert engine.token_ids(batch, RECOGNITION_OPTIONS) == expected
 
 
 def test_words_that_nothing_is_said_about_keep_what_the_graph_gave(
     engine: GpuParaformer, batch: list[Pcm]
 ) -> None:
     plain = [_confidences(result) for result in engine.transcribe(batch)]
-    bent = [_confidences(result) for result in engine.transcribe(batch, HINTS)]
+    bent = [_confidences(result) for result in engine.transcribe(batch, RECOGNITION_OPTIONS)]
     same = [x == y for one, two in zip(plain, bent, strict=True) for x, y in zip(one, two)]  # noqa: B905 - shown words differ
     assert 0.1 < sum(same) / len(same) < 1.0
 
@@ -127,11 +136,11 @@ def test_batch_without_hotwords_asks_nothing_of_the_branch(
 ) -> None:
     expected = engine.transcribe(batch)
 
-    def bend(*args: object) -> None:
+    def apply_bias(*args: object) -> None:
         raise AssertionError("bent without a word")
 
-    monkeypatch.setattr(Bending, "bend", bend)
-    assert engine.transcribe(batch, [Hints(keywords=("一",))] * len(batch)) == expected
+    monkeypatch.setattr(HotwordBias, "bend", apply_bias)
+    assert engine.transcribe(batch, [RecognitionOptions(keywords=("一",))] * len(batch)) == expected
 
 
 def test_more_tokens_than_the_bucket_has_are_bent_in_the_second_run(
@@ -139,7 +148,10 @@ def test_more_tokens_than_the_bucket_has_are_bent_in_the_second_run(
 ) -> None:
     narrow = GpuParaformer(pack, dataclasses.replace(ON_CPU, tokens_per_frame=0.001))
     caplog.set_level("INFO")
-    assert narrow.token_ids(batch * 2, HINTS * 2) == engine.token_ids(batch, HINTS) * 2
+    assert (
+        narrow.token_ids(batch * 2, RECOGNITION_OPTIONS * 2)
+        == engine.token_ids(batch, RECOGNITION_OPTIONS) * 2
+    )
     assert "run again" in caplog.text
 
 
@@ -147,8 +159,10 @@ def test_batch_beyond_every_bucket_is_bent_all_the_same(
     engine: GpuParaformer, reference: ParaformerEngine
 ) -> None:
     batch = [speech_like(550_000, 1), speech_like(30_000, 2)]
-    hints = [hints_of("一丁"), hints_of("丂")]
-    assert engine.token_ids(batch, hints) == reference.token_ids(batch, hints)
+    recognition_options = [recognition_options_of("一丁"), recognition_options_of("丂")]
+    assert engine.token_ids(batch, recognition_options) == reference.token_ids(
+        batch, recognition_options
+    )
 
 
 def test_items_that_have_nothing_to_be_heard_take_no_words_from_the_others(
@@ -156,27 +170,34 @@ def test_items_that_have_nothing_to_be_heard_take_no_words_from_the_others(
 ) -> None:
     silence = np.zeros(16_000, np.int16)
     spaced = [silence, batch[0], speech_like(300, 1), batch[1]]
-    hints = [hints_of("七"), HINTS[0], hints_of("七"), NO_HINTS]
-    found = engine.token_ids(spaced, hints)
-    assert [found[1], found[3]] == engine.token_ids(batch[:2], HINTS[:2])
+    recognition_options = [
+        recognition_options_of("七"),
+        RECOGNITION_OPTIONS[0],
+        recognition_options_of("七"),
+        NO_OPTIONS,
+    ]
+    found = engine.token_ids(spaced, recognition_options)
+    assert [found[1], found[3]] == engine.token_ids(batch[:2], RECOGNITION_OPTIONS[:2])
     assert found[0] == found[2] == []
 
 
-def test_overflow_of_an_utterance_with_hotwords_leaves_its_neighbours(
+def test_overflow_of_an_utterance_with_hotwords_leaves_its_neighbors(
     engine: GpuParaformer, batch: list[Pcm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    alone = engine.transcribe(batch, HINTS)
+    alone = engine.transcribe(batch, RECOGNITION_OPTIONS)
     frontend = engine._net.frontend
     true_forward = frontend.forward
 
-    def forward(samples: torch.Tensor, num_samples: torch.Tensor, borders: Borders) -> torch.Tensor:
-        rows = true_forward(samples, num_samples, borders)
+    def forward(
+        samples: torch.Tensor, num_samples: torch.Tensor, sequence_layout: SequenceLayout
+    ) -> torch.Tensor:
+        rows = true_forward(samples, num_samples, sequence_layout)
         first = sum(map(frontend.num_rows, map(len, batch[:2])))
         rows[first : first + frontend.num_rows(len(batch[2]))] = torch.inf
         return rows
 
     monkeypatch.setattr(frontend, "forward", forward)
-    found = engine.transcribe(batch, HINTS)
+    found = engine.transcribe(batch, RECOGNITION_OPTIONS)
     assert isinstance(found[2], ChunkFailure)
     for index in (0, 1, 3, 4, 5):
         texts = [
@@ -188,7 +209,10 @@ def test_overflow_of_an_utterance_with_hotwords_leaves_its_neighbours(
 
 
 def test_two_threads_are_bent_by_their_own_words(engine: GpuParaformer, batch: list[Pcm]) -> None:
-    jobs = [([pcm, batch[0]], [hint, HINTS[2]]) for pcm, hint in zip(batch, HINTS, strict=True)]
+    jobs = [
+        ([pcm, batch[0]], [hint, RECOGNITION_OPTIONS[2]])
+        for pcm, hint in zip(batch, RECOGNITION_OPTIONS, strict=True)
+    ]
     expected = [engine.token_ids(*job) for job in jobs]
     with ThreadPoolExecutor(engine.max_in_flight) as threads:
         assert list(threads.map(lambda job: engine.token_ids(*job), jobs)) == expected
@@ -198,6 +222,6 @@ def test_pack_without_the_branch_loads_none_and_hears_on(tmp_path: Path, batch: 
     engine = GpuParaformer(
         tiny_paraformer(tmp_path / "pack", TinyParaformer("BiCifParaformer")), ON_CPU
     )
-    assert engine._net.bending is None
+    assert engine._net.hotword_bias is None
     assert not engine.describe().hotwords
-    assert engine.transcribe(batch, HINTS) == engine.transcribe(batch)
+    assert engine.transcribe(batch, RECOGNITION_OPTIONS) == engine.transcribe(batch)

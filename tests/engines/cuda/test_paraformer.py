@@ -20,7 +20,7 @@ from serve_app.core.ports import Recognizer
 from serve_app.core.records import ChunkFailure, Pcm, Recognition
 from serve_app.engines.cuda.options import GpuOptions
 from serve_app.engines.cuda.paraformer import GpuParaformer
-from serve_app.engines.cuda.sequence_layout import Borders
+from serve_app.engines.cuda.sequence_layout import SequenceLayout
 from serve_app.engines.paraformer.cpu import ParaformerEngine
 from serve_app.packs import PackContents, PackStore, resolve
 from serve_app.packs.integrity import BUILTIN_DIRECTORY
@@ -56,8 +56,8 @@ def demo() -> PackContents:
 def demo_batch() -> list[Pcm]:
     """The bundled recording in pieces of uneven length."""
     samples, _ = soundfile.read(BUILTIN_DIRECTORY / "samples" / "demo.flac", dtype="int16")
-    borders = np.cumsum([0, 30_000, 7_000, 90_000, 50_000, 1_000, 70_000])
-    return [samples[start:end] for start, end in pairwise(borders) if start < len(samples)]
+    sequence_layout = np.cumsum([0, 30_000, 7_000, 90_000, 50_000, 1_000, 70_000])
+    return [samples[start:end] for start, end in pairwise(sequence_layout) if start < len(samples)]
 
 
 def _assert_same(
@@ -137,7 +137,7 @@ def test_two_threads_get_their_own_results(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 399])
-def test_item_without_a_frame_is_empty_and_harms_no_neighbour(pair: Pair, num_samples: int) -> None:
+def test_item_without_a_frame_is_empty_and_harms_no_neighbor(pair: Pair, num_samples: int) -> None:
     long = speech_like(32_000, 7)
     batch = [speech_like(num_samples, 1), long, np.zeros(16_000, np.int16)]
     found = pair.engine.transcribe(batch)
@@ -149,7 +149,7 @@ def test_empty_batch_has_no_results(pair: Pair) -> None:
     assert pair.engine.transcribe([]) == []
 
 
-def test_overflow_of_one_item_leaves_its_neighbours(
+def test_overflow_of_one_item_leaves_its_neighbors(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [speech_like(length, length) for length in (30_000, 20_000, 10_000)]
@@ -157,8 +157,10 @@ def test_overflow_of_one_item_leaves_its_neighbours(
     frontend = pair.engine._net.frontend
     true_forward = frontend.forward
 
-    def forward(samples: torch.Tensor, num_samples: torch.Tensor, borders: Borders) -> torch.Tensor:
-        rows = true_forward(samples, num_samples, borders)
+    def forward(
+        samples: torch.Tensor, num_samples: torch.Tensor, sequence_layout: SequenceLayout
+    ) -> torch.Tensor:
+        rows = true_forward(samples, num_samples, sequence_layout)
         first = frontend.num_rows(len(batch[0]))
         rows[first : first + frontend.num_rows(len(batch[1]))] = torch.inf
         return rows

@@ -4,11 +4,11 @@ import numpy as np
 import torch
 
 from serve_app.engines.cuda.buckets import Bucket
-from serve_app.engines.cuda.readback import HeardLayout
+from serve_app.engines.cuda.readback import ReadbackLayout
 
 
 def test_what_is_written_is_read() -> None:
-    layout = HeardLayout(Bucket(rows=4, tokens=3, sequences=2, longest=4), fine=True)
+    layout = ReadbackLayout(Bucket(rows=4, tokens=3, sequences=2, longest=4), fine=True)
     results = torch.full((layout.num_bytes + 9,), 255, dtype=torch.uint8)
     layout.write(
         results,
@@ -28,7 +28,7 @@ def test_what_is_written_is_read() -> None:
 
 
 def test_pack_without_a_head_brings_the_weights_of_the_predictor_back() -> None:
-    layout = HeardLayout(Bucket(rows=64, tokens=64, sequences=1, longest=64), fine=False)
+    layout = ReadbackLayout(Bucket(rows=64, tokens=64, sequences=1, longest=64), fine=False)
     results = torch.zeros(layout.num_bytes, dtype=torch.uint8)
     layout.write_alphas(results, torch.arange(64.0))
     assert layout.read(results.numpy()).alphas.tolist() == np.arange(64.0).tolist()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from serve_app.engines.cuda.buckets import Bucket
-from serve_app.engines.cuda.streams import After, IntArray, Lane, Load, Sizes
+from serve_app.engines.cuda.streams import After, DeviceStream, IntArray, Load, Sizes
 from tests.engines.cuda.cuda_fakes import FakeCuda, FakeEvent, FakeGraph
 
 BUCKET = Bucket(rows=8, tokens=0, sequences=2, longest=8)
@@ -32,7 +32,7 @@ class Doubling:
         results[: bucket.rows].copy_(2 * payload[: bucket.rows])
 
 
-def _run(lane: Lane, numbers: Sequence[int], graph: bool = True) -> list[int]:
+def _run(stream: DeviceStream, numbers: Sequence[int], graph: bool = True) -> list[int]:
     def fill(payload: IntArray, lengths: npt.NDArray[np.int32]) -> None:
         assert not lengths.any()
         payload[: len(numbers)] = numbers
@@ -40,7 +40,7 @@ def _run(lane: Lane, numbers: Sequence[int], graph: bool = True) -> list[int]:
 
     sizes = Sizes(max(SIZES.payload, len(numbers)), 2, max(SIZES.result_bytes, len(numbers)))
     bucket = Bucket(sizes.payload, 0, 2, 8)
-    row = lane.run(Load(bucket, sizes, len(numbers), graph), fill)
+    row = stream.run(Load(bucket, sizes, len(numbers), graph), fill)
     return [int(number) for number in row[: len(numbers)]]
 
 
@@ -52,40 +52,42 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
 
 
 def test_batch_comes_back() -> None:
-    lane = Lane(torch.device("cpu"), torch.int32, SIZES, Doubling())
-    assert _run(lane, [1, 2, 3]) == [2, 4, 6]
-    assert _run(lane, list(range(20))) == list(range(0, 40, 2))
+    stream = DeviceStream(torch.device("cpu"), torch.int32, SIZES, Doubling())
+    assert _run(stream, [1, 2, 3]) == [2, 4, 6]
+    assert _run(stream, list(range(20))) == list(range(0, 40, 2))
 
 
 def test_host_waits_once_a_batch(cuda: FakeCuda) -> None:
-    lane = Lane(torch.device("cpu"), torch.int32, SIZES, Doubling(), asynchronous=True)
+    stream = DeviceStream(torch.device("cpu"), torch.int32, SIZES, Doubling(), asynchronous=True)
     for _ in range(3):
-        assert _run(lane, [1, 2]) == [2, 4]
+        assert _run(stream, [1, 2]) == [2, 4]
     assert FakeEvent.waits == 3
 
 
 def test_graph_sees_each_batch(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     network = Doubling()
-    lane = Lane(torch.device("cpu"), torch.int32, SIZES, network, max_graphs=2, asynchronous=True)
+    stream = DeviceStream(
+        torch.device("cpu"), torch.int32, SIZES, network, max_graphs=2, asynchronous=True
+    )
 
     def replay(graph: FakeGraph) -> None:
         # What a replay does: the captured work, on the buffers of the capture.
-        assert lane._static is not None
-        network(BUCKET, lane._static.payload, lane._static.lengths, lane._static.results)
+        assert stream._static is not None
+        network(BUCKET, stream._static.payload, stream._static.lengths, stream._static.results)
 
     monkeypatch.setattr(FakeGraph, "replay", replay)
-    assert [_run(lane, [number]) for number in (1, 2, 3)] == [[2], [4], [6]]
-    assert lane.num_graphs == cuda.num_captures == 1
+    assert [_run(stream, [number]) for number in (1, 2, 3)] == [[2], [4], [6]]
+    assert stream.num_graphs == cuda.num_captures == 1
     assert network.num_calls == 3 + 3
 
 
 def test_batch_beyond_the_buffers_runs_without_a_graph(cuda: FakeCuda) -> None:
-    lane = Lane(
+    stream = DeviceStream(
         torch.device("cpu"), torch.int32, SIZES, Doubling(), max_graphs=2, asynchronous=True
     )
-    assert _run(lane, list(range(20))) == list(range(0, 40, 2))
-    assert _run(lane, [5], graph=False) == [10]
-    assert lane.num_graphs == 0
+    assert _run(stream, list(range(20))) == list(range(0, 40, 2))
+    assert _run(stream, [5], graph=False) == [10]
+    assert stream.num_graphs == 0
 
 
 def test_what_follows_a_graph_runs_with_lengths_of_the_host(
@@ -98,8 +100,10 @@ def test_what_follows_a_graph_runs_with_lengths_of_the_host(
         results[0] = 99
 
     monkeypatch.setattr(FakeGraph, "replay", lambda graph: None)
-    lane = Lane(torch.device("cpu"), torch.int32, SIZES, Doubling(), finish, 2, asynchronous=True)
-    assert _run(lane, [1, 2]) == [99, 4]
+    stream = DeviceStream(
+        torch.device("cpu"), torch.int32, SIZES, Doubling(), finish, 2, asynchronous=True
+    )
+    assert _run(stream, [1, 2]) == [99, 4]
     assert seen == [[2, 0]]
 
 
@@ -108,13 +112,13 @@ def test_what_follows_a_graph_runs_with_lengths_of_the_host(
 def test_what_one_batch_asks_for_is_done_for_it_alone(
     cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, asynchronous: bool, graph: bool
 ) -> None:
-    lane = Lane(
+    stream = DeviceStream(
         torch.device("cpu"), torch.int32, SIZES, Doubling(), None, 2, asynchronous=asynchronous
     )
     monkeypatch.setattr(FakeGraph, "replay", lambda graph: None)
 
     def run(after: After | None) -> list[int]:
-        row = lane.run(Load(BUCKET, SIZES, 2, graph, after), lambda payload, lengths: None)
+        row = stream.run(Load(BUCKET, SIZES, 2, graph, after), lambda payload, lengths: None)
         return [int(byte) for byte in row[:2]]
 
     def write_sevens(results: torch.Tensor) -> None:
@@ -122,7 +126,7 @@ def test_what_one_batch_asks_for_is_done_for_it_alone(
 
     assert run(write_sevens) == [7, 7]
     assert run(write_sevens) == [7, 7]
-    lane = Lane(
+    stream = DeviceStream(
         torch.device("cpu"), torch.int32, SIZES, Doubling(), None, 2, asynchronous=asynchronous
     )
     assert 7 not in run(None)
@@ -131,22 +135,24 @@ def test_what_one_batch_asks_for_is_done_for_it_alone(
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_slots_survive_a_network_that_raises(cuda: FakeCuda, asynchronous: bool) -> None:
     network = Doubling()
-    lane = Lane(torch.device("cpu"), torch.int32, SIZES, network, asynchronous=asynchronous)
+    stream = DeviceStream(
+        torch.device("cpu"), torch.int32, SIZES, network, asynchronous=asynchronous
+    )
     network.error = torch.cuda.OutOfMemoryError("out of memory")
     for _ in range(5):
         with pytest.raises(torch.cuda.OutOfMemoryError):
-            _run(lane, [1])
+            _run(stream, [1])
     assert cuda.num_emptied == (5 if asynchronous else 0)
     network.error = None
-    assert _run(lane, [1]) == [2]
+    assert _run(stream, [1]) == [2]
 
 
 def test_threads_get_their_own_results() -> None:
-    lane = Lane(torch.device("cpu"), torch.int32, SIZES, Doubling())
+    stream = DeviceStream(torch.device("cpu"), torch.int32, SIZES, Doubling())
     wrong: list[int] = []
 
     def work(number: int) -> None:
-        wrong.extend(1 for _ in range(50) if _run(lane, [number]) != [2 * number])
+        wrong.extend(1 for _ in range(50) if _run(stream, [number]) != [2 * number])
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:

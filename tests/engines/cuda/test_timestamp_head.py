@@ -11,7 +11,7 @@ from serve_app.engines.cuda.timestamp_head import TimestampHead, time_major
 from serve_app.engines.cuda.weights import Weights
 from serve_app.engines.paraformer.cif import CifShape
 from serve_app.engines.paraformer.network import TimestampHeadShape, TimestampPredictor
-from serve_app.engines.paraformer.packing import Ragged
+from serve_app.engines.paraformer.packing import PackedSequences
 from tests.fakes.tiny_packs import fill_at_random
 
 CPU = torch.device("cpu")
@@ -40,6 +40,6 @@ def test_weights_are_those_of_the_cpu_engine(recurrent: bool) -> None:
     lengths = [5, 1, 12]
     frames = torch.randn(30, 16, generator=torch.Generator().manual_seed(5))
     with torch.inference_mode():
-        expected = torch.cat(theirs.fine_alphas(frames[:18], Ragged(lengths, CPU)))
+        expected = torch.cat(theirs.fine_alphas(frames[:18], PackedSequences(lengths, CPU)))
         found = ours.forward(frames, np.array([*lengths, 0], dtype=np.int32))
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)

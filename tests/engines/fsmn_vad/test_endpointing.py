@@ -14,8 +14,8 @@ def random_scores(rng: np.random.Generator) -> Scores:
     parts = [np.empty(0)]
     for _ in range(int(rng.integers(1, 40))):
         length = int(rng.choice([3, 12, 20, 60, 150, 400]) * rng.uniform(0.5, 1.5)) + 1
-        centre = float(rng.choice([0.02, 0.1, 0.2, 0.5, 0.9, 0.98]))
-        parts.append(np.clip(rng.normal(centre, 0.12, length), 1e-4, 1 - 1e-4))
+        center = float(rng.choice([0.02, 0.1, 0.2, 0.5, 0.9, 0.98]))
+        parts.append(np.clip(rng.normal(center, 0.12, length), 1e-4, 1 - 1e-4))
     return np.concatenate(parts)
 
 

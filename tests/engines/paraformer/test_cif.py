@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from serve_app.engines.paraformer.cif import CifShape, Integration, embed_tokens, integrate
-from serve_app.engines.paraformer.packing import Ragged
+from serve_app.engines.paraformer.packing import PackedSequences
 
 SHAPE = CifShape(size=4, left=1, right=1)
 
@@ -45,7 +45,7 @@ def test_each_token_but_the_last_has_a_mass_of_one(
 
 
 def test_embedding_is_the_weighted_sum_of_frames() -> None:
-    layout = Ragged([2, 3], torch.device("cpu"))
+    layout = PackedSequences([2, 3], torch.device("cpu"))
     frames = torch.arange(20.0).view(5, 4)
     found = [_integrate(0.5, 0.5), _integrate(0.25, 0.5, 0.25)]
     expected = torch.stack([frames[:2].mean(0), frames[3]])

@@ -97,7 +97,7 @@ def test_confidences_are_probabilities(engine: ParaformerEngine) -> None:
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 100, 399])
-def test_item_without_a_frame_is_empty_and_harms_no_neighbour(
+def test_item_without_a_frame_is_empty_and_harms_no_neighbor(
     engine: ParaformerEngine, num_samples: int
 ) -> None:
     long = speech_like(32_000, 7)
@@ -106,7 +106,7 @@ def test_item_without_a_frame_is_empty_and_harms_no_neighbour(
     _assert_same(found[1], _transcribe(engine, [long])[0])
 
 
-def test_item_of_one_frame_is_recognised(engine: ParaformerEngine) -> None:
+def test_item_of_one_frame_is_recognized(engine: ParaformerEngine) -> None:
     assert len(_transcribe(engine, [speech_like(400, 2)])) == 1
 
 
@@ -119,7 +119,7 @@ def test_empty_batch_has_no_results(engine: ParaformerEngine) -> None:
     assert engine.transcribe([]) == []
 
 
-def test_extreme_samples_are_recognised(engine: ParaformerEngine) -> None:
+def test_extreme_samples_are_recognized(engine: ParaformerEngine) -> None:
     square = np.where(np.arange(32_000) % 200 < 100, 32_767, -32_768).astype(np.int16)
     assert len(_transcribe(engine, [square])) == 1
 
@@ -145,7 +145,7 @@ def test_cost_is_the_number_of_encoder_frames(engine: ParaformerEngine) -> None:
     assert [engine.cost(count) for count in (0, 399, 400, 16_000, 480_000)] == [0, 0, 1, 17, 500]
 
 
-def test_engine_is_a_recogniser_and_describes_itself(tmp_path: Path) -> None:
+def test_engine_is_a_recognizer_and_describes_itself(tmp_path: Path) -> None:
     pack = tiny_paraformer(tmp_path / "tiny")
     engine = ParaformerEngine(pack)
     recognizer: Recognizer = engine
@@ -155,7 +155,7 @@ def test_engine_is_a_recogniser_and_describes_itself(tmp_path: Path) -> None:
     assert facts.num_parameters > 0
 
 
-def test_overflow_of_one_item_leaves_its_neighbours(
+def test_overflow_of_one_item_leaves_its_neighbors(
     engine: ParaformerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [speech_like(length, length) for length in (30_000, 20_000, 10_000)]

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.core.records import Hints, Pcm, Recognition
+from serve_app.core.records import Pcm, Recognition, RecognitionOptions
 from serve_app.engines.paraformer.cpu import ParaformerEngine
-from tests.fakes.hotwords import LONG_LIST, TINY_SEACO, hints_of
+from tests.fakes.hotwords import LONG_LIST, TINY_SEACO, recognition_options_of
 from tests.fakes.signals import speech_like
 from tests.fakes.tiny_packs import tiny_paraformer
 
-NOTHING = Hints()
+NOTHING = RecognitionOptions()
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +21,10 @@ def batch() -> list[Pcm]:
     return [speech_like(length, length) for length in (40_000, 9_000, 64_000, 23_456)]
 
 
-def _texts(engine: ParaformerEngine, batch: list[Pcm], hints: list[Hints]) -> list[str]:
-    results = engine.transcribe(batch, hints)
+def _texts(
+    engine: ParaformerEngine, batch: list[Pcm], recognition_options: list[RecognitionOptions]
+) -> list[str]:
+    results = engine.transcribe(batch, recognition_options)
     assert all(isinstance(result, Recognition) for result in results)
     return [
         "".join(token.text for token in result.tokens)
@@ -32,17 +34,29 @@ def _texts(engine: ParaformerEngine, batch: list[Pcm], hints: list[Hints]) -> li
 
 
 def test_hints_without_hotwords_change_nothing(engine: ParaformerEngine, batch: list[Pcm]) -> None:
-    assert engine.transcribe(batch, [Hints(keywords=("一",))] * 4) == engine.transcribe(batch)
-    assert engine.transcribe(batch, [hints_of("unwritable")] * 4) == engine.transcribe(batch)
+    assert engine.transcribe(
+        batch, [RecognitionOptions(keywords=("一",))] * 4
+    ) == engine.transcribe(batch)
+    assert engine.transcribe(
+        batch, [recognition_options_of("unwritable")] * 4
+    ) == engine.transcribe(batch)
 
 
 def test_each_item_has_words_of_its_own_whoever_is_beside_it(
     engine: ParaformerEngine, batch: list[Pcm]
 ) -> None:
-    hints = [hints_of("一丁", "丂"), NOTHING, hints_of("七丄丅"), hints_of(*LONG_LIST)]
-    alone = [_texts(engine, [pcm], [hint])[0] for pcm, hint in zip(batch, hints, strict=True)]
-    assert _texts(engine, batch, hints) == alone
-    assert _texts(engine, batch[::-1], hints[::-1]) == alone[::-1]
+    recognition_options = [
+        recognition_options_of("一丁", "丂"),
+        NOTHING,
+        recognition_options_of("七丄丅"),
+        recognition_options_of(*LONG_LIST),
+    ]
+    alone = [
+        _texts(engine, [pcm], [hint])[0]
+        for pcm, hint in zip(batch, recognition_options, strict=True)
+    ]
+    assert _texts(engine, batch, recognition_options) == alone
+    assert _texts(engine, batch[::-1], recognition_options[::-1]) == alone[::-1]
     plain = _texts(engine, batch, [NOTHING] * 4)
     assert alone[1] == plain[1]
     assert alone != plain
@@ -51,9 +65,9 @@ def test_each_item_has_words_of_its_own_whoever_is_beside_it(
 def test_weights_of_one_and_more_are_alike_and_small_ones_say_nothing(
     engine: ParaformerEngine, batch: list[Pcm]
 ) -> None:
-    full = _texts(engine, batch, [hints_of("一丁", "丂")] * 4)
-    assert _texts(engine, batch, [hints_of("一丁", "丂", weight=20.0)] * 4) == full
-    faint = _texts(engine, batch, [hints_of("一丁", "丂", weight=1e-6)] * 4)
+    full = _texts(engine, batch, [recognition_options_of("一丁", "丂")] * 4)
+    assert _texts(engine, batch, [recognition_options_of("一丁", "丂", weight=20.0)] * 4) == full
+    faint = _texts(engine, batch, [recognition_options_of("一丁", "丂", weight=1e-6)] * 4)
     assert faint == _texts(engine, batch, [NOTHING] * 4)
     assert faint != full
 
@@ -61,7 +75,9 @@ def test_weights_of_one_and_more_are_alike_and_small_ones_say_nothing(
 def test_tokens_stay_inside_the_audio_and_in_order(
     engine: ParaformerEngine, batch: list[Pcm]
 ) -> None:
-    for pcm, result in zip(batch, engine.transcribe(batch, [hints_of("一丁")] * 4), strict=True):
+    for pcm, result in zip(
+        batch, engine.transcribe(batch, [recognition_options_of("一丁")] * 4), strict=True
+    ):
         assert isinstance(result, Recognition)
         edges = [edge for token in result.tokens for edge in (token.start_ms, token.end_ms)]
         assert edges == sorted(edges)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serve_app.core.records import Hints, Hotword
+from serve_app.core.records import Hotword, RecognitionOptions
 from serve_app.engines.paraformer.cpu import ParaformerEngine
 from serve_app.packs.pack import open_pack
 from tests.fakes.funasr_reference import REFERENCE_MARKS, Reference
@@ -51,8 +51,8 @@ def test_words_bend_the_text_as_in_funasr(tmp_path: Path, tiny: TinyParaformer) 
         assert len(lists[-1]) > 50
     bent = 0
     for words in lists:
-        hints = Hints(hotwords=tuple(Hotword(word) for word in words))
-        ids = engine.token_ids(batch, [hints] * len(batch))
+        recognition_options = RecognitionOptions(hotwords=tuple(Hotword(word) for word in words))
+        ids = engine.token_ids(batch, [recognition_options] * len(batch))
         texts = ["".join(_shown(pack.tokens[number]) for number in item) for item in ids]
         assert texts == [reference.hear_with(pcm, words) for pcm in batch]
         bent += ids != engine.token_ids(batch)
@@ -68,8 +68,10 @@ def test_weight_is_the_share_that_funasr_has_for_all_words(tmp_path: Path) -> No
     heard = set()
     for weight in (0.2, 0.5, 0.8):
         for pcm in (speech_like(40_000, 3), speech_like(64_000, 4)):
-            hints = Hints(hotwords=tuple(Hotword(word, weight) for word in words))
-            ids = engine.token_ids([pcm], [hints])[0]
+            recognition_options = RecognitionOptions(
+                hotwords=tuple(Hotword(word, weight) for word in words)
+            )
+            ids = engine.token_ids([pcm], [recognition_options])[0]
             text = "".join(_shown(pack.tokens[number]) for number in ids)
             assert text == reference.hear_with(pcm, words, weight)
             heard.add(text)

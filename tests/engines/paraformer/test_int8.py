@@ -74,7 +74,7 @@ def test_silence_is_empty(engine: ParaformerEngine) -> None:
     assert _recognitions(engine, [np.zeros(48_000, np.int16)])[0].tokens == ()
 
 
-def test_overflow_of_one_item_leaves_its_neighbours(
+def test_overflow_of_one_item_leaves_its_neighbors(
     engine: ParaformerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [speech_like(length, length) for length in (30_000, 20_000, 10_000)]

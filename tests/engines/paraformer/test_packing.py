@@ -6,7 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from serve_app.engines.paraformer.packing import Ragged, Spaced, attend_one_by_one, attend_padded
+from serve_app.engines.paraformer.packing import (
+    PackedSequences,
+    Spaced,
+    attend_one_by_one,
+    attend_padded,
+)
 
 CPU = torch.device("cpu")
 
@@ -16,7 +21,7 @@ CPU = torch.device("cpu")
 def test_convolution_never_mixes_sequences(lengths: list[int], left: int, right: int) -> None:
     rows = torch.randn(sum(lengths), 6)
     weight = torch.randn(6, 1, left + right + 1)
-    spaced = Spaced(Ragged(lengths, CPU), 6, left, right)
+    spaced = Spaced(PackedSequences(lengths, CPU), 6, left, right)
     spaced.convolve(torch.randn(sum(lengths), 6), weight, groups=6)  # leaves nothing behind
     convolved = spaced.convolve(rows, weight, groups=6)
     alone = [
@@ -29,8 +34,8 @@ def test_convolution_never_mixes_sequences(lengths: list[int], left: int, right:
 @pytest.mark.parametrize("lengths", [[5], [1, 9, 4]])
 @pytest.mark.parametrize("num_tokens", [3, 0])
 def test_padded_attention_equals_attention_one_by_one(lengths: list[int], num_tokens: int) -> None:
-    frames = Ragged(lengths, CPU)
-    tokens = Ragged([num_tokens, *range(2, len(lengths) + 1)], CPU)
+    frames = PackedSequences(lengths, CPU)
+    tokens = PackedSequences([num_tokens, *range(2, len(lengths) + 1)], CPU)
     query = torch.randn(tokens.total, 8)
     key, value = torch.randn(2, frames.total, 8)
     one_by_one = attend_one_by_one(query, key, value, 2, tokens, frames)
@@ -38,10 +43,10 @@ def test_padded_attention_equals_attention_one_by_one(lengths: list[int], num_to
 
 
 @pytest.mark.parametrize("attend", [attend_one_by_one, attend_padded])
-def test_broken_sequence_does_not_spoil_its_neighbours(
+def test_broken_sequence_does_not_spoil_its_neighbors(
     attend: Callable[..., torch.Tensor],
 ) -> None:
-    layout = Ragged([3, 2, 4], CPU)
+    layout = PackedSequences([3, 2, 4], CPU)
     rows = torch.randn(layout.total, 8)
     rows[3:5] = torch.nan
     attended = attend(rows, rows, rows, 2, layout, layout)
@@ -52,7 +57,7 @@ def test_broken_sequence_does_not_spoil_its_neighbours(
 
 @pytest.mark.parametrize("lengths", [[7], [1, 9, 4], [3, 0, 3]])
 def test_filled_rows_are_zero_and_nobody_reads_them(lengths: list[int]) -> None:
-    layout = Ragged(lengths, CPU)
+    layout = PackedSequences(lengths, CPU)
     rows = torch.randn(layout.total, 8)
     filled = layout.fill(rows)
     assert len(filled) == layout.num_filled >= layout.total
@@ -67,7 +72,7 @@ def test_filled_rows_are_zero_and_nobody_reads_them(lengths: list[int]) -> None:
 
 @pytest.mark.parametrize("lengths", [[7], [1, 9, 4], [3, 0, 3]])
 def test_convolution_is_added_to_what_is_there(lengths: list[int]) -> None:
-    layout = Ragged(lengths, CPU)
+    layout = PackedSequences(lengths, CPU)
     frames, weight = layout.fill(torch.randn(layout.total, 6)), torch.randn(6, 1, 11)
     spaced = Spaced(layout, 6, 5, 5)
     onto = torch.randn(layout.num_filled, 6)

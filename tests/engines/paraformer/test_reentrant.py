@@ -23,7 +23,7 @@ def recording() -> Pcm:
     return np.asarray(pcm, np.int16)
 
 
-def test_recogniser_gives_the_same_from_two_threads() -> None:
+def test_recognizer_gives_the_same_from_two_threads() -> None:
     # New for each side: tables that grow with the longest item are what could go wrong.
     pack = open_pack(BUILTIN_DIRECTORY / "paraformer-demo")
     pcm = recording()

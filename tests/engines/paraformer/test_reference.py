@@ -15,7 +15,7 @@ from serve_app.engines.features import apply_cmvn, lfr, log_mel
 from serve_app.engines.paraformer import detokenize
 from serve_app.engines.paraformer.cpu import ParaformerEngine
 from serve_app.engines.paraformer.network import ParaformerNet, parse_shape, unused_prefixes
-from serve_app.engines.paraformer.packing import Ragged
+from serve_app.engines.paraformer.packing import PackedSequences
 from serve_app.packs.pack import load_into, open_pack
 from tests.fakes.funasr_reference import REFERENCE_MARKS, Heard, Reference
 from tests.fakes.signals import speech_like
@@ -129,7 +129,7 @@ def _encoder(directory: Path) -> Callable[[Pcm], tuple[torch.Tensor, torch.Tenso
     def encode(pcm: Pcm) -> tuple[torch.Tensor, torch.Tensor]:
         samples = torch.from_numpy(pcm.astype(np.float32))
         features = apply_cmvn(lfr(log_mel(samples), shape.lfr_m, shape.lfr_n), cmvn)
-        return features, net.encoder(features, Ragged([len(features)], features.device))
+        return features, net.encoder(features, PackedSequences([len(features)], features.device))
 
     return encode
 

@@ -11,7 +11,13 @@ import numpy as np
 import pytest
 
 from serve_app.core.errors import ConfigurationError, PackCorrupt
-from serve_app.core.records import NO_HINTS, SAMPLES_PER_MS, ChunkFailure, Hints, Recognition
+from serve_app.core.records import (
+    NO_OPTIONS,
+    SAMPLES_PER_MS,
+    ChunkFailure,
+    Recognition,
+    RecognitionOptions,
+)
 from serve_app.engines.hybrid import HybridOptions, HybridRecognizer, reason_to_refine
 from serve_app.engines.paraformer.cpu import ParaformerEngine
 from serve_app.engines.whisper.engine import Draft, WhisperCppEngine, WhisperOptions, quality_of
@@ -103,7 +109,7 @@ def test_share_that_thresholds_refine(recorded: RecordedDrafts) -> None:
         refined_s = sum(
             second
             for second, draft in zip(seconds, recorded.drafts, strict=True)
-            if reason_to_refine(draft, NO_HINTS, options)
+            if reason_to_refine(draft, NO_OPTIONS, options)
         )
         shares.append(refined_s / sum(seconds))
         limits = (options.min_mean_log_probability, options.min_word_confidence)
@@ -123,8 +129,8 @@ def test_refining_a_chosen_segment_replaces_just_it(
         HybridOptions(min_mean_log_probability=-100.0),
     )
     drafts = recognizer.transcribe(recorded.chunks)
-    hints = [Hints(keywords=(CHOSEN_KEYWORD,))] * len(recorded.chunks)
-    refined = recognizer.transcribe(recorded.chunks, hints)
+    recognition_options = [RecognitionOptions(keywords=(CHOSEN_KEYWORD,))] * len(recorded.chunks)
+    refined = recognizer.transcribe(recorded.chunks, recognition_options)
     chosen = [index for index, draft in enumerate(drafts) if CHOSEN_KEYWORD in words(draft)]
     assert len(chosen) == 1
     for index, (before, after) in enumerate(zip(drafts, refined, strict=True)):
@@ -166,8 +172,12 @@ def test_items_of_a_batch_are_heard_in_the_language_of_each(
     engine: WhisperCppEngine, recorded: RecordedDrafts
 ) -> None:
     chunk = recorded.chunks[0]
-    hints = [Hints(language="en"), NO_HINTS, Hints(language="tlh")]
-    english, chinese, klingon = engine.draft([chunk] * 3, hints)
+    recognition_options = [
+        RecognitionOptions(language="en"),
+        NO_OPTIONS,
+        RecognitionOptions(language="tlh"),
+    ]
+    english, chinese, klingon = engine.draft([chunk] * 3, recognition_options)
     assert chinese == recorded.drafts[0]
     print(f"asr_example.wav taken for English: {words(english)}")
     letters = [letter for letter in words(english) if letter.isalpha()]
@@ -179,7 +189,9 @@ def test_items_of_a_batch_are_heard_in_the_language_of_each(
 def test_language_is_guessed_and_told(whisper_pack: PackContents, recorded: RecordedDrafts) -> None:
     """After another one was named: what whisper.cpp last knew is not what it says now."""
     guessing = WhisperCppEngine(whisper_pack, WhisperOptions(language="auto"))
-    named, guessed = guessing.draft([recorded.chunks[0]] * 2, [Hints(language="ja"), NO_HINTS])
+    named, guessed = guessing.draft(
+        [recorded.chunks[0]] * 2, [RecognitionOptions(language="ja"), NO_OPTIONS]
+    )
     assert isinstance(named, Draft)
     assert named.recognition.language == "ja"
     assert guessed == recorded.drafts[0]

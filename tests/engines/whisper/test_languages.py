@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from serve_app.core.languages import GUESSED
-from serve_app.core.records import NO_HINTS, ChunkFailure, Hints
+from serve_app.core.records import NO_OPTIONS, ChunkFailure, RecognitionOptions
 from serve_app.engines.whisper import binding
 from serve_app.engines.whisper import engine as whisper_engine
 from serve_app.engines.whisper.binding import Decoded, DecodingOptions, WhisperModel
@@ -74,9 +74,11 @@ def whisper_pack_of(directory: Path, num_tokens: int = MULTILINGUAL) -> PackCont
     return open_pack(directory)
 
 
-def heard(engine: WhisperCppEngine, hints: Hints = NO_HINTS) -> tuple[str, str | None]:
+def heard(
+    engine: WhisperCppEngine, recognition_options: RecognitionOptions = NO_OPTIONS
+) -> tuple[str, str | None]:
     """Returns the text of a draft and its language."""
-    (draft,) = engine.draft([NOISE], [hints])
+    (draft,) = engine.draft([NOISE], [recognition_options])
     assert isinstance(draft, Draft)
     text = "".join(token.text for token in draft.recognition.tokens)
     return text, draft.recognition.language
@@ -104,8 +106,8 @@ def test_what_was_heard_as_chinese_is_simplified_and_nothing_else(
 ) -> None:
     monkeypatch.setattr(whisper_engine, "WhisperModel", lambda *_: GuessingModel(guess))
     engine = WhisperCppEngine(whisper_pack_of(tmp_path), WhisperOptions(language=default))
-    assert heard(engine, Hints(language=named)) == (text, language)
-    assert engine.language_of(Hints(language=named)) == (
+    assert heard(engine, RecognitionOptions(language=named)) == (text, language)
+    assert engine.language_of(RecognitionOptions(language=named)) == (
         None if named is None and default == "auto" else language
     )
 

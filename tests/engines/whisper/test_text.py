@@ -71,9 +71,9 @@ TIMES = st.lists(st.floats(0, 30_000, allow_nan=False), max_size=40)
 
 @given(TIMES, st.integers(0, 30_000))
 def test_words_are_in_order_without_overlap_and_inside_the_chunk(
-    centres_ms: list[float], duration_ms: int
+    centers_ms: list[float], duration_ms: int
 ) -> None:
-    parts = [Piece("字".encode(), 0.5, -0.7, centre_ms) for centre_ms in centres_ms]
+    parts = [Piece("字".encode(), 0.5, -0.7, center_ms) for center_ms in centers_ms]
     shown = tokens_of(parts, duration_ms)
     assert len(shown) == len(parts)
     assert all(0 <= word.start_ms <= word.end_ms <= duration_ms for word in shown)
@@ -81,8 +81,8 @@ def test_words_are_in_order_without_overlap_and_inside_the_chunk(
 
 
 @given(TIMES)
-def test_times_that_fall_together_are_moved_apart(centres_ms: list[float]) -> None:
-    moved = spaced(centres_ms, 50.0)
+def test_times_that_fall_together_are_moved_apart(centers_ms: list[float]) -> None:
+    moved = spaced(centers_ms, 50.0)
     assert all(after - before >= 50.0 - 1e-6 for before, after in pairwise(moved))
 
 

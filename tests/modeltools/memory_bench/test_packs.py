@@ -11,7 +11,7 @@ from serve_app.modeltools.random_packs.architectures import (
     _SMALL,
     Architecture,
     _punctuator,
-    _recogniser,
+    _recognizer,
 )
 from serve_app.packs import PackStore
 from serve_app.packs.registry import PackKind
@@ -61,7 +61,7 @@ def test_missing_pack_is_replaced_by_random_weights(
 def test_random_packs_are_of_the_architecture_of_the_missing_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = Architecture("seaco", "none", PackKind.ASR, 50, _recogniser(_SMALL, 2, 1))
+    tiny = Architecture("seaco", "none", PackKind.ASR, 50, _recognizer(_SMALL, 2, 1))
     monkeypatch.setitem(architectures.ARCHITECTURES, "seaco-paraformer-large", tiny)
     named = {role: name for role, name in DEMO.items() if role != "asr"}
     packs = choose_packs(named, PackStore(tmp_path), tmp_path / "synth", _ignore)

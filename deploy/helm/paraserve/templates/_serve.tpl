@@ -5,7 +5,7 @@ One application of the config; arguments: root, name, application.
 
 A fixed number of replicas moves from the settings to Serve's list of deployments: a
 change of `args` makes Serve start all replicas anew, a change there does not. It stays
-where the recogniser follows the queue, since the segmenter then reports to its policy,
+where the recognizer follows the queue, since the segmenter then reports to its policy,
 which only deployments with bounds may do.
 */}}
 {{- define "paraserve.application" -}}

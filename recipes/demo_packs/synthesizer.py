@@ -1,7 +1,7 @@
 """Mandarin speech with the time of every character, from libespeak-ng.
 
 The library is used through ctypes because its command line does not say when
-each character is spoken. It keeps global state: one `Synthesiser` a process.
+each character is spoken. It keeps global state: one `Synthesizer` a process.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _EVENT_END, _EVENT_WORD, _EVENT_PHONEME = 0, 1, 7
 _PAUSE = b"_:"
 
 
-class SynthesiserMissing(RuntimeError):
+class SynthesizerMissing(RuntimeError):
     """libespeak-ng cannot be loaded; install the package libespeak-ng1."""
 
 
 class MisalignedSpeech(RuntimeError):
-    """The synthesiser's events do not name every character once, in order."""
+    """The synthesizer's events do not name every character once, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ _Callback = ctypes.CFUNCTYPE(
 )
 
 
-class Synthesiser:
+class Synthesizer:
     """Speaks sentences.
 
     The library carries a little state from sentence to sentence (its flutter): the
@@ -107,13 +107,13 @@ class Synthesiser:
         """Load the library.
 
         Raises:
-            SynthesiserMissing: if it is not installed.
+            SynthesizerMissing: if it is not installed.
         """
         name = ctypes.util.find_library("espeak-ng") or "libespeak-ng.so.1"
         try:
             self._library = ctypes.CDLL(name)
         except OSError as error:
-            raise SynthesiserMissing(str(error)) from error
+            raise SynthesizerMissing(str(error)) from error
         self._rate_hz: int = self._library.espeak_Initialize(
             _AUDIO_OUTPUT_RETRIEVAL, 0, None, _PHONEME_EVENTS
         )
@@ -172,6 +172,6 @@ class Synthesiser:
 
 
 @functools.cache
-def shared_synthesiser() -> Synthesiser:
-    """The one synthesiser of this process."""
-    return Synthesiser()
+def shared_synthesizer() -> Synthesizer:
+    """The one synthesizer of this process."""
+    return Synthesizer()

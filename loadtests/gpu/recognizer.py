@@ -1,4 +1,4 @@
-"""The recogniser alone: segments in, tokens out."""
+"""The recognizer alone: segments in, tokens out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loadtests.bench.tables import Bar, Table, megabytes
 from loadtests.gpu.contestants import Contestant, Ours, auto_model, held_bytes
 from loadtests.gpu.options import Trial
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.records import SAMPLE_RATE_HZ, Hints, Hotword, Pcm
+from serve_app.core.records import SAMPLE_RATE_HZ, Hotword, Pcm, RecognitionOptions
 from serve_app.engines.paraformer.hotword_tokenizer import takes_hotwords
 from serve_app.transcript.cer import character_error_rate
 
@@ -32,7 +32,7 @@ class Entry:
     num_bytes: int
 
 
-def compare_recognisers(options: Trial, segments: list[Pcm]) -> tuple[Table, Bar]:
+def compare_recognizers(options: Trial, segments: list[Pcm]) -> tuple[Table, Bar]:
     """Runs all contestants in turns on the same segments."""
     notes: list[str] = []
     if not options.on_gpu:
@@ -64,7 +64,7 @@ def compare_recognisers(options: Trial, segments: list[Pcm]) -> tuple[Table, Bar
             )
         )
     table = Table(
-        f"Recogniser {short(options.pack)}: {audio_s:.0f} s of speech in {len(segments)} segments, "
+        f"Recognizer {short(options.pack)}: {audio_s:.0f} s of speech in {len(segments)} segments, "
         f"median of {options.repeats}",
         ("peer", "wall s", "CPU s", "RTFx", "times AutoModel", "same segments", "CER", "GPU MB"),
         tuple(rows),
@@ -98,18 +98,20 @@ def _ours(options: Trial, segments: list[Pcm], notes: list[str]) -> dict[str, En
     if takes_hotwords(pack):
         name = "Paraserve, bfloat16, hotwords"
         before = held_bytes(options)
-        ours = Ours(pack, options, "bfloat16", hints=_some_hotwords(pack.tokens))
+        ours = Ours(pack, options, "bfloat16", recognition_options=_some_hotwords(pack.tokens))
         entries[name] = Entry(ours, ours.hear(segments), held_bytes(options) - before)
         notes.append(f"{name}: the same {_NUM_HOTWORDS} words for every segment, as they come")
     return entries
 
 
-def _some_hotwords(tokens: Sequence[str]) -> Hints:
+def _some_hotwords(tokens: Sequence[str]) -> RecognitionOptions:
     """Words of two characters each, from the middle of the vocabulary."""
     known = [entry for entry in tokens if len(entry) == 1 and entry >= "\u4e00"]
     start = len(known) // 2
     pairs = zip(known[start::2], known[start + 1 :: 2], strict=False)
-    return Hints(hotwords=tuple(Hotword("".join(pair)) for pair in islice(pairs, _NUM_HOTWORDS)))
+    return RecognitionOptions(
+        hotwords=tuple(Hotword("".join(pair)) for pair in islice(pairs, _NUM_HOTWORDS))
+    )
 
 
 def _best_auto(options: Trial, segments: list[Pcm], notes: list[str]) -> dict[str, Entry]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from loadtests.gpu.options import Trial
-from loadtests.gpu.recogniser import compare_recognisers
+from loadtests.gpu.recognizer import compare_recognizers
 from tests.fakes.hotwords import TINY_SEACO
 from tests.fakes.signals import speech_like
 from tests.fakes.tiny_packs import write_paraformer
@@ -26,6 +26,6 @@ def test_pack_with_a_bias_encoder_has_a_row_with_hotwords(tmp_path: Path) -> Non
         batch_sizes_s=(1,),
         peers=False,
     )
-    table, _ = compare_recognisers(trial, [speech_like(40_000, seed) for seed in range(3)])
+    table, _ = compare_recognizers(trial, [speech_like(40_000, seed) for seed in range(3)])
     assert [str(row[0]) for row in table.rows][-1] == "Paraserve, bfloat16, hotwords"
     assert table.rows[-1][5] != "3/3", "the words bend what is heard"

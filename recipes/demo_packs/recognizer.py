@@ -21,7 +21,7 @@ _SMOOTHING = 0.05  # of the labels
 _SHARED = {
     "attention_heads": 4,
     "linear_units": 640,
-    # The synthesiser never says the same thing twice: there is nothing to
+    # The synthesizer never says the same thing twice: there is nothing to
     # regularise against, and dropout only slows a model this small down.
     "dropout_rate": 0.0,
     "positional_dropout_rate": 0.0,
@@ -41,7 +41,7 @@ _FRONTEND = {
 }
 
 
-def recogniser_config() -> dict[str, Any]:
+def recognizer_config() -> dict[str, Any]:
     """The keys of config.yaml, FunASR's own names."""
     return {
         "model": "Paraformer",
@@ -81,9 +81,9 @@ def recogniser_config() -> dict[str, Any]:
     }
 
 
-def build_recogniser(num_tokens: int) -> Paraformer:
+def build_recognizer(num_tokens: int) -> Paraformer:
     """Build FunASR's Paraformer with fresh weights."""
-    config = recogniser_config()
+    config = recognizer_config()
     names = ("encoder", "decoder", "predictor")
     parts = {key: config[key] for name in names for key in (name, f"{name}_conf")}
     return Paraformer(
@@ -108,13 +108,13 @@ class Trainee(nn.Module):
     def __init__(self, num_tokens: int) -> None:
         """Build both with fresh weights."""
         super().__init__()
-        self.model = build_recogniser(num_tokens)
+        self.model = build_recognizer(num_tokens)
         self.frame_head = nn.Linear(_WIDTH, num_tokens)
 
     def losses(self, batch: Batch, sampling_ratio: float, head_only: bool = False) -> Losses:
         """Compute the loss of a batch.
 
-        The synthesiser's times do what a forced alignment would: every row learns
+        The synthesizer's times do what a forced alignment would: every row learns
         the character spoken in it, and the running sum of alphas the place of
         every fire. Without them the predictor takes hours to find either.
         """
@@ -191,7 +191,7 @@ def integrate(hidden: Tensor, sums: Tensor, num_tokens: int) -> Tensor:
 
 @torch.inference_mode()
 def decode(model: Paraformer, rows: Matrix) -> tuple[list[int], list[float]]:
-    """Decode one utterance of normalised rows, greedily.
+    """Decode one utterance of normalized rows, greedily.
 
     Returns:
         The token ids without end tokens, and the row numbers of all fires, the end
