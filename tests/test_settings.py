@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from serve_app.core.errors import ConfigurationError
 from serve_app.settings import Settings, check_environment, profile_names, read_profile
+from serve_app.settings.section import RENAMED
 
 
 @pytest.mark.parametrize("profile", profile_names())
@@ -32,22 +33,36 @@ def test_arguments_win_over_environment_over_profile(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     profile = tmp_path / "mine.yaml"
-    profile.write_text("segmenter: {window: 3, max_group_s: 11, num_threads: 2}\n")
-    monkeypatch.setenv("PARASERVE_SEGMENTER__WINDOW", "5")
+    profile.write_text("segmenter: {max_in_flight: 3, max_group_s: 11, num_threads: 2}\n")
+    monkeypatch.setenv("PARASERVE_SEGMENTER__MAX_IN_FLIGHT", "5")
     monkeypatch.setenv("PARASERVE_SEGMENTER__MAX_GROUP_S", "12")
-    settings = Settings.model_validate({"profile": str(profile), "segmenter": {"window": 7}})
+    settings = Settings.model_validate({"profile": str(profile), "segmenter": {"max_in_flight": 7}})
     assert settings.segmenter.max_in_flight == 7
     assert settings.segmenter.max_group_s == 12
     assert settings.segmenter.num_threads == 2
 
 
 def test_profile_may_be_given_as_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PARASERVE_SEGMENTER__WINDOW", "5")
-    content = '{"segmenter": {"window": 3, "max_group_s": 11}}'
+    monkeypatch.setenv("PARASERVE_SEGMENTER__MAX_IN_FLIGHT", "5")
+    content = '{"segmenter": {"max_in_flight": 3, "max_group_s": 11}}'
     settings = Settings.model_validate({"profile": content, "segmenter": {"num_threads": 2}})
     assert settings.segmenter.max_in_flight == 5
     assert settings.segmenter.max_group_s == 11
     assert settings.segmenter.num_threads == 2
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_old_name_of_a_setting_is_refused_with_the_new_one(old: str, new: str) -> None:
+    values: dict[str, object] = {old.rpartition(".")[2]: 7}
+    for section in reversed(old.split(".")[:-1]):
+        values = {section: values}
+    with pytest.raises(ValidationError, match=f"{re.escape(old)} is now called {re.escape(new)}"):
+        Settings.model_validate(values)
+
+
+def test_old_name_in_a_profile_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"segmenter\.max_in_flight"):
+        Settings.model_validate({"profile": "{segmenter: {window: 3}}"})
 
 
 @pytest.mark.parametrize("content", ["{a: [}", "segmenter: [1\n"])
@@ -73,7 +88,7 @@ def test_section_keeps_its_own_defaults_beside_what_is_set() -> None:
 def test_settings_cross_processes_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings.model_validate({"profile": "asr-only"})
     pickled = pickle.dumps(settings)
-    monkeypatch.setenv("PARASERVE_SEGMENTER__WINDOW", "99")
+    monkeypatch.setenv("PARASERVE_SEGMENTER__MAX_IN_FLIGHT", "99")
     assert pickle.loads(pickled) == settings
 
 

@@ -13,7 +13,7 @@ import asyncio
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_SCOPE_KEY = "paraserve.window"
+_SCOPE_KEY = "paraserve.flow_control"
 _FLOW_CONTROL_BYTES = 256 * 1024
 
 

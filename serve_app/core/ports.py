@@ -72,7 +72,8 @@ class Recognizer(Protocol):
 
         Args:
             batch: samples, each of shape [n].
-            recognition_options: none at all, or one per item; a model ignores those that it has no use for.
+            recognition_options: none at all, or one per item; a model ignores what it has no
+                use for.
         """
         ...
 

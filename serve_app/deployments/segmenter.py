@@ -101,7 +101,7 @@ class SegmenterReplica:
         with self._backlog.open() as account:
             groups = self._accounted(segmentation, job.context, account)
             recognize = partial(self._recognize, account, cost)
-            recognized = fan_out(groups, recognize, self._settings.window)
+            recognized = fan_out(groups, recognize, self._settings.max_in_flight)
             try:
                 async with aclosing(groups), aclosing(recognized) as utterances:
                     async for utterance in utterances:

@@ -86,7 +86,7 @@ def segmentation_options(settings: Settings) -> SegmentationOptions:
         ),
         max_segment_s=settings.segmenter.max_segment_s,
         max_group_s=settings.segmenter.max_group_s,
-        gather_s=segmenter.gather_s,
+        gather_s=settings.segmenter.gather_s,
     )
 
 

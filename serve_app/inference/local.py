@@ -110,8 +110,10 @@ class LocalTranscriber:
 
         async def utterances() -> AsyncGenerator[Utterance]:
             groups = segmentation.groups_on(self._decoding, context)
-            window = self._settings.segmenter.max_in_flight
-            async with aclosing(fan_out(groups, self._recognizer.transcribe, window)) as recognized:
+            max_in_flight = self._settings.segmenter.max_in_flight
+            async with aclosing(
+                fan_out(groups, self._recognizer.transcribe, max_in_flight)
+            ) as recognized:
                 async for utterance in recognized:
                     spans.append(utterance.span)
                     yield utterance

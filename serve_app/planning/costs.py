@@ -71,7 +71,7 @@ class Costs:
         origin: where and how they were measured.
         assumed: names of the figures that nobody measured, with the reason.
         recognizer: of a batch; units are encoder frames.
-        segmenter: of a decoded window; units are seconds of audio.
+        segmenter: of a decoded block; units are seconds of audio.
         punctuator: of a batch; units are words.
         request: of the ingress for a request; units are seconds of audio.
         call: of a call between replicas.

@@ -290,6 +290,7 @@ class Request:
         "arrived_s",
         "audio_s",
         "backlog",
+        "blocks",
         "calls",
         "deadline_s",
         "finished",
@@ -297,7 +298,7 @@ class Request:
         "ingress",
         "key",
         "longest_wait_s",
-        "next_window",
+        "next_block",
         "num_bytes",
         "pending",
         "punctuating",
@@ -305,7 +306,6 @@ class Request:
         "started_s",
         "ticket",
         "weight",
-        "windows",
         "words",
     )
 
@@ -329,8 +329,8 @@ class Request:
         self.ticket: AdmissionTicket | None = None  # the ingress
         self.segmenter: SegmenterModel | None = None  # the segmenters, and the next six
         self.backlog: RecordingBacklog | None = None
-        self.windows: Recording = ()
-        self.next_window = 0
+        self.blocks: Recording = ()
+        self.next_block = 0
         self.pending: deque[Group] = deque()
         self.calls: deque[Call] = deque()
         self.started_s = 0.0

@@ -1,4 +1,4 @@
-"""Segmenters: recordings decoded window by window, their groups held back by a window."""
+"""Segmenters: recordings decoded block by block, with a bounded number of calls in flight."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class SegmenterModel:
 
 
 class Segmenting:
-    """Decodes recordings and keeps a window of calls at the recognizer.
+    """Decodes recordings and keeps a bounded number of calls in flight at the recognizer.
 
     Args:
         clock: the simulation's.
         cores: what the segmenters compute on.
-        cost: of a decoded window.
+        cost: of a decoded block.
         speech: what recordings consist of.
         recognizer: where the groups go.
         num_segmenters: replicas.
         max_recordings: of a replica at once; others wait.
-        window: groups of one recording in flight.
+        max_in_flight: groups of one recording in flight.
         seed: of the routing.
     """
 
@@ -54,7 +54,7 @@ class Segmenting:
         *,
         num_segmenters: int,
         max_recordings: int,
-        window: int,
+        max_in_flight: int,
         seed: int,
     ) -> None:
         self._clock = clock
@@ -63,7 +63,7 @@ class Segmenting:
         self._speech = speech
         self._recognizer = recognizer
         self._max_recordings = max_recordings
-        self._window = window
+        self._max_in_flight = max_in_flight
         self._random = random.Random(seed)  # noqa: S311  # a simulation, not a secret
         self._segmenters = [SegmenterModel() for _ in range(num_segmenters)]
         self._unrouted: deque[Request] = deque()
@@ -107,7 +107,7 @@ class Segmenting:
         segmenter.num_recordings += 1
         request.segmenter = segmenter
         request.started_s = self._clock.now
-        request.windows = self._speech.recording(request.audio_s)
+        request.blocks = self._speech.recording(request.audio_s)
         request.backlog = self._backlog.open().__enter__()
         request.backlog.decoded(0.0, request.audio_s)
         self._enqueue(segmenter, request)
@@ -129,7 +129,7 @@ class Segmenting:
 
     def _decode(self, segmenter: SegmenterModel, request: Request) -> None:
         segmenter.busy = True
-        work_s = self._cost.of(request.windows[request.next_window].audio_s)
+        work_s = self._cost.of(request.blocks[request.next_block].audio_s)
         segmenter.busy_s += work_s
         self._cores.run(work_s, self._decoded, request)
 
@@ -146,12 +146,12 @@ class Segmenting:
                     self._decode(segmenter, request)
 
     def _decoded(self, request: Request) -> None:
-        window = request.windows[request.next_window]
-        request.next_window += 1
-        request.pending.extend(window.groups)
+        block = request.blocks[request.next_block]
+        request.next_block += 1
+        request.pending.extend(block.groups)
         segmenter, backlog = request.segmenter, request.backlog
         if segmenter is None or backlog is None:
-            raise RuntimeError("a window was decoded of a recording that no segmenter has")
+            raise RuntimeError("a block was decoded of a recording that no segmenter has")
         decoded_s = backlog_decoded_s(request)
         backlog.decoded(decoded_s, request.audio_s)
         # The thread goes on after the recording that it served has asked again; where
@@ -162,7 +162,7 @@ class Segmenting:
             self._decode_next(segmenter)
 
     def _pump(self, request: Request) -> None:
-        """Sends what the window allows, then asks for more, or ends the recording."""
+        """Sends what the bound allows, then asks for more, or ends the recording."""
         segmenter, backlog = request.segmenter, request.backlog
         if segmenter is None or backlog is None:
             return
@@ -170,14 +170,14 @@ class Segmenting:
             self._leave(request)
             return
         calls, pending = request.calls, request.pending
-        while pending and len(calls) < self._window:
+        while pending and len(calls) < self._max_in_flight:
             call = Call(request, pending.popleft(), self._clock.now)
             calls.append(call)
             backlog.sent(call.group.audio_s)
             self._recognizer.submit(call)
-        if pending or len(calls) >= self._window:
+        if pending or len(calls) >= self._max_in_flight:
             return
-        if request.next_window < len(request.windows):
+        if request.next_block < len(request.blocks):
             self._enqueue(segmenter, request)
         elif not calls:
             self._leave(request)
@@ -190,12 +190,12 @@ class Segmenting:
             request.backlog.answered(call.group.audio_s)
         self.on_answer(request, call)
         calls = request.calls
-        was_full = len(calls) >= self._window
+        was_full = len(calls) >= self._max_in_flight
         # Utterances leave in order, so the oldest call holds the others' places.
         while calls and calls[0].done:
             calls.popleft()
-        decoded = request.next_window >= len(request.windows) and not request.pending
-        if (was_full and len(calls) < self._window) or (decoded and not calls):
+        decoded = request.next_block >= len(request.blocks) and not request.pending
+        if (was_full and len(calls) < self._max_in_flight) or (decoded and not calls):
             self._pump(request)
 
     def _leave(self, request: Request) -> None:
@@ -208,10 +208,10 @@ class Segmenting:
 
 
 def backlog_decoded_s(request: Request) -> float:
-    """Returns how much has been decoded; all windows but the last are of one length."""
-    if request.next_window >= len(request.windows):
+    """Returns how much has been decoded; all blocks but the last are of one length."""
+    if request.next_block >= len(request.blocks):
         return request.audio_s
-    return request.next_window * request.windows[0].audio_s
+    return request.next_block * request.blocks[0].audio_s
 
 
 def _ignore(_: Request) -> None:

@@ -46,7 +46,7 @@ class ServiceShape:
         request_timeout_s: deadline of a request.
         num_segmenters: each with one thread.
         segmenter_max_recordings: that a segmenter works on at once.
-        window: groups in flight of one recording.
+        max_in_flight: groups in flight of one recording.
         recognizer: replicas of the recognizer; `num_replicas` is where scaling begins.
         punctuator: replicas of the punctuator, None without punctuation.
         scaling: None for a fixed number of recognizers.
@@ -62,7 +62,7 @@ class ServiceShape:
     request_timeout_s: float
     num_segmenters: int
     segmenter_max_recordings: int
-    window: int
+    max_in_flight: int
     recognizer: StationShape
     punctuator: StationShape | None
     scaling: ScalingLimits | None = None
@@ -110,7 +110,7 @@ def shape_of(settings: Settings) -> ServiceShape:
         request_timeout_s=settings.ingress.request_timeout_s,
         num_segmenters=settings.segmenter.deployment.num_replicas,
         segmenter_max_recordings=settings.segmenter.deployment.max_ongoing_requests,
-        window=settings.segmenter.max_in_flight,
+        max_in_flight=settings.segmenter.max_in_flight,
         recognizer=_recognizer(settings),
         punctuator=_punctuator(settings) if "punctuation" in settings.stages else None,
         scaling=scaling_limits(settings) if scaling is not None else None,
@@ -143,7 +143,7 @@ def scaling_limits(settings: Settings, **changes: int) -> ScalingLimits:
 
 def speech_options(settings: Settings, frame_s: float) -> SpeechOptions:
     return SpeechOptions(
-        window_s=settings.audio.window_s,
+        block_s=settings.segmenter.gather_s,
         max_group_s=settings.segmenter.max_group_s,
         max_chunk_s=settings.segmenter.max_segment_s,
         frame_s=frame_s,

@@ -107,7 +107,7 @@ class Simulation:
             self._recognizer,
             num_segmenters=shape.num_segmenters,
             max_recordings=shape.segmenter_max_recordings,
-            window=shape.window,
+            max_in_flight=shape.max_in_flight,
             seed=options.seed + 1,
         )
         self._front = Front(

@@ -1,4 +1,4 @@
-"""What recordings consist of: which chunks each decoded window completes."""
+"""What recordings consist of: which chunks each decoded block completes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class SpeechOptions:
     """How people speak and how the segmenter cuts.
 
     Attributes:
-        window_s: audio decoded at a time.
+        block_s: audio decoded at a time.
         max_group_s: longest group.
         max_chunk_s: longest chunk.
         frame_s: audio in an encoder frame.
@@ -61,7 +61,7 @@ class SpeechOptions:
         period_s: after this much audio the pattern repeats.
     """
 
-    window_s: float = 20.0
+    block_s: float = 20.0
     max_group_s: float = 30.0
     max_chunk_s: float = 30.0
     frame_s: float = 0.06
@@ -90,7 +90,7 @@ def grouped(chunks_s: Sequence[float], options: SpeechOptions) -> tuple[Group, .
 class DrawnSpeech:
     """Utterances with lognormal lengths and pauses between them, drawn once.
 
-    Every recording is a stretch of the same long pattern from a random window on, so
+    Every recording is a stretch of the same long pattern from a random block on, so
     that a day of recordings takes no more memory than one of them.
 
     Args:
@@ -101,24 +101,24 @@ class DrawnSpeech:
     def __init__(self, options: SpeechOptions, seed: int) -> None:
         self._options = options
         self._random = random.Random(seed)  # noqa: S311  # a simulation, not a secret
-        self._windows = tuple(self._draw())
+        self._blocks = tuple(self._draw())
 
     @property
     def mean_chunks_per_group(self) -> float:
-        groups = [group for window in self._windows for group in window.groups]
+        groups = [group for block in self._blocks for group in block.groups]
         return sum(len(group.frames) for group in groups) / max(1, len(groups))
 
     def recording(self, audio_s: float) -> Recording:
-        num_whole, rest_s = divmod(audio_s, self._options.window_s)
+        num_whole, rest_s = divmod(audio_s, self._options.block_s)
         whole = int(num_whole)
-        first = self._random.randrange(len(self._windows))
-        windows = [self._windows[(first + index) % len(self._windows)] for index in range(whole)]
-        if rest_s > 1e-6 or not windows:
-            windows.append(self._short(rest_s))
-        return windows
+        first = self._random.randrange(len(self._blocks))
+        blocks = [self._blocks[(first + index) % len(self._blocks)] for index in range(whole)]
+        if rest_s > 1e-6 or not blocks:
+            blocks.append(self._short(rest_s))
+        return blocks
 
     def _short(self, audio_s: float) -> DecodedBlock:
-        """Returns a window for the end of a recording, or for all of a short one."""
+        """Returns a block for the end of a recording, or for all of a short one."""
         left_s = audio_s * self._options.speech_share
         chunks_s: list[float] = []
         while left_s > 0.3:
@@ -135,20 +135,20 @@ class DrawnSpeech:
 
     def _draw(self) -> Iterator[DecodedBlock]:
         options = self._options
-        num_windows = max(1, round(options.period_s / options.window_s))
-        ends: list[list[float]] = [[] for _ in range(num_windows)]
+        num_blocks = max(1, round(options.period_s / options.block_s))
+        ends: list[list[float]] = [[] for _ in range(num_blocks)]
         now_s = 0.0
         pauses_per_speech = 1.0 / options.speech_share - 1.0
         while True:
             chunk_s = self._chunk_s()
             now_s += chunk_s
-            index = int(now_s / options.window_s)
-            if index >= num_windows:
+            index = int(now_s / options.block_s)
+            if index >= num_blocks:
                 break
             ends[index].append(chunk_s)
             now_s += self._random.expovariate(1.0) * pauses_per_speech * options.mean_chunk_s
         for chunks_s in ends:
-            yield DecodedBlock(options.window_s, grouped(chunks_s, options))
+            yield DecodedBlock(options.block_s, grouped(chunks_s, options))
 
 
 class MeasuredSpeech:

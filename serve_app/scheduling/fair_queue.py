@@ -248,10 +248,10 @@ class FairQueue(Generic[ItemT]):
     requests (flows) of a key share its part evenly; items of a request keep their
     order. A request that arrives starts at the present: it goes before the backlog of
     those that have had their turn, and yet nobody who waits is overtaken for ever (see
-    `StartTimeFairQueue`). At equal claims what is urgent goes first, then the smaller item, then the earlier
-    deadline, then the earlier arrival. Whoever has nothing here lays no claim: what
-    it leaves goes to the others. What is in the background has a turn only while nothing
-    else waits, and shares no batch with others.
+    `StartTimeFairQueue`). At equal claims what is urgent goes first, then the smaller item,
+    then the earlier deadline, then the earlier arrival. Whoever has nothing here lays no
+    claim: what it leaves goes to the others. What is in the background has a turn only while
+    nothing else waits, and shares no batch with others.
 
     All operations take O(log n) time. Times are monotonic seconds of the caller's.
     """

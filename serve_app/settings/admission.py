@@ -111,8 +111,8 @@ class AdmissionSettings(Section):
     max_retry_after_s: float = Field(
         default=120.0,
         ge=1,
-        description="Upper bound of the Retry-After that a refusal carries. OpenAI's clients give up "
-        "on a longer one instead of trying again.",
+        description="Upper bound of the Retry-After that a refusal carries. OpenAI's clients "
+        "give up on a longer one instead of trying again.",
     )
 
 

@@ -21,6 +21,7 @@ from serve_app.settings.admission import REFUSAL_HEADROOM, AdmissionSettings, Au
 from serve_app.settings.audio_url import AudioUrlSettings
 from serve_app.settings.batch import BatchSettings
 from serve_app.settings.keys import read_keys
+from serve_app.settings.section import refuse_old_names
 from serve_app.settings.service import (
     ClusterSettings,
     HttpSettings,
@@ -122,6 +123,12 @@ class Settings(BaseSettings):
         self.auth.check()
         if self.auth.keys_file is not None and self.auth.demanded:
             read_keys(self.auth.keys_file)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_old_names(cls, values: object) -> object:
+        refuse_old_names(values)
+        return values
 
     @field_validator("stages")
     @classmethod

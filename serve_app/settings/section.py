@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -21,3 +22,29 @@ class Section(BaseModel):
     """A group of settings: unknown keys are refused, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+RENAMED: Mapping[str, str] = {
+    "audio.window_s": "segmenter.gather_s",
+    "audio.turn_s": "audio.decode_block_s",
+    "segmenter.window": "segmenter.max_in_flight",
+    "recognizer.hybrid.share_window_s": "recognizer.hybrid.share_period_s",
+}
+"""Names that settings had in earlier versions, and what they are called now."""
+
+
+def refuse_old_names(values: object) -> None:
+    """Checks that no setting is given by the name that it had in an earlier version.
+
+    Args:
+        values: settings as they were given, nested mappings.
+
+    Raises:
+        ValueError: one is; the message has the new name.
+    """
+    for old, new in RENAMED.items():
+        found: object = values
+        for part in old.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        if found is not None:
+            raise ValueError(f"{old} is now called {new}")

@@ -28,13 +28,6 @@ class AudioSettings(Section):
     min_duration_s: float = Field(
         default=0.1, ge=0, description="Shortest recording in s; less is refused."
     )
-    window_s: float = Field(
-        default=20.0,
-        ge=0.5,
-        le=120,
-        description="Audio whose chunks are gathered for one round of calls to the recognizer, "
-        "in s; a recording's first chunks go at once. More makes fewer, larger calls.",
-    )
     decode_block_s: float = Field(
         default=4.0,
         ge=0.5,
@@ -93,7 +86,14 @@ class SegmenterSettings(Section):
         description="Chunks that are ready together travel in one call up to this much "
         "audio in s, which saves calls.",
     )
-    window: int = Field(
+    gather_s: float = Field(
+        default=20.0,
+        ge=0.5,
+        le=120,
+        description="Audio whose chunks are gathered for one round of calls to the recognizer, "
+        "in s; a recording's first chunks go at once. More makes fewer, larger calls.",
+    )
+    max_in_flight: int = Field(
         default=8,
         ge=1,
         description="Calls of one request in flight at the recognizer. Bounds memory and "

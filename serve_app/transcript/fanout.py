@@ -26,9 +26,9 @@ Recognize: TypeAlias = Callable[[list[Chunk]], Awaitable[Sequence[Recognition | 
 
 
 async def fan_out(
-    groups: AsyncIterator[list[Chunk]], recognize: Recognize, window: int
+    groups: AsyncIterator[list[Chunk]], recognize: Recognize, max_in_flight: int
 ) -> AsyncGenerator[Utterance]:
-    """Yields one utterance per chunk, in order, at most `window` groups in flight.
+    """Yields one utterance per chunk, in order, at most `max_in_flight` groups in flight.
 
     The next group is drawn from `groups` only when there is room, which is how
     a slow recognizer holds back the decoder. When the consumer goes away, the
@@ -38,7 +38,7 @@ async def fan_out(
         groups: chunks that travel together, in order of their index.
         recognize: returns a result per chunk; if it raises, every chunk of the
             group becomes a failed utterance, save for a `ServiceError`.
-        window: bound of groups in flight, at least 1.
+        max_in_flight: bound of groups in flight, at least 1.
 
     Raises:
         ServiceError: from `recognize`.
@@ -47,7 +47,7 @@ async def fan_out(
     try:
         async for group in groups:
             calls.append(asyncio.create_task(_recognize_group(group, recognize)))
-            while calls and (len(calls) >= window or calls[0].done()):
+            while calls and (len(calls) >= max_in_flight or calls[0].done()):
                 for utterance in await calls.popleft():
                     yield utterance
         while calls:

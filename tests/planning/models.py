@@ -41,7 +41,7 @@ def shape(num_replicas: int = 1, *, max_items: int = 1, max_calls: int = 10**9) 
         request_timeout_s=1e9,
         num_segmenters=1,
         segmenter_max_recordings=10**9,
-        window=8,
+        max_in_flight=8,
         recognizer=StationShape(num_replicas, max_calls, BatchLimits(10**9, max_items)),
         punctuator=None,
     )

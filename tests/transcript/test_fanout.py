@@ -33,7 +33,7 @@ async def test_utterances_come_in_order_whatever_finishes_first() -> None:
             await asyncio.sleep(0)
         return [recognition(str(item.index)) for item in group]
 
-    found = [u async for u in fan_out(groups_of(10, size=2), recognize, window=4)]
+    found = [u async for u in fan_out(groups_of(10, size=2), recognize, max_in_flight=4)]
     assert [u.index for u in found] == list(range(20))
     assert [u.tokens[0].text for u in found] == [str(index) for index in range(20)]
 
@@ -49,7 +49,7 @@ async def test_window_is_never_exceeded() -> None:
         in_flight -= 1
         return [recognition("x")]
 
-    async for _ in fan_out(groups_of(30), recognize, window=3):
+    async for _ in fan_out(groups_of(30), recognize, max_in_flight=3):
         pass
     assert most == 3
 
@@ -58,7 +58,7 @@ async def test_utterance_and_its_span_tell_the_language_that_was_heard() -> None
     async def recognize(group: list[Chunk]) -> Sequence[Recognition]:
         return [Recognition((Token("x", 100, 200, 0.9),), language="ja") for _ in group]
 
-    (found,) = [u async for u in fan_out(groups_of(1), recognize, window=1)]
+    (found,) = [u async for u in fan_out(groups_of(1), recognize, max_in_flight=1)]
     assert found.language == "ja"
     assert found.span.language == "ja"
 
@@ -67,7 +67,7 @@ async def test_times_are_moved_to_the_place_in_the_recording() -> None:
     async def recognize(group: list[Chunk]) -> Sequence[Recognition]:
         return [recognition("x") for _ in group]
 
-    last = [u async for u in fan_out(groups_of(3), recognize, window=2)][-1]
+    last = [u async for u in fan_out(groups_of(3), recognize, max_in_flight=2)][-1]
     assert (last.start_ms, last.end_ms) == (2000, 2500)
     assert (last.tokens[0].start_ms, last.tokens[0].end_ms) == (2100, 2200)
 
@@ -83,7 +83,7 @@ async def test_each_chunk_has_its_fate() -> None:
         ]
         return [results[group[0].index]]
 
-    found = [u async for u in fan_out(groups_of(4), recognize, window=2)]
+    found = [u async for u in fan_out(groups_of(4), recognize, max_in_flight=2)]
     assert [u.status for u in found] == ["done", "empty", "failed", "failed"]
     assert found[2].error == "engine_error: NaN"
     assert found[3].error == "recognizer_error: the replica is gone"
@@ -103,7 +103,7 @@ async def test_leaving_early_cancels_what_is_in_flight() -> None:
             raise
         return []
 
-    async with aclosing(fan_out(groups_of(5), recognize, window=3)) as utterances:
+    async with aclosing(fan_out(groups_of(5), recognize, max_in_flight=3)) as utterances:
         async for _ in utterances:
             break
     await asyncio.sleep(0)
@@ -119,7 +119,7 @@ async def test_error_of_the_source_is_told_after_what_was_recognized() -> None:
         return [recognition("x")]
 
     with pytest.raises(ValueError, match="bad audio"):
-        async for _ in fan_out(broken(), recognize, window=1):
+        async for _ in fan_out(broken(), recognize, max_in_flight=1):
             pass
 
 
@@ -128,5 +128,5 @@ async def test_service_that_is_not_ready_fails_the_request_not_its_chunks() -> N
         raise NotReady("asr")
 
     with pytest.raises(NotReady):
-        async for _ in fan_out(groups_of(3), recognize, window=2):
+        async for _ in fan_out(groups_of(3), recognize, max_in_flight=2):
             pass
