@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from serve_app.planning.costs import CallCost, LineCost
 from serve_app.planning.cpu import Clock, Cores
@@ -20,10 +20,6 @@ from serve_app.scheduling.admission import AdmissionTicket
 from serve_app.scheduling.autoscaling import EwmaRate, RecordingBacklog
 from serve_app.scheduling.batch_budget import Pace
 from serve_app.scheduling.fair_queue import FairQueue
-
-if TYPE_CHECKING:
-    from serve_app.planning.segmenting import SegmenterModel
-
 
 _FIRST_RETRY_S = 0.5
 
@@ -404,3 +400,15 @@ class Batch:
         self.cost = cost
         self.work_s = work_s
         self.began_s = began_s
+
+
+class SegmenterModel:
+    """One segmenter replica: its recordings take fair turns on one thread."""
+
+    __slots__ = ("busy", "busy_s", "num_recordings", "turns")
+
+    def __init__(self) -> None:
+        self.turns: FairQueue[Request] = FairQueue()
+        self.num_recordings = 0
+        self.busy = False
+        self.busy_s = 0.0

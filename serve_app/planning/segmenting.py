@@ -8,25 +8,12 @@ from collections.abc import Callable
 
 from serve_app.planning.costs import LineCost
 from serve_app.planning.cpu import Clock, Cores
-from serve_app.planning.replicas import Call, ReplicaGroup, Request
+from serve_app.planning.replicas import Call, ReplicaGroup, Request, SegmenterModel
 from serve_app.planning.speech import Speech
 from serve_app.scheduling.autoscaling import Backlog
 from serve_app.scheduling.batch_budget import BatchLimits
-from serve_app.scheduling.fair_queue import FairQueue
 
 _ONE_STEP = BatchLimits(max_cost=1, max_items=1)
-
-
-class SegmenterModel:
-    """One segmenter replica: its recordings take fair turns on one thread."""
-
-    __slots__ = ("busy", "busy_s", "num_recordings", "turns")
-
-    def __init__(self) -> None:
-        self.turns: FairQueue[Request] = FairQueue()
-        self.num_recordings = 0
-        self.busy = False
-        self.busy_s = 0.0
 
 
 class Segmenting:

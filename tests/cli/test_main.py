@@ -82,7 +82,7 @@ def test_nothing_found_is_an_error(runner: CliRunner, tmp_path: Path) -> None:
         (["transcribe", "x.wav", "--model", "other"], 2, "not served"),
         (["transcribe", "x.wav", "--profile", "nope"], 2, "nope"),
         (["transcribe", "x.wav", "--set", "recognizer.device=tpu"], 2, "recognizer.device"),
-        (["transcribe", "x.wav", "--set", "recognizer.device=cpu"], 2, "did you mean recognizer"),
+        (["transcribe", "x.wav", "--set", "recognizr.device=cpu"], 2, "did you mean recognizer"),
         (["transcribe", "x.wav", "--set", "audio.max_upload_byte=1"], 2, "audio.max_upload_bytes?"),
         (["transcribe", "no [such] file.wav"], 1, "no recordings found in no [such] file.wav"),
         (["segments", str(SAMPLES / "demo.json")], 1, "error:"),
