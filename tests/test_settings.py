@@ -95,7 +95,7 @@ def test_settings_cross_processes_unchanged(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("values", "place"),
     [
-        ({"recognizer": {}}, "recognizer"),
+        ({"recognizr": {}}, "recognizr"),
         ({"recognizer": {"pak": "x"}}, "pak"),
         ({"recognizer": {"device": "tpu"}}, "device"),
         ({"recognizer": {"device": "cuda"}}, "num_gpus"),

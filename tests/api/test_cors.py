@@ -20,7 +20,7 @@ URL = "/v1/audio/transcriptions"
 ORIGIN = "https://app.example.com"
 KEY = new_key()
 ASKED = {
-    "RequestContext": ORIGIN,
+    "Origin": ORIGIN,
     "Access-Control-Request-Method": "POST",
     "Access-Control-Request-Headers": "authorization, content-type, x-paraserve-timeout-s",
 }
@@ -58,7 +58,7 @@ def test_answer_and_its_headers_can_be_read(tmp_path: Path) -> None:
         URL,
         data={"model": "whisper-1"},
         files={"file": b"RIFF"},
-        headers={"RequestContext": ORIGIN, "Authorization": f"Bearer {KEY}"},
+        headers={"Origin": ORIGIN, "Authorization": f"Bearer {KEY}"},
     )
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == ORIGIN
@@ -69,7 +69,7 @@ def test_answer_and_its_headers_can_be_read(tmp_path: Path) -> None:
 
 
 def test_refusal_for_the_key_can_be_read(tmp_path: Path) -> None:
-    answer = client_of(tmp_path, ORIGIN).get("/v1/models", headers={"RequestContext": ORIGIN})
+    answer = client_of(tmp_path, ORIGIN).get("/v1/models", headers={"Origin": ORIGIN})
     assert answer.status_code == 401
     assert answer.headers["access-control-allow-origin"] == ORIGIN
 
@@ -77,9 +77,9 @@ def test_refusal_for_the_key_can_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://app.example.com"])
 def test_other_origins_are_told_nothing(tmp_path: Path, origin: str) -> None:
     client = client_of(tmp_path, ORIGIN)
-    preflight = client.options(URL, headers=ASKED | {"RequestContext": origin})
+    preflight = client.options(URL, headers=ASKED | {"Origin": origin})
     assert preflight.status_code == 400
-    headers = {"RequestContext": origin, "Authorization": f"Bearer {KEY}"}
+    headers = {"Origin": origin, "Authorization": f"Bearer {KEY}"}
     answer = client.get("/v1/models", headers=headers)
     assert "access-control-allow-origin" not in answer.headers
 
@@ -87,7 +87,7 @@ def test_other_origins_are_told_nothing(tmp_path: Path, origin: str) -> None:
 def test_it_is_off_unless_set(tmp_path: Path) -> None:
     client = client_of(tmp_path)
     assert client.options(URL, headers=ASKED).status_code == 401
-    answer = client.get("/healthz", headers={"RequestContext": ORIGIN})
+    answer = client.get("/healthz", headers={"Origin": ORIGIN})
     assert "access-control-allow-origin" not in answer.headers
 
 

@@ -244,10 +244,8 @@ def test_cached_document_has_the_id_of_its_own_request(caching_proxy: Proxy) -> 
 
 def test_scripts_of_other_origins_get_an_answer_of_their_own(caching_proxy: Proxy) -> None:
     for origin in ("https://a.example", "https://b.example"):
-        httpx.get(
-            f"{caching_proxy.url}/openapi.json", headers={"RequestContext": origin}, trust_env=False
-        )
-    assert [headers["RequestContext"] for _, headers in Backend.documents] == [
+        httpx.get(f"{caching_proxy.url}/openapi.json", headers={"Origin": origin}, trust_env=False)
+    assert [headers["Origin"] for _, headers in Backend.documents] == [
         "https://a.example",
         "https://b.example",
     ]

@@ -63,7 +63,7 @@ def test_second_scaling_starts_from_the_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("deployment", "wish", "reason"),
+    ("deployment", "asked", "reason"),
     [
         ("Recognizer", ScaleRequest(replicas=1), "no deployment Recognizer: choose one of Ingress"),
         ("Ingress", ScaleRequest(maximum=9), "fixed number of replicas"),
@@ -78,10 +78,10 @@ def test_second_scaling_starts_from_the_first() -> None:
     ],
 )
 def test_impossible_size_of_a_deployment_is_refused(
-    deployment: str, request: ScaleRequest, reason: str
+    deployment: str, asked: ScaleRequest, reason: str
 ) -> None:
     with pytest.raises(ClusterError, match=reason):
-        of_deployment(SERVICE, deployment, request)
+        of_deployment(SERVICE, deployment, asked)
 
 
 def test_group_moves_into_its_new_bounds() -> None:
@@ -97,7 +97,7 @@ def test_group_moves_into_its_new_bounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("group", "wish", "reason"),
+    ("group", "asked", "reason"),
     [
         ("tpu", ScaleRequest(replicas=1), "no worker group tpu: choose one of cpu, gpu"),
         ("gpu", ScaleRequest(minimum=9), "minimum of 9 above its maximum 8"),
@@ -106,16 +106,16 @@ def test_group_moves_into_its_new_bounds() -> None:
     ],
 )
 def test_impossible_size_of_a_group_is_refused(
-    group: str, request: ScaleRequest, reason: str
+    group: str, asked: ScaleRequest, reason: str
 ) -> None:
     with pytest.raises(ClusterError, match=reason):
-        of_group(SERVICE, group, request)
+        of_group(SERVICE, group, asked)
 
 
-@pytest.mark.parametrize("wish", [ScaleRequest(), ScaleRequest(replicas=-1)])
-def test_meaningless_wish_is_refused(request: ScaleRequest) -> None:
+@pytest.mark.parametrize("asked", [ScaleRequest(), ScaleRequest(replicas=-1)])
+def test_meaningless_request_is_refused(asked: ScaleRequest) -> None:
     with pytest.raises(ClusterError):
-        request.check()
+        asked.check()
 
 
 def test_settings_of_another_version_are_told_by_their_place() -> None:

@@ -139,7 +139,7 @@ def test_batch_without_hotwords_asks_nothing_of_the_branch(
     def apply_bias(*args: object) -> None:
         raise AssertionError("bent without a word")
 
-    monkeypatch.setattr(HotwordBias, "bend", apply_bias)
+    monkeypatch.setattr(HotwordBias, "apply_bias", apply_bias)
     assert engine.transcribe(batch, [RecognitionOptions(keywords=("一",))] * len(batch)) == expected
 
 
