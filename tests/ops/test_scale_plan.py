@@ -65,7 +65,7 @@ def test_second_scaling_starts_from_the_first() -> None:
 @pytest.mark.parametrize(
     ("deployment", "asked", "reason"),
     [
-        ("Recognizer", ScaleRequest(replicas=1), "no deployment Recognizer: choose one of Ingress"),
+        ("Recogniser", ScaleRequest(replicas=1), "no deployment Recogniser: choose one of Ingress"),
         ("Ingress", ScaleRequest(maximum=9), "fixed number of replicas"),
         ("Ingress", ScaleRequest(replicas=0), "at least one"),
         ("Recognizer", ScaleRequest(minimum=9), "minimum of 9 above its maximum 8"),
