@@ -1,6 +1,6 @@
-"""The line of `serve_app.scheduling.admission`, for requests that can be awaited.
+"""Admission control for HTTP requests: waits for a ticket, resizes it, and enforces deadlines.
 
-When a request is given up.
+The decisions are those of `serve_app.scheduling.admission`; this module makes them awaitable.
 """
 
 from __future__ import annotations

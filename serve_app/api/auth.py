@@ -1,6 +1,7 @@
-"""Who is calling: API keys from a file that may change while the service runs.
+"""API keys: who is calling, and the middleware that asks every request under /v1 for its key.
 
-Asks everything under /v1 for its key, and refuses what is no HTTP request.
+Keys come from a file that may change while the service runs. Scopes that are not HTTP are
+refused.
 """
 
 from __future__ import annotations

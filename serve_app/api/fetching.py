@@ -1,9 +1,8 @@
-"""Fetches a recording from a URL into a spool file.
+"""Downloads a recording from a URL into a spool file.
 
-Connections that lead to public addresses only.
-
-The name is resolved here, every address that it has is checked, and the connection
-goes to a checked address. A second answer of the name server cannot change it.
+Connections go to public addresses only. The name is resolved here, each of its addresses is
+checked, and the connection is made to a checked address, so that a second DNS answer cannot
+redirect it.
 """
 
 from __future__ import annotations

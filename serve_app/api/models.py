@@ -1,7 +1,4 @@
-"""What `/v1/models` says of each model, as OpenAI's model object and a little more.
-
-What a deployment offers, from its settings.
-"""
+"""What `/v1/models` says of each model, and what a deployment offers to its callers."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""Which URLs are fetched, and what s3:// means.
+"""Which `audio_url` values may be fetched, and how `s3://` URLs become HTTPS ones.
 
-An address is taken apart once: the rules are checked on its parts, and the connection is
-made from the same parts.
-
-`s3://bucket/key`, taken apart once.
+A URL is parsed once: the rules are checked on its parts, and the connection is made from the
+same parts.
 """
 
 from __future__ import annotations

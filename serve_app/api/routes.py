@@ -1,7 +1,4 @@
-"""The routes.
-
-The ASGI application as the settings want it.
-"""
+"""The HTTP routes, and the ASGI application that the settings ask for."""
 
 from __future__ import annotations
 

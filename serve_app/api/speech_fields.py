@@ -1,9 +1,7 @@
-"""The field `chunking_strategy`: how a caller wants speech to be found.
+"""The form fields `chunking_strategy`, `language` and `languages`.
 
-Source: OpenAI's API reference, "Create transcription": "auto", or an object of type
-`server_vad` with `threshold`, `prefix_padding_ms` and `silence_duration_ms`.
-
-The fields `language` and `languages`.
+Source: OpenAI's API reference, "Create transcription": `chunking_strategy` is "auto", or an
+object of type `server_vad` with `threshold`, `prefix_padding_ms` and `silence_duration_ms`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Takes in a request's body: the recording goes to disk, the fields are returned.
+"""Reads a request's body: the recording goes to disk, the fields are returned.
 
-From a request's body to a recording on disk, within what admission allows.
+The form is parsed as it arrives, within the bytes that admission has reserved.
 """
 
 from __future__ import annotations

@@ -1,16 +1,11 @@
-"""Which container the first bytes belong to.
+"""Which container a file is, by its first bytes, and which of FFmpeg's demuxers may read it.
 
-The name of an upload and its content type say nothing. FFmpeg's own probing is
-not used either: it would also recognize playlists, which make it open other
-files and addresses.
+The name of an upload and its content type prove nothing. FFmpeg's own probing is not used: it
+also recognizes playlists, which make it open other files and addresses.
 
-Sources: the magic numbers are those of the containers' specifications; MPEG
-audio headers are ISO/IEC 11172-3 (2.4.1.3), ADTS ISO/IEC 13818-7 (6.2), ID3
-tags https://id3.org/id3v2.4.0-structure (3.1).
-
-Which parts of FFmpeg hostile bytes may reach.
-
-Names of files that hold recordings, for whoever looks for them in a directory.
+Sources: the containers' specifications for their magic numbers; MPEG audio headers ISO/IEC
+11172-3 (2.4.1.3), ADTS ISO/IEC 13818-7 (6.2), ID3 tags
+https://id3.org/id3v2.4.0-structure (3.1).
 """
 
 from __future__ import annotations

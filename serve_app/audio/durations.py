@@ -1,21 +1,14 @@
-"""How long a recording will turn out to be, from its headers alone.
+"""Estimates the length of a recording from its headers alone.
 
-Plain Python on a few kilobytes, no decoder: cheap enough for every upload, and safe
-where hostile bytes must not reach a decoder. Headers may lie; whoever decodes
-learns the truth.
+Plain Python on a bounded number of bytes, no decoder: cheap enough for every upload, and safe
+where hostile bytes must not reach a decoder. Headers may lie; the decoder finds the truth.
 
-Sources: FLAC format (RFC 9639, 8.2), Ogg (RFC 3533, 6) with Opus (RFC 7845, 5.1),
-Vorbis I (4.2.2) and Speex headers, MPEG audio ISO/IEC 11172-3 (2.4.2.3), ADTS ISO/IEC
-13818-7 (6.2), AMR (RFC 4867, 5), Matroska's Info element (RFC 9559, 5.1.2).
-
-Lengths of recordings in containers that are mostly FFmpeg's, read without it.
-
-Each function looks at a bounded number of bytes. Headers may lie.
-
-Sources: Sun's .au header (Audio File Formats FAQ), Apple Core Audio Format 1.0 (desc, data
-and pakt chunks), AVI RIFF (Microsoft, AVISTREAMHEADER), Advanced Systems Format 01.20.03
-(3.2 File Properties Object), Adobe FLV 10.1 (E.3, E.4, E.5 onMetaData), ISO/IEC 13818-1
-(2.4.3.2 transport packets, 2.4.3.6 PES packets).
+Sources: FLAC (RFC 9639, 8.2), Ogg (RFC 3533, 6) with Opus (RFC 7845, 5.1), Vorbis I (4.2.2)
+and Speex headers, MPEG audio ISO/IEC 11172-3 (2.4.2.3), ADTS ISO/IEC 13818-7 (6.2), AMR (RFC
+4867, 5), Matroska (RFC 9559, 5.1.2), Sun's .au header (Audio File Formats FAQ), Apple Core
+Audio Format 1.0 (desc, data and pakt chunks), AVI RIFF (Microsoft, AVISTREAMHEADER), Advanced
+Systems Format 01.20.03 (3.2 File Properties Object), Adobe FLV 10.1 (E.3, E.4, E.5
+onMetaData), ISO/IEC 13818-1 (2.4.3.2 transport packets, 2.4.3.6 PES packets).
 """
 
 from __future__ import annotations

@@ -1,20 +1,12 @@
-"""Opens a file with FFmpeg and picks what is decoded of it.
+"""Opens a file with FFmpeg and picks the audio track to decode.
 
-The bytes are hostile. FFmpeg gets one demuxer by name, a list of audio decoders
-(pictures and video are never decoded), and no way to open anything else.
+The bytes are hostile. FFmpeg gets one demuxer by name, a list of audio decoders (pictures and
+video are never decoded), and no way to open anything else. What it does not report of
+Matroska, WebM and chained Ogg files is read here. Each chained Ogg stream is opened by itself,
+since FFmpeg keeps the first one's decoder even if the layout or the codec changes.
 
-FFmpeg's frames as arrays.
-
-What FFmpeg does not tell of a Matroska or WebM file.
-
-Source: RFC 9559, 5.1.3 (Cluster, Timestamp) and 5.1.2 (Info: TimestampScale, Duration).
-
-Ogg streams that were chained one behind another.
-
-FFmpeg goes on with the decoder of the first one, which fails if the next one has other
-channels, another rate or another codec. So each one is opened by itself.
-
-Source: RFC 3533, section 6 (page header) and section 4 (chaining).
+Sources: RFC 9559, 5.1.3 (Cluster, Timestamp) and 5.1.2 (Info: TimestampScale, Duration);
+RFC 3533, 6 (page header) and 4 (chaining).
 """
 
 from __future__ import annotations

@@ -1,17 +1,11 @@
-"""Frames of AMR and ADTS files, found again after damage.
+"""Finds the frames of AMR, ADTS and MPEG audio again after damage.
 
-FFmpeg takes the first thing that looks like a frame for one, however long it claims to be,
-and passes over the rest without a word.
+FFmpeg takes the first thing that looks like a frame for one, and its parser puts whatever
+stands before a frame into the same packet, whose decoding then fails. The bytes that are
+skipped between packets are counted, to estimate how much audio they held.
 
-Source: RFC 4867, 5.1 (magic), 5.3 (frame header) and 3GPP TS 26.101, annex A (lengths);
+Sources: RFC 4867, 5.1 (magic), 5.3 (frame header) and 3GPP TS 26.101, annex A (lengths);
 ISO/IEC 13818-7, 6.2 (ADTS).
-
-Frames of MPEG audio in streams that are damaged or were joined.
-
-FFmpeg's parser puts everything that stands before a frame, however long, into the same
-packet, whose decoding then fails although the frame is whole.
-
-Bytes between the packets of a file, and how much audio they may have held.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""From the first bytes of a file to the reader that decodes it.
+"""Chooses the reader that decodes a file, from its first bytes.
 
-What a file's first bytes make certain while the rest of it is still on its way.
-
-A body that cannot become audio is refused before all of it has been received, copied to
-the stage that decodes and looked at there.
+An upload whose beginning already proves that it is not audio is refused before the rest has
+arrived.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Uncompressed samples as they are stored in files.
-
-Samples that are no numbers.
-"""
+"""Uncompressed samples as files store them, as float32; NaN and infinities are refused."""
 
 from __future__ import annotations
 

@@ -1,11 +1,8 @@
-"""Everything that is not plain samples, by FFmpeg.
+"""Readers: a file's blocks of samples, by FFmpeg or, for uncompressed files, by our own code.
 
-A packet that cannot be decoded is silence of its length, and decoding goes on with the
-next one: whatever can be heard is heard, at its time.
-
-Uncompressed files.
-
-Nothing but the header decides what is read, so that the work is that of copying samples.
+A packet that cannot be decoded becomes silence of its length, and decoding goes on with the
+next one, so that the rest keeps its times. For uncompressed files the header alone decides
+what is read, and the work is that of copying samples.
 """
 
 from __future__ import annotations

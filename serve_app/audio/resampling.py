@@ -1,7 +1,4 @@
-"""Mono samples at any rate -> int16 at 16 kHz, in a stream.
-
-Several channels -> one.
-"""
+"""Channels to mono, and mono samples of any rate to int16 at 16 kHz, as a stream."""
 
 from __future__ import annotations
 

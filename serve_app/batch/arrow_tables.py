@@ -1,17 +1,13 @@
 """The Arrow tables that travel between the stages of a batch job.
 
-    plan      one row a recording that is to be done
-    audio     one row an utterance, and one where a recording ends
+    plan      one row per recording to process
+    audio     one row per utterance, and one where a recording ends
     words     the same rows, words instead of samples
 
-A recording is named by its number among those of the run: short, and the same in every
-stage. Samples are a binary column: Arrow hands them on without a copy.
-
-Puts the utterances of each recording together again, in whatever order they come.
-
-Of a recording that is under way nothing is held but words. How many are under way is
-bounded by how many the segmenters may have open and by what may be on its way between
-them and here, not by how many there are.
+A recording is named by its number within the run, the same in every stage. Samples are a
+binary column, which Arrow passes on without a copy. `Assembler` puts the utterances of each
+recording together in whatever order they arrive; it holds words only, for as many recordings
+as the segmenters may have open.
 """
 
 from __future__ import annotations

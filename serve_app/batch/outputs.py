@@ -1,4 +1,4 @@
-"""Where the results of a job are kept, so that one that is there is whole.
+"""Where the results of a job are kept, and how a result is written whole or not at all.
 
 ```
 OUTPUT/transcripts/<shard>/<name>.json   a recording, and its .srt, .vtt, .txt
@@ -8,10 +8,9 @@ OUTPUT/_run/index.jsonl                  summaries of results, so that each is r
 OUTPUT/_run/attempts/                    and progress.json: of the job itself
 ```
 
-What holds at any moment, wherever a writer is killed: a JSON is whole, the texts beside it
-are of the same transcript, and a recording without one is done again.
-
-From a recording's id to the name of its files.
+At any moment, wherever a writer is killed: a JSON file is whole, the texts beside it belong to
+the same transcript, and a recording without one is processed again. File names come from the
+recording's id.
 """
 
 from __future__ import annotations

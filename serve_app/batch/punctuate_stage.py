@@ -1,11 +1,7 @@
-"""The last stage of a batch job: punctuation, and writing what came out.
+"""The last stage of a batch job: punctuates recordings and writes their results.
 
-It is a pool of actors beside Ray Data's, since a recording can only be put together where
-all of its utterances meet, which is the driver; see decision 0015.
-
-The actors that finish recordings, seen from the driver.
-
-What became of each recording of a run, and how far the run is.
+It is a pool of actors beside Ray Data's, driven from the driver, where all utterances of a
+recording meet; see decision 0015.
 """
 
 from __future__ import annotations

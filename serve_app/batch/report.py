@@ -1,7 +1,4 @@
-"""What became of a job, for people and programs: report.json, report.html, report.png.
-
-The report's picture.
-"""
+"""The report of a job: report.json, report.html and report.png."""
 
 from __future__ import annotations
 

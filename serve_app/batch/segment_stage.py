@@ -1,9 +1,7 @@
-"""The segmenters of a batch job: recordings in, utterances out.
+"""The first stage of a batch job: recordings in, utterances out.
 
-Each has several recordings open at once. They take turns at one core, a decoded window
-each, and whoever waits for its storage lets the others go on.
-
-One core that several threads use one after another.
+Each segmenter has several recordings open. They share one core by a FIFO lock, one decoded
+block at a time, and a recording that waits for its storage gives the lock up.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The Ray cluster under a job, and the order to stop.
-
-Which jobs of a cluster still have the actor that looks after their driver.
-"""
+"""The Ray cluster under a job: connecting, waiting for room, and stopping on a signal."""
 
 from __future__ import annotations
 

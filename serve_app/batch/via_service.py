@@ -1,11 +1,9 @@
-"""A batch job's recordings through the running service, when it has nothing else to do.
+"""Runs a batch job's recordings through the running service, on its spare capacity.
 
-Decoding and cutting is done by actors of the job's own, at a low priority of the
-operating system. Recognition and punctuation are calls to the service's deployments,
-whose origin says `background`: they are run in short batches, and only while nobody else
-waits. Few of them are under way at once.
-
-Whether the running service gives the texts that a job's fingerprints promise.
+Decoding and cutting are done by the job's own actors at low CPU priority. Recognition and
+punctuation are calls to the service's deployments marked `background`: they run in short
+batches, only while no other request waits, and few at a time. Before that, the job checks that
+the service would give the texts that its fingerprints promise.
 """
 
 from __future__ import annotations

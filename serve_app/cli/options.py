@@ -1,7 +1,4 @@
-"""Options that several commands have.
-
-A group whose subcommands are imported when they are called.
-"""
+"""Options that several commands share, and a command group that imports subcommands lazily."""
 
 from __future__ import annotations
 

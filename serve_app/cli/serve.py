@@ -1,6 +1,5 @@
-"""`paraserve serve`: the service on this machine until it is told to stop.
-
-`paraserve demo`: the service up, and the bundled recording transcribed through it.
+"""`paraserve serve` runs the service until it is told to stop; `paraserve demo` also transcribes
+the bundled recording through it.
 """
 
 from __future__ import annotations

@@ -1,21 +1,10 @@
 """Every error that Paraserve raises on purpose, as one tree.
 
-Each class says who must act. `code` is stable: clients may switch on it, and
-`serve_app.api.errors` maps each class to an HTTP status. The constructors take
-positional arguments only and pass them on to `Exception`, because unpickling
-replays `args` and these errors cross process borders.
-
-The root of the tree.
-
-What the operator's tools run into on a Kubernetes cluster.
-
-Settings, packs and devices that do not go together; the operator must fix them.
-
-Requests that are wrong; their callers must change them.
-
-Files that are not usable audio; their senders must send others.
-
-The service cannot answer now; its operator must act or its caller wait.
+Each class says who must act: the caller (RequestError, AudioError), the operator
+(ConfigurationError, ClusterError) or time (ServiceError). `code` is stable: clients may switch
+on it, and `serve_app.api.errors` maps each class to an HTTP status. Constructors take
+positional arguments only and pass them on to `Exception`: unpickling replays `args`, and these
+errors cross processes.
 """
 
 from __future__ import annotations

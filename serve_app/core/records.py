@@ -1,18 +1,8 @@
-"""The records that travel between the stages, all plain data.
+"""The plain records that travel between the stages.
 
-All audio inside Paraserve is 16 kHz mono int16. Times are milliseconds; those
-of a `Recognition` count from the start of its chunk, those of an `Utterance`
-from the start of the recording.
-
-What a request tells the recognizer beside the audio.
-
-Whose work something is, wherever in the graph it happens to be.
-
-What a request may change of how its speech is found.
-
-The stages that a deployment may have and a request may ask for.
-
-What a request cost in each stage, for its log line.
+All audio inside Paraserve is 16 kHz mono int16. Times are milliseconds; those of a
+`Recognition` count from the start of its chunk, those of an `Utterance` from the start of the
+recording.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The recognizer deployment, seen from a segmenter.
+"""Calls from one deployment to another: recognizer as the segmenter sees it, segmenter as the
+ingress sees it.
 
-One recording at the segmenter, seen from the ingress.
-
-Reads what a replica streams, and never waits for it in vain.
+Lost replicas are replaced and calls repeated within the limits of a `RetryPolicy`.
 """
 
 from __future__ import annotations

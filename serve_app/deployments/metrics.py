@@ -1,7 +1,4 @@
-"""One helper per stage that sets the metrics of `serve_app.metrics`.
-
-Reads GPU memory for the metrics of a replica that has a model.
-"""
+"""Sets the metrics of `serve_app.metrics`, one helper per stage."""
 
 from __future__ import annotations
 

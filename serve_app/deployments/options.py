@@ -1,12 +1,9 @@
-"""From our settings of a deployment to Ray Serve's.
+"""Ray Serve's deployment options, from our settings.
 
-Where replicas listen for one another.
-
-Ray Serve 2.60 has each replica listen for calls from other replicas on all addresses of
-the machine (`replica.py`: "[::]:0"), whatever the node's address is, and has no setting
-for it. What comes in there is unpickled, so that Ray's token is all that stands between
-a caller and the process. On a cluster that `paraserve serve` has started, replicas
-listen on the node's own address instead.
+Ray Serve 2.60 has each replica listen for calls of other replicas on all addresses of the
+machine (`replica.py`: "[::]:0") and has no setting for it. What arrives there is unpickled,
+with Ray's token as the only protection. On a cluster that `paraserve serve` has started,
+replicas listen on the node's own address instead.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Where an engine computes.
-
-How many threads a process computes with.
-"""
+"""Where an engine computes, and with how many threads."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""A draft of everything, and a second model for what the draft cannot be trusted with.
+"""The hybrid engine: a draft of every chunk, refined by a second model where it is doubtful.
 
-One chunk as two models heard it: what of the draft stays beside the refined words.
-
-Paraformer speaks Mandarin, and some English. Where a chunk holds Mandarin beside another
-language, it writes nothing, or Mandarin, for what Whisper heard well.
+Paraformer speaks Mandarin and some English. Where a chunk also holds another language,
+Paraformer writes nothing, or Mandarin, for what Whisper recognized well; `merged` keeps the
+draft's words there.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Which engine runs a recognizer's pack: one small function for each.
+"""Opens the engine that runs a recognizer's pack: one small function for each.
 
-Each imports its engine itself: a replica of `onnx` has no use for PyTorch, which takes
-longer to import and more memory than all else that such a replica has beside its model.
-
-The engines around whisper.cpp, out of their settings.
+Each imports its engine itself: a replica of `onnx` does not need PyTorch, which takes longer to
+import and more memory than the rest of such a replica.
 """
 
 from __future__ import annotations

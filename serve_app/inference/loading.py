@@ -1,8 +1,6 @@
-"""From settings to engines that are loaded and warm.
+"""From settings to packs that are present and engines that are loaded and warm.
 
-What computes with PyTorch is imported where it is loaded, see `inference.engines`.
-
-Fetches the packs of a deployment before it starts, so that its progress is seen.
+Modules that need PyTorch are imported where they are used; see `inference.engines`.
 """
 
 from __future__ import annotations

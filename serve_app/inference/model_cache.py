@@ -1,7 +1,4 @@
-"""The models of one replica: loaded when asked for, within a budget of memory.
-
-What a shelf of models knows of each.
-"""
+"""The models of one replica: loaded on demand, within a memory budget, least recently used out."""
 
 from __future__ import annotations
 

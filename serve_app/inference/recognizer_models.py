@@ -1,10 +1,8 @@
-"""From settings to a shelf of recognizers with the first one on it.
+"""Opens the model cache of a recognizer replica with its first model loaded.
 
-What a recognizer's model takes of memory, estimated before it is loaded.
-
-Counted is what stays for as long as the model is loaded, not what a batch needs on top.
-
-Whether a request's hotwords can be minded, before any audio is looked at.
+A model's memory is estimated before it is loaded: what stays as long as the model is loaded,
+without the working memory of a batch. `HotwordValidator` says whether the model can use a
+request's hotwords before any audio is decoded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What only the API server, the pods and the network can tell.
-
-Everything that `paraserve cluster doctor` looks at.
-"""
+"""The checks of `paraserve cluster doctor` that need the API server, the pods or the network."""
 
 from __future__ import annotations
 

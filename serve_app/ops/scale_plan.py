@@ -1,16 +1,9 @@
-"""What a change of size makes of a RayService's specification.
+"""The changes to a RayService's specification that a new size needs.
 
-Whether fractions of GPUs fill GPUs, and whether there are enough.
-
-The same rules as the chart's (`_checks.tpl`), which refuses at an upgrade what is
-refused here.
-
-Autoscaling options of Serve for other bounds than those of the settings.
-
-Serve takes the options of its list of deployments in place, without restarting a replica,
-but it replaces `autoscaling_config` as a whole (Ray 2.60, `override_deployment_info`): the
-bounds alone would cost the deployment its policy. So all of it is made anew, from the
-settings, by the code that makes it at the start.
+GPU arithmetic follows the chart's rules (`_checks.tpl`), which refuse at an upgrade what is
+refused here. Serve takes its list of deployments in place, without restarting replicas, but
+replaces `autoscaling_config` as a whole (Ray 2.60, `override_deployment_info`): the bounds
+alone would cost the deployment its policy, so the whole of it is rebuilt from the settings.
 """
 
 from __future__ import annotations

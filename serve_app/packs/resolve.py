@@ -1,7 +1,4 @@
-"""From a pack's name to its verified contents.
-
-Fills a directory with a pack from the first of its sources that works.
-"""
+"""From a pack's name to a verified directory, fetched from the first source that works."""
 
 from __future__ import annotations
 

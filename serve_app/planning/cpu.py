@@ -1,7 +1,4 @@
-"""What a piece of work computes on: a core of its own, or cores shared with others.
-
-Simulated time.
-"""
+"""The simulated clock, and the cores that simulated work runs on: its own or shared ones."""
 
 from __future__ import annotations
 

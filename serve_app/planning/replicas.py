@@ -1,8 +1,6 @@
-"""Replicas of one model: the service's queues and batch budgets over a measured cost.
+"""Simulated replicas of one model, and the requests, calls and batches that move through them.
 
-What moves through the simulated service.
-
-A simulated replica of a model, and the batches at it.
+Queues and batch budgets are the service's own; costs are measured.
 """
 
 from __future__ import annotations

@@ -1,16 +1,10 @@
-"""Who may begin, who waits in line, and who is sent away until later.
+"""Admission: which requests start, which wait in line, and which are refused for now.
 
-Synchronous and without a clock of its own, so that the ingress and the capacity
-simulator run the same decisions. Times are monotonic seconds.
+Synchronous and without a clock of its own, so that the ingress and the capacity simulator make
+the same decisions. Times are monotonic seconds.
 
-Source of the order between keys: start-time fair queueing (Goyal, Vin and Cheng,
-SIGCOMM 1996), with a request's audio as its cost.
-
-A request's place: in the line, at work, or gone.
-
-How fast recordings are being finished, measured as they leave.
-
-Bounds of what is in flight, and how much is.
+Source of the order between keys: start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM
+1996), with a request's audio as its cost.
 """
 
 from __future__ import annotations

@@ -1,24 +1,16 @@
-"""How many recognizer replicas the audio that waits is worth.
+"""How many recognizer replicas the queued audio needs.
 
-The wish is `ceil(audio / (rtfx * target_drain_s))`: enough replicas to work off what
-is there within the target. What is done about it is slower than the wish, so that a
-load that comes and goes does not start and stop replicas with every wave:
+The target is `ceil(audio / (rtfx * target_drain_s))`: enough replicas to work off the queue
+within `target_drain_s`. The decision follows the target slowly, so that a load that comes and
+goes does not start and stop replicas with every wave:
 
-- up only when the wish has been higher for the whole of `upscale_delay_s`, to the
-  smallest wish in it; down only to the largest wish of the last `downscale_delay_s`;
+- up only when the target has been higher for the whole of `upscale_delay_s`, to the smallest
+  target in it; down only to the largest target of the last `downscale_delay_s`;
 - at most a step per `step_period_s` in either direction;
-- down only as far as the replicas that are left would not be busier than
-  `max_utilization`. A queue that is empty because enough replicas work on it is no
-  reason to stop them, which a rule of the queue's length alone would do, again and
-  again.
+- down only as far as the remaining replicas would not be busier than `max_utilization`. A rule
+  on the length of the queue alone would stop replicas because they keep it empty.
 
 All of it is made of minima and maxima, so that more load never gives fewer replicas.
-
-The audio that a segmenter has taken on and no recognizer has answered yet.
-
-What replicas report for autoscaling; Serve takes mappings of numbers.
-
-How much audio a replica has done lately, pauses included.
 """
 
 from __future__ import annotations

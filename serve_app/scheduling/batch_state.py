@@ -1,7 +1,4 @@
-"""What a batcher holds: items that wait, batches that run, and why one may get no result.
-
-What a batcher has done so far, and how it is doing.
-"""
+"""What a batcher holds and has done: queued items, running batches, statistics, and errors."""
 
 from __future__ import annotations
 

@@ -1,9 +1,4 @@
-"""Whose turn it is at a model that many requests of many callers share.
-
-How full a queue is.
-
-Turns that nodes of one level take, each according to what it had before.
-"""
+"""The fair queue: which item of many requests of many callers a model takes next."""
 
 from __future__ import annotations
 

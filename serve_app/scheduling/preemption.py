@@ -1,7 +1,4 @@
-"""Work in a hurry makes other work of its process stand still for as long as it takes.
-
-Who goes first on cores that many threads want.
-"""
+"""Preemption within a process: urgent work pauses other work, and bulk threads yield the CPU."""
 
 from __future__ import annotations
 

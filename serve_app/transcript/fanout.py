@@ -1,6 +1,6 @@
 """Spreads the chunks of one recording over the recognizers and keeps their order.
 
-Signs of life of a stream whose items may be far apart.
+`beating` adds heartbeats to a stream whose items may be far apart.
 """
 
 from __future__ import annotations

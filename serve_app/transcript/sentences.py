@@ -1,10 +1,8 @@
-"""Puts a recording's text together while its utterances are still arriving.
+"""Joins utterances into sentences while they are still arriving.
 
-The punctuation model reads across utterances, so words are handed to it in
-order, as many as are there at the time, and sentences come out as soon as they
-are certain. The result does not depend on how the words were grouped.
-
-Punctuation marks in the script of the sentence that they stand in.
+The punctuation model reads across utterances, so words are passed to it in order, and
+sentences are emitted as soon as they are certain. The result does not depend on how the words
+were grouped. Marks are written in the script of their sentence.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The API as the page uses it, over HTTP.
-
-From what the API refuses to what the page says of it.
-"""
+"""The API as the page uses it, over HTTP, and the page's texts for what the API refuses."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What stands before Gradio: only the routes and events that the page needs, all bounded.
+"""The middleware in front of Gradio: passes only the routes and events that the page needs.
 
-Who has the page open: what runs for somebody who leaves is given up.
+All of it is bounded. Work of a visitor who leaves the page is canceled.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""CUDA graphs, one a bucket: a batch is one launch instead of a thousand.
+"""CUDA graphs, one per bucket: a batch is one launch instead of a thousand.
 
-Rows that a graph leaves behind for what comes after it.
+`StaticBuffers` keeps the rows that a graph leaves behind for what runs after it.
 """
 
 from __future__ import annotations

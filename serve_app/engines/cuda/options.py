@@ -1,7 +1,4 @@
-"""How an engine runs on a device.
-
-How much of a device a process may take, and how it computes there.
-"""
+"""How an engine runs on a CUDA device: types, graphs, warm-up, and its share of the memory."""
 
 from __future__ import annotations
 

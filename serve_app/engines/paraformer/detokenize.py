@@ -1,7 +1,4 @@
-"""From vocabulary entries to what a reader sees.
-
-What a Paraformer network says about one utterance, and the words that it comes to.
-"""
+"""From token ids of one utterance to the words that a reader sees, with times and confidences."""
 
 from __future__ import annotations
 

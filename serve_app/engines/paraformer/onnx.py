@@ -1,8 +1,7 @@
-"""Paraformer on onnxruntime: an exported pack, and no PyTorch in the process.
+"""Paraformer on onnxruntime: an exported pack, without PyTorch in the process.
 
-Power spectra without PyTorch; the graph of an ONNX pack does the rest.
-
-Source: as `serve_app.engines.features`.
+Power spectra are computed with numpy; the graph does the rest. Source of the features: as
+`serve_app.engines.features`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One process that loads some stages and runs them once; `running` starts it.
+"""One process that loads some stages, runs them once and measures its memory.
 
-Memory of this process, as Linux counts it.
+`running` starts it. Memory is what Linux reports for the process.
 """
 
 from __future__ import annotations

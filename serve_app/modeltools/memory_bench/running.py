@@ -1,7 +1,4 @@
-"""Measures each row of the table in a fresh process.
-
-The measurements as a Markdown table.
-"""
+"""Measures each row of the memory table in a fresh process, and renders it as Markdown."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Random checkpoints, under the names of the published ones.
-
-Vocabularies of any size whose words mean nothing but are of the right kind.
-"""
+"""Random checkpoints under the names of the published ones, and vocabularies for them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Chinese numerals to Arabic ones.
-
-A row of words, read one character at a time.
-"""
+"""Chinese numerals to Arabic ones, read from a row of words one character at a time."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Sentences with written numbers; every time stays that of the words that were said.
-
-What is done to the text of a transcript once it is punctuated.
-"""
+"""Applies text rules to punctuated sentences; each word keeps the time at which it was said."""
 
 from __future__ import annotations
 
