@@ -1,4 +1,4 @@
-"""Many requests under way when the service is told to stop: `python -m loadtests.drain`.
+"""Many requests under way when the service is told to stop: `python -m loadtests drain`.
 
 Starts `paraserve serve`, sends clips and long recordings all at once, sends SIGTERM when
 all of them are under way, and compares each answer with what a quiet service gave.
@@ -144,7 +144,7 @@ async def _ask_meanwhile(
 
 def main() -> int:
     """Returns the exit code: 0 if every request under way was answered right."""
-    parser = argparse.ArgumentParser(prog="python -m loadtests.drain", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtests drain", description=__doc__)
     parser.add_argument("--requests", type=int, default=50)
     parser.add_argument("--limit", type=float, default=600.0, help="s for the slowest answer")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """How long does a 3 s clip take while four one-hour files run?
 
-    python -m loadtests.fairness [--rounds 3] [--clips 25]
+    python -m loadtests fairness [--rounds 3] [--clips 25]
 
 Starts the demo profile on this machine, told to work on eight requests at once (four
 long files would fill its own three places, and the clip wait in line), and sends 3 s
@@ -171,7 +171,7 @@ def _tell(message: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtests.fairness", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtests fairness", description=__doc__)
     add = parser.add_argument
     add("--rounds", type=int, default=3, help="of clips alone, then beside the files")
     add("--clips", type=int, default=25, help="in each half of a round")

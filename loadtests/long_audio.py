@@ -1,6 +1,6 @@
 """Does memory stay flat and the text whole when a recording is long?
 
-    python -m loadtests.long_audio [--short-min 5] [--long-min 60]
+    python -m loadtests long-audio [--short-min 5] [--long-min 60]
 
 Starts the demo profile on this machine, transcribes a short and a long recording
 made of repetitions of the bundled one, and compares the peak resident memory of
@@ -67,7 +67,7 @@ class Measurement:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtests long-audio", description=__doc__)
     parser.add_argument("--short-min", type=float, default=5.0)
     parser.add_argument("--long-min", type=float, default=60.0)
     arguments = parser.parse_args()

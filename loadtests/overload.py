@@ -1,6 +1,6 @@
 """Does an overloaded service keep its word, stay small, and recover?
 
-    python -m loadtests.overload [--factor 3] [--duration 180]
+    python -m loadtests overload [--factor 3] [--duration 180]
 
 Starts the demo profile on this machine, finds out in a closed loop how much of the
 mix `short` it takes, and sends `factor` times that, open loop, for `duration` s.
@@ -209,7 +209,7 @@ def _tell(message: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtests.overload", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtests overload", description=__doc__)
     add = parser.add_argument
     add("--factor", type=float, default=3.0, help="times the capacity")
     add("--duration", type=float, default=180.0, help="s of overload")

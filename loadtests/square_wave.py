@@ -1,6 +1,6 @@
 """Do the recognizers follow the load, and leave its waves alone?
 
-    python -m loadtests.square_wave [--minutes 10] [--replicas 3] [--out square_wave.png]
+    python -m loadtests square-wave [--minutes 10] [--replicas 3] [--out square_wave.png]
 
 Starts the demo profile on this machine with 1 to `replicas` recognizers that scale by
 queued audio, measures how much audio one of them takes, and sends a square wave: half
@@ -144,7 +144,7 @@ class Run:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtests square-wave", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the wave")
     parser.add_argument("--period", type=float, help="seconds; a tenth of the wave if unset")
     parser.add_argument("--load", type=float, default=1.5, help="times one replica's speed")

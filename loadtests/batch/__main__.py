@@ -1,4 +1,4 @@
-"""The command line of the batch runs; `python -m loadtests.batch --help`."""
+"""The command line of the batch runs; `python -m loadtests batch --help`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtests.batch", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtests batch", description=__doc__)
     runs = parser.add_subparsers(dest="run", required=True)
     _add_resume(runs.add_parser("resume", help="killed three times, against a clean run"))
     _add_throughput(runs.add_parser("throughput", help="against the engines in a plain loop"))

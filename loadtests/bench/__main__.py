@@ -1,4 +1,4 @@
-"""`python -m loadtests.bench COMMAND`: runs a comparison and writes its tables."""
+"""`python -m loadtests bench COMMAND`: runs a comparison and writes its tables."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main() -> int:
         batch_size=arguments.batch_size,
         scratch=str(Path(tempfile.gettempdir()) / "paraserve-bench"),
     )
-    command = "python -m loadtests.bench " + " ".join(sys.argv[1:])
+    command = "python -m loadtests bench " + " ".join(sys.argv[1:])
     module = importlib.import_module(f"loadtests.bench.{arguments.command}")
     comparison: Comparison = module.compare(options, command)
     print(comparison.text())
@@ -46,7 +46,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     listed = "\n".join(f"  {name:8} {what}" for name, what in COMMANDS.items())
     parser = argparse.ArgumentParser(
-        prog="python -m loadtests.bench",
+        prog="python -m loadtests bench",
         description=f"Compares Paraserve with FunASR's runtimes.\n\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

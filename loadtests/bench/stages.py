@@ -153,14 +153,17 @@ class _Ours(_Pipeline):
         self._loop = asyncio.new_event_loop()
         # Reaches inside, since no one but a benchmark asks for the steps of an engine.
         inside: Any = self._transcriber
-        engine = inside._recognizer._engine
+        (cached,) = inside._recognizer._cached.values()
+        engine = cached.model._engine
         self.watch_network(engine._net)
         self.watch.watch(engine, "_features", "features")
         self.watch.watch(inside._punctuator, "label", "punctuation")
         stream = type(inside._vad.open())
         self.watch.watch(stream, "push", "VAD")
         self.watch.watch(stream, "finish", "VAD")
-        self.watch.watch_iteration(AudioDecoder, "windows", "decode")
+        self.watch.watch_iteration(AudioDecoder, "steps", "decode")
+        # FunASR calls the module, Paraserve one of its methods.
+        self.watch.watch(engine._net.decoder, "represent", "decoder")
 
     def text(self) -> str:
         events = self._transcriber.transcribe(self._audio, frozenset(STAGES))

@@ -1,4 +1,4 @@
-"""The chaos run's command line; `python -m loadtests.chaos --help`."""
+"""The chaos run's command line; `python -m loadtests chaos --help`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadtests.chaos.mayhem import Death, Mayhem
+from loadtests.chaos.kill_runner import Death, KillRunner
 from loadtests.chaos.nodes import application, replicated_settings
 from loadtests.chaos.reports import chaos_report, tables, write
 from loadtests.chaos.schedule import Kill, plan_kills
@@ -61,8 +61,8 @@ def main() -> int:
         application(settings, options.nodes) as (url, nodes),
     ):
         library = ClipLibrary(Path(directory))
-        mayhem = Mayhem(nodes, settings.app_name, dice, lambda text: print(text, flush=True))
-        found = asyncio.run(_run(options, library, url, mayhem, kills, dice))
+        runner = KillRunner(nodes, settings.app_name, dice, lambda text: print(text, flush=True))
+        found = asyncio.run(_run(options, library, url, runner, kills, dice))
     report = chaos_report(found.outcomes, found.deaths, found.began_s)
     for table in tables(report):
         print(f"\n{table.text()}")
@@ -75,7 +75,7 @@ async def _run(
     options: argparse.Namespace,
     library: ClipLibrary,
     url: str,
-    mayhem: Mayhem,
+    runner: KillRunner,
     kills: list[Kill],
     dice: random.Random,
 ) -> Chaos:
@@ -91,7 +91,7 @@ async def _run(
             load = Load(planned, texts, stream=stream, retries=retries)
             generators.append(Generator(client, library, load, bounds))
         began_s = time.monotonic()
-        killing = asyncio.create_task(mayhem.carry_out(kills, began_s))
+        killing = asyncio.create_task(runner.carry_out(kills, began_s))
         try:
             runs = await asyncio.gather(*(generator.run() for generator in generators))
         finally:
@@ -100,11 +100,11 @@ async def _run(
             killed = await asyncio.gather(killing, return_exceptions=True)
     if isinstance(killed[0], Exception):
         raise killed[0]
-    return Chaos([outcome for run in runs for outcome in run], mayhem.deaths, began_s)
+    return Chaos([outcome for run in runs for outcome in run], runner.deaths, began_s)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtests.chaos", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtests chaos", description=__doc__)
     add = parser.add_argument
     add("--kills", type=int, default=24)
     add("--duration", type=float, default=300.0, help="s of load")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from loadtests.bench.tables import Cell, Table
-from loadtests.chaos.mayhem import Death
+from loadtests.chaos.kill_runner import Death
 from loadtests.chaos.schedule import Target
 from loadtests.load.outcomes import Fate, Outcome, attempts_of, count, percentiles
 

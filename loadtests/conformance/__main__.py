@@ -22,7 +22,10 @@ from serve_app.core.errors import ConfigurationError
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Compares the API with its OpenAPI document.")
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests conformance",
+        description="Compares the API with its OpenAPI document.",
+    )
     parser.add_argument("--cases", type=int, default=2000, help="Number of requests at least.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--url", help="Of a service that runs already.")

@@ -1,6 +1,6 @@
 """Damages recordings at random and compares what is decoded with what FFmpeg recovers.
 
-    python -m loadtests.damage --cases 2000
+    python -m loadtests damage --cases 2000
 
 Needs no service and no model. Ends with 1 if less than 99 % of the speech that FFmpeg
 recovers is decoded, anything is lost without a word, a time is off by more than 100 ms, or
@@ -135,7 +135,9 @@ def is_told(ours: Decoded, start_ms: float) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests damage", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--cases", type=int, default=2000, help="number of damaged files")
     parser.add_argument("--seed", type=int, default=0, help="of the first one")
     parser.add_argument("--verbose", action="store_true", help="print each case that is not well")

@@ -1,4 +1,4 @@
-"""`python -m loadtests.gpu compare`: runs the GPU comparison and writes its tables."""
+"""`python -m loadtests gpu compare`: runs the GPU comparison and writes its tables."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def main(given: list[str] | None = None) -> int:
         )
         return NO_DEVICE
     options = _options(arguments)
-    command = "python -m loadtests.gpu " + " ".join(sys.argv[1:] if given is None else given)
+    command = "python -m loadtests gpu " + " ".join(sys.argv[1:] if given is None else given)
     for path in compare(options, command).write(arguments.out):
         print(f"wrote {path}")
     return 0
@@ -81,7 +81,7 @@ def _options(arguments: argparse.Namespace) -> Trial:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m loadtests.gpu",
+        prog="python -m loadtests gpu",
         description="Compares Paraserve with FunASR's AutoModel on one GPU.",
     )
     add = parser.add_argument

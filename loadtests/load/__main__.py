@@ -1,4 +1,4 @@
-"""The generator's command line; `python -m loadtests.load --help`."""
+"""The generator's command line; `python -m loadtests load --help`."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _arrivals(options: argparse.Namespace) -> list[Arrival]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m loadtests.load", description="Load a service, open loop, and report."
+        prog="python -m loadtests load", description="Load a service, open loop, and report."
     )
     add = parser.add_argument
     add("--url", help="a running service; without it one is started for the run")

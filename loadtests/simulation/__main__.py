@@ -29,7 +29,9 @@ from serve_app.settings import Settings
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="The simulator against a real service.")
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests simulation", description="The simulator against a real service."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     comparison = commands.add_parser("compare", help="the same traces through both")
     comparison.add_argument("--rounds", type=int, default=3, help="traces, each 5 minutes in all")

@@ -154,7 +154,7 @@ def compared(real: RealRun, options: CompareOptions) -> Comparison:
         real.idle,
         Speech(recordings, real.decoding_s, _WORDS_PER_S),
         _START_S,
-        "a service on this machine; `python -m loadtests.simulation compare`",
+        "a service on this machine; `python -m loadtests simulation compare`",
     )
     simulation = Simulation(
         real.trace,

@@ -72,7 +72,7 @@ def measure(settings: Settings, name: str, repeats: int) -> Costs:
         name=name,
         origin=f"{_machine()}, one thread, {settings.recognizer.pack}, "
         f"{settings.recognizer.dtype} on {settings.recognizer.device}; "
-        "`python -m loadtests.simulation measure`",
+        "`python -m loadtests simulation measure`",
         recognizer=batch,
         segmenter=LineCost(0.0, segmenter_s(settings, repeats)),
         punctuator=punctuator,

@@ -1,6 +1,6 @@
 """Does any upload, however broken, hurt the service?
 
-    python -m loadtests.uploads [--count 10000] [--seed 0]
+    python -m loadtests uploads [--count 10000] [--seed 0]
 
 Starts the demo profile on this machine and sends it mutated uploads: flipped
 headers, truncations, bombs, other files, absurd sizes, forms that are none, chunked
@@ -43,7 +43,7 @@ _QUIET_S = 2.0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtests uploads", description=__doc__)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--max-minutes", type=float, default=15.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.chaos.__main__ import main
-from loadtests.chaos.mayhem import Death
+from loadtests.chaos.kill_runner import Death
 from loadtests.chaos.reports import ChaosReport, chaos_report, tables, write
 from loadtests.chaos.schedule import Kill, Target, plan_kills
 from loadtests.load.arrivals import Arrival

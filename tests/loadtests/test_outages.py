@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from loadtests.chaos.outages import Sent, outage, outage_table
 from loadtests.load.outcomes import Attempt, Fate
+from loadtests.outages import Sent, outage, outage_table
 
 
 def sent(began_s: float, *attempts: tuple[Fate, float]) -> Sent:

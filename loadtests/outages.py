@@ -1,6 +1,6 @@
 """What the loss of each kind of process costs a caller who tries again.
 
-    python -m loadtests.chaos.outages [--only haproxy raylet ...]
+    python -m loadtests outages [--only haproxy raylet ...]
 
 Runs `paraserve serve` as a process of its own, started again when it ends, as an init system
 would. Clips of 3 s are sent at a steady rate, each tried again as OpenAI's clients do (a pause
@@ -311,7 +311,7 @@ async def _supervise(service: SupervisedService) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtests.chaos.outages", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m loadtests outages", description=__doc__)
     add = parser.add_argument
     names = tuple(VICTIMS)
     add("--only", nargs="+", choices=names, default=names, metavar="KIND", help=", ".join(names))

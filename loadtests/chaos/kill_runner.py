@@ -45,7 +45,7 @@ class Death:
     whole: bool
 
 
-class Mayhem:
+class KillRunner:
     """Kills by a schedule.
 
     A kill waits, for a while, until what it hits has recovered from the kills before

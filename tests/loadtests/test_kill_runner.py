@@ -11,7 +11,7 @@ from typing import cast
 
 import pytest
 
-from loadtests.chaos.mayhem import Mayhem, victims
+from loadtests.chaos.kill_runner import KillRunner, victims
 from loadtests.chaos.nodes import LocalNodes
 from loadtests.chaos.schedule import Kill, Target
 
@@ -63,15 +63,15 @@ def test_nothing_is_found_where_nothing_runs() -> None:
 async def test_only_the_process_that_is_due_is_killed(
     replicas: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def recovered(self: Mayhem, target: Target) -> bool:
+    async def recovered(self: KillRunner, target: Target) -> bool:
         return True
 
-    monkeypatch.setattr(Mayhem, "_recovered", recovered)
+    monkeypatch.setattr(KillRunner, "_recovered", recovered)
     told: list[str] = []
     # No node is killed here.
-    mayhem = Mayhem(cast(LocalNodes, None), "ours", random.Random(1), told.append)
-    await mayhem.carry_out([Kill(0.0, Target.SEGMENTER), Kill(0.0, Target.PUNCTUATOR)], 0.0)
-    (death,) = mayhem.deaths
+    runner = KillRunner(cast(LocalNodes, None), "ours", random.Random(1), told.append)
+    await runner.carry_out([Kill(0.0, Target.SEGMENTER), Kill(0.0, Target.PUNCTUATOR)], 0.0)
+    (death,) = runner.deaths
     assert (death.target, death.pid) == (
         Target.SEGMENTER,
         replicas["ray::ServeReplica:ours:Segmenter"],
