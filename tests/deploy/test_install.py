@@ -163,7 +163,7 @@ def test_other_packs_make_another_preload_job(releases: helm.Config, kube: KubeS
 
 def test_bad_values_reach_nothing(releases: helm.Config, kube: KubeServer) -> None:
     refused: tuple[Json, ...] = (
-        {"settings": {"recognizer": {}}},
+        {"settings": {"recognizr": {}}},
         {"workerGroups": {"gpu": {"minReplicas": -1}}},
         {"settings": {"recognizer": {"deployment": {"num_gpus": 0.3}}}},
         {"fullnameOverride": "x" * 60},

@@ -116,7 +116,7 @@ def test_gpu_without_a_group_that_has_one_is_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        ({"recognizer": {}}, "additional properties 'recognizer' not allowed"),
+        ({"recognizr": {}}, "additional properties 'recognizr' not allowed"),
         (
             {"settings": {"recognizer": {"packs": "x"}}},
             "at '/settings/recognizer': additional properties 'packs' not allowed",

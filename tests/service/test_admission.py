@@ -20,13 +20,13 @@ _BODY_BYTES = 20_000_000
 _HEAD = (
     b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\n"
     b"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n"
-    b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\n' % _BODY_BYTES
+    b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nfLaC' % _BODY_BYTES
 )
 
 
 @contextmanager
 def unfinished_upload(port: int) -> Iterator[socket.socket]:
-    """A request that has begun to send its file."""
+    """A request that has begun to send its file, which may become a FLAC."""
     with socket.create_connection(("127.0.0.1", port), 10) as connection:
         connection.sendall(_HEAD)
         yield connection
@@ -67,7 +67,7 @@ def test_full_service_refuses_at_once_and_is_free_when_the_senders_leave(
         for connection in held[line.max_running :]:
             push(connection, _BODY_BYTES - 1000, 0.3)
         assert ingress_bytes() - before < 60 * 2**20
-        for content in (demo_flac, bytes(_BODY_BYTES)):
+        for content in (demo_flac, b"fLaC" + bytes(_BODY_BYTES)):
             began = time.monotonic()
             refused = post(client, content)
             assert refused.status_code == 429, refused.text

@@ -64,7 +64,7 @@ def test_a_cut_off_file_is_heard_as_far_as_it_goes(client: httpx.Client) -> None
 
 
 def test_too_large_upload_is_refused(client: httpx.Client) -> None:
-    response = post(client, bytes(51 * 2**20))
+    response = post(client, b"fLaC" + bytes(51 * 2**20))
     assert response.status_code == 413
     assert response.json()["error"]["code"] == "upload_too_large"
 

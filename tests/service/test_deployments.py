@@ -75,8 +75,8 @@ def test_serve_parses_the_arguments_of_a_config_into_settings() -> None:
     size = {"deployment": {"num_replicas": 3}}
     app = parse(build, {"profile": "demo", "auth": {"mode": "off"}, "recognizer": size})
     assert app._bound_deployment.name == "Ingress"
-    with pytest.raises(ValueError, match="recognizer"):
-        parse(build, {"recognizer": {}})
+    with pytest.raises(ValueError, match="recognizr"):
+        parse(build, {"recognizr": {}})
 
 
 @pytest.mark.parametrize("deployment", ["Recognizer", "Segmenter", "Punctuator"])
