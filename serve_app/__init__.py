@@ -1,3 +1,3 @@
 """Paraserve: long Mandarin speech to punctuated, timed text on Ray Serve."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

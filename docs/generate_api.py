@@ -1,0 +1,264 @@
+"""Writes the tables of docs/api.md and docs/errors.md: `python docs/generate_api.py`.
+
+Only what stands between `<!-- generated: NAME -->` and `<!-- end -->` is replaced; the rest of
+both pages is written by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from serve_app.api import openapi, response_schemas
+from serve_app.api.errors import STATUS_OF
+from serve_app.api.response_headers import RESPONSE_HEADERS
+from serve_app.core import errors
+
+DOCS = Path(__file__).parent
+_BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.S)
+
+_ROUTES: tuple[tuple[str, response_schemas.Responses], ...] = (
+    (f"POST {openapi.TRANSCRIPTIONS_PATH}", response_schemas.TRANSCRIPTION_RESPONSES),
+    ("GET /v1/models", response_schemas.MODEL_LIST_RESPONSES),
+    ("GET /v1/models/NAME", response_schemas.MODEL_RESPONSES),
+    ("GET /healthz, /health", response_schemas.HEALTH_RESPONSES),
+    ("GET /readyz", response_schemas.READINESS_RESPONSES),
+)
+_OBJECTS = (
+    "Transcription",
+    "VerboseTranscription",
+    "Segment",
+    "Word",
+    "SpokenSpan",
+    "FailedSpan",
+    "TranscriptionLanguage",
+    "TokenLogprob",
+    "DurationUsage",
+    "ModelDescription",
+    "StageDescription",
+)
+_EVENTS = ("TextDelta", "TextDone", "StreamError", "TokenUsage")
+
+# Base classes, the most special first: a class is listed under the first one that it is of.
+_FAMILIES: tuple[tuple[str, type[errors.ParaserveError]], ...] = (
+    ("recordings", errors.AudioError),
+    ("requests", errors.RequestError),
+    ("service", errors.ServiceError),
+    ("configuration", errors.ConfigurationError),
+    ("cluster", errors.ClusterError),
+)
+
+# A class without an entry fails the generator: a new error says what to do about it.
+REMEDIES: dict[type[errors.ParaserveError], str] = {
+    errors.RequestError: "Read the message.",
+    errors.InvalidParameter: "Correct the field that `param` names; [api.md](api.md) lists them.",
+    errors.MalformedBody: "Send `multipart/form-data`, or JSON with `audio_url`.",
+    errors.ModelNotFound: "Use a name from `/v1/models`.",
+    errors.StageNotDeployed: "Leave the stage out of `stages`, or have the operator deploy it.",
+    errors.Unauthenticated: "Send `Authorization: Bearer psk_...` with a key of this service.",
+    errors.KeyNotAllowed: "Ask the operator for a new key.",
+    errors.UrlNotAllowed: "Upload the file, or have the operator allow the host or bucket "
+    "(`audio_url.*`).",
+    errors.UrlFetchFailed: "Check that the URL is readable from the service's network.",
+    errors.RequestNotAcceptable: "Fix the HTTP client; the message names the rule.",
+    errors.HeadersTooLarge: "Send at most 100 headers and 16 KiB of them.",
+    errors.UriTooLong: "Keep path and query below 8 KiB; send the fields in the body.",
+    errors.MethodNotAllowed: "Use a method of the header `Allow`.",
+    errors.HostNotAllowed: "Use a listed host name, or have the operator extend "
+    "`http.allowed_hosts`.",
+    errors.UploadTooLarge: "Compress or split the recording, or raise `audio.max_upload_bytes`.",
+    errors.UploadTooSlow: "Use a faster connection, or lower `ingress.min_upload_bytes_per_s`.",
+    errors.AudioError: "Check the file with another program.",
+    errors.EmptyUpload: "Send the file's content; the client may have sent it before.",
+    errors.UnknownAudioFormat: "Convert to a format listed in [recordings.md](recordings.md).",
+    errors.CorruptAudio: "Record or export the file again.",
+    errors.TruncatedAudio: "Upload the complete file.",
+    errors.UnsupportedAudioLayout: "Convert to 8 to 192 kHz and at most 32 channels.",
+    errors.InvalidSamples: "Export again, as integer PCM or FLAC.",
+    errors.AudioTooShort: "Send a longer recording, or lower `audio.min_duration_s`.",
+    errors.AudioTooLong: "Split the recording, or raise `audio.max_duration_s`.",
+    errors.AudioTooComplex: "Convert the file, for example to FLAC.",
+    errors.AudioTooFragmented: "Convert the file, for example to FLAC.",
+    errors.ServiceError: "Try again; then the operator searches the log for the request id.",
+    errors.NotReady: "Try again after `Retry-After`; the operator runs `paraserve cluster doctor` "
+    "if it stays.",
+    errors.ShuttingDown: "Try again, on another instance if there is one.",
+    errors.StartFailed: "Read the replica's log, fix the cause, start again.",
+    errors.ModelUnavailable: "Try again later; the operator finds the reason in the log.",
+    errors.Overloaded: "Try again after `Retry-After`; add replicas or raise `admission.*`.",
+    errors.StorageFull: "Try again later; the operator makes room in `audio.spool_dir`.",
+    errors.DeadlineExceeded: "Raise `X-Paraserve-Timeout-S` or `ingress.request_timeout_s`, or add "
+    "replicas.",
+    errors.RecognitionFailed: "The operator searches the recognizer's log for the request id.",
+    errors.KeysUnavailable: "The operator restores the keys file.",
+    errors.ConfigurationError: "Correct the setting that the message names.",
+    errors.PackError: "Do what the message says.",
+    errors.PackNotFound: "Check the name with `paraserve models list`, or pull the pack.",
+    errors.PackIncomplete: "Delete the pack's directory and pull it again.",
+    errors.PackCorrupt: "Delete the pack's directory and pull it again.",
+    errors.PackFetchFailed: "Check the network and the hub's client, or copy the pack from another "
+    "machine.",
+    errors.DeviceUnavailable: "Set `recognizer.device` and `punctuator.device` to what is there.",
+    errors.TraceError: "Correct the line that the message names.",
+    errors.CostsError: "Measure the costs again ([planning.md](planning.md)).",
+    errors.ManifestError: "Correct the lines that the message names.",
+    errors.ClusterError: "Do what the message says.",
+    errors.ClusterRefused: "Check your rights in the namespace and the name of the release.",
+}
+
+
+def api_page() -> str:
+    return _filled("api.md", _api_blocks())
+
+
+def errors_page() -> str:
+    return _filled("errors.md", {name: _error_table(name) for name, _ in _FAMILIES})
+
+
+def _filled(page: str, blocks: Mapping[str, str]) -> str:
+    """Returns a page with its generated blocks written anew.
+
+    Raises:
+        KeyError: the page has a block of an unknown name.
+    """
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{blocks[found[2]]}\n{found[3]}", text)
+
+
+def _api_blocks() -> dict[str, str]:
+    schemas = response_schemas.component_schemas()
+    return {
+        "fields": _field_table(),
+        "objects": "\n".join(_object(name, schemas[name]) for name in _OBJECTS),
+        "events": "\n".join(_object(name, schemas[name]) for name in _EVENTS),
+        "headers": _header_table(),
+        "statuses": _status_table(),
+    }
+
+
+def _table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, "|---" * (head.count("|") - 1) + "|"]
+    lines += [f"| {' | '.join(' '.join(cell.split()) for cell in row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _field_table() -> str:
+    form = openapi.REQUEST_SCHEMAS["TranscriptionForm"]
+    return _table(
+        "| field | type | default | meaning |",
+        (
+            (
+                f"`{name}`" + (", required" if name in form["required"] else ""),
+                _type_of(field),
+                _default_of(field),
+                field.get("description", ""),
+            )
+            for name, field in form["properties"].items()
+        ),
+    )
+
+
+def _default_of(field: Mapping[str, Any]) -> str:
+    default = field.get("default")
+    return "" if default is None else f"`{str(default).lower()}`"
+
+
+def _type_of(schema: Mapping[str, Any]) -> str:
+    """Returns a type as a reader writes it: `number, 0 to 10`, or the values that are allowed."""
+    if reference := schema.get("$ref"):
+        return f"`{str(reference).rsplit('/', 1)[-1]}`"
+    if choices := schema.get("enum") or ([schema["const"]] if "const" in schema else None):
+        return ", ".join(f"`{choice}`" for choice in choices)
+    if one_of := schema.get("oneOf") or schema.get("anyOf"):
+        return " or ".join(_type_of(choice) for choice in one_of)
+    if schema.get("format") == "binary":
+        return "file"
+    kind = str(schema.get("type", ""))
+    if kind == "array":
+        return f"list of {_type_of(schema['items'])}"
+    if {"minimum", "maximum"} <= schema.keys():
+        return f"{kind}, {schema['minimum']:g} to {schema['maximum']:g}"
+    return kind
+
+
+def _object(name: str, schema: Mapping[str, Any]) -> str:
+    required = schema.get("required", ())
+    table = _table(
+        "| field | type | meaning |",
+        (
+            (
+                f"`{field}`" + ("" if field in required else ", optional"),
+                _type_of(described),
+                described.get("description", ""),
+            )
+            for field, described in schema["properties"].items()
+        ),
+    )
+    return f"**`{name}`**: {schema['description']}\n\n{table}"
+
+
+def _header_table() -> str:
+    return _table(
+        "| header | with | meaning |",
+        (
+            (
+                f"`{header.name}`",
+                "every status"
+                if header.statuses is None
+                else ", ".join(map(str, sorted(header.statuses))),
+                header.description,
+            )
+            for header in RESPONSE_HEADERS
+        ),
+    )
+
+
+def _status_table() -> str:
+    described: dict[int, str] = {}
+    routes: dict[int, list[str]] = {}
+    for route, responses in _ROUTES:
+        for status, response in responses.items():
+            if (number := int(status)) != 200:
+                described[number] = response["description"]
+                routes.setdefault(number, []).append(route)
+    return _table(
+        "| status | meaning | on |",
+        (
+            (
+                str(status),
+                described[status],
+                "every route"
+                if len(routes[status]) == len(_ROUTES)
+                else ", ".join(f"`{route}`" for route in routes[status]),
+            )
+            for status in sorted(described)
+        ),
+    )
+
+
+def _error_table(family: str) -> str:
+    return _table(
+        "| code | HTTP status | meaning | what to do | class |",
+        (
+            (f"`{kind.code}`", str(status), _meaning(kind), REMEDIES[kind], f"`{kind.__name__}`")
+            for kind, status in STATUS_OF.items()
+            if _family_of(kind) == family
+        ),
+    )
+
+
+def _family_of(kind: type[errors.ParaserveError]) -> str | None:
+    return next((name for name, root in _FAMILIES if issubclass(kind, root)), None)
+
+
+def _meaning(kind: type[errors.ParaserveError]) -> str:
+    """Returns what is wrong: the first clause of the class's docstring."""
+    sentence = " ".join((kind.__doc__ or "").split("\n\n")[0].split()).rstrip(".")
+    return sentence.partition("; ")[0] + "."
+
+
+if __name__ == "__main__":
+    for page, text in (("api.md", api_page()), ("errors.md", errors_page())):
+        (DOCS / page).write_text(text, encoding="utf-8")
