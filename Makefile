@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Installed first and by itself, before anything that would pull another build.
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-fast setup check format packs chart audit licenses clean .chromium
+.PHONY: demo test test-fast setup check format packs chart docs audit licenses clean .chromium
 
 demo: $(VENV)/.demo
 	$(BIN)/paraserve demo $(if $(filter 1,$(DEMO_EXIT)),--exit)
@@ -42,6 +42,12 @@ packs: $(VENV)/.dev
 chart: $(VENV)/.dev
 	$(BIN)/python deploy/generate_chart.py
 	$(BIN)/python deploy/generate_dashboards.py
+
+# Writes what the documentation derives from the code.
+docs: $(VENV)/.dev
+	$(BIN)/python docs/generate_api.py
+	$(BIN)/python docs/generate_settings.py
+	$(BIN)/python docs/generate_metrics.py
 
 # The browser of the tests of the web page, from Debian, where that can be had.
 .chromium:
