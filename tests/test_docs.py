@@ -246,7 +246,7 @@ def module_of(command: Command) -> tuple[str, list[str]]:
     _, option, name, *arguments = command.words
     assert option == "-m"
     if name == "loadtests" and arguments and not arguments[0].startswith("-"):
-        return f"loadtests.{arguments[0]}", arguments[1:]
+        return f"loadtests.{arguments[0].replace('-', '_')}", arguments[1:]
     return name, arguments
 
 
