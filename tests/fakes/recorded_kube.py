@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib import metadata
 from typing import Any
 from urllib.parse import urlencode
 
@@ -64,7 +65,7 @@ def template(gpus: int = 0, **variables: str) -> dict[str, Any]:
     amounts = {"cpu": "2", "memory": "4Gi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
     container = {
         "name": "ray",
-        "image": "registry.local/paraserve:0.1.0",
+        "image": f"registry.local/paraserve:{metadata.version('paraserve')}",
         "env": environment(**variables),
         "resources": {"requests": amounts, "limits": amounts},
     }
