@@ -16,7 +16,6 @@ from serve_app.api.limits import ApiLimits
 from serve_app.api.request_log import RequestLog
 from serve_app.api.routes import build_api
 from serve_app.core.records import RequestContext, StageReadiness
-from serve_app.deployments import metrics as stage_metrics
 from serve_app.deployments.metrics import (
     IngressMetrics,
     ModelCacheMetrics,
@@ -27,14 +26,14 @@ from serve_app.deployments.metrics import (
     take_retries,
 )
 from serve_app.inference.model_cache import ModelCacheStatistics
-from serve_app.metrics import METRICS, Metric
+from serve_app.metrics import METRICS
 from serve_app.scheduling.admission import NO_LIMITS, AdmissionLine
 from serve_app.scheduling.autoscaling import Backlog
 from serve_app.scheduling.batch_state import BatcherStatistics
+from tests.deployments.conftest import Recorded
 from tests.error_tree import EVERY_ERROR
 from tests.fakes.service import FakeService
 
-Recorded = dict[str, list[tuple[float, dict[str, str]]]]
 READINESS = StageReadiness("asr", "cpu", "paraformer-demo", "abc")
 STATISTICS = BatcherStatistics(
     num_waiting=3,
@@ -50,37 +49,6 @@ STATISTICS = BatcherStatistics(
     rtfx=40.0,
     last_batch_items=3,
 )
-
-
-class Recorder:
-    """Stands for Ray's counters, gauges and histograms."""
-
-    def __init__(self, metric: Metric, recorded: Recorded) -> None:
-        self._metric = metric
-        self._values = recorded.setdefault(metric.name, [])
-
-    def inc(self, value: float = 1.0, tags: Mapping[str, str] | None = None) -> None:
-        assert value > 0, "Ray refuses 0"
-        self._record(value, tags)
-
-    def set(self, value: float, tags: Mapping[str, str] | None = None) -> None:
-        self._record(value, tags)
-
-    def observe(self, value: float, tags: Mapping[str, str] | None = None) -> None:
-        self._record(value, tags)
-
-    def _record(self, value: float, tags: Mapping[str, str] | None) -> None:
-        assert set(tags or {}) == set(self._metric.labels), self._metric.name
-        self._values.append((value, dict(tags or {})))
-
-
-@pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> Recorded:
-    recorded: Recorded = {}
-    for kind in ("counter", "gauge", "histogram"):
-        monkeypatch.setattr(metrics, f"new_{kind}", lambda metric: Recorder(metric, recorded))
-    stage_metrics._retries.cache_clear()
-    return recorded
 
 
 def ended(**fields: object) -> RequestLog:
