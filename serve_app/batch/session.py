@@ -50,7 +50,7 @@ _STOPPING = _Stopping()
 def connected(settings: Settings) -> Iterator[None]:
     """Connects to a Ray cluster for the length of the block, unless this process is.
 
-    It is the one that `launch.address` or RAY_ADDRESS names (a job that was submitted has
+    It is the one that `cluster.address` or RAY_ADDRESS names (a job that was submitted has
     it); without either, one on this machine that ends with the block.
     """
     import ray

@@ -23,7 +23,7 @@ _HARD_STOP_MARGIN_S = 60
 
 _PATIENCE = {
     # A slow or busy machine takes longer than Ray expects; whether the service comes up
-    # is decided by `launch.start_timeout_s` alone.
+    # is decided by `cluster.start_timeout_s` alone.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     "RAY_gcs_server_port_wait_time_s": "120",
     "RAY_NUM_REDIS_GET_RETRIES": "120",

@@ -111,7 +111,7 @@ class ClusterSettings(Section):
         ge=1,
         le=65535,
         description="Port on which a cluster started here serves its metrics to Prometheus, at "
-        "`launch.host`; unset for one that is free.",
+        "`cluster.host`; unset for one that is free.",
     )
 
 
