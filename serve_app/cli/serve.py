@@ -1,10 +1,4 @@
-<<<<<<< HEAD
-"""`paraserve serve` runs the service until it is told to stop; `paraserve demo` also transcribes
-the bundled recording through it.
-"""
-=======
 """`paraserve serve` and `paraserve demo`: run the service on this machine until it is stopped."""
->>>>>>> f43a96d (Commands share their options, and their help is plain English)
 
 from __future__ import annotations
 
