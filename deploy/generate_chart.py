@@ -216,16 +216,18 @@ def _settings_definitions() -> dict[str, Json]:
 
 
 def _plain(node: Any) -> Any:
-    """Returns a schema without what only pydantic needs."""
+    """Returns a schema without what only pydantic needs, and with tiers in descriptions."""
     if isinstance(node, list):
         return [_plain(entry) for entry in node]
     if not isinstance(node, dict):
         return node
     plain = {}
+    if node.get("tier") == "advanced":
+        node = {**node, "description": f"Advanced: {node.get('description', '')}"}
     for key, value in node.items():
         if key == "properties":
             plain[key] = {name: _plain(entry) for name, entry in value.items()}
-        elif key not in {"title", "default"}:
+        elif key not in {"title", "default", "tier"}:
             plain[key] = _plain(value)
     return plain
 

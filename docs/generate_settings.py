@@ -2,61 +2,67 @@
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from serve_app.settings import Settings
+from serve_app.settings.listing import SettingGroup, setting_groups
+from serve_app.settings.section import Tier
 
 TARGET = Path(__file__).with_name("settings.md")
 HEAD = """# Settings
 
-Written by `python docs/generate_settings.py`. Each can stand in a profile's YAML, in a Serve
-config's `args`, on the command line (`--set recognizer.device=cpu`) or in the environment
-(`PARASERVE_RECOGNIZER__DEVICE=cpu`).
+Written by `python docs/generate_settings.py`.
 
-| setting | default | meaning |
-|---|---|---|
+A setting can be given, in order of precedence, on the command line
+(`--set recognizer.device=cpu`) or in a Serve config's `args`, in the environment
+(`PARASERVE_RECOGNIZER__DEVICE=cpu`), or in a profile's YAML. Unknown names are errors.
+
+In the tables, `STAGE.deployment` stands for `ingress.deployment`, `segmenter.deployment`,
+`recognizer.deployment` and `punctuator.deployment`; `MODEL` for `recognizer` and `punctuator`;
+`batch.STAGE` for `batch.segmenters`, `batch.recognizers` and `batch.punctuators`.
+Autoscaling is off until one of the settings of `autoscaling` is given.
 """
+PARTS: tuple[tuple[Tier, str], ...] = (
+    ("operator", "Choose these for your machines, your traffic and your users."),
+    ("advanced", "The defaults of these are rarely wrong."),
+)
 
 
 def settings_page() -> str:
-    return HEAD + "".join(
-        f"| `{name}` | `{_default(field)}` | {' '.join((field.description or '').split())} |\n"
-        for name, field in _fields(Settings, "")
+    return HEAD + "".join(_part(tier, text) for tier, text in PARTS)
+
+
+def _part(tier: Tier, text: str) -> str:
+    rows = "".join(
+        f"| `{group.name}` | {_defaults(group)} | {group.description} |\n"
+        for group in setting_groups()
+        if group.tier == tier
     )
+    title = f"{tier.capitalize()} settings"
+    return f"\n## {title}\n\n{text}\n\n| setting | default | meaning |\n|---|---|---|\n{rows}"
 
 
-def _fields(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-    for name, field in model.model_fields.items():
-        section = _section(field.annotation)
-        if section is not None:
-            yield from _fields(section, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field
-
-
-def _section(annotation: object) -> type[BaseModel] | None:
-    choices = (
-        typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    )
-    for choice in choices:
-        if isinstance(choice, type) and issubclass(choice, BaseModel):
-            return choice
-    return None
+def _defaults(group: SettingGroup) -> str:
+    """Returns the default; where stages differ, each with its stages."""
+    stages: dict[str, list[str]] = {}
+    for member in group.members:
+        name = member.name.removeprefix("batch.").partition(".")[0]
+        stages.setdefault(_default(member.field), []).append(name)
+    if len(stages) == 1:
+        return next(iter(stages))
+    return "; ".join(f"{default} ({', '.join(names)})" for default, names in stages.items())
 
 
 def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
-        return "~/.cache/paraserve/packs"
+        return "`~/.cache/paraserve/packs`"
     value = field.default
     if value is None:
         return "unset"
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if value == () or value == {}:
+        return "empty"
+    return f"`{', '.join(map(str, value)) if isinstance(value, tuple) else value}`"
 
 
 if __name__ == "__main__":

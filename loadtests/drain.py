@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,14 +21,14 @@ import httpx
 
 from loadtests.load.clips import ClipLibrary
 from loadtests.load.target import machine
-from loadtests.ports import free_port
+from loadtests.serving import ServingProcess, start_serving
 from serve_app.core.in_flight import num_in_flight
-from serve_app.hosting.run_directory import RunDirectory, runs_root
 from serve_app.launch import wait_until_ready
 
 _LENGTHS_S = (3.0, 15.0, 60.0, 600.0)
 """Of the recordings, in turn."""
 _START_LIMIT_S = 600.0
+_STOP_LIMIT_S = 60.0
 _PATH = "/v1/audio/transcriptions"
 
 
@@ -68,17 +67,19 @@ async def run(num_requests: int, limit_s: float) -> DrainRun:
     with tempfile.TemporaryDirectory() as folder:
         library = ClipLibrary(Path(folder))
         clips = [library.path(library.clip(length_s)) for length_s in _LENGTHS_S]
-        async with _service(num_requests) as (process, url):  # noqa: SIM117, the client needs the URL
-            async with httpx.AsyncClient(base_url=url, timeout=limit_s, trust_env=False) as client:
+        async with _service(num_requests) as service:  # noqa: SIM117, the client needs the URL
+            async with httpx.AsyncClient(
+                base_url=service.url, timeout=limit_s, trust_env=False
+            ) as client:
                 texts = [await _text(client, clip) for clip in clips]
                 chosen = [number % len(clips) for number in range(num_requests)]
                 answers = [asyncio.create_task(_text(client, clips[kind])) for kind in chosen]
-                await _until_all_under_way(num_requests, process.pid)
-                process.send_signal(signal.SIGTERM)
+                await _until_all_under_way(num_requests, service.directory)
+                service.process.send_signal(signal.SIGTERM)
                 began_s = time.monotonic()
                 later, refused = await _ask_meanwhile(client, answers)
                 found = await asyncio.gather(*answers, return_exceptions=True)
-                code = await asyncio.to_thread(process.wait)
+                code = await asyncio.to_thread(service.process.wait)
                 took_s = time.monotonic() - began_s
     right = [text == texts[kind] for text, kind in zip(found, chosen, strict=True)]
     wrong = tuple(
@@ -90,25 +91,17 @@ async def run(num_requests: int, limit_s: float) -> DrainRun:
 
 
 @asynccontextmanager
-async def _service(num_requests: int) -> AsyncIterator[tuple[subprocess.Popen[bytes], str]]:
-    port = free_port()
-    assignments = (
-        f"http.port={port}",
-        # All of them are in line, and some more can be refused.
+async def _service(num_requests: int) -> AsyncIterator[ServingProcess]:
+    service = start_serving(
+        # All of them are queued, and some more can be refused.
         f"admission.max_waiting={num_requests}",
         f"ingress.deployment.max_ongoing_requests={2 * num_requests + 64}",
     )
-    options = [part for each in assignments for part in ("--set", each)]
-    command = [sys.executable, "-m", "serve_app.cli.main", "serve", *options]
-    process = subprocess.Popen(command)  # noqa: ASYNC220, S603, our own command, started once
-    url = f"http://127.0.0.1:{port}"
     try:
-        await asyncio.to_thread(wait_until_ready, url, _START_LIMIT_S)
-        yield process, url
+        await asyncio.to_thread(wait_until_ready, service.url, _START_LIMIT_S)
+        yield service
     finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(process.wait)
+        await asyncio.to_thread(service.stop, _STOP_LIMIT_S)
 
 
 async def _text(client: httpx.AsyncClient, clip: Path) -> str:
@@ -120,9 +113,7 @@ async def _text(client: httpx.AsyncClient, clip: Path) -> str:
     return str(response.json()["text"])
 
 
-async def _until_all_under_way(number: int, pid: int) -> None:
-    runs = [RunDirectory(path) for path in runs_root().iterdir()]
-    (directory,) = [run.path for run in runs if run.owner is not None and run.owner.pid == pid]
+async def _until_all_under_way(number: int, directory: Path) -> None:
     async with asyncio.timeout(60):
         while num_in_flight(directory) < number:  # noqa: ASYNC110, it is another process's
             await asyncio.sleep(0.02)

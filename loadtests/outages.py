@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -33,7 +31,7 @@ from loadtests.load.generator import Bounds, Retries, open_client
 from loadtests.load.outcomes import Attempt, Fate
 from loadtests.load.sending import Request, attempt
 from loadtests.load.target import machine
-from loadtests.ports import free_port
+from loadtests.serving import ServingProcess, start_serving
 from serve_app.launch import wait_until_ready
 
 VICTIMS = {
@@ -50,6 +48,7 @@ VICTIMS = {
 
 _CLIP_S = 3.0
 _READY_S = 180.0
+_STOP_LIMIT_S = 60.0
 _BEFORE_S = 5.0
 _AFTER_S = 20.0
 _MAX_ATTEMPTS = 30
@@ -114,26 +113,25 @@ class SupervisedService:
     """`paraserve serve`, started again whenever it ends.
 
     Args:
-        port: of HTTP.
-        log: where what it says goes.
+        log: for the output of all starts.
     """
 
-    def __init__(self, port: int, log: Path) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self._port, self._log = port, log
-        self._process = self._start()
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._service = self._start(port=None)
+        self.url = self._service.url
         self.restarts = 0
 
     def watch(self) -> None:
         """Starts it again if it has ended."""
-        if self._process.poll() is not None:
+        if self._service.process.poll() is not None:
             self.restarts += 1
-            self._process = self._start()
+            self._service = self._start(self._service.port)
 
     def victims(self, kind: str) -> list[psutil.Process]:
         """Returns the processes of a kind that belong to this service."""
         found = []
-        for process in psutil.Process(self._process.pid).children(recursive=True):
+        for process in self._service.descendants():
             try:
                 line = " ".join(process.cmdline())
                 if kind == "haproxy":
@@ -147,35 +145,17 @@ class SupervisedService:
         return found
 
     def stop(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(60)
-        except subprocess.TimeoutExpired:
-            for process in psutil.Process(self._process.pid).children(recursive=True):
-                process.kill()
-            self._process.kill()
+        self._service.stop(_STOP_LIMIT_S)
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self, port: int | None) -> ServingProcess:
         with self._log.open("ab") as log:
-            return subprocess.Popen(  # noqa: S603, our own program
-                [
-                    sys.executable,
-                    "-m",
-                    "serve_app.cli.main",
-                    "serve",
-                    "--set",
-                    f"http.port={self._port}",
-                ],
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
+            return start_serving(port=port, output=log)
 
 
 @contextmanager
 def supervised(log: Path) -> Iterator[SupervisedService]:
     """Runs the service for the length of the block, once it is ready."""
-    service = SupervisedService(free_port(), log)
+    service = SupervisedService(log)
     try:
         wait_until_ready(service.url, _READY_S)
         yield service

@@ -38,6 +38,7 @@ from loadtests.load.mixes import MIXES
 from loadtests.load.outcomes import Fate, Outcome, attempts_of, bad_refusals, count
 from loadtests.load.probing import Probe, probe
 from loadtests.load.target import machine, own_settings, service
+from serve_app.scheduling.admission import MAX_RETRY_AFTER_S
 
 _MIX = MIXES["short"]
 _CLIP_S = 3.0
@@ -74,7 +75,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory, service(None, settings) as url:
         found = asyncio.run(_measure(url, ClipLibrary(Path(directory)), options))
     command = shlex.join(["python", "-m", "loadtests.overload", *sys.argv[1:]])
-    bound_s = settings.admission.max_retry_after_s
+    bound_s = MAX_RETRY_AFTER_S
     summary = reports.report(
         found.outcomes, command=command, machine=machine(), max_retry_after_s=bound_s
     )

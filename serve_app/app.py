@@ -1,11 +1,11 @@
-"""The whole graph, from settings: the one place where the deployments are wired.
+"""Builds the Serve applications from the settings; all deployments are connected here.
 
-`serve run serve_app.app:build profile=demo`, a Serve config's `import_path` and
-`paraserve serve` all come through here.
+Used by `serve run serve_app.app:build profile=demo`, by a Serve config's `import_path`
+and by `paraserve serve`.
 """
 
-# Serve looks at the annotation of `build` at run time to find the settings' type,
-# so this module must not turn annotations into strings.
+# Serve reads the annotation of `build` at run time to find the type of the settings, so
+# this module must not import annotations from __future__.
 
 from ray.serve import Application
 
@@ -21,10 +21,10 @@ def build(args: Settings) -> Application:
     """Returns the Serve application.
 
     Args:
-        args: Serve parses them from the mapping that it is given.
+        args: Serve parses them from a mapping.
 
     Raises:
-        ConfigurationError: API keys are demanded and there are none.
+        ConfigurationError: API keys are required and there is no keys file.
     """
     args.check_access()
     recognizer = build_recognizer(args)
@@ -37,7 +37,7 @@ def build_page(args: Settings) -> Application:
     """Returns the web page, an application of its own beside `build`'s.
 
     Args:
-        args: the same settings; the page's are in `ui`.
+        args: the same settings as for `build`.
 
     Raises:
         ConfigurationError: Gradio is not installed.

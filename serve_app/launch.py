@@ -1,4 +1,4 @@
-"""Starts the application on Ray: on a cluster of its own here, or on one that runs."""
+"""Starts the application on a new Ray cluster on this machine, or on a running cluster."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class RunningApplication:
-    """Where a started application answers.
+    """A started application.
 
     Attributes:
         url: of the API.
         page_url: of the web page, None without it.
-        run: of the cluster that was started for it, None on one that was there.
-        watch: over the node of that cluster.
+        run: of the cluster that was started for it, None on a cluster that was running.
+        watch: on the node of that cluster.
     """
 
     url: str
@@ -48,17 +48,17 @@ class RunningApplication:
     watch: NodeWatch | None = None
 
     def loss(self) -> str | None:
-        """Returns what the node has lost, None while it lives."""
+        """Returns why the node is lost, None while it runs."""
         return None if self.watch is None else self.watch.loss()
 
 
 def prepare_environment(settings: Settings) -> None:
-    """Sets what Ray reads from the environment when it is imported.
+    """Sets the environment variables that Ray reads when it is imported.
 
     Must run before the first import of Ray in this process.
 
     Raises:
-        StartFailed: there is no place for the run's files.
+        StartFailed: the run directory cannot be created.
     """
     os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1" if settings.http.haproxy else "0"
     for name, value in common_environment(settings).items():
@@ -90,15 +90,15 @@ def running(
 
     Args:
         settings: of the application.
-        on_progress: told what is being waited for.
+        on_progress: called with progress messages.
 
     Raises:
-        ConfigurationError: API keys are demanded and there are none.
-        StartFailed: the port is taken, a deployment failed or was not ready in time.
+        ConfigurationError: API keys are required and there is no keys file.
+        StartFailed: the port is in use, or a deployment failed or was not ready in time.
     """
     own = settings.cluster.address is None
     if own:
-        # We start the listener, and so know what it listens on.
+        # This process starts the listener, so it knows the bind address.
         auth = settings.auth.resolved(settings.http.host)
         settings = settings.model_copy(update={"auth": auth})
     settings.check_access()
@@ -106,7 +106,7 @@ def running(
         yield from _joined(settings, on_progress)
         return
     for process in end_leftovers():
-        on_progress(f"ended process {process.pid}, which a run that died had left behind")
+        on_progress(f"ended process {process.pid} of an earlier run that had crashed")
     _check_port(settings.http)
     run = own_run_directory()
     if run is None:
@@ -121,12 +121,12 @@ def running(
         yield replace(_deploy(settings, on_progress), run=run, watch=watch)
     finally:
         _stop(watch)
-        # It ends what is left, such as a HAProxy whose manager had died.
+        # It ends remaining processes, such as a HAProxy whose manager died.
         reaper.dismiss()
 
 
 def _joined(settings: Settings, on_progress: Callable[[str], None]) -> Iterator[RunningApplication]:
-    """Adds the application to a cluster that runs."""
+    """Adds the application to a running cluster."""
     import ray
 
     on_progress(f"connecting to Ray at {settings.cluster.address}")
@@ -139,7 +139,7 @@ def _joined(settings: Settings, on_progress: Callable[[str], None]) -> Iterator[
 
 
 def _deploy(settings: Settings, on_progress: Callable[[str], None]) -> RunningApplication:
-    """Puts the application onto the cluster; returns when it is ready."""
+    """Deploys the application; returns when it is ready."""
     from ray import serve
     from ray.exceptions import RayError
 
@@ -173,20 +173,20 @@ def _start_serve(settings: Settings, deadline: float) -> None:
     """Starts Serve's controller and proxies.
 
     Raises:
-        StartFailed: they did not come up in time.
+        StartFailed: they did not start in time.
     """
     from ray import serve
     from ray.exceptions import RayError
 
     host = settings.http.host
     if settings.cluster.address is None and settings.http.haproxy:
-        # HAProxy listens on it (`haproxy_launcher`); what stands behind it need not.
+        # HAProxy listens on `http.host` (`haproxy_launcher`); the proxies behind it need not.
         host = settings.cluster.host
     while True:
         try:
             serve.start(http_options={"host": host, "port": settings.http.port})
         except TimeoutError:
-            # Serve waits a minute for its proxies; a second call finds them, or waits on.
+            # Serve waits a minute for its proxies; another call finds them or continues to wait.
             if time.monotonic() > deadline:
                 raise StartFailed(
                     f"Serve's proxies are not up after {settings.cluster.start_timeout_s:.0f} s"
@@ -198,7 +198,7 @@ def _start_serve(settings: Settings, deadline: float) -> None:
 
 
 def _stop(watch: NodeWatch | None) -> None:
-    """Ends the cluster, unless it has died: then there is nobody to ask."""
+    """Ends the cluster, unless it has crashed already."""
     import ray
     from ray import serve
 
@@ -211,7 +211,7 @@ def _stop(watch: NodeWatch | None) -> None:
 
 
 def free_port(host: str) -> int:
-    """Returns a port that nobody listens on now."""
+    """Returns a port that is free now."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         port: int = probe.getsockname()[1]
@@ -219,9 +219,13 @@ def free_port(host: str) -> int:
 
 
 def _check_port(http: HttpSettings) -> None:
-    """Tells that the port is taken before a cluster is started in vain."""
+    """Checks that the port is free, before a cluster is started in vain.
+
+    Raises:
+        StartFailed: the port is in use.
+    """
     with socket.socket(socket.AF_INET6 if ":" in http.host else socket.AF_INET) as probe:
-        # As the proxy will: a port that a closed connection still lingers on is free.
+        # As the proxy does: a port with connections in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((http.host, http.port))
@@ -235,7 +239,7 @@ def _check_port(http: HttpSettings) -> None:
 def _wait_until_running(name: str, on_progress: Callable[[str], None], deadline: float) -> None:
     from ray import serve
 
-    told = ""
+    last_message = ""
     while time.monotonic() < deadline:
         application = serve.status().applications[name]
         if application.status == "RUNNING":
@@ -253,11 +257,11 @@ def _wait_until_running(name: str, on_progress: Callable[[str], None], deadline:
             if deployment.status != "HEALTHY"
         ]
         message = f"waiting for {', '.join(waiting)}"
-        if message != told:
+        if message != last_message:
             on_progress(message)
-            told = message
+            last_message = message
         time.sleep(_POLL_S)
-    raise StartFailed(f"not running within cluster.start_timeout_s; {told}")
+    raise StartFailed(f"not running within cluster.start_timeout_s; {last_message}")
 
 
 def _reason(message: str) -> str:
@@ -267,10 +271,10 @@ def _reason(message: str) -> str:
 
 
 def wait_until_ready(url: str, timeout_s: float) -> None:
-    """Waits until the service says that all its deployments have warmed up.
+    """Waits until the service reports that all its deployments have warmed up.
 
     Raises:
-        StartFailed: it did not within `timeout_s`.
+        StartFailed: it is not ready within `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     with httpx.Client(base_url=url, timeout=10.0, trust_env=False) as client:

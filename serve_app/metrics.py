@@ -1,11 +1,11 @@
-"""Every metric that Paraserve exports, declared in one table, and who sets which.
+"""All metrics that Paraserve exports, declared in one table.
 
-Ray gathers them on each node and serves them in Prometheus' format, every name with
-`ray_` before it, on the port that `ray start --metrics-export-port` sets. Serve adds the
-labels `deployment`, `replica` and `application`. `docs/metrics.md` is written from here.
+Ray collects them on each node and serves them in Prometheus format, with the prefix
+`ray_`, on the port that `ray start --metrics-export-port` sets. Serve adds the
+labels `deployment`, `replica` and `application`. `docs/metrics.md` is generated from this table.
 
-Nothing is set for each chunk: what describes a queue is read once a second, and what
-counts or times goes by batch, call or request.
+No metric is set per chunk: queues are sampled once a second, and counters and timers are
+updated per batch, call or request.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _ITEMS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric as it is declared; its unit is in its name.
+    """Declaration of one metric; its unit is part of its name.
 
     Attributes:
-        name: as it is exported, without `ray_`.
-        kind: what it can do.
+        name: as exported, without `ray_`.
+        kind: of the metric.
         description: for `docs/metrics.md` and Prometheus.
         labels: their names.
         buckets: upper bounds, of a histogram.
-        initial: of a counter: values of the labels, in their order, of the series that are there
-            with 0 from the start. Prometheus sees no increase in a series that begins with 1.
+        initial: of a counter: label values of the series that are exported with 0 from the
+            start. Prometheus sees no increase in a series that begins with 1.
     """
 
     name: str
@@ -56,7 +56,7 @@ class _Table:
         *labels: str,
         initial: tuple[tuple[str, ...], ...] = (),
     ) -> Metric:
-        # Without labels there is one series, whatever happens.
+        # A counter without labels has one series.
         series = initial if labels else ((),)
         return self._add(Metric(name, "counter", description, labels, initial=series))
 
@@ -95,7 +95,7 @@ REQUESTS = _TABLE.counter(
 REQUEST_TIME = _TABLE.histogram(
     "paraserve_request_seconds",
     _REQUEST_SECONDS,
-    "From the arrival of such a request to the end of its answer.",
+    "Time from the arrival of such a request to the end of its response.",
     "status",
 )
 SHEDS = _TABLE.counter(
@@ -105,65 +105,63 @@ SHEDS = _TABLE.counter(
     initial=(("overloaded",),),
 )
 DEADLINE_MISSES = _TABLE.counter(
-    "paraserve_deadline_misses_total", "Requests that their deadline ended."
+    "paraserve_deadline_misses_total", "Requests that exceeded their deadline."
 )
 PARTIALS = _TABLE.counter(
-    "paraserve_partial_transcripts_total", "Transcripts that lack a stretch that failed."
+    "paraserve_partial_transcripts_total",
+    "Transcripts in which a part is missing because it failed.",
 )
 AUDIO_ACCEPTED = _TABLE.counter(
     "paraserve_audio_accepted_seconds_total",
-    "Audio of recordings whose length became known, whatever became of them.",
+    "Audio of all recordings whose duration was determined, whatever their result.",
 )
 AUDIO_DONE = _TABLE.counter(
-    "paraserve_audio_done_seconds_total", "Audio of recordings that were answered with 200."
+    "paraserve_audio_done_seconds_total", "Audio of recordings answered with 200."
 )
 UPLOAD_BYTES = _TABLE.gauge(
     "paraserve_upload_bytes_in_flight", "Bytes of uploads that this ingress has admitted."
 )
 AUDIO_IN_FLIGHT = _TABLE.gauge(
-    "paraserve_audio_in_flight_seconds", "Audio of the requests that this ingress works on."
+    "paraserve_audio_in_flight_seconds", "Audio of the requests that this ingress is processing."
 )
-REQUESTS_RUNNING = _TABLE.gauge("paraserve_requests_running", "Requests that are worked on.")
-REQUESTS_WAITING = _TABLE.gauge("paraserve_requests_waiting", "Requests that wait in line.")
+REQUESTS_RUNNING = _TABLE.gauge("paraserve_requests_running", "Requests being processed.")
+REQUESTS_WAITING = _TABLE.gauge("paraserve_requests_waiting", "Requests in the queue.")
 REQUESTS_UPLOADING = _TABLE.gauge(
-    "paraserve_requests_uploading", "Requests whose uploads are arriving."
+    "paraserve_requests_uploading", "Requests whose upload is in progress."
 )
 LINE_WAIT = _TABLE.gauge(
-    "paraserve_line_oldest_wait_seconds", "How long the first request in line has waited."
+    "paraserve_line_oldest_wait_seconds", "Waiting time of the first request in the queue."
 )
 KEYS_STALE = _TABLE.gauge(
     "paraserve_keys_stale_seconds",
-    "Seconds since the keys file was last found good; 0 while it is, or where no keys are "
-    "demanded.",
+    "Seconds since the keys file was last valid; 0 while it is valid or no keys are required.",
 )
 
-RECORDINGS = _TABLE.gauge("paraserve_recordings_open", "Recordings that a segmenter works on.")
+RECORDINGS = _TABLE.gauge("paraserve_recordings_open", "Recordings that a segmenter is processing.")
 BACKLOG = _TABLE.gauge(
     "paraserve_backlog_audio_seconds",
-    "Audio of a segmenter's recordings that no recognizer has answered yet, that which is not "
-    "decoded yet included.",
+    "Audio of a segmenter's recordings that is not recognized yet, including audio that is not "
+    "decoded yet.",
 )
 CHUNKS = _TABLE.counter(
     "paraserve_chunks_total",
-    "Chunks that came back to a segmenter, by their fate.",
+    "Chunks returned to a segmenter, by result.",
     "status",
     initial=(("done",), ("empty",), ("failed",)),
 )
 RETRIES = _TABLE.counter(
     "paraserve_retries_total",
-    "Calls made again because a replica died, by callee.",
+    "Calls repeated because a replica died, by called stage.",
     "stage",
     initial=(("vad",), ("asr",), ("punctuation",)),
 )
 
-QUEUED_AUDIO = _TABLE.gauge(
-    "paraserve_queued_audio_seconds", "Audio that waits in a recognizer's queue."
-)
+QUEUED_AUDIO = _TABLE.gauge("paraserve_queued_audio_seconds", "Audio in a recognizer's queue.")
 RUNNING_AUDIO = _TABLE.gauge(
-    "paraserve_running_audio_seconds", "Audio in the batches that a recognizer runs."
+    "paraserve_running_audio_seconds", "Audio in a recognizer's running batches."
 )
 RTFX = _TABLE.gauge(
-    "paraserve_rtfx", "Seconds of audio that a recognizer does in a second of work, of late."
+    "paraserve_rtfx", "Recent speed of a recognizer: seconds of audio per second of compute time."
 )
 QUEUED_ITEMS = _TABLE.gauge("paraserve_queued_items", "Items in a model's queue.", "stage")
 OLDEST_WAIT = _TABLE.gauge(
@@ -174,7 +172,9 @@ BATCHES = _TABLE.counter(
 )
 BATCH_ITEMS = _TABLE.histogram("paraserve_batch_items", _ITEMS, "Items in a batch.", "stage")
 PADDING = _TABLE.gauge(
-    "paraserve_padding_ratio", "Computed over useful cost of all batches; 1 is none.", "stage"
+    "paraserve_padding_ratio",
+    "Computed cost divided by useful cost of all batches; 1 means no padding.",
+    "stage",
 )
 EXPIRED = _TABLE.counter(
     "paraserve_items_expired_total",
@@ -183,33 +183,36 @@ EXPIRED = _TABLE.counter(
     initial=(("asr",), ("punctuation",)),
 )
 QUEUE_TIME = _TABLE.histogram(
-    "paraserve_stage_queue_seconds", _SECONDS, "How long an item waited for its batch.", "stage"
+    "paraserve_stage_queue_seconds", _SECONDS, "Time that an item waited for its batch.", "stage"
 )
 WORK_TIME = _TABLE.histogram(
-    "paraserve_stage_work_seconds", _SECONDS, "How long a batch or decoded window took.", "stage"
+    "paraserve_stage_work_seconds",
+    _SECONDS,
+    "Compute time of a batch, or of a block of decoded audio.",
+    "stage",
 )
 MODELS_LOADED = _TABLE.gauge(
-    "paraserve_models_loaded", "Models that a recognizer replica has in memory."
+    "paraserve_models_loaded", "Models in the memory of a recognizer replica."
 )
 MODEL_LOADED = _TABLE.gauge(
     "paraserve_model_loaded",
-    "1 for each model that a recognizer replica has in memory, 0 for one that it has given up.",
+    "1 for each model in the memory of a recognizer replica, 0 for an evicted one.",
     "model",
 )
 MODEL_BYTES = _TABLE.gauge(
-    "paraserve_models_loaded_bytes", "What the loaded models take, estimated from their packs."
+    "paraserve_models_loaded_bytes", "Memory of the loaded models, estimated from their packs."
 )
 MODEL_LOADS = _TABLE.counter(
-    "paraserve_model_loads_total", "Models that a recognizer replica has loaded.", "model"
+    "paraserve_model_loads_total", "Models loaded by a recognizer replica.", "model"
 )
 MODEL_EVICTIONS = _TABLE.counter(
     "paraserve_model_evictions_total",
-    "Models that a recognizer replica has given up to make room for others.",
+    "Models evicted by a recognizer replica to make room for others.",
     "model",
 )
 PACK = _TABLE.gauge(
     "paraserve_pack_info",
-    "1 for the model pack that a replica began with; see paraserve_model_loaded for several.",
+    "1 for the model pack that a replica loaded first; see paraserve_model_loaded for others.",
     "stage",
     "pack",
     "checksum",
@@ -227,10 +230,10 @@ METRICS: Mapping[str, Metric] = _TABLE.metrics
 
 
 def new_counter(metric: Metric) -> Counter:
-    """Returns a counter whose `initial` series are exported from now on."""
+    """Returns a counter that exports its `initial` series from now on."""
     counter = Counter(metric.name, description=metric.description, tag_keys=_keys(metric))
     for values in metric.initial:
-        # `inc` refuses 0, which is what a series begins with (Ray 2.60, util/metrics.py).
+        # `inc` rejects 0, the value that a series begins with (Ray 2.60, util/metrics.py).
         counter._record(0.0, dict(zip(metric.labels, values, strict=True)))
     return counter
 
@@ -249,5 +252,5 @@ def new_histogram(metric: Metric) -> Histogram:
 
 
 def _keys(metric: Metric) -> tuple[str]:
-    """Ray 2.60 annotates a tuple of one, and takes any."""
+    """Returns the label names; Ray 2.60 annotates a one-tuple and accepts any length."""
     return cast(tuple[str], metric.labels)

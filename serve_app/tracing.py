@@ -1,7 +1,7 @@
-"""OpenTelemetry traces, one span a stage; without an endpoint, nothing is even imported.
+"""OpenTelemetry traces with one span per stage; without an endpoint nothing is imported.
 
-The context travels in `RequestContext.traceparent`, so that a span on any replica knows its
-parent. Spans name sizes and outcomes, never text.
+The context travels in `RequestContext.traceparent`, so spans on all replicas know
+their parents. Spans hold sizes and outcomes, never text.
 Source of the header's format: W3C Trace Context, level 1.
 """
 
@@ -28,20 +28,20 @@ class Tracer(Protocol):
     def span(
         self, name: str, request_context: RequestContext, attributes: Attributes | None = None
     ) -> AbstractContextManager[RequestContext]:
-        """Returns a context manager that is the span's time.
+        """Returns a context manager for the duration of the span.
 
-        It yields the origin that the stages below must be given. An exception ends the
-        span as an error, by its class; its message stays out.
+        It yields the context for the stages below. An exception marks the span as an
+        error with the exception's class, without its message.
 
         Args:
             name: of the stage.
-            request_context: whose work it is; its trace context is the span's parent.
+            request_context: of the request; its trace context is the parent of the span.
             attributes: numbers and names, no text.
         """
         ...
 
     def close(self) -> None:
-        """Sends what has not been sent."""
+        """Sends the remaining spans."""
         ...
 
 
@@ -49,8 +49,8 @@ def open_tracer(settings: TracingSettings, stage: str) -> Tracer:
     """Returns a tracer that exports to the endpoint of the settings, if there is one.
 
     Args:
-        settings: where to, and which share.
-        stage: names the service of the spans: `paraserve-<stage>`.
+        settings: endpoint and sample ratio.
+        stage: the service name of the spans is `paraserve-<stage>`.
 
     Raises:
         ConfigurationError: an endpoint is set, but OpenTelemetry is not installed.
@@ -89,7 +89,7 @@ class _OtlpTracer:
         resource = Resource.create(
             {"service.name": f"paraserve-{stage}", "service.version": __version__}
         )
-        # A caller who has decided about sampling is followed.
+        # The sampling decision of the caller is respected.
         sampler = ParentBased(TraceIdRatioBased(sample_ratio))
         self._provider = TracerProvider(resource=resource, sampler=sampler)
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint)))
@@ -107,16 +107,16 @@ class _OtlpTracer:
         carrier = (
             {} if request_context.traceparent is None else {_PARENT: request_context.traceparent}
         )
-        # Contexts are handed on by hand: the stages interleave requests in one task.
+        # Contexts are passed explicitly, since the stages interleave requests in one task.
         span = self._tracer.start_span(
             name,
             context=self._propagator.extract(carrier, context=Context()),
             attributes={"paraserve.request_id": request_context.request_id, **(attributes or {})},
         )
-        below: dict[str, str] = {}
-        self._propagator.inject(below, context=set_span_in_context(span, Context()))
+        carrier_below: dict[str, str] = {}
+        self._propagator.inject(carrier_below, context=set_span_in_context(span, Context()))
         try:
-            yield replace(request_context, traceparent=below.get(_PARENT))
+            yield replace(request_context, traceparent=carrier_below.get(_PARENT))
         except GeneratorExit:
             raise
         except BaseException as error:

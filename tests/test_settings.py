@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from serve_app.core.errors import ConfigurationError
 from serve_app.settings import Settings, check_environment, profile_names, read_profile
-from serve_app.settings.section import RENAMED
+from serve_app.settings.listing import all_settings, setting_groups
+from serve_app.settings.section import REMOVED, RENAMED
 
 
 @pytest.mark.parametrize("profile", profile_names())
@@ -51,13 +52,59 @@ def test_profile_may_be_given_as_its_content(monkeypatch: pytest.MonkeyPatch) ->
     assert settings.segmenter.num_threads == 2
 
 
-@pytest.mark.parametrize(("old", "new"), RENAMED.items())
-def test_old_name_of_a_setting_is_refused_with_the_new_one(old: str, new: str) -> None:
-    values: dict[str, object] = {old.rpartition(".")[2]: 7}
-    for section in reversed(old.split(".")[:-1]):
+def nested(name: str, value: object) -> dict[str, object]:
+    values: dict[str, object] = {name.rpartition(".")[2]: value}
+    for section in reversed(name.split(".")[:-1]):
         values = {section: values}
+    return values
+
+
+@pytest.mark.parametrize("value", [7, None])
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_old_name_of_a_setting_is_refused_with_the_new_one(
+    old: str, new: str, value: object
+) -> None:
     with pytest.raises(ValidationError, match=f"{re.escape(old)} is now called {re.escape(new)}"):
-        Settings.model_validate(values)
+        Settings.model_validate(nested(old, value))
+
+
+@pytest.mark.parametrize(("name", "reason"), REMOVED.items())
+def test_setting_that_became_a_constant_is_refused_with_the_reason(name: str, reason: str) -> None:
+    with pytest.raises(ValidationError, match=f"{re.escape(name)} is no longer.*{reason}"):
+        Settings.model_validate(nested(name, 7))
+    variable = f"PARASERVE_{name.upper().replace('.', '__')}"
+    with pytest.raises(ConfigurationError, match=f"{variable}.* is no longer.*{reason}"):
+        check_environment({variable: "7"})
+
+
+def test_names_of_earlier_versions_are_no_settings_and_their_successors_are() -> None:
+    names = {setting.name for setting in all_settings()}
+    assert not names & {*RENAMED, *REMOVED}
+    assert names >= set(RENAMED.values())
+
+
+def test_operators_have_at_most_80_settings_to_choose() -> None:
+    tiers = [group.tier for group in setting_groups()]
+    assert tiers.count("operator") <= 80
+    assert tiers.count("operator") + tiers.count("advanced") == len(tiers)
+
+
+def test_setting_has_the_same_tier_in_every_stage() -> None:
+    tiers: dict[str, set[str]] = {}
+    for setting in all_settings():
+        if ".deployment." in setting.name:
+            tiers.setdefault(setting.name.partition(".")[2], set()).add(setting.tier)
+    assert all(len(found) == 1 for found in tiers.values())
+
+
+def test_every_setting_is_described_in_sentences() -> None:
+    for setting in all_settings():
+        assert re.match(r"[A-Z`].*\.$", setting.description), setting.name
+
+
+def test_every_setting_belongs_to_exactly_one_group() -> None:
+    grouped = [member.name for group in setting_groups() for member in group.members]
+    assert sorted(grouped) == sorted(setting.name for setting in all_settings())
 
 
 def test_old_name_in_a_profile_is_refused() -> None:

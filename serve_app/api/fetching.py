@@ -32,6 +32,8 @@ from serve_app.settings import AudioUrlSettings
 _REDIRECTS = {301, 302, 303, 307, 308}
 _OK = 200
 _STALL_S = 30.0
+MAX_REDIRECTS = 3
+"""Redirects that are followed; each target is checked again. Object stores need one or two."""
 _MIN_BYTES_PER_S = 1024
 """A host that sends less over `_STALL_S` or longer is given up: its fetch holds a place."""
 _HEADERS = ((b"Accept", b"*/*"), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"paraserve"))
@@ -111,7 +113,7 @@ class HttpFetcher:
     async def _follow(
         self, pool: httpcore.AsyncConnectionPool, target: Target, spool: SpoolFile
     ) -> None:
-        for _ in range(self._settings.max_redirects + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             async with pool.stream(
                 "GET",
                 httpcore.URL(
@@ -124,7 +126,7 @@ class HttpFetcher:
                     await _write(response, spool, self._clock)
                     return
                 target = self._next(target, response)
-        raise UrlFetchFailed(f"it redirects more than {self._settings.max_redirects} times")
+        raise UrlFetchFailed(f"it redirects more than {MAX_REDIRECTS} times")
 
     def _next(self, target: Target, response: httpcore.Response) -> Target:
         location = _header(response, b"location")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serve_app.api.body import UploadRate
-from serve_app.scheduling.admission import NO_LIMITS, Limits
+from serve_app.scheduling.admission import MAX_RETRY_AFTER_S, NO_LIMITS, Limits
 from serve_app.settings import Settings
 
 _KEY_SHARE = 0.75
@@ -33,7 +33,7 @@ class ApiLimits:
     max_request_timeout_s: float = 4 * 3600.0
     max_audio_s: float = 5 * 3600.0
     in_flight: Limits = NO_LIMITS
-    max_retry_after_s: float = 300.0
+    max_retry_after_s: float = MAX_RETRY_AFTER_S
     upload_rate: UploadRate | None = None
 
 
@@ -48,7 +48,6 @@ def limits_of(settings: Settings) -> ApiLimits:
         in_flight=Limits(
             admission.max_running, admission.max_waiting, admission.max_bytes, admission.max_audio_s
         ),
-        max_retry_after_s=admission.max_retry_after_s,
         upload_rate=UploadRate(
             settings.ingress.min_upload_bytes_per_s, settings.ingress.upload_grace_s
         ),

@@ -27,6 +27,8 @@ ResultT = TypeVar("ResultT")
 _FIRST_DELAY_S = 0.5
 _LONGEST_DELAY_S = 20.0
 _RANGES_KEPT = 8
+READ_RANGE_BYTES = 2**20
+"""Fetched at once: large enough that latency does not dominate, and eight are kept in memory."""
 # Asking again gives the same answer.
 _FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ImportError)
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 from serve_app.audio.bytesource import AudioSource
 from serve_app.batch.arrow_tables import AudioEnd, AudioRows, Planned, read_plan
 from serve_app.batch.records import NOT_FOUND, READ_ERROR
-from serve_app.batch.remote_reader import ReadFailed, ReadOptions, open_audio
+from serve_app.batch.remote_reader import READ_RANGE_BYTES, ReadFailed, ReadOptions, open_audio
 from serve_app.core.errors import AudioError
 from serve_app.core.ports import VoiceActivityDetector
 from serve_app.core.records import DamagedRange
@@ -163,7 +163,7 @@ class SegmentRecordings:
         self._segmenter = RecordingSegmenter(
             vad,
             segmentation_options(settings),
-            ReadOptions(batch.read_range_bytes, batch.read_attempts),
+            ReadOptions(READ_RANGE_BYTES, batch.read_attempts),
         )
 
     def __call__(self, plan: pa.Table) -> Iterator[pa.Table]:

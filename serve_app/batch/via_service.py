@@ -52,7 +52,7 @@ from serve_app.batch.ray_data import (
 )
 from serve_app.batch.recognize_stage import LoopThread
 from serve_app.batch.records import PackIdentity
-from serve_app.batch.remote_reader import ReadOptions
+from serve_app.batch.remote_reader import READ_RANGE_BYTES, ReadOptions
 from serve_app.batch.segment_stage import RecordingSegmenter
 from serve_app.core.errors import ConfigurationError, ServiceError, StartFailed
 from serve_app.core.records import (
@@ -162,7 +162,7 @@ class TranscribeOnServe:
         self._segmenter = RecordingSegmenter(
             load_vad(settings).engine if "vad" in settings.stages else None,
             segmentation_options(settings),
-            ReadOptions(batch.read_range_bytes, batch.read_attempts),
+            ReadOptions(READ_RANGE_BYTES, batch.read_attempts),
         )
         self._loop = LoopThread("serve-calls")
         self._room = asyncio.Semaphore(batch.serve_in_flight)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from serve_app.cli.console import console_for
-from serve_app.cli.options import ProfileOption, SetOption, read_secret
+from serve_app.cli.options import JsonOption, ProfileOption, SetOption, read_secret, with_options
 from serve_app.core.errors import ClusterError
-from serve_app.settings import DEFAULT_PROFILE, Settings, load_settings, profile_names, read_profile
+from serve_app.settings import DEFAULT_PROFILE, load_settings, profile_names, read_profile
 
 if TYPE_CHECKING:
     from serve_app.batch.client import BatchJobs
@@ -24,64 +24,101 @@ if TYPE_CHECKING:
 
 batch_app = typer.Typer(
     no_args_is_help=True,
-    help="Transcribe many recordings as a job on a Ray cluster. Exit codes: 0 all done, "
-    "3 done but some recordings failed, 1 the job failed, 2 wrong usage, 4 not over yet.",
+    help="Transcribe many recordings as a job on a Ray cluster. Exit codes: 0 all recordings "
+    "done, 3 some recordings failed, 1 the job failed, 2 usage error, 4 the job is not finished.",
 )
 
-AddressOption = Annotated[
-    str | None,
-    typer.Option(help="Of Ray's dashboard; else `batch.jobs_address` of the settings."),
+JobArgument = Annotated[str, typer.Argument(help="Id of the job, as printed by submit.")]
+WaitOption = Annotated[
+    bool, typer.Option("--wait", "-w", help="Show progress and exit with the job's result.")
 ]
-TokenOption = Annotated[
-    Path | None,
-    typer.Option("--token-file", help="Holds Ray's token; else `batch.jobs_token_file`."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-JobArgument = Annotated[str, typer.Argument(help="Id that submit printed.")]
+
+
+@dataclass(frozen=True, slots=True)
+class JobCluster:
+    """The cluster that runs the jobs, and their settings.
+
+    Attributes:
+        profile: of the settings.
+        assignments: to settings, `NAME=VALUE` each.
+        address: of Ray's dashboard, None for that of the settings.
+        token_file: of Ray's token, None for that of the settings.
+    """
+
+    profile: str
+    assignments: tuple[str, ...]
+    address: str | None
+    token_file: Path | None
+
+    def jobs(self) -> BatchJobs:
+        """Connects to the cluster, once the settings have been checked."""
+        from serve_app.batch.client import connect
+
+        batch = load_settings(self.profile, self.assignments).batch
+        file = self.token_file or batch.jobs_token_file
+        token = None if file is None else read_secret(file)
+        return connect(self.address or batch.jobs_address, token)
+
+
+def cluster_options(
+    profile: ProfileOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Address of Ray's dashboard; `batch.jobs_address` by default."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file", help="File with Ray's token; `batch.jobs_token_file` by default."
+        ),
+    ] = None,
+) -> JobCluster:
+    """Returns the cluster that the options select."""
+    return JobCluster(profile, tuple(set_ or ()), address, token_file)
 
 
 @batch_app.command("submit")
+@with_options(cluster_options)
 def submit_command(
+    cluster: JobCluster,
     source: Annotated[
-        str, typer.Argument(help="Manifest, directory, glob or prefix, as the cluster sees it.")
+        str, typer.Argument(help="Manifest, directory, glob or prefix, readable by the cluster.")
     ],
-    output: Annotated[str, typer.Argument(help="Directory or prefix of the results.")],
+    output: Annotated[str, typer.Argument(help="Directory or prefix for the results.")],
     formats: Annotated[
-        str | None, typer.Option(help="Beside JSON, as srt,vtt,txt; else as the settings say.")
+        str | None,
+        typer.Option(
+            help="Formats beside JSON, such as srt,vtt,txt; those of the settings by default."
+        ),
     ] = None,
     stages: Annotated[
-        str | None, typer.Option(help="As vad,asr,punctuation; all by default.")
+        str | None, typer.Option(help="Stages to run, such as vad,asr,punctuation; all by default.")
     ] = None,
     itn: Annotated[
-        bool | None, typer.Option(help="Numbers in digits, or not; else as the settings say.")
+        bool | None, typer.Option(help="Write numbers in digits; as in the settings by default.")
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try recordings again that were no good.")
+        bool, typer.Option("--retry-failed", help="Retry recordings whose failure was permanent.")
     ] = False,
     accept_failures: Annotated[
         bool | None,
         typer.Option(
-            help="Exit code 0, not 3, where the only failures are those that trying again does "
-            "not help; else as the settings say."
+            help="Exit with 0 instead of 3 if a retry cannot help any of the failed recordings; "
+            "as in the settings by default."
         ),
     ] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", "-w", help="Show progress and end as the job ends.")
-    ] = False,
-    profile: ProfileOption = DEFAULT_PROFILE,
-    set_: SetOption = None,
-    address: AddressOption = None,
-    token_file: TokenOption = None,
+    wait: WaitOption = False,
 ) -> None:
-    """Begin a job; the same command again goes on where it was."""
+    """Start a job. The same command again resumes it."""
     from serve_app.batch.client import JobRequest
 
-    for place in (source, output):
-        _check_place(place)
-    # What is wrong with the settings shows here and not on the cluster.
-    settings = load_settings(profile, set_)
-    options = ["--profile", _shipped(profile)]
-    for assignment in set_ or ():
+    for uri in (source, output):
+        _check_uri(uri)
+    # Invalid settings are reported here rather than on the cluster.
+    jobs = cluster.jobs()
+    options = ["--profile", _portable(cluster.profile)]
+    for assignment in cluster.assignments:
         options += ["--set", assignment]
     for name, value in (("--formats", formats), ("--stages", stages)):
         if value:
@@ -92,67 +129,60 @@ def submit_command(
         options.append("--retry-failed")
     if accept_failures is not None:
         options.append("--accept-failures" if accept_failures else "--no-accept-failures")
-    jobs = _jobs(settings, address, token_file)
     job_id = jobs.submit(JobRequest(source, output, tuple(options)))
-    _begun(jobs, job_id, wait)
+    _report_start(jobs, job_id, wait)
 
 
 @batch_app.command("resume")
+@with_options(cluster_options)
 def resume_command(
+    cluster: JobCluster,
     job_id: JobArgument,
-    wait: Annotated[
-        bool, typer.Option("--wait", "-w", help="Show progress and end as the job ends.")
-    ] = False,
-    profile: ProfileOption = DEFAULT_PROFILE,
-    set_: SetOption = None,
-    address: AddressOption = None,
-    token_file: TokenOption = None,
+    wait: WaitOption = False,
 ) -> None:
-    """Begin a job's command anew; what is finished is not done again."""
-    jobs = _jobs(load_settings(profile, set_), address, token_file)
-    _begun(jobs, jobs.resume(job_id), wait)
+    """Run a job's command again, without its finished recordings."""
+    jobs = cluster.jobs()
+    _report_start(jobs, jobs.resume(job_id), wait)
 
 
 @batch_app.command("status")
+@with_options(cluster_options)
 def status_command(
+    cluster: JobCluster,
     job_id: Annotated[
-        str | None, typer.Argument(help="Id that submit printed; all jobs without it.")
+        str | None, typer.Argument(help="Id of the job; all jobs by default.")
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Until it ends; for one job.")
+        bool, typer.Option("--watch", "-w", help="Show the progress of one job until it ends.")
     ] = False,
     as_json: JsonOption = False,
-    profile: ProfileOption = DEFAULT_PROFILE,
-    set_: SetOption = None,
-    address: AddressOption = None,
-    token_file: TokenOption = None,
 ) -> None:
-    """Show jobs, or one with its progress; the exit code says how it stands."""
+    """List jobs, or show one with its progress; the exit code is its state."""
     from serve_app.batch.job_status import EXIT_CODES
 
-    jobs = _jobs(load_settings(profile, set_), address, token_file)
+    jobs = cluster.jobs()
     if job_id is None:
         _show_all(jobs.jobs(), as_json)
         return
-    job = jobs.wait(job_id, _tell) if watch else jobs.view(job_id)
+    job = jobs.wait(job_id, _print_progress) if watch else jobs.view(job_id)
     if as_json:
         typer.echo(json.dumps(asdict(job), ensure_ascii=False))
     elif not watch:
-        _tell(job)
+        _print_progress(job)
     raise typer.Exit(EXIT_CODES[job.phase])
 
 
 @batch_app.command("logs")
+@with_options(cluster_options)
 def logs_command(
+    cluster: JobCluster,
     job_id: JobArgument,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the job ends.")] = False,
-    profile: ProfileOption = DEFAULT_PROFILE,
-    set_: SetOption = None,
-    address: AddressOption = None,
-    token_file: TokenOption = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines until the job ends.")
+    ] = False,
 ) -> None:
-    """Print what a job has logged."""
-    jobs = _jobs(load_settings(profile, set_), address, token_file)
+    """Print the log of a job."""
+    jobs = cluster.jobs()
     if not follow:
         typer.echo(jobs.logs(job_id), nl=False)
         return
@@ -165,57 +195,45 @@ def logs_command(
 
 
 @batch_app.command("cancel")
+@with_options(cluster_options)
 def cancel_command(
+    cluster: JobCluster,
     job_id: JobArgument,
-    profile: ProfileOption = DEFAULT_PROFILE,
-    set_: SetOption = None,
-    address: AddressOption = None,
-    token_file: TokenOption = None,
 ) -> None:
-    """End a job; what it finished stays, and `resume` goes on from there."""
-    if _jobs(load_settings(profile, set_), address, token_file).cancel(job_id):
+    """Cancel a job. Finished recordings are kept; `resume` continues."""
+    if cluster.jobs().cancel(job_id):
         typer.echo(f"{job_id} is being canceled")
     else:
-        typer.echo(f"{job_id} was over already")
+        typer.echo(f"{job_id} had already finished")
 
 
 @batch_app.command("report")
+@with_options(cluster_options)
 def report_command(
+    cluster: JobCluster,
     job: Annotated[str, typer.Argument(help="Id of a job, or its output directory or prefix.")],
     as_json: JsonOption = False,
-    profile: ProfileOption = DEFAULT_PROFILE,
-    set_: SetOption = None,
-    address: AddressOption = None,
-    token_file: TokenOption = None,
 ) -> None:
-    """Print the report of a job; its output must be within reach from here."""
+    """Print the report of a job. Its output must be readable from here."""
     from serve_app.batch.report import describe_report, read_report
 
     output = job
-    # Ids can be any word: whoever submits a job may choose it.
+    # An id can be any word: clients of Ray may choose it.
     if "/" not in job and not Path(job).exists():
-        settings = load_settings(profile, set_)
+        jobs = cluster.jobs()
         try:
-            output = _jobs(settings, address, token_file).view(job).output
+            output = jobs.view(job).output
         except ClusterError as error:
             raise ClusterError(f"there is no directory {job} here, and {error}") from None
     report = read_report(output)
     typer.echo(json.dumps(report, ensure_ascii=False) if as_json else describe_report(report))
 
 
-def _jobs(settings: Settings, address: str | None, token_file: Path | None) -> BatchJobs:
-    from serve_app.batch.client import connect
-
-    file = token_file or settings.batch.jobs_token_file
-    token = None if file is None else read_secret(file)
-    return connect(address or settings.batch.jobs_address, token)
-
-
-def _check_place(uri: str) -> None:
-    """Finds out here what the cluster would find out later.
+def _check_uri(uri: str) -> None:
+    """Checks a location before the cluster would.
 
     Raises:
-        BadParameter: no job reads or writes there.
+        BadParameter: jobs cannot read or write it.
     """
     from serve_app.batch.uris import UnusableUri, parse_uri
 
@@ -225,22 +243,22 @@ def _check_place(uri: str) -> None:
         raise typer.BadParameter(str(error)) from None
 
 
-def _shipped(profile: str) -> str:
-    """Returns a profile as the cluster can read it, which does not see the files of this place."""
+def _portable(profile: str) -> str:
+    """Returns a profile for the cluster, which cannot read files of this machine."""
     if profile in profile_names():
         return profile
     return json.dumps(read_profile(profile), ensure_ascii=False, default=str)
 
 
-def _begun(jobs: BatchJobs, job_id: str, wait: bool) -> None:
+def _report_start(jobs: BatchJobs, job_id: str, wait: bool) -> None:
     from serve_app.batch.job_status import EXIT_CODES
 
     typer.echo(job_id)
     if wait:
-        raise typer.Exit(EXIT_CODES[jobs.wait(job_id, _tell).phase])
+        raise typer.Exit(EXIT_CODES[jobs.wait(job_id, _print_progress).phase])
 
 
-def _tell(job: JobInfo) -> None:
+def _print_progress(job: JobInfo) -> None:
     figures = ", ".join(_figures(job.progress))
     console = console_for(sys.stderr)
     console.print(f"{job.job_id}: {job.phase}{': ' if figures else ''}{figures}", markup=False)
@@ -249,7 +267,7 @@ def _tell(job: JobInfo) -> None:
 
 
 def _figures(progress: Any) -> list[str]:
-    """Returns what there is of the figures, in words."""
+    """Returns the known figures of a job's progress as phrases."""
     shown = []
     if "done" in progress:
         shown.append(f"{progress['done']} of {progress.get('total', '?')} done")

@@ -1,4 +1,4 @@
-"""`paraserve bench`: measures on the machine at hand."""
+"""`paraserve bench`: measures memory and speed on this machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from serve_app.cli.options import JsonOption, StoreOption
 from serve_app.core.errors import PackError, ParaserveError
 from serve_app.core.paths import default_pack_dir
 from serve_app.modeltools.memory_bench import (
@@ -29,7 +30,7 @@ bench_app = typer.Typer(no_args_is_help=True, help="Measure on this machine.")
 
 @bench_app.callback()
 def bench() -> None:
-    """Keeps `memory` a command of its own while there is but one."""
+    """Makes Typer keep `memory` as a subcommand although it is the only one."""
 
 
 @bench_app.command("memory")
@@ -38,26 +39,31 @@ def memory_command(
         list[str] | None,
         typer.Option(
             "--packs",
-            help="A pack for a role, as asr=dir:/PATH; may be repeated. Roles: vad, asr, "
+            help="Pack for a role, such as asr=dir:/PATH; repeatable. Roles: vad, asr, "
             "punctuation, small_asr, small_punctuation, onnx.",
         ),
     ] = None,
     rows: Annotated[
-        list[str] | None, typer.Option("--row", help="Only this row, as asr; may be repeated.")
+        list[str] | None,
+        typer.Option("--row", help="Measure only this row, such as asr; repeatable."),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
-    seconds: Annotated[float, typer.Option(min=1, help="Of synthesized audio.")] = 60.0,
-    num_threads: Annotated[int, typer.Option(min=1, help="That each stage computes with.")] = 1,
+    device: Annotated[str, typer.Option(help="Device: cpu or cuda.")] = "cpu",
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Duration of the synthesized audio in s.")
+    ] = 60.0,
+    num_threads: Annotated[
+        int, typer.Option(min=1, help="Number of compute threads per stage.")
+    ] = 1,
     synth_dir: Annotated[
         Path | None,
-        typer.Option(help="Where packs with random weights are written and found again."),
+        typer.Option(help="Directory of packs with random weights; they are reused."),
     ] = None,
-    store: Annotated[Path | None, typer.Option("--store", help="Where pulled packs live.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Memory, load time and speed of each stage, alone and together.
+    """Measure memory, load time and speed of each stage, alone and together.
 
-    Each row is a fresh process. Packs that are not on this machine are replaced by
+    Each row runs in a new process. Packs that are not on this machine are replaced by
     random weights of the published architecture (about 2.7 GB on disk).
     """
     pack_dir = default_pack_dir() if store is None else store.expanduser().absolute()

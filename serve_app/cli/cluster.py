@@ -1,10 +1,10 @@
-"""`paraserve cluster`: sees and changes a release on Kubernetes."""
+"""`paraserve cluster`: inspects and operates a release on Kubernetes."""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from serve_app.cli.console import console_for
+from serve_app.cli.options import JsonOption, with_options
 from serve_app.core.errors import ClusterError, ClusterRefused
 from serve_app.ops import logs as log_reading
 from serve_app.ops.cluster_checks import examine, exit_code
@@ -27,47 +28,67 @@ from serve_app.ops.serve_config import DEPLOYMENTS
 from serve_app.ops.service import find_service, pods_of, read_state
 from serve_app.ops.status import DeploymentRow, Status, read_status
 
-cluster_app = typer.Typer(no_args_is_help=True, help="See and change a release on Kubernetes.")
+cluster_app = typer.Typer(no_args_is_help=True, help="Inspect and operate a release on Kubernetes.")
 
 _WATCH_S = 5.0
 _CANNOT_TELL = 2
 
-NameOption = Annotated[
-    str | None, typer.Option("--name", help="Of the RayService; not needed if there is one only.")
-]
-NamespaceOption = Annotated[
-    str | None, typer.Option("--namespace", "-n", help="Of the release; else that of the context.")
-]
-KubeconfigOption = Annotated[
-    Path | None, typer.Option(help="Instead of $KUBECONFIG or ~/.kube/config.")
-]
-ContextOption = Annotated[str | None, typer.Option(help="Context of the kubeconfig.")]
-InClusterOption = Annotated[
-    bool, typer.Option("--in-cluster", help="Use the account of the pod that this runs in.")
-]
-RequestTimeoutOption = Annotated[
-    float, typer.Option("--request-timeout", min=0.1, help="Of one request to the API, in s.")
-]
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The RayService that a command works on.
+
+    Attributes:
+        name: its name, None if there is only one.
+        context: its cluster and namespace.
+    """
+
+    name: str | None
+    context: KubeContext
+
+
+def release_options(
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Name of the RayService; optional if there is only one."),
+    ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option("--namespace", "-n", help="Namespace; that of the context by default."),
+    ] = None,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(help="Path of the kubeconfig; $KUBECONFIG or ~/.kube/config by default."),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Context of the kubeconfig; the current one by default.")
+    ] = None,
+    in_cluster: Annotated[
+        bool, typer.Option("--in-cluster", help="Use the service account of this pod.")
+    ] = False,
+    request_timeout: Annotated[
+        float,
+        typer.Option("--request-timeout", min=0.1, help="Timeout of a Kubernetes API call in s."),
+    ] = 10.0,
+) -> Release:
+    """Returns the release that the options select."""
+    return Release(name, KubeContext(namespace, kubeconfig, context, in_cluster, request_timeout))
 
 
 @cluster_app.command("status")
+@with_options(release_options)
 def status_command(
-    name: NameOption = None,
-    namespace: NamespaceOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    release: Release,
+    as_json: JsonOption = False,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show it again every 5 s, until Ctrl-C.")
+        bool, typer.Option("--watch", "-w", help="Refresh every 5 s until Ctrl-C.")
     ] = False,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
-    in_cluster: InClusterOption = False,
-    request_timeout: RequestTimeoutOption = 10.0,
 ) -> None:
-    """Show conditions, clusters, replicas, what waits, and GPUs."""
-    kube = connect(KubeContext(namespace, kubeconfig, context, in_cluster, request_timeout))
+    """Show conditions, clusters, replicas, queues and GPUs."""
+    kube = connect(release.context)
     console = console_for()
     while True:
-        status = read_status(kube, name)
+        status = read_status(kube, release.name)
         if watch:
             console.clear()
         if as_json:
@@ -80,76 +101,77 @@ def status_command(
 
 
 @cluster_app.command("scale")
+@with_options(release_options)
 def scale_command(
+    release: Release,
     what: Annotated[
-        str, typer.Argument(help="ingress, segmenter, recognizer, punctuator, or group.")
+        str,
+        typer.Argument(
+            help="A deployment (ingress, segmenter, recognizer or punctuator), or group."
+        ),
     ],
-    group: Annotated[str | None, typer.Argument(help="Worker group, after `group`.")] = None,
-    replicas: Annotated[int | None, typer.Option(help="This many.")] = None,
-    minimum: Annotated[int | None, typer.Option("--min", help="At least.")] = None,
-    maximum: Annotated[int | None, typer.Option("--max", help="At most.")] = None,
-    name: NameOption = None,
-    namespace: NamespaceOption = None,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
-    in_cluster: InClusterOption = False,
-    request_timeout: RequestTimeoutOption = 10.0,
+    group: Annotated[
+        str | None, typer.Argument(help="Name of the worker group, after `group`.")
+    ] = None,
+    replicas: Annotated[int | None, typer.Option(help="Number of replicas.")] = None,
+    minimum: Annotated[
+        int | None, typer.Option("--min", help="Minimum number of replicas.")
+    ] = None,
+    maximum: Annotated[
+        int | None, typer.Option("--max", help="Maximum number of replicas.")
+    ] = None,
 ) -> None:
-    """Change the size of a deployment or worker group; a later helm upgrade keeps it."""
+    """Scale a deployment or worker group. Later helm upgrades keep the new size."""
     if (what == "group") != (group is not None):
         raise typer.BadParameter("write `scale recognizer ...` or `scale group gpu ...`")
-    kube = connect(KubeContext(namespace, kubeconfig, context, in_cluster, request_timeout))
+    kube = connect(release.context)
     request = ScaleRequest(minimum, maximum, replicas)
     if group is not None:
-        told = scale_group(kube, name, group, request)
+        told = scale_group(kube, release.name, group, request)
     else:
-        told = scale_deployment(kube, name, what, request)
+        told = scale_deployment(kube, release.name, what, request)
     for sentence in told:
         typer.echo(sentence)
 
 
 @cluster_app.command("rollout")
+@with_options(release_options)
 def rollout_command(
+    release: Release,
     what: Annotated[
-        Literal["status", "wait"], typer.Argument(help="Say where it is, or wait for its end.")
+        Literal["status", "wait"],
+        typer.Argument(help="Show the progress of the rollout, or wait for its end."),
     ] = "wait",
-    timeout: Annotated[float, typer.Option(min=0.0, help="Of the waiting, in s.")] = 1200.0,
-    name: NameOption = None,
-    namespace: NamespaceOption = None,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
-    in_cluster: InClusterOption = False,
-    request_timeout: RequestTimeoutOption = 10.0,
+    timeout: Annotated[float, typer.Option(min=0.0, help="Maximum time to wait in s.")] = 1200.0,
 ) -> None:
-    """Follow a change until it serves; exit code 1 if it failed or is not done."""
-    kube = connect(KubeContext(namespace, kubeconfig, context, in_cluster, request_timeout))
+    """Follow a rollout. Exit code 1: it failed or is not complete."""
+    kube = connect(release.context)
     if what == "wait":
-        wait_for_rollout(lambda: read_state(find_service(kube, name)), typer.echo, timeout)
+        wait_for_rollout(lambda: read_state(find_service(kube, release.name)), typer.echo, timeout)
         return
-    progress = progress_of(read_state(find_service(kube, name)))
+    progress = progress_of(read_state(find_service(kube, release.name)))
     typer.echo(progress.told)
     raise typer.Exit(0 if progress.is_done else 1)
 
 
 @cluster_app.command("restart")
+@with_options(release_options)
 def restart_command(
+    release: Release,
     what: Annotated[
-        str, typer.Argument(help="all, a deployment (as recognizer), or group.")
+        str, typer.Argument(help="all, a deployment such as recognizer, or group.")
     ] = "all",
-    group: Annotated[str | None, typer.Argument(help="Worker group, after `group`.")] = None,
+    group: Annotated[
+        str | None, typer.Argument(help="Name of the worker group, after `group`.")
+    ] = None,
     timeout: Annotated[
-        float, typer.Option(min=0.0, help="For each pod, in s; it ends its requests first.")
+        float,
+        typer.Option(min=0.0, help="Maximum time per pod in s; it finishes its requests first."),
     ] = 4500.0,
-    name: NameOption = None,
-    namespace: NamespaceOption = None,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
-    in_cluster: InClusterOption = False,
-    request_timeout: RequestTimeoutOption = 10.0,
 ) -> None:
-    """Replace worker pods one by one, in place and without losing a request.
+    """Replace worker pods one by one without losing a request.
 
-    A deployment means the pods that hold its replicas, with all else that they hold.
+    For a deployment, all pods that run its replicas are replaced.
     """
     if (what == "group") != (group is not None):
         raise typer.BadParameter("write `restart`, `restart recognizer` or `restart group gpu`")
@@ -158,44 +180,46 @@ def restart_command(
         choose = workers_of_group(group)
     elif what != "all":
         choose = workers_with(_deployment(what))
-    kube = connect(KubeContext(namespace, kubeconfig, context, in_cluster, request_timeout))
-    count = restart_pods(kube, name, choose, typer.echo, timeout)
-    typer.echo(f"replaced {count} worker pods; the RayService is as it was")
+    kube = connect(release.context)
+    count = restart_pods(kube, release.name, choose, typer.echo, timeout)
+    typer.echo(f"replaced {count} worker pods; the RayService is unchanged")
 
 
 @cluster_app.command("logs")
+@with_options(release_options)
 def logs_command(
+    release: Release,
     stage: Annotated[
-        str | None, typer.Option(help="ingress, segmenter, recognizer or punctuator; else all.")
+        str | None,
+        typer.Option(help="ingress, segmenter, recognizer or punctuator; all by default."),
     ] = None,
     request_id: Annotated[
-        str | None, typer.Option(help="Only lines of this request (X-Request-ID).")
+        str | None, typer.Option(help="Print only lines of this request (X-Request-ID).")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on, until Ctrl-C.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines until Ctrl-C.")
+    ] = False,
     lines: Annotated[
-        int, typer.Option(min=1, help="Last lines of each replica to look at.")
+        int, typer.Option(min=1, help="Number of lines to read from the end of each log.")
     ] = 1000,
     containers: Annotated[
-        bool, typer.Option("--containers", help="What the pods' containers write, instead.")
+        bool, typer.Option("--containers", help="Print the output of the pods' containers instead.")
     ] = False,
     previous: Annotated[
-        bool, typer.Option("--previous", help="With --containers: those before the last restart.")
+        bool,
+        typer.Option(
+            "--previous", help="With --containers: print the output before the last restart."
+        ),
     ] = False,
-    name: NameOption = None,
-    namespace: NamespaceOption = None,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
-    in_cluster: InClusterOption = False,
-    request_timeout: RequestTimeoutOption = 10.0,
 ) -> None:
-    """Print the log lines of the replicas."""
+    """Print log lines of the replicas."""
     if containers and (follow or stage):
-        raise typer.BadParameter("--containers goes with neither --follow nor --stage")
-    kube = connect(KubeContext(namespace, kubeconfig, context, in_cluster, request_timeout))
+        raise typer.BadParameter("--containers cannot be combined with --follow or --stage")
+    kube = connect(release.context)
     if containers:
-        _print_containers(kube, name, lines, previous, request_id)
+        _print_containers(kube, release.name, lines, previous, request_id)
         return
-    service = find_service(kube, name)
+    service = find_service(kube, release.name)
     state = read_state(service)
     dashboard = open_dashboard(kube, service, state.active or state.pending)
     deployment = None if stage is None else _deployment(stage)
@@ -209,21 +233,19 @@ def logs_command(
 
 
 @cluster_app.command("doctor")
+@with_options(release_options)
 def doctor_command(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    hub: Annotated[bool, typer.Option(help="Try the hubs of the models from here.")] = True,
-    name: NameOption = None,
-    namespace: NamespaceOption = None,
-    kubeconfig: KubeconfigOption = None,
-    context: ContextOption = None,
-    in_cluster: InClusterOption = False,
-    request_timeout: RequestTimeoutOption = 10.0,
+    release: Release,
+    as_json: JsonOption = False,
+    hub: Annotated[
+        bool, typer.Option(help="Check that the model hubs can be reached from here.")
+    ] = True,
 ) -> None:
-    """Find what is wrong and say what to do; exit code 0 fine, 1 not, 2 cannot tell."""
+    """Diagnose problems and suggest remedies. Exit codes: 0 healthy, 1 problems, 2 unknown."""
     console = console_for()
     try:
-        kube = connect(KubeContext(namespace, kubeconfig, context, in_cluster, request_timeout))
-        findings = list(examine(kube, name, hub))
+        kube = connect(release.context)
+        findings = list(examine(kube, release.name, hub))
     except ClusterRefused as error:
         typer.echo(f"cannot tell: {error}", err=True)
         raise typer.Exit(_CANNOT_TELL) from None
@@ -235,13 +257,13 @@ def doctor_command(
             console.print(mark, end=" ")
             console.print(f"{finding.problem}\n  → {finding.remedy}", highlight=False, markup=False)
         if not findings:
-            console.print("nothing is wrong")
+            console.print("no problems found")
     raise typer.Exit(exit_code(findings))
 
 
 def _deployment(stage: str) -> str:
     if stage.lower() not in DEPLOYMENTS:
-        raise typer.BadParameter(f"{stage} is none of {', '.join(DEPLOYMENTS)}")
+        raise typer.BadParameter(f"{stage} is not one of {', '.join(DEPLOYMENTS)}")
     return DEPLOYMENTS[stage.lower()]
 
 

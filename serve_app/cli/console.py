@@ -1,4 +1,4 @@
-"""What the commands write to people: never cut in pipes, never taken for markup."""
+"""Console output: never truncated in pipes, never interpreted as markup."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from rich.console import Console
 from rich.text import Text
 
 FAILED, PARTIAL = 1, 3
-"""Exit codes: something could not be done; all was, but parts of a recording have no text."""
+"""Exit codes: something failed; all was done, but parts of a recording have no text."""
 
 _PIPE_WIDTH = 10_000
-"""Columns where nobody looks: nothing is cut or wrapped."""
+"""Columns when the output is not a terminal, so that nothing is truncated or wrapped."""
 
 DEMO_WARNING = (
-    "a built-in demo model is running. It knows made-up office sentences in synthetic voices "
-    "only; real recordings come out as nonsense. For real ones: --profile paraformer-large"
+    "a built-in demo model is in use. It only knows invented office sentences in synthetic "
+    "voices; the text of real recordings is nonsense. For those use --profile paraformer-large"
 )
 
 _STYLES = {"error": "red", "failed": "red", "partial": "yellow", "warning": "yellow"}
 
 
 def use_utf8() -> None:
-    """Has the standard streams write UTF-8 whatever the locale; file names pass as they are."""
+    """Makes the standard streams write UTF-8 in every locale, and file names unchanged."""
     for stream, errors in ((sys.stdout, "surrogateescape"), (sys.stderr, "backslashreplace")):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -31,14 +31,14 @@ def use_utf8() -> None:
 
 
 def console_for(stream: TextIO | None = None) -> Console:
-    """Returns a console on a stream; standard output unless given."""
+    """Returns a console on a stream, by default on standard output."""
     stream = stream or sys.stdout
     width = None if stream.isatty() else _PIPE_WIDTH
     return Console(file=stream, width=width, soft_wrap=True, highlight=False)
 
 
 def note(message: str, console: Console) -> None:
-    """Writes a line of plain text that nobody has to read."""
+    """Writes a dimmed line about progress."""
     console.print(Text(message, style="dim"), soft_wrap=True)
 
 
@@ -47,8 +47,8 @@ def tell(kind: str, message: str, console: Console | None = None) -> None:
 
     Args:
         kind: error, failed, partial or warning.
-        message: plain text; brackets in it stay.
-        console: instead of one on standard error.
+        message: plain text, without markup.
+        console: to write to; standard error by default.
     """
     console = console or console_for(sys.stderr)
     text = Text(f"{kind}: ", style=_STYLES[kind])

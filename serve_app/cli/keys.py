@@ -1,4 +1,4 @@
-"""`paraserve keys`: makes, lists and checks API keys."""
+"""`paraserve keys`: creates, lists and checks API keys."""
 
 from __future__ import annotations
 
@@ -23,29 +23,34 @@ from serve_app.settings.keys import (
     read_keys,
 )
 
-keys_app = typer.Typer(no_args_is_help=True, help="Make, list and check API keys.")
+keys_app = typer.Typer(no_args_is_help=True, help="Create, list and check API keys.")
 
 FileArgument = Annotated[Path, typer.Argument(help="The keys file.")]
 
 
 @keys_app.command("new")
 def new_command(
-    name: Annotated[str, typer.Option("--name", help="Whose key it is; it appears in logs.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the owner; it appears in logs.")],
     file: Annotated[
         Path | None,
-        typer.Option("--file", help="Keys file to add it to; without it the entry is printed."),
+        typer.Option(
+            "--file", help="Keys file to add the key to; by default the entry is printed."
+        ),
     ] = None,
     weight: Annotated[
-        float, typer.Option("--weight", help="Share of a busy service, relative to other keys.")
+        float, typer.Option("--weight", help="Share of a busy service relative to other keys.")
     ] = 1.0,
     expires: Annotated[
-        datetime | None, typer.Option("--expires", help="When it ends, in UTC.")
+        datetime | None, typer.Option("--expires", help="Time in UTC at which the key expires.")
     ] = None,
     max_running: Annotated[
-        int | None, typer.Option("--max-running", help="Requests at once, per ingress replica.")
+        int | None,
+        typer.Option(
+            "--max-running", help="Maximum number of requests at once per ingress replica."
+        ),
     ] = None,
 ) -> None:
-    """Make a key. It is printed once, and only its hash is kept."""
+    """Create a key. It is printed once; only its hash is stored."""
     key = new_key()
     try:
         entry = KeyEntry(
@@ -63,14 +68,16 @@ def new_command(
         typer.echo(yaml.safe_dump({"keys": [as_yaml(entry)]}, sort_keys=False).rstrip(), err=True)
     else:
         add_key(file, entry)
-        typer.echo(f"Added to {file}. A running service that uses it takes it up now.", err=True)
-    typer.echo("The key, shown this once:", err=True)
+        typer.echo(
+            f"Added to {file}. A running service that uses the file accepts the key now.", err=True
+        )
+    typer.echo("The key, which is not shown again:", err=True)
     typer.echo(key)
 
 
 @keys_app.command("list")
 def list_command(file: FileArgument) -> None:
-    """Show the keys of a file, without their hashes."""
+    """List the keys of a file, without their hashes."""
     table = Table("name", "state", "weight", "expires", "limits")
     for entry in read_keys(file):
         limits = ", ".join(
@@ -85,10 +92,11 @@ def list_command(file: FileArgument) -> None:
 def check_command(
     file: FileArgument,
     key: Annotated[
-        bool, typer.Option("--key", help="Read a key from standard input and say whose it is.")
+        bool,
+        typer.Option("--key", help="Read a key from standard input and print its name and state."),
     ] = False,
 ) -> None:
-    """Check that a keys file can be used; exit code 1 if not, or if the key is not good."""
+    """Check a keys file, or a key. Exit code 1: the key is not in the file or not active."""
     entries = read_keys(file)
     if not key:
         num_active = sum(_state(entry) == "active" for entry in entries)

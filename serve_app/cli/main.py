@@ -32,26 +32,35 @@ WRONG_USAGE, INTERRUPTED = 2, 130
 
 class _Commands(LazyGroup):
     lazy: ClassVar[dict[str, tuple[str, str]]] = {
-        "models": ("serve_app.cli.models:models_app", "List, pull, verify and make model packs."),
+        "models": (
+            "serve_app.cli.models:models_app",
+            "List, download, verify and create model packs.",
+        ),
         "bench": ("serve_app.cli.bench:bench_app", "Measure on this machine."),
-        "keys": ("serve_app.cli.keys:keys_app", "Make, list and check API keys."),
-        "cluster": ("serve_app.cli.cluster:cluster_app", "See and change a release on Kubernetes."),
+        "keys": ("serve_app.cli.keys:keys_app", "Create, list and check API keys."),
+        "cluster": (
+            "serve_app.cli.cluster:cluster_app",
+            "Inspect and operate a release on Kubernetes.",
+        ),
         "batch": ("serve_app.cli.batch:batch_app", "Transcribe many recordings as a job."),
-        "plan": ("serve_app.cli.plan:plan_command", "Say how many GPUs a day's traffic needs."),
+        "plan": (
+            "serve_app.cli.plan:plan_command",
+            "Estimate how many GPUs a day's traffic needs.",
+        ),
     }
 
 
 app = typer.Typer(
     cls=_Commands,
-    help="Long Mandarin speech to punctuated, timed text. Exit codes: 0 done, 1 something "
-    "failed, 2 wrong usage or settings, 3 done in part.",
+    help="Transcribe long Mandarin speech to punctuated text with timestamps. Exit codes: "
+    "0 success, 1 failure, 2 invalid usage or settings, 3 partial success.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 _KEY_VARIABLE = "OPENAI_API_KEY"
-"""The variable that OpenAI's own clients read."""
+"""Environment variable that OpenAI's clients read."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -71,15 +80,15 @@ def paraserve(
         ),
     ] = False,
 ) -> None:
-    """Holds the options of the command itself."""
+    """Takes the options before any subcommand."""
 
 
 @app.command()
 def serve(profile: ProfileOption = DEFAULT_PROFILE, set_: SetOption = None) -> None:
-    """Start the service on this machine and keep it up until Ctrl-C.
+    """Run the service on this machine until Ctrl-C.
 
-    Exit codes: 0 all requests ended, 1 it did not start, 2 usage, 3 requests were cut off,
-    4 the Ray node died.
+    Exit codes: 0 all requests finished, 1 the start failed, 2 invalid usage or settings,
+    3 requests were cut off, 4 the Ray node died.
     """
     from serve_app.cli.serve import serve_until_interrupted
 
@@ -91,10 +100,11 @@ def demo(
     profile: ProfileOption = DEFAULT_PROFILE,
     set_: SetOption = None,
     exit_: Annotated[
-        bool, typer.Option("--exit", help="Stop after the transcript; exit code 0 if it is right.")
+        bool,
+        typer.Option("--exit", help="Stop after the transcript. Exit code 0 if it is correct."),
     ] = False,
 ) -> None:
-    """Start the service and transcribe the bundled recording through it."""
+    """Run the service and transcribe the bundled recording with it."""
     from serve_app.cli.serve import run_demo
 
     raise typer.Exit(run_demo(_settings(profile, set_), stay_up=not exit_))
@@ -104,24 +114,25 @@ def demo(
 def transcribe(
     files: Annotated[list[str], typer.Argument(help="Files, directories or glob patterns.")],
     url: Annotated[
-        str | None, typer.Option(help="A running service; without it the models run in here.")
+        str | None,
+        typer.Option(help="URL of a running service; by default the models run in this process."),
     ] = None,
     format_: Annotated[
-        str, typer.Option("--format", "-f", help="text, json, verbose_json, srt or vtt.")
+        str, typer.Option("--format", "-f", help="Format: text, json, verbose_json, srt or vtt.")
     ] = "text",
     stages: Annotated[
-        str | None, typer.Option(help="Stages to run, as vad,asr,punctuation; all by default.")
+        str | None, typer.Option(help="Stages to run, such as vad,asr,punctuation; all by default.")
     ] = None,
     itn: Annotated[
         bool, typer.Option("--itn", help="Write Mandarin numbers, dates and amounts in digits.")
     ] = False,
     model: Annotated[
-        str | None, typer.Option(help="One of the models that are served; the first by default.")
+        str | None, typer.Option(help="One of the served models; the first by default.")
     ] = None,
     hotwords: Annotated[
         str | None,
         typer.Option(
-            help="Words to prefer, with spaces or commas between, or JSON; see docs/models.md."
+            help="Words to prefer, separated by spaces or commas, or JSON; see docs/models.md."
         ),
     ] = None,
     refine_keywords: Annotated[
@@ -129,30 +140,34 @@ def transcribe(
         typer.Option(
             "--refine-keywords",
             "--keywords",
-            help="Words whose drafts are refined, for the hybrid recognizer.",
+            help="Hybrid recognizer: refine drafts that contain these words.",
         ),
     ] = None,
     language: Annotated[
         str | None,
-        typer.Option(help="What is spoken, as zh or Chinese; see docs/hybrid.md."),
+        typer.Option(help="Language, such as zh or Chinese; see docs/hybrid.md."),
     ] = None,
     replace: Annotated[
         list[str] | None,
-        typer.Option(help="Write a phrase otherwise, as 云梯=>云T; may be given many times."),
+        typer.Option(help="Replace a phrase, such as 云梯=>云T; repeatable."),
     ] = None,
     api_key_file: Annotated[
         Path | None,
-        typer.Option(help=f"Holds the key for --url; else that in {_KEY_VARIABLE}, if any."),
+        typer.Option(help=f"File with the API key for --url; ${_KEY_VARIABLE} by default."),
     ] = None,
     output_dir: Annotated[
         Path | None,
-        typer.Option("--output-dir", "-o", help="Write one file per recording in here."),
+        typer.Option(
+            "--output-dir",
+            "-o",
+            help="Directory for one file per recording; standard output by default.",
+        ),
     ] = None,
     subtitle: Annotated[
         list[str] | None,
         typer.Option(
-            help="How srt and vtt are divided, as max_chars=16; also max_lines, min_duration_s, "
-            "max_duration_s and max_cps. May be repeated."
+            help="Option for srt and vtt, such as max_chars=16; also max_lines, min_duration_s, "
+            "max_duration_s and max_cps. Repeatable."
         ),
     ] = None,
     profile: ProfileOption = DEFAULT_PROFILE,
@@ -180,14 +195,14 @@ def transcribe(
 
 
 def _api_key(url: str | None, file: Path | None) -> str | None:
-    """Returns the key for a service; never from the command line, which others see.
+    """Returns the API key for a service. Command lines hold no secrets: other users can see them.
 
     Raises:
-        ConfigurationError: there is a file and no service, or the key cannot be one.
+        ConfigurationError: a file was given without a service, or holds no key.
     """
     if url is None:
         if file is not None:
-            raise ConfigurationError("--api-key-file is of no use without --url")
+            raise ConfigurationError("--api-key-file requires --url")
         return None
     if file is not None:
         return read_secret(file)
@@ -201,7 +216,7 @@ def segments(
     profile: ProfileOption = DEFAULT_PROFILE,
     set_: SetOption = None,
 ) -> None:
-    """Print the VAD's segments as JSON: a list of pairs of start and end in ms."""
+    """Print the speech segments of the VAD as JSON: pairs of start and end in ms."""
     from serve_app.cli.transcribe import speech_segments
 
     found = speech_segments(file, _settings(profile, set_))
@@ -215,7 +230,7 @@ def _settings(profile: str, assignments: list[str] | None) -> Settings:
 
 
 def _is_wrong_usage(error: ParaserveError) -> bool:
-    """Whether the command or its settings must change, and not a file or the machine."""
+    """Whether the command or its settings are at fault, rather than a file or the machine."""
     if isinstance(error, PackIncomplete | PackCorrupt | PackFetchFailed | DeviceUnavailable):
         return False
     return isinstance(error, ConfigurationError) or (
@@ -224,7 +239,7 @@ def _is_wrong_usage(error: ParaserveError) -> bool:
 
 
 def main() -> None:
-    """Runs the command; errors of ours are one line each, not a traceback."""
+    """Runs the command. Our own errors are printed as one line each, without a traceback."""
     use_utf8()
     try:
         app()

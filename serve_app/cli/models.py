@@ -1,4 +1,4 @@
-"""`paraserve models`: lists, pulls, verifies, exports and synthesizes model packs."""
+"""`paraserve models`: lists, downloads, verifies, exports and synthesizes model packs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,14 @@ import typer
 from rich.table import Table
 
 from serve_app.cli.console import console_for
+from serve_app.cli.options import JsonOption, StoreOption
 from serve_app.core.errors import PackError
 from serve_app.packs import PackReport, PackStatus, PackStore, list_packs, pull, resolve, verify
 
 models_app = typer.Typer(
-    no_args_is_help=True, help="List, pull, verify, export and synthesize model packs."
+    no_args_is_help=True, help="List, download, verify, export and synthesize model packs."
 )
 
-StoreOption = Annotated[
-    Path | None,
-    typer.Option("--store", help="Where pulled packs live; by default the user's cache."),
-]
 NameArgument = Annotated[
     str,
     typer.Argument(help="A registered name, ms:ORG/NAME[@REVISION], hf:... or dir:/PATH."),
@@ -33,9 +30,9 @@ NameArgument = Annotated[
 @models_app.command("list")
 def list_command(
     store: StoreOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show the known packs and whether they are on this machine."""
+    """List the known packs and whether they are on this machine."""
     packs = list_packs(_store(store))
     if as_json:
         typer.echo(json.dumps([asdict(pack) for pack in packs], indent=2))
@@ -48,11 +45,11 @@ def pull_command(
     name: NameArgument,
     to: Annotated[
         Path | None,
-        typer.Option("--to", help="Put the pack into this directory instead of the store."),
+        typer.Option("--to", help="Directory for the pack, instead of the store."),
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Download a pack, check it, and say where it is."""
+    """Download a pack, verify it and print its directory."""
     with _errors_to_exit_code():
         contents = pull(name, _store(store), _say, to=to)
     typer.echo(f"{name}: {contents.model_class} in {contents.directory}")
@@ -61,11 +58,11 @@ def pull_command(
 @models_app.command("verify")
 def verify_command(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Packs to verify; by default all that are here.")
+        list[str] | None, typer.Argument(help="Packs to verify; by default all on this machine.")
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Hash every file of packs and compare; exit code 1 when one is wrong."""
+    """Verify the checksum of every file of packs. Exit code 1: one is wrong."""
     pack_store = _store(store)
     chosen = names or [pack.name for pack in list_packs(pack_store) if pack.present]
     failed = False
@@ -84,12 +81,14 @@ def verify_command(
 
 @models_app.command("synth")
 def synth_command(
-    name: Annotated[str, typer.Argument(help="The architecture; an unknown name lists them.")],
-    to: Annotated[Path, typer.Option("--to", help="The directory to write; it must be empty.")],
-    seed: Annotated[int, typer.Option("--seed", help="Of the random weights.")] = 0,
+    name: Annotated[
+        str, typer.Argument(help="Name of the architecture; an unknown name lists all.")
+    ],
+    to: Annotated[Path, typer.Option("--to", help="Output directory; it must be empty.")],
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random weights.")] = 0,
 ) -> None:
     """Write a pack of a published architecture with random weights, for benchmarks."""
-    # Imports engines; the other commands need none.
+    # Imports engines, which the other commands do not need.
     from serve_app.modeltools.random_packs import synthesize
 
     with _errors_to_exit_code():
@@ -100,17 +99,18 @@ def synth_command(
 @models_app.command("export")
 def export_command(
     name: NameArgument,
-    to: Annotated[Path, typer.Argument(help="The directory to write; it must be empty.")],
+    to: Annotated[Path, typer.Argument(help="Output directory; it must be empty.")],
     dtype: Annotated[
-        str, typer.Option("--dtype", help="Of the large products: int8 or float32.")
+        str,
+        typer.Option("--dtype", help="Precision of the large matrix products: int8 or float32."),
     ] = "int8",
     check: Annotated[
-        bool, typer.Option(help="Compare the texts of both on the bundled recording.")
+        bool, typer.Option(help="Compare both transcripts of the bundled recording.")
     ] = True,
     store: StoreOption = None,
 ) -> None:
-    """Write a recognizer's pack as ONNX, for `recognizer.engine: onnx`."""
-    # Imports engines, onnx and onnxruntime; the other commands need none.
+    """Export a recognizer's pack to ONNX, for `recognizer.engine: onnx`."""
+    # Imports engines, onnx and onnxruntime, which the other commands do not need.
     try:
         from serve_app.modeltools.onnx_export import export
         from serve_app.modeltools.onnx_export.check import check_export

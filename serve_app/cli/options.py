@@ -1,10 +1,13 @@
-"""Options that several commands share, and a command group that imports subcommands lazily."""
+"""What several commands share: options, secrets, and groups that are imported when they run."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeAlias
+from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -13,48 +16,94 @@ from typer.main import get_command
 from serve_app.core.errors import ConfigurationError
 
 ProfileOption: TypeAlias = Annotated[
-    str, typer.Option("--profile", "-p", help="Built-in profile, or a YAML file.")
+    str, typer.Option("--profile", "-p", help="Built-in profile, or path of a YAML file.")
 ]
 SetOption: TypeAlias = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A setting, as recognizer.device=cpu; may be repeated."),
+    typer.Option(
+        "--set",
+        help="Change a setting, such as recognizer.device=cpu; repeatable. docs/settings.md lists "
+        "them: first those for operators, then the advanced ones.",
+    ),
 ]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+StoreOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--store", help="Directory of downloaded packs; the user's cache by default."),
+]
+
+SharedT = TypeVar("SharedT")
+ResultT = TypeVar("ResultT")
+CommandP = ParamSpec("CommandP")
+
+
+def with_options(
+    shared: Callable[..., SharedT],
+) -> Callable[[Callable[Concatenate[SharedT, CommandP], ResultT]], Callable[CommandP, ResultT]]:
+    """Gives commands the options of a function, and its result as their first argument.
+
+    Options of a Typer callback would have to stand before the subcommand's name; these may
+    follow it.
+
+    Args:
+        shared: function of options only; they are listed after the command's own.
+    """
+    shared_parameters = inspect.signature(shared, eval_str=True).parameters
+
+    def decorate(
+        command: Callable[Concatenate[SharedT, CommandP], ResultT],
+    ) -> Callable[CommandP, ResultT]:
+        @wraps(command)
+        def run(*args: CommandP.args, **kwargs: CommandP.kwargs) -> ResultT:
+            chosen = {name: kwargs.pop(name) for name in shared_parameters}
+            return command(shared(**chosen), *args, **kwargs)
+
+        signature = inspect.signature(command, eval_str=True)
+        _, *own = signature.parameters.values()
+        parameters = [*own, *shared_parameters.values()]
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
+        return run
+
+    return decorate
 
 
 def read_secret(file: Path) -> str:
-    """Returns the key or token in a file; secrets are on no command line, which others see.
+    """Returns the key or token in a file. Command lines hold no secrets: other users can see them.
 
     Raises:
-        ConfigurationError: it cannot be read, or holds something else; without its content.
+        ConfigurationError: the file cannot be read, or holds no key.
     """
     try:
         secret = file.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigurationError(f"{file} is not text") from None
+        raise ConfigurationError(f"{file} is not a UTF-8 text file") from None
     return checked_secret(secret, str(file))
 
 
 def checked_secret(secret: str, origin: str) -> str:
-    """Returns a key or token that can be sent in a header.
+    """Returns a key or token after checking that a header can carry it.
 
     Raises:
-        ConfigurationError: it cannot; the message says where it is from, and not what it is.
+        ConfigurationError: it cannot; the message names its origin, not its content.
     """
     if not secret or not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise ConfigurationError(f"{origin} holds no key: one line of ASCII without spaces")
+        raise ConfigurationError(
+            f"{origin} holds no key: a key is one line of ASCII without spaces"
+        )
     return secret
 
 
-# Typer carries a copy of Click from 0.20 on and uses Click itself before: no type has one name.
+# Typer bundles Click from 0.20 on and imports it before, so Click's types have no stable name.
 
 
 class LazyGroup(TyperGroup):
-    """Lists its groups by name and help without importing what they need.
+    """Lists its groups without importing them.
 
     Attributes:
-        lazy: by the name of a group, where it is (`module:attribute`) and its help.
+        lazy: by name of a group, its location (`module:attribute`) and help.
     """
 
     lazy: ClassVar[dict[str, tuple[str, str]]] = {}

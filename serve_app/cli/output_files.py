@@ -1,4 +1,4 @@
-"""Which recordings a command line means, and where their transcripts go."""
+"""Finds the recordings of a command line and names the files of their transcripts."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from serve_app.audio.containers import (
 
 @dataclass(frozen=True, slots=True)
 class FoundRecording:
-    """A recording that was named.
+    """A recording of the command line.
 
     Attributes:
-        path: where it is.
-        place: where it is below the directory that was named; its name if it was named itself.
+        path: of the file.
+        relative_path: below the directory that was given; the file's name if it was given itself.
     """
 
     path: Path
-    place: Path
+    relative_path: Path
 
 
 def find_recordings(patterns: Sequence[str]) -> Iterator[FoundRecording]:
-    """Yields each file once: those named, those of directories, those of glob patterns.
+    """Yields each file once: given by name, found in a directory, or matched by a glob pattern.
 
-    A name that is no pattern is passed on whether or not there is such a file. Hidden files of
-    directories, those that macOS makes beside others (._x) among them, are left out.
+    A name that is no pattern is yielded even if the file does not exist. Hidden files in
+    directories are skipped, such as those that macOS creates (._x).
     """
     seen: set[Path] = set()
     for pattern in patterns:
@@ -58,53 +58,55 @@ def _of_path(path: Path) -> Iterator[FoundRecording]:
         yield FoundRecording(path, Path(path.name))
         return
     for entry in sorted(path.rglob("*")):
-        place = entry.relative_to(path)
-        if is_recording_name(place.as_posix()) and entry.is_file() and _looks_right(entry):
-            yield FoundRecording(entry, place)
+        relative = entry.relative_to(path)
+        if is_recording_name(relative.as_posix()) and entry.is_file() and _is_recording(entry):
+            yield FoundRecording(entry, relative)
 
 
-def _looks_right(path: Path) -> bool:
+def _is_recording(path: Path) -> bool:
     if not needs_look(path.name):
         return True
     try:
         with path.open("rb") as file:
             return is_transport_stream(file.read(TRANSPORT_STREAM_HEAD_BYTES))
     except OSError:
-        # Whoever transcribes it says what is wrong.
+        # The transcription reports the error.
         return True
 
 
 def output_paths(recordings: Sequence[FoundRecording], suffix: str) -> dict[Path, Path]:
-    """Returns where each recording's transcript goes below the output directory.
+    """Returns the path of each recording's transcript below the output directory.
 
-    The folders of a directory that was named are kept. Recordings that would share a place, as
-    those of two directories may, keep as much of their own folders as tells them apart.
+    Folders below a given directory are kept. Recordings that would get the same path, such as
+    those of two directories, keep as many of their parent folders as they need to differ.
 
     Args:
-        recordings: all of them; their paths differ.
-        suffix: of the transcripts, as `.srt`.
+        recordings: all of them, with different paths.
+        suffix: of the transcripts, such as `.srt`.
 
     Returns:
-        A relative path for each recording's path; no two are the same.
+        A relative path for each recording's path, all different.
     """
     absolute = {one.path: Path(os.path.abspath(one.path)) for one in recordings}
-    counts = Counter(_folded(one.place) for one in recordings)
-    shared = [absolute[one.path].parent for one in recordings if counts[_folded(one.place)] > 1]
+    counts = Counter(_folded(one.relative_path) for one in recordings)
+    shared = [
+        absolute[one.path].parent for one in recordings if counts[_folded(one.relative_path)] > 1
+    ]
     root = Path(os.path.commonpath(shared)) if shared else Path()
-    places: dict[Path, Path] = {}
+    paths: dict[Path, Path] = {}
     taken: set[str] = set()
     for one in recordings:
-        clashes = counts[_folded(one.place)] > 1
-        place = absolute[one.path].relative_to(root) if clashes else one.place
-        wanted, number = place, 1
-        while _folded(wanted) in taken:
+        clashes = counts[_folded(one.relative_path)] > 1
+        preferred = absolute[one.path].relative_to(root) if clashes else one.relative_path
+        chosen, number = preferred, 1
+        while _folded(chosen) in taken:
             number += 1
-            wanted = place.with_name(f"{place.name} ({number})")
-        taken.add(_folded(wanted))
-        places[one.path] = wanted.with_name(f"{wanted.name}{suffix}")
-    return places
+            chosen = preferred.with_name(f"{preferred.name} ({number})")
+        taken.add(_folded(chosen))
+        paths[one.path] = chosen.with_name(f"{chosen.name}{suffix}")
+    return paths
 
 
-def _folded(place: Path) -> str:
-    """Names that differ in case are one file on some systems."""
-    return str(place).casefold()
+def _folded(path: Path) -> str:
+    """Returns a path for comparison; some file systems ignore case."""
+    return str(path).casefold()

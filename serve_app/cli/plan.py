@@ -1,4 +1,4 @@
-"""`paraserve plan`: how many GPUs a trace needs."""
+"""`paraserve plan`: estimates how many GPUs a trace needs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _WHOLE_HOURS = 3000.0
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What the command line asks for; see its help for the fields."""
+    """Options of the command; its help explains them."""
 
     trace: Path | None
     generate: str | None
@@ -54,10 +54,10 @@ class PlanRequest:
 
 
 def run_plan(request: PlanRequest, settings: Settings, profile: str, console: Console) -> Plan:
-    """Simulates sizes and prints the smallest that reach the goal.
+    """Simulates services of several sizes and prints the smallest that meets the goal.
 
     Raises:
-        ConfigurationError: the trace, the costs or the goal cannot be used.
+        ConfigurationError: the trace, the costs or the goal is invalid.
     """
     if request.plots and request.out is not None:
         check_plotting()
@@ -78,11 +78,11 @@ def run_plan(request: PlanRequest, settings: Settings, profile: str, console: Co
         lambda: DrawnSpeech(drawn, request.seed),
         options,
         request.goal,
-        lambda trial: _tell(trial, request.goal, console),
+        lambda trial: _print_trial(trial, request.goal, console),
     )
     if trace.audio_hours > _WHOLE_HOURS or trace.span_s > 2 * request.search_hours * 3600:
         planner.search_in(request.search_hours * 3600)
-    _introduce(trace, shape, costs, by_item, console)
+    _print_workload(trace, shape, costs, by_item, console)
     plan = planner.plan(scaling_limits(settings) if request.autoscale else None)
     _report(plan, request, shape, costs, console)
     return plan
@@ -111,7 +111,7 @@ def _shape(request: PlanRequest, settings: Settings, trace: Trace, costs: Costs)
     return shape if request.keep_sizes else sized_for(trace, shape, costs)
 
 
-def _introduce(
+def _print_workload(
     trace: Trace, shape: ServiceShape, costs: Costs, by_item: bool, console: Console
 ) -> None:
     console.print(
@@ -125,11 +125,11 @@ def _introduce(
         tell("warning", f"assumed, not measured: {name}: {reason}", console)
 
 
-def _tell(trial: Trial, goal: Goal, console: Console) -> None:
+def _print_trial(trial: Trial, goal: Goal, console: Console) -> None:
     waits = goal.measured(trial.result)
     console.print(
         f"[dim]{recognizers_of(trial)} recognizers, "
-        f"{'all of the trace' if trial.whole else 'busiest stretch'}: p95 {waits.p95_s:.2f} s, "
+        f"{'whole trace' if trial.whole else 'busiest period'}: p95 {waits.p95_s:.2f} s, "
         f"refused {trial.result.refused_share:.2%} ({trial.result.elapsed_s:.1f} s)[/dim]",
         highlight=False,
     )
@@ -154,7 +154,7 @@ def _report(
         )
         console.print(class_table(result))
     if request.autoscale and plan.scaled is None:
-        console.print("no autoscaled service within these bounds reaches the goal")
+        console.print("no autoscaled service within these limits meets the goal")
     if request.out is not None:
         _write(plan, request, shape, costs, request.out, console)
 
@@ -180,52 +180,55 @@ def _write(
 
 def plan_command(
     trace: Annotated[
-        Path | None, typer.Argument(help="CSV of arrival_s,audio_s[,key[,weight]].")
+        Path | None, typer.Argument(help="CSV file with columns arrival_s,audio_s[,key[,weight]].")
     ] = None,
     p95_s: Annotated[
-        float, typer.Option(min=0.0, help="The goal: 95 % wait at most this, in s.")
+        float, typer.Option(min=0.0, help="Goal: 95th percentile of the waiting time in s.")
     ] = 10.0,
     of: Annotated[
         Literal["queue", "latency"],
-        typer.Option(help="What waits: requests in queues, or from arrival to answer."),
+        typer.Option(help="Time to limit: in queues, or from arrival to response."),
     ] = "queue",
     max_refused: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share that may be refused.")
+        float, typer.Option(min=0.0, max=1.0, help="Maximum share of refused requests.")
     ] = 0.001,
     profile: ProfileOption = "paraformer-large",
     set_: SetOption = None,
     costs: Annotated[
         Path | None,
-        typer.Option(help="Measured costs; by default those that come with the profile."),
+        typer.Option(help="File of measured costs; those of the profile by default."),
     ] = None,
     generate_: Annotated[
         str | None,
-        typer.Option("--generate", help="Make a trace: day:100000h, poisson:500h/2h."),
+        typer.Option(
+            "--generate", help="Generate a trace, such as day:100000h or poisson:500h/2h."
+        ),
     ] = None,
     save_trace: Annotated[
-        Path | None, typer.Option(help="Write the generated trace here and stop.")
+        Path | None, typer.Option(help="Write the generated trace to this file and exit.")
     ] = None,
     scale: Annotated[
-        float, typer.Option(help="Simulate this share of the requests, drawn at random.")
+        float, typer.Option(help="Share of the requests to simulate, drawn at random.")
     ] = 1.0,
     search_hours: Annotated[
-        float, typer.Option(min=0.01, help="Try sizes on the busiest stretch of this length.")
+        float, typer.Option(min=0.01, help="Search on the busiest period of this many hours.")
     ] = 1.5,
     keep_sizes: Annotated[
         bool, typer.Option(help="Keep the profile's numbers of segmenters and ingresses.")
     ] = False,
-    autoscale: Annotated[bool, typer.Option(help="Plan with autoscaling, too.")] = True,
+    autoscale: Annotated[bool, typer.Option(help="Plan with autoscaling as well.")] = True,
     mtbf_hours: Annotated[
-        float | None, typer.Option(min=0.001, help="Let each recognizer fail this often.")
+        float | None,
+        typer.Option(min=0.001, help="Mean time between failures of a recognizer, in hours."),
     ] = None,
-    price: Annotated[float | None, typer.Option(min=0.0, help="Price of a GPU hour.")] = None,
+    price: Annotated[float | None, typer.Option(min=0.0, help="Price of one GPU hour.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Directory for plan.json and pictures.")
+        Path | None, typer.Option("--out", "-o", help="Directory for plan.json and plots.")
     ] = None,
-    plots: Annotated[bool, typer.Option(help="Draw pictures into --out.")] = True,
-    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    plots: Annotated[bool, typer.Option(help="Write plots to --out.")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
 ) -> None:
-    """Say how many GPUs a trace needs for its waiting times."""
+    """Estimate how many GPUs a trace needs to keep its waiting time."""
     console = console_for()
     if save_trace is not None:
         made = generate(parse_generation(generate_ or ""), seed)

@@ -1,6 +1,4 @@
-"""`paraserve serve` runs the service until it is told to stop; `paraserve demo` also transcribes
-the bundled recording through it.
-"""
+"""`paraserve serve` and `paraserve demo`: run the service on this machine until it is stopped."""
 
 from __future__ import annotations
 
@@ -35,16 +33,16 @@ _POLL_S = 0.5
 
 
 def serve_until_interrupted(settings: Settings, console: Console) -> int:
-    """Starts the service, tells where it answers, and waits for SIGINT or SIGTERM.
+    """Starts the service, prints its URLs, and waits for SIGINT or SIGTERM.
 
     Returns:
         The exit code: an `ExitCode`, or 128 and the signal's number where a signal came
         before the service was up.
 
     Raises:
-        ConfigurationError: API keys are demanded and there are none.
-        PackError: a model pack cannot be had.
-        StartFailed: the port is taken, or a deployment did not come up.
+        ConfigurationError: API keys are required and there is no keys file.
+        PackError: a model pack is not available.
+        StartFailed: the port is in use, or a deployment did not start.
     """
     signals = stop_signals(console)
     signals.install()
@@ -56,13 +54,13 @@ def serve_until_interrupted(settings: Settings, console: Console) -> int:
         prepare_environment(settings)
         fetch_packs(settings, progress)
         with running(settings, progress) as application:
-            # Ray has put handlers of its own in their place.
+            # Ray has replaced the handlers with its own.
             signals.install()
             signals.started()
             if any(map(is_demo_pack, settings.recognizer.packs)):
                 tell("warning", DEMO_WARNING, console)
-            tell_urls(console, application.url, application.page_url)
-            return stay_up_until_told(application, settings, signals, console)
+            print_urls(console, application.url, application.page_url)
+            return serve_until_stopped(application, settings, signals, console)
     except StopRequested as stop:
         return 128 + stop.number
     except SystemExit as stop:
@@ -72,7 +70,7 @@ def serve_until_interrupted(settings: Settings, console: Console) -> int:
         return 128 + signal.SIGTERM
 
 
-def tell_urls(console: Console, url: str, page_url: str | None = None) -> None:
+def print_urls(console: Console, url: str, page_url: str | None = None) -> None:
     console.print(f"[green]ready[/green] at {url}")
     console.print(f"  transcribe  POST {url}/v1/audio/transcriptions")
     if page_url is not None:
@@ -83,30 +81,30 @@ def tell_urls(console: Console, url: str, page_url: str | None = None) -> None:
 
 
 def stop_signals(console: Console) -> StopSignals:
-    """Returns handlers whose second signal ends everything at once."""
+    """Returns signal handlers; a second signal stops the service without waiting."""
 
     def at_once() -> None:
         run = own_run_directory()
         number = 0 if run is None else num_in_flight(run.path)
-        console.print(f"ending at once; {number} requests were under way")
+        console.print(f"stopping without waiting; {number} requests were running")
         end_now(run, ExitCode.REQUESTS_CUT if number else ExitCode.DONE)
 
     return StopSignals(at_once)
 
 
-def stay_up_until_told(
+def serve_until_stopped(
     application: RunningApplication, settings: Settings, signals: StopSignals, console: Console
 ) -> ExitCode:
-    """Waits until the service is told to stop and has ended what it had begun.
+    """Waits for a signal, then for the end of all running requests.
 
-    Does not return if the node dies: this process then ends with `ExitCode.NODE_LOST`.
+    If the node dies, this process exits with `ExitCode.NODE_LOST`.
     """
     while not signals.is_told:
         _end_if_lost(application, console)
         time.sleep(_POLL_S)
     run = application.run
     if run is None:
-        note("leaving; the application stays on its cluster", console)
+        note("exiting; the application stays on its cluster", console)
         return ExitCode.DONE
     limit_s = settings.http.drain_timeout_s
     if limit_s is None:
@@ -119,7 +117,7 @@ def stay_up_until_told(
     if num_cut:
         tell(
             "error",
-            f"{num_cut} requests had not ended after {limit_s:.0f} s (http.drain_timeout_s)",
+            f"{num_cut} requests were not finished after {limit_s:.0f} s (http.drain_timeout_s)",
             console,
         )
         return ExitCode.REQUESTS_CUT
@@ -136,12 +134,12 @@ def _end_if_lost(application: RunningApplication, console: Console) -> None:
 
 
 MAX_CER = 0.03
-"""Of the bundled recording on the demo packs; above it the demo has failed."""
+"""Of the bundled recording with the demo packs; above it the demo fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoRecording:
-    """The bundled recording and what is said in it."""
+    """The bundled recording and its text."""
 
     path: Path
     text: str
@@ -156,11 +154,11 @@ def demo_recording() -> DemoRecording:
 
 
 def run_demo(settings: Settings, *, stay_up: bool) -> int:
-    """Returns the exit code: 0 if the transcript is right.
+    """Returns the exit code: 0 if the transcript is correct.
 
     Raises:
-        PackError: a model pack cannot be had.
-        StartFailed: a deployment did not come up.
+        PackError: a model pack is not available.
+        StartFailed: a deployment did not start.
     """
     console = Console()
     prepare_environment(settings)
@@ -182,8 +180,8 @@ def run_demo(settings: Settings, *, stay_up: bool) -> int:
             signals = stop_signals(console)
             signals.install()
             signals.started()
-            tell_urls(console, application.url, application.page_url)
-            code = stay_up_until_told(application, settings, signals, console)
+            print_urls(console, application.url, application.page_url)
+            code = serve_until_stopped(application, settings, signals, console)
             return code if right else max(code, 1)
     return 0 if right else 1
 

@@ -37,11 +37,11 @@ _UNREADABLE = "cannot be read"
 
 @dataclass(frozen=True, slots=True)
 class TranscribeRequest:
-    """What the command line asked for.
+    """Options of the command.
 
     Attributes:
         patterns: files, directories and glob patterns.
-        url: a running service, None to run the models in this process.
+        url: of a running service, None to run the models in this process.
         response_format: as in the HTTP API.
         stages: as in the HTTP API, None for all.
         itn: write numbers in digits.
@@ -49,9 +49,9 @@ class TranscribeRequest:
         model: as in the HTTP API, None for the first.
         hotwords: as in the HTTP API, None for none.
         refine_keywords: as in the HTTP API, None for none.
-        language: as in the HTTP API, None for what the service takes it for.
-        api_key: for the service at `url`, None where it asks for none.
-        output_dir: where to write one file per recording, None for stdout.
+        language: as in the HTTP API, None for the service's default.
+        api_key: for the service at `url`, None if it needs none.
+        output_dir: for one file per recording, None for stdout.
         subtitles: `NAME=VALUE` each, for the field `subtitle_NAME` of the HTTP API.
     """
 
@@ -70,7 +70,7 @@ class TranscribeRequest:
     subtitles: tuple[str, ...] = ()
 
     def optional_fields(self) -> dict[str, str | list[str]]:
-        """The form fields that are not always sent."""
+        """Returns the form fields that are set."""
         texts = {
             "stages": self.stages,
             "hotwords": self.hotwords,
@@ -90,11 +90,11 @@ class TranscribeRequest:
 
 
 def speech_segments(file: Path, settings: Settings) -> list[SpeechSegment]:
-    """Returns what the VAD finds in a file.
+    """Returns the speech segments that the VAD finds in a file.
 
     Raises:
-        AudioError: the file is not usable audio.
-        PackError: the VAD's pack cannot be used.
+        AudioError: the file cannot be decoded.
+        PackError: the VAD's pack cannot be loaded.
     """
     stream = load_vad(settings).engine.open()
     found: list[SpeechSegment] = []
@@ -108,12 +108,12 @@ def transcribe_files(request: TranscribeRequest, settings: Settings) -> int:
     """Transcribes each file.
 
     Returns:
-        The exit code: 0 if all is well, 1 if a file failed or none was found, 3 if parts of
-        one have no text.
+        The exit code: 0 if all were transcribed, 1 if a file failed or none was found, 3 if
+        parts of a file have no text.
 
     Raises:
-        ConfigurationError: the address of the service is none.
-        InvalidParameter: a field has a value that is not accepted.
+        ConfigurationError: the URL of the service is invalid.
+        InvalidParameter: a field has an invalid value.
     """
     recordings = list(find_recordings(request.patterns))
     if not recordings:
@@ -138,10 +138,10 @@ def transcribe_files(request: TranscribeRequest, settings: Settings) -> int:
 
 
 def _parameters(request: TranscribeRequest, settings: Settings) -> TranscriptionParameters:
-    # Whoever is at a terminal wants to hear of mistakes.
+    # At a terminal, mistakes are reported rather than ignored.
     offer = replace(offer_of(settings), unknown_fields="refuse")
     if request.url is not None:
-        # A service checks by itself what it is sent.
+        # The service checks it.
         offer = replace(offer, takes_keywords=True)
     fields = {
         "model": [offer.model if request.url else request.model or offer.model],
@@ -150,13 +150,13 @@ def _parameters(request: TranscribeRequest, settings: Settings) -> Transcription
     for name, value in request.optional_fields().items():
         fields[name] = value if isinstance(value, list) else [value]
     if request.url is not None:
-        # These settings are not those of the service, which checks by itself what it is sent.
+        # The service has other settings, and checks the language itself.
         fields.pop("language", None)
     return parse_parameters(fields, offer)
 
 
 class _Run:
-    """One invocation over all its files."""
+    """One run of the command over all its files."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class _Run:
         self._files = [one.path for one in recordings]
         self._progress = progress
         suffix = f".{_OUTPUT_SUFFIX[parameters.response_format]}"
-        self._places = output_paths(recordings, suffix)
+        self._paths = output_paths(recordings, suffix)
         self._num_failed = 0
         self._num_partial = 0
 
@@ -181,14 +181,14 @@ class _Run:
         return PARTIAL if self._num_partial else 0
 
     def in_process(self, settings: Settings) -> None:
-        """Transcribes with models of this process."""
+        """Transcribes with models in this process."""
         asyncio.run(self._in_process(settings))
 
     def over_http(self, url: str) -> None:
-        """Has a service transcribe.
+        """Transcribes with a running service.
 
         Raises:
-            ConfigurationError: that is no address.
+            ConfigurationError: the URL is invalid.
         """
         try:
             service = Paraserve(url, self._request.api_key or "", timeout_s=24 * 3600.0)
@@ -205,21 +205,21 @@ class _Run:
                 except (ClientError, OSError) as error:
                     self._fail(file, _reason(error))
                 else:
-                    self._answered(file, answer)
+                    self._write_response(file, answer)
                 self._finish(task, "")
 
-    def _answered(self, file: Path, answer: Rendered) -> None:
+    def _write_response(self, file: Path, answer: Rendered) -> None:
         if answer.partial:
             self._num_partial += 1
-            self._tell("partial", f"{file}: parts of it have no text because of errors")
+            self._report("partial", f"{file}: parts have no text because of errors")
         for warning in answer.warnings:
-            self._tell("warning", f"{file}: {warning}")
+            self._report("warning", f"{file}: {warning}")
         self._write(file, answer.text)
 
     async def _in_process(self, settings: Settings) -> None:
         model = self._request.model or settings.recognizer.pack
         if is_demo_pack(model) and not all(map(_is_sample, self._files)):
-            self._tell("warning", DEMO_WARNING)
+            self._report("warning", DEMO_WARNING)
         loading = self._progress.add_task("loading models", total=None, position="")
         async with LocalTranscriber(settings) as transcriber:
             self._progress.remove_task(loading)
@@ -236,19 +236,19 @@ class _Run:
                 self._num_partial += transcript.partial
                 for failed in transcript.failures:
                     span = f"{failed.start_ms / 1000:.1f} to {failed.end_ms / 1000:.1f} s"
-                    self._tell("partial", f"{file}: no text from {span}: {failed.error}")
+                    self._report("partial", f"{file}: no text from {span}: {failed.error}")
                 self._write(file, render_body(transcript, self._parameters))
 
     def _report_hotwords(self, transcriber: LocalTranscriber, settings: Settings) -> None:
-        """Says what of the request has no effect, hotwords included, and goes on without it.
+        """Warns about options without effect, such as hotwords, and removes them.
 
         Raises:
-            InvalidParameter: the model has no use for any.
+            InvalidParameter: the model takes no hotwords.
         """
         check = transcriber.check_hotwords(self._parameters.recognition_options)
         self._parameters = report_hotwords(self._parameters, check, offer_of(settings))
         for warning in self._parameters.warnings:
-            self._tell("warning", str(warning))
+            self._report("warning", str(warning))
 
     async def _transcribe(
         self, transcriber: LocalTranscriber, file: Path, settings: Settings
@@ -286,19 +286,19 @@ class _Run:
 
     def _fail(self, file: Path, reason: str) -> None:
         self._num_failed += 1
-        self._tell("failed", f"{file}: {reason}")
+        self._report("failed", f"{file}: {reason}")
 
-    def _tell(self, kind: str, message: str) -> None:
+    def _report(self, kind: str, message: str) -> None:
         tell(kind, message, self._progress.console)
 
     def _write(self, file: Path, content: str) -> None:
         if self._request.output_dir is not None:
-            path = self._request.output_dir / self._places[file]
+            path = self._request.output_dir / self._paths[file]
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Whoever reads it meanwhile sees the old text or the new one.
-            beside = path.with_name(f".{path.name}.part")
-            beside.write_text(content, encoding="utf-8", newline="\n")
-            beside.replace(path)
+            # Replaced atomically: a reader never sees half a file.
+            draft = path.with_name(f".{path.name}.part")
+            draft.write_text(content, encoding="utf-8", newline="\n")
+            draft.replace(path)
             return
         if len(self._files) > 1:
             typer.echo(f"==> {file} <==")
@@ -306,7 +306,7 @@ class _Run:
 
 
 def _is_sample(file: Path) -> bool:
-    """Whether a file is one of the demo models' own recordings."""
+    """Whether a file is one of the demo models' recordings."""
     return "serve_app/packs/builtin/samples" in Path(os.path.abspath(file)).as_posix()
 
 

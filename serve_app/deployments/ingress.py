@@ -45,6 +45,8 @@ from serve_app.transcript.sentences import (
 )
 from serve_app.transcript.transcript import TranscriptEvent
 
+# Twelve times the interval at which a segmenter shows that it is alive (5 s).
+_SILENCE_TIMEOUT_S = 60.0
 _READINESS_TIMEOUT_S = 3.0
 
 
@@ -115,7 +117,7 @@ class HandleTranscriptionService:
                 job.speech_detection,
             ),
             self._settings.max_attempts,
-            self._settings.segmenter.silence_timeout_s,
+            _SILENCE_TIMEOUT_S,
             self._settings.replacement_timeout_s,
         )
         cost = RequestCost()

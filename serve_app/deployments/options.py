@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from dataclasses import fields
+from dataclasses import asdict
 from typing import Any
 
 from ray import serve
@@ -21,7 +21,6 @@ from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 from ray.serve.schema import LoggingConfig
 
 from serve_app.core.in_flight import NODE_ADDRESS_VARIABLE
-from serve_app.scheduling.autoscaling import ScalingLimits
 from serve_app.settings import AutoscalingSettings, DeploymentSettings, Settings
 from serve_app.settings.deployments import RecognizerAutoscalingSettings
 
@@ -55,6 +54,8 @@ listen_on_node_address_only()
 _HEALTH_CHECK_PERIOD_S = 10
 _HEALTH_CHECK_TIMEOUT_S = 60
 _LOOK_BACK_INTERVALS = 5
+# Ray Serve's own default; what is worth choosing are the delays.
+_LOOK_BACK_S = 30.0
 _POLICIES = "serve_app.deployments.autoscaling"
 
 
@@ -102,7 +103,7 @@ def recognizer_autoscaling(settings: Settings) -> AutoscalingConfig | None:
         return None
     if scaling.policy == "ongoing_requests":
         return by_requests(scaling)
-    limits = {field.name: getattr(scaling, field.name) for field in fields(ScalingLimits)}
+    limits = asdict(scaling.limits())
     # The policy has delays of its own: those of Serve would come on top.
     return _config(
         scaling,
@@ -157,7 +158,7 @@ def _config(scaling: AutoscalingSettings, **overrides: Any) -> AutoscalingConfig
         # is given only where a first start would otherwise prove nothing.
         "initial_replicas": 1 if scaling.min_replicas == 0 else None,
         "target_ongoing_requests": scaling.target_ongoing_requests,
-        "look_back_period_s": scaling.look_back_s,
+        "look_back_period_s": _LOOK_BACK_S,
         "upscale_delay_s": scaling.upscale_delay_s,
         "downscale_delay_s": scaling.downscale_delay_s,
         "downscale_to_zero_delay_s": scaling.idle_to_zero_delay_s,

@@ -19,6 +19,8 @@ from serve_app.settings import DeploymentSettings, HttpSettings, Settings
 _MAX_OPEN_REQUESTS = 2048
 # Connections of open pages never end by themselves, so what is under way gets this long.
 _FAREWELL_S = 20.0
+# An upload whose request never began is deleted after this time.
+_KEEP_UPLOAD_S = 3600
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
 
@@ -51,7 +53,7 @@ class PageReplica:
                 UploadLimits(
                     max_bytes=ui.max_stored_bytes,
                     max_bytes_per_visitor=max(max_upload_bytes, ui.max_stored_bytes // 4),
-                    keep_s=ui.keep_upload_s,
+                    keep_s=_KEEP_UPLOAD_S,
                 ),
             ),
             PageLimits(ui.max_running, ui.max_waiting, max_upload_bytes),

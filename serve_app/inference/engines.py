@@ -69,7 +69,6 @@ def _open_paraformer(settings: Settings, pack: PackContents) -> Recognizer:
             memory_fraction=memory_fraction(section.deployment.num_gpus),
             warm_up_s=section.warm_up_s,
             max_graphs=section.max_graphs,
-            tokens_per_frame=section.tokens_per_frame,
         ),
     )
     _LOG.info("recognizer on %s: %s", section.device, on_gpu.warm_up)
@@ -158,7 +157,6 @@ def open_hybrid(
             refine_empty=wanted.refine_empty,
             min_gap_s=wanted.min_gap_s,
             max_refined_share=wanted.max_refined_share,
-            share_period_s=wanted.share_period_s,
         ),
     )
 

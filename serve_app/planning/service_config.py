@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from serve_app.inference.batched import punctuator_limits, recognizer_limits
 from serve_app.planning.speech import SpeechOptions
-from serve_app.scheduling.admission import Limits
+from serve_app.scheduling.admission import MAX_RETRY_AFTER_S, Limits
 from serve_app.scheduling.autoscaling import ScalingLimits
 from serve_app.scheduling.batch_budget import BatchLimits
 from serve_app.settings import Settings
@@ -106,7 +106,7 @@ def shape_of(settings: Settings) -> ServiceShape:
             admission.key_max_bytes,
             admission.key_max_audio_s,
         ),
-        max_retry_after_s=admission.max_retry_after_s,
+        max_retry_after_s=MAX_RETRY_AFTER_S,
         request_timeout_s=settings.ingress.request_timeout_s,
         num_segmenters=settings.segmenter.deployment.num_replicas,
         segmenter_max_recordings=settings.segmenter.deployment.max_ongoing_requests,
@@ -124,20 +124,7 @@ def scaling_limits(settings: Settings, **changes: int) -> ScalingLimits:
     if scaling is None:
         limits = ScalingLimits(1, max(1, settings.recognizer.deployment.num_replicas))
     else:
-        limits = ScalingLimits(
-            min_replicas=scaling.min_replicas,
-            max_replicas=scaling.max_replicas,
-            target_drain_s=scaling.target_drain_s,
-            fallback_rtfx=scaling.fallback_rtfx,
-            hysteresis=scaling.hysteresis,
-            max_utilization=scaling.max_utilization,
-            upscale_delay_s=scaling.upscale_delay_s,
-            downscale_delay_s=scaling.downscale_delay_s,
-            idle_to_zero_delay_s=scaling.idle_to_zero_delay_s,
-            upscale_step=scaling.upscale_step,
-            downscale_step=scaling.downscale_step,
-            step_period_s=scaling.step_period_s,
-        )
+        limits = scaling.limits()
     return replace(limits, **changes)
 
 

@@ -174,6 +174,8 @@ class Load:
 
 __all__ = ["AdmissionLine", "AdmissionStatistics", "AdmissionTicket"]
 
+MAX_RETRY_AFTER_S = 120.0
+"""Upper bound of a Retry-After. OpenAI's clients give up on a longer one instead of retrying."""
 _MIN_RETRY_AFTER_S = 1.0
 # Of a service that has just started and has finished nothing yet. By its guesses alone the
 # callers of a short outage, who all come back at once, would stay away for over a minute.
@@ -251,7 +253,7 @@ class AdmissionLine:
         max_retry_after_s: bound of what a refused caller is told to wait.
     """
 
-    def __init__(self, limits: Limits, max_retry_after_s: float = 300.0) -> None:
+    def __init__(self, limits: Limits, max_retry_after_s: float = MAX_RETRY_AFTER_S) -> None:
         self._limits = limits
         self._max_retry_after_s = max_retry_after_s
         self._all = Load()

@@ -1,4 +1,4 @@
-"""Everything that can be set, in one model; see `serve_app.settings.model`."""
+"""All settings, in one model; see `serve_app.settings.model`."""
 
 from serve_app.settings.admission import AdmissionSettings, AuthSettings
 from serve_app.settings.assignments import load_settings

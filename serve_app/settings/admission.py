@@ -1,4 +1,4 @@
-"""Who may use the service, and how much of it at once."""
+"""API keys, and limits on the requests in flight."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Literal
 from pydantic import Field
 
 from serve_app.core.errors import ConfigurationError
-from serve_app.settings.section import Section
+from serve_app.settings.section import Advanced, Section
 
 REFUSAL_HEADROOM = 32
-"""Requests that an ingress replica can be refusing while it is full."""
+"""Requests that a full ingress replica can refuse at the same time."""
 
 
 class AuthSettings(Section):
@@ -21,103 +21,112 @@ class AuthSettings(Section):
 
     mode: Literal["auto", "keys", "off"] = Field(
         default="auto",
-        description="`keys` demands a key of `keys_file`; `off` lets everybody in; `auto` is `off` "
-        "only where `paraserve serve` itself listens, on a loopback address, and `keys` otherwise: "
-        "under `serve run` and `serve deploy` too, which listen where Serve is told to.",
+        description="`keys` requires a key of `keys_file`; `off` requires none; `auto` is `off` "
+        "where `paraserve serve` listens on a loopback address, and `keys` otherwise (always "
+        "under `serve run` and `serve deploy`, where the service cannot see the bind address).",
     )
     keys_file: Path | None = Field(
         default=None,
-        description="YAML file of hashed keys, as `paraserve keys new` writes it; read again when "
-        "it changes, so that keys are rotated without a restart.",
+        description="YAML file of hashed API keys, written by `paraserve keys new`. It is read "
+        "again whenever it changes, so keys can be rotated without a restart.",
     )
-    keys_grace_s: float = Field(
+    keys_grace_s: Advanced[float] = Field(
         default=3600.0,
         ge=0,
-        description="How long the last good keys stay valid, in s, when the keys file has gone or "
-        "cannot be used; after that everybody is told 503 until it is restored.",
+        description="Time in s that the last valid keys stay in use when the keys file is missing "
+        "or unusable; after it every request is answered with 503.",
     )
 
     @property
     def demanded(self) -> bool:
-        """Whether callers need a key. `auto` has been resolved where they need none."""
+        """Whether callers need a key; an `auto` that was not resolved counts as `keys`."""
         return self.mode != "off"
 
     def resolved(self, bind_host: str) -> AuthSettings:
-        """Returns the settings of a service that listens on this address and on no other.
+        """Returns the settings of a service that listens on this address only.
 
-        Only whoever starts the listener can say so; `auto` then becomes `off` on a
-        loopback address.
+        `auto` becomes `off` on a loopback address. Only the code that starts the listener
+        knows the address.
         """
         if self.mode == "auto" and is_loopback(bind_host):
             return self.model_copy(update={"mode": "off"})
         return self
 
     def check(self) -> None:
-        """Refuses to start without keys where keys are demanded.
+        """Checks that there is a keys file if callers need keys.
 
         Raises:
-            ConfigurationError: there is no keys file to ask.
+            ConfigurationError: there is none.
         """
         if self.demanded and self.keys_file is None:
             raise ConfigurationError(
-                f"auth.mode is {self.mode} and the service may be reached from elsewhere, so "
-                "callers need API keys: set auth.keys_file (`paraserve keys new` writes one), or "
-                "auth.mode off to let everybody in"
+                f"auth.mode is {self.mode} and the service may be reachable from other machines, "
+                "so callers need API keys: set auth.keys_file (`paraserve keys new` writes one), "
+                "or set auth.mode to off to accept requests without a key"
             )
 
 
 class AdmissionSettings(Section):
-    """Limits of one ingress replica; what exceeds them is refused with 429.
+    """Limits of one ingress replica.
 
-    A request over `max_running`, or without room for its bytes or audio, waits in
-    line, and so does one whose upload is still arriving; one that finds the line full
-    is refused.
+    A request waits in the queue while its upload arrives, while `max_running` others are
+    processed, or while its bytes or audio would exceed a limit. A request that finds the
+    queue full is refused with 429.
     """
 
-    max_running: int = Field(default=16, ge=1, description="Requests worked on at once.")
+    max_running: int = Field(
+        default=16,
+        ge=1,
+        description="Maximum number of requests processed at once by an ingress replica. More "
+        "fills larger batches, but needs more memory and slows each request down.",
+    )
     max_waiting: int = Field(
-        default=64, ge=0, description="Requests that may wait in line for their turn."
+        default=64,
+        ge=0,
+        description="Maximum number of requests in an ingress replica's queue; further ones are "
+        "refused with 429. Choose as many as finish within the time that callers are willing to "
+        "wait.",
     )
     max_bytes: int = Field(
         default=512 * 2**20,
         ge=1024,
-        description="Bytes of uploads in flight; also the most that the spool directory holds.",
+        description="Maximum size of all uploads in flight at an ingress replica, in bytes. It is "
+        "also the most that the spool directory holds. At least one upload.",
     )
-    max_audio_s: float = Field(default=24 * 3600.0, gt=0, description="Seconds of audio in flight.")
-    key_max_running: int | None = Field(
+    max_audio_s: float = Field(
+        default=24 * 3600.0,
+        gt=0,
+        description="Maximum duration of all audio in flight at an ingress replica, in s. At "
+        "least `audio.max_duration_s`.",
+    )
+    key_max_running: Advanced[int | None] = Field(
         default=None,
         ge=1,
-        description="Requests of one key at once; unset for three quarters of `max_running` where "
-        "the keys file has several keys, and for no limit of its own otherwise.",
+        description="Maximum number of requests of one API key processed at once. Unset: three "
+        "quarters of `max_running` if the keys file has several keys, else no limit of its own.",
     )
-    key_max_waiting: int | None = Field(
+    key_max_waiting: Advanced[int | None] = Field(
         default=None,
         ge=0,
-        description="Requests of one key in line; unset for three quarters of `max_waiting` where "
-        "the keys file has several keys, and for no limit of its own otherwise.",
+        description="Maximum number of requests of one API key in the queue. Unset: three "
+        "quarters of `max_waiting` if the keys file has several keys, else no limit of its own.",
     )
-    key_max_bytes: int | None = Field(
+    key_max_bytes: Advanced[int | None] = Field(
         default=None,
         ge=1024,
-        description="Bytes of one key in flight; unset as with `key_max_running`, but never less "
-        "than one upload.",
+        description="Maximum size of one API key's uploads in flight, in bytes. Unset: as for "
+        "`key_max_running`, but never less than one upload.",
     )
-    key_max_audio_s: float | None = Field(
+    key_max_audio_s: Advanced[float | None] = Field(
         default=None,
         gt=0,
-        description="Audio of one key in flight in s; unset as with `key_max_running`, but never "
-        "less than one recording.",
-    )
-    max_retry_after_s: float = Field(
-        default=120.0,
-        ge=1,
-        description="Upper bound of the Retry-After that a refusal carries. OpenAI's clients "
-        "give up on a longer one instead of trying again.",
+        description="Maximum duration of one API key's audio in flight, in s. Unset: as for "
+        "`key_max_running`, but never less than one recording.",
     )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether nothing but this machine reaches a listener on this address or name."""
+    """Whether only this machine can reach a listener on this address or name."""
     try:
         addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None)} if host else ()
     except OSError:

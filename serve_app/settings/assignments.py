@@ -1,4 +1,4 @@
-"""Settings as a command line gives them: a profile and assignments `name=value`."""
+"""Settings from a command line: a profile and assignments of the form `name=value`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ def load_settings(profile: str, assignments: Sequence[str] | None = None) -> Set
     """Returns the settings of the command line, the environment and the profile.
 
     Args:
-        profile: name of a built-in one, or path of a YAML file.
-        assignments: as `recognizer.device=cpu`; values are JSON or plain text.
+        profile: name of a built-in profile, or path of a YAML file.
+        assignments: such as `recognizer.device=cpu`; values are JSON or plain text.
 
     Raises:
-        ConfigurationError: the profile does not exist, or an assignment is not one.
+        ConfigurationError: the profile does not exist, or an assignment has no `=`.
         pydantic.ValidationError: a value is not accepted.
     """
     check_environment()

@@ -1,4 +1,4 @@
-"""Recordings that the service fetches itself."""
+"""Recordings that the service downloads itself."""
 
 from __future__ import annotations
 
@@ -7,58 +7,66 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from serve_app.settings.section import Section
+from serve_app.settings.section import Advanced, Section
 
-# Also what older buckets are called: capitals, underscores, up to 255 characters.
+# Older buckets may have capitals, underscores and up to 255 characters.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 
 
 def is_bucket_name(name: str) -> bool:
-    """Returns whether a bucket can have the name; one that can has no meaning in a path."""
+    """Returns whether this is a valid bucket name; a valid one cannot change a URL's path."""
     return _BUCKET.fullmatch(name) is not None and ".." not in name
 
 
 class AudioUrlSettings(Section):
-    """The form field `audio_url`, which stands in for an upload."""
+    """The form field `audio_url`, which replaces the upload."""
 
     enabled: bool = Field(
-        default=False, description="Accept `audio_url` instead of `file`; off by default."
+        default=False,
+        description="Accept the field `audio_url` instead of `file`.",
     )
     allowed_hosts: tuple[str, ...] = Field(
         default=(),
-        description="Hosts that may be fetched from: an exact name, or `*.example.com` for the "
-        "names below it; with `:port` for a port that is not the scheme's own.",
+        description="Hosts that recordings may be fetched from: a name, or `*.example.com` for "
+        "all names below it; add `:port` for a port other than the scheme's default.",
     )
-    allow_http: bool = Field(default=False, description="Accept http as well as https.")
+    allow_http: Advanced[bool] = Field(
+        default=False,
+        description="Accept http URLs as well as https.",
+    )
     allow_private: bool = Field(
         default=False,
-        description="Let allowed hosts have private or loopback addresses, for a store inside of "
-        "the own network. Link-local addresses, those of cloud metadata among them, stay refused.",
+        description="Accept allowed hosts with private or loopback addresses, for a store in your "
+        "own network. Link-local addresses, such as those of cloud metadata, are always refused.",
     )
     max_bytes: int = Field(
-        default=256 * 2**20, ge=1024, description="Largest file that is fetched, in bytes."
+        default=256 * 2**20,
+        ge=1024,
+        description="Maximum size of a fetched file in bytes.",
     )
-    timeout_s: float = Field(default=300.0, gt=0, description="Longest time of a fetch in s.")
-    max_redirects: int = Field(
-        default=3, ge=0, le=10, description="Redirects that are followed; each is checked anew."
+    timeout_s: Advanced[float] = Field(
+        default=300.0,
+        gt=0,
+        description="Maximum duration of a fetch in s.",
     )
     s3_buckets: tuple[str, ...] = Field(
         default=(),
-        description="Buckets that `s3://bucket/key` may name, and that an https URL of the store "
-        "may have in its path; none by default.",
+        description="Buckets that `s3://bucket/key` URLs, or https URLs of the store, may name.",
     )
     s3_endpoint: str | None = Field(
         default=None,
-        description="URL of an S3-compatible store, as https://minio.example.com; unset for AWS. "
-        "Its host must be among `allowed_hosts` as well.",
+        description="URL of an S3-compatible store, such as https://minio.example.com; unset for "
+        "AWS. Its host must be in `allowed_hosts` too.",
     )
     s3_region: str = Field(
-        default="us-east-1", pattern=r"^[a-z0-9-]+$", description="Region of the buckets."
+        default="us-east-1",
+        pattern=r"^[a-z0-9-]+$",
+        description="Region of the buckets.",
     )
     s3_sign: bool = Field(
         default=False,
-        description="Sign requests to the buckets with the credentials that botocore finds; "
-        "needs `pip install paraserve[s3]`.",
+        description="Sign requests to the buckets with the credentials that botocore finds. Needs "
+        "`pip install 'paraserve[s3]'`.",
     )
 
     @field_validator("allowed_hosts")
@@ -86,9 +94,9 @@ class AudioUrlSettings(Section):
         if parsed.scheme not in ("https", "http") or not parsed.hostname:
             raise ValueError("s3_endpoint must begin with https:// or http:// and name a host")
         if parsed.username or parsed.password or parsed.query or parsed.fragment:
-            raise ValueError("s3_endpoint is scheme, host, port and path, nothing else")
+            raise ValueError("s3_endpoint may have a scheme, host, port and path only")
         if {".", ".."} & set(parsed.path.split("/")) or "\\" in url or "%" in parsed.path:
-            raise ValueError("s3_endpoint has a path that is not plain")
+            raise ValueError("s3_endpoint must not have `..`, `.`, `%` or a backslash in its path")
         return url.rstrip("/")
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Batch jobs: what they may use, and how they read and write."""
+"""Batch jobs: their resources, input and output."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from serve_app.settings.section import NumGpus, Section
+from serve_app.settings.section import Advanced, NumGpus, Section
 
 TextFormat: TypeAlias = Literal["srt", "vtt", "txt"]
-"""What may be written beside the JSON of a recording."""
+"""Formats that can be written beside the JSON of a recording."""
 
 
 class BatchPool(Section):
     """The actors of one stage of a batch job."""
 
-    num_actors: int = Field(default=1, ge=1, description="Actors of this stage.")
+    num_actors: int = Field(
+        default=1,
+        ge=1,
+        description="Number of actors of this stage.",
+    )
     num_cpus: float = Field(
         default=0.5,
         ge=0,
-        description="Cores that Ray reserves per actor. The job waits until all of them are free.",
+        description="CPU cores that Ray reserves per actor. The job waits until all of them are "
+        "free.",
     )
     num_gpus: NumGpus = Field(
         default=0.0,
@@ -29,100 +34,108 @@ class BatchPool(Section):
 
 
 class RecognizerPool(BatchPool):
-    num_cpus: float = Field(default=1.0, ge=0, description="Cores that Ray reserves per actor.")
-    blocks_in_flight: int = Field(
+    num_cpus: float = Field(
+        default=1.0,
+        ge=0,
+        description="CPU cores that Ray reserves per actor. The job waits until all of them are "
+        "free.",
+    )
+    blocks_in_flight: Advanced[int] = Field(
         default=4,
         ge=1,
-        description="Blocks of `batch.block_bytes` that each recognizer holds at once. Its batches "
-        "are filled from them, so together they should hold several batches: 4 MiB are about two "
-        "minutes of speech, GPUs want tens of minutes.",
+        description="Number of blocks of `batch.block_bytes` that each recognizer holds at once. "
+        "Batches are filled from them, so together they should hold several batches: 4 MiB are "
+        "about two minutes of speech, and GPUs need tens of minutes.",
     )
 
 
 class PunctuatorPool(BatchPool):
-    num_cpus: float = Field(default=0.25, ge=0, description="Cores that Ray reserves per actor.")
+    num_cpus: float = Field(
+        default=0.25,
+        ge=0,
+        description="CPU cores that Ray reserves per actor. The job waits until all of them are "
+        "free.",
+    )
 
 
 class BatchSettings(Section):
-    """Transcription of many recordings as a job."""
+    """Batch transcription."""
 
     resources: Literal["own", "serve"] = Field(
         default="own",
-        description="`own` starts actors for the job and takes what they need from the cluster; "
-        "`serve` has the running application recognize and punctuate whenever it has nothing else "
-        "to do, so that only decoding takes cores of the job's own.",
+        description="`own` starts actors for the job and reserves their resources in the cluster; "
+        "`serve` uses the idle capacity of the running service for recognition and punctuation, "
+        "so that only decoding needs cores of its own.",
     )
     formats: tuple[TextFormat, ...] = Field(
-        default=(), description="What is written beside each recording's JSON: srt, vtt, txt."
+        default=(),
+        description="Text formats written beside each recording's JSON: srt, vtt, txt.",
     )
     itn: bool = Field(
         default=False,
-        description="Write Mandarin numbers, dates and amounts in digits, as `itn` of the HTTP API "
-        "does; times stay those of what was said.",
+        description="Write Mandarin numbers, dates and amounts in digits, as `itn` of the HTTP "
+        "API does. Word times do not change.",
     )
-    accept_failures: bool = Field(
+    accept_failures: Advanced[bool] = Field(
         default=False,
-        description="The job ends with exit code 0, not 3, where its only failures are recordings "
-        "that trying again does not help. They are in failures.jsonl and in the report all the "
-        "same. For schedulers that take every other code for a job to be run again.",
+        description="Exit with code 0 instead of 3 if the only failures are recordings that a "
+        "retry cannot help. They are still listed in failures.jsonl and in the report. For "
+        "schedulers that restart a job after any other exit code.",
     )
     segmenters: BatchPool = BatchPool()
     recognizers: RecognizerPool = RecognizerPool()
     punctuators: PunctuatorPool = PunctuatorPool()
-    open_recordings: int = Field(
+    open_recordings: Advanced[int] = Field(
         default=4,
         ge=1,
         le=64,
-        description="Recordings that each segmenter has open at once. They take turns, so that a "
-        "long one does not hold up short ones; more keeps slow storage from being waited for.",
+        description="Number of recordings that each segmenter reads at once. A long one then does "
+        "not hold up short ones; more hides the latency of slow storage.",
     )
-    room_timeout_s: float | None = Field(
+    room_timeout_s: Advanced[float | None] = Field(
         default=1800.0,
         gt=0,
-        description="Longest time in s that a job waits while the cluster has fewer cores than "
-        "the job's actors reserve, as after a node has died; then it fails, to be resumed. null "
-        "waits forever.",
+        description="Maximum time in s that a job waits while the cluster has fewer cores than "
+        "its actors reserve, for example after the loss of a node. Then it fails and can be "
+        "resumed. null waits forever.",
     )
-    block_bytes: int = Field(
+    block_bytes: Advanced[int] = Field(
         default=4 * 2**20,
         ge=64 * 2**10,
         le=128 * 2**20,
-        description="Audio that travels from segmenters to recognizers in one piece, in bytes; a "
-        "second of audio is 32,000.",
+        description="Size in bytes of the pieces of audio sent from segmenters to recognizers. A "
+        "second of audio is 32,000 bytes.",
     )
-    object_store_bytes: int = Field(
+    object_store_bytes: Advanced[int] = Field(
         default=256 * 2**20,
         ge=32 * 2**20,
-        description="Shared memory that audio may take on its way from segmenters to recognizers, "
-        "in bytes, over the whole cluster; segmenters wait when it is used up.",
+        description="Shared memory in bytes, over the whole cluster, for audio between segmenters "
+        "and recognizers. Segmenters wait when it is full.",
     )
-    read_range_bytes: int = Field(
-        default=1 * 2**20,
-        ge=64 * 2**10,
-        description="What is fetched from a bucket or server at once, in bytes; what is held of a "
-        "recording does not depend on its length.",
-    )
-    read_attempts: int = Field(
+    read_attempts: Advanced[int] = Field(
         default=5,
         ge=1,
-        description="Tries of a read that fails for a reason that may pass, with growing pauses; "
-        "after them the recording fails and is tried again by the next run.",
+        description="Number of attempts at a read that fails for a temporary reason, with "
+        "increasing pauses. After them the recording fails, and the next run tries it again.",
     )
-    serve_in_flight: int = Field(
+    serve_in_flight: Advanced[int] = Field(
         default=1,
         ge=1,
-        description="With `serve`: calls that each segmenter has at the recognizer at once, over "
-        "all its recordings. As many as there are recognizer replicas use all that is left of "
-        "them; fewer leave more to callers.",
+        description="With `resources` `serve`: number of calls that each segmenter has in flight "
+        "at the recognizer. As many as there are recognizer replicas use all idle capacity; fewer "
+        "leave more to other callers.",
     )
-    log_interval_s: float = Field(
-        default=10.0, ge=1, description="Time in s between two lines of progress in the log."
+    log_interval_s: Advanced[float] = Field(
+        default=10.0,
+        ge=1,
+        description="Interval in s between progress lines in the log.",
     )
     jobs_address: str = Field(
         default="http://127.0.0.1:8265",
-        description="Ray's dashboard, where `paraserve batch` submits jobs.",
+        description="Address of the Ray dashboard to which `paraserve batch` submits jobs.",
     )
     jobs_token_file: Path | None = Field(
         default=None,
-        description="File with the token that Ray asks for; unset where it asks for none.",
+        description="File with the authentication token of the Ray cluster; unset if it needs "
+        "none.",
     )

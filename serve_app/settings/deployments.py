@@ -6,47 +6,58 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from serve_app.settings.section import NumGpus, Section
+from serve_app.scheduling.autoscaling import ScalingLimits
+from serve_app.settings.section import Advanced, NumGpus, Section
+
+_NUM_CPUS = (
+    "CPU cores that Ray reserves per replica. A fraction lets several replicas share a core. It "
+    "does not limit compute threads: `num_threads` sets those."
+)
+_MAX_ONGOING_REQUESTS = (
+    "Number of calls that a replica holds at once: HTTP requests at the ingress, recordings at the "
+    "segmenter, chunks at the recognizer. At the ingress at least `admission.max_running` + "
+    "`admission.max_waiting` + 32; at the recognizer more than `segmenter.max_in_flight` times the "
+    "running requests, since only calls that it holds share it fairly."
+)
 
 
 class AutoscalingSettings(Section):
-    """Bounds and pace of a deployment whose size follows its requests in flight."""
+    """Autoscaling of a deployment on its requests in flight."""
 
     min_replicas: int = Field(
         default=1,
         ge=0,
-        description="Replicas kept when idle. At 0 the first request after a pause waits until "
-        "a replica has started.",
+        description="Minimum number of replicas. With 0 the first request after a pause waits "
+        "until a replica has started.",
     )
-    max_replicas: int = Field(default=4, ge=1, description="Replicas at most.")
-    target_ongoing_requests: float = Field(
+    max_replicas: int = Field(
+        default=4,
+        ge=1,
+        description="Maximum number of replicas. Choose what the cluster's CPUs and GPUs can hold.",
+    )
+    target_ongoing_requests: Advanced[float] = Field(
         default=2.0,
         gt=0,
-        description="Requests in flight per replica to aim at, for the policy `ongoing_requests`.",
+        description="Target number of requests in flight per replica, for the policy "
+        "`ongoing_requests`. A lower value starts more replicas.",
     )
-    upscale_delay_s: float = Field(
+    upscale_delay_s: Advanced[float] = Field(
         default=15.0,
         ge=0,
-        description="More replicas are started when the load has asked for them this long, in s. "
-        "Shorter answers bursts sooner and starts replicas for bursts that are soon over.",
+        description="Time in s that the load must call for more replicas before they are started. "
+        "A shorter delay reacts sooner, but starts replicas for short bursts.",
     )
-    downscale_delay_s: float = Field(
+    downscale_delay_s: Advanced[float] = Field(
         default=300.0,
         ge=0,
-        description="Replicas are stopped when the load has not needed them this long, in s. "
-        "Longer than the pauses between your waves of load keeps them from coming and going.",
+        description="Time in s that the load must call for fewer replicas before some are stopped. "
+        "Longer than the pauses in your traffic avoids repeated restarts.",
     )
-    idle_to_zero_delay_s: float = Field(
+    idle_to_zero_delay_s: Advanced[float] = Field(
         default=600.0,
         ge=0,
-        description="With `min_replicas` 0: the last replica is stopped when there has been "
-        "nothing to do at all this long, in s.",
-    )
-    look_back_s: float = Field(
-        default=30.0,
-        gt=0,
-        description="Requests in flight are averaged over this time in s, for the policy "
-        "`ongoing_requests`.",
+        description="Time in s without any work after which the last replica is stopped, if "
+        "`min_replicas` is 0.",
     )
 
     @model_validator(mode="after")
@@ -57,121 +68,111 @@ class AutoscalingSettings(Section):
 
 
 class RecognizerAutoscalingSettings(AutoscalingSettings):
-    """The recognizer's size may follow the audio that waits, wherever it waits."""
+    """Autoscaling of the recognizer, on queued audio by default."""
 
-    policy: Literal["queued_audio", "ongoing_requests"] = Field(
+    policy: Advanced[Literal["queued_audio", "ongoing_requests"]] = Field(
         default="queued_audio",
-        description="`queued_audio` counts the seconds of audio that wait, those that a long "
-        "file's window holds back included; `ongoing_requests` is Ray Serve's own policy, which "
-        "counts calls.",
+        description="`queued_audio` scales on the seconds of audio that wait for recognition, "
+        "including the parts of long recordings that have not been sent yet; `ongoing_requests` "
+        "is Ray Serve's own policy, which counts calls.",
     )
     target_drain_s: float = Field(
         default=30.0,
         gt=0,
-        description="Time in s in which all the audio that is there shall be recognized: "
-        "replicas = audio / (speed of one * this). Smaller starts more replicas sooner.",
+        description="Time in s in which all queued audio should be recognized: replicas = audio / "
+        "(speed of a replica * this time). A shorter time starts more replicas sooner.",
     )
     fallback_rtfx: float = Field(
         default=20.0,
         gt=0,
-        description="Seconds of audio that a replica recognizes per second, until that has been "
-        "measured. `paraserve bench` tells it for a pack and a machine.",
+        description="Seconds of audio that a replica recognizes per second, used until that has "
+        "been measured. `paraserve bench memory` measures it.",
     )
-    hysteresis: float = Field(
-        default=0.2,
-        ge=0,
-        le=2,
-        description="Share by which the waiting audio must fall below what a smaller number of "
-        "replicas could take before one is stopped.",
+    upscale_step: Advanced[int] = Field(
+        default=4, ge=1, description="Maximum number of replicas added per `step_period_s`."
     )
-    max_utilization: float = Field(
-        default=0.9,
-        gt=0,
-        le=1,
-        description="No replica is stopped if those that are left would be busy for more than "
-        "this share of their time.",
+    downscale_step: Advanced[int] = Field(
+        default=1, ge=1, description="Maximum number of replicas stopped per `step_period_s`."
     )
-    upscale_step: int = Field(
-        default=4, ge=1, description="Replicas added at most per `step_period_s`."
-    )
-    downscale_step: int = Field(
-        default=1, ge=1, description="Replicas stopped at most per `step_period_s`."
-    )
-    step_period_s: float = Field(
+    step_period_s: Advanced[float] = Field(
         default=15.0,
         ge=0,
-        description="See the steps, in s. About the time that a replica takes to start keeps a "
-        "queue from being answered twice.",
+        description="Period in s of `upscale_step` and `downscale_step`. About the start time of a "
+        "replica is right: with less, the same queue starts replicas twice.",
     )
-    report_interval_s: float = Field(
+    report_interval_s: Advanced[float] = Field(
         default=2.0,
         ge=0.5,
         le=30,
-        description="How often each replica tells the controller what waits, in s. Adds to the "
-        "upscale delay.",
+        description="Interval in s at which replicas report their queues to the controller. It "
+        "adds to `upscale_delay_s`.",
     )
+
+    def limits(self) -> ScalingLimits:
+        """Returns the limits of the policy `queued_audio`."""
+        return ScalingLimits(
+            min_replicas=self.min_replicas,
+            max_replicas=self.max_replicas,
+            target_drain_s=self.target_drain_s,
+            fallback_rtfx=self.fallback_rtfx,
+            upscale_delay_s=self.upscale_delay_s,
+            downscale_delay_s=self.downscale_delay_s,
+            idle_to_zero_delay_s=self.idle_to_zero_delay_s,
+            upscale_step=self.upscale_step,
+            downscale_step=self.downscale_step,
+            step_period_s=self.step_period_s,
+        )
 
 
 class DeploymentSettings(Section):
     """Placement and size of one Ray Serve deployment."""
 
-    num_replicas: int = Field(default=1, ge=1, description="Replicas, unless `autoscaling` is set.")
-    num_cpus: float = Field(
-        default=0.5,
-        ge=0,
-        description="Cores that Ray reserves per replica. Fractions let several replicas "
-        "share a core; compute threads are set by `num_threads`, not by this.",
+    num_replicas: int = Field(
+        default=1, ge=1, description="Number of replicas. Unused if `autoscaling` is set."
     )
+    num_cpus: float = Field(default=0.5, ge=0, description=_NUM_CPUS)
     num_gpus: NumGpus = Field(
         default=0.0,
-        description="GPUs, or the fraction of one, that Ray reserves per replica. Fractions "
-        "on one GPU must add up to at most 1.0.",
+        description="GPUs, or the fraction of one, that Ray reserves per replica. The fractions "
+        "on one GPU must add up to at most 1.",
     )
-    max_ongoing_requests: int = Field(
-        default=64,
-        ge=1,
-        description="Calls that a replica holds at once. Below what fills a batch, batches "
-        "stay small.",
-    )
-    graceful_shutdown_timeout_s: float = Field(
+    max_ongoing_requests: Advanced[int] = Field(default=64, ge=1, description=_MAX_ONGOING_REQUESTS)
+    graceful_shutdown_timeout_s: Advanced[float] = Field(
         default=600.0,
         ge=0,
-        description="How long a replica that is told to stop may finish what it has begun.",
+        description="Time in s that a replica gets to finish its requests when it is stopped. "
+        "Choose more than your requests usually take.",
     )
     autoscaling: AutoscalingSettings | None = Field(
-        default=None, description="Set to let the number of replicas follow the load."
+        default=None, description="Scales the number of replicas with the load if set."
     )
 
 
 class SegmenterDeploymentSettings(DeploymentSettings):
-    max_ongoing_requests: int = Field(
-        default=256,
-        ge=1,
-        description="Recordings at once. Those beyond it wait in order of arrival, a clip behind "
-        "long files, so the ingress's `admission` should be what limits them.",
+    max_ongoing_requests: Advanced[int] = Field(
+        default=256, ge=1, description=_MAX_ONGOING_REQUESTS
     )
 
 
 class RecognizerDeploymentSettings(DeploymentSettings):
-    num_cpus: float = Field(default=1.0, ge=0, description="Cores reserved per replica.")
-    max_ongoing_requests: int = Field(
-        default=1024,
-        ge=1,
-        description="Calls that a replica holds at once. Only what it holds is served in fair "
-        "order, so this should exceed `segmenter.max_in_flight` times the requests that may run.",
+    num_cpus: float = Field(default=1.0, ge=0, description=_NUM_CPUS)
+    max_ongoing_requests: Advanced[int] = Field(
+        default=1024, ge=1, description=_MAX_ONGOING_REQUESTS
     )
     autoscaling: RecognizerAutoscalingSettings | None = Field(
-        default=None, description="Set to let the number of replicas follow the load."
+        default=None, description="Scales the number of replicas with the load if set."
     )
 
 
 class PunctuatorDeploymentSettings(DeploymentSettings):
-    num_cpus: float = Field(default=0.25, ge=0, description="Cores reserved per replica.")
-    max_ongoing_requests: int = Field(
-        default=256, ge=1, description="Calls that a replica holds at once, one a request."
+    num_cpus: float = Field(default=0.25, ge=0, description=_NUM_CPUS)
+    max_ongoing_requests: Advanced[int] = Field(
+        default=256, ge=1, description=_MAX_ONGOING_REQUESTS
     )
 
 
 class IngressDeploymentSettings(DeploymentSettings):
-    num_cpus: float = Field(default=0.25, ge=0, description="Cores reserved per replica.")
-    max_ongoing_requests: int = Field(default=256, ge=1, description="HTTP requests at once.")
+    num_cpus: float = Field(default=0.25, ge=0, description=_NUM_CPUS)
+    max_ongoing_requests: Advanced[int] = Field(
+        default=256, ge=1, description=_MAX_ONGOING_REQUESTS
+    )

@@ -1,4 +1,4 @@
-"""The engines of the recognizer that have settings of their own."""
+"""Settings of the recognizer's engines `whispercpp` and `hybrid`."""
 
 from __future__ import annotations
 
@@ -6,109 +6,111 @@ from typing import Literal
 
 from pydantic import Field
 
-from serve_app.settings.section import Section
+from serve_app.settings.section import Advanced, Section
 
 
 class WhisperSettings(Section):
-    """whisper.cpp, for the engines `whispercpp` and `hybrid`; it computes on the CPU."""
+    """whisper.cpp, for the engines `whispercpp` and `hybrid`; it runs on the CPU."""
 
     pack: str = Field(
         default="whisper-base",
-        description="Pack of the drafts in `hybrid`: a ggml file of whisper.cpp's. `whispercpp` "
-        "runs `recognizer.pack`.",
+        description="Model pack of the drafts with `hybrid`: a ggml file of whisper.cpp. "
+        "`whispercpp` uses `recognizer.pack`.",
     )
-    num_threads: int = Field(
-        default=1, ge=1, description="Threads of a draft. More than one pays while cores are idle."
+    num_threads: Advanced[int] = Field(
+        default=1,
+        ge=1,
+        description="Number of compute threads per draft. More than one helps only while cores "
+        "are idle.",
     )
     language: str = Field(
         default="zh",
         pattern=r"^(auto|[a-z]{2,3})$",
-        description="What is spoken where a request names no `language`: Whisper's code of one of "
-        "`recognizer.languages`, or `auto` to have it guess chunk by chunk, which takes a pass of "
-        "its encoder more.",
+        description="Language of requests that name none: Whisper's code of one of "
+        "`recognizer.languages`, or `auto` to detect it for each chunk, which costs another "
+        "encoder pass.",
     )
-    simplified: bool = Field(
+    simplified: Advanced[bool] = Field(
         default=True,
-        description="Write Chinese, named or guessed, in simplified characters. Whisper mixes "
-        "both scripts; needs opencc.",
+        description="Convert Chinese text to simplified characters. Whisper mixes both scripts. "
+        "Needs opencc.",
     )
-    word_times: Literal["attention", "even"] = Field(
+    word_times: Advanced[Literal["attention", "even"]] = Field(
         default="attention",
-        description="`attention` reads the times of words off the model's attention; `even` "
-        "spreads words over what was said, which is up to half a second off and saves CPU time.",
+        description="`attention` takes word times from the model's attention; `even` spreads the "
+        "words evenly, which is off by up to half a second and saves CPU time.",
     )
-    temperature_step: float = Field(
+    temperature_step: Advanced[float] = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="Added to the temperature to decode a bad draft again, at random. 0 for "
-        "never: the same audio always gives the same text.",
+        description="Increase of the sampling temperature for each retry of a bad draft. Retries "
+        "are random; 0 disables them, so that the same audio always gives the same text.",
     )
-    no_speech_threshold: float = Field(
+    no_speech_threshold: Advanced[float] = Field(
         default=0.6,
         ge=0,
         le=1,
-        description="A draft has no words if Whisper's no-speech probability exceeds this and "
-        "its mean log-probability is under `log_probability_threshold`.",
+        description="A draft is empty if Whisper's no-speech probability exceeds this and its "
+        "mean log-probability is below `log_probability_threshold`.",
     )
-    log_probability_threshold: float = Field(
-        default=-1.0, le=0, description="See `no_speech_threshold`."
+    log_probability_threshold: Advanced[float] = Field(
+        default=-1.0,
+        le=0,
+        description="See `no_speech_threshold`.",
     )
 
 
 class HybridSettings(Section):
-    """When `hybrid` refines a draft with the Paraformer of `recognizer.pack`."""
+    """When `hybrid` recognizes a draft again with the Paraformer of `recognizer.pack`."""
 
-    languages: tuple[str, ...] = Field(
+    languages: Advanced[tuple[str, ...]] = Field(
         default=("zh", "en"),
         min_length=1,
-        description="What that Paraformer speaks, in Whisper's codes. A chunk in another language, "
-        "named by the request or guessed, keeps its draft, keywords or not. The published packs "
+        description="Languages of the Paraformer pack, as Whisper's codes. Chunks in another "
+        "language, named or detected, keep their draft, even with keywords. The published packs "
         "know Mandarin and English.",
     )
-    refine_unknown: bool = Field(
+    refine_unknown: Advanced[bool] = Field(
         default=False,
-        description="Refine chunks whose language nobody named and Whisper could not guess, since "
-        "their draft failed under `whisper.language` auto. Speech in another language would get "
-        "a Mandarin text; without, such a chunk has none.",
+        description="Refine chunks whose language is not named and could not be detected, because "
+        "their draft failed under `whisper.language` `auto`. Speech in another language then gets "
+        "a Mandarin text; otherwise such chunks stay empty.",
     )
-    min_mean_log_probability: float = Field(
+    min_mean_log_probability: Advanced[float] = Field(
         default=-0.4,
         le=0,
-        description="Drafts with a lower mean log-probability are refined. Nearer to 0 refines "
-        "more.",
+        description="Drafts with a lower mean log-probability are refined. A value nearer to 0 "
+        "refines more.",
     )
-    max_compression_ratio: float = Field(
+    max_compression_ratio: Advanced[float] = Field(
         default=2.4,
         gt=0,
-        description="Drafts that zlib compresses more than this, since they repeat themselves, "
-        "are refined.",
+        description="Drafts with a higher zlib compression ratio, which repeat themselves, are "
+        "refined. A lower value refines more.",
     )
-    min_word_confidence: float = Field(
+    min_word_confidence: Advanced[float] = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="Drafts with a word less certain than this are refined; 0 for never.",
+        description="Drafts with a word of lower confidence are refined. 0 disables this check.",
     )
-    refine_empty: bool = Field(
+    refine_empty: Advanced[bool] = Field(
         default=True,
-        description="Refine chunks in which the VAD heard speech and Whisper did not.",
+        description="Refine chunks in which the VAD found speech and Whisper did not.",
     )
-    min_gap_s: float | None = Field(
+    min_gap_s: Advanced[float | None] = Field(
         default=1.0,
         gt=0,
-        description="Sound of at least so many s in which a good draft has no word is heard again, "
-        "as where Whisper keeps to one language and somebody speaks another; what Paraformer "
-        "hears there is added. Unset for never.",
+        description="Sound of at least this duration in s without a word in a good draft is "
+        "recognized again by Paraformer, and its words are added. This finds speech in a second "
+        "language. Unset to disable.",
     )
-    max_refined_share: float | None = Field(
+    max_refined_share: Advanced[float | None] = Field(
         default=None,
         ge=0,
         le=1,
-        description="Most of the last audio of a replica that is refined because of doubts; "
-        "failed drafts and keywords always are. With a bound, a result depends on what the "
-        "replica heard before. Unset for no bound.",
-    )
-    share_period_s: float = Field(
-        default=600.0, gt=0, description="How much audio counts as the last, in s."
+        description="Maximum share of a replica's recent audio (600 s) that is refined because of "
+        "doubts; failed drafts and keywords are always refined. With a limit, a result depends on "
+        "earlier requests. Unset for no limit.",
     )

@@ -4,44 +4,30 @@ from __future__ import annotations
 
 import os
 
-from pydantic import BaseModel
-
 from serve_app.core.errors import ConfigurationError
-from serve_app.settings.model import Settings
+from serve_app.settings.listing import all_settings, section_names
+from serve_app.settings.section import old_name_problem
 from serve_app.settings.sources import ENV_PREFIX
 
 
 def check_environment(environ: dict[str, str] | None = None) -> None:
     """Refuses environment variables with our prefix that name no setting.
 
-    pydantic-settings ignores them, so a typing error would go unseen.
+    pydantic-settings ignores them, so a misspelling would go unnoticed.
 
     Raises:
         ConfigurationError: naming the variables.
     """
     environ = dict(os.environ) if environ is None else environ
-    unknown = [
-        name
-        for name in environ
-        if name.upper().startswith(ENV_PREFIX)
-        and not _names_a_setting(name.upper().removeprefix(ENV_PREFIX).lower().split("__"))
-    ]
+    given = {
+        variable: variable.upper().removeprefix(ENV_PREFIX).lower().replace("__", ".")
+        for variable in sorted(environ)
+        if variable.upper().startswith(ENV_PREFIX)
+    }
+    known = {setting.name for setting in all_settings()} | set(section_names())
+    unknown = {variable: name for variable, name in given.items() if name not in known}
+    for variable, name in unknown.items():
+        if problem := old_name_problem(name):
+            raise ConfigurationError(f"environment variable {variable}: {problem}")
     if unknown:
-        raise ConfigurationError(f"unknown environment variables: {', '.join(sorted(unknown))}")
-
-
-def _names_a_setting(path: list[str]) -> bool:
-    model: type[BaseModel] | None = Settings
-    for name in path:
-        if model is None or name not in model.model_fields:
-            return False
-        model = _section_of(model.model_fields[name].annotation)
-    return True
-
-
-def _section_of(annotation: object) -> type[BaseModel] | None:
-    options = getattr(annotation, "__args__", ()) or (annotation,)
-    for option in options:
-        if isinstance(option, type) and issubclass(option, BaseModel):
-            return option
-    return None
+        raise ConfigurationError(f"unknown environment variables: {', '.join(unknown)}")

@@ -1,4 +1,4 @@
-"""The file of API keys: hashes and what each key may do, never a key itself."""
+"""The file of API keys: it holds hashes and limits, never a key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEY_BYTES = 32
 
 
 class KeyLimits(Section):
-    """Bounds of one key in each ingress replica; those left out are the service's."""
+    """Limits of one key in each ingress replica; the service's limits are the default."""
 
     max_running: int | None = Field(default=None, ge=1)
     max_waiting: int | None = Field(default=None, ge=0)
@@ -28,7 +28,7 @@ class KeyLimits(Section):
 
 
 class KeyEntry(Section):
-    """One key. Several may have the same name, so that a new one can replace an old one."""
+    """One key. Names may repeat, so that a new key can replace an old one."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$", repr=False)
@@ -58,10 +58,9 @@ def new_key() -> str:
 
 
 def hash_of(key: str) -> str:
-    """Returns what is kept of a key.
+    """Returns the hash that is stored for a key.
 
-    A fast hash is enough: the key is random and too long to be guessed, unlike a
-    password.
+    A fast hash is enough: unlike a password, the key is random and too long to guess.
     """
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
@@ -80,7 +79,7 @@ def read_keys(path: Path) -> tuple[KeyEntry, ...]:
     except (UnicodeDecodeError, yaml.YAMLError):
         raise ConfigurationError(f"keys file {path} is not YAML") from None
     if content is None:
-        # More likely half a deployment than a wish to shut everybody out.
+        # More likely an unfinished deployment than the intent to revoke all keys.
         raise ConfigurationError(f"keys file {path} is empty; to revoke all keys write 'keys: []'")
     try:
         keys = KeysFile.model_validate(content).keys
@@ -94,17 +93,17 @@ def read_keys(path: Path) -> tuple[KeyEntry, ...]:
 
 
 def add_key(path: Path, entry: KeyEntry) -> None:
-    """Adds an entry to a keys file, which only its owner may read if it is new.
+    """Adds an entry to a keys file. A new file is readable by its owner only.
 
     Raises:
-        ConfigurationError: the file is there and cannot be read.
+        ConfigurationError: the file exists and cannot be read.
     """
     keys = read_keys(path) if path.exists() and path.stat().st_size else ()
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     text = yaml.safe_dump(
         {"keys": [as_yaml(key) for key in (*keys, entry)]}, sort_keys=False, allow_unicode=True
     )
-    # A reader sees the old file or the new one, never half of it.
+    # Replaced atomically: a reader never sees half a file.
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     draft.touch(mode=0o600)
     draft.write_text(text, encoding="utf-8")
@@ -113,5 +112,5 @@ def add_key(path: Path, entry: KeyEntry) -> None:
 
 
 def as_yaml(entry: KeyEntry) -> dict[str, Any]:
-    """Returns the entry as it stands in a file, without what is the default anyway."""
+    """Returns the entry as written to a file, without defaults."""
     return entry.model_dump(exclude_defaults=True, mode="json")

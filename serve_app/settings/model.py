@@ -1,10 +1,10 @@
-"""Everything that can be set, in one model, read once at the entry point.
+"""All settings in one model, read once at the entry point.
 
-A value comes from, first wins: arguments (the `args` of a Serve config or the
+Sources, in order of precedence: arguments (the `args` of a Serve config or the
 command line), environment variables with the prefix `PARASERVE_` (nested names
 joined by `__`, as in `PARASERVE_RECOGNIZER__DEVICE`), the YAML profile, the
-defaults below. Replicas never read the environment: they are given what they
-need when they are built.
+defaults. Replicas do not read the environment; they receive their settings when
+they are built.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from serve_app.settings.admission import REFUSAL_HEADROOM, AdmissionSettings, Au
 from serve_app.settings.audio_url import AudioUrlSettings
 from serve_app.settings.batch import BatchSettings
 from serve_app.settings.keys import read_keys
-from serve_app.settings.section import refuse_old_names
+from serve_app.settings.section import Advanced, refuse_old_names
 from serve_app.settings.service import (
     ClusterSettings,
     HttpSettings,
@@ -55,41 +55,50 @@ class Settings(BaseSettings):
 
     profile: str = Field(
         default=DEFAULT_PROFILE,
-        description="Name of a built-in profile, the path of a YAML file, or what would be in one "
-        "as `{...}`.",
+        description="Name of a built-in profile, path of a YAML file, or the content of one as "
+        "`{...}`.",
     )
-    app_name: str = Field(default="paraserve", min_length=1, description="Ray Serve's name of it.")
+    app_name: Advanced[str] = Field(
+        default="paraserve",
+        min_length=1,
+        description="Name of the Ray Serve application. Choose others for further services on the "
+        "same cluster.",
+    )
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = Field(
-        default=STAGES, description="Stages that are deployed. A request may ask for fewer."
+        default=STAGES, description="Stages to deploy. A request may ask for fewer, never for more."
     )
     pack_dir: Path = Field(
         default_factory=default_pack_dir,
-        description="Where model packs are kept.",
+        description="Directory of the model packs.",
     )
-    offline: bool = Field(default=False, description="Never fetch a pack; fail if it is missing.")
-    max_attempts: int = Field(
+    offline: bool = Field(
+        default=False,
+        description="Never download a pack; fail if one is missing.",
+    )
+    max_attempts: Advanced[int] = Field(
         default=3,
         ge=1,
-        description="Replicas that may die with a call between the stages, or leave it "
-        "unanswered, until it is given up.",
+        description="Maximum number of attempts at a call between stages whose replica dies or "
+        "does not answer; then the call fails.",
     )
-    replacement_timeout_s: float = Field(
+    replacement_timeout_s: Advanced[float] = Field(
         default=300.0,
         gt=0,
-        description="Longest time in s that a call between the stages waits for a live replica "
-        "after the last one was lost; then the request is answered with 503. Longer than it takes "
-        "to replace a replica, its model's loading included.",
+        description="Maximum time in s that a call between stages waits for a live replica when "
+        "none is left; then the request is answered with 503. Longer than a replica takes to "
+        "start and load its model.",
     )
-    compute_nice: int = Field(
+    compute_nice: Advanced[int] = Field(
         default=10,
         ge=0,
         le=19,
-        description="Added to the nice value of the threads that decode and compute on CPUs what "
-        "is not urgent (see `audio.urgent_s`), so that they give way to those that pass requests "
-        "on and to clips. Costs nothing while cores are free. Linux only; 0 for none.",
+        description="Added to the niceness of the threads that decode and compute non-urgent "
+        "audio on CPUs (see `audio.urgent_s`), so that threads that forward requests or process "
+        "clips run first. It costs nothing while cores are idle. Linux only; 0 disables it.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="Least level that is logged."
+        default="INFO",
+        description="Minimum level of log lines.",
     )
     http: HttpSettings = HttpSettings()
     cluster: ClusterSettings = ClusterSettings()
@@ -110,15 +119,15 @@ class Settings(BaseSettings):
 
     @property
     def largest_upload_bytes(self) -> int:
-        """The most that one recording can take on disk."""
+        """Maximum size of one recording on disk."""
         fetched = self.audio_url.max_bytes if self.audio_url.enabled else 0
         return max(self.audio.max_upload_bytes, fetched)
 
     def check_access(self) -> None:
-        """Refuses a service that would demand keys and has none to compare with.
+        """Checks that there is a valid keys file if callers need keys.
 
         Raises:
-            ConfigurationError: there is no keys file, or it cannot be used.
+            ConfigurationError: it is missing or invalid.
         """
         self.auth.check()
         if self.auth.keys_file is not None and self.auth.demanded:
@@ -162,7 +171,7 @@ class Settings(BaseSettings):
         if self.ingress.deployment.max_ongoing_requests < wanted:
             raise ValueError(
                 f"ingress.deployment.max_ongoing_requests must be at least {wanted}: "
-                f"admission.max_running + admission.max_waiting + {REFUSAL_HEADROOM} to refuse with"
+                f"admission.max_running + admission.max_waiting + {REFUSAL_HEADROOM} for refusals"
             )
         largest = self.largest_upload_bytes
         if line.max_bytes < largest:

@@ -1,33 +1,27 @@
-"""What is wrong with settings, in words."""
+"""Error messages about settings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from rapidfuzz import fuzz, process
 
-from serve_app.settings.model import Settings
+from serve_app.settings.listing import all_settings, section_names
 
-_LIKELY = 70.0
-"""Similarity in percent from which a name is taken for a misspelling."""
+_MIN_SIMILARITY = 70.0
+"""In percent; a name at least this similar to a setting is taken for a misspelling of it."""
 
 
 def problems_of(error: ValidationError) -> list[str]:
-    """Returns a line for each wrong setting; an unknown one names the nearest that exists."""
+    """Returns one line per invalid setting; for an unknown one it suggests the nearest."""
     return [
         _line(".".join(map(str, one["loc"])), one["type"], one["msg"]) for one in error.errors()
     ]
 
 
-def setting_names() -> tuple[str, ...]:
-    """Returns the full names of all settings, as recognizer.device."""
-    return tuple(_names(Settings, ""))
-
-
 def nearest_setting(name: str) -> str | None:
-    """Returns the setting that a name was probably meant for, None if none is like it."""
-    found = process.extractOne(name, setting_names(), scorer=fuzz.ratio, score_cutoff=_LIKELY)
+    """Returns the setting that was probably meant, None if none is similar."""
+    names = [*(setting.name for setting in all_settings()), *section_names()]
+    found = process.extractOne(name, names, scorer=fuzz.ratio, score_cutoff=_MIN_SIMILARITY)
     return None if found is None else str(found[0])
 
 
@@ -37,11 +31,3 @@ def _line(name: str, kind: str, message: str) -> str:
         hint = f"; did you mean {nearest}?" if nearest else "; docs/settings.md lists all"
         return f"there is no setting {name}{hint}"
     return f"{name or 'settings'}: {message.removeprefix('Value error, ')}"
-
-
-def _names(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        yield f"{prefix}{name}"
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            yield from _names(section, f"{prefix}{name}.")

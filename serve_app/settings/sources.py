@@ -46,8 +46,8 @@ def read_profile(profile: str) -> dict[str, Any]:
     """Returns the content of a profile.
 
     Args:
-        profile: name of a built-in one, path of a YAML file, or what would be in one as {...},
-            which reaches machines that do not see the file.
+        profile: name of a built-in one, path of a YAML file, or the content of one as {...},
+            for machines that cannot read the file.
 
     Raises:
         ConfigurationError: there is no such profile, or it is not a mapping.

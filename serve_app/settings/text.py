@@ -1,4 +1,4 @@
-"""What is changed in the text of every transcript."""
+"""Replacements in the text of every transcript."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from serve_app.transcript.itn import (
 
 
 class TextSettings(Section):
-    """Words that are written otherwise than the model writes them."""
+    """Phrases that are replaced in every transcript."""
 
     replacements: dict[str, str] = Field(
         default={},
-        description="Phrases and what is written instead, as {云梯: 云T}; for names that the model "
-        "always gets wrong. A request can add its own.",
+        description="Phrases and their replacements, such as {云梯: 云T}, for names that the model "
+        "gets wrong. A request can add its own.",
     )
     replacements_file: Path | None = Field(
         default=None,
-        description="A UTF-8 file of more of them, one `wrong=>right` a line; read at the start.",
+        description="UTF-8 file with further replacements, one `wrong=>right` per line. It is "
+        "read at startup.",
     )
 
     @field_validator("replacements")
@@ -36,7 +37,7 @@ class TextSettings(Section):
         return replacements
 
     def all_replacements(self) -> tuple[Replacement, ...]:
-        """Returns those of the settings and of the file; the settings come first.
+        """Returns the replacements of the settings, then those of the file.
 
         Raises:
             ConfigurationError: the file cannot be read or is not a list of replacements.

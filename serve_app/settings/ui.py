@@ -1,4 +1,4 @@
-"""The web page: a client of the HTTP API in a deployment of its own."""
+"""The web page, which is a client of the HTTP API in its own deployment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
-from serve_app.settings.section import Section
+from serve_app.settings.section import Advanced, Section
 
 
 class UiSettings(Section):
@@ -14,56 +14,58 @@ class UiSettings(Section):
 
     enabled: bool = Field(
         default=False,
-        description="Serve the web page too, as an application of its own beside the API.",
+        description="Serve the web page, as a second application beside the API. Needs `pip "
+        "install 'paraserve[ui]'`.",
     )
     route_prefix: str = Field(
         default="/ui",
         pattern=r"^/[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$",
-        description="Path of the page under the service's address.",
+        description="Path of the page below the service's address.",
     )
     root_path: str | None = Field(
         default=None,
         pattern=r"^(/[A-Za-z0-9_.-]+)+$",
         description="Path of the page as browsers see it, if a reverse proxy serves it under "
-        "another one than `ui.route_prefix`.",
+        "another path than `ui.route_prefix`.",
     )
-    api_url: str | None = Field(
+    api_url: Advanced[str | None] = Field(
         default=None,
         pattern=r"^https?://",
-        description="Address of the API that the page uses, as seen from its replica; unset for "
-        "the service's own. The callers' keys are sent there.",
+        description="Address of the API that the page calls, as seen from its replica; unset for "
+        "this service. Users' API keys are sent there.",
     )
     max_running: int = Field(
-        default=8, ge=1, description="Recordings of all users that the page sends at once."
+        default=8,
+        ge=1,
+        description="Maximum number of recordings that the page sends at once, of all users.",
     )
-    max_waiting: int = Field(
-        default=32, ge=1, description="Recordings that may wait for that; more are refused."
+    max_waiting: Advanced[int] = Field(
+        default=32,
+        ge=1,
+        description="Maximum number of recordings in the page's queue; further ones are refused.",
     )
-    max_upload_bytes: int | None = Field(
+    max_upload_bytes: Advanced[int | None] = Field(
         default=None,
         ge=1024,
-        description="Largest file that the page takes, in bytes; unset for "
+        description="Maximum size of a file on the page in bytes; unset for "
         "`audio.max_upload_bytes`.",
     )
-    max_stored_bytes: int = Field(
+    max_stored_bytes: Advanced[int] = Field(
         default=2 * 2**30,
         ge=1024,
-        description="Bytes of uploads that lie on the page's disk at once, those under way "
-        "included; more are refused. At least one upload. One visitor gets a quarter of it, "
-        "and always room for one upload.",
+        description="Maximum size in bytes of all uploads on the page's disk, partial ones "
+        "included; further ones are refused. At least one upload. One visitor may use a quarter "
+        "of it, and always one upload.",
     )
-    upload_dir: Path | None = Field(
+    upload_dir: Advanced[Path | None] = Field(
         default=None,
-        description="Where uploads lie until their request ends; unset for the system's "
-        "temporary directory. They are files without names, so listing it shows none of them.",
+        description="Directory for uploads until their request ends, kept as unnamed files; unset "
+        "for the system's temporary directory.",
     )
-    keep_upload_s: int = Field(
-        default=3600,
-        ge=60,
-        description="Age in s at which an upload whose request never began is deleted.",
-    )
-    num_cpus: float = Field(
-        default=0.25, ge=0, description="Cores that Ray reserves for the page's one replica."
+    num_cpus: Advanced[float] = Field(
+        default=0.25,
+        ge=0,
+        description="CPU cores that Ray reserves for the page's only replica.",
     )
 
     @field_validator("api_url")

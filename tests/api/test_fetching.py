@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from serve_app.api.fetching import HttpFetcher
+from serve_app.api.fetching import MAX_REDIRECTS, HttpFetcher
 from serve_app.api.remote_audio import UrlPolicy
 from serve_app.api.spool import SpoolDirectory, SpoolFile
 from serve_app.core.errors import EmptyUpload, UploadTooLarge, UrlFetchFailed, UrlNotAllowed
@@ -99,9 +99,9 @@ async def test_redirect_elsewhere_is_refused(spool: SpoolFile, location: str) ->
 
 async def test_redirects_are_counted(spool: SpoolFile) -> None:
     async with serving(*[to("/a")] * 5) as (port, heads):
-        with pytest.raises(UrlFetchFailed, match="more than 2 times"):
-            await fetcher(port, max_redirects=2).fetch(f"http://127.0.0.1:{port}/a", spool)
-        assert len(heads) == 3
+        with pytest.raises(UrlFetchFailed, match=f"more than {MAX_REDIRECTS} times"):
+            await fetcher(port).fetch(f"http://127.0.0.1:{port}/a", spool)
+        assert len(heads) == MAX_REDIRECTS + 1
 
 
 async def test_private_address_is_refused_before_a_connection(spool: SpoolFile) -> None:

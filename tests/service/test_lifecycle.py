@@ -19,7 +19,7 @@ import pytest
 from serve_app.hosting.processes import processes_of_run
 from serve_app.hosting.stopping import ExitCode
 from tests.service.requests import audio_file, read_audio, transcribe
-from tests.service.serving_process import ServingProcess, serving
+from tests.service.serving_process import ObservedService, serving
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -139,7 +139,7 @@ def test_killed_proxies_cost_no_404_and_a_dead_control_store_ends_the_service() 
 class Answers:
     """What a caller gets who asks again and again."""
 
-    def __init__(self, service: ServingProcess) -> None:
+    def __init__(self, service: ObservedService) -> None:
         self._service = service
         self.statuses: set[int] = set()
         self.num_without_retry_after = 0
