@@ -25,14 +25,10 @@ from serve_app.inference.loading import load_punctuator
 from serve_app.scheduling.micro_batcher import BatchLimits
 from serve_app.settings import Settings
 from serve_app.settings.batch import TextFormat
+from serve_app.transcript.assembly import assemble
 from serve_app.transcript.itn import AS_SAID, TextRules, apply_rules
-from serve_app.transcript.sentences import (
-    PunctuationResult,
-    PunctuationTask,
-    join_plain,
-    join_punctuated,
-)
-from serve_app.transcript.transcript import Transcript, TranscriptEvent, collect
+from serve_app.transcript.sentences import PunctuationResult, PunctuationTask
+from serve_app.transcript.transcript import Transcript, collect
 
 _WORDS_AT_ONCE = 400
 """Of a long text, so that short ones get their turn between."""
@@ -157,24 +153,20 @@ class TranscriptWriter:
             spent_s += took_s
             return result
 
-        async def events() -> AsyncGenerator[TranscriptEvent]:
-            utterances = _each(heard.utterances)
-            if call is None:
-                parts = join_plain(utterances)
-            else:
-                context = RequestContext(str(heard.number), KEY)
-                parts = join_punctuated(context, utterances, punctuate, self._break_s)
-            async for part in parts:
-                yield part
+        def end() -> RecordingEnd:
             spans = tuple(one.span for one in heard.utterances)
-            yield RecordingEnd(
-                heard.end.duration_ms,
-                spans,
-                damage=heard.end.damage,
-                notices=heard.end.notices,
+            return RecordingEnd(
+                heard.end.duration_ms, spans, damage=heard.end.damage, notices=heard.end.notices
             )
 
-        transcript = await collect(apply_rules(events(), self._rules))
+        events = assemble(
+            RequestContext(str(heard.number), KEY),
+            _each(heard.utterances),
+            None if call is None else punctuate,
+            self._break_s,
+            end,
+        )
+        transcript = await collect(apply_rules(events, self._rules))
         return transcript, spent_s
 
     async def _write(self, record: FinishedRecording) -> None:

@@ -112,13 +112,7 @@ class SegmenterReplica:
                 cost.num_retries = take_retries(job.context)
                 self._metrics.decoded(cost.decode_s)
                 self._metrics.chunks(span.status for span in spans)
-        yield RecordingEnd(
-            segmentation.duration_ms,
-            tuple(spans),
-            cost,
-            segmentation.damage,
-            segmentation.notices,
-        )
+        yield segmentation.end(spans, cost)
 
     async def _accounted(
         self, segmentation: Segmentation, context: RequestContext, account: RecordingBacklog

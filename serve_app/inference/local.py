@@ -17,7 +17,6 @@ from serve_app.core.records import (
     FileBytes,
     HotwordCheck,
     RecognitionOptions,
-    RecordingEnd,
     RequestContext,
     SpeechDetection,
     Stage,
@@ -29,15 +28,10 @@ from serve_app.inference.loading import load_punctuator, load_vad, segmentation_
 from serve_app.inference.recognizer_models import OpenModelCache
 from serve_app.scheduling.fair_executor import FairExecutor
 from serve_app.settings import Settings
+from serve_app.transcript.assembly import assemble
 from serve_app.transcript.fanout import fan_out
 from serve_app.transcript.segmentation import Segmentation
-from serve_app.transcript.sentences import (
-    PunctuationResult,
-    PunctuationTask,
-    join_plain,
-    join_punctuated,
-    punctuate_tasks,
-)
+from serve_app.transcript.sentences import PunctuationResult, PunctuationTask, punctuate_tasks
 from serve_app.transcript.transcript import TranscriptEvent
 
 _LOGGER = logging.getLogger(__name__)
@@ -118,20 +112,17 @@ class LocalTranscriber:
                     spans.append(utterance.span)
                     yield utterance
 
-        if self._punctuator is not None and "punctuation" in stages:
-            break_s = self._settings.punctuator.sentence_break_s
-            parts = join_punctuated(context, utterances(), self._punctuate, break_s)
-        else:
-            parts = join_plain(utterances())
-        async with aclosing(parts):
-            async for part in parts:
-                yield part
-        yield RecordingEnd(
-            segmentation.duration_ms,
-            tuple(spans),
-            damage=segmentation.damage,
-            notices=segmentation.notices,
+        is_punctuated = self._punctuator is not None and "punctuation" in stages
+        events = assemble(
+            context,
+            utterances(),
+            self._punctuate if is_punctuated else None,
+            self._settings.punctuator.sentence_break_s,
+            lambda: segmentation.end(spans),
         )
+        async with aclosing(events):
+            async for event in events:
+                yield event
 
     async def _punctuate(self, task: PunctuationTask) -> PunctuationResult:
         assert self._punctuator is not None  # noqa: S101 - transcribe() has checked

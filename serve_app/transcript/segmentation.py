@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from serve_app.audio import AudioDecoder, AudioLimits
@@ -20,8 +20,11 @@ from serve_app.core.records import (
     Chunk,
     DamagedRange,
     RecognitionOptions,
+    RecordingEnd,
     RequestContext,
+    RequestCost,
     SpeechDetection,
+    UtteranceSpan,
 )
 from serve_app.scheduling.fair_executor import FairExecutor
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
@@ -111,6 +114,23 @@ class Segmentation:
         """
         begins = self._num_samples < self._options.urgent_s * SAMPLE_RATE_HZ
         return begins and (self._decoder is None or self._decoder.work_is_usual)
+
+    def end(
+        self, utterances: Iterable[UtteranceSpan], cost: RequestCost | None = None
+    ) -> RecordingEnd:
+        """Returns the end of the recording, once all steps are done.
+
+        Args:
+            utterances: all of the recording's, in order.
+            cost: of the request so far; None where nobody asks for it.
+        """
+        return RecordingEnd(
+            self.duration_ms,
+            tuple(utterances),
+            RequestCost() if cost is None else cost,
+            self._damage,
+            self._notices,
+        )
 
     def steps(self) -> Generator[list[ChunkAudio]]:
         """Yields, for each piece of work, the cuts that it completed.
