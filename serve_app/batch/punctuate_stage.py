@@ -156,7 +156,7 @@ class TranscriptWriter:
             return result
 
         def end() -> RecordingEnd:
-            spans = tuple(one.span for one in heard.utterances)
+            spans = tuple(one.summary for one in heard.utterances)
             return RecordingEnd(
                 heard.end.duration_ms, spans, damage=heard.end.damage, notices=heard.end.notices
             )

@@ -21,7 +21,7 @@ from serve_app.core.records import (
     SpeechDetection,
     Stage,
     Utterance,
-    UtteranceSpan,
+    UtteranceSummary,
 )
 from serve_app.inference.batched import recognizer_limits
 from serve_app.inference.loading import load_punctuator, load_vad, segmentation_options
@@ -100,7 +100,7 @@ class LocalTranscriber:
         context = RequestContext(request_id)
         vad = self._vad if "vad" in stages else None
         segmentation = Segmentation(audio, vad, self._options, recognition_options, detection)
-        spans: list[UtteranceSpan] = []
+        spans: list[UtteranceSummary] = []
 
         async def utterances() -> AsyncGenerator[Utterance]:
             groups = segmentation.groups_on(self._decoding, context)
@@ -109,7 +109,7 @@ class LocalTranscriber:
                 fan_out(groups, self._recognizer.transcribe, max_in_flight)
             ) as recognized:
                 async for utterance in recognized:
-                    spans.append(utterance.span)
+                    spans.append(utterance.summary)
                     yield utterance
 
         is_punctuated = self._punctuator is not None and "punctuation" in stages

@@ -25,7 +25,7 @@ class BatchLimits:
         padded: True when the engine pads, so that a batch costs its longest
             item times its length; False when it packs, so that costs add up.
         max_s: longest time that a batch should take, None for any. Whoever comes
-            while a batch runs waits for its end, however urgent. `Pace` turns it into
+            while a batch runs waits for its end, however urgent. `BatchTimeModel` turns it into
             a cost.
     """
 
@@ -45,7 +45,7 @@ class BatchLimits:
         return replace(self, max_s=min(self.max_s or _BACKGROUND_BATCH_S, _BACKGROUND_BATCH_S))
 
 
-class Pace:
+class BatchTimeModel:
     """How fast batches of one engine are: a line through what was measured.
 
     A batch is taken to last `a + b * cost`; both are fitted to the last batches by

@@ -158,7 +158,7 @@ class EngineStuck(RuntimeError):
 
 
 @dataclass(slots=True, eq=False)
-class Waiting(Generic[ItemT, ResultT]):
+class QueuedItem(Generic[ItemT, ResultT]):
     """An item whose caller waits for it, and when it came."""
 
     item: ItemT
@@ -174,10 +174,10 @@ class Waiting(Generic[ItemT, ResultT]):
 
 
 @dataclass(slots=True, eq=False)
-class Running(Generic[ItemT, ResultT]):
+class RunningBatch(Generic[ItemT, ResultT]):
     """A batch that is being run, and since when."""
 
-    batch: list[Waiting[ItemT, ResultT]]
+    batch: list[QueuedItem[ItemT, ResultT]]
     since: float
 
     @property
@@ -205,7 +205,7 @@ class InFlight(Generic[ItemT, ResultT]):
     """The batches that are being run, and what may be run beside them."""
 
     def __init__(self) -> None:
-        self._running: dict[asyncio.Task[None], Running[ItemT, ResultT]] = {}
+        self._running: dict[asyncio.Task[None], RunningBatch[ItemT, ResultT]] = {}
 
     def __len__(self) -> int:
         return len(self._running)
@@ -215,11 +215,11 @@ class InFlight(Generic[ItemT, ResultT]):
         return list(self._running)
 
     @property
-    def batches(self) -> list[Running[ItemT, ResultT]]:
+    def batches(self) -> list[RunningBatch[ItemT, ResultT]]:
         return list(self._running.values())
 
     @property
-    def items(self) -> list[Waiting[ItemT, ResultT]]:
+    def items(self) -> list[QueuedItem[ItemT, ResultT]]:
         return [waiting for running in self._running.values() for waiting in running.batch]
 
     @property
@@ -236,14 +236,14 @@ class InFlight(Generic[ItemT, ResultT]):
         return sum(running.size_s for running in self._running.values() if running.background)
 
     def add(
-        self, task: asyncio.Task[None], batch: list[Waiting[ItemT, ResultT]], now: float
+        self, task: asyncio.Task[None], batch: list[QueuedItem[ItemT, ResultT]], now: float
     ) -> None:
-        self._running[task] = Running(batch, now)
+        self._running[task] = RunningBatch(batch, now)
 
-    def remove(self, task: asyncio.Task[None]) -> list[Waiting[ItemT, ResultT]]:
+    def remove(self, task: asyncio.Task[None]) -> list[QueuedItem[ItemT, ResultT]]:
         return self._running.pop(task).batch
 
-    def admits(self, first: Waiting[ItemT, ResultT], *, in_turn: bool, overtaking: bool) -> bool:
+    def admits(self, first: QueuedItem[ItemT, ResultT], *, in_turn: bool, overtaking: bool) -> bool:
         """Whether a batch that begins with an item may be run now.
 
         Args:
@@ -261,7 +261,7 @@ class InFlight(Generic[ItemT, ResultT]):
         return overtaking and first.urgent and not any(one.urgent for one in running)
 
 
-def fail(waiting: Waiting[ItemT, ResultT], error: Exception) -> None:
+def fail(waiting: QueuedItem[ItemT, ResultT], error: Exception) -> None:
     """Has the caller of an item get an error, unless it has its answer or is gone."""
     if not waiting.future.done():
         waiting.future.set_exception(error)

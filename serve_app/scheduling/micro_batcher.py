@@ -14,14 +14,14 @@ from typing import Generic, TypeVar
 
 from serve_app.core.errors import DeadlineExceeded
 from serve_app.core.records import RequestContext
-from serve_app.scheduling.batch_budget import BatchLimits, Pace
+from serve_app.scheduling.batch_budget import BatchLimits, BatchTimeModel
 from serve_app.scheduling.batch_state import (
     BatcherClosed,
     BatcherStatistics,
     BatchStats,
     EngineStuck,
     InFlight,
-    Waiting,
+    QueuedItem,
     fail,
 )
 from serve_app.scheduling.device_slots import DeviceSlots
@@ -29,11 +29,11 @@ from serve_app.scheduling.fair_queue import FairQueue
 
 __all__ = [
     "BatchLimits",
+    "BatchTimeModel",
     "BatcherClosed",
     "BatcherStatistics",
     "EngineStuck",
     "MicroBatcher",
-    "Pace",
 ]
 
 ItemT = TypeVar("ItemT")
@@ -44,7 +44,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
     """Runs items through a batch function, as many batches at once as it can take.
 
     What goes into the next batch is decided by `FairQueue` when there is room for one,
-    within the limits that `Pace` draws from the last batches. Items whose caller went
+    within the limits that `BatchTimeModel` draws from the last batches. Items whose caller went
     away or whose deadline passed are never run. If a batch raises, it is halved until
     the item that is to blame fails alone, so that no neighbor is lost.
 
@@ -88,8 +88,8 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         self._concurrency = concurrency
         self._clock = clock
         self._unix_clock = unix_clock
-        self._queue: FairQueue[Waiting[ItemT, ResultT]] = FairQueue()
-        self._pace = Pace()
+        self._queue: FairQueue[QueuedItem[ItemT, ResultT]] = FairQueue()
+        self._pace = BatchTimeModel()
         self._running: InFlight[ItemT, ResultT] = InFlight()
         self._woken = False
         self._closed = False
@@ -133,7 +133,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
             left_s = context.deadline - self._unix_clock()
         future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         cost, size_s = self._cost(item), self._size_s(item)
-        waiting = Waiting(
+        waiting = QueuedItem(
             item, cost, size_s, now, left_s, alone, urgent, background, on_begun, future
         )
         ticket = self._queue.push(
@@ -244,7 +244,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         has_room = len(self._running) < self._concurrency
         return has_room and self._turns.may_begin(self, self._wake)
 
-    async def _work(self, batch: list[Waiting[ItemT, ResultT]]) -> None:
+    async def _work(self, batch: list[QueuedItem[ItemT, ResultT]]) -> None:
         for waiting in batch:
             if waiting.on_begun is not None:
                 await waiting.on_begun()
@@ -255,7 +255,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
             fail(waiting, BatcherClosed())
         self._wake()
 
-    async def _run_or_split(self, batch: list[Waiting[ItemT, ResultT]]) -> None:
+    async def _run_or_split(self, batch: list[QueuedItem[ItemT, ResultT]]) -> None:
         began = self._clock()
         try:
             results = await self._runner_of(batch)([waiting.item for waiting in batch])
@@ -281,13 +281,13 @@ class MicroBatcher(Generic[ItemT, ResultT]):
                 waiting.future.set_result(result)
 
     def _runner_of(
-        self, batch: list[Waiting[ItemT, ResultT]]
+        self, batch: list[QueuedItem[ItemT, ResultT]]
     ) -> Callable[[list[ItemT]], Awaitable[Sequence[ResultT]]]:
         if self._run_urgent is not None and all(waiting.urgent for waiting in batch):
             return self._run_urgent
         return self._run
 
-    def _note(self, batch: list[Waiting[ItemT, ResultT]], began: float, ended: float) -> None:
+    def _note(self, batch: list[QueuedItem[ItemT, ResultT]], began: float, ended: float) -> None:
         costs = [waiting.cost for waiting in batch]
         self._stats.count(costs)
         size_s = sum(waiting.size_s for waiting in batch)

@@ -24,11 +24,11 @@ from serve_app.core.records import (
     RequestContext,
     RequestCost,
     SpeechDetection,
-    UtteranceSpan,
+    UtteranceSummary,
 )
 from serve_app.scheduling.fair_executor import FairExecutor
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
-from serve_app.transcript.windows import ChunkAudio, FixedChunker, SegmentChunker
+from serve_app.transcript.chunking import ChunkAudio, FixedChunker, SegmentChunker
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Segmentation:
         return begins and (self._decoder is None or self._decoder.work_is_usual)
 
     def end(
-        self, utterances: Iterable[UtteranceSpan], cost: RequestCost | None = None
+        self, utterances: Iterable[UtteranceSummary], cost: RequestCost | None = None
     ) -> RecordingEnd:
         """Returns the end of the recording, once all steps are done.
 

@@ -12,7 +12,7 @@ from serve_app.transcript.transcript import FailedRange, Sentence, TranscriptEve
 
 HEARD = Utterance(0, 0, 400, "done", (Token("你", 0, 200, 1.0), Token("好", 200, 400, 1.0)))
 FAILED = Utterance(1, 500, 900, "failed", error="recognizer_error: no memory")
-END = RecordingEnd(1000, (HEARD.span, FAILED.span))
+END = RecordingEnd(1000, (HEARD.summary, FAILED.summary))
 
 
 async def marked(task: PunctuationTask) -> PunctuationResult:
