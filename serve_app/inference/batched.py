@@ -64,7 +64,7 @@ class _Batched(Generic[ItemT, ResultT]):
             on_batch=self._batch_ended,
             concurrency=max_in_flight,
             run_urgent=self._run_urgent if priority.urgent_ms else None,
-            turns=turns,
+            device_slots=turns,
         )
         self.on_batch: Callable[[Sequence[float], float], None] | None = None
         """Told of each batch: how long each item waited and how long the batch took, in s."""
@@ -137,7 +137,7 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
             cost=lambda chunk: engine.cost(chunk.num_samples),
             size_s=lambda chunk: chunk.duration_s,
             priority=priority,
-            turns=turns,
+            device_slots=turns,
             preemption=preemption,
         )
 
