@@ -156,7 +156,8 @@ class _PatientFile(io.RawIOBase):
             sleep=self._sleep,
         )
         try:
-            return retrying(self._try_once, fetch)
+            result: ResultT = retrying(self._try_once, fetch)
+            return result
         except RetryError as failed:
             error = failed.last_attempt.exception()
             reason = f"{type(error).__name__}: {error}"

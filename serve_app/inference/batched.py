@@ -137,7 +137,7 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
             cost=lambda chunk: engine.cost(chunk.num_samples),
             size_s=lambda chunk: chunk.duration_s,
             priority=priority,
-            device_slots=turns,
+            turns=turns,
             preemption=preemption,
         )
 
