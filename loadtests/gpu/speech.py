@@ -13,7 +13,7 @@ import torch
 from loadtests.bench.options import open_named
 from serve_app.core.records import SAMPLES_PER_MS, Pcm
 from serve_app.engines.fsmn_vad.engine import FsmnVad
-from serve_app.transcript.windows import SegmentChunker
+from serve_app.transcript.chunking import SegmentChunker
 
 MAX_SEGMENT_S = 30.0
 _WINDOW_SAMPLES = 20 * 16_000

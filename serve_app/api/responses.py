@@ -32,7 +32,7 @@ from serve_app.api.response_models import (
     VerboseTranscription,
     Word,
 )
-from serve_app.core.records import RecordingEnd, Token, UtteranceSpan
+from serve_app.core.records import RecordingEnd, Token, UtteranceSummary
 from serve_app.core.words import needs_space
 from serve_app.transcript.subtitles import to_srt, to_vtt
 from serve_app.transcript.transcript import (
@@ -217,7 +217,7 @@ def _languages_of(
 
 
 def _languages(
-    language: str | None, utterances: Sequence[UtteranceSpan], *, has_words: bool
+    language: str | None, utterances: Sequence[UtteranceSummary], *, has_words: bool
 ) -> list[TranscriptionLanguage]:
     """Returns what is spoken: the given language, or what was heard if it was to be guessed."""
     if not has_words:
@@ -238,7 +238,7 @@ def _word(token: Token) -> Word:
     return word
 
 
-def _spoken_span(span: UtteranceSpan) -> SpokenSpan:
+def _spoken_span(span: UtteranceSummary) -> SpokenSpan:
     spoken: SpokenSpan = {
         "start": _seconds(span.start_ms),
         "end": _seconds(span.end_ms),

@@ -32,7 +32,7 @@ from serve_app.core.records import (
     RequestContext,
     Utterance,
 )
-from serve_app.transcript.fanout import place
+from serve_app.transcript.fanout import to_recording_time
 
 RecordT = TypeVar("RecordT")
 
@@ -221,7 +221,7 @@ def words_table(
     ends: Sequence[tuple[int, AudioEnd]],
 ) -> pa.Table:
     """Returns the rows that tell what was heard in chunks, and which recordings ended."""
-    utterances = [pickle.dumps(place(chunk, result)) for _, chunk, result, _ in heard]
+    utterances = [pickle.dumps(to_recording_time(chunk, result)) for _, chunk, result, _ in heard]
     return pa.table(
         [
             pa.array([one[0] for one in heard] + [one[0] for one in ends], pa.int32()),

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+
+from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
 from serve_app.batch.fingerprint import file_info, item_fingerprint
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.records import NOT_FOUND, READ_ERROR, BatchItem, Failure, FileInfo
 from serve_app.core.records import Stage
+from serve_app.scheduling.backoff import Backoff
 from serve_app.settings import Settings
 
 _STAT_THREADS = 32
 _STAT_ATTEMPTS = 3
-_FIRST_DELAY_S = 0.5
+_BACKOFF = Backoff(first_s=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +97,25 @@ def find_pending(
 
 def look(item: BatchItem) -> FileInfo | Failure:
     """Returns what the store says of an item's file, or why it cannot be read."""
-    reason = ""
-    for attempt in range(_STAT_ATTEMPTS):
-        if attempt:
-            time.sleep(_FIRST_DELAY_S * 2 ** (attempt - 1))
-        try:
-            return file_info(item)
-        except FileNotFoundError as error:
-            missing = f"there is no such file: {error}"
-            return Failure(item.id, item.uri, NOT_FOUND, missing, False, 1)
-        # Every store has its own errors for a connection that breaks.
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-    return Failure(item.id, item.uri, READ_ERROR, reason, False, _STAT_ATTEMPTS)
+    retrying = Retrying(
+        stop=stop_after_attempt(_STAT_ATTEMPTS),
+        wait=_BACKOFF,
+        retry=retry_if_exception(_may_pass),
+        reraise=True,
+    )
+    try:
+        return retrying(file_info, item)
+    except FileNotFoundError as error:
+        missing = f"there is no such file: {error}"
+        return Failure(item.id, item.uri, NOT_FOUND, missing, False, 1)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        return Failure(item.id, item.uri, READ_ERROR, reason, False, _STAT_ATTEMPTS)
+
+
+def _may_pass(error: BaseException) -> bool:
+    # Every store has its own errors for a connection that breaks.
+    return isinstance(error, Exception) and not isinstance(error, FileNotFoundError)
 
 
 def _given_up(store: OutputStore) -> Mapping[str, str]:

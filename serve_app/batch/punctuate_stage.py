@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
+from tenacity import AsyncRetrying, stop_after_attempt
 
 from serve_app.batch.arrow_tables import KEY, RecognizedRecording
 from serve_app.batch.outputs import OutputStore
@@ -22,23 +23,20 @@ from serve_app.core.ports import Punctuator
 from serve_app.core.records import PackRole, RecordingEnd, RequestContext, Stage, Utterance
 from serve_app.inference.batched import BatchedPunctuator, punctuator_limits
 from serve_app.inference.loading import load_punctuator
+from serve_app.scheduling.backoff import Backoff
 from serve_app.scheduling.micro_batcher import BatchLimits
 from serve_app.settings import Settings
 from serve_app.settings.batch import TextFormat
+from serve_app.transcript.assembly import assemble
 from serve_app.transcript.itn import AS_SAID, TextRules, apply_rules
-from serve_app.transcript.sentences import (
-    PunctuationResult,
-    PunctuationTask,
-    join_plain,
-    join_punctuated,
-)
-from serve_app.transcript.transcript import Transcript, TranscriptEvent, collect
+from serve_app.transcript.sentences import PunctuationResult, PunctuationTask
+from serve_app.transcript.transcript import Transcript, collect
 
 _WORDS_AT_ONCE = 400
 """Of a long text, so that short ones get their turn between."""
 
 _WRITE_ATTEMPTS = 5
-_FIRST_DELAY_S = 0.5
+_BACKOFF = Backoff(first_s=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,38 +155,28 @@ class TranscriptWriter:
             spent_s += took_s
             return result
 
-        async def events() -> AsyncGenerator[TranscriptEvent]:
-            utterances = _each(heard.utterances)
-            if call is None:
-                parts = join_plain(utterances)
-            else:
-                context = RequestContext(str(heard.number), KEY)
-                parts = join_punctuated(context, utterances, punctuate, self._break_s)
-            async for part in parts:
-                yield part
-            spans = tuple(one.span for one in heard.utterances)
-            yield RecordingEnd(
-                heard.end.duration_ms,
-                spans,
-                damage=heard.end.damage,
-                notices=heard.end.notices,
+        def end() -> RecordingEnd:
+            spans = tuple(one.summary for one in heard.utterances)
+            return RecordingEnd(
+                heard.end.duration_ms, spans, damage=heard.end.damage, notices=heard.end.notices
             )
 
-        transcript = await collect(apply_rules(events(), self._rules))
+        events = assemble(
+            RequestContext(str(heard.number), KEY),
+            _each(heard.utterances),
+            None if call is None else punctuate,
+            self._break_s,
+            end,
+        )
+        transcript = await collect(apply_rules(events, self._rules))
         return transcript, spent_s
 
     async def _write(self, record: FinishedRecording) -> None:
-        delay_s = _FIRST_DELAY_S
-        for attempt in range(1, _WRITE_ATTEMPTS + 1):
-            try:
-                await asyncio.to_thread(self._store.write, record)
-                return
-            # Every store has its own errors for a connection that breaks.
-            except Exception:
-                if attempt == _WRITE_ATTEMPTS:
-                    raise
-            await asyncio.sleep(delay_s)
-            delay_s *= 2
+        # Every store has its own errors for a connection that breaks: all are tried again.
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(_WRITE_ATTEMPTS), wait=_BACKOFF, reraise=True
+        )
+        await retrying(asyncio.to_thread, self._store.write, record)
 
 
 class Finisher:

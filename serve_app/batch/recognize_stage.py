@@ -38,15 +38,13 @@ from serve_app.inference.batched import BatchedRecognizer, recognizer_limits
 from serve_app.inference.loading import load_recognizer
 from serve_app.scheduling.micro_batcher import EngineStuck
 from serve_app.settings import Settings
+from serve_app.transcript.fanout import poison_failure
 
 ResultT = TypeVar("ResultT")
 
 _LOG = logging.getLogger(__name__)
 
 _STUCK_EXIT_CODE = 70
-
-POISON = "poison"
-"""Kind of the failure of a chunk that kills."""
 
 
 class LoopThread:
@@ -187,8 +185,8 @@ class PoisonGuard:
         transcribe: Callable[[list[Chunk]], list[Recognition | ChunkFailure]],
     ) -> list[Recognition | ChunkFailure]:
         num_deaths = self._begin(_name(chunk))
-        if num_deaths >= self._max_deaths:
-            return [ChunkFailure(POISON, f"{num_deaths} recognizers died while they had it")]
+        if (failure := poison_failure(num_deaths, self._max_deaths)) is not None:
+            return [failure]
         results = transcribe([chunk])
         self._end(_name(chunk))
         return results

@@ -7,7 +7,6 @@ the decoder wants them; a fetch that fails for a reason that may pass is made ag
 from __future__ import annotations
 
 import io
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -17,15 +16,16 @@ from typing import BinaryIO, TypeVar, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+from tenacity import RetryError, Retrying, retry_if_exception, stop_after_attempt
 
 from serve_app.audio.bytesource import AudioSource
 from serve_app.batch.storage import filesystem_of
 from serve_app.batch.uris import has_scheme
+from serve_app.scheduling.backoff import Backoff
 
 ResultT = TypeVar("ResultT")
 
-_FIRST_DELAY_S = 0.5
-_LONGEST_DELAY_S = 20.0
+_BACKOFF = Backoff(first_s=0.5, longest_s=20.0)
 _RANGES_KEPT = 8
 READ_RANGE_BYTES = 2**20
 """Fetched at once: large enough that latency does not dominate, and eight are kept in memory."""
@@ -89,6 +89,11 @@ def open_audio(uri: str, options: ReadOptions) -> Iterator[AudioSource]:
         file.close()
 
 
+def _may_pass(error: BaseException) -> bool:
+    # Every store has its own errors for a connection that breaks.
+    return isinstance(error, Exception) and not isinstance(error, _FINAL)
+
+
 def _existing(path: Path) -> Path:
     with path.open("rb"):
         return path
@@ -146,26 +151,33 @@ class _PatientFile(io.RawIOBase):
         super().close()
 
     def _try(self, fetch: Callable[[BinaryIO], ResultT]) -> ResultT:
-        delay_s = _FIRST_DELAY_S
-        attempt = 1
-        while True:
-            try:
-                with self._options.idle():
-                    if self._file is None:
-                        self._file = self._open()
-                    return fetch(self._file)
-            except _FINAL:
-                raise
-            # Every store has its own errors for a connection that breaks.
-            except Exception as error:
-                self._drop()
-                if attempt >= self._options.attempts:
-                    reason = f"{type(error).__name__}: {error}"
-                    raise ReadFailed(reason.splitlines()[0], attempt) from error
+        retrying = Retrying(
+            stop=stop_after_attempt(self._options.attempts),
+            wait=_BACKOFF,
+            retry=retry_if_exception(_may_pass),
+            sleep=self._sleep,
+        )
+        try:
+            result: ResultT = retrying(self._try_once, fetch)
+            return result
+        except RetryError as failed:
+            error = failed.last_attempt.exception()
+            reason = f"{type(error).__name__}: {error}"
+            raise ReadFailed(reason.splitlines()[0], failed.last_attempt.attempt_number) from error
+
+    def _try_once(self, fetch: Callable[[BinaryIO], ResultT]) -> ResultT:
+        try:
             with self._options.idle():
-                self._options.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
-            delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
-            attempt += 1
+                if self._file is None:
+                    self._file = self._open()
+                return fetch(self._file)
+        except Exception:
+            self._drop()
+            raise
+
+    def _sleep(self, time_s: float) -> None:
+        with self._options.idle():
+            self._options.sleep(time_s)
 
     def _open(self) -> BinaryIO:
         # A header at the end of the file is fetched without what lies between.

@@ -24,8 +24,8 @@ from serve_app.core.ports import VoiceActivityDetector
 from serve_app.core.records import DamagedRange
 from serve_app.inference.loading import load_vad, segmentation_options
 from serve_app.settings import Settings
+from serve_app.transcript.chunking import ChunkAudio
 from serve_app.transcript.segmentation import Segmentation, SegmentationOptions
-from serve_app.transcript.windows import ChunkAudio
 
 _PIECE_BYTES = 512 * 2**10
 """Audio that is put into one table; Ray Data puts those together into blocks."""

@@ -30,6 +30,7 @@ import ray
 from ray import serve
 from ray.data import ActorPoolStrategy
 from ray.exceptions import RayError
+from tenacity import AsyncRetrying, retry_if_exception_type
 
 from serve_app.batch.arrow_tables import KEY, AudioEnd, Planned, RecognizedRecording, read_audio
 from serve_app.batch.outputs import OutputStore
@@ -69,6 +70,7 @@ from serve_app.deployments.handles import RemoteRecognizer
 from serve_app.deployments.retries import RetryPolicy, call_until_answered
 from serve_app.inference.fingerprint import output_settings_of
 from serve_app.inference.loading import load_vad, segmentation_options
+from serve_app.scheduling.backoff import Backoff
 from serve_app.scheduling.preemption import lower_priority
 from serve_app.settings import Settings
 from serve_app.settings.batch import TextFormat
@@ -81,7 +83,7 @@ ResultT = TypeVar("ResultT")
 
 _NICE = 15
 _PATIENCE_S = 900.0
-_LONGEST_PAUSE_S = 15.0
+_BACKOFF = Backoff(first_s=1.0, longest_s=15.0)
 
 
 class SpareCapacity:
@@ -268,15 +270,14 @@ async def patiently(
         RayError: likewise.
     """
     gives_up_s = clock() + patience_s
-    pause_s = 1.0
-    while True:
-        try:
-            return await call()
-        except (ServiceError, RayError, ConnectionError, TimeoutError):
-            if clock() + pause_s > gives_up_s:
-                raise
-        await sleep(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    retrying = AsyncRetrying(
+        stop=lambda state: clock() + state.upcoming_sleep > gives_up_s,
+        wait=_BACKOFF,
+        retry=retry_if_exception_type((ServiceError, RayError, ConnectionError, TimeoutError)),
+        sleep=sleep,
+        reraise=True,
+    )
+    return await retrying(call)
 
 
 def _work_table(numbers: Sequence[int], works: Sequence[Work]) -> pa.Table:

@@ -73,7 +73,7 @@ class ParaserveError(Exception):
 
 
 class ClusterError(ParaserveError):
-    """The cluster is not as the command needs it; the operator must act as it says."""
+    """The cluster does not meet the command's needs; the message tells the operator what to do."""
 
     code = "cluster_error"
 
@@ -82,8 +82,8 @@ class ClusterRefused(ClusterError):
     """The API server refused a request or did not answer.
 
     Args:
-        detail: a sentence.
-        status: HTTP status; 0 without an answer.
+        detail: what went wrong, as a sentence.
+        status: HTTP status; 0 if there was no response.
     """
 
     code = "cluster_refused"
@@ -100,13 +100,13 @@ class ClusterRefused(ClusterError):
 
 
 class ConfigurationError(ParaserveError):
-    """Settings contradict themselves or the machine; the operator must fix them."""
+    """The settings contradict each other or the machine; the operator must fix them."""
 
     code = "configuration_error"
 
 
 class PackError(ConfigurationError):
-    """A model pack cannot be used as it is; the operator must fix or fetch it."""
+    """A model pack cannot be used; the operator must fix or download it."""
 
     code = "pack_error"
 
@@ -118,7 +118,7 @@ class PackError(ConfigurationError):
 
 
 class PackNotFound(PackError):
-    """The name resolves to no pack that is on this machine."""
+    """No pack of this name is on this machine."""
 
     code = "pack_not_found"
 
@@ -142,7 +142,7 @@ class PackFetchFailed(PackError):
 
 
 class DeviceUnavailable(ConfigurationError):
-    """The device named in the settings is not on this machine."""
+    """This machine does not have the device that the settings name."""
 
     code = "device_unavailable"
 
@@ -154,7 +154,7 @@ class DeviceUnavailable(ConfigurationError):
 
 
 class TraceError(ConfigurationError):
-    """A trace of requests cannot be planned with; the message names the line."""
+    """A request trace cannot be used for planning; the message names the line."""
 
     code = "trace_error"
 
@@ -166,7 +166,7 @@ class CostsError(ConfigurationError):
 
 
 class ManifestError(ConfigurationError):
-    """A list of recordings cannot be used; the message names its lines."""
+    """A manifest of recordings cannot be used; the message names the lines."""
 
     code = "manifest_error"
 
@@ -178,9 +178,9 @@ class RequestError(ParaserveError):
 
 
 class InvalidParameter(RequestError):
-    """A form field or query parameter has a value that is not accepted.
+    """A form field or query parameter has an invalid value.
 
-    Its reason is the predicate of a sentence about the parameter: "must be given once".
+    The reason completes a sentence that starts with the parameter: "must be given once".
     """
 
     code = "invalid_parameter"
@@ -197,7 +197,7 @@ class InvalidParameter(RequestError):
 
 
 class MalformedBody(RequestError):
-    """The body is not what its headers say; the caller must fix its HTTP client."""
+    """The body contradicts its headers; the caller must fix its HTTP client."""
 
     code = "malformed_body"
 
@@ -221,7 +221,7 @@ class ModelNotFound(RequestError):
 
 
 class StageNotDeployed(RequestError):
-    """The request wants a stage that this deployment was started without."""
+    """The request asks for a stage that is not deployed."""
 
     code = "stage_not_deployed"
 
@@ -233,7 +233,7 @@ class StageNotDeployed(RequestError):
 
 
 class Unauthenticated(RequestError):
-    """There is no API key, or none that is known; the caller must send its own."""
+    """The API key is missing or unknown; the caller must send a valid one."""
 
     code = "invalid_api_key"
 
@@ -257,7 +257,7 @@ class KeyNotAllowed(RequestError):
 
 
 class UrlNotAllowed(RequestError):
-    """`audio_url` leads where this service does not fetch from; the caller must upload."""
+    """The service does not fetch from this `audio_url`; the caller must upload the file."""
 
     code = "url_not_allowed"
 
@@ -269,7 +269,7 @@ class UrlNotAllowed(RequestError):
 
 
 class UrlFetchFailed(RequestError):
-    """`audio_url` could not be fetched; the caller must check that it can be."""
+    """`audio_url` could not be fetched; the caller must check the URL."""
 
     code = "url_fetch_failed"
 
@@ -281,7 +281,7 @@ class UrlFetchFailed(RequestError):
 
 
 class UploadTooLarge(RequestError):
-    """The upload has more bytes than the limit; the caller must send less."""
+    """The upload exceeds the size limit; the caller must send a smaller file."""
 
     code = "upload_too_large"
 
@@ -294,7 +294,7 @@ class UploadTooLarge(RequestError):
 
 
 class UploadTooSlow(RequestError):
-    """The body arrives too slowly to wait for it; the caller must send it faster."""
+    """The body arrives too slowly; the caller must send it faster."""
 
     code = "upload_too_slow"
 
@@ -309,7 +309,7 @@ class UploadTooSlow(RequestError):
 
 
 class RequestNotAcceptable(RequestError):
-    """The request's head breaks a bound or HTTP's own rules; the caller must change it."""
+    """The request line or headers violate a limit or HTTP itself; the caller must fix them."""
 
     code = "invalid_request_head"
 
@@ -321,25 +321,25 @@ class RequestNotAcceptable(RequestError):
 
 
 class HeadersTooLarge(RequestNotAcceptable):
-    """The request has too many or too long headers; the caller must send less."""
+    """The headers are too many or too long; the caller must send fewer or shorter ones."""
 
     code = "headers_too_large"
 
 
 class UriTooLong(RequestNotAcceptable):
-    """The request's path and query are too long; the caller must shorten them."""
+    """The path and query are too long; the caller must shorten them."""
 
     code = "uri_too_long"
 
 
 class MethodNotAllowed(RequestNotAcceptable):
-    """The request's method is none that is known here; the caller must use another."""
+    """The service does not know the HTTP method; the caller must use another."""
 
     code = "method_not_allowed"
 
 
 class HostNotAllowed(RequestNotAcceptable):
-    """The Host header names none of the service's hosts; the caller must use one of those."""
+    """The Host header names an unknown host; the caller must use one of the service's."""
 
     code = "host_not_allowed"
 
@@ -428,7 +428,7 @@ class InvalidSamples(AudioError):
 
 
 class AudioTooShort(AudioError):
-    """The recording is shorter than any utterance; the caller must send more."""
+    """The recording is shorter than any utterance; the caller must send a longer one."""
 
     code = "audio_too_short"
 
@@ -454,7 +454,7 @@ class AudioTooLong(AudioError):
 
 
 class AudioTooComplex(AudioError):
-    """Decoding takes far more work than audio of this length and size should."""
+    """Decoding takes far more work than audio of this length and size needs."""
 
     code = "audio_too_complex"
 
@@ -470,17 +470,17 @@ class AudioTooComplex(AudioError):
 
 
 class AudioTooFragmented(AudioError):
-    """The audio is in far more pieces than any program writes; decoding them takes too long."""
+    """The file has far more packets than its length needs; decoding takes too long."""
 
     code = "audio_too_fragmented"
 
-    def __init__(self, num_pieces: int, decoded_s: float) -> None:
-        super().__init__(num_pieces, decoded_s)
+    def __init__(self, num_packets: int, decoded_s: float) -> None:
+        super().__init__(num_packets, decoded_s)
 
     def __str__(self) -> str:
-        num_pieces, decoded_s = (float(str(arg)) for arg in self.args)
+        num_packets, decoded_s = (float(str(arg)) for arg in self.args)
         return (
-            f"the file has {num_pieces:.0f} packets for {decoded_s:.2f} s of audio, far more than "
+            f"the file has {num_packets:.0f} packets for {decoded_s:.2f} s of audio, far more than "
             "a recording of its length needs; write it again with ordinary packets"
         )
 
@@ -492,7 +492,7 @@ class ServiceError(ParaserveError):
 
 
 class NotReady(ServiceError):
-    """A deployment has not warmed up yet; the caller should try again."""
+    """A deployment is not ready yet; the caller should try again."""
 
     code = "not_ready"
 
@@ -504,7 +504,7 @@ class NotReady(ServiceError):
 
 
 class ShuttingDown(ServiceError):
-    """The service is being stopped; the caller should try again, elsewhere or later."""
+    """The service is shutting down; the caller should try again, elsewhere or later."""
 
     code = "shutting_down"
 
@@ -516,7 +516,7 @@ class ShuttingDown(ServiceError):
 
 
 class StartFailed(ServiceError):
-    """A deployment did not come up; the operator must read why and fix it."""
+    """A deployment did not start; the operator must fix the reported cause."""
 
     code = "start_failed"
 
@@ -528,9 +528,9 @@ class StartFailed(ServiceError):
 
 
 class ModelUnavailable(ServiceError):
-    """A model could not be loaded; the operator must read why, the caller may retry.
+    """A model could not be loaded; the operator must fix it, the caller may retry.
 
-    The reason is not in the message, which callers are shown: it may name paths.
+    The reason may contain paths, so it is logged and left out of the message to callers.
     """
 
     code = "model_unavailable"
@@ -548,7 +548,7 @@ class ModelUnavailable(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """More work is waiting than the limits allow; the caller must retry later."""
+    """The admission limits are reached; the caller must retry later."""
 
     code = "overloaded"
 
@@ -564,7 +564,7 @@ class Overloaded(ServiceError):
 
 
 class StorageFull(ServiceError):
-    """The disk for uploads is full; the operator must make room, the caller retry."""
+    """The upload disk is full; the operator must free space, the caller may retry."""
 
     code = "storage_full"
 
@@ -592,7 +592,7 @@ class DeadlineExceeded(ServiceError):
 
 
 class RecognitionFailed(ServiceError):
-    """Every chunk of the request failed in the recognizer; the operator must look."""
+    """Every chunk of the request failed in the recognizer; the operator must investigate."""
 
     code = "recognition_failed"
 

@@ -1,9 +1,9 @@
-"""How many requests the processes of a run are answering, and whether it is draining.
+"""Counts the requests in flight in all processes of a run, and marks the run as draining.
 
-`paraserve serve` and the processes that answer HTTP share a directory. Each of them
-keeps its number in a file of its own there; a file named `draining` tells all of them
-to take no further requests. A file costs one write a request, and unlike a call to
-each replica it works however busy, new or unknown a replica is.
+`paraserve serve` and the processes that serve HTTP share a directory. Each process keeps its
+count in its own file there; a file named `draining` tells all of them to accept no further
+requests. This costs one write per request and, unlike a call to each replica, does not depend
+on how busy, new or unknown a replica is.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ import threading
 from pathlib import Path
 
 RUN_DIRECTORY_VARIABLE = "_PARASERVE_RUN_DIRECTORY"
-"""Names the run's directory to all processes of the run. The underscore keeps it from
-looking like a setting."""
+"""Environment variable with the run's directory. The underscore marks it as no setting."""
 
 NODE_ADDRESS_VARIABLE = "_PARASERVE_NODE_ADDRESS"
-"""The address that a node which `paraserve serve` has started listens on."""
+"""Environment variable with the address of the node that `paraserve serve` started."""
 
 _COUNTS = "requests"
 _DRAINING = "draining"
@@ -26,7 +25,7 @@ _NUMBER = struct.Struct("<q")
 
 
 class InFlightCounter:
-    """The number of one process, kept where `num_in_flight` finds it.
+    """The count of one process, where `num_in_flight` reads it.
 
     Args:
         directory: of the run.
@@ -61,24 +60,24 @@ class InFlightCounter:
 
 
 def begin_draining(directory: Path) -> None:
-    """Tells all processes of a run to take no further requests."""
+    """Tells all processes of a run to accept no further requests."""
     (directory / _DRAINING).touch(mode=0o600)
 
 
 def is_draining(directory: Path) -> bool:
-    """Whether the processes of a run were told to take no further requests."""
+    """Whether the run accepts no further requests."""
     return (directory / _DRAINING).exists()
 
 
 def num_in_flight(directory: Path) -> int:
-    """Returns how many requests the living processes of a run are answering."""
+    """Returns the number of requests in flight in the live processes of a run."""
     total = 0
     try:
         files = list((directory / _COUNTS).iterdir())
     except FileNotFoundError:
         return 0
     for file in files:
-        # What a process was answering ended with it.
+        # The requests of a dead process ended with it.
         if _is_running(int(file.name)):
             content = file.read_bytes()
             total += _NUMBER.unpack(content)[0] if content else 0

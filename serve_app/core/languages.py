@@ -1,4 +1,4 @@
-"""How a language is named."""
+"""Language codes and the names that are accepted for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 GUESSED = "auto"
-"""Stands for a language that is to be guessed; whisper.cpp's own name for that."""
+"""Asks for language detection; whisper.cpp uses the same word."""
 
 # Code, then names in lower case: in English, in Chinese, and the language's own.
 _NAMES = """
@@ -97,16 +97,16 @@ _END_OF_FIRST_PART = re.compile(r"[-_.@\s(（]")
 _CODE = re.compile(r"[a-z]{2,3}")
 
 NAMES_OF_LANGUAGES: tuple[str, ...] = tuple(name for name in _CODES if len(name) > 3)
-"""Names, longer than codes, that are understood in the place of a code."""
+"""Language names, longer than codes, that are accepted instead of a code."""
 
 
 def language_code(name: str) -> str:
     """Returns the bare code of a language.
 
-    `zh` for `zh`, `zh-CN`, `ZH_cn`, `Chinese`, `Mandarin` and `中文` alike, and `auto` where it
-    is to be guessed. What is neither a code nor a name that is known comes back in lower case.
+    `zh` for `zh`, `zh-CN`, `ZH_cn`, `Chinese`, `Mandarin` and `中文`; `auto` for detection.
+    Anything else comes back in lower case.
 
-    Models tell languages apart and not regions, so what follows the code does not count.
+    Models distinguish languages, not regions, so a region after the code is ignored.
     Source: BCP 47 puts the language first and a hyphen after it; POSIX locales an underscore.
     """
     whole = unicodedata.normalize("NFKC", name).strip().lower()
@@ -119,5 +119,5 @@ def language_code(name: str) -> str:
 
 
 def names_a_language(name: str) -> bool:
-    """Whether a text has the form of a language code, or is a name that is known."""
+    """Whether a text has the form of a language code or is a known name."""
     return _CODE.fullmatch(language_code(name)) is not None

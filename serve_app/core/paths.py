@@ -1,4 +1,4 @@
-"""Where things lie on a machine unless the settings say otherwise."""
+"""Default locations of files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def default_pack_dir() -> Path:
-    """`$XDG_CACHE_HOME/paraserve/packs`, or the same under `~/.cache`.
+    """Returns `$XDG_CACHE_HOME/paraserve/packs`, or the same under `~/.cache`.
 
     Source: XDG Base Directory Specification 0.8.
     """

@@ -1,8 +1,7 @@
-"""What the pipeline asks of a model, whatever its framework.
+"""The interfaces that models implement, whatever their framework.
 
-Implementations live in `serve_app.engines`; each port has a fake in
-`tests/fakes/`. An engine is used by one thread at a time, or by as many as its
-`max_in_flight` says; and by one more where it `is_reentrant`.
+Implementations live in `serve_app.engines`; each port has a fake in `tests/fakes/`. At most
+`max_in_flight` threads use an engine at once, and one more if it `is_reentrant`.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from serve_app.core.records import (
 
 
 class VadStream(Protocol):
-    """Finds speech in one recording while it arrives."""
+    """Detects speech in one recording while it arrives."""
 
     def push(self, pcm: Pcm) -> list[SpeechSegment]:
         """Takes the next samples; returns the segments that ended, in order."""
@@ -34,12 +33,12 @@ class VadStream(Protocol):
 
     @property
     def keep_from_ms(self) -> int:
-        """Audio before this time belongs to no segment still to come."""
+        """No later segment starts before this time."""
         ...
 
     @property
     def open_since_ms(self) -> int | None:
-        """Start of the segment that is open, None without one."""
+        """Start of the open segment, None without one."""
         ...
 
 
@@ -50,54 +49,53 @@ class VoiceActivityDetector(Protocol):
 
 
 class Recognizer(Protocol):
-    """Turns utterances into tokens."""
+    """Turns chunks into tokens."""
 
     @property
     def max_in_flight(self) -> int:
-        """Calls of `transcribe` that may be under way at once, each on its own thread."""
+        """Concurrent calls of `transcribe`, each on its own thread."""
         ...
 
     @property
     def is_reentrant(self) -> bool:
-        """Whether a call of `transcribe` may begin while others compute, from a thread more
-        than `max_in_flight` says: so that an urgent batch can overtake. Results are the
-        same; False where that was not seen to, or would only wait for the others."""
+        """Whether one call of `transcribe` beyond `max_in_flight` may run beside the others, so
+        that an urgent batch can overtake them. False where it is not supported or would
+        only wait for them."""
         ...
 
     def transcribe(
         self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
-        """Returns one result per item, in order; an item's result does not
-        depend on its batch-mates.
+        """Returns one result per item, in order; independent of how items are batched.
 
         Args:
             batch: samples, each of shape [n].
-            recognition_options: none at all, or one per item; a model ignores what it has no
-                use for.
+            recognition_options: empty, or one per item; a model ignores options that it
+                does not support.
         """
         ...
 
     def cost(self, num_samples: int) -> int:
-        """Encoder frames that an item of this length adds to a batch."""
+        """Returns the encoder frames that an item of this length adds to a batch."""
         ...
 
 
 class Punctuator(Protocol):
-    """Labels words with the mark that follows each."""
+    """Predicts the punctuation mark after each word."""
 
     @property
     def max_in_flight(self) -> int:
-        """Calls of `label` that may be under way at once, each on its own thread."""
+        """Concurrent calls of `label`, each on its own thread."""
         ...
 
     @property
     def is_reentrant(self) -> bool:
-        """Whether a call of `label` may begin while others compute, from a thread more
-        than `max_in_flight` says: so that an urgent batch can overtake. Results are the
-        same; False where that was not seen to, or would only wait for the others."""
+        """Whether one call of `label` beyond `max_in_flight` may run beside the others, so
+        that an urgent batch can overtake them. False where it is not supported or would
+        only wait for them."""
         ...
 
     def label(self, batch: Sequence[Sequence[str]]) -> list[list[str]]:
         """Returns, for each list of words, one of "", "，", "。", "？", "、" per
-        word; a text's labels do not depend on its batch-mates."""
+        word; independent of how texts are batched."""
         ...

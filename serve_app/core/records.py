@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True)
 class Hotword:
-    """A word that the recognizer should prefer.
+    """A word that the recognizer favors.
 
     Attributes:
         text: the word.
-        weight: how strongly, 1.0 for as the model was trained.
+        weight: strength of the bias; 1.0 is that of the trained model.
     """
 
     text: str
@@ -35,13 +35,12 @@ class RecognitionOptions:
     """What a request tells the recognizer beside the audio.
 
     Attributes:
-        model: name of the pack that is to hear it; None for the deployment's first.
-        hotwords: words that a model with a bias encoder prefers.
-        keywords: texts that make a draft worth refining wherever it contains one; the field
+        model: name of the model pack; None for the deployment's first.
+        hotwords: words that a model with a bias encoder favors.
+        keywords: texts that cause a draft that contains one to be refined; the field
             `refine_keywords`.
-        language: code of what is spoken, as `zh`, or `auto` to have it guessed; None for what
-            the deployment takes it for.
-            Whisper heeds it, Paraformer has no use for it.
+        language: code of the spoken language, such as `zh`, or `auto` to detect it; None for
+            the deployment's default. Whisper uses it, Paraformer ignores it.
     """
 
     model: str | None = None
@@ -55,11 +54,11 @@ NO_OPTIONS = RecognitionOptions()
 
 @dataclass(frozen=True, slots=True)
 class HotwordCheck:
-    """What a model makes of a request's hotwords.
+    """Whether a model can use a request's hotwords.
 
     Attributes:
-        no_use: why it has no use for any; None if it has.
-        unwritable: those that its vocabulary cannot write, so that they can never be heard.
+        no_use: why it cannot use any; None if it can.
+        unwritable: those that its vocabulary cannot spell, so they are never recognized.
     """
 
     no_use: str | None = None
@@ -70,20 +69,20 @@ ALL_HEEDED = HotwordCheck()
 
 
 ANONYMOUS = "anonymous"
-"""Name of the key of callers who need none."""
+"""Key name of callers without an API key."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestContext:
-    """Travels with every piece of a request's work, from the ingress to the models.
+    """Identifies the request that work belongs to; travels with it through all stages.
 
     Attributes:
-        request_id: names the request in all logs.
+        request_id: identifies the request in all logs.
         key: name of the caller's API key, never the key itself.
-        deadline: Unix time in s after which the result is worthless, or None.
+        deadline: Unix time in s after which the result is useless, or None.
         weight: the key's share of a busy model, relative to other keys.
         traceparent: W3C trace context of the request's span, None when it is not traced.
-        background: nobody waits for it: it has its turn only where nothing else wants one.
+        background: whether it runs only while no other work is queued.
     """
 
     request_id: str
@@ -99,13 +98,13 @@ class RequestContext:
 
 @dataclass(frozen=True, slots=True)
 class SpeechDetection:
-    """How the speech of one recording is to be found; None for as the deployment does it.
+    """Voice activity detection for one recording; None for the deployment's setting.
 
     Attributes:
         silence_duration_ms: silence that ends a segment.
-        prefix_padding_ms: audio that a segment has before the speech that was noticed.
-        threshold: from 0 to 1, how certain speech must be; 0.5 is the deployment's own,
-            higher hears less.
+        prefix_padding_ms: audio that a segment includes before the detected speech.
+        threshold: speech probability needed, from 0 to 1; 0.5 is the deployment's own,
+            a higher value detects less speech.
     """
 
     silence_duration_ms: int | None = None
@@ -119,10 +118,10 @@ AS_DEPLOYED = SpeechDetection()
 Stage: TypeAlias = Literal["vad", "asr", "punctuation"]
 
 STAGES: tuple[Stage, ...] = ("vad", "asr", "punctuation")
-"""All of them, in the order in which audio passes through."""
+"""All stages, in processing order."""
 
 PackRole: TypeAlias = Stage | Literal["draft"]
-"""What a pack is for: a stage, or the drafts of a recognizer with two models."""
+"""What a pack is used for: a stage, or the drafts of a two-model recognizer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +129,12 @@ class StageReadiness:
     """A stage whose model is loaded and warm.
 
     Attributes:
-        stage: what it does.
-        device: where it computes.
+        stage: that the deployment runs.
+        device: that it runs on.
         pack: name of its model pack.
         checksum: SHA-256 of the pack's weights.
-        output_settings: what its results depend on beside them: names of settings with their
-            values, and of further packs with their checksums.
+        output_settings: what else its results depend on: settings with their values, and
+            further packs with their checksums.
     """
 
     stage: Stage
@@ -147,16 +146,16 @@ class StageReadiness:
 
 @dataclass(slots=True)
 class RequestCost:
-    """Gathered while a request goes through the stages.
+    """Time spent per stage while a request is processed.
 
-    The times of chunks that are worked on side by side add up, so that a stage's may be
-    longer than the request took.
+    Times of chunks that run in parallel add up, so a stage's time may exceed the request's
+    duration.
 
     Attributes:
-        decode_s: decoding and cutting.
-        recognize_s: calls to the recognizer, their wait for a batch included.
-        punctuate_s: calls to the punctuator, their wait for a batch included.
-        num_retries: calls that had to be made again.
+        decode_s: decoding and segmentation.
+        recognize_s: calls to the recognizer, including the wait for a batch.
+        punctuate_s: calls to the punctuator, including the wait for a batch.
+        num_retries: repeated calls.
     """
 
     decode_s: float = 0.0
@@ -194,17 +193,17 @@ Pcm: TypeAlias = npt.NDArray[np.int16]
 """Samples, shape [n], 16 kHz mono."""
 
 FileBytes: TypeAlias = npt.NDArray[np.uint8]
-"""A file as it was uploaded, shape [bytes]."""
+"""An uploaded file, shape [bytes]."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentationJob:
-    """A file and how it is to be cut.
+    """A file and how to segment it.
 
     Attributes:
         context: the request that it belongs to.
         audio: the file.
-        use_vad: find the speech with the VAD, or cut everything.
+        use_vad: detect speech with the VAD; False to recognize everything.
         recognition_options: for the recognizer.
         speech_detection: for the VAD.
     """
@@ -218,7 +217,7 @@ class SegmentationJob:
 
 @dataclass(frozen=True, slots=True)
 class SpeechSegment:
-    """A span in which the VAD heard speech, in ms from the recording's start."""
+    """Speech that the VAD detected, in ms from the recording's start."""
 
     start_ms: int
     end_ms: int
@@ -226,7 +225,7 @@ class SpeechSegment:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One utterance on its way to the recognizer.
+    """Audio of one utterance, to be recognized.
 
     Attributes:
         context: the request that it belongs to.
@@ -253,9 +252,9 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A recognized unit as a reader sees it: one CJK character or one Latin word.
+    """One recognized CJK character or Latin word.
 
-    `model` names the pack that heard it, where a recognizer has several.
+    `model` names the pack that recognized it, where a recognizer has several.
     """
 
     text: str
@@ -267,12 +266,12 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """What was heard in one chunk; no tokens is a valid result.
+    """The result for one chunk; no tokens is a valid result.
 
     Attributes:
         tokens: in order.
-        model: name of the pack that heard them, where a recognizer has several.
-        language: code of what it was heard as, where the recognizer can tell.
+        model: name of the pack that recognized them, where a recognizer has several.
+        language: code of the detected language, if the recognizer reports one.
     """
 
     tokens: tuple[Token, ...]
@@ -282,7 +281,7 @@ class Recognition:
 
 @dataclass(frozen=True, slots=True)
 class ChunkFailure:
-    """Why one chunk has no result; its neighbors are not concerned."""
+    """Why one chunk has no result; other chunks are unaffected."""
 
     code: str
     message: str
@@ -293,7 +292,7 @@ UtteranceStatus = Literal["done", "empty", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """The fate of one chunk, placed in the recording; `language` as of `Recognition`."""
+    """The result of one chunk, in recording time; `language` as in `Recognition`."""
 
     index: int
     start_ms: int
@@ -304,13 +303,13 @@ class Utterance:
     language: str | None = None
 
     @property
-    def span(self) -> UtteranceSpan:
-        return UtteranceSpan(self.start_ms, self.end_ms, self.status, self.language)
+    def summary(self) -> UtteranceSummary:
+        return UtteranceSummary(self.start_ms, self.end_ms, self.status, self.language)
 
 
 @dataclass(frozen=True, slots=True)
-class UtteranceSpan:
-    """Where an utterance was and what became of it, without its words."""
+class UtteranceSummary:
+    """Time and status of an utterance, without its words."""
 
     start_ms: int
     end_ms: int
@@ -320,9 +319,9 @@ class UtteranceSpan:
 
 @dataclass(frozen=True, slots=True)
 class DamagedRange:
-    """A span of a recording that could not be decoded; silence stands in its place.
+    """A range of a recording that could not be decoded and is replaced by silence.
 
-    `why` is a clause in plain English.
+    `why` is a clause.
     """
 
     start_ms: int
@@ -332,18 +331,18 @@ class DamagedRange:
 
 @dataclass(frozen=True, slots=True)
 class RecordingEnd:
-    """Comes after the last utterance.
+    """Follows the last utterance.
 
     Attributes:
         duration_ms: length of the recording.
-        utterances: the spans of all its utterances, in order.
-        cost: of the request so far; equal ends may have cost differently.
+        utterances: summaries of all its utterances, in order.
+        cost: of the request so far; not compared.
         damage: what could not be decoded, in order of time.
-        notices: what else a caller should know of the file, in plain English.
+        notices: further remarks on the file, as sentences.
     """
 
     duration_ms: int
-    utterances: tuple[UtteranceSpan, ...] = ()
+    utterances: tuple[UtteranceSummary, ...] = ()
     cost: RequestCost = field(default_factory=RequestCost, compare=False)
     damage: tuple[DamagedRange, ...] = ()
     notices: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""How recognized words stand next to each other on the page."""
+"""Joins words into text and splits text into words, by the spacing rules of their scripts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from collections.abc import Iterable
 
 @functools.lru_cache(maxsize=4096)
 def is_wide(character: str) -> bool:
-    """True of a character as wide as a Chinese one: those of China, Japan and Korea, and marks."""
+    """Whether a character is full width: CJK characters and full-width marks."""
     return unicodedata.east_asian_width(character) in "WF"
 
 
 def needs_space(before: str, after: str) -> bool:
-    """True between two words of scripts that separate words by spaces.
+    """Whether a space belongs between two words.
 
-    Chinese characters and full-width marks stand without spaces, also next to a
-    Latin word.
+    Chinese characters and full-width marks take no spaces, even next to a Latin word.
     """
     return bool(before) and bool(after) and _is_spaced(before[-1]) and _is_spaced(after[0])
 
@@ -31,9 +30,9 @@ def join_words(words: Iterable[str]) -> str:
 
 
 def split_words(text: str) -> list[tuple[str, str]]:
-    """The inverse of `join_words`: words, each with the marks that follow it.
+    """The inverse of `join_words`: returns words, each with the marks that follow it.
 
-    A Chinese character is a word. Marks that begin a text belong to its first word.
+    Each Chinese character is a word. Leading marks belong to the first word.
     """
     words: list[list[str]] = []
     after_space = True

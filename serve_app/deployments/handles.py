@@ -39,6 +39,7 @@ from serve_app.deployments.retries import (
 )
 from serve_app.inference.batched import BEGUN, AloneEvent
 from serve_app.settings import Settings
+from serve_app.transcript.fanout import poison_failure
 
 _MAX_LONE_ATTEMPTS = 10
 
@@ -130,8 +131,8 @@ class RemoteRecognizer:
                     raise
                 lost, failure_kind = error, told
             num_deaths += begun and failure_kind == "died"
-            if num_deaths >= self._max_deaths:
-                return ChunkFailure("poison", f"{num_deaths} replicas died while they had it")
+            if (failure := poison_failure(num_deaths, self._max_deaths)) is not None:
+                return failure
             losses.add(lost, failure_kind)
             if losses.too_long:
                 raise NotReady("asr")

@@ -24,6 +24,7 @@ from serve_app.core.errors import NotReady, ParaserveError
 from serve_app.core.records import (
     HotwordCheck,
     RecognitionOptions,
+    RecordingEnd,
     RequestContext,
     RequestCost,
     SegmentationJob,
@@ -37,12 +38,8 @@ from serve_app.deployments.options import LOGGER, as_deployment
 from serve_app.deployments.retries import RetryPolicy, call_until_answered
 from serve_app.settings import DeploymentSettings, Settings
 from serve_app.tracing import open_tracer
-from serve_app.transcript.sentences import (
-    PunctuationResult,
-    PunctuationTask,
-    join_plain,
-    join_punctuated,
-)
+from serve_app.transcript.assembly import assemble
+from serve_app.transcript.sentences import Punctuate, PunctuationResult, PunctuationTask
 from serve_app.transcript.transcript import TranscriptEvent
 
 # Twelve times the interval at which a segmenter shows that it is alive (5 s).
@@ -121,26 +118,30 @@ class HandleTranscriptionService:
             self._settings.replacement_timeout_s,
         )
         cost = RequestCost()
+        punctuate: Punctuate | None = None
         if self._punctuator is not None and "punctuation" in job.stages:
-            parts = join_punctuated(
-                job.context,
-                recording.utterances(),
-                partial(self._punctuate, self._punctuator, cost),
-                self._settings.punctuator.sentence_break_s,
-            )
-        else:
-            parts = join_plain(recording.utterances())
+            punctuate = partial(self._punctuate, self._punctuator, cost)
+
+        def end() -> RecordingEnd:
+            cost.add(recording.end.cost)
+            cost.num_retries += take_retries(job.context)
+            return replace(recording.end, cost=cost)
+
+        events = assemble(
+            job.context,
+            recording.utterances(),
+            punctuate,
+            self._settings.punctuator.sentence_break_s,
+            end,
+        )
         try:
-            async with aclosing(parts):
-                async for part in parts:
-                    yield part
+            async with aclosing(events):
+                async for event in events:
+                    yield event
         except RayTaskError as error:
             raise _cause(error) from None
         except DeploymentUnavailableError:
             raise NotReady("a deployment that failed to start") from None
-        cost.add(recording.end.cost)
-        cost.num_retries += take_retries(job.context)
-        yield replace(recording.end, cost=cost)
 
     async def readiness(self) -> list[StageReadiness]:
         asked: dict[Stage, DeploymentHandle[Any]] = {

@@ -7,7 +7,6 @@ any replica.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from serve_app.core.errors import DeadlineExceeded, NotReady
 from serve_app.core.records import RequestContext, Stage
 from serve_app.deployments.metrics import count_retry
 from serve_app.deployments.options import LOGGER
+from serve_app.scheduling.backoff import Backoff
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
 
 ResultT = TypeVar("ResultT")
@@ -40,9 +40,7 @@ FailureKind: TypeAlias = Literal["died", "unreachable", "timeout", "full"]
 """Why a call has no answer: its replica died with it ("died"), none was reached that works
 ("unreachable"), it did not answer in time ("timeout"), or it takes no more ("full")."""
 
-_FIRST_DELAY_S = 0.5
-_LONGEST_DELAY_S = 10.0
-_MAX_DOUBLINGS = 16  # keeps the power small; the longest delay comes much earlier
+_BACKOFF = Backoff(first_s=0.5, longest_s=10.0)
 _DIED = (RayActorError, WorkerCrashedError, NodeDiedError, LocalRayletDiedError)
 _UNREACHABLE = (ReplicaUnavailableError, DeploymentUnavailableError, ObjectLostError, RpcError)
 
@@ -209,16 +207,10 @@ async def pause(
 ) -> None:
     """Logs a lost call and waits, longer with each in a row, for a replica that answers.
 
-    Half of the wait is random, so that the calls that a replica took with it do not
-    come back all at once.
-
     Raises:
         DeadlineExceeded: the request's deadline comes first.
     """
-    delay_s = min(
-        _FIRST_DELAY_S * 2.0 ** min(max(num_lost - 1, 0), _MAX_DOUBLINGS), _LONGEST_DELAY_S
-    )
-    delay_s *= random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+    delay_s = _BACKOFF.pause_s(num_lost)
     count_retry(stage, context)
     LOGGER.warning(
         "call lost, trying again",

@@ -21,7 +21,7 @@ from serve_app.core.records import (
     SegmentationJob,
     StageReadiness,
     Utterance,
-    UtteranceSpan,
+    UtteranceSummary,
 )
 from serve_app.deployments.client_errors import quiet_client_errors
 from serve_app.deployments.handles import RemoteRecognizer
@@ -32,7 +32,7 @@ from serve_app.scheduling.autoscaling import Backlog, RecordingBacklog, Segmente
 from serve_app.scheduling.fair_executor import FairExecutor
 from serve_app.settings import Settings
 from serve_app.tracing import open_tracer
-from serve_app.transcript.fanout import beating, fan_out
+from serve_app.transcript.fanout import fan_out, with_heartbeats
 from serve_app.transcript.segmentation import Segmentation
 
 _HEARTBEAT_S = 5.0
@@ -75,7 +75,7 @@ class SegmenterReplica:
         """
         with self._tracer.span("segmenter", job.context) as context:
             recording = self._events(replace(job, context=context))
-            async with aclosing(beating(recording, _HEARTBEAT_S)) as events:
+            async with aclosing(with_heartbeats(recording, _HEARTBEAT_S)) as events:
                 async for event in events:
                     yield event
 
@@ -96,7 +96,7 @@ class SegmenterReplica:
         segmentation = Segmentation(
             job.audio, vad, self._options, job.recognition_options, job.speech_detection
         )
-        spans: list[UtteranceSpan] = []
+        spans: list[UtteranceSummary] = []
         cost = RequestCost()
         with self._backlog.open() as account:
             groups = self._accounted(segmentation, job.context, account)
@@ -105,20 +105,14 @@ class SegmenterReplica:
             try:
                 async with aclosing(groups), aclosing(recognized) as utterances:
                     async for utterance in utterances:
-                        spans.append(utterance.span)
+                        spans.append(utterance.summary)
                         yield utterance
             finally:
                 cost.decode_s = segmentation.busy_s
                 cost.num_retries = take_retries(job.context)
                 self._metrics.decoded(cost.decode_s)
                 self._metrics.chunks(span.status for span in spans)
-        yield RecordingEnd(
-            segmentation.duration_ms,
-            tuple(spans),
-            cost,
-            segmentation.damage,
-            segmentation.notices,
-        )
+        yield segmentation.end(spans, cost)
 
     async def _accounted(
         self, segmentation: Segmentation, context: RequestContext, account: RecordingBacklog

@@ -64,7 +64,7 @@ class _Batched(Generic[ItemT, ResultT]):
             on_batch=self._batch_ended,
             concurrency=max_in_flight,
             run_urgent=self._run_urgent if priority.urgent_ms else None,
-            turns=turns,
+            device_slots=turns,
         )
         self.on_batch: Callable[[Sequence[float], float], None] | None = None
         """Told of each batch: how long each item waited and how long the batch took, in s."""

@@ -17,27 +17,21 @@ from serve_app.core.records import (
     FileBytes,
     HotwordCheck,
     RecognitionOptions,
-    RecordingEnd,
     RequestContext,
     SpeechDetection,
     Stage,
     Utterance,
-    UtteranceSpan,
+    UtteranceSummary,
 )
 from serve_app.inference.batched import recognizer_limits
 from serve_app.inference.loading import load_punctuator, load_vad, segmentation_options
 from serve_app.inference.recognizer_models import OpenModelCache
 from serve_app.scheduling.fair_executor import FairExecutor
 from serve_app.settings import Settings
+from serve_app.transcript.assembly import assemble
 from serve_app.transcript.fanout import fan_out
 from serve_app.transcript.segmentation import Segmentation
-from serve_app.transcript.sentences import (
-    PunctuationResult,
-    PunctuationTask,
-    join_plain,
-    join_punctuated,
-    punctuate_tasks,
-)
+from serve_app.transcript.sentences import PunctuationResult, PunctuationTask, punctuate_tasks
 from serve_app.transcript.transcript import TranscriptEvent
 
 _LOGGER = logging.getLogger(__name__)
@@ -106,7 +100,7 @@ class LocalTranscriber:
         context = RequestContext(request_id)
         vad = self._vad if "vad" in stages else None
         segmentation = Segmentation(audio, vad, self._options, recognition_options, detection)
-        spans: list[UtteranceSpan] = []
+        spans: list[UtteranceSummary] = []
 
         async def utterances() -> AsyncGenerator[Utterance]:
             groups = segmentation.groups_on(self._decoding, context)
@@ -115,23 +109,20 @@ class LocalTranscriber:
                 fan_out(groups, self._recognizer.transcribe, max_in_flight)
             ) as recognized:
                 async for utterance in recognized:
-                    spans.append(utterance.span)
+                    spans.append(utterance.summary)
                     yield utterance
 
-        if self._punctuator is not None and "punctuation" in stages:
-            break_s = self._settings.punctuator.sentence_break_s
-            parts = join_punctuated(context, utterances(), self._punctuate, break_s)
-        else:
-            parts = join_plain(utterances())
-        async with aclosing(parts):
-            async for part in parts:
-                yield part
-        yield RecordingEnd(
-            segmentation.duration_ms,
-            tuple(spans),
-            damage=segmentation.damage,
-            notices=segmentation.notices,
+        is_punctuated = self._punctuator is not None and "punctuation" in stages
+        events = assemble(
+            context,
+            utterances(),
+            self._punctuate if is_punctuated else None,
+            self._settings.punctuator.sentence_break_s,
+            lambda: segmentation.end(spans),
         )
+        async with aclosing(events):
+            async for event in events:
+                yield event
 
     async def _punctuate(self, task: PunctuationTask) -> PunctuationResult:
         assert self._punctuator is not None  # noqa: S101 - transcribe() has checked

@@ -16,7 +16,7 @@ from serve_app.planning.service_config import StationShape
 from serve_app.planning.speech import Group, Recording
 from serve_app.scheduling.admission import AdmissionTicket
 from serve_app.scheduling.autoscaling import EwmaRate, RecordingBacklog
-from serve_app.scheduling.batch_budget import Pace
+from serve_app.scheduling.batch_budget import BatchTimeModel
 from serve_app.scheduling.fair_queue import FairQueue
 
 _FIRST_RETRY_S = 0.5
@@ -376,7 +376,7 @@ class ReplicaModel:
 
     def __init__(self, now: float) -> None:
         self.queue: FairQueue[Item] = FairQueue()
-        self.pace = Pace()
+        self.pace = BatchTimeModel()
         self.throughput = EwmaRate(_RATE_MEMORY_S, now)
         self.num_calls = 0
         self.batches: deque[Batch] = deque()

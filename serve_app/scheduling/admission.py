@@ -28,13 +28,13 @@ class AdmissionTicket:
         key: name of the caller's key.
         key_limits: bounds of that key.
         weight: the key's share, relative to other keys.
-        deadline: when its caller stops caring.
+        deadline: when its caller stops waiting.
         arrived: when it came.
         number: its position among all arrivals.
         num_bytes: reserved from the start of its upload on.
         audio_s: expected length of its recording; 0 until it is known.
-        state: `waiting` until its body may be read, `uploading` while that arrives, `ready`
-            when it is complete, `running` once it is worked on; then it is gone.
+        state: `waiting` until its body may be read, `uploading` while it arrives, `ready`
+            when it is complete, `running` while it is processed; `left` at the end.
         since: when it entered that state.
         waited_s: time spent waiting and ready, in s; the upload does not count.
         arrival_tag: virtual time at its arrival.
@@ -61,7 +61,7 @@ class AdmissionTicket:
         return self.state in {"uploading", "ready", "running"}
 
     def enter(self, state: TicketState, now: float) -> None:
-        """Changes the state, and counts the time in the last one if it was a wait."""
+        """Changes the state, and adds the time in the previous one to the wait if it was one."""
         if self.state in {"waiting", "ready"}:
             self.waited_s += max(now - self.since, 0.0)
         self.state, self.since = state, now
@@ -69,16 +69,16 @@ class AdmissionTicket:
 
 _MEMORY_S = 300.0
 _MEAN_SHARE = 0.2
-# Before anything was measured: a small CPU's pace, and a few minutes of speech.
+# Before anything was measured: the speed of a small CPU, and a minute of speech.
 _FALLBACK_RATE = 10.0
 _FALLBACK_AUDIO_S = 60.0
 
 
 class ThroughputEstimator:
-    """Seconds of audio finished per second, over the time in which there was work.
+    """Seconds of audio finished per second of busy time.
 
-    Work and busy time fade with the same half-life, so that the rate follows the
-    service, and an idle night does not pull it down.
+    Work and busy time decay at the same rate, so the estimate follows the service, and idle
+    time does not lower it.
 
     Args:
         now: monotonic time in s.
@@ -92,21 +92,21 @@ class ThroughputEstimator:
 
     @property
     def is_measured(self) -> bool:
-        """Whether a recording has been finished; before that the rest are guesses."""
+        """Whether a recording has been finished; before that, estimates are defaults."""
         return bool(self._work_s and self._busy_s)
 
     @property
     def per_s(self) -> float:
-        """Audio seconds per second; a guess before the first recording was finished."""
+        """Audio seconds per second; a default before the first recording was finished."""
         return self._work_s / self._busy_s if self.is_measured else _FALLBACK_RATE
 
     @property
     def mean_audio_s(self) -> float:
-        """Length of a recording, as far as one can know before it is uploaded."""
+        """Expected length of a recording that is not uploaded yet."""
         return _FALLBACK_AUDIO_S if self._mean_audio_s is None else self._mean_audio_s
 
     def advance(self, now: float, busy: bool) -> None:
-        """Counts the time since the last call as busy, or not at all."""
+        """Counts the time since the last call as busy, or ignores it."""
         elapsed_s = max(now - self._now, 0.0)
         self._now = max(now, self._now)
         if busy and elapsed_s:
@@ -116,7 +116,7 @@ class ThroughputEstimator:
             self._busy_s = self._busy_s * kept + _MEMORY_S * (1 - kept)
 
     def credit(self, audio_s: float) -> None:
-        """Counts a recording that has just been finished."""
+        """Counts a finished recording."""
         self._work_s += audio_s
         if self._mean_audio_s is None:
             self._mean_audio_s = audio_s
@@ -128,8 +128,8 @@ class Limits:
     """Bounds of what is in flight, of all callers or of one key; None is no bound.
 
     Attributes:
-        max_running: requests worked on at once.
-        max_waiting: requests in line; those whose upload is arriving are in line too.
+        max_running: concurrent requests.
+        max_waiting: queued requests, including those whose upload is arriving.
         max_bytes: bytes of the uploads that are here or arriving.
         max_audio_s: audio of running requests in s.
     """
@@ -145,7 +145,7 @@ NO_LIMITS = Limits()
 
 @dataclass(slots=True)
 class Load:
-    """What is in flight, of all or of one key."""
+    """What is in flight, of all callers or of one key."""
 
     num_running: int = 0
     num_in_line: int = 0
@@ -154,11 +154,11 @@ class Load:
     num_unmeasured: int = 0
 
     def has_bytes(self, limits: Limits, num_bytes: int) -> bool:
-        """True if so many bytes more may arrive."""
+        """Whether this many more bytes may arrive."""
         return limits.max_bytes is None or self.num_bytes + num_bytes <= limits.max_bytes
 
     def has_slot(self, limits: Limits, audio_s: float) -> bool:
-        """True if one more recording of that length may be worked on."""
+        """Whether one more recording of that length may run."""
         if limits.max_running is not None and self.num_running >= limits.max_running:
             return False
         if limits.max_audio_s is None:
@@ -166,7 +166,7 @@ class Load:
         return self.audio_s < limits.max_audio_s and self.audio_s + audio_s <= limits.max_audio_s
 
     def num_free(self, limits: Limits) -> float:
-        """Returns how many more may be worked on, infinite without a limit."""
+        """Returns how many more requests may run, infinite without a limit."""
         if limits.max_running is None:
             return math.inf
         return max(limits.max_running - self.num_running, 0)
@@ -193,16 +193,16 @@ class AdmissionStatistics:
     """The line at one moment; `num_` of admitted, refused and left count from the start.
 
     Attributes:
-        num_running: requests that are worked on.
-        num_waiting: requests that wait, for room for their bytes or for their turn.
+        num_running: running requests.
+        num_waiting: requests that wait for memory for their bodies or for a slot.
         num_uploading: requests whose bodies are arriving.
         in_flight_bytes: of uploads that are here or arriving.
         in_flight_audio_s: of the running requests.
-        oldest_wait_s: how long the first of those that wait has waited.
-        drain_rate: seconds of audio done per second of late.
-        num_admitted: requests that began.
-        num_refused: requests that were told to come back later.
-        num_left_waiting: requests that went before they began.
+        oldest_wait_s: longest wait of a queued request.
+        throughput_per_s: recent seconds of audio finished per second.
+        num_admitted: requests that started.
+        num_refused: requests that were refused.
+        num_left_waiting: requests that left before they started.
     """
 
     num_running: int
@@ -227,7 +227,7 @@ class _Counts:
 
 @dataclass(slots=True)
 class _Keys:
-    """What is remembered of each key while anybody is here."""
+    """State per key, kept while any request is in flight."""
 
     loads: dict[str, Load] = field(default_factory=lambda: defaultdict(Load))
     waiting: _Lines = field(default_factory=dict)
@@ -239,18 +239,16 @@ class _Keys:
 class AdmissionLine:
     """The state machine of admission.
 
-    A request stands in line from its arrival on. Its body is read as soon as there is
-    room for the bytes, and until that is complete it holds none of the places at work,
-    however slowly it comes. When it is, the request begins if there is a place, or waits
-    for one. A request that finds the line full is refused at its arrival. The next to be
-    read, and the next to begin, is that of the key that was served least for its weight;
-    within a key, the first that came. A request that is next but too large for what is
-    left holds up those behind it, so that large uploads do not starve; one that only its
-    own key's limits hold back does not.
+    A request is queued on arrival, or refused if the queue is full. Its body is read as soon
+    as there is room for its bytes, and occupies no processing slot meanwhile, however slowly
+    it arrives. A complete request starts when a slot is free. The next request to be read or
+    started is that of the key that was served least relative to its weight, and the oldest
+    within the key. A request that does not fit blocks those behind it, so that large uploads
+    do not starve, unless only its own key's limits hold it back.
 
     Args:
         limits: of all callers together.
-        max_retry_after_s: bound of what a refused caller is told to wait.
+        max_retry_after_s: bound of the Retry-After of a refused caller.
     """
 
     def __init__(self, limits: Limits, max_retry_after_s: float = MAX_RETRY_AFTER_S) -> None:
@@ -258,7 +256,7 @@ class AdmissionLine:
         self._max_retry_after_s = max_retry_after_s
         self._all = Load()
         self._keys = _Keys()
-        self._drain = ThroughputEstimator()
+        self._throughput = ThroughputEstimator()
         self._counts = _Counts()
         self._num_arrivals = 0
         self._virtual_time = 0.0
@@ -272,21 +270,21 @@ class AdmissionLine:
         now: float,
         weight: float = 1.0,
     ) -> AdmissionTicket:
-        """Returns the caller's place, uploading or waiting; it must be left in the end.
+        """Returns the caller's ticket, uploading or waiting; the caller must `leave` with it.
 
         Args:
             key: name of the caller's key.
             key_limits: bounds of that key.
             num_bytes: of the body as declared, or a first guess that `resize` corrects.
-            deadline: when the caller stops caring; told to whoever looks after the place.
+            deadline: when the caller stops waiting; kept in the ticket.
             now: monotonic time in s.
             weight: the key's share.
 
         Raises:
-            Overloaded: neither the work nor the line has room.
+            Overloaded: the queue is full.
             UploadTooLarge: the body is more than could ever be in flight.
         """
-        self._drain.advance(now, self._all.num_running > 0)
+        self._throughput.advance(now, self._all.num_running > 0)
         for limits in (self._limits, key_limits):
             if limits.max_bytes is not None and num_bytes > limits.max_bytes:
                 raise UploadTooLarge(limits.max_bytes)
@@ -305,10 +303,10 @@ class AdmissionLine:
         return ticket
 
     def resize(self, ticket: AdmissionTicket, num_bytes: int, now: float) -> list[AdmissionTicket]:
-        """Corrects the bytes of a request; returns whose turn comes through that.
+        """Corrects the bytes of a request; returns the tickets that advance.
 
         Raises:
-            Overloaded: they exceed what may be in flight; the place stays as it was.
+            Overloaded: they exceed what may be in flight now; the ticket is unchanged.
             UploadTooLarge: they are more than could ever be in flight.
         """
         growth = num_bytes - ticket.num_bytes
@@ -329,7 +327,7 @@ class AdmissionLine:
     def received(
         self, ticket: AdmissionTicket, audio_s: float, now: float
     ) -> list[AdmissionTicket]:
-        """Takes note that an upload is complete; returns whose turn comes, maybe its own.
+        """Marks an upload as complete; returns the tickets that advance, perhaps this one.
 
         Args:
             ticket: uploading; another one changes nothing.
@@ -337,7 +335,7 @@ class AdmissionLine:
             now: monotonic time in s.
 
         Raises:
-            AudioTooLong: it is more than could ever be in flight; the place stays as it was.
+            AudioTooLong: it is more than could ever be in flight; the ticket is unchanged.
         """
         if ticket.state != "uploading":
             return []
@@ -353,22 +351,22 @@ class AdmissionLine:
     def leave(
         self, ticket: AdmissionTicket, now: float, processed_audio_s: float = 0.0
     ) -> list[AdmissionTicket]:
-        """Frees what the request held; returns whose turn comes. Once is enough.
+        """Frees what the request held; returns the tickets that advance. Idempotent.
 
         Args:
-            ticket: in line or running; one that has left already changes nothing.
+            ticket: queued or running; one that has already left changes nothing.
             now: monotonic time in s.
-            processed_audio_s: of the recording, if it was worked through to its end.
+            processed_audio_s: length of the recording, if it was processed completely.
         """
-        self._drain.advance(now, self._all.num_running > 0)
+        self._throughput.advance(now, self._all.num_running > 0)
         if ticket.state in {"refused", "left"}:
             return []
         if ticket.state == "running":
             self._end(ticket)
             if processed_audio_s > 0:
-                self._drain.credit(processed_audio_s)
+                self._throughput.credit(processed_audio_s)
         else:
-            self._take_out(ticket)
+            self._remove_queued(ticket)
             self._counts.left_waiting += 1
         if ticket.holds_bytes:
             for load, _ in self._loads(ticket):
@@ -387,14 +385,14 @@ class AdmissionLine:
             in_flight_bytes=self._all.num_bytes,
             in_flight_audio_s=self._all.audio_s,
             oldest_wait_s=max(now - min((line[0].since for line in lines), default=now), 0.0),
-            throughput_per_s=self._drain.per_s,
+            throughput_per_s=self._throughput.per_s,
             num_admitted=self._counts.admitted,
             num_refused=self._counts.refused,
             num_left_waiting=self._counts.left_waiting,
         )
 
     def _refuse_if_full(self, ticket: AdmissionTicket) -> None:
-        """Refuses a newcomer beyond those at work, those who may be, and the line."""
+        """Refuses a new request that exceeds the free slots and the queue."""
         free = math.inf
         # All of them first: what is free for a key cannot be more than what is free.
         for load, limits in reversed(self._loads(ticket)):
@@ -403,10 +401,10 @@ class AdmissionLine:
                 self._refuse(ticket, load)
 
     def _refuse_if_line_is_full(self, ticket: AdmissionTicket) -> None:
-        """Refuses a newcomer without room for its bytes if it is one too many in line."""
+        """Refuses a new request without room for its bytes if the queue is full."""
         for load, limits in reversed(self._loads(ticket)):
             if limits.max_waiting is not None and load.num_in_line > limits.max_waiting:
-                self._take_out(ticket)
+                self._remove_queued(ticket)
                 self._refuse(ticket, load)
 
     def _refuse(self, ticket: AdmissionTicket, load: Load) -> NoReturn:
@@ -420,7 +418,7 @@ class AdmissionLine:
         return (self._keys.loads[ticket.key], ticket.key_limits), (self._all, self._limits)
 
     def _promote(self, now: float) -> list[AdmissionTicket]:
-        """Moves on whoever may; returns them."""
+        """Advances every ticket that may; returns them."""
         promoted = []
         while (ticket := self._next(self._keys.waiting, _has_bytes)) is not None:
             _remove(self._keys.waiting, ticket)
@@ -438,7 +436,7 @@ class AdmissionLine:
     def _next(
         self, lines: _Lines, has_room: Callable[[Load, Limits, AdmissionTicket], bool]
     ) -> AdmissionTicket | None:
-        """Returns whose turn it is in these lines, None if it is nobody's."""
+        """Returns the ticket that advances next, None if none may."""
         heads = [line[0] for line in lines.values()]
         for ticket in sorted(heads, key=lambda head: (self._tag(head), head.number)):
             of_key, of_all = self._loads(ticket)
@@ -453,7 +451,7 @@ class AdmissionLine:
         tag = self._tag(ticket)
         self._virtual_time = max(self._virtual_time, tag)
         # A recording of unknown length is charged as an average one.
-        charged_s = ticket.audio_s or self._drain.mean_audio_s
+        charged_s = ticket.audio_s or self._throughput.mean_audio_s
         self._keys.served[ticket.key] = tag + charged_s / ticket.weight
         ticket.enter("running", now)
         for load, _ in self._loads(ticket):
@@ -470,8 +468,8 @@ class AdmissionLine:
             # Sums of floats drift; nothing in flight is exactly nothing.
             load.audio_s = load.audio_s - ticket.audio_s if load.num_running else 0.0
 
-    def _take_out(self, ticket: AdmissionTicket) -> None:
-        """Takes a request that has not begun out of the line."""
+    def _remove_queued(self, ticket: AdmissionTicket) -> None:
+        """Removes a request that has not started."""
         if ticket.state == "uploading":
             self._counts.uploading -= 1
         else:
@@ -480,7 +478,7 @@ class AdmissionLine:
             load.num_in_line -= 1
 
     def _forget(self, key: str) -> None:
-        """Drops what is known of keys that nobody is here for."""
+        """Drops the state of a key without requests."""
         load = self._keys.loads[key]
         if not load.num_running and not load.num_in_line:
             del self._keys.loads[key]
@@ -491,14 +489,14 @@ class AdmissionLine:
             self._virtual_time = 0.0
 
     def _retry_after_s(self, ticket: AdmissionTicket, for_key: bool) -> float:
-        """Returns when what is ahead of the caller should have been worked through."""
+        """Returns the expected time until the work ahead of the caller is done, in s."""
         load = self._keys.loads[ticket.key] if for_key else self._all
         num_unknown = load.num_unmeasured + load.num_in_line
-        ahead_s = load.audio_s + num_unknown * self._drain.mean_audio_s
+        ahead_s = load.audio_s + num_unknown * self._throughput.mean_audio_s
         turn = self._counts.refused * _GOLDEN_RATIO % 1.0
         spread = 1 - _SPREAD / 2 + _SPREAD * turn
-        wait_s = ahead_s / self._drain.per_s
-        if not self._drain.is_measured:
+        wait_s = ahead_s / self._throughput.per_s
+        if not self._throughput.is_measured:
             wait_s = min(wait_s, _UNMEASURED_RETRY_AFTER_S)
         return min(max(wait_s * spread, _MIN_RETRY_AFTER_S), self._max_retry_after_s)
 

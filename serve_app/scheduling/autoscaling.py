@@ -21,31 +21,31 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self, TypedDict
 
-_SLACK = 1e-9  # ceil(3.0000000001) shall be 3
-# Share of a replica's time that is as good as none: a throughput that fades is never
-# exactly 0, and would keep the last replica for ever.
+_SLACK = 1e-9  # so that ceil(3.0000000001) is 3
+# A utilization below this counts as idle: a decaying throughput never reaches 0 and would
+# keep the last replica forever.
 _IDLE_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class ScalingLimits:
-    """What the policy may do, and how fast.
+    """Bounds and delays of the policy.
 
     Attributes:
-        min_replicas: kept when idle; 0 lets an idle deployment vanish.
-        max_replicas: at most.
-        target_drain_s: time in which all the audio that is there shall be recognized.
+        min_replicas: kept when idle; 0 allows scaling to zero.
+        max_replicas: upper bound.
+        target_drain_s: time in which all queued audio should be recognized.
         fallback_rtfx: seconds of audio that a replica recognizes per second, used until
-            that has been measured.
+            it has been measured.
         hysteresis: share by which the load must fall short before a replica goes.
         max_utilization: share of their time that the replicas left by a step down may
             be busy, in (0, 1].
-        upscale_delay_s: how long more must have been wished for.
-        downscale_delay_s: how long less must have been wished for.
-        idle_to_zero_delay_s: how long nothing at all must have been there before the last
-            replica goes; counts from the same moment as `downscale_delay_s`.
-        upscale_step: replicas added per `step_period_s`.
-        downscale_step: replicas taken away per `step_period_s`.
+        upscale_delay_s: how long the target must have been higher.
+        downscale_delay_s: how long the target must have been lower.
+        idle_to_zero_delay_s: how long the deployment must have been idle before the last
+            replica stops; counts from the same moment as `downscale_delay_s`.
+        upscale_step: replicas added per `step_period_s`, at most.
+        downscale_step: replicas removed per `step_period_s`, at most.
         step_period_s: see the steps.
     """
 
@@ -78,16 +78,15 @@ class ScalingLimits:
 
 @dataclass(frozen=True, slots=True)
 class LoadSample:
-    """What is known of the load at one moment; None is not known.
+    """The load at one moment; None for an unknown value.
 
-    What is not known is taken as no less than before: an incomplete sample may add
-    replicas for what it does know, and never takes one away.
+    An incomplete sample may add replicas for the known load, but never removes one.
 
     Attributes:
-        queued_audio_s: audio that waits in the recognizers' queues.
-        running_audio_s: audio in the batches being run.
-        hidden_audio_s: audio that the segmenters know of, but hold back or have on
-            its way, so that no recognizer has it yet.
+        queued_audio_s: audio in the recognizers' queues.
+        running_audio_s: audio in running batches.
+        hidden_audio_s: audio that segmenters hold back or are sending, which no
+            recognizer has yet.
         rtfx_per_replica: audio seconds that a replica recognizes per second while it
             is busy; not known before the first batch, which forbids nothing.
         num_replicas: replicas asked for so far, those still starting included.
@@ -122,10 +121,10 @@ class LoadSample:
 
 
 class ScalingPolicy:
-    """Follows the load of one deployment; asked every now and then.
+    """Decides the number of replicas of one deployment.
 
     Args:
-        limits: what it may do.
+        limits: bounds and delays.
     """
 
     def __init__(self, limits: ScalingLimits) -> None:
@@ -142,11 +141,11 @@ class ScalingPolicy:
         return self._limits
 
     def wanted(self, sample: LoadSample) -> int:
-        """Returns the replicas that the sample alone is worth, within the bounds."""
+        """Returns the target for the sample alone, within the bounds."""
         return self._bounded(self._replicas_for(sample, 1.0))
 
     def decide(self, sample: LoadSample, now: float) -> int:
-        """Returns how many replicas there shall be.
+        """Returns the number of replicas to run.
 
         Args:
             sample: the load now.
@@ -158,7 +157,7 @@ class ScalingPolicy:
             self._begin(current, now)
         self._last_now = now
 
-        up, down = self._wishes(sample)
+        up, down = self._targets(sample)
         needed = sample.in_use or sample.known_audio_s > 0
         idle = sample.is_complete and not sample.starting and not needed
         in_use = 0 if idle else 1
@@ -172,7 +171,7 @@ class ScalingPolicy:
         )
         decided = max(highest, min(current, lowest))
         if needed:
-            # At zero replicas nothing is measured and somebody waits: no delay.
+            # At zero replicas nothing is measured while callers wait: no delay.
             decided = max(decided, 1)
         decided = self._bounded(decided)
         self._fewest.push(decided, now)
@@ -185,8 +184,8 @@ class ScalingPolicy:
         self._down.push(max(current, self._limits.min_replicas), now)
         self._in_use.push(min(current, 1), now)
 
-    def _wishes(self, sample: LoadSample) -> tuple[int, int]:
-        """Returns the replicas to go up to, and those to go down to, in this order."""
+    def _targets(self, sample: LoadSample) -> tuple[int, int]:
+        """Returns the targets for scaling up and for scaling down."""
         up = self.wanted(sample)
         if not sample.is_complete:
             return up, max(up, sample.num_replicas)
@@ -214,7 +213,7 @@ class ScalingPolicy:
 
 
 @dataclass(slots=True)
-class _Span:
+class _Interval:
     value: int
     end: float
 
@@ -229,33 +228,32 @@ class _WindowExtreme:
     def __init__(self, kind: Literal["min", "max"], length_s: float) -> None:
         self._sign = 1 if kind == "min" else -1
         self._length_s = length_s
-        self._spans: deque[_Span] = deque()
+        self._intervals: deque[_Interval] = deque()
 
     def push(self, value: int, now: float) -> int:
         """Adds a value and returns the extreme, the value itself included."""
-        if self._spans:
-            self._spans[-1].end = now
-        while self._spans and self._sign * (self._spans[-1].value - value) >= 0:
-            self._spans.pop()
-        self._spans.append(_Span(value, math.inf))
-        while self._spans[0].end <= now - self._length_s:
-            self._spans.popleft()
-        return self._spans[0].value
+        if self._intervals:
+            self._intervals[-1].end = now
+        while self._intervals and self._sign * (self._intervals[-1].value - value) >= 0:
+            self._intervals.pop()
+        self._intervals.append(_Interval(value, math.inf))
+        while self._intervals[0].end <= now - self._length_s:
+            self._intervals.popleft()
+        return self._intervals[0].value
 
 
 class Backlog:
-    """Sums up the recordings of one segmenter.
+    """The audio that one segmenter has still to send to the recognizers.
 
-    It counts what is still to be decoded as well, by the length that the file's header
-    declares. A window of calls keeps that from the recognizers' own queues, and yet it
-    is why more of them are needed.
+    Audio that is not decoded yet counts by the length that the file's header declares: the
+    bound on calls in flight keeps it out of the recognizers' queues, but it needs replicas.
     """
 
     def __init__(self) -> None:
         self._recordings: set[RecordingBacklog] = set()
 
     def open(self) -> RecordingBacklog:
-        """Returns a new recording's account; a context manager that ends it."""
+        """Returns the backlog of a new recording, a context manager."""
         return RecordingBacklog(self._recordings)
 
     @property
@@ -264,7 +262,7 @@ class Backlog:
 
     @property
     def audio_s(self) -> float:
-        """Audio seconds that are still to be recognized, as far as is known."""
+        """Audio seconds still to be recognized, as far as known."""
         return sum(recording.audio_s for recording in self._recordings)
 
 
@@ -291,17 +289,17 @@ class RecordingBacklog:
         self._recordings.discard(self)
 
     def decoded(self, decoded_s: float, declared_s: float | None) -> None:
-        """Tells how much has been decoded, of how much; None where nobody knows."""
+        """Records how much has been decoded, and the declared length if known."""
         self._decoded_s = decoded_s
         self._undecoded_s = max(0.0, declared_s - decoded_s) if declared_s is not None else 0.0
 
     def sent(self, audio_s: float) -> None:
-        """A group of chunks goes to the recognizer."""
+        """Records a group of chunks sent to the recognizer."""
         self._speech_s += audio_s
         self._in_flight_s += audio_s
 
     def answered(self, audio_s: float) -> None:
-        """The group came back, or was given up."""
+        """Records a group that was answered or given up."""
         self._in_flight_s = max(0.0, self._in_flight_s - audio_s)
 
     @property
@@ -314,7 +312,7 @@ class RecordingBacklog:
 class RecognizerLoad(TypedDict):
     """What a recognizer's `record_autoscaling_stats` returns; `rtfx` is 0 until measured.
 
-    Work for which nobody waits is in `background_audio_s` and nowhere else.
+    Background work is in `background_audio_s` only.
     """
 
     queued_audio_s: float
@@ -331,10 +329,10 @@ class SegmenterLoad(TypedDict):
 
 
 class EwmaRate:
-    """Audio seconds per second, of which those that lie back count less and less.
+    """Audio seconds per second as an exponentially weighted moving average.
 
     Args:
-        memory_s: time in which the say of what is done falls to 1/e.
+        memory_s: time in which the weight of a measurement falls to 1/e.
         now: monotonic seconds.
     """
 
@@ -345,7 +343,7 @@ class EwmaRate:
         self._audio_s = 0.0
 
     def done(self, audio_s: float, now: float) -> None:
-        """Takes note of audio that was recognized."""
+        """Records recognized audio."""
         self._fade(now)
         self._audio_s += audio_s
 

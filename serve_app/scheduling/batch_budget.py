@@ -1,4 +1,4 @@
-"""What a batch may hold, and how long one takes."""
+"""Limits of a batch, and a model of how long batches take."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 _MEMORY = 0.95
-"""What a batch keeps of its say when the next one is measured: about 20 batches count."""
+"""Decay of a batch's weight per later batch: about the last 20 batches count."""
 
 _MAX_GROWTH = 4.0
-"""A budget is at most this many times the largest batch of late: a line through small
-batches says little about large ones."""
+"""A budget is at most this many times the largest recent batch: a line fitted to small
+batches does not extrapolate far."""
 
 _BACKGROUND_BATCH_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What one batch may hold.
+    """Limits of one batch.
 
     Attributes:
-        max_cost: upper bound of a batch's cost; an item over it goes alone.
+        max_cost: upper bound of a batch's cost; a larger item runs alone.
         max_items: upper bound of a batch's length.
         padded: True when the engine pads, so that a batch costs its longest
             item times its length; False when it packs, so that costs add up.
-        max_s: longest time that a batch should take, None for any. Whoever comes
-            while a batch runs waits for its end, however urgent. `Pace` turns it into
-            a cost.
+        max_s: longest time that a batch should take, None for no limit: new items wait until
+            the running batch ends. `BatchTimeModel` converts it into a cost.
     """
 
     max_cost: int
@@ -40,17 +39,17 @@ class BatchLimits:
         return max(costs) * len(costs) if self.padded else sum(costs)
 
     def in_background(self) -> BatchLimits:
-        """Returns those of a batch for which nobody waits: whoever comes next waits for its
-        end, or shares the cores with it."""
+        """Returns the limits of a background batch: short, since others may have to wait for
+        its end or share the cores with it."""
         return replace(self, max_s=min(self.max_s or _BACKGROUND_BATCH_S, _BACKGROUND_BATCH_S))
 
 
-class Pace:
-    """How fast batches of one engine are: a line through what was measured.
+class BatchTimeModel:
+    """Predicts how long a batch of one engine takes, from measured batches.
 
-    A batch is taken to last `a + b * cost`; both are fitted to the last batches by
-    least squares, the older ones counting less. While the batches were too alike to
-    tell `a` from `b`, time is taken to be proportional to cost.
+    The time is modeled as `a + b * cost`, fitted to recent batches by exponentially weighted
+    least squares. While the costs vary too little to separate `a` from `b`, time is
+    proportional to cost.
     """
 
     def __init__(self) -> None:
@@ -64,16 +63,16 @@ class Pace:
         self._last_end = float("-inf")
 
     def observe(self, cost: int, size_s: float, began: float, ended: float) -> None:
-        """Takes note of a batch.
+        """Records a batch.
 
-        Where batches overlap, only the time since the end of the one before counts,
-        so that no second is counted twice.
+        Where batches overlap, only the time since the previous batch ended counts, so that
+        no time is counted twice.
 
         Args:
             cost: of the batch, as `BatchLimits.batch_cost` says.
-            size_s: seconds of audio in it, 0 where that means nothing.
+            size_s: seconds of audio in it, 0 if not applicable.
             began: monotonic s.
-            ended: monotonic s; calls come in its order.
+            ended: monotonic s; calls must be in this order.
         """
         took_s = max(ended - max(began, self._last_end), 1e-6)
         self._last_end = ended
@@ -87,20 +86,20 @@ class Pace:
 
     @property
     def rtfx(self) -> float:
-        """Seconds of audio done in a second of work; 0 before the first batch."""
+        """Seconds of audio processed per second of compute; 0 before the first batch."""
         return self._size_s / self._took_s if self._took_s else 0.0
 
     def expected_s(self, cost: int) -> float | None:
-        """Returns how long a batch of this cost should take, None before the first one."""
+        """Returns the expected time of a batch in s, None before the first batch."""
         if not self._weight:
             return None
         fixed_s, per_cost_s = self._line()
         return fixed_s + per_cost_s * cost
 
     def limits(self, limits: BatchLimits) -> BatchLimits:
-        """Returns the limits with a budget that `max_s` suffices for.
+        """Returns the limits with `max_cost` reduced to what should take at most `max_s`.
 
-        Before the first batch there is nothing to go by, and one item goes alone.
+        Before the first batch there is no estimate, and one item runs alone.
         """
         if limits.max_s is None:
             return limits

@@ -19,20 +19,20 @@ class BatcherStatistics:
     """A snapshot of a batcher.
 
     Attributes:
-        num_waiting: items that no batch has taken yet.
+        num_waiting: queued items.
         waiting_cost: their summed cost.
         queued_audio_s: their summed size.
-        running_cost: summed cost of the batches that are being run, 0 when idle.
+        running_cost: summed cost of the running batches, 0 when idle.
         running_audio_s: their summed size.
-        oldest_wait_s: age of the oldest waiting item.
+        oldest_wait_s: age of the oldest queued item, in s.
         num_batches: batches run so far.
         num_items: items run so far.
-        num_expired: items whose deadline passed before a batch took them.
-        padding_ratio: cost paid over cost asked for, of all batches; 1.0 is none.
-        rtfx: seconds of audio done in a second of work lately; 0 before the first batch.
-        last_batch_items: length of the batch that ended last.
-        background_queued_audio_s: part of `queued_audio_s` for which nobody waits.
-        background_running_audio_s: likewise, of `running_audio_s`.
+        num_expired: items whose deadline passed while they were queued.
+        padding_ratio: cost including padding over cost without it, of all batches; 1.0 is none.
+        rtfx: recent seconds of audio per second of compute; 0 before the first batch.
+        last_batch_items: number of items of the last batch.
+        background_queued_audio_s: background part of `queued_audio_s`.
+        background_running_audio_s: background part of `running_audio_s`.
     """
 
     num_waiting: int
@@ -52,7 +52,7 @@ class BatcherStatistics:
 
 
 class BatchStats:
-    """Counts batches."""
+    """Running totals over all batches."""
 
     def __init__(self, limits: BatchLimits) -> None:
         self._limits = limits
@@ -62,10 +62,10 @@ class BatchStats:
         self._cost_asked = 0
         self._cost_paid = 0
         self.num_expired = 0
-        """Items that came too late for any batch."""
+        """Items whose deadline passed while they were queued."""
 
     def count(self, costs: Sequence[int]) -> None:
-        """Takes note of a batch that has ended, by the costs of its items."""
+        """Records a finished batch by the costs of its items."""
         self._num_batches += 1
         self._num_items += len(costs)
         self._last_batch_items = len(costs)
@@ -96,15 +96,15 @@ class BatchStats:
 def combine(
     parts: Sequence[BatcherStatistics], *, waiting_audio_s: float = 0.0, num_waiting: int = 0
 ) -> BatcherStatistics:
-    """Returns the statistics of several batchers on one device as of one.
+    """Merges the statistics of several batchers on one device.
 
-    Audio and items are summed. `rtfx` is what the device does with the audio that is
-    there: models that have none of it count only if all have none.
+    Audio and items are summed. `rtfx` is weighted by the audio that each model holds; idle
+    models count only if all are idle.
 
     Args:
         parts: at least one.
-        waiting_audio_s: audio that waits for none of them yet.
-        num_waiting: items that do.
+        waiting_audio_s: audio not yet queued in any of them.
+        num_waiting: items not yet queued in any of them.
     """
     num_batches = sum(part.num_batches for part in parts)
     paid = sum(part.padding_ratio * part.num_batches for part in parts)
@@ -144,12 +144,12 @@ class BatcherClosed(RuntimeError):
 
 
 class EngineStuck(RuntimeError):
-    """The engine does not come back; whoever runs this process must replace it.
+    """The engine hangs; the process must be replaced.
 
-    An engine may raise it itself: then nothing more is asked of it.
+    An engine may raise it itself; the batcher then stops calling it.
 
     Args:
-        begun: False for an item that was still waiting: it is not what the engine is stuck on.
+        begun: False for an item that was still queued, so cannot be the cause.
     """
 
     def __init__(self, *reason: object, begun: bool = True) -> None:
@@ -158,8 +158,8 @@ class EngineStuck(RuntimeError):
 
 
 @dataclass(slots=True, eq=False)
-class Waiting(Generic[ItemT, ResultT]):
-    """An item whose caller waits for it, and when it came."""
+class QueuedItem(Generic[ItemT, ResultT]):
+    """An item with its options, arrival time and the future of its result."""
 
     item: ItemT
     cost: int
@@ -174,10 +174,10 @@ class Waiting(Generic[ItemT, ResultT]):
 
 
 @dataclass(slots=True, eq=False)
-class Running(Generic[ItemT, ResultT]):
-    """A batch that is being run, and since when."""
+class RunningBatch(Generic[ItemT, ResultT]):
+    """A batch that is running, and its start time."""
 
-    batch: list[Waiting[ItemT, ResultT]]
+    batch: list[QueuedItem[ItemT, ResultT]]
     since: float
 
     @property
@@ -202,10 +202,10 @@ class Running(Generic[ItemT, ResultT]):
 
 
 class InFlight(Generic[ItemT, ResultT]):
-    """The batches that are being run, and what may be run beside them."""
+    """The running batches, and which further batches may run beside them."""
 
     def __init__(self) -> None:
-        self._running: dict[asyncio.Task[None], Running[ItemT, ResultT]] = {}
+        self._running: dict[asyncio.Task[None], RunningBatch[ItemT, ResultT]] = {}
 
     def __len__(self) -> int:
         return len(self._running)
@@ -215,11 +215,11 @@ class InFlight(Generic[ItemT, ResultT]):
         return list(self._running)
 
     @property
-    def batches(self) -> list[Running[ItemT, ResultT]]:
+    def batches(self) -> list[RunningBatch[ItemT, ResultT]]:
         return list(self._running.values())
 
     @property
-    def items(self) -> list[Waiting[ItemT, ResultT]]:
+    def items(self) -> list[QueuedItem[ItemT, ResultT]]:
         return [waiting for running in self._running.values() for waiting in running.batch]
 
     @property
@@ -232,24 +232,24 @@ class InFlight(Generic[ItemT, ResultT]):
 
     @property
     def background_size_s(self) -> float:
-        """Audio for which nobody waits."""
+        """Audio of background batches, in s."""
         return sum(running.size_s for running in self._running.values() if running.background)
 
     def add(
-        self, task: asyncio.Task[None], batch: list[Waiting[ItemT, ResultT]], now: float
+        self, task: asyncio.Task[None], batch: list[QueuedItem[ItemT, ResultT]], now: float
     ) -> None:
-        self._running[task] = Running(batch, now)
+        self._running[task] = RunningBatch(batch, now)
 
-    def remove(self, task: asyncio.Task[None]) -> list[Waiting[ItemT, ResultT]]:
+    def remove(self, task: asyncio.Task[None]) -> list[QueuedItem[ItemT, ResultT]]:
         return self._running.pop(task).batch
 
-    def admits(self, first: Waiting[ItemT, ResultT], *, in_turn: bool, overtaking: bool) -> bool:
-        """Whether a batch that begins with an item may be run now.
+    def admits(self, first: QueuedItem[ItemT, ResultT], *, in_turn: bool, overtaking: bool) -> bool:
+        """Whether a batch that starts with an item may run now.
 
         Args:
             first: the item.
             in_turn: there is room for a batch of any kind.
-            overtaking: a batch of urgent items may be run beside others.
+            overtaking: a batch of urgent items may run beside others.
         """
         running = self._running.values()
         if running and (first.alone or any(one.alone for one in running)):
@@ -261,7 +261,7 @@ class InFlight(Generic[ItemT, ResultT]):
         return overtaking and first.urgent and not any(one.urgent for one in running)
 
 
-def fail(waiting: Waiting[ItemT, ResultT], error: Exception) -> None:
-    """Has the caller of an item get an error, unless it has its answer or is gone."""
+def fail(waiting: QueuedItem[ItemT, ResultT], error: Exception) -> None:
+    """Fails an item, unless it has its result or its caller is gone."""
     if not waiting.future.done():
         waiting.future.set_exception(error)

@@ -1,4 +1,4 @@
-"""One thread on which many requests take turns, and one for those in a hurry."""
+"""Runs steps of many requests on one thread in fair order, and urgent ones on another."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _ONE_STEP = BatchLimits(max_cost=1, max_items=1)
 
 
 class FairExecutor(Generic[StepT]):
-    """Runs steps of about the same length one after another, in `FairQueue`'s order.
+    """Runs steps of similar length one at a time, in `FairQueue`'s order.
 
-    Whoever comes waits for the step that is being run, and not for the others' next
-    ones, however many others there are. An urgent step does not wait for one that is
-    not: it is run on a thread of its own, for which the other one pauses.
+    A new request waits for the running step, but not for further steps of the others,
+    however many there are. An urgent step does not wait for other steps: it runs on a
+    second thread, during which the first thread pauses.
 
     Args:
         name: of the threads.
-        nice: how far the thread for what is not urgent gives way, see `lower_priority`.
+        nice: niceness of the thread for steps that are not urgent, see `lower_priority`.
     """
 
     def __init__(self, name: str, nice: int = 0) -> None:
@@ -35,7 +35,7 @@ class FairExecutor(Generic[StepT]):
             1, name, initializer=lower_priority, initargs=(nice, self._preemption)
         )
         self._urgent_thread = ThreadPoolExecutor(1, f"{name}-urgent")
-        self._turns: MicroBatcher[Callable[[], StepT], StepT] = MicroBatcher(
+        self._batcher: MicroBatcher[Callable[[], StepT], StepT] = MicroBatcher(
             self._run, cost=lambda step: 1, limits=_ONE_STEP, run_urgent=self._run_urgent
         )
 
@@ -44,31 +44,30 @@ class FairExecutor(Generic[StepT]):
     ) -> StepT:
         """Returns what the step returns.
 
-        Canceling drops a step that has not begun; one that has is finished before its
-        thread does anything else.
+        Canceling drops a step that has not started; a running step is completed first.
 
         Raises:
-            DeadlineExceeded: the deadline passed before the step's turn.
+            DeadlineExceeded: the deadline passed before the step started.
             BatcherClosed: after `close`.
             Exception: what the step raised.
         """
-        return await self._turns.submit(step, context, urgent=urgent)
+        return await self._batcher.submit(step, context, urgent=urgent)
 
     def statistics(self) -> BatcherStatistics:
-        """Costs and items are steps."""
-        return self._turns.statistics()
+        """Returns statistics in which costs and items are steps."""
+        return self._batcher.statistics()
 
     def check(self, patience_s: float) -> None:
-        """Finds out whether the threads still get on.
+        """Checks that the threads make progress.
 
         Raises:
             EngineStuck: a step takes too long.
         """
-        self._turns.check(patience_s)
+        self._batcher.check(patience_s)
 
     async def close(self) -> None:
-        """Drops what waits and ends the threads after the steps that are being run."""
-        await self._turns.close()
+        """Drops queued steps and ends the threads after the running ones."""
+        await self._batcher.close()
         await asyncio.to_thread(self._thread.shutdown)
         await asyncio.to_thread(self._urgent_thread.shutdown)
 
@@ -76,9 +75,9 @@ class FairExecutor(Generic[StepT]):
         return await _run_on(self._thread, steps)
 
     async def _run_urgent(self, steps: list[Callable[[], StepT]]) -> Sequence[StepT]:
-        return await _run_on(self._urgent_thread, [self._first(step) for step in steps])
+        return await _run_on(self._urgent_thread, [self._preempting(step) for step in steps])
 
-    def _first(self, step: Callable[[], StepT]) -> Callable[[], StepT]:
+    def _preempting(self, step: Callable[[], StepT]) -> Callable[[], StepT]:
         def run() -> StepT:
             with self._preemption.taken():
                 return step()

@@ -1,4 +1,4 @@
-"""The fair queue: which item of many requests of many callers a model takes next."""
+"""A fair queue over callers and their requests: decides which item a model takes next."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class QueueStatistics:
     """A snapshot of a queue.
 
     Attributes:
-        num_items: items that wait.
+        num_items: queued items.
         cost: their summed cost.
         size_s: their summed audio in s.
-        background_size_s: that of those for which nobody waits.
-        oldest_wait_s: age of the item that waits the longest.
+        background_size_s: audio of background items in s.
+        oldest_wait_s: age of the oldest item.
         num_flows: requests that have items here.
         num_keys: callers that have items here.
     """
@@ -42,8 +42,8 @@ Rank: TypeAlias = tuple[float, float, float, int]
 
 
 _CREDIT_ITEMS = 2.0
-"""What newcomers may have before the others' next turns, in items of the largest size:
-all of a clip, the beginning of a file."""
+"""What newcomers are served ahead of waiting nodes, in items of the largest size: enough for
+a short recording or the beginning of a long one."""
 
 _LEAD_ITEMS = 3.0
 """How far newcomers may get ahead of what is their due, in the same measure."""
@@ -55,7 +55,7 @@ flood of newcomers has used up comes back after it."""
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """Something that takes turns.
+    """A caller or a request that is scheduled.
 
     Attributes:
         name: among its siblings.
@@ -63,7 +63,7 @@ class Node:
         start: virtual time of its next turn.
         credit_until: virtual time at which it came first, if others were there.
         version: of its rank; older ones that are still in the heap are void.
-        waiting: it has something to do.
+        waiting: it has queued items.
         noted: the debt, as a virtual time, that it was last filed under.
     """
 
@@ -114,11 +114,11 @@ class StartTimeFairQueue(Generic[NodeT]):
         return max(credit, self._fair - _LEAD_ITEMS * self._largest)
 
     def is_ahead(self, node: NodeT) -> bool:
-        """Tells whether a node is a newcomer that has not had more than its credit."""
+        """Whether a node is a newcomer that has not used up its credit."""
         return node.start < node.credit_until
 
     def enter(self, node: NodeT) -> None:
-        """Has a node that has something to do take part."""
+        """Adds a node that has queued items."""
         node.waiting = True
         if node.start == -math.inf:
             node.credit_until = self._last_start
@@ -151,7 +151,7 @@ class StartTimeFairQueue(Generic[NodeT]):
         return self._order[0][2] if self._order else None
 
     def charge(self, node: NodeT, amount: float) -> None:
-        """Lets a node pay for its turn."""
+        """Charges a node for what it was served."""
         spacing = amount / node.weight
         self._largest = max(self._largest, spacing)
         self._last_start = max(self._last_start, node.start)
@@ -161,7 +161,7 @@ class StartTimeFairQueue(Generic[NodeT]):
             self._forget(heapq.heappop(self._in_debt)[2])
 
     def leave(self, node: NodeT) -> None:
-        """Has a node that has nothing left to do drop out.
+        """Removes a node without queued items from the order.
 
         It is forgotten once the others have had as much as it did. When all have
         left, nobody owes anybody anything.
@@ -195,7 +195,7 @@ _MAX_SKIPPED = 16
 
 @dataclass(slots=True, eq=False)
 class Ticket(Generic[ItemT]):
-    """One item's place in the queue; hand it to `FairQueue.remove` to leave."""
+    """A queued item; pass it to `FairQueue.remove` to take it out."""
 
     item: ItemT
     cost: int
@@ -210,7 +210,7 @@ class Ticket(Generic[ItemT]):
 
     @property
     def price(self) -> int:
-        """What its flow pays for it: nothing is for nothing, or it would go on for ever."""
+        """What its flow is charged: at least 1, so that no flow is served forever for free."""
         return max(self.cost, 1)
 
     @property
@@ -294,7 +294,7 @@ class FairQueue(Generic[ItemT]):
             size_s: its audio in s, for the statistics.
             alone: share no batch with others.
             urgent: goes first at equal claims, whatever its size.
-            background: has its turn only while nothing else waits.
+            background: runs only while nothing else is queued.
         """
         self._num_pushed += 1
         level = self._background if background else self._keys

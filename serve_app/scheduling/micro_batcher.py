@@ -1,8 +1,8 @@
-"""Micro-batching that follows the model, not a timer.
+"""Micro-batching driven by the model, not by a timer.
 
-A batch is formed at the moment the model becomes free, out of what waits then.
-Under light load that is one item at once; under heavy load it is a full batch.
-A timer would do the opposite: cut batches small exactly while the model is busy.
+A batch is formed from the queued items when the model becomes free: one item at once under
+light load, a full batch under heavy load. A timer would form small batches exactly while the
+model is busy.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Generic, TypeVar
 
 from serve_app.core.errors import DeadlineExceeded
 from serve_app.core.records import RequestContext
-from serve_app.scheduling.batch_budget import BatchLimits, Pace
+from serve_app.scheduling.batch_budget import BatchLimits, BatchTimeModel
 from serve_app.scheduling.batch_state import (
     BatcherClosed,
     BatcherStatistics,
     BatchStats,
     EngineStuck,
     InFlight,
-    Waiting,
+    QueuedItem,
     fail,
 )
 from serve_app.scheduling.device_slots import DeviceSlots
@@ -29,11 +29,11 @@ from serve_app.scheduling.fair_queue import FairQueue
 
 __all__ = [
     "BatchLimits",
+    "BatchTimeModel",
     "BatcherClosed",
     "BatcherStatistics",
     "EngineStuck",
     "MicroBatcher",
-    "Pace",
 ]
 
 ItemT = TypeVar("ItemT")
@@ -41,27 +41,26 @@ ResultT = TypeVar("ResultT")
 
 
 class MicroBatcher(Generic[ItemT, ResultT]):
-    """Runs items through a batch function, as many batches at once as it can take.
+    """Runs items through a batch function, with a bounded number of concurrent batches.
 
-    What goes into the next batch is decided by `FairQueue` when there is room for one,
-    within the limits that `Pace` draws from the last batches. Items whose caller went
-    away or whose deadline passed are never run. If a batch raises, it is halved until
-    the item that is to blame fails alone, so that no neighbor is lost.
+    When there is room for a batch, `FairQueue` selects its items, within limits that
+    `BatchTimeModel` derives from recent batches. Canceled and expired items are never run.
+    If a batch raises, it is halved until the faulty item fails alone.
 
     Args:
         run: takes the items of a batch, returns a result each, in order.
-        cost: what one item adds to a batch, in the engine's own unit.
+        cost: what one item adds to a batch, in the engine's unit.
         limits: what a batch may hold.
-        size_s: an item's audio in s, for the statistics; 0 where that means nothing.
-        on_batch: told of each batch that has ended: how long each item waited, and how
-            long the batch took, in s.
-        concurrency: batches in flight: more than 1 prepares the next one while the one
-            before is being computed.
-        run_urgent: as `run`, for batches of urgent items alone. One of those does not wait
-            for a batch of other items, but is run beside it. None if nothing may overtake.
-        turns: shared with the batchers of other models on the same device.
+        size_s: an item's audio in s, for the statistics; 0 if not applicable.
+        on_batch: called after each batch with the wait of each item and the time of the
+            batch, in s.
+        concurrency: concurrent batches; more than 1 prepares the next one while the previous
+            one is computed.
+        run_urgent: as `run`, for batches of urgent items only, which run beside other batches
+            instead of after them. None if nothing may overtake.
+        device_slots: shared with the batchers of other models on the same device.
         clock: monotonic seconds.
-        unix_clock: seconds since 1970, in which deadlines are given.
+        unix_clock: Unix time in s, in which deadlines are given.
     """
 
     def __init__(
@@ -74,13 +73,13 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         on_batch: Callable[[Sequence[float], float], None] | None = None,
         concurrency: int = 1,
         run_urgent: Callable[[list[ItemT]], Awaitable[Sequence[ResultT]]] | None = None,
-        turns: DeviceSlots | None = None,
+        device_slots: DeviceSlots | None = None,
         clock: Callable[[], float] = time.monotonic,
         unix_clock: Callable[[], float] = time.time,
     ) -> None:
         self._run = run
         self._run_urgent = run_urgent
-        self._turns = turns or DeviceSlots(concurrency)
+        self._device_slots = device_slots or DeviceSlots(concurrency)
         self._cost = cost
         self._size_s = size_s
         self._limits = limits
@@ -88,8 +87,8 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         self._concurrency = concurrency
         self._clock = clock
         self._unix_clock = unix_clock
-        self._queue: FairQueue[Waiting[ItemT, ResultT]] = FairQueue()
-        self._pace = Pace()
+        self._queue: FairQueue[QueuedItem[ItemT, ResultT]] = FairQueue()
+        self._time_model = BatchTimeModel()
         self._running: InFlight[ItemT, ResultT] = InFlight()
         self._woken = False
         self._closed = False
@@ -111,16 +110,15 @@ class MicroBatcher(Generic[ItemT, ResultT]):
 
         Args:
             item: the work.
-            context: whose it is; the share, the order and the deadline follow from it.
-            alone: run it while nothing else runs here.
-            urgent: somebody waits for it; see `run_urgent`. Whose turn it is remains as
-                the shares say.
-            on_begun: awaited just before a batch with the item is run.
+            context: its request, which determines share, order and deadline.
+            alone: run it in a batch of its own, with no other batch beside it.
+            urgent: allow it to overtake, see `run_urgent`; shares stay as they are.
+            on_begun: awaited just before the item's batch runs.
 
         Raises:
             BatcherClosed: the batcher was closed before the item was run.
             DeadlineExceeded: the deadline passed before the item was run.
-            EngineStuck: `check` found that it would never be.
+            EngineStuck: `check` found the engine stuck.
             Exception: what `run` raised for this item alone.
         """
         if self._closed:
@@ -133,7 +131,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
             left_s = context.deadline - self._unix_clock()
         future: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         cost, size_s = self._cost(item), self._size_s(item)
-        waiting = Waiting(
+        waiting = QueuedItem(
             item, cost, size_s, now, left_s, alone, urgent, background, on_begun, future
         )
         ticket = self._queue.push(
@@ -157,7 +155,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
                 self._wake()
 
     async def close(self) -> None:
-        """Fails what waits or runs with `BatcherClosed` and ends what runs."""
+        """Fails queued and running items with `BatcherClosed` and cancels running batches."""
         self._closed = True
         for waiting in self._queue.pop_all():
             fail(waiting, BatcherClosed())
@@ -168,20 +166,20 @@ class MicroBatcher(Generic[ItemT, ResultT]):
 
     def statistics(self) -> BatcherStatistics:
         queue = self._queue.statistics(self._clock())
-        return self._stats.statistics(queue, self._running, self._pace.rtfx)
+        return self._stats.statistics(queue, self._running, self._time_model.rtfx)
 
     def check(self, patience_s: float, factor: float = 10.0) -> None:
-        """Finds out whether the engine still gets on with its work.
+        """Checks that the engine makes progress.
 
-        If it does not, everybody who waits is told at once and nothing more is taken:
-        whoever replaces this process would otherwise wait for them to be answered first.
+        If it does not, all items fail at once and no more are accepted, so that the process
+        can be replaced without waiting for them.
 
         Args:
-            patience_s: what any batch may take, and any item may wait while nothing runs.
-            factor: times as long as expected that a batch may take, if that is longer.
+            patience_s: longest time of a batch, and longest wait while nothing runs.
+            factor: multiple of its expected time that a batch may take, if that is longer.
 
         Raises:
-            EngineStuck: it does not, or did not before.
+            EngineStuck: the engine is stuck, now or since an earlier check.
         """
         if self._stuck is None:
             self._stuck = self._find_stuck(patience_s, factor)
@@ -201,16 +199,16 @@ class MicroBatcher(Generic[ItemT, ResultT]):
         now = self._clock()
         for running in self._running.batches:
             took_s = now - running.since
-            expected_s = self._pace.expected_s(running.cost) or 0.0
+            expected_s = self._time_model.expected_s(running.cost) or 0.0
             if took_s > max(patience_s, factor * expected_s):
                 return EngineStuck(f"a batch has been running for {took_s:.0f} s")
         waited_s = self._queue.statistics(now).oldest_wait_s
         if len(self._queue) and not self._running and waited_s > patience_s:
-            return EngineStuck(f"nothing has been run for {waited_s:.0f} s, though work waits")
+            return EngineStuck(f"nothing has been run for {waited_s:.0f} s although work is queued")
         return None
 
     def _wake(self) -> None:
-        """Has batches formed soon: what is submitted in the same breath belongs together."""
+        """Schedules a dispatch, so that items submitted together can share a batch."""
         if not self._woken:
             self._woken = True
             asyncio.get_running_loop().call_soon(self._dispatch)
@@ -223,28 +221,30 @@ class MicroBatcher(Generic[ItemT, ResultT]):
                 self._stats.num_expired += 1
                 fail(expired, DeadlineExceeded(max(0.0, expired.left_s)))
             first = self._queue.first()
-            in_turn = first is not None and self._has_turn()
+            in_turn = first is not None and self._has_slot()
             if first is None or not self._running.admits(
                 first.item, in_turn=in_turn, overtaking=self._run_urgent is not None
             ):
                 if first is None or first.alone or first.background:
-                    self._turns.withdraw(self)
+                    self._device_slots.withdraw(self)
                 break
             limits = self._limits.in_background() if first.background else self._limits
-            batch = self._queue.pop_batch(self._pace.limits(limits), now, only_urgent=not in_turn)
+            batch = self._queue.pop_batch(
+                self._time_model.limits(limits), now, only_urgent=not in_turn
+            )
             task = asyncio.get_running_loop().create_task(self._work(batch))
             self._running.add(task, batch, now)
             # Not in `_work`: a task that is canceled before it starts runs nothing.
             task.add_done_callback(self._ended)
             if in_turn:
-                self._turns.begin(self)
-                task.add_done_callback(lambda _: self._turns.end())
+                self._device_slots.begin(self)
+                task.add_done_callback(lambda _: self._device_slots.end())
 
-    def _has_turn(self) -> bool:
+    def _has_slot(self) -> bool:
         has_room = len(self._running) < self._concurrency
-        return has_room and self._turns.may_begin(self, self._wake)
+        return has_room and self._device_slots.may_begin(self, self._wake)
 
-    async def _work(self, batch: list[Waiting[ItemT, ResultT]]) -> None:
+    async def _work(self, batch: list[QueuedItem[ItemT, ResultT]]) -> None:
         for waiting in batch:
             if waiting.on_begun is not None:
                 await waiting.on_begun()
@@ -255,7 +255,7 @@ class MicroBatcher(Generic[ItemT, ResultT]):
             fail(waiting, BatcherClosed())
         self._wake()
 
-    async def _run_or_split(self, batch: list[Waiting[ItemT, ResultT]]) -> None:
+    async def _run_or_split(self, batch: list[QueuedItem[ItemT, ResultT]]) -> None:
         began = self._clock()
         try:
             results = await self._runner_of(batch)([waiting.item for waiting in batch])
@@ -281,16 +281,16 @@ class MicroBatcher(Generic[ItemT, ResultT]):
                 waiting.future.set_result(result)
 
     def _runner_of(
-        self, batch: list[Waiting[ItemT, ResultT]]
+        self, batch: list[QueuedItem[ItemT, ResultT]]
     ) -> Callable[[list[ItemT]], Awaitable[Sequence[ResultT]]]:
         if self._run_urgent is not None and all(waiting.urgent for waiting in batch):
             return self._run_urgent
         return self._run
 
-    def _note(self, batch: list[Waiting[ItemT, ResultT]], began: float, ended: float) -> None:
+    def _note(self, batch: list[QueuedItem[ItemT, ResultT]], began: float, ended: float) -> None:
         costs = [waiting.cost for waiting in batch]
         self._stats.count(costs)
         size_s = sum(waiting.size_s for waiting in batch)
-        self._pace.observe(self._limits.batch_cost(costs), size_s, began, ended)
+        self._time_model.observe(self._limits.batch_cost(costs), size_s, began, ended)
         if self._on_batch is not None:
             self._on_batch([began - waiting.since for waiting in batch], ended - began)

@@ -15,12 +15,11 @@ _of_thread = threading.local()
 
 
 class Preemption:
-    """Who may compute now: those in a hurry, or everybody.
+    """Lets urgent work pause other threads of the process.
 
-    A core that is shared, even one by one, is not all that two computing threads get into each
-    other's way with: there are the interpreter's lock, caches and memory. So threads that
-    respect it stop at the next `yield_point` of what they compute while others have taken
-    it. Safe to share by threads.
+    Niceness alone does not free the interpreter lock, caches and memory bandwidth. Threads
+    that call `respect` therefore pause at their next `yield_point` while another thread is
+    in a `taken` block. Thread-safe.
     """
 
     def __init__(self) -> None:
@@ -29,7 +28,7 @@ class Preemption:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Has the threads that respect it pause for the length of the block."""
+        """Pauses the threads that respect it for the duration of the block."""
         with self._changed:
             self._num_holders += 1
         try:
@@ -40,11 +39,11 @@ class Preemption:
                 self._changed.notify_all()
 
     def respect(self) -> None:
-        """Has the calling thread pause at yield points from now on."""
+        """Makes the calling thread pause at yield points from now on."""
         _of_thread.preemption = self
 
     def wait(self) -> None:
-        """Returns when nobody has taken it, after a second at the latest."""
+        """Returns when no thread is in a `taken` block, after a second at the latest."""
         if self._num_holders == 0:
             return
         with self._changed:
@@ -52,9 +51,9 @@ class Preemption:
 
 
 def yield_point() -> None:
-    """Marks a place where a computation may pause; costs next to nothing if it need not.
+    """Pauses the calling thread while urgent work runs; almost free otherwise.
 
-    To be called every few ms, without a lock that work in a hurry could want.
+    Call it every few ms, while holding no lock that urgent work could need.
     """
     preemption: Preemption | None = getattr(_of_thread, "preemption", None)
     if preemption is not None:
@@ -67,12 +66,12 @@ _SWITCH_INTERVAL_S = 0.0005
 
 @dataclass(frozen=True, slots=True)
 class ThreadNiceness:
-    """What urgent work has ahead of other work on the same engine.
+    """How urgent work is preferred over other work on the same engine.
 
     Attributes:
-        urgent_ms: what begins before this time in its recording is urgent, in ms; its
-            batches are run beside those of others instead of after them. 0 for nothing.
-        nice: added to the nice value of the threads that compute what is not urgent.
+        urgent_ms: chunks that start before this time in their recording are urgent; their
+            batches run beside other batches instead of after them. 0 for none.
+        nice: added to the nice value of threads whose work is not urgent.
     """
 
     urgent_ms: int = 0
@@ -80,17 +79,16 @@ class ThreadNiceness:
 
 
 def lower_priority(nice: int, preemption: Preemption | None = None) -> None:
-    """Makes the calling thread one that others need not wait for.
+    """Lowers the priority of the calling thread.
 
-    On Linux its nice value is raised, and that of threads which it starts from now on: it
-    belongs to the thread there, not to the process. Elsewhere, where it would slow down the
-    whole process, it is left as it is. All threads of the process then hand over the
-    interpreter's lock after half a ms instead of 5 ms, since an event loop asks for it at
-    every message.
+    On Linux, where niceness belongs to the thread, it also applies to threads started from
+    it later. Elsewhere it would slow down the whole process and is left unchanged. All
+    threads of the process then release the interpreter lock after 0.5 ms instead of 5 ms,
+    since the event loop needs it for every message.
 
     Args:
-        nice: added to the thread's nice value; 0 for none of the above.
-        right_of_way: that the thread respects; those which it starts do not.
+        nice: added to the thread's nice value; 0 changes nothing.
+        preemption: that the thread respects; threads started from it do not.
 
     Source: sched(7) and setpriority(2), "C library/kernel differences".
     """

@@ -1,1 +1,1 @@
-"""From audio to chunks, and from recognized words to a transcript."""
+"""Segments audio into chunks, and assembles recognized words into a transcript."""

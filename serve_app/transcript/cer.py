@@ -1,4 +1,4 @@
-"""How far a transcript is from what was said."""
+"""The character error rate (CER)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from rapidfuzz.distance import Levenshtein
 
 
 def spoken_characters(text: str) -> str:
-    """Returns the letters and digits of a text: what was said, without marks or spaces."""
+    """Returns the letters and digits of a text in lower case, without marks or spaces."""
     return "".join(
         character.lower() for character in text if unicodedata.category(character)[0] in "LN"
     )
 
 
 def character_error_rate(reference: str, hypothesis: str) -> float:
-    """Returns the CER of a text, without regard to punctuation, spaces and case.
+    """Returns the CER of a text, ignoring punctuation, spaces and case.
 
     CER is (substitutions + deletions + insertions) / characters of the reference.
     For an empty reference it is 0.0 if the hypothesis is empty, else 1.0.

@@ -1,6 +1,6 @@
 """Spreads the chunks of one recording over the recognizers and keeps their order.
 
-`beating` adds heartbeats to a stream whose items may be far apart.
+`with_heartbeats` adds heartbeats to a stream whose items may be far apart.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ async def _recognize_group(group: list[Chunk], recognize: Recognize) -> list[Utt
         results = [ChunkFailure("recognizer_error", str(error) or type(error).__name__)] * len(
             group
         )
-    return [place(chunk, result) for chunk, result in zip(group, results, strict=True)]
+    return [to_recording_time(chunk, result) for chunk, result in zip(group, results, strict=True)]
 
 
-def place(chunk: Chunk, result: Recognition | ChunkFailure) -> Utterance:
+def to_recording_time(chunk: Chunk, result: Recognition | ChunkFailure) -> Utterance:
     """Moves a chunk's result to the chunk's place in the recording.
 
     Whatever an engine says, tokens come in order, without overlap, inside the chunk.
@@ -102,10 +102,28 @@ def place(chunk: Chunk, result: Recognition | ChunkFailure) -> Utterance:
     )
 
 
+POISON = "poison"
+"""Code of the failure of a chunk that kills recognizers."""
+
+
+def poison_failure(num_deaths: int, max_deaths: int) -> ChunkFailure | None:
+    """Returns the failure of a chunk that kills, None while it may be tried again.
+
+    Args:
+        num_deaths: recognizers that died while the chunk was the only one they worked on.
+        max_deaths: deaths at which a chunk is given up.
+    """
+    if num_deaths < max_deaths:
+        return None
+    return ChunkFailure(POISON, f"{num_deaths} recognizers died while they had it")
+
+
 ItemT = TypeVar("ItemT")
 
 
-async def beating(source: AsyncGenerator[ItemT], every_s: float) -> AsyncGenerator[ItemT | None]:
+async def with_heartbeats(
+    source: AsyncGenerator[ItemT], every_s: float
+) -> AsyncGenerator[ItemT | None]:
     """Yields the items of `source`, and None whenever none has come for `every_s`.
 
     Leaving early closes the source.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from serve_app.audio import AudioDecoder, AudioLimits
@@ -20,23 +20,26 @@ from serve_app.core.records import (
     Chunk,
     DamagedRange,
     RecognitionOptions,
+    RecordingEnd,
     RequestContext,
+    RequestCost,
     SpeechDetection,
+    UtteranceSummary,
 )
 from serve_app.scheduling.fair_executor import FairExecutor
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
-from serve_app.transcript.windows import ChunkAudio, FixedChunker, SegmentChunker
+from serve_app.transcript.chunking import ChunkAudio, FixedChunker, SegmentChunker
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentationOptions:
-    """How a recording is cut.
+    """How a recording is divided into chunks.
 
     Attributes:
         limits: what audio is accepted.
-        max_segment_s: longest cut in s.
-        max_group_s: audio of cuts that travel together, at most, in s.
-        gather_s: audio decoded between two hand-outs of cuts, in s; 0 hands out at once.
+        max_segment_s: longest chunk in s.
+        max_group_s: longest audio of a group of chunks that is sent together, in s.
+        gather_s: audio decoded before gathered chunks are sent, in s; 0 sends at once.
         urgent_s: of a recording's beginning, in s, that overtakes other recordings.
     """
 
@@ -48,12 +51,12 @@ class SegmentationOptions:
 
 
 class Segmentation:
-    """Decodes one recording and cuts it, holding only what is still needed.
+    """Decodes one recording and divides it into chunks, keeping only the audio still needed.
 
     Args:
         audio: the file: its bytes, its path, or open and seekable.
-        vad: finds the speech; None to cut everything that there is.
-        options: how to cut.
+        vad: detects speech; None to recognize everything.
+        options: how to divide it.
         recognition_options: that the chunks carry.
         detection: what the recording's request changes of how the VAD works.
     """
@@ -95,7 +98,7 @@ class Segmentation:
 
     @property
     def busy_s(self) -> float:
-        """Time that decoding and cutting took so far."""
+        """Time spent on decoding and segmentation so far, in s."""
         return self._busy_s
 
     @property
@@ -107,19 +110,35 @@ class Segmentation:
     def is_urgent(self) -> bool:
         """Whether little enough has been decoded for the next step to be urgent.
 
-        A recording that takes far more work than a clip does is none that overtakes others.
+        A recording that takes unusually much work to decode does not overtake others.
         """
         begins = self._num_samples < self._options.urgent_s * SAMPLE_RATE_HZ
         return begins and (self._decoder is None or self._decoder.work_is_usual)
 
-    def steps(self) -> Generator[list[ChunkAudio]]:
-        """Yields, for each piece of work, the cuts that it completed.
+    def end(
+        self, utterances: Iterable[UtteranceSummary], cost: RequestCost | None = None
+    ) -> RecordingEnd:
+        """Returns the end of the recording, once all steps are done.
 
-        That is a window, or a slice of CPU time in which none was gained.
+        Args:
+            utterances: all of the recording's, in order.
+            cost: of the request so far; None where nobody asks for it.
+        """
+        return RecordingEnd(
+            self.duration_ms,
+            tuple(utterances),
+            RequestCost() if cost is None else cost,
+            self._damage,
+            self._notices,
+        )
+
+    def steps(self) -> Generator[list[ChunkAudio]]:
+        """Yields, after each step of decoding, the chunks that it completed.
+
+        A step is a block of audio, or a slice of CPU time that gained none.
 
         Raises:
-            AudioError: the file is not usable audio; cuts before the place where
-                that shows have been yielded.
+            AudioError: the file is not usable audio; earlier chunks have been yielded.
         """
         with AudioDecoder(self._audio, self._options.limits, open_at_once=False) as decoder:
             self._decoder = decoder
@@ -156,27 +175,32 @@ class Segmentation:
         yield chunker.finish()
 
     def groups(self, context: RequestContext) -> Generator[list[Chunk]]:
-        """Yields the groups of chunks, and an empty one for each window without any.
+        """Yields the groups of chunks, and an empty one after each step without any.
 
-        The first chunks go out at once, for their text to come early; later ones are
+        The first chunks are sent at once, so that their text comes early; later ones are
         gathered, since a call costs as much as a short chunk. An empty group lets the
         caller see progress and step aside.
 
         Raises:
-            AudioError: the file is not usable audio; the chunks before the place where
-                that shows have been yielded.
+            AudioError: the file is not usable audio; earlier chunks have been yielded.
         """
         gather_samples = int(self._options.gather_s * SAMPLE_RATE_HZ)
         index = 0
         gathered: list[Chunk] = []
         hand_out_at = 0
         try:
-            for cuts in self.steps():
+            for chunks in self.steps():
                 gathered += (
-                    Chunk(context, index + offset, cut.start_ms, cut.pcm, self._recognition_options)
-                    for offset, cut in enumerate(cuts)
+                    Chunk(
+                        context,
+                        index + offset,
+                        chunk.start_ms,
+                        chunk.pcm,
+                        self._recognition_options,
+                    )
+                    for offset, chunk in enumerate(chunks)
                 )
-                index += len(cuts)
+                index += len(chunks)
                 if gathered and self._num_samples >= hand_out_at:
                     hand_out_at = self._num_samples + gather_samples
                     ready, gathered = gathered, []

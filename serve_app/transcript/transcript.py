@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from serve_app.core.records import DamagedRange, RecordingEnd, Token, UtteranceSpan
+from serve_app.core.records import DamagedRange, RecordingEnd, Token, UtteranceSummary
 from serve_app.core.words import join_words
 
 
@@ -72,7 +72,7 @@ class Transcript:
     duration_ms: int
     sentences: tuple[Sentence, ...]
     failures: tuple[FailedRange, ...] = ()
-    utterances: tuple[UtteranceSpan, ...] = ()
+    utterances: tuple[UtteranceSummary, ...] = ()
     notices: tuple[str, ...] = ()
 
     @property
@@ -118,7 +118,7 @@ async def collect(events: AsyncIterator[TranscriptEvent]) -> Transcript:
     )
 
 
-def languages_of(utterances: Iterable[UtteranceSpan]) -> list[str]:
+def languages_of(utterances: Iterable[UtteranceSummary]) -> list[str]:
     """Returns the languages in which words were heard, the one with most speech first."""
     heard_ms: dict[str, int] = {}
     for span in utterances:

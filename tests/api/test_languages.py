@@ -7,11 +7,14 @@ import json
 import httpx
 import pytest
 
-from serve_app.core.records import RecordingEnd, UtteranceSpan
+from serve_app.core.records import RecordingEnd, UtteranceSummary
 from tests.api.test_transcription import post
 from tests.fakes.service import FakeService
 
-JAPANESE, CHINESE = UtteranceSpan(0, 900, "done", "ja"), UtteranceSpan(900, 1400, "done", "zh")
+JAPANESE, CHINESE = (
+    UtteranceSummary(0, 900, "done", "ja"),
+    UtteranceSummary(900, 1400, "done", "zh"),
+)
 
 
 async def told(client: httpx.AsyncClient, language: str = "") -> object:
@@ -41,9 +44,9 @@ async def test_guessed_language_is_that_of_most_of_the_speech(
     assert await told(client) == "ja"
 
 
-@pytest.mark.parametrize("spans", [(), (UtteranceSpan(0, 900, "empty", "ja"),)])
+@pytest.mark.parametrize("spans", [(), (UtteranceSummary(0, 900, "empty", "ja"),)])
 async def test_language_in_which_nothing_was_said_is_undetermined(
-    client: httpx.AsyncClient, service: FakeService, spans: tuple[UtteranceSpan, ...]
+    client: httpx.AsyncClient, service: FakeService, spans: tuple[UtteranceSummary, ...]
 ) -> None:
     service.default_language = None
     service.end = RecordingEnd(2000, spans)
@@ -53,7 +56,7 @@ async def test_language_in_which_nothing_was_said_is_undetermined(
 async def test_utterances_tell_theirs_where_it_is_known(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
-    service.end = RecordingEnd(2000, (JAPANESE, UtteranceSpan(900, 1400, "done")))
+    service.end = RecordingEnd(2000, (JAPANESE, UtteranceSummary(900, 1400, "done")))
     fields = {"response_format": "verbose_json", "include[]": "utterances"}
     first, second = (await post(client, fields=fields)).json()["utterances"]
     assert first["language"] == "ja"
@@ -99,5 +102,5 @@ async def test_without_words_there_are_no_languages(
     client: httpx.AsyncClient, service: FakeService, fields: dict[str, str]
 ) -> None:
     service.events = []
-    service.end = RecordingEnd(2000, (UtteranceSpan(0, 900, "empty", "ja"),))
+    service.end = RecordingEnd(2000, (UtteranceSummary(0, 900, "empty", "ja"),))
     assert await listed(client, **fields) == []

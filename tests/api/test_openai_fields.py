@@ -15,7 +15,7 @@ from serve_app.core.records import (
     Hotword,
     RecordingEnd,
     SpeechDetection,
-    UtteranceSpan,
+    UtteranceSummary,
 )
 from tests.api.test_transcription import error_of, post
 from tests.fakes.service import FakeService, sentence
@@ -198,7 +198,7 @@ async def test_language_is_guessed_where_that_can_be_done(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
     service.changed = {"guesses_language": True}
-    service.end = RecordingEnd(2000, (UtteranceSpan(0, 900, "done", "en"),))
+    service.end = RecordingEnd(2000, (UtteranceSummary(0, 900, "done", "en"),))
     response = await post(client, language="auto", response_format="verbose_json")
     assert service.jobs[0].recognition_options.language == "auto"
     assert response.json()["language"] == "en"

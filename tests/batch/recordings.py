@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from serve_app.batch.records import BatchItem, Failure, FinishedRecording, PackIdentity, StageTimes
-from serve_app.core.records import PackRole, Token, UtteranceSpan
+from serve_app.core.records import PackRole, Token, UtteranceSummary
 from serve_app.transcript.transcript import FailedRange, MarkedToken, Sentence, Transcript
 
 MODELS: dict[PackRole, PackIdentity] = {
@@ -19,7 +19,7 @@ def transcript(text: str = "你好世界", failed: bool = False) -> Transcript:
     )
     failures = (FailedRange(5000, 6000, "internal_error"),) if failed else ()
     sentences = (Sentence(tokens),) if tokens else ()
-    return Transcript(8000, sentences, failures, (UtteranceSpan(0, 4000, "done"),))
+    return Transcript(8000, sentences, failures, (UtteranceSummary(0, 4000, "done"),))
 
 
 def recording(

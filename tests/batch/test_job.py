@@ -20,7 +20,7 @@ from serve_app.batch.job import BatchJob, JobOrder, job_settings
 from serve_app.batch.pending import Work
 from serve_app.batch.punctuate_stage import Failed, Finished
 from serve_app.batch.ray_data import OwnActors
-from serve_app.batch.recognize_stage import POISON, RecognizeChunks
+from serve_app.batch.recognize_stage import RecognizeChunks
 from serve_app.batch.records import BatchItem
 from serve_app.cli.serve import demo_recording
 from serve_app.core.errors import ConfigurationError
@@ -29,6 +29,7 @@ from serve_app.core.records import Pcm
 from serve_app.inference.loading import load_recognizer
 from serve_app.inference.local import LocalTranscriber
 from serve_app.settings import Settings
+from serve_app.transcript.fanout import POISON
 from serve_app.transcript.transcript import collect
 from tests.fakes.faulty_recognizer import DEADLY, FaultyEngine, marked
 

@@ -8,7 +8,6 @@ import pytest
 
 from serve_app.batch.progress import Computed
 from serve_app.batch.recognize_stage import (
-    POISON,
     LoopThread,
     PoisonGuard,
     ProgressActor,
@@ -22,6 +21,7 @@ from serve_app.core.records import (
     RecognitionOptions,
     RequestContext,
 )
+from serve_app.transcript.fanout import POISON
 
 EMPTY = Recognition(())
 

@@ -11,6 +11,7 @@ from serve_app.core.errors import NotReady
 from serve_app.core.records import Chunk, ChunkFailure, Recognition, RequestContext
 from serve_app.deployments import retries
 from serve_app.deployments.handles import RemoteRecognizer
+from serve_app.scheduling.backoff import Backoff
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
 from serve_app.settings import Settings
 from tests.fakes.handles import FakeHandle, Script, task_error
@@ -24,8 +25,7 @@ CHUNKS = [
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_FIRST_DELAY_S", 0.0001)
-    monkeypatch.setattr(retries, "_LONGEST_DELAY_S", 0.0001)
+    monkeypatch.setattr(retries, "_BACKOFF", Backoff(0.0001, 0.0001))
 
 
 def recognizer(calls: Script, streams: Script = ()) -> tuple[RemoteRecognizer, FakeHandle]:

@@ -17,6 +17,7 @@ from serve_app.core.errors import CorruptAudio, DeadlineExceeded, NotReady, Reco
 from serve_app.core.records import RecordingEnd, RequestContext, SegmentationJob, Utterance
 from serve_app.deployments import retries
 from serve_app.deployments.handles import RemoteRecording
+from serve_app.scheduling.backoff import Backoff
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
 from tests.fakes.handles import FakeHandle, Script, task_error
 
@@ -28,8 +29,7 @@ END = RecordingEnd(3)
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_FIRST_DELAY_S", 0.0001)
-    monkeypatch.setattr(retries, "_LONGEST_DELAY_S", 0.0001)
+    monkeypatch.setattr(retries, "_BACKOFF", Backoff(0.0001, 0.0001))
 
 
 def recording(

@@ -31,6 +31,7 @@ from serve_app.deployments.retries import (
     call_until_answered,
     failure_kind_of,
 )
+from serve_app.scheduling.backoff import Backoff
 from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
 from tests.fakes.handles import task_error
 
@@ -40,8 +41,7 @@ FULL = BackPressureError(1, 1)
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_FIRST_DELAY_S", 0.0001)
-    monkeypatch.setattr(retries, "_LONGEST_DELAY_S", 0.0001)
+    monkeypatch.setattr(retries, "_BACKOFF", Backoff(0.0001, 0.0001))
 
 
 def scripted(*outcomes: BaseException | str) -> tuple[Callable[[], Awaitable[str]], list[int]]:

@@ -18,7 +18,7 @@ from serve_app.core.records import (
     Stage,
     StageReadiness,
     Token,
-    UtteranceSpan,
+    UtteranceSummary,
 )
 from serve_app.transcript.transcript import FailedRange, MarkedToken, Sentence, TranscriptEvent
 
@@ -119,5 +119,5 @@ class FakeService:
         return [StageReadiness("asr", "cpu", "paraformer-demo", "abc")]
 
 
-SPANS = (UtteranceSpan(0, 900, "done"), UtteranceSpan(950, 1400, "done"))
+SPANS = (UtteranceSummary(0, 900, "done"), UtteranceSummary(950, 1400, "done"))
 FAILED_RANGE = FailedRange(500, 900, "engine_error: x")

@@ -60,7 +60,7 @@ async def test_utterance_and_its_span_tell_the_language_that_was_heard() -> None
 
     (found,) = [u async for u in fan_out(groups_of(1), recognize, max_in_flight=1)]
     assert found.language == "ja"
-    assert found.span.language == "ja"
+    assert found.summary.language == "ja"
 
 
 async def test_times_are_moved_to_the_place_in_the_recording() -> None:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from serve_app.transcript.fanout import beating
+from serve_app.transcript.fanout import with_heartbeats
 
 
 async def test_items_pass_and_gaps_beat() -> None:
@@ -20,7 +20,7 @@ async def test_items_pass_and_gaps_beat() -> None:
         yield 2
 
     seen: list[int | None] = []
-    async for item in beating(source(), 0.001):
+    async for item in with_heartbeats(source(), 0.001):
         seen.append(item)
         if seen.count(None) == 3:
             gate.set()
@@ -35,7 +35,7 @@ async def test_error_of_the_source_passes() -> None:
         raise ValueError("bad audio")
 
     with pytest.raises(ValueError, match="bad audio"):
-        async for _ in beating(source(), 1.0):
+        async for _ in with_heartbeats(source(), 1.0):
             pass
 
 
@@ -49,6 +49,6 @@ async def test_leaving_in_a_gap_closes_the_source() -> None:
         finally:
             closed.append(True)
 
-    async with aclosing(beating(source(), 0.001)) as items:
+    async with aclosing(with_heartbeats(source(), 0.001)) as items:
         assert await anext(items) is None
     assert closed == [True]

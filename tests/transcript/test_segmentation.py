@@ -129,7 +129,7 @@ def test_what_takes_unusual_work_is_not_urgent_until_audio_makes_up_for_it(
     ]
 
 
-def test_wishes_of_a_request_reach_the_vad_of_its_recording() -> None:
+def test_speech_detection_of_a_request_reaches_its_vad() -> None:
     vad = FakeVad()
     wishes = SpeechDetection(silence_duration_ms=300)
     list(Segmentation(wav((1, 500)), vad, OPTIONS, detection=wishes).steps())

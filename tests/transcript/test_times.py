@@ -17,7 +17,7 @@ from serve_app.core.records import (
     Token,
     Utterance,
 )
-from serve_app.transcript.fanout import place
+from serve_app.transcript.fanout import to_recording_time
 from serve_app.transcript.itn import rewrite
 from serve_app.transcript.sentences import (
     PunctuationResult,
@@ -46,7 +46,7 @@ def utterances(draw: st.DrawFn) -> list[Utterance]:
             Token(word, draw(_TIMES_MS), draw(_TIMES_MS), 0.9)
             for word in draw(st.lists(_WORDS, max_size=8))
         )
-        placed.append(place(Chunk(context, index, start_ms, pcm), Recognition(tokens)))
+        placed.append(to_recording_time(Chunk(context, index, start_ms, pcm), Recognition(tokens)))
         start_ms += duration_ms
     return placed
 

@@ -19,7 +19,7 @@ _SMOOTHING_FRAMES = 5
 
 @dataclass(frozen=True, slots=True)
 class ChunkAudio:
-    """A piece of the recording that is to be recognized: pcm from start_ms to end_ms."""
+    """Audio of one chunk: pcm from start_ms to end_ms of the recording."""
 
     start_ms: int
     end_ms: int
@@ -34,11 +34,11 @@ def quietest_ms(pcm: Pcm, from_ms: int, to_ms: int) -> int:
     where the speaker made no pause at all.
     """
     frame_samples = _ENERGY_FRAME_MS * SAMPLES_PER_MS
-    span = pcm[from_ms * SAMPLES_PER_MS : to_ms * SAMPLES_PER_MS].astype(np.float32)
-    num_frames = len(span) // frame_samples
+    searched = pcm[from_ms * SAMPLES_PER_MS : to_ms * SAMPLES_PER_MS].astype(np.float32)
+    num_frames = len(searched) // frame_samples
     if num_frames < 1:
         return to_ms
-    energy = np.square(span[: num_frames * frame_samples]).reshape(num_frames, -1).mean(axis=1)
+    energy = np.square(searched[: num_frames * frame_samples]).reshape(num_frames, -1).mean(axis=1)
     smooth = np.convolve(np.pad(energy, _SMOOTHING_FRAMES // 2, mode="edge"), np.ones(5), "valid")
     # Of equally quiet frames the last one is taken: the chunk stays long.
     quietest = num_frames - 1 - int(np.argmin(smooth[::-1]))
@@ -86,14 +86,14 @@ class AudioTail:
 
 
 class SegmentChunker:
-    """Cuts VAD segments out of the stream, none longer than the limit.
+    """Turns VAD segments into chunks, none longer than the limit.
 
     A segment over the limit is divided in its quietest places, and its first
     parts are handed out while it is still open, so that an hour without a pause
     neither waits for its end nor fills the memory.
 
     Args:
-        max_segment_s: limit of one cut in s.
+        max_segment_s: longest chunk in s.
     """
 
     def __init__(self, max_segment_s: float) -> None:
@@ -119,39 +119,39 @@ class SegmentChunker:
             open_since_ms: start of the segment that is open, None without one.
             keep_from_ms: the VAD will start no segment before this.
         """
-        cuts: list[ChunkAudio] = []
+        chunks: list[ChunkAudio] = []
         for segment in closed:
             start_ms = max(segment.start_ms, self._done_until_ms)
             end_ms = min(segment.end_ms, self._tail.end_ms)
             while end_ms - start_ms > self._max_ms:
-                start_ms = self._take_part(start_ms, cuts)
+                start_ms = self._take_chunk(start_ms, chunks)
             if end_ms > start_ms:
-                cuts.append(ChunkAudio(start_ms, end_ms, self._tail.slice(start_ms, end_ms)))
+                chunks.append(ChunkAudio(start_ms, end_ms, self._tail.slice(start_ms, end_ms)))
                 self._done_until_ms = end_ms
         if open_since_ms is not None:
             start_ms = max(open_since_ms, self._done_until_ms)
             # The VAD may still set a segment's end back by its trailing silence,
             # so a part is taken only when twice the search range is at hand.
             while self._tail.end_ms - start_ms > self._max_ms + self._max_ms // 2:
-                start_ms = self._take_part(start_ms, cuts)
+                start_ms = self._take_chunk(start_ms, chunks)
             keep_from_ms = min(keep_from_ms, start_ms)
         self._tail.drop_before(max(keep_from_ms, self._done_until_ms))
-        return cuts
+        return chunks
 
-    def _take_part(self, start_ms: int, cuts: list[ChunkAudio]) -> int:
+    def _take_chunk(self, start_ms: int, chunks: list[ChunkAudio]) -> int:
         """Cuts one part off a segment that is too long; returns where the rest starts."""
         pcm = self._tail.slice(start_ms, start_ms + self._max_ms)
         split_ms = start_ms + quietest_ms(pcm, self._max_ms // 2, self._max_ms)
-        cuts.append(ChunkAudio(start_ms, split_ms, pcm[: (split_ms - start_ms) * SAMPLES_PER_MS]))
+        chunks.append(ChunkAudio(start_ms, split_ms, pcm[: (split_ms - start_ms) * SAMPLES_PER_MS]))
         self._done_until_ms = split_ms
         return split_ms
 
 
 class FixedChunker:
-    """Cuts the stream without a VAD: everything, in pieces at quiet places.
+    """Divides the whole stream into chunks at quiet places, without a VAD.
 
     Args:
-        max_segment_s: limit of one cut in s.
+        max_segment_s: longest chunk in s.
     """
 
     def __init__(self, max_segment_s: float) -> None:
@@ -163,7 +163,7 @@ class FixedChunker:
         self._end_samples += len(pcm)
 
     def cut(self) -> list[ChunkAudio]:
-        """Returns the pieces that are certain by now, in order."""
+        """Returns the chunks that are final, in order."""
         return self._chunker.cut([], 0, 0)
 
     def finish(self) -> list[ChunkAudio]:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.core.records import SAMPLES_PER_MS, Pcm, SpeechSegment
-from serve_app.transcript.windows import (
+from serve_app.transcript.chunking import (
     AudioTail,
     ChunkAudio,
     FixedChunker,
