@@ -118,7 +118,9 @@ class HybridRecognizer:
         self._draft_name, self._refined_name = names
         self._options = HybridOptions() if options is None else options
         share = self._options.max_refined_share
-        self._allowance = None if share is None else Allowance(share, self._options.share_period_s)
+        self._allowance = (
+            None if share is None else RefinementBudget(share, self._options.share_period_s)
+        )
 
     @property
     def is_reentrant(self) -> bool:
@@ -169,7 +171,9 @@ class HybridRecognizer:
     def _gaps(self, pcm: Pcm, draft: Draft) -> list[Span]:
         if self._options.min_gap_s is None:
             return []
-        return wordless_sound(pcm, draft.recognition.tokens, round(self._options.min_gap_s * 1000))
+        return sound_without_words(
+            pcm, draft.recognition.tokens, round(self._options.min_gap_s * 1000)
+        )
 
     def _drafted(self, draft: Draft | ChunkFailure) -> Recognition | ChunkFailure:
         if isinstance(draft, ChunkFailure):
@@ -244,7 +248,7 @@ def _folded(text: str) -> str:
     return "".join(text.casefold().split())
 
 
-class Allowance:
+class RefinementBudget:
     """Keeps the audio that is refined to a share of what was heard lately.
 
     What is heard adds its share, up to that of a whole window; what is refined takes its
@@ -321,7 +325,7 @@ def filled(
     return _in_order([*draft, *found])
 
 
-def wordless_sound(pcm: Pcm, words: Sequence[Token], min_ms: int) -> list[Span]:
+def sound_without_words(pcm: Pcm, words: Sequence[Token], min_ms: int) -> list[Span]:
     """Spans of at least that length in which there is clear sound and no word."""
     gaps: list[Span] = []
     for start_ms, end_ms in speech_runs(pcm):

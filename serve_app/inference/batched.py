@@ -28,12 +28,12 @@ AloneEvent: TypeAlias = Literal["begun"] | Recognition | ChunkFailure
 OnBegun: TypeAlias = Callable[[], Awaitable[None]]
 
 _MAX_ITEMS = 256
-_ALL_ALIKE = ThreadNiceness()
-_DELIVERY_S = 0.05
+_EQUAL_PRIORITY = ThreadNiceness()
+_BEGUN_DELIVERY_S = 0.05
 """What `BEGUN` has to reach a caller in another process, should this one die next."""
 
 
-class _Batched(Generic[ItemT, ResultT]):
+class _BatchedModel(Generic[ItemT, ResultT]):
     """An engine's threads and the batcher before them."""
 
     def __init__(
@@ -96,9 +96,9 @@ class _Batched(Generic[ItemT, ResultT]):
 
     async def _run_urgent(self, batch: list[ItemT]) -> list[ResultT]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._urgent_thread, self._compute_first, batch)
+        return await loop.run_in_executor(self._urgent_thread, self._compute_urgent, batch)
 
-    def _compute_first(self, batch: list[ItemT]) -> list[ResultT]:
+    def _compute_urgent(self, batch: list[ItemT]) -> list[ResultT]:
         with self._preemption.taken():
             return self._compute(batch)
 
@@ -106,7 +106,7 @@ class _Batched(Generic[ItemT, ResultT]):
         raise NotImplementedError
 
 
-class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
+class BatchedRecognizer(_BatchedModel[Chunk, Recognition | ChunkFailure]):
     """One engine, and as many batches in flight as it takes.
 
     Args:
@@ -124,7 +124,7 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
         engine: Recognizer,
         limits: BatchLimits,
         logger: logging.Logger,
-        priority: ThreadNiceness = _ALL_ALIKE,
+        priority: ThreadNiceness = _EQUAL_PRIORITY,
         turns: DeviceSlots | None = None,
         preemption: Preemption | None = None,
     ) -> None:
@@ -165,11 +165,11 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
         """
         begun = asyncio.Event()
 
-        async def tell() -> None:
+        async def notify() -> None:
             begun.set()
-            await asyncio.sleep(_DELIVERY_S)
+            await asyncio.sleep(_BEGUN_DELIVERY_S)
 
-        call = asyncio.ensure_future(self._transcribe_one(chunk, tell))
+        call = asyncio.ensure_future(self._transcribe_one(chunk, notify))
         waiting = asyncio.ensure_future(begun.wait())
         try:
             await asyncio.wait((call, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -207,7 +207,7 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
         )
 
 
-class BatchedPunctuator(_Batched[PunctuationTask, PunctuationResult]):
+class BatchedPunctuator(_BatchedModel[PunctuationTask, PunctuationResult]):
     """One engine; a task's windows run one after another, side by side with other tasks'.
 
     Args:
@@ -217,7 +217,7 @@ class BatchedPunctuator(_Batched[PunctuationTask, PunctuationResult]):
     """
 
     def __init__(
-        self, engine: Punctuator, limits: BatchLimits, priority: ThreadNiceness = _ALL_ALIKE
+        self, engine: Punctuator, limits: BatchLimits, priority: ThreadNiceness = _EQUAL_PRIORITY
     ) -> None:
         self._engine = engine
         super().__init__(
@@ -253,7 +253,7 @@ def thread_niceness_of(
     reentrant.
     """
     if device != "cpu":
-        return _ALL_ALIKE
+        return _EQUAL_PRIORITY
     urgent_ms = round(settings.audio.urgent_s * 1000)
     return ThreadNiceness(urgent_ms if engine.is_reentrant else 0, settings.compute_nice)
 

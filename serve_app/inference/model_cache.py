@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from serve_app.inference.batched import BatchedRecognizer
 
 
-_PATIENCE_S = 5.0
+_IDLE_TIMEOUT_S = 5.0
 """How long a model that is asked for waits for another one to have nothing to do, before
 that one takes no more work."""
-_LONGEST_LOAD_S = 900.0
+_MAX_LOAD_S = 900.0
 
 
 class ModelCache:
@@ -57,7 +57,7 @@ class ModelCache:
         budget_bytes: int,
         load: Callable[[str], Recognizer],
         wrap: Callable[[Recognizer], BatchedRecognizer],
-        patience_s: float = _PATIENCE_S,
+        patience_s: float = _IDLE_TIMEOUT_S,
     ) -> None:
         for name, num_bytes in sizes_bytes.items():
             if num_bytes > budget_bytes:
@@ -73,12 +73,12 @@ class ModelCache:
         self._patience_s = patience_s
         self._cached: dict[str, CachedModel] = {}
         self._pending_loads: dict[str, PendingLoad] = {}
-        self._one_load = asyncio.Lock()
+        self._load_lock = asyncio.Lock()
         self._changed = asyncio.Event()
         self._num_uses = 0
         self._num_loads: dict[str, int] = {}
         self._num_evictions: dict[str, int] = {}
-        self._gone: BatcherStatistics | None = None
+        self._evicted_statistics: BatcherStatistics | None = None
         self._closed = False
         self.on_batch: Callable[[Sequence[float], float], None] | None = None
         """Told of each batch: how long each item waited and how long the batch took, in s."""
@@ -106,13 +106,13 @@ class ModelCache:
         """
         if not chunks:
             return []
-        async with self._model_for(chunks[0], sum(chunk.duration_s for chunk in chunks)) as model:
+        async with self._borrow(chunks[0], sum(chunk.duration_s for chunk in chunks)) as model:
             return await model.transcribe(chunks)
 
     async def transcribe_alone(self, chunk: Chunk) -> AsyncGenerator[AloneEvent]:
         """Yields as `BatchedRecognizer.transcribe_alone`; raises as `transcribe`."""
         async with (
-            self._model_for(chunk, chunk.duration_s) as model,
+            self._borrow(chunk, chunk.duration_s) as model,
             aclosing(model.transcribe_alone(chunk)) as events,
         ):
             async for event in events:
@@ -123,7 +123,7 @@ class ModelCache:
         all_of = [cached.model.statistics() for cached in self._cached.values()]
         pending_loads = self._pending_loads.values()
         return combine(
-            [*all_of, *([self._gone] if self._gone else [])],
+            [*all_of, *([self._evicted_statistics] if self._evicted_statistics else [])],
             waiting_audio_s=sum(pending.audio_s for pending in pending_loads),
             num_waiting=sum(pending.num_calls for pending in pending_loads),
         )
@@ -146,7 +146,7 @@ class ModelCache:
             cached.model.check(patience_s)
         for name, pending in self._pending_loads.items():
             loading_s = time.monotonic() - pending.since_s
-            if loading_s > max(patience_s, _LONGEST_LOAD_S):
+            if loading_s > max(patience_s, _MAX_LOAD_S):
                 raise EngineStuck(f"model {name} has been awaited for {loading_s:.0f} s")
 
     async def close(self) -> None:
@@ -160,23 +160,23 @@ class ModelCache:
             await cached.model.close()
 
     @asynccontextmanager
-    async def _model_for(self, chunk: Chunk, audio_s: float) -> AsyncIterator[BatchedRecognizer]:
+    async def _borrow(self, chunk: Chunk, audio_s: float) -> AsyncIterator[BatchedRecognizer]:
         """Lends the model; it stays for as long as it is lent."""
-        cached = await self._obtain(self.name_of(chunk), chunk.context, audio_s)
+        cached = await self._acquire(self.name_of(chunk), chunk.context, audio_s)
         try:
             yield cached.model
         finally:
             cached.num_calls -= 1
-            self._note_change()
+            self._notify()
 
-    async def _obtain(self, name: str, context: RequestContext, audio_s: float) -> CachedModel:
+    async def _acquire(self, name: str, context: RequestContext, audio_s: float) -> CachedModel:
         if name not in self._sizes:
             raise ModelNotFound(name, ", ".join(self._sizes))
         while True:
             if self._closed:
                 raise BatcherClosed
             cached = self._cached.get(name)
-            if cached is not None and not cached.leaving:
+            if cached is not None and not cached.evicting:
                 self._num_uses += 1
                 cached.last_use = self._num_uses
                 cached.num_calls += 1
@@ -187,9 +187,9 @@ class ModelCache:
         """Returns when the model has been loaded; its callers then come first."""
         pending = self._pending_loads.get(name)
         if pending is None:
-            task = asyncio.get_running_loop().create_task(self._fetch(name))
+            task = asyncio.get_running_loop().create_task(self._load_model(name))
             pending = self._pending_loads[name] = PendingLoad(task, time.monotonic())
-            task.add_done_callback(lambda _: self._fetched(name, pending))
+            task.add_done_callback(lambda _: self._load_ended(name, pending))
         pending.num_calls += 1
         pending.audio_s += audio_s
         try:
@@ -205,21 +205,21 @@ class ModelCache:
             pending.audio_s -= audio_s
             if pending.loading.done():
                 # Nothing else can run until this caller has taken hold of the model.
-                self._forget(name, pending)
-            self._note_change()
+                self._discard(name, pending)
+            self._notify()
 
-    def _fetched(self, name: str, pending: PendingLoad) -> None:
+    def _load_ended(self, name: str, pending: PendingLoad) -> None:
         if pending.num_calls == 0:  # all of them were canceled, or came too late
-            self._forget(name, pending)
+            self._discard(name, pending)
             if not pending.loading.cancelled():
                 pending.loading.exception()
 
-    def _forget(self, name: str, pending: PendingLoad) -> None:
+    def _discard(self, name: str, pending: PendingLoad) -> None:
         if self._pending_loads.get(name) is pending:
             del self._pending_loads[name]
 
-    async def _fetch(self, name: str) -> None:
-        async with self._one_load:
+    async def _load_model(self, name: str) -> None:
+        async with self._load_lock:
             await self._make_room(self._sizes[name])
             try:
                 engine = await asyncio.to_thread(self._load, name)
@@ -231,44 +231,46 @@ class ModelCache:
         while self._loaded_bytes() + num_bytes > self._budget_bytes:
             by_use = sorted(self._cached.items(), key=lambda item: item[1].last_use)
             idle = [item for item in by_use if self._is_idle(*item)]
-            if not idle and not await self._any_idle_soon():
+            if not idle and not await self._wait_for_idle():
                 idle = [item for item in by_use if item[0] not in self._pending_loads][
                     :1
                 ] or by_use[:1]
             if idle:
-                await self._send_away(*idle[0])
+                await self._evict(*idle[0])
 
     def _is_idle(self, name: str, cached: CachedModel) -> bool:
         return cached.num_calls == 0 and name not in self._pending_loads
 
-    async def _any_idle_soon(self) -> bool:
+    async def _wait_for_idle(self) -> bool:
         try:
             async with asyncio.timeout(self._patience_s):
                 while not any(self._is_idle(*item) for item in self._cached.items()):
-                    await self._change()
+                    await self._wait_for_change()
         except TimeoutError:
             return False
         return True
 
-    async def _send_away(self, name: str, cached: CachedModel) -> None:
+    async def _evict(self, name: str, cached: CachedModel) -> None:
         """Gives a model up, once it has done all that it has."""
-        cached.leaving = True
+        cached.evicting = True
         while cached.num_calls > 0:
-            await self._change()
+            await self._wait_for_change()
         del self._cached[name]
         self._num_evictions[name] = self._num_evictions.get(name, 0) + 1
         last = cached.model.statistics()
-        self._gone = combine([last, self._gone] if self._gone else [last])
+        self._evicted_statistics = combine(
+            [last, self._evicted_statistics] if self._evicted_statistics else [last]
+        )
         await cached.model.close()
         del cached
         # Engine and batcher know each other: reference counts alone free nothing.
         await asyncio.to_thread(gc.collect)
 
-    async def _change(self) -> None:
+    async def _wait_for_change(self) -> None:
         self._changed.clear()
         await self._changed.wait()
 
-    def _note_change(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
 
     def _loaded_bytes(self) -> int:
@@ -288,14 +290,14 @@ class CachedModel:
         num_bytes: what it counts in the budget.
         last_use: grows with each use, of whichever model.
         num_calls: that it has.
-        leaving: whether it takes no more.
+        evicting: whether it takes no more.
     """
 
     model: BatchedRecognizer
     num_bytes: int
     last_use: int
     num_calls: int = 0
-    leaving: bool = False
+    evicting: bool = False
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from serve_app.scheduling.micro_batcher import BatchLimits
 from serve_app.scheduling.preemption import Preemption, ThreadNiceness
 from serve_app.settings import RecognizerSettings, Settings
 
-_ALL_ALIKE = ThreadNiceness()
+_EQUAL_PRIORITY = ThreadNiceness()
 
 
 class OpenModelCache:
@@ -47,7 +47,7 @@ class OpenModelCache:
         settings: Settings,
         limits: BatchLimits,
         logger: logging.Logger,
-        thread_niceness_of: Callable[[Recognizer], ThreadNiceness] = lambda engine: _ALL_ALIKE,
+        thread_niceness_of: Callable[[Recognizer], ThreadNiceness] = lambda engine: _EQUAL_PRIORITY,
         load: Callable[[Settings], Loaded[Recognizer]] = load_recognizer,
     ) -> None:
         section = settings.recognizer
@@ -136,7 +136,7 @@ def _file_bytes(pack: PackContents) -> int:
     return pack.weights.stat().st_size
 
 
-_ENGINES = ("paraformer", "hybrid")
+_HOTWORD_ENGINES = ("paraformer", "hybrid")
 """Values of `recognizer.engine` that mind hotwords, given a model that can."""
 
 
@@ -158,17 +158,17 @@ class HotwordValidator:
         name = recognition_options.model or self._settings.recognizer.pack
         if not recognition_options.hotwords or name not in self._packs:
             return ALL_HEEDED  # an unknown model is refused elsewhere
-        if (reason := self._no_use(self._packs[name])) is not None:
+        if (reason := self._reason_ignored(self._packs[name])) is not None:
             return HotwordCheck(no_use=reason)
         if name not in self._tokenizers:
             self._tokenizers[name] = HotwordTokenizer(self._packs[name])
-        spell = self._tokenizers[name].ids
+        ids_of = self._tokenizers[name].ids
         words = (hotword.text for hotword in recognition_options.hotwords)
-        return HotwordCheck(unwritable=tuple(word for word in words if spell(word) is None))
+        return HotwordCheck(unwritable=tuple(word for word in words if ids_of(word) is None))
 
-    def _no_use(self, pack: PackContents) -> str | None:
+    def _reason_ignored(self, pack: PackContents) -> str | None:
         section = self._settings.recognizer
-        if section.engine not in _ENGINES:
+        if section.engine not in _HOTWORD_ENGINES:
             return f"recognizer.engine {section.engine} takes none"
         if not takes_hotwords(pack):
             return f"model {pack.name} has no bias encoder; choose a SeACo pack"

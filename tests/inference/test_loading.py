@@ -32,7 +32,7 @@ class _Asked:
         self.options = options
 
 
-def test_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     for load in (loading.load_recognizer, loading.load_punctuator):
         with pytest.raises(DeviceUnavailable, match="cuda:0"):
@@ -40,7 +40,7 @@ def test_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(("num_gpus", "fraction"), [(0.25, 0.25), (1.0, 1.0), (2.0, 1.0)])
-def test_engine_may_take_the_share_of_its_replica(
+def test_memory_fraction_is_the_gpu_share_of_the_replica(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     num_gpus: float,

@@ -94,7 +94,7 @@ def test_missing_onnxruntime_names_the_extra(
         open_recognizer(settings_with(pack), pack)
 
 
-def test_recognizer_does_without_pytorch(pack: PackContents) -> None:
+def test_onnx_replica_does_not_import_pytorch(pack: PackContents) -> None:
     settings = settings_with(pack).model_dump_json()
     command = [sys.executable, "-c", TRANSCRIBES, settings]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

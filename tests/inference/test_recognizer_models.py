@@ -49,7 +49,7 @@ def _chunk(model: str | None) -> Chunk:
     )
 
 
-async def test_models_go_by_the_last_part_of_their_directory(opened: OpenModelCache) -> None:
+async def test_directory_pack_is_named_by_its_last_part(opened: OpenModelCache) -> None:
     assert opened.readiness.pack == "first"
     for model in (None, "first", "second"):
         (result,) = await opened.cache.transcribe([_chunk(model)])
@@ -57,7 +57,7 @@ async def test_models_go_by_the_last_part_of_their_directory(opened: OpenModelCa
     assert opened.cache.cache_statistics().loaded == ("first", "second")
 
 
-async def test_hotwords_are_asked_about_by_the_same_names(opened: OpenModelCache) -> None:
+async def test_hotwords_are_validated_by_the_same_names(opened: OpenModelCache) -> None:
     words = (Hotword("龘"),)
     for model in (None, "first"):
         assert opened.hotwords.check(RecognitionOptions(model, words)).unwritable == ("龘",)
@@ -66,7 +66,7 @@ async def test_hotwords_are_asked_about_by_the_same_names(opened: OpenModelCache
     assert no_use.startswith("model second has no bias encoder")
 
 
-async def test_why_a_model_cannot_be_loaded_is_in_the_log_and_not_in_the_answer(
+async def test_reason_of_a_failed_load_is_logged_and_not_sent_to_the_caller(
     opened: OpenModelCache, packs: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.rmtree(packs[1])
@@ -76,7 +76,7 @@ async def test_why_a_model_cannot_be_loaded_is_in_the_log_and_not_in_the_answer(
     assert str(packs[1]) in caplog.text
 
 
-async def test_models_that_have_no_room_stop_the_start(packs: tuple[Path, Path]) -> None:
+async def test_model_larger_than_the_budget_fails_the_start(packs: tuple[Path, Path]) -> None:
     settings = _settings(*packs, models_bytes=1)
     with pytest.raises(ConfigurationError, match="model first alone takes"):
         OpenModelCache(settings, recognizer_limits(settings), LOGGER)

@@ -77,9 +77,9 @@ def attend_flash(
 
     dim = query.shape[2]
     attended = varlen_attn(
-        _widened(query),
-        _widened(key),
-        _widened(value),
+        _pad_heads(query),
+        _pad_heads(key),
+        _pad_heads(value),
         query_layout.offsets,
         key_layout.offsets,
         query_layout.longest,
@@ -101,9 +101,9 @@ def attend_efficient(
     """PyTorch's memory-efficient kernel, which takes float32 and older devices, too."""
     dim = query.shape[2]
     attended: torch.Tensor = torch.ops.aten._efficient_attention_forward(
-        _widened(query)[None],
-        _widened(key)[None],
-        _widened(value)[None],
+        _pad_heads(query)[None],
+        _pad_heads(key)[None],
+        _pad_heads(value)[None],
         None,
         query_layout.offsets,
         key_layout.offsets,
@@ -116,7 +116,7 @@ def attend_efficient(
     return attended[0, :, :, :dim].reshape(query.shape[0], -1)
 
 
-def _widened(heads: torch.Tensor) -> torch.Tensor:
+def _pad_heads(heads: torch.Tensor) -> torch.Tensor:
     missing = -heads.shape[2] % _HEAD_MULTIPLE
     return functional.pad(heads, (0, missing)) if missing else heads
 

@@ -60,7 +60,7 @@ class BucketPlan:
                 return bucket
         return None
 
-    def made_to_measure(self, lengths: Sequence[int], num_tokens: int | None = None) -> Bucket:
+    def exact_bucket(self, lengths: Sequence[int], num_tokens: int | None = None) -> Bucket:
         """A bucket for one batch alone, which is run without a graph.
 
         Args:

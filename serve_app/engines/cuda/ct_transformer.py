@@ -14,13 +14,13 @@ from serve_app.core.errors import PackCorrupt
 from serve_app.engines.ct_transformer import CtTransformerNet, config_section, encoder_shape_of
 from serve_app.engines.cuda.buckets import Bucket, BucketPlan
 from serve_app.engines.cuda.layers import Encoder, choose_kernels, linear
-from serve_app.engines.cuda.options import GpuOptions, WarmUp, claim
+from serve_app.engines.cuda.options import GpuOptions, WarmUp, limit_memory
 from serve_app.engines.cuda.sequence_layout import lay_out
 from serve_app.engines.cuda.streams import (
     MAX_IN_FLIGHT,
+    BatchRun,
     DeviceStream,
     IntArray,
-    Load,
     Sizes,
     on_device,
 )
@@ -63,7 +63,7 @@ class GpuCtTransformer:
         self._ids = {word: index for index, word in enumerate(pack.tokens)}
         self._unknown_id = self._ids.get(_UNKNOWN, 0)
         self._device = open_device(options.device)
-        claim(self._device, options.memory_fraction)
+        limit_memory(self._device, options.memory_fraction)
         self._plan = BucketPlan(options.max_batch_rows, rows_per_sequence=_ROWS_PER_TEXT)
         with on_device(self._device):
             self._load(pack, int(conf.get("embed_unit", 128)), len(marks), options.torch_dtype)
@@ -90,9 +90,9 @@ class GpuCtTransformer:
             bucket = self._plan.fit(lengths)
             graph = bucket is not None
             if bucket is None:
-                bucket = self._plan.made_to_measure(lengths)
+                bucket = self._plan.exact_bucket(lengths)
             with on_device(self._device):
-                best = self._through(bucket, heard, sum(lengths), graph)
+                best = self._run_bucket(bucket, heard, sum(lengths), graph)
         labels = iter(best)
         return [[next(labels) for _ in words] for words in batch]
 
@@ -126,7 +126,7 @@ class GpuCtTransformer:
         scores = linear(encoded.float(), self._output)
         results[: bucket.rows].copy_(scores.argmax(dim=1))
 
-    def _through(
+    def _run_bucket(
         self, bucket: Bucket, texts: list[Sequence[str]], num_words: int, graph: bool
     ) -> list[str]:
         get, unknown = self._ids.get, self._unknown_id
@@ -135,13 +135,13 @@ class GpuCtTransformer:
             lengths[: len(texts)] = [len(words) for words in texts]
             ids[:num_words] = [get(word, unknown) for words in texts for word in words]
 
-        row = self._stream.run(Load(bucket, _sizes(bucket), num_words, graph), fill)
+        row = self._stream.run(BatchRun(bucket, _sizes(bucket), num_words, graph), fill)
         return [self._labels[mark] for mark in row[:num_words].tolist()]
 
     def _warm_up(self, buckets: list[Bucket], options: GpuOptions) -> WarmUp:
         started_s = time.perf_counter()
         watch = RangeWatch(options.torch_dtype)
-        bucket = self._plan.made_to_measure([_WARM_UP_WORDS])
+        bucket = self._plan.exact_bucket([_WARM_UP_WORDS])
         ids = np.random.default_rng(0).integers(0, len(self._ids), bucket.rows)
         with torch.inference_mode():
             self._compute(
@@ -151,12 +151,12 @@ class GpuCtTransformer:
                 torch.zeros(bucket.rows, dtype=torch.uint8, device=self._device),
                 watch,
             )
-        watch.demand_finite()
+        watch.check_finite()
         graphs = options.max_graphs if self._device.type == "cuda" else 0
         for each in buckets[:graphs]:
             if time.perf_counter() - started_s > options.warm_up_s:
                 break
-            self._through(each, [[_UNKNOWN]], 1, graph=True)
+            self._run_bucket(each, [[_UNKNOWN]], 1, graph=True)
         self.label([[_UNKNOWN]])
         return WarmUp(
             wall_s=time.perf_counter() - started_s,
@@ -164,7 +164,7 @@ class GpuCtTransformer:
             num_buckets=len(buckets),
             headroom=watch.headroom,
             attention=getattr(self._kernels.attend, "__name__", "attention"),
-            memory=getattr(self._kernels.remember, "__name__", "memory"),
+            memory=getattr(self._kernels.fsmn_memory, "__name__", "memory"),
         )
 
 

@@ -12,7 +12,7 @@ from serve_app.engines.cuda.sequence_layout import SequenceLayout, shifted
 
 _LOG = logging.getLogger(__name__)
 
-Remember: TypeAlias = Callable[
+FsmnMemory: TypeAlias = Callable[
     [torch.Tensor, torch.Tensor, SequenceLayout, int, torch.Tensor | None, torch.Tensor | None],
     torch.Tensor,
 ]
@@ -23,7 +23,7 @@ plus the values themselves, the addend and the bias, added up in float32."""
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
-def remember_by_taps(
+def fsmn_memory_reference(
     values: torch.Tensor,
     taps: torch.Tensor,
     sequence_layout: SequenceLayout,
@@ -43,25 +43,25 @@ def remember_by_taps(
     return (summed + convolved).to(values.dtype)
 
 
-def choose_memory(device: torch.device, dtype: torch.dtype) -> Remember:
+def choose_fsmn_memory(device: torch.device, dtype: torch.dtype) -> FsmnMemory:
     """The fused kernel where Triton is there and right, else the reference."""
     if device.type == "cpu":
-        return remember_by_taps
+        return fsmn_memory_reference
     try:
-        from serve_app.engines.cuda.fsmn_memory_kernel import remember_fused
+        from serve_app.engines.cuda.fsmn_memory_kernel import fsmn_memory_fused
 
-        error = probe(remember_fused, device, dtype)
+        error = probe(fsmn_memory_fused, device, dtype)
     except Exception as problem:  # Triton fails in many ways: no compiler, no driver
         _LOG.warning("no fused FSMN on %s: %r; the slower form is used", device, problem)
-        return remember_by_taps
+        return fsmn_memory_reference
     if error <= _TOLERANCE[dtype]:
-        return remember_fused
+        return fsmn_memory_fused
     _LOG.warning("the fused FSMN is off by %.3g on %s in %s; not used", error, device, dtype)
-    return remember_by_taps
+    return fsmn_memory_reference
 
 
 @torch.inference_mode()
-def probe(remember: Remember, device: torch.device, dtype: torch.dtype) -> float:
+def probe(fsmn_memory: FsmnMemory, device: torch.device, dtype: torch.dtype) -> float:
     """The largest difference to the reference, on sequences with empty ones and filler."""
     from serve_app.engines.cuda.sequence_layout import lay_out
 
@@ -81,8 +81,8 @@ def probe(remember: Remember, device: torch.device, dtype: torch.dtype) -> float
     values, addend = rows(), rows()
     largest = 0.0
     for left, extra, offset in ((5, addend, bias), (10, None, bias), (0, addend, None)):
-        found = remember(values, taps, sequence_layout, left, extra, offset)
-        expected = remember_by_taps(values, taps, sequence_layout, left, extra, offset)
+        found = fsmn_memory(values, taps, sequence_layout, left, extra, offset)
+        expected = fsmn_memory_reference(values, taps, sequence_layout, left, extra, offset)
         difference = (found.float() - expected.float())[sequence_layout.filled].abs().max()
         largest = max(largest, float(torch.nan_to_num(difference, nan=torch.inf)))
     return largest

@@ -13,7 +13,7 @@ _BLOCK_COLUMNS = 64
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]  # Triton may be absent
-def _remember(  # type: ignore[no-untyped-def, unused-ignore]  # pointers and numbers of the device
+def _fsmn_memory_kernel(  # type: ignore[no-untyped-def, unused-ignore]  # pointers and numbers of the device
     values,
     values_stride,
     taps,
@@ -61,7 +61,7 @@ def _remember(  # type: ignore[no-untyped-def, unused-ignore]  # pointers and nu
     tl.store(place, (total + convolved).to(output.dtype.element_ty), mask=inside)
 
 
-def remember_fused(
+def fsmn_memory_fused(
     values: torch.Tensor,
     taps: torch.Tensor,
     sequence_layout: SequenceLayout,
@@ -69,11 +69,11 @@ def remember_fused(
     addend: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """See `memory.Remember`: each value is read once from memory, the sum written once."""
+    """See `memory.FsmnMemory`: each value is read once from memory, the sum written once."""
     num_rows, num_columns = values.shape
     output = torch.empty((num_rows, num_columns), dtype=values.dtype, device=values.device)
     grid = (triton.cdiv(num_rows, _BLOCK_ROWS), triton.cdiv(num_columns, _BLOCK_COLUMNS))
-    _remember[grid](
+    _fsmn_memory_kernel[grid](
         values,
         values.stride(0),
         taps,

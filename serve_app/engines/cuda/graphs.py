@@ -103,14 +103,14 @@ class StaticBuffers:
     def __init__(self, max_rows: int, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self._max_rows = max_rows
         self._rows = torch.zeros(max_rows, size, dtype=dtype, device=device)
-        self._more: torch.Tensor | None = None
+        self._oversized: torch.Tensor | None = None
 
     def first(self, num_rows: int) -> torch.Tensor:
         """Returns the first rows, [num_rows, size], to be written or read."""
         if num_rows <= self._max_rows:
             return self._rows[:num_rows]
         # A batch beyond every bucket has no graph; what served the one before may go.
-        if self._more is None or len(self._more) != num_rows:
-            self._more = None
-            self._more = self._rows.new_zeros(num_rows, self._rows.shape[1])
-        return self._more
+        if self._oversized is None or len(self._oversized) != num_rows:
+            self._oversized = None
+            self._oversized = self._rows.new_zeros(num_rows, self._rows.shape[1])
+        return self._oversized

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from serve_app.engines.cuda.attention import Attention, choose_attention
 from serve_app.engines.cuda.buckets import LONGEST_ROWS
-from serve_app.engines.cuda.fsmn_memory import Remember, choose_memory
+from serve_app.engines.cuda.fsmn_memory import FsmnMemory, choose_fsmn_memory
 from serve_app.engines.cuda.sequence_layout import SequenceLayout
 from serve_app.engines.cuda.weights import Linear, Norm, Watch, Weights
 from serve_app.engines.paraformer.sanm import SanmShape, sinusoids
@@ -23,14 +23,15 @@ class Kernels:
     """What a stack of layers computes with on its device."""
 
     attend: Attention
-    remember: Remember
+    fsmn_memory: FsmnMemory
 
 
 def choose_kernels(device: torch.device, dtype: torch.dtype, shape: SanmShape) -> Kernels:
     """The best kernels that are right on this device."""
     head_size = shape.size // shape.num_heads
     return Kernels(
-        choose_attention(device, dtype, shape.num_heads, head_size), choose_memory(device, dtype)
+        choose_attention(device, dtype, shape.num_heads, head_size),
+        choose_fsmn_memory(device, dtype),
     )
 
 
@@ -84,7 +85,7 @@ class EncoderLayer:
         heads = self._kernels.attend(query, key, value, sequence_layout, sequence_layout)
         # Memory, residual and the bias of the next product in one pass; the product
         # is then added in place.
-        hidden = self._kernels.remember(
+        hidden = self._kernels.fsmn_memory(
             projected[:, 2 * size :],
             self._taps,
             sequence_layout,
@@ -187,7 +188,7 @@ class DecoderLayer:
         hidden = linear(inner, self._w2)
         if self._has_memory:
             values = normed(hidden, self._norm2)
-            hidden = self._kernels.remember(values, self._taps, tokens, self._left, rows, None)
+            hidden = self._kernels.fsmn_memory(values, self._taps, tokens, self._left, rows, None)
         if self._has_attention:
             query = linear(normed(hidden, self._norm3), self._query)
             key_value = linear(frames, self._key_value)
@@ -214,11 +215,11 @@ class Decoder:
     ) -> None:
         num_rest = max(shape.num_blocks - num_attention_blocks, 0)
         # FunASR applies the shift only to the layers that have cross-attention.
-        centerd = (shape.kernel_size - 1) // 2
+        centered = (shape.kernel_size - 1) // 2
         names = [
             *((f"decoders.{index}", shape.left) for index in range(num_attention_blocks)),
-            *((f"decoders2.{index}", centerd) for index in range(num_rest)),
-            ("decoders3.0", centerd),
+            *((f"decoders2.{index}", centered) for index in range(num_rest)),
+            ("decoders3.0", centered),
         ]
         self._layers = [
             DecoderLayer(weights, f"decoder.{name}", left, shape.num_heads, kernels)

@@ -10,7 +10,7 @@ import torch
 
 from serve_app.core.errors import PackError
 from serve_app.engines.cuda.buckets import Bucket
-from serve_app.engines.cuda.firing import Predictor
+from serve_app.engines.cuda.cif_fire import Predictor
 from serve_app.engines.cuda.frontend import Frontend
 from serve_app.engines.cuda.graphs import StaticBuffers
 from serve_app.engines.cuda.hotword_bias import HotwordBias
@@ -47,7 +47,7 @@ class GpuParaformerNet:
         self, pack: PackContents, device: torch.device, dtype: torch.dtype, largest: Bucket
     ) -> None:
         self.shape = parse_shape(pack)
-        _demand_unit_threshold(pack, self.shape)
+        _check_unit_threshold(pack, self.shape)
         weights = Weights(_state(pack, self.shape), device, dtype)
         self.num_parameters = weights.num_parameters
         self.frontend = Frontend(
@@ -99,7 +99,7 @@ class GpuParaformerNet:
         )
         ids, confidences = self._decoder.classify(states)
         if self.hotword_bias is not None:
-            self.hotword_bias.keep(fired.embeddings, states)
+            self.hotword_bias.save_rows(fired.embeddings, states)
         layout = self.layout(bucket)
         layout.write(results, fired.counts, fired.broken, ids, confidences)
         if self._head is None:
@@ -133,7 +133,7 @@ def _state(pack: PackContents, shape: ParaformerShape) -> Mapping[str, torch.Ten
     return net.state_dict()
 
 
-def _demand_unit_threshold(pack: PackContents, shape: ParaformerShape) -> None:
+def _check_unit_threshold(pack: PackContents, shape: ParaformerShape) -> None:
     if shape.predictor.threshold != 1.0:
         raise PackError(
             pack.name,

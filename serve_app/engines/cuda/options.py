@@ -78,7 +78,7 @@ class WarmUp:
         )
 
 
-def claim(device: torch.device, memory_fraction: float | None) -> None:
+def limit_memory(device: torch.device, memory_fraction: float | None) -> None:
     """Caps this process's memory, and turns off what rounds float32 to fewer bits.
 
     Ray's `num_gpus` is a number in its books only; without a cap one replica could

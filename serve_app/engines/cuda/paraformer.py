@@ -13,15 +13,15 @@ import torch
 
 from serve_app.core.records import ChunkFailure, Pcm, Recognition, RecognitionOptions
 from serve_app.engines.cuda.buckets import Bucket, BucketPlan
-from serve_app.engines.cuda.hotword_bias import Wanted
+from serve_app.engines.cuda.hotword_bias import HotwordsByIndex
 from serve_app.engines.cuda.network import GpuParaformerNet
-from serve_app.engines.cuda.options import GpuOptions, WarmUp, claim
+from serve_app.engines.cuda.options import GpuOptions, WarmUp, limit_memory
 from serve_app.engines.cuda.readback import Readback
 from serve_app.engines.cuda.streams import (
     MAX_IN_FLIGHT,
+    BatchRun,
     DeviceStream,
     IntArray,
-    Load,
     Sizes,
     on_device,
 )
@@ -29,7 +29,12 @@ from serve_app.engines.cuda.weights import RangeWatch
 from serve_app.engines.devices import open_device
 from serve_app.engines.paraformer.cif_fire import CifShape, with_tail
 from serve_app.engines.paraformer.cpu import EngineFacts
-from serve_app.engines.paraformer.detokenize import Decoded, overflow, recognition_of, shown_ids
+from serve_app.engines.paraformer.detokenize import (
+    Decoded,
+    overflow_failure,
+    recognition_of,
+    shown_ids,
+)
 from serve_app.engines.paraformer.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
 from serve_app.packs.pack import PackContents
 
@@ -37,7 +42,7 @@ _LOG = logging.getLogger(__name__)
 _WARM_UP_SAMPLES = 80_000
 _WARM_UP_AMPLITUDES = (30.0, 1_000.0, 12_000.0)
 _LITTLE_HEADROOM = 2.0
-_NO_HOTWORDS: Wanted = {}
+_NO_HOTWORDS: HotwordsByIndex = {}
 
 
 class GpuParaformer:
@@ -67,7 +72,7 @@ class GpuParaformer:
         options = GpuOptions() if options is None else options
         dtype = options.torch_dtype
         self._device = open_device(options.device)
-        claim(self._device, options.memory_fraction)
+        limit_memory(self._device, options.memory_fraction)
         self._pack = pack
         self._plan = BucketPlan(options.max_batch_rows, options.tokens_per_frame)
         with on_device(self._device):
@@ -127,34 +132,44 @@ class GpuParaformer:
         results: list[Decoded | ChunkFailure | None] = [None] * len(batch)
         heard = [index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()]
         if heard:
-            wanted = {
+            hotwords_by_index = {
                 place: recognition_options[index].hotwords
                 for place, index in enumerate(heard)
                 if recognition_options and recognition_options[index].hotwords
             }
             with on_device(self._device):
-                decoded = self._run([batch[index] for index in heard], wanted)
+                decoded = self._run([batch[index] for index in heard], hotwords_by_index)
             for index, result in zip(heard, decoded, strict=True):
                 results[index] = result
         return results
 
-    def _run(self, batch: list[Pcm], wanted: Wanted) -> list[Decoded | ChunkFailure]:
+    def _run(
+        self, batch: list[Pcm], hotwords_by_index: HotwordsByIndex
+    ) -> list[Decoded | ChunkFailure]:
         lengths = [self.cost(len(pcm)) for pcm in batch]
         bucket = self._plan.fit(lengths)
         graph = bucket is not None
         if bucket is None:
-            bucket = self._plan.made_to_measure(lengths)
-        heard = self._through(bucket, batch, graph, wanted)
+            bucket = self._plan.exact_bucket(lengths)
+        heard = self._run_bucket(bucket, batch, graph, hotwords_by_index)
         num_tokens = int(heard.counts.sum())
         if num_tokens > bucket.tokens:
             _LOG.info("%d tokens in %d frames: run again", num_tokens, sum(lengths))
-            bucket = self._plan.made_to_measure(lengths, num_tokens)
-            heard = self._through(bucket, batch, graph=False, wanted=wanted)
+            bucket = self._plan.exact_bucket(lengths, num_tokens)
+            heard = self._run_bucket(
+                bucket, batch, graph=False, hotwords_by_index=hotwords_by_index
+            )
         shape = self._net.shape
-        return _taken_apart(heard, lengths, shape.predictor if shape.timestamps is None else None)
+        return _split_readback(
+            heard, lengths, shape.predictor if shape.timestamps is None else None
+        )
 
-    def _through(
-        self, bucket: Bucket, batch: list[Pcm], graph: bool, wanted: Wanted = _NO_HOTWORDS
+    def _run_bucket(
+        self,
+        bucket: Bucket,
+        batch: list[Pcm],
+        graph: bool,
+        hotwords_by_index: HotwordsByIndex = _NO_HOTWORDS,
     ) -> Readback:
         frontend = self._net.frontend
 
@@ -172,9 +187,9 @@ class GpuParaformer:
         used = frontend.num_samples(filled, len(batch))
         layout, hotword_bias = self._net.layout(bucket), self._net.hotword_bias
         after = None
-        if hotword_bias is not None and wanted:
-            after = partial(hotword_bias.apply_bias, layout, wanted)
-        row = self._stream.run(Load(bucket, self._sizes(bucket), used, graph, after), fill)
+        if hotword_bias is not None and hotwords_by_index:
+            after = partial(hotword_bias.apply_bias, layout, hotwords_by_index)
+        row = self._stream.run(BatchRun(bucket, self._sizes(bucket), used, graph, after), fill)
         return layout.read(row)
 
     def _sizes(self, bucket: Bucket) -> Sizes:
@@ -185,19 +200,19 @@ class GpuParaformer:
         started_s = time.perf_counter()
         watch = RangeWatch(dtype)
         for amplitude in _WARM_UP_AMPLITUDES:
-            self._watch_range(_syllables(amplitude), watch)
-        watch.demand_finite()
+            self._watch_range(_speech_like(amplitude), watch)
+        watch.check_finite()
         if watch.headroom < _LITTLE_HEADROOM:
             _LOG.warning("activations come near the limit of %s: bfloat16 is safer", dtype)
         graphs = options.max_graphs if self._device.type == "cuda" else 0
         for bucket in buckets[:graphs]:
             if time.perf_counter() - started_s > options.warm_up_s:
                 break
-            self._through(bucket, [_syllables(1_000.0)], graph=True)
-        self.transcribe([_syllables(1_000.0)])
+            self._run_bucket(bucket, [_speech_like(1_000.0)], graph=True)
+        self.transcribe([_speech_like(1_000.0)])
         if self._net.hotword_bias is not None:
             example = RecognitionOptions(hotwords=self._net.hotword_bias.branch.example())
-            self.transcribe([_syllables(1_000.0)], [example])
+            self.transcribe([_speech_like(1_000.0)], [example])
         kernels = self._net.kernels
         return WarmUp(
             wall_s=time.perf_counter() - started_s,
@@ -205,13 +220,13 @@ class GpuParaformer:
             num_buckets=len(buckets),
             headroom=watch.headroom,
             attention=getattr(kernels.attend, "__name__", "attention"),
-            memory=getattr(kernels.remember, "__name__", "memory"),
+            memory=getattr(kernels.fsmn_memory, "__name__", "memory"),
         )
 
     @torch.inference_mode()
     def _watch_range(self, pcm: Pcm, watch: RangeWatch) -> None:
         """One pass without a graph, in which every layer is looked at."""
-        bucket = self._plan.made_to_measure([self.cost(len(pcm))])
+        bucket = self._plan.exact_bucket([self.cost(len(pcm))])
         sizes = self._sizes(bucket)
         samples = torch.zeros(sizes.payload, dtype=torch.int16)
         samples[: len(pcm)] = torch.from_numpy(pcm)
@@ -224,7 +239,7 @@ class GpuParaformer:
         )
 
 
-def _taken_apart(
+def _split_readback(
     heard: Readback, lengths: list[int], shape: CifShape | None
 ) -> list[Decoded | ChunkFailure]:
     """One result an utterance.
@@ -240,7 +255,7 @@ def _taken_apart(
         end = token + int(heard.counts[index])
         confidences = heard.confidences[token:end]
         if heard.broken[index] or not np.isfinite(confidences).all():
-            results.append(overflow())
+            results.append(overflow_failure())
         else:
             weights = None
             if end > token:
@@ -267,7 +282,7 @@ def _scaled(fine_alphas: npt.NDArray[np.float32], num_tokens: int) -> npt.NDArra
     return scaled
 
 
-def _syllables(amplitude: float) -> Pcm:
+def _speech_like(amplitude: float) -> Pcm:
     """Tones that come and go over noise: what lets tokens fire."""
     time_s = np.arange(_WARM_UP_SAMPLES) / 16_000
     voice = sum(np.sin(2 * np.pi * 140 * order * time_s) / order for order in range(1, 9))

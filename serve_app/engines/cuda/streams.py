@@ -61,7 +61,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class BatchRun:
     """One batch to be run.
 
     Attributes:
@@ -99,7 +99,7 @@ class _Slot:
         # A blocking event lets the waiting thread sleep instead of spinning.
         self.done = _event(blocking=True) if events else None
 
-    def upload(self, load: Load) -> None:
+    def upload(self, load: BatchRun) -> None:
         self.payload[: load.used].copy_(self.payload_host[: load.used], non_blocking=True)
         num_sequences = load.sizes.sequences
         self.lengths[:num_sequences].copy_(self.lengths_host[:num_sequences], non_blocking=True)
@@ -154,7 +154,7 @@ class DeviceStream:
     def num_graphs(self) -> int:
         return 0 if self._graphs is None else len(self._graphs)
 
-    def run(self, load: Load, fill: Fill) -> npt.NDArray[np.uint8]:
+    def run(self, load: BatchRun, fill: Fill) -> npt.NDArray[np.uint8]:
         """Runs one batch, which `fill` writes; returns its bytes of results.
 
         Raises:
@@ -183,7 +183,7 @@ class DeviceStream:
             self._slots.put(kept)
 
     def _run_on_device(
-        self, load: Load, slot: _Slot, copying: torch.cuda.Stream, computing: torch.cuda.Stream
+        self, load: BatchRun, slot: _Slot, copying: torch.cuda.Stream, computing: torch.cuda.Stream
     ) -> None:
         num_bytes = load.sizes.result_bytes
         try:
@@ -211,7 +211,7 @@ class DeviceStream:
             # CUDA keeps such an error for the life of the process: every call to come fails.
             raise EngineStuck(f"the device failed: {error}") from error
 
-    def _enqueue(self, load: Load, slot: _Slot) -> torch.Tensor:
+    def _enqueue(self, load: BatchRun, slot: _Slot) -> torch.Tensor:
         """Puts the computation on the current stream; returns where its results will be."""
         graphs, static = self._graphs, self._static
         usable = load.graph and static is not None and static.sizes.holds(load.sizes)
@@ -227,15 +227,15 @@ class DeviceStream:
             self._compute(load.bucket, static.payload, static_lengths, static.results)
 
         graphs.run(load.bucket, body)
-        self._follow(load, slot, static.results)
+        self._run_after_graph(load, slot, static.results)
         return static.results
 
-    def _run_eagerly(self, load: Load, slot: _Slot) -> None:
+    def _run_eagerly(self, load: BatchRun, slot: _Slot) -> None:
         num_sequences = load.sizes.sequences
         self._compute(load.bucket, slot.payload, slot.lengths[:num_sequences], slot.results)
-        self._follow(load, slot, slot.results)
+        self._run_after_graph(load, slot, slot.results)
 
-    def _follow(self, load: Load, slot: _Slot, results: torch.Tensor) -> None:
+    def _run_after_graph(self, load: BatchRun, slot: _Slot, results: torch.Tensor) -> None:
         """What is in no graph."""
         if self._finish is not None:
             lengths = slot.lengths_host.numpy()[: load.sizes.sequences]

@@ -66,7 +66,7 @@ class Weights:
         tensor = self._state[name]
         largest = float(tensor.abs().max()) if tensor.numel() else 0.0
         if not largest <= torch.finfo(dtype).max:
-            raise _beyond_range(f"the weights of {name} reach {largest:.3g}", dtype)
+            raise _out_of_range(f"the weights of {name} reach {largest:.3g}", dtype)
         return tensor.to(self.device, dtype).contiguous()
 
     def linear(self, name: str, dtype: torch.dtype | None = None) -> Linear:
@@ -107,7 +107,7 @@ class RangeWatch:
         largest = max(self._largest.values(), default=0.0)
         return float(torch.finfo(self._dtype).max) / max(largest, 1e-30)
 
-    def demand_finite(self) -> None:
+    def check_finite(self) -> None:
         """Raises for the first layer with an overflow.
 
         Raises:
@@ -115,10 +115,10 @@ class RangeWatch:
         """
         for name, largest in self._largest.items():
             if not math.isfinite(largest):
-                raise _beyond_range(f"the output of {name} is not finite", self._dtype)
+                raise _out_of_range(f"the output of {name} is not finite", self._dtype)
 
 
-def _beyond_range(what: str, dtype: torch.dtype) -> ConfigurationError:
+def _out_of_range(what: str, dtype: torch.dtype) -> ConfigurationError:
     name = str(dtype).removeprefix("torch.")
     others = "bfloat16 or float32" if dtype == torch.float16 else "float32"
     if dtype == torch.float32:

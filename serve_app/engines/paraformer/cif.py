@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from serve_app.engines.paraformer.cif_fire import CifShape, Integration, fire
-from serve_app.engines.paraformer.packing import PackedSequences, Spaced
+from serve_app.engines.paraformer.packing import ConvBuffer, PackedSequences
 
 __all__ = ["CifPredictor", "CifShape", "Integration", "embed_tokens", "integrate"]
 
@@ -38,8 +38,8 @@ class CifPredictor(nn.Module):
 
     def context(self, frames: torch.Tensor, layout: PackedSequences) -> torch.Tensor:
         """Each frame with its neighbors, [layout.total, size]."""
-        spaced = Spaced(layout, self.shape.size, self.shape.left, self.shape.right)
-        return spaced.convolve(frames, self.cif_conv1d.weight, self.cif_conv1d.bias).relu_()
+        conv_buffer = ConvBuffer(layout, self.shape.size, self.shape.left, self.shape.right)
+        return conv_buffer.convolve(frames, self.cif_conv1d.weight, self.cif_conv1d.bias).relu_()
 
 
 def integrate(alphas: torch.Tensor, shape: CifShape, sequential: bool) -> Integration:

@@ -15,7 +15,12 @@ from serve_app.engines.devices import open_device
 from serve_app.engines.features import apply_cmvn, lfr, log_mel, num_frames
 from serve_app.engines.paraformer.cif import Integration, embed_tokens, integrate
 from serve_app.engines.paraformer.cif_fire import with_tail
-from serve_app.engines.paraformer.detokenize import Decoded, overflow, recognition_of, shown_ids
+from serve_app.engines.paraformer.detokenize import (
+    Decoded,
+    overflow_failure,
+    recognition_of,
+    shown_ids,
+)
 from serve_app.engines.paraformer.hotword_tokenizer import takes_hotwords
 from serve_app.engines.paraformer.hotwords import HotwordBranch
 from serve_app.engines.paraformer.int8 import quantize_linears, release_checkpoint
@@ -26,7 +31,7 @@ from serve_app.engines.paraformer.network import (
     unused_prefixes,
 )
 from serve_app.engines.paraformer.onednn import use_onednn
-from serve_app.engines.paraformer.onednn_warmup import meet_row_counts
+from serve_app.engines.paraformer.onednn_warmup import compile_kernels
 from serve_app.engines.paraformer.packing import PackedSequences
 from serve_app.engines.paraformer.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
 from serve_app.packs.pack import PackContents, load_into
@@ -109,7 +114,7 @@ class ParaformerEngine:
         elif self._device.type == "cpu":
             # Not the rest, a tenth of the work: each kind of layer brings more kernels.
             use_onednn(self._net.encoder.encoders)
-            meet_row_counts(self._net.encoder)
+            compile_kernels(self._net.encoder)
         self._branch = HotwordBranch(pack, self._device) if takes_hotwords(pack) else None
         self._cmvn = torch.from_numpy(pack.cmvn).to(self._device)
         # The first pass touches the mapped weights and lets kernels be chosen.
@@ -188,7 +193,7 @@ class ParaformerEngine:
         results: list[Decoded | ChunkFailure] = []
         for index, (start, end) in enumerate(tokens.spans):
             if broken[index] or not np.isfinite(confidences[start:end]).all():
-                results.append(overflow())
+                results.append(overflow_failure())
             else:
                 results.append(Decoded(ids[start:end], confidences[start:end], weights[index]))
         return results
@@ -225,8 +230,10 @@ class ParaformerEngine:
             if self._branch is not None and words is not None and start < end:
                 rows = slice(start, end)
                 # One by one: see `_alphas`.
-                advice = self._branch.advise(embeddings[rows], states[rows], [end - start], [words])
-                scores[rows] = advice.apply_bias(scores[rows])
+                hotword_scores = self._branch.score_hotwords(
+                    embeddings[rows], states[rows], [end - start], [words]
+                )
+                scores[rows] = hotword_scores.apply_bias(scores[rows])
         best = scores.max(dim=-1)
         return best.values.exp().cpu().numpy(), best.indices.cpu().numpy()
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.core.records import SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition, Token
-from serve_app.engines.paraformer.speech_edges import at_speech_edges
+from serve_app.engines.paraformer.speech_edges import snap_to_speech_edges
 from serve_app.engines.paraformer.timestamps import FiringWeights, Span, token_spans
 
 _UNSEEN = frozenset({"<blank>", "<s>", "</s>", "<unk>", "<OOV>"})
@@ -117,7 +117,7 @@ def recognition_of(
 ) -> Recognition | ChunkFailure:
     """Returns the words of an utterance.
 
-    Their times are the model's, but for words beside a pause: see `at_speech_edges`.
+    Their times are the model's, but for words beside a pause: see `snap_to_speech_edges`.
 
     Args:
         pcm: the utterance.
@@ -132,7 +132,7 @@ def recognition_of(
     rows = zip(
         decoded.ids[shown].tolist(),
         decoded.confidences[shown].tolist(),
-        at_speech_edges(pcm, decoded.spans(len(pcm) // SAMPLES_PER_MS), ends_are_loose=True),
+        snap_to_speech_edges(pcm, decoded.spans(len(pcm) // SAMPLES_PER_MS), ends_are_loose=True),
         strict=True,
     )
     return Recognition(
@@ -148,6 +148,6 @@ def shown_ids(decoded: Decoded | ChunkFailure | None) -> list[int]:
     return decoded.ids[decoded.shown].tolist() if isinstance(decoded, Decoded) else []
 
 
-def overflow() -> ChunkFailure:
+def overflow_failure() -> ChunkFailure:
     """What becomes of an utterance whose scores are not finite."""
     return ChunkFailure("non_finite_scores", "the model's scores overflowed")

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from serve_app.core.errors import PackCorrupt, PackError
 from serve_app.engines.paraformer.network import sanm_shape
-from serve_app.engines.paraformer.packing import PackedSequences, Spaced
+from serve_app.engines.paraformer.packing import ConvBuffer, PackedSequences
 from serve_app.engines.paraformer.sanm import DecoderLayer, SanmDecoder, SanmShape
 from serve_app.packs.pack import PackContents
 
@@ -103,15 +103,15 @@ class HotwordNet(nn.Module):
         tokens = PackedSequences(lengths, states.device)
         layout = PackedSequences([len(vectors) for vectors in words], states.device)
         packed = torch.cat(list(words))
-        spaced = self.shape.decoder.spaced(tokens)
+        conv_buffer = self.shape.decoder.conv_buffer(tokens)
         layers = self.seaco_decoder.decoders
         last = min(_SCORING_LAYER, len(layers) - 1)
         hidden = states.clone()
         for layer in layers[:last]:
-            hidden = layer(hidden, packed, tokens, layout, spaced)
+            hidden = layer(hidden, packed, tokens, layout, conv_buffer)
         layer = layers[last]
         assert isinstance(layer, DecoderLayer)  # noqa: S101 - ours
-        return _attention(layer, hidden, packed, tokens, layout, spaced)
+        return _attention(layer, hidden, packed, tokens, layout, conv_buffer)
 
     def forward(
         self,
@@ -146,7 +146,7 @@ def _attention(
     words: torch.Tensor,
     tokens: PackedSequences,
     layout: PackedSequences,
-    spaced: Spaced,
+    conv_buffer: ConvBuffer,
 ) -> list[torch.Tensor]:
     """What a layer's cross-attention gives to each word, [words] an utterance.
 
@@ -155,7 +155,7 @@ def _attention(
     memory, norm2, source, norm3 = layer.self_attn, layer.norm2, layer.src_attn, layer.norm3
     if memory is None or norm2 is None or source is None or norm3 is None:
         raise TypeError("a layer without memory or attention")
-    hidden = memory(rows, norm2(layer.feed_forward(layer.norm1(rows))), spaced)
+    hidden = memory(rows, norm2(layer.feed_forward(layer.norm1(rows))), conv_buffer)
     query = source.linear_q(norm3(hidden))
     key = source.linear_k_v(words).chunk(2, dim=1)[0]
     queries, keys = (

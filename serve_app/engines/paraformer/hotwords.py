@@ -22,7 +22,7 @@ _OTHER_PARTS = ("encoder.", "predictor.", "decoder.", "ctc.", "bias_embed.")
 
 
 @dataclass(frozen=True, slots=True)
-class WordList:
+class EncodedHotwords:
     """A request's words as the network sees them; from `HotwordBranch.read`.
 
     Attributes:
@@ -35,7 +35,7 @@ class WordList:
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
+class HotwordScores:
     """What hotwords say about the tokens of one or several utterances.
 
     Attributes:
@@ -81,10 +81,10 @@ class HotwordBranch:
         load_into(self._net, pack, ignore_prefixes=_OTHER_PARTS)
         self._net.to(device)
         self._device = device
-        self._lists: OrderedDict[tuple[Hotword, ...], WordList | None] = OrderedDict()
+        self._lists: OrderedDict[tuple[Hotword, ...], EncodedHotwords | None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, hotwords: tuple[Hotword, ...]) -> WordList | None:
+    def read(self, hotwords: tuple[Hotword, ...]) -> EncodedHotwords | None:
         """Returns a request's words as the network sees them.
 
         Words that the vocabulary cannot write are left out; None if that leaves none.
@@ -93,20 +93,20 @@ class HotwordBranch:
             if hotwords in self._lists:
                 self._lists.move_to_end(hotwords)
                 return self._lists[hotwords]
-        words = self._embedded(hotwords)
+        words = self._encode(hotwords)
         with self._lock:
             self._lists[hotwords] = words
             while len(self._lists) > _MAX_LISTS:
                 self._lists.popitem(last=False)
         return words
 
-    def advise(
+    def score_hotwords(
         self,
         embeddings: torch.Tensor,
         states: torch.Tensor,
         lengths: Sequence[int],
-        lists: Sequence[WordList],
-    ) -> Advice:
+        lists: Sequence[EncodedHotwords],
+    ) -> HotwordScores:
         """What the words say about utterances that are laid end to end.
 
         Where the branch names a token, its scores take the place of the recognizer's,
@@ -119,14 +119,14 @@ class HotwordBranch:
             lengths: tokens of each utterance, at least 1.
             lists: of each utterance.
         """
-        vectors = self._attended(states, lengths, [words.vectors for words in lists])
+        vectors = self._most_attended(states, lengths, [words.vectors for words in lists])
         scores = self._net(embeddings, states, lengths, vectors)
         named = scores.argmax(dim=-1)
         parts = torch.split(named, list(lengths))
         shares = torch.cat(
             [words.weight_of[part] for words, part in zip(lists, parts, strict=True)]
         )
-        return Advice(scores, shares.masked_fill_(named == self._net.shape.no_bias_id, 0.0))
+        return HotwordScores(scores, shares.masked_fill_(named == self._net.shape.no_bias_id, 0.0))
 
     def example(self) -> tuple[Hotword, ...]:
         """A list of one word that can be written, to warm up with; of none without any."""
@@ -134,7 +134,7 @@ class HotwordBranch:
         written = (token for token in tokens if self._tokenizer.ids(token) is not None)
         return tuple(Hotword(token) for token in islice(written, 1))
 
-    def _attended(
+    def _most_attended(
         self, states: torch.Tensor, lengths: Sequence[int], lists: list[torch.Tensor]
     ) -> list[torch.Tensor]:
         """Of a long list, the words that its utterance attends to most, and none."""
@@ -154,7 +154,7 @@ class HotwordBranch:
             kept[number] = torch.cat([vectors[chosen], vectors[-1:]])
         return kept
 
-    def _embedded(self, hotwords: tuple[Hotword, ...]) -> WordList | None:
+    def _encode(self, hotwords: tuple[Hotword, ...]) -> EncodedHotwords | None:
         spelled = [(self._tokenizer.ids(hotword.text), hotword.weight) for hotword in hotwords]
         written = [(ids, min(weight, 1.0)) for ids, weight in spelled if ids is not None]
         if not written:
@@ -170,4 +170,4 @@ class HotwordBranch:
                 strongest[number] = max(weight, strongest.get(number, 0.0))
         for number, weight in strongest.items():
             weight_of[number] = weight
-        return WordList(vectors, weight_of.to(self._device))
+        return EncodedHotwords(vectors, weight_of.to(self._device))

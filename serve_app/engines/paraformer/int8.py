@@ -52,7 +52,7 @@ class QuantizedLinear(nn.Module):
         """[n, in] -> [n, out], float32."""
         codes, steps = quantize_rows(rows)
         products: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            _whole_blocks(codes),
+            _pad_to_blocks(codes),
             1.0,  # the steps come later, row by row
             _ZERO_POINT,
             self._packed,
@@ -88,7 +88,7 @@ def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return codes.bitwise_xor_(_ZERO_POINT), steps
 
 
-def _whole_blocks(codes: torch.Tensor) -> torch.Tensor:
+def _pad_to_blocks(codes: torch.Tensor) -> torch.Tensor:
     """Adds rows up to a multiple of 64.
 
     oneDNN keeps a kernel for each shape that it has met. Batches come in every
@@ -115,15 +115,15 @@ def quantize_linears(module: nn.Module) -> None:
     Raises:
         ConfigurationError: this CPU or this build of PyTorch cannot do it exactly.
     """
-    _demand_exact_products()
+    _check_exact_products()
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(parent, name, QuantizedLinear(child))
-                _drop_pages(child.weight)
+                _drop_mapped_pages(child.weight)
 
 
-def _drop_pages(weight: torch.Tensor) -> None:
+def _drop_mapped_pages(weight: torch.Tensor) -> None:
     """Takes a weight that lies in a mapped file out of this process's memory.
 
     A load would else hold the whole file in float32 beside the codes. The file
@@ -132,7 +132,7 @@ def _drop_pages(weight: torch.Tensor) -> None:
     start = -(-weight.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
     end = weight.data_ptr() + weight.nbytes
     length = (end - start) // mmap.PAGESIZE * mmap.PAGESIZE
-    if length <= 0 or not _is_file(start, length):
+    if length <= 0 or not _is_file_backed(start, length):
         return
     madvise = ctypes.CDLL(None, use_errno=True).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
@@ -140,7 +140,7 @@ def _drop_pages(weight: torch.Tensor) -> None:
     madvise(start, length, mmap.MADV_DONTNEED)
 
 
-def _is_file(start: int, length: int) -> bool:
+def _is_file_backed(start: int, length: int) -> bool:
     """Whether the addresses are a file's; other memory would lose what it holds."""
     maps = Path("/proc/self/maps")
     for line in maps.read_text().splitlines() if maps.is_file() else ():
@@ -160,7 +160,7 @@ def release_checkpoint(module: nn.Module) -> None:
         parameter.data = parameter.detach().clone()
 
 
-def _demand_exact_products() -> None:
+def _check_exact_products() -> None:
     """Tries the largest products there can be, whose sums must not saturate."""
     width = 64
     linear = nn.Linear(width, width, bias=False)

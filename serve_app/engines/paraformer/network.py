@@ -125,10 +125,10 @@ def parse_shape(pack: PackContents) -> ParaformerShape:
             f"Choose a pack of class {', '.join(_PREDICTOR_OF_CLASS)}",
         )
     config = pack.config
-    _demand(pack, "frontend", config.get("frontend"), "WavFrontend", "WavFrontendOnline")
-    _demand(pack, "encoder", config.get("encoder"), "SANMEncoder")
-    _demand(pack, "decoder", config.get("decoder"), "ParaformerSANMDecoder")
-    _demand(pack, "predictor", config.get("predictor"), expected)
+    _require(pack, "frontend", config.get("frontend"), "WavFrontend", "WavFrontendOnline")
+    _require(pack, "encoder", config.get("encoder"), "SANMEncoder")
+    _require(pack, "decoder", config.get("decoder"), "ParaformerSANMDecoder")
+    _require(pack, "predictor", config.get("predictor"), expected)
     try:
         return _read_shape(pack)
     except (KeyError, TypeError, ValueError) as error:
@@ -139,7 +139,7 @@ def parse_shape(pack: PackContents) -> ParaformerShape:
         ) from error
 
 
-def _demand(pack: PackContents, option: str, value: object, *accepted: object) -> None:
+def _require(pack: PackContents, option: str, value: object, *accepted: object) -> None:
     if value not in accepted:
         raise PackError(
             pack.name,
@@ -153,13 +153,13 @@ def _read_shape(pack: PackContents) -> ParaformerShape:
     encoder = config["encoder_conf"]
     decoder = config["decoder_conf"]
     frontend = config["frontend_conf"]
-    _demand(pack, "input_layer", encoder.get("input_layer", "conv2d"), "pe")
-    _demand(pack, "selfattention_layer_type", encoder.get("selfattention_layer_type"), "sanm")
+    _require(pack, "input_layer", encoder.get("input_layer", "conv2d"), "pe")
+    _require(pack, "selfattention_layer_type", encoder.get("selfattention_layer_type"), "sanm")
     for option, standard in _FRONTEND.items():
-        _demand(pack, option, frontend.get(option, standard), standard)
+        _require(pack, option, frontend.get(option, standard), standard)
     for conf in (encoder, decoder):
-        _demand(pack, "normalize_before", conf.get("normalize_before", True), True)
-        _demand(pack, "concat_after", conf.get("concat_after", False), False)
+        _require(pack, "normalize_before", conf.get("normalize_before", True), True)
+        _require(pack, "concat_after", conf.get("concat_after", False), False)
     size = int(encoder["output_size"])
     lfr_m = int(frontend.get("lfr_m", 1))
     return ParaformerShape(
@@ -205,9 +205,9 @@ def _cif_shape(size: int, conf: Mapping[str, Any]) -> CifShape:
 def _head_shape(pack: PackContents, conf: Mapping[str, Any]) -> TimestampHeadShape | None:
     if _PREDICTOR_OF_CLASS[pack.model_class] != "CifPredictorV3":
         return None
-    _demand(pack, "upsample_times", conf.get("upsample_times", 5), _UPSAMPLING)
+    _require(pack, "upsample_times", conf.get("upsample_times", 5), _UPSAMPLING)
     upsample_type = conf.get("upsample_type", "cnn")
-    _demand(pack, "upsample_type", upsample_type, "cnn", "cnn_blstm")
+    _require(pack, "upsample_type", upsample_type, "cnn", "cnn_blstm")
     return TimestampHeadShape(
         recurrent=upsample_type == "cnn_blstm",
         after_context=bool(conf.get("use_cif1_cnn", True)),

@@ -7,7 +7,7 @@ only the few rows are rearranged, which takes two thirds of MKL's time. Weights
 stay where they are, so that processes still share the pages of a mapped file.
 
 oneDNN makes a kernel of about 0.6 MB for each number of rows that it meets, and
-keeps a thousand. `whole_rows` leaves it few numbers to meet.
+keeps a thousand. `padded_rows` leaves it few numbers to meet.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _VECTOR_ROWS = 16
 _STEPS = ((_FEW_ROWS, _VECTOR_ROWS), (256, 32), (768, 64), (896, 32), (1024, 16))
 
 
-def whole_rows(num_rows: int) -> int:
+def padded_rows(num_rows: int) -> int:
     """The number of rows that a packed matrix is filled up to: one of few."""
     for limit, step in _STEPS:
         if num_rows <= limit:

@@ -6,7 +6,7 @@ import ctypes
 
 import torch
 
-from serve_app.engines.paraformer.onednn import whole_rows
+from serve_app.engines.paraformer.onednn import padded_rows
 from serve_app.engines.paraformer.packing import PackedSequences
 from serve_app.engines.paraformer.sanm import SanmEncoder
 
@@ -15,7 +15,7 @@ _SEQUENCE_ROWS = 64
 
 
 @torch.inference_mode()
-def meet_row_counts(encoder: SanmEncoder) -> None:
+def compile_kernels(encoder: SanmEncoder) -> None:
     """Runs a layer on each number of rows that batches of usual size are filled up to.
 
     The layers share kernels. Made later, between the large buffers of batches,
@@ -25,11 +25,13 @@ def meet_row_counts(encoder: SanmEncoder) -> None:
     if not len(encoder.encoders):
         return
     device = torch.device("cpu")
-    for num_rows in sorted({whole_rows(count) for count in range(1, _MOST_ROWS + 1)}, reverse=True):
+    for num_rows in sorted(
+        {padded_rows(count) for count in range(1, _MOST_ROWS + 1)}, reverse=True
+    ):
         whole, rest = divmod(num_rows, _SEQUENCE_ROWS)
         layout = PackedSequences([_SEQUENCE_ROWS] * whole + [rest] * (rest > 0), device)
         frames = torch.zeros(num_rows, encoder.shape.size)
-        encoder.encoders[0](frames, layout, encoder.shape.spaced(layout))
+        encoder.encoders[0](frames, layout, encoder.shape.conv_buffer(layout))
     _shrink_heap()
 
 

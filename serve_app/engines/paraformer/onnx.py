@@ -21,7 +21,12 @@ from serve_app.core.errors import ConfigurationError, PackCorrupt
 from serve_app.core.records import ChunkFailure, Pcm, Recognition, RecognitionOptions
 from serve_app.engines.framing import FRAME_SAMPLES, SHIFT_SAMPLES, num_frames, stacking
 from serve_app.engines.paraformer.cif_fire import CifShape, FloatArray, Integration, fire, with_tail
-from serve_app.engines.paraformer.detokenize import Decoded, overflow, recognition_of, shown_ids
+from serve_app.engines.paraformer.detokenize import (
+    Decoded,
+    overflow_failure,
+    recognition_of,
+    shown_ids,
+)
 from serve_app.engines.paraformer.onnx_pack import decoder_of, read_onnx_shape
 from serve_app.engines.paraformer.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
 from serve_app.packs.pack import PackContents
@@ -79,7 +84,7 @@ class ParaformerOnnxEngine:
         self._pack = pack
         self._shape = read_onnx_shape(pack)
         decoder = decoder_of(pack)
-        _demand_checksum(pack, decoder, self._shape.decoder_sha256)
+        _check_checksum(pack, decoder, self._shape.decoder_sha256)
         self._encoder = _open_session(pack, pack.weights, options)
         self._decoder = _open_session(pack, decoder, options)
         if pack.cmvn is None:
@@ -122,7 +127,7 @@ class ParaformerOnnxEngine:
             return None
         frames, alphas, *heads = self._encode(pcm)
         if not np.isfinite(alphas).all():
-            return overflow()
+            return overflow_failure()
         integration = _integrate(alphas, self._shape.predictor, self._shape.has_timestamp_head)
         count = integration.num_tokens
         if count == 0:
@@ -134,7 +139,7 @@ class ParaformerOnnxEngine:
             ["ids", "confidences"], {"shares": shares, "frames": frames}
         )
         if not np.isfinite(confidences).all():
-            return overflow()
+            return overflow_failure()
         return Decoded(ids, confidences, self._weights(alphas, heads, count))
 
     def _weights(
@@ -185,7 +190,7 @@ def _open_session(
         ) from error
 
 
-def _demand_checksum(pack: PackContents, path: Path, expected: str) -> None:
+def _check_checksum(pack: PackContents, path: Path, expected: str) -> None:
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != expected:
@@ -242,11 +247,11 @@ def power_spectra(pcm: Pcm) -> npt.NDArray[np.float32]:
 
 
 def _power(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    centerd = windows - windows.mean(axis=1, keepdims=True)
-    emphasized = np.empty_like(centerd)
-    np.multiply(centerd[:, :-1], -_PREEMPHASIS, out=emphasized[:, 1:])
-    emphasized[:, 1:] += centerd[:, 1:]
-    emphasized[:, 0] = centerd[:, 0] * (np.float32(1.0) - _PREEMPHASIS)
+    centered = windows - windows.mean(axis=1, keepdims=True)
+    emphasized = np.empty_like(centered)
+    np.multiply(centered[:, :-1], -_PREEMPHASIS, out=emphasized[:, 1:])
+    emphasized[:, 1:] += centered[:, 1:]
+    emphasized[:, 0] = centered[:, 0] * (np.float32(1.0) - _PREEMPHASIS)
     emphasized *= _hamming()
     spectrum = np.fft.rfft(emphasized, n=_FFT_SIZE)[:, :NUM_BINS]
     power: npt.NDArray[np.float32] = np.square(spectrum.real) + np.square(spectrum.imag)

@@ -15,7 +15,7 @@ from itertools import accumulate
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from serve_app.engines.paraformer.onednn import whole_rows
+from serve_app.engines.paraformer.onednn import padded_rows
 
 
 class PackedSequences:
@@ -33,7 +33,7 @@ class PackedSequences:
         self.device = device
         self._ends = tuple(accumulate(self.lengths))
         self.total = self._ends[-1] if self._ends else 0
-        self.num_filled = whole_rows(self.total) if device.type == "cpu" else self.total
+        self.num_filled = padded_rows(self.total) if device.type == "cpu" else self.total
 
     def fill(self, packed: torch.Tensor) -> torch.Tensor:
         """[total, dim] -> [num_filled, dim]: adds rows of zeros that are nobody's.
@@ -77,11 +77,11 @@ class PackedSequences:
         return (torch.arange(max(self.lengths, default=0))[None] < lengths).to(self.device)
 
 
-class Spaced:
+class ConvBuffer:
     """A scratch matrix in which zero rows stand between the sequences.
 
     Convolutions with at most `left` rows to the past and `right` to the future
-    run over it as over one sequence. One Spaced serves all layers of a width:
+    run over it as over one sequence. One ConvBuffer serves all layers of a width:
     the zero rows are never written.
     """
 
@@ -92,7 +92,7 @@ class Spaced:
         self._starts = [start + i * gap for i, (start, _) in enumerate(layout.spans)]
         rows = left + layout.total + max(len(layout.lengths) - 1, 0) * gap + right
         if layout.device.type == "cpu":
-            rows = whole_rows(rows)
+            rows = padded_rows(rows)
         self._scratch = torch.zeros(rows, width, device=layout.device)
         self._slots = self._parts(self._scratch[left:])
 
@@ -124,7 +124,7 @@ class Spaced:
         Returns:
             [total, out].
         """
-        spread = self._convolve_spread(frames, weight, bias, groups)
+        spread = self._convolve_buffer(frames, weight, bias, groups)
         if len(self._starts) == 1:
             return spread[: self._layout.total]
         return spread.index_select(0, self._rows)
@@ -137,22 +137,22 @@ class Spaced:
         if onto.device.type != "cpu":
             onto[: self._layout.total] += self.convolve(frames, weight, groups=groups)
             return onto
-        spread = self._convolve_spread(frames, weight, None, groups)
+        spread = self._convolve_buffer(frames, weight, None, groups)
         for (start, end), part in zip(self._layout.spans, self._parts(spread), strict=True):
             onto[start:end] += part
         return onto
 
-    def _convolve_spread(
+    def _convolve_buffer(
         self, frames: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, groups: int
     ) -> torch.Tensor:
         """The convolution of all rows, the zero rows between the sequences included."""
-        self._spread(frames[: self._layout.total])
+        self._fill_buffer(frames[: self._layout.total])
         # Rows as the image's width and channels last: no transposition is needed.
         image = self._scratch[None, None].permute(0, 3, 1, 2)
         convolved = F.conv2d(image, weight.unsqueeze(2), bias, groups=groups)
         return convolved.permute(0, 2, 3, 1)[0, 0]
 
-    def _spread(self, frames: torch.Tensor) -> None:
+    def _fill_buffer(self, frames: torch.Tensor) -> None:
         if frames.device.type == "cpu" or len(self._slots) == 1:
             for slot, (start, end) in zip(self._slots, self._layout.spans, strict=True):
                 slot.copy_(frames[start:end])

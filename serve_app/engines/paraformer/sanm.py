@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from serve_app.engines.paraformer.onednn import linear_relu
-from serve_app.engines.paraformer.packing import PackedSequences, Spaced, attend
+from serve_app.engines.paraformer.packing import ConvBuffer, PackedSequences, attend
 from serve_app.scheduling.preemption import yield_point
 
 _NORM_EPS = 1e-12
@@ -52,8 +52,8 @@ class SanmShape:
         """Frames of the future in the memory convolution."""
         return self.kernel_size - 1 - self.left
 
-    def spaced(self, layout: PackedSequences) -> Spaced:
-        return Spaced(layout, self.size, self.left, self.right)
+    def conv_buffer(self, layout: PackedSequences) -> ConvBuffer:
+        return ConvBuffer(layout, self.size, self.left, self.right)
 
 
 class FsmnMemory(nn.Module):
@@ -63,10 +63,12 @@ class FsmnMemory(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(size, 1, kernel_size))
 
-    def forward(self, onto: torch.Tensor, frames: torch.Tensor, spaced: Spaced) -> torch.Tensor:
+    def forward(
+        self, onto: torch.Tensor, frames: torch.Tensor, conv_buffer: ConvBuffer
+    ) -> torch.Tensor:
         """Adds the memory of `frames` to `onto`, in place."""
         onto += frames
-        return spaced.add_convolved(onto, frames, self.weight)
+        return conv_buffer.add_convolved(onto, frames, self.weight)
 
 
 class SanmSelfAttention(nn.Module):
@@ -80,12 +82,12 @@ class SanmSelfAttention(nn.Module):
         self.fsmn_block = FsmnMemory(shape.size, shape.kernel_size)
 
     def forward(
-        self, frames: torch.Tensor, layout: PackedSequences, spaced: Spaced
+        self, frames: torch.Tensor, layout: PackedSequences, conv_buffer: ConvBuffer
     ) -> torch.Tensor:
         query, key, value = self.linear_q_k_v(frames).chunk(3, dim=1)
         heads = attend(query, key, value, self.num_heads, layout, layout)
         attended: torch.Tensor = self.linear_out(heads)
-        remembered: torch.Tensor = self.fsmn_block(attended, value, spaced)
+        remembered: torch.Tensor = self.fsmn_block(attended, value, conv_buffer)
         return remembered
 
 
@@ -112,9 +114,9 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(shape.size, eps=_NORM_EPS)
 
     def forward(
-        self, frames: torch.Tensor, layout: PackedSequences, spaced: Spaced
+        self, frames: torch.Tensor, layout: PackedSequences, conv_buffer: ConvBuffer
     ) -> torch.Tensor:
-        attended: torch.Tensor = self.self_attn(self.norm1(frames), layout, spaced)
+        attended: torch.Tensor = self.self_attn(self.norm1(frames), layout, conv_buffer)
         if self.residual:
             attended += frames
         projected: torch.Tensor = self.feed_forward(self.norm2(attended))
@@ -149,10 +151,10 @@ class SanmEncoder(nn.Module):
             self._position_rows(frames, layout), frames, alpha=math.sqrt(self.shape.size)
         )
         hidden = layout.fill(hidden)
-        spaced = self.shape.spaced(layout)
+        conv_buffer = self.shape.conv_buffer(layout)
         for layer in (*self.encoders0, *self.encoders):
             yield_point()
-            hidden = layer(hidden, layout, spaced)
+            hidden = layer(hidden, layout, conv_buffer)
         normed: torch.Tensor = self.after_norm(hidden[: layout.total])
         return normed
 
@@ -200,9 +202,11 @@ class DecoderMemory(nn.Module):
         super().__init__()
         self.fsmn_block = FsmnMemory(shape.size, shape.kernel_size)
 
-    def forward(self, onto: torch.Tensor, rows: torch.Tensor, spaced: Spaced) -> torch.Tensor:
+    def forward(
+        self, onto: torch.Tensor, rows: torch.Tensor, conv_buffer: ConvBuffer
+    ) -> torch.Tensor:
         """Adds the memory of `rows` to `onto`, in place."""
-        remembered: torch.Tensor = self.fsmn_block(onto, rows, spaced)
+        remembered: torch.Tensor = self.fsmn_block(onto, rows, conv_buffer)
         return remembered
 
 
@@ -254,11 +258,11 @@ class DecoderLayer(nn.Module):
         frames: torch.Tensor,
         tokens: PackedSequences,
         layout: PackedSequences,
-        spaced: Spaced,
+        conv_buffer: ConvBuffer,
     ) -> torch.Tensor:
         hidden: torch.Tensor = self.feed_forward(self.norm1(rows))
         if self.self_attn is not None and self.norm2 is not None:
-            hidden = self.self_attn(rows, self.norm2(hidden), spaced)
+            hidden = self.self_attn(rows, self.norm2(hidden), conv_buffer)
         if self.src_attn is not None and self.norm3 is not None:
             hidden += self.src_attn(self.norm3(hidden), frames, tokens, layout)
         return hidden
@@ -310,16 +314,16 @@ class SanmDecoder(nn.Module):
         layout: PackedSequences,
     ) -> torch.Tensor:
         """What `forward` scores the vocabulary from, [tokens.total, size]."""
-        spaced = self.shape.spaced(tokens)
+        conv_buffer = self.shape.conv_buffer(tokens)
         # FunASR applies the shift only to the layers that have cross-attention.
-        centerd = replace(self.shape, kernel_shift=0).spaced(tokens)
+        centered = replace(self.shape, kernel_shift=0).conv_buffer(tokens)
         # The layers add to what they are given.
         hidden = embeddings.clone()
         for layer in self.decoders:
             yield_point()
-            hidden = layer(hidden, frames, tokens, layout, spaced)
+            hidden = layer(hidden, frames, tokens, layout, conv_buffer)
         for layer in (*self.decoders2, *self.decoders3):
             yield_point()
-            hidden = layer(hidden, frames, tokens, layout, centerd)
+            hidden = layer(hidden, frames, tokens, layout, centered)
         states: torch.Tensor = self.after_norm(hidden)
         return states

@@ -46,7 +46,9 @@ class _Run:
     words: list[int]
 
 
-def at_speech_edges(pcm: Pcm, spans: Sequence[Span], *, ends_are_loose: bool = False) -> list[Span]:
+def snap_to_speech_edges(
+    pcm: Pcm, spans: Sequence[Span], *, ends_are_loose: bool = False
+) -> list[Span]:
     """Moves the words beside a pause to where the signal begins or ends.
 
     The first word after a pause starts where the sound does, the last one before it ends
@@ -64,7 +66,7 @@ def at_speech_edges(pcm: Pcm, spans: Sequence[Span], *, ends_are_loose: bool = F
     """
     runs = speech_runs(pcm)
     if not spans or not runs:
-        return _cut_to_rhythm(spans) if ends_are_loose else list(spans)
+        return _cut_to_usual_length(spans) if ends_are_loose else list(spans)
     moved = [list(span) for span in spans]
     held = [_Run(start_ms, end_ms, []) for start_ms, end_ms in runs]
     latest = 0
@@ -75,13 +77,13 @@ def at_speech_edges(pcm: Pcm, spans: Sequence[Span], *, ends_are_loose: bool = F
             latest = found
     for run in held:
         if run.words:
-            _fit_into(run, spans, moved)
-    return _ordered(moved, len(pcm) // SAMPLES_PER_MS)
+            _fit_words(run, spans, moved)
+    return _without_overlap(moved, len(pcm) // SAMPLES_PER_MS)
 
 
-def words_at_speech_edges(pcm: Pcm, words: Sequence[Token]) -> tuple[Token, ...]:
-    """The words with their times moved as `at_speech_edges` moves them."""
-    spans = at_speech_edges(pcm, [(word.start_ms, word.end_ms) for word in words])
+def snap_words_to_speech_edges(pcm: Pcm, words: Sequence[Token]) -> tuple[Token, ...]:
+    """The words with their times moved as `snap_to_speech_edges` moves them."""
+    spans = snap_to_speech_edges(pcm, [(word.start_ms, word.end_ms) for word in words])
     return tuple(
         replace(word, start_ms=start_ms, end_ms=end_ms)
         for word, (start_ms, end_ms) in zip(words, spans, strict=True)
@@ -108,7 +110,7 @@ def speech_runs(pcm: Pcm) -> list[Span]:
     return [(start, end) for start, end in runs if end - start >= _MIN_BURST_MS]
 
 
-def _cut_to_rhythm(spans: Sequence[Span]) -> list[Span]:
+def _cut_to_usual_length(spans: Sequence[Span]) -> list[Span]:
     if len(spans) < _MIN_WORDS_FOR_RHYTHM:
         return list(spans)
     usual_ms = float(np.median([end_ms - start_ms for start_ms, end_ms in spans]))
@@ -142,7 +144,7 @@ def _run_of(span: Span, runs: list[_Run], first: int) -> int | None:
     return best
 
 
-def _fit_into(run: _Run, spans: Sequence[Span], moved: list[list[int]]) -> None:
+def _fit_words(run: _Run, spans: Sequence[Span], moved: list[list[int]]) -> None:
     """Moves the words of a run into it, and the outer ones to its edges."""
     least_ms = min(_MIN_WORD_MS, (run.end_ms - run.start_ms) // len(run.words))
     first, last = run.words[0], run.words[-1]
@@ -158,7 +160,7 @@ def _fit_into(run: _Run, spans: Sequence[Span], moved: list[list[int]]) -> None:
         moved[number] = [start_ms, min(max(end_ms, start_ms + least_ms), run.end_ms)]
 
 
-def _ordered(moved: list[list[int]], duration_ms: int) -> list[Span]:
+def _without_overlap(moved: list[list[int]], duration_ms: int) -> list[Span]:
     """A word ends where the next one starts, at the latest."""
     spans: list[Span] = []
     said_until_ms = 0

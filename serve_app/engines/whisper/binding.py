@@ -21,7 +21,7 @@ import numpy.typing as npt
 from serve_app.core.errors import ConfigurationError, PackCorrupt
 from serve_app.core.languages import GUESSED
 from serve_app.core.records import SAMPLE_RATE_HZ
-from serve_app.engines.whisper.text import Piece
+from serve_app.engines.whisper.text import WhisperToken
 from serve_app.packs.ggml import WhisperShape, read_whisper_shape
 
 WordTimes = Literal["attention", "even"]
@@ -64,7 +64,7 @@ class Decoded:
         language: code of what it was heard as, which is its guess where it was to guess.
     """
 
-    pieces: list[Piece]
+    pieces: list[WhisperToken]
     language: str
 
 
@@ -91,7 +91,7 @@ class WhisperModel:
     def __init__(self, path: Path, pack: str, options: DecodingOptions) -> None:
         self._library = _library()
         self._options = options
-        self._free_to_run = threading.Lock()
+        self._lock = threading.Lock()
         shape = read_whisper_shape(path, pack)
         self._num_languages = shape.num_tokens - _TOKENS_WITHOUT_LANGUAGES
         self._multilingual = shape.multilingual
@@ -130,7 +130,7 @@ class WhisperModel:
         if len(samples) < _MIN_SAMPLES:
             samples = np.pad(samples, (0, _MIN_SAMPLES - len(samples)))
         samples = np.ascontiguousarray(samples)
-        with self._free_to_run:
+        with self._lock:
             code = self._library.whisper_full(
                 self._context, self._parameters(language), samples, len(samples)
             )
@@ -139,7 +139,7 @@ class WhisperModel:
             spoken = self._library.whisper_full_lang_id(self._context)
             return Decoded(self._pieces(), str(self._library.whisper_lang_str(spoken)))
 
-    def _pieces(self) -> list[Piece]:
+    def _pieces(self) -> list[WhisperToken]:
         library, context = self._library, self._context
         pieces = []
         for segment in range(library.whisper_full_n_segments(context)):
@@ -151,7 +151,7 @@ class WhisperModel:
                 if self._has_attention_times and token.t_dtw >= 0:
                     ticks = token.t_dtw
                 pieces.append(
-                    Piece(
+                    WhisperToken(
                         text=library.whisper_token_to_bytes(context, token.id),
                         probability=float(token.p),
                         log_probability=float(token.plog),

@@ -20,14 +20,14 @@ from serve_app.core.records import (
     Recognition,
     RecognitionOptions,
 )
-from serve_app.engines.paraformer.speech_edges import words_at_speech_edges
+from serve_app.engines.paraformer.speech_edges import snap_words_to_speech_edges
 from serve_app.engines.whisper.binding import (
     DecodingOptions,
     WhisperModel,
     WhisperRefused,
     WordTimes,
 )
-from serve_app.engines.whisper.text import Piece, tokens_of
+from serve_app.engines.whisper.text import WhisperToken, tokens_of
 from serve_app.packs.ggml import MODEL_CLASS
 from serve_app.packs.pack import PackContents
 
@@ -189,14 +189,14 @@ class WhisperCppEngine:
         except WhisperRefused as refusal:
             return ChunkFailure("draft_failed", f"whisper.cpp returned {refusal.args[0]}")
         script = self._script if heard.language in _CHINESE else None
-        tokens = words_at_speech_edges(
+        tokens = snap_words_to_speech_edges(
             pcm, tokens_of(heard.pieces, len(pcm) // SAMPLES_PER_MS, script)
         )
         quality = quality_of(heard.pieces) if tokens else None
         return Draft(Recognition(tokens, language=heard.language), quality)
 
 
-def quality_of(pieces: Sequence[Piece]) -> DraftQuality:
+def quality_of(pieces: Sequence[WhisperToken]) -> DraftQuality:
     """Measures what was decoded; `pieces` are not empty."""
     text = b"".join(piece.text for piece in pieces)
     return DraftQuality(

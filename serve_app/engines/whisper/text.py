@@ -16,14 +16,14 @@ _LEAST_GAP_MS = 50.0
 _CJK = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _OTHER_LETTER = rf"(?:(?![{_CJK}])[^\W_])"
 # One CJK character; or a word, with what may stand inside of one: don't, 3.5, 1,000, 20%.
-_SHOWN = re.compile(
+_WORD = re.compile(
     rf"[{_CJK}]|{_OTHER_LETTER}+(?:(?:['’.-]|(?<=\d)[,:/](?=\d)){_OTHER_LETTER}+)*%?"
 )
 _UNREADABLE = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class WhisperToken:
     """One entry of Whisper's vocabulary as it was decoded.
 
     Attributes:
@@ -49,7 +49,7 @@ class _Group:
 
 
 def tokens_of(
-    pieces: Sequence[Piece], duration_ms: int, script: Callable[[str], str] | None = None
+    pieces: Sequence[WhisperToken], duration_ms: int, script: Callable[[str], str] | None = None
 ) -> tuple[Token, ...]:
     """Puts characters together, drops punctuation, and gives each word its time.
 
@@ -61,8 +61,8 @@ def tokens_of(
         duration_ms: of the chunk; no time lies beyond it.
         script: rewrites characters one for one, from traditional to simplified, say.
     """
-    groups = _whole_characters(pieces)
-    spans = _spans(spaced([group.center_ms for group in groups], _LEAST_GAP_MS), duration_ms)
+    groups = _group_characters(pieces)
+    spans = _spans(spread_apart([group.center_ms for group in groups], _LEAST_GAP_MS), duration_ms)
     times: list[Span] = []
     confidences: list[float] = []
     for group, (start_ms, end_ms) in zip(groups, spans, strict=True):
@@ -72,7 +72,7 @@ def tokens_of(
                 (round(start_ms + number * step_ms), round(start_ms + (number + 1) * step_ms))
             )
             confidences.append(group.confidence)
-    text = _rewritten("".join(group.text for group in groups), script)
+    text = _convert_script("".join(group.text for group in groups), script)
     return tuple(
         Token(
             text=match.group(),
@@ -80,15 +80,15 @@ def tokens_of(
             end_ms=times[match.end() - 1][1],
             confidence=min(confidences[match.start() : match.end()]),
         )
-        for match in _SHOWN.finditer(text)
+        for match in _WORD.finditer(text)
         if _UNREADABLE not in match.group()
     )
 
 
-def _whole_characters(pieces: Sequence[Piece]) -> list[_Group]:
+def _group_characters(pieces: Sequence[WhisperToken]) -> list[_Group]:
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     groups: list[_Group] = []
-    pending: list[Piece] = []
+    pending: list[WhisperToken] = []
     text = ""
     for number, piece in enumerate(pieces):
         text += decoder.decode(piece.text, final=number == len(pieces) - 1)
@@ -102,7 +102,7 @@ def _whole_characters(pieces: Sequence[Piece]) -> list[_Group]:
     return groups
 
 
-def spaced(centers_ms: Sequence[float], gap_ms: float) -> list[float]:
+def spread_apart(centers_ms: Sequence[float], gap_ms: float) -> list[float]:
     """Moves times apart to at least `gap_ms`, in order, and as little as can be.
 
     Source: isotonic regression by pooling adjacent violators (Barlow et al., 1972), on the
@@ -133,7 +133,7 @@ def _spans(centers_ms: Sequence[float], duration_ms: int) -> list[Span]:
     return fit_spans(spans, duration_ms)
 
 
-def _rewritten(text: str, script: Callable[[str], str] | None) -> str:
+def _convert_script(text: str, script: Callable[[str], str] | None) -> str:
     """The text in another script, character by character where phrases change its length."""
     if script is None:
         return text

@@ -21,7 +21,7 @@ from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
 from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
 from serve_app.engines.gpu_memory import gpu_memory
 from serve_app.inference.loading import find_pack, load_punctuator, load_recognizer, load_vad
-from serve_app.modeltools.memory_bench.running import MARK
+from serve_app.modeltools.memory_bench.running import RESULT_PREFIX
 from serve_app.modeltools.random_packs.noise import TOKENS_PER_S, speech_like
 from serve_app.packs import PackContents
 from serve_app.settings import Settings
@@ -65,9 +65,9 @@ def measure(settings: Settings, stages: list[str], seconds: float) -> Measured:
     """Loads the stages, runs them on synthesized audio, and reads the memory."""
     if _uses_pytorch(settings, stages):
         importlib.import_module("serve_app.engines.paraformer.cpu")
-    imported_bytes = resident().rss_bytes
+    imported_bytes = resident_memory().rss_bytes
     audio: Pcm = np.resize(speech_like(), round(seconds * SAMPLE_RATE_HZ))
-    forget_peak()  # making the sound takes more than running a small model on it
+    reset_peak()  # making the sound takes more than running a small model on it
     begin_s = time.perf_counter()
     works = [_load(settings, stage, audio) for stage in stages]
     load_s = time.perf_counter() - begin_s
@@ -75,7 +75,7 @@ def measure(settings: Settings, stages: list[str], seconds: float) -> Measured:
     for work in works:
         work()
     run_s, run_cpu_s = time.perf_counter() - begin_s, time.process_time() - begin_cpu_s
-    memory = resident()
+    memory = resident_memory()
     on_gpu = gpu_memory(settings.recognizer.device)
     return Measured(
         imported_bytes=imported_bytes,
@@ -152,18 +152,18 @@ def main(arguments: str) -> None:
     given: dict[str, Any] = json.loads(arguments)
     settings = Settings.model_validate(given["settings"])
     measured = measure(settings, given["stages"], given["seconds"])
-    print(MARK + json.dumps(asdict(measured)), flush=True)
+    print(RESULT_PREFIX + json.dumps(asdict(measured)), flush=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
+class ResidentMemory:
     """Memory in bytes.
 
     Attributes:
         rss_bytes: pages in memory, those shared with other processes included.
         pss_bytes: likewise, a shared page divided by the number of its owners.
         peak_bytes: the most `rss_bytes` has been since the process began, or since
-            `forget_peak`.
+            `reset_peak`.
     """
 
     rss_bytes: int
@@ -171,22 +171,22 @@ class Resident:
     peak_bytes: int
 
 
-def resident() -> Resident:
+def resident_memory() -> ResidentMemory:
     """Reads this process' memory.
 
     Raises:
         OSError: this is not Linux, or /proc is not mounted.
     """
     status = Path("/proc/self/status")
-    return Resident(
+    return ResidentMemory(
         _bytes_of(status, "VmRSS"),
         _bytes_of(Path("/proc/self/smaps_rollup"), "Pss"),
         _bytes_of(status, "VmHWM"),
     )
 
 
-def forget_peak() -> None:
-    """Lets the peak begin anew at what is resident; does nothing where that is forbidden."""
+def reset_peak() -> None:
+    """Resets the peak to the current resident size; does nothing where the kernel forbids it."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -11,7 +11,7 @@ from serve_app.packs import PackStore, find_pack
 from serve_app.packs.inspection import locate
 
 # The published model, and the architecture that stands in for it.
-_STANDS_IN = {
+_ARCHITECTURE_OF_MODEL = {
     "paraformer-large": "seaco-paraformer-large",
     "paraformer-large-vanilla": "paraformer-large",
     "paraformer-small": "paraformer-small",
@@ -77,7 +77,7 @@ def choose_packs(
     for role in roles:
         default: PackChoice | None = getattr(packs, role)
         if role not in chosen and default is not None:
-            chosen[role] = _here_or_random(default, store, synth_dir, say)
+            chosen[role] = _local_or_random(default, store, synth_dir, say)
     if "onnx" not in chosen:
         exported = _export(chosen["asr"], store, synth_dir, say)
         if exported is not None:
@@ -85,8 +85,8 @@ def choose_packs(
     return replace(packs, **chosen)
 
 
-def _here_or_random(choice: PackChoice, store: PackStore, synth_dir: Path, say: Say) -> PackChoice:
-    architecture = _STANDS_IN.get(choice.name)
+def _local_or_random(choice: PackChoice, store: PackStore, synth_dir: Path, say: Say) -> PackChoice:
+    architecture = _ARCHITECTURE_OF_MODEL.get(choice.name)
     if architecture is None or locate(find_pack(choice.name), store).is_dir():
         return choice
     directory = synth_dir / architecture

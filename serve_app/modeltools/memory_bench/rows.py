@@ -55,11 +55,11 @@ def rows_of(packs: BenchPacks, device: str) -> tuple[Row, ...]:
         Row("small", "full, small", ("vad", "asr", "punctuation"), *small),
     ]
     if device == "cpu":
-        rows += _eight_bits(packs)
+        rows += _int8_rows(packs)
     return tuple(rows)
 
 
-def _eight_bits(packs: BenchPacks) -> list[Row]:
+def _int8_rows(packs: BenchPacks) -> list[Row]:
     large = (packs.vad, packs.asr, packs.punctuation)
     everything: tuple[Stage, ...] = ("vad", "asr", "punctuation")
     rows = [

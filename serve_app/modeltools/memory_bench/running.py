@@ -13,7 +13,7 @@ from typing import Any
 
 from serve_app.modeltools.memory_bench.rows import Row
 
-MARK = "RESULT "  # before what a child reports
+RESULT_PREFIX = "RESULT "  # before what a child reports
 _SHOWN_CHARACTERS = 300
 # Threads that spin would be counted as work of the model.
 _ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
@@ -29,7 +29,7 @@ class MeasuredRow:
         packs: labels of what was loaded.
         is_random: whether any of them has random weights.
         weights_bytes: of the packs' files.
-        imported_bytes: resident before anything was loaded.
+        imported_bytes: resident_memory before anything was loaded.
         load_s: until everything had answered once.
         rss_bytes: resident after the audio was run.
         pss_bytes: likewise, shared pages divided among their owners.
@@ -121,10 +121,10 @@ def _run(row: Row, arguments: str, num_threads: int, seconds: float) -> Measured
         text=True,
         check=False,
     )
-    found = [line for line in child.stdout.splitlines() if line.startswith(MARK)]
+    found = [line for line in child.stdout.splitlines() if line.startswith(RESULT_PREFIX)]
     if child.returncode != 0 or not found:
         return MeasuredRow(row.key, row.title, labels, is_random, problem=_reason(child))
-    measured = json.loads(found[-1].removeprefix(MARK))
+    measured = json.loads(found[-1].removeprefix(RESULT_PREFIX))
     run_s, run_cpu_s = measured.pop("run_s"), measured.pop("run_cpu_s")
     speeds = {"rtfx": seconds / run_s, "rtfx_a_core": seconds / run_cpu_s} if row.stages else {}
     return MeasuredRow(row.key, row.title, labels, is_random, **measured, **speeds)
@@ -143,7 +143,7 @@ _MEGABYTE = 1_000_000
 def markdown(rows: Sequence[MeasuredRow]) -> str:
     """One line a row; the column for a GPU is there if one was used."""
     on_gpu = any(row.gpu_bytes is not None for row in rows)
-    heads = ["loaded", "packs", "weights MB", "load s", "resident MB", "PSS MB", "peak MB"]
+    heads = ["loaded", "packs", "weights MB", "load s", "resident_memory MB", "PSS MB", "peak MB"]
     heads += ["GPU MB"] if on_gpu else []
     heads += ["RTFx", "RTFx a core"]
     lines = [_line(heads), _line(["---", "---", *["---:"] * (len(heads) - 2)])]

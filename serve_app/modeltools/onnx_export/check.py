@@ -62,7 +62,9 @@ def check_export(original: PackContents, exported: PackContents) -> ExportCheck:
 
 def compare(original: Recognizer, other: Recognizer, clips: Sequence[Pcm]) -> ExportCheck:
     """Compares two recognizers, the first of which is right by definition."""
-    pairs = list(zip(_heard(original, clips), _heard(other, clips), strict=True))
+    pairs = list(
+        zip(_transcribe_each(original, clips), _transcribe_each(other, clips), strict=True)
+    )
     texts = [["".join(token.text for token in one.tokens) for one in pair] for pair in pairs]
     equal = [pair for pair, (said, found) in zip(pairs, texts, strict=True) if said == found]
     shifts = [
@@ -91,7 +93,7 @@ def demo_clips() -> list[Pcm]:
     ]
 
 
-def _heard(engine: Recognizer, clips: Sequence[Pcm]) -> list[Recognition]:
+def _transcribe_each(engine: Recognizer, clips: Sequence[Pcm]) -> list[Recognition]:
     """One by one; a clip that failed has no tokens, which the other's then differ from."""
     found = [engine.transcribe([clip])[0] for clip in clips]
     return [Recognition(()) if isinstance(one, ChunkFailure) else one for one in found]

@@ -19,12 +19,12 @@ def decoder_graph(writer: GraphWriter, net: ParaformerNet) -> onnx.ModelProto:
     each token, and `confidences` [tokens], its probability.
     """
     decoder = net.decoder
-    centerd = replace(decoder.shape, kernel_shift=0)
+    centered = replace(decoder.shape, kernel_shift=0)
     hidden = writer.add("MatMul", "shares", "frames")
     for layers, shape in (
         (decoder.decoders, decoder.shape),
-        (decoder.decoders2, centerd),
-        (decoder.decoders3, centerd),
+        (decoder.decoders2, centered),
+        (decoder.decoders3, centered),
     ):
         for layer in layers:
             if not isinstance(layer, DecoderLayer):

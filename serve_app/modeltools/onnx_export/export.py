@@ -24,13 +24,13 @@ from serve_app.engines.paraformer.onnx_pack import (
 )
 from serve_app.modeltools.onnx_export.decoder_graph import decoder_graph
 from serve_app.modeltools.onnx_export.encoder_graph import encoder_graph
-from serve_app.modeltools.onnx_export.int8 import EightBitWriter
+from serve_app.modeltools.onnx_export.int8 import Int8Writer
 from serve_app.modeltools.onnx_export.nodes import GraphWriter
 from serve_app.packs.integrity import Manifest, record_files, sha256_of
 from serve_app.packs.pack import PackContents, load_into, open_pack
 from serve_app.packs.store import install
 
-DTYPES = {"float32": GraphWriter, "int8": EightBitWriter}
+DTYPES = {"float32": GraphWriter, "int8": Int8Writer}
 _CMVN_NAME, _TOKENS_NAME, _CONFIG_NAME = "am.mvn", "tokens.json", "config.yaml"
 _REPLACED = ("model_conf", "encoder", "encoder_conf", "decoder", "decoder_conf")
 

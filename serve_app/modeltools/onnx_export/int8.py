@@ -25,7 +25,7 @@ _SMALLEST = 1e-30
 _CUSTOM = "com.microsoft"
 
 
-class EightBitWriter(GraphWriter):
+class Int8Writer(GraphWriter):
     """Writes `linear` in integers and everything else in float32."""
 
     def __init__(self) -> None:

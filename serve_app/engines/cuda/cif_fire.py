@@ -19,7 +19,7 @@ from serve_app.engines.paraformer.cif import CifShape
 
 
 @dataclass(frozen=True, slots=True)
-class Fired:
+class FiredTokens:
     """The tokens of a batch.
 
     Attributes:
@@ -70,7 +70,9 @@ class Predictor:
         shape = self._shape
         return (torch.sigmoid(scores[:, 0]) * shape.smooth_factor - shape.noise_threshold).relu_()
 
-    def fire(self, frames: torch.Tensor, sequence_layout: SequenceLayout, max_tokens: int) -> Fired:
+    def fire(
+        self, frames: torch.Tensor, sequence_layout: SequenceLayout, max_tokens: int
+    ) -> FiredTokens:
         """Adds up the frames.
 
         Args:
@@ -79,24 +81,24 @@ class Predictor:
             max_tokens: room for the tokens of all sequences.
         """
         alphas = self.alphas(frames, sequence_layout)
-        broken = self._broken(alphas, sequence_layout)
+        broken = self._find_broken(alphas, sequence_layout)
         # A NaN would spoil the sums of all sequences after its own.
         usable = sequence_layout.filled & ~broken[sequence_layout.sequence]
         alphas = alphas.masked_fill(~usable, 0.0)
-        sums = _sums_within(alphas, sequence_layout)
-        counts = self._counts(sums, sequence_layout) * ~broken
+        sums = _sums_per_sequence(alphas, sequence_layout)
+        counts = self._count_tokens(sums, sequence_layout) * ~broken
         tokens = lay_out(counts, max_tokens, self.max_tokens(sequence_layout.longest))
-        embeddings = _gather(alphas, sums, frames, sequence_layout, counts, max_tokens)
-        return Fired(counts, broken, tokens, embeddings, alphas)
+        embeddings = _embed_tokens(alphas, sums, frames, sequence_layout, counts, max_tokens)
+        return FiredTokens(counts, broken, tokens, embeddings, alphas)
 
-    def _broken(self, alphas: torch.Tensor, sequence_layout: SequenceLayout) -> torch.Tensor:
+    def _find_broken(self, alphas: torch.Tensor, sequence_layout: SequenceLayout) -> torch.Tensor:
         bad = (~torch.isfinite(alphas) & sequence_layout.filled).to(torch.int32)
         found = bad.new_zeros(sequence_layout.num_sequences).index_add_(
             0, sequence_layout.sequence, bad
         )
         return found > 0
 
-    def _counts(self, sums: torch.Tensor, sequence_layout: SequenceLayout) -> torch.Tensor:
+    def _count_tokens(self, sums: torch.Tensor, sequence_layout: SequenceLayout) -> torch.Tensor:
         """int64 [sequences]: a last frame without content lets a nearly full token fire."""
         lengths = sequence_layout.lengths
         last = (sequence_layout.offsets[1:].long() - 1).clamp_min_(0)
@@ -107,7 +109,7 @@ class Predictor:
         return torch.round(totals.float()).long()
 
 
-def _sums_within(alphas: torch.Tensor, sequence_layout: SequenceLayout) -> torch.Tensor:
+def _sums_per_sequence(alphas: torch.Tensor, sequence_layout: SequenceLayout) -> torch.Tensor:
     """Running sums, anew in each sequence, float64 [rows]."""
     sums = torch.cumsum(alphas.double(), dim=0)
     before = torch.cat([sums.new_zeros(1), sums])[
@@ -116,7 +118,7 @@ def _sums_within(alphas: torch.Tensor, sequence_layout: SequenceLayout) -> torch
     return sums - before
 
 
-def _gather(
+def _embed_tokens(
     alphas: torch.Tensor,
     sums: torch.Tensor,
     frames: torch.Tensor,
