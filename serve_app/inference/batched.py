@@ -1,4 +1,4 @@
-"""Models that many callers share."""
+"""Engines behind a batcher, so that many callers share one model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 BEGUN: Literal["begun"] = "begun"
-"""The last word of `transcribe_alone` before the model has the chunk."""
+"""What `transcribe_alone` yields right before it gives the chunk to the model."""
 
 AloneEvent: TypeAlias = Literal["begun"] | Recognition | ChunkFailure
 OnBegun: TypeAlias = Callable[[], Awaitable[None]]
@@ -30,11 +30,11 @@ OnBegun: TypeAlias = Callable[[], Awaitable[None]]
 _MAX_ITEMS = 256
 _EQUAL_PRIORITY = ThreadNiceness()
 _BEGUN_DELIVERY_S = 0.05
-"""What `BEGUN` has to reach a caller in another process, should this one die next."""
+"""Time for `BEGUN` to reach a caller in another process, in case the chunk kills this one."""
 
 
 class _BatchedModel(Generic[ItemT, ResultT]):
-    """An engine's threads and the batcher before them."""
+    """An engine's batcher and the threads that it runs batches on."""
 
     def __init__(
         self,
@@ -43,17 +43,17 @@ class _BatchedModel(Generic[ItemT, ResultT]):
         max_in_flight: int,
         cost: Callable[[ItemT], int],
         size_s: Callable[[ItemT], float],
-        priority: ThreadNiceness,
-        turns: DeviceSlots | None = None,
+        niceness: ThreadNiceness,
+        device_slots: DeviceSlots | None = None,
         preemption: Preemption | None = None,
     ) -> None:
-        self._urgent_ms = priority.urgent_ms
+        self._urgent_ms = niceness.urgent_ms
         self._preemption = preemption or Preemption()
         self._threads = ThreadPoolExecutor(
             max_in_flight,
             name,
             initializer=lower_priority,
-            initargs=(priority.nice, self._preemption),
+            initargs=(niceness.nice, self._preemption),
         )
         self._urgent_thread = ThreadPoolExecutor(1, f"{name}-urgent")
         self._batcher: MicroBatcher[ItemT, ResultT] = MicroBatcher(
@@ -63,25 +63,25 @@ class _BatchedModel(Generic[ItemT, ResultT]):
             size_s=size_s,
             on_batch=self._batch_ended,
             concurrency=max_in_flight,
-            run_urgent=self._run_urgent if priority.urgent_ms else None,
-            turns=turns,
+            run_urgent=self._run_urgent if niceness.urgent_ms else None,
+            turns=device_slots,
         )
         self.on_batch: Callable[[Sequence[float], float], None] | None = None
-        """Told of each batch: how long each item waited and how long the batch took, in s."""
+        """Called after each batch with the wait of each item and the duration of the batch, in s."""
 
     def statistics(self) -> BatcherStatistics:
         return self._batcher.statistics()
 
     def check(self, patience_s: float) -> None:
-        """Finds out whether the engine still gets on with its work.
+        """Checks that the engine makes progress.
 
         Raises:
-            EngineStuck: it does not.
+            EngineStuck: it makes none.
         """
         self._batcher.check(patience_s)
 
     async def close(self) -> None:
-        """Fails what still waits and ends the threads."""
+        """Fails the waiting calls and ends the threads."""
         await self._batcher.close()
         await asyncio.to_thread(self._threads.shutdown)
         await asyncio.to_thread(self._urgent_thread.shutdown)
@@ -107,16 +107,15 @@ class _BatchedModel(Generic[ItemT, ResultT]):
 
 
 class BatchedRecognizer(_BatchedModel[Chunk, Recognition | ChunkFailure]):
-    """One engine, and as many batches in flight as it takes.
+    """A recognizer with up to `engine.max_in_flight` batches in flight.
 
     Args:
-        engine: called from threads of this object's own.
+        engine: called from this object's own threads.
         limits: of a batch, in the engine's encoder frames.
-        logger: told of chunks that fail.
-        priority: of the beginnings of recordings. If they may be urgent, the engine must
-            be reentrant.
-        turns: shared with the other models on its device.
-        right_of_way: shared with the other models of its process.
+        logger: for chunks that fail.
+        niceness: what is urgent; if anything is, the engine must be reentrant.
+        device_slots: shared with the other models on the device.
+        preemption: shared with the other models of the process.
     """
 
     def __init__(
@@ -124,8 +123,8 @@ class BatchedRecognizer(_BatchedModel[Chunk, Recognition | ChunkFailure]):
         engine: Recognizer,
         limits: BatchLimits,
         logger: logging.Logger,
-        priority: ThreadNiceness = _EQUAL_PRIORITY,
-        turns: DeviceSlots | None = None,
+        niceness: ThreadNiceness = _EQUAL_PRIORITY,
+        device_slots: DeviceSlots | None = None,
         preemption: Preemption | None = None,
     ) -> None:
         self._engine = engine
@@ -136,16 +135,16 @@ class BatchedRecognizer(_BatchedModel[Chunk, Recognition | ChunkFailure]):
             engine.max_in_flight,
             cost=lambda chunk: engine.cost(chunk.num_samples),
             size_s=lambda chunk: chunk.duration_s,
-            priority=priority,
-            turns=turns,
+            niceness=niceness,
+            device_slots=device_slots,
             preemption=preemption,
         )
 
     async def transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
-        """Returns a result per chunk, in order; canceling drops what has not begun.
+        """Returns a result per chunk, in order; canceling drops chunks that have not started.
 
         Raises:
-            DeadlineExceeded: the request's deadline passed before all chunks were begun.
+            DeadlineExceeded: the request's deadline passed before all chunks had started.
             BatcherClosed: `close` was called.
         """
         calls = [asyncio.ensure_future(self._transcribe_one(chunk)) for chunk in chunks]
@@ -156,11 +155,12 @@ class BatchedRecognizer(_BatchedModel[Chunk, Recognition | ChunkFailure]):
                 call.cancel()
 
     async def transcribe_alone(self, chunk: Chunk) -> AsyncGenerator[AloneEvent]:
-        """Yields `BEGUN` when the chunk is about to be run with nothing beside it, then
-        its result; if this process dies in between, it is the chunk that is to blame.
+        """Yields `BEGUN` when the chunk is about to run in a batch of its own, then its result.
+
+        If this process dies between the two, the chunk caused it.
 
         Raises:
-            DeadlineExceeded: the request's deadline passed before the chunk was begun.
+            DeadlineExceeded: the request's deadline passed before the chunk had started.
             BatcherClosed: `close` was called.
         """
         begun = asyncio.Event()
@@ -208,16 +208,16 @@ class BatchedRecognizer(_BatchedModel[Chunk, Recognition | ChunkFailure]):
 
 
 class BatchedPunctuator(_BatchedModel[PunctuationTask, PunctuationResult]):
-    """One engine; a task's windows run one after another, side by side with other tasks'.
+    """A punctuation model; the windows of a task run in sequence, batched with other tasks'.
 
     Args:
-        engine: called from threads of this object's own.
+        engine: called from this object's own threads.
         limits: of a batch, in words.
-        priority: see `BatchedRecognizer`.
+        niceness: see `BatchedRecognizer`.
     """
 
     def __init__(
-        self, engine: Punctuator, limits: BatchLimits, priority: ThreadNiceness = _EQUAL_PRIORITY
+        self, engine: Punctuator, limits: BatchLimits, niceness: ThreadNiceness = _EQUAL_PRIORITY
     ) -> None:
         self._engine = engine
         super().__init__(
@@ -226,14 +226,14 @@ class BatchedPunctuator(_BatchedModel[PunctuationTask, PunctuationResult]):
             engine.max_in_flight,
             cost=lambda task: len(task.words),
             size_s=lambda task: 0.0,
-            priority=priority,
+            niceness=niceness,
         )
 
     async def punctuate(self, task: PunctuationTask) -> PunctuationResult:
-        """Returns the marks; canceling drops what has not begun.
+        """Returns the marks; canceling drops a task that has not started.
 
         Raises:
-            DeadlineExceeded: the request's deadline passed before its turn.
+            DeadlineExceeded: the request's deadline passed before the task started.
             BatcherClosed: `close` was called.
         """
         urgent = task.end_ms < self._urgent_ms
@@ -246,11 +246,11 @@ class BatchedPunctuator(_BatchedModel[PunctuationTask, PunctuationResult]):
 def thread_niceness_of(
     settings: Settings, device: str, engine: Recognizer | Punctuator
 ) -> ThreadNiceness:
-    """Returns what is urgent to an engine on a device.
+    """Returns what is urgent for an engine, and the niceness of its threads.
 
-    A GPU runs its batches one after another anyway, and the thread that feeds it must
-    not wait for a core. Of the other engines, nothing overtakes in those that are not
-    reentrant.
+    On a GPU all batches have equal priority: they run in sequence anyway, and the thread that
+    feeds the GPU must not wait for a core. On a CPU, only reentrant engines can run urgent
+    batches beside others.
     """
     if device != "cpu":
         return _EQUAL_PRIORITY

@@ -175,7 +175,7 @@ async def test_calls_that_come_while_a_model_loads_wait_for_one_load(loader: Loa
 
 
 async def test_busy_model_is_not_evicted(loader: Loader, device: Device) -> None:
-    cache = _cache(loader, budget_bytes=90, patience_s=30)
+    cache = _cache(loader, budget_bytes=90, idle_timeout_s=30)
     await _ask(cache, "two")
     device.hold.clear()
     busy = asyncio.create_task(_ask(cache, "one"))

@@ -29,7 +29,7 @@ from serve_app.core.records import Chunk, Recognition
 from serve_app.core.records import RecognitionOptions, Hotword
 from serve_app.core.records import RequestContext
 from serve_app.inference.batched import thread_niceness_of, recognizer_limits
-from serve_app.inference.recognizer_models import OpenModelCache
+from serve_app.inference.recognizer_models import RecognizerModels
 from serve_app.settings import Settings
 
 settings = Settings.model_validate_json(sys.argv[1])
@@ -38,11 +38,11 @@ priority = partial(thread_niceness_of, settings, settings.recognizer.device)
 
 async def main():
     limits = recognizer_limits(settings)
-    opened = OpenModelCache(settings, limits, logging.getLogger(), priority)
+    opened = RecognizerModels(settings, limits, logging.getLogger(), priority)
     memory = recognizer.gpu_bytes_of(opened.readiness)()
     pcm = np.random.default_rng(0).integers(-9000, 9000, 48_000).astype(np.int16)
     (heard,) = await opened.cache.transcribe([Chunk(RequestContext("r"), 0, 0, pcm)])
-    problem = opened.hotwords.check(RecognitionOptions(hotwords=(Hotword("好"),))).no_use
+    problem = opened.hotword_validator.validate(RecognitionOptions(hotwords=(Hotword("好"),))).no_use
     await opened.cache.close()
     return isinstance(heard, Recognition), memory, problem
 

@@ -4,7 +4,7 @@ from serve_app.core.errors import ConfigurationError, PackCorrupt
 from serve_app.engines.hybrid import HybridOptions
 from serve_app.engines.whisper.engine import WhisperOptions
 from serve_app.inference import engines
-from serve_app.inference.engines import open_drafts, open_recognizer, whisper_options
+from serve_app.inference.engines import open_recognizer, whisper_options
 from serve_app.packs import PackContents, PackStore, resolve
 from serve_app.settings import Settings
 
@@ -41,7 +41,7 @@ def test_hybrid_refines_what_the_settings_say(
 def test_whisper_alone_is_refused_on_a_gpu(whisper_pack: PackContents) -> None:
     on_gpu = settings(engine="whispercpp", device="cuda", deployment={"num_gpus": 1})
     with pytest.raises(ConfigurationError, match="computes on the CPU"):
-        open_drafts(on_gpu, whisper_pack)
+        open_recognizer(on_gpu, whisper_pack)
 
 
 def test_engine_whispercpp_wants_a_whisper_pack(pack_store: PackStore) -> None:
