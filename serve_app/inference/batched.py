@@ -67,7 +67,7 @@ class _BatchedModel(Generic[ItemT, ResultT]):
             turns=device_slots,
         )
         self.on_batch: Callable[[Sequence[float], float], None] | None = None
-        """Called after each batch with the wait of each item and the duration of the batch, in s."""
+        """Called after each batch with the waits of its items and its duration, in s."""
 
     def statistics(self) -> BatcherStatistics:
         return self._batcher.statistics()

@@ -75,7 +75,7 @@ class ModelCache:
         self._evicted_statistics: BatcherStatistics | None = None
         self._closed = False
         self.on_batch: Callable[[Sequence[float], float], None] | None = None
-        """Called after each batch with the wait of each item and the duration of the batch, in s."""
+        """Called after each batch with the waits of its items and its duration, in s."""
 
     def put(self, name: str, engine: Recognizer) -> None:
         """Adds a model that was loaded elsewhere; it must fit into the budget."""

@@ -277,15 +277,15 @@ def test_result_does_not_depend_on_batch_mates() -> None:
 
 
 def test_budget_limits_the_refined_share_of_long_audio() -> None:
-    allowance = RefinementBudget(0.25, window_s=60.0)
-    refined_s = sum(10.0 for _ in range(1000) if allowance.ask(10.0, True))
+    budget = RefinementBudget(0.25, period_s=60.0)
+    refined_s = sum(10.0 for _ in range(1000) if budget.admit(10.0, True))
     assert refined_s <= 0.25 * 10_000 + 0.25 * 60
 
 
 def test_budget_admits_doubtful_chunks_while_any_is_left() -> None:
-    allowance = RefinementBudget(0.5, window_s=60.0)
-    assert allowance.ask(10.0, True)
-    assert not allowance.ask(10.0, False)
+    budget = RefinementBudget(0.5, period_s=60.0)
+    assert budget.admit(10.0, True)
+    assert not budget.admit(10.0, False)
 
 
 def test_keywords_exceed_the_budget_and_use_that_of_later_chunks() -> None:

@@ -106,14 +106,14 @@ def loader(device: Device) -> Loader:
     return Loader(device)
 
 
-def _cache(loader: Loader, budget_bytes: int = 100, patience_s: float = 0.05) -> ModelCache:
+def _cache(loader: Loader, budget_bytes: int = 100, idle_timeout_s: float = 0.05) -> ModelCache:
     turns = DeviceSlots()
     cache = ModelCache(
         SIZES,
         budget_bytes,
         loader,
-        lambda engine: BatchedRecognizer(engine, LIMITS, logging.getLogger(), turns=turns),
-        patience_s,
+        lambda engine: BatchedRecognizer(engine, LIMITS, logging.getLogger(), device_slots=turns),
+        idle_timeout_s,
     )
     cache.put("one", NamedEngine("one", loader.device))
     return cache

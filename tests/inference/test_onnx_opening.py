@@ -42,7 +42,8 @@ async def main():
     memory = recognizer.gpu_bytes_of(opened.readiness)()
     pcm = np.random.default_rng(0).integers(-9000, 9000, 48_000).astype(np.int16)
     (heard,) = await opened.cache.transcribe([Chunk(RequestContext("r"), 0, 0, pcm)])
-    problem = opened.hotword_validator.validate(RecognitionOptions(hotwords=(Hotword("好"),))).no_use
+    options = RecognitionOptions(hotwords=(Hotword("好"),))
+    problem = opened.hotword_validator.validate(options).no_use
     await opened.cache.close()
     return isinstance(heard, Recognition), memory, problem
 

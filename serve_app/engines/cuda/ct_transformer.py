@@ -14,7 +14,7 @@ from serve_app.core.errors import PackCorrupt
 from serve_app.engines.ct_transformer import CtTransformerNet, config_section, encoder_shape_of
 from serve_app.engines.cuda.buckets import Bucket, BucketPlan
 from serve_app.engines.cuda.layers import Encoder, choose_kernels, linear
-from serve_app.engines.cuda.options import GpuOptions, WarmUp, limit_memory
+from serve_app.engines.cuda.options import GpuOptions, WarmUp, configure_device
 from serve_app.engines.cuda.sequence_layout import lay_out
 from serve_app.engines.cuda.streams import (
     MAX_IN_FLIGHT,
@@ -31,12 +31,12 @@ from serve_app.packs.pack import PackContents, load_into
 _UNKNOWN = "<unk>"
 _NO_MARK = frozenset({"_", _UNKNOWN})
 _REMEDY = "Use a CT-Transformer pack such as ct-punc"
-_ROWS_PER_TEXT = 20  # texts come in windows of 20 words and what was left of the one before
+_ROWS_PER_TEXT = 20  # texts are windows of 20 words plus the rest of the previous window
 _WARM_UP_WORDS = 200
 
 
 class GpuCtTransformer:
-    """Labels words; texts of a batch are laid end to end and none sees another.
+    """Labels words; the texts of a batch are packed without padding and do not affect each other.
 
     `label` may be called by `max_in_flight` threads at a time.
 
@@ -51,19 +51,21 @@ class GpuCtTransformer:
     """
 
     max_in_flight = MAX_IN_FLIGHT
-    is_reentrant = False  # one more call would wait for a slot of the lane
+    is_reentrant = False  # another call would wait for a slot
 
     def __init__(self, pack: PackContents, options: GpuOptions | None = None) -> None:
         options = GpuOptions() if options is None else options
         conf = config_section(pack, "model_conf")
         marks = [str(mark) for mark in conf.get("punc_list") or ()]
         if pack.model_class != "CTTransformer" or not marks:
-            raise PackCorrupt(pack.name, "its model is no CTTransformer with a punc_list", _REMEDY)
+            raise PackCorrupt(
+                pack.name, "its model is not a CTTransformer with a punc_list", _REMEDY
+            )
         self._labels = ["" if mark in _NO_MARK else mark for mark in marks]
         self._ids = {word: index for index, word in enumerate(pack.tokens)}
         self._unknown_id = self._ids.get(_UNKNOWN, 0)
         self._device = open_device(options.device)
-        limit_memory(self._device, options.memory_fraction)
+        configure_device(self._device, options.memory_fraction)
         self._plan = BucketPlan(options.max_batch_rows, rows_per_sequence=_ROWS_PER_TEXT)
         with on_device(self._device):
             self._load(pack, int(conf.get("embed_unit", 128)), len(marks), options.torch_dtype)
@@ -81,18 +83,18 @@ class GpuCtTransformer:
         """Returns the mark after each word; see `core.ports.Punctuator`.
 
         Raises:
-            torch.cuda.OutOfMemoryError: the batch is too large for what is free.
+            torch.cuda.OutOfMemoryError: the batch is too large for the free memory.
         """
-        heard = [words for words in batch if words]
+        nonempty = [words for words in batch if words]
         best: list[str] = []
-        if heard:
-            lengths = [len(words) for words in heard]
+        if nonempty:
+            lengths = [len(words) for words in nonempty]
             bucket = self._plan.fit(lengths)
             graph = bucket is not None
             if bucket is None:
                 bucket = self._plan.exact_bucket(lengths)
             with on_device(self._device):
-                best = self._run_bucket(bucket, heard, sum(lengths), graph)
+                best = self._run_bucket(bucket, nonempty, sum(lengths), graph)
         labels = iter(best)
         return [[next(labels) for _ in words] for words in batch]
 
@@ -117,9 +119,9 @@ class GpuCtTransformer:
         results: torch.Tensor,
         watch: Watch | None = None,
     ) -> None:
-        """See `lanes.Compute`: int32 ids to one uint8 mark a word."""
+        """See `streams.Compute`: int32 ids to one uint8 mark per word."""
         sequence_layout = lay_out(lengths, bucket.rows, bucket.longest)
-        # What lies beyond the texts was left there by another batch.
+        # Rows beyond the texts hold stale ids of another batch.
         known = ids[: bucket.rows].masked_fill(~sequence_layout.filled, 0)
         embedded = functional.embedding(known, self._embedding).float()
         encoded = self._encoder.forward(embedded, sequence_layout, watch)

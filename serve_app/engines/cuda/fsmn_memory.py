@@ -16,9 +16,9 @@ FsmnMemory: TypeAlias = Callable[
     [torch.Tensor, torch.Tensor, SequenceLayout, int, torch.Tensor | None, torch.Tensor | None],
     torch.Tensor,
 ]
-"""(values [rows, dim], taps [kernel, dim] in float32, borders, taps that look back,
-addend [rows, dim] or None, bias [dim] or None) to [rows, dim]: the convolved values
-plus the values themselves, the addend and the bias, added up in float32."""
+"""(values [rows, dim], taps [kernel, dim] in float32, layout, number of left taps,
+addend [rows, dim] or None, bias [dim] or None) to [rows, dim]: the sum in float32 of the
+convolved values, the values, the addend and the bias."""
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
@@ -31,7 +31,7 @@ def fsmn_memory_reference(
     addend: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The reference: one shifted copy a tap."""
+    """Reference: one shifted copy per tap."""
     summed = values.float()
     if addend is not None:
         summed = summed + addend.float()
@@ -44,7 +44,7 @@ def fsmn_memory_reference(
 
 
 def choose_fsmn_memory(device: torch.device, dtype: torch.dtype) -> FsmnMemory:
-    """The fused kernel where Triton is there and right, else the reference."""
+    """Returns the fused kernel where Triton runs and is accurate, else the reference."""
     if device.type == "cpu":
         return fsmn_memory_reference
     try:
@@ -52,17 +52,19 @@ def choose_fsmn_memory(device: torch.device, dtype: torch.dtype) -> FsmnMemory:
 
         error = probe(fsmn_memory_fused, device, dtype)
     except Exception as problem:  # Triton fails in many ways: no compiler, no driver
-        _LOG.warning("no fused FSMN on %s: %r; the slower form is used", device, problem)
+        _LOG.warning("no fused FSMN kernel on %s: %r; using the slower reference", device, problem)
         return fsmn_memory_reference
     if error <= _TOLERANCE[dtype]:
         return fsmn_memory_fused
-    _LOG.warning("the fused FSMN is off by %.3g on %s in %s; not used", error, device, dtype)
+    _LOG.warning(
+        "the fused FSMN kernel deviates by %.3g on %s in %s; not used", error, device, dtype
+    )
     return fsmn_memory_reference
 
 
 @torch.inference_mode()
 def probe(fsmn_memory: FsmnMemory, device: torch.device, dtype: torch.dtype) -> float:
-    """The largest difference to the reference, on sequences with empty ones and filler."""
+    """Returns the largest difference from the reference, with empty sequences and padding."""
     from serve_app.engines.cuda.sequence_layout import lay_out
 
     generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""Paraformer from samples to tokens, as a function of static sizes."""
+"""The Paraformer network from samples to tokens, as a function of static sizes."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class GpuParaformerNet:
     """Encoder, predictor, decoder and timestamp head on one device.
 
     Args:
-        pack: a Paraformer pack; the branch for hotwords is loaded if it has one.
-        device: where to.
+        pack: a Paraformer pack; its hotword branch is loaded if it has one.
+        device: where it computes.
         dtype: of the matrix products.
         largest: the largest bucket.
 
@@ -79,14 +79,14 @@ class GpuParaformerNet:
         results: torch.Tensor,
         watch: Watch | None = None,
     ) -> None:
-        """Runs a batch; see `lanes.Compute`.
+        """Runs a batch; see `streams.Compute`.
 
         Args:
             bucket: static sizes.
-            samples: int16, laid out as `Frontend` says.
-            num_samples: int32 [bucket.sequences]; 0 where there is none.
-            results: uint8, written as a `ReadbackLayout` says.
-            watch: is shown the output of each layer; not within a graph.
+            samples: int16, in the layout of `Frontend`.
+            num_samples: int32 [bucket.sequences]; 0 for unused sequences.
+            results: uint8, in the layout of `ReadbackLayout`.
+            watch: called with the output of each layer; not within a graph.
         """
         lengths = self.frontend.lengths(num_samples)
         sequence_layout = lay_out(lengths, bucket.rows, bucket.longest)
@@ -115,7 +115,7 @@ class GpuParaformerNet:
     def finish(
         self, bucket: Bucket, num_samples: npt.NDArray[np.int32], results: torch.Tensor
     ) -> None:
-        """Adds the times of packs that have a head for them; see `lanes.Finish`."""
+        """Adds the weights of the timestamp head, if there is one; see `streams.Finish`."""
         if self._head is None:
             return
         lengths = np.array(
@@ -126,7 +126,7 @@ class GpuParaformerNet:
 
 
 def _state(pack: PackContents, shape: ParaformerShape) -> Mapping[str, torch.Tensor]:
-    """The checkpoint, mapped and checked, by FunASR's names."""
+    """Returns the mapped and checked checkpoint by FunASR's parameter names."""
     with torch.device("meta"):
         net = ParaformerNet(shape)
     load_into(net, pack, ignore_prefixes=unused_prefixes(pack))

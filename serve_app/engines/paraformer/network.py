@@ -1,4 +1,4 @@
-"""The network of Paraformer and its kin, and its sizes by config.yaml.
+"""The Paraformer network and its variants, with sizes from config.yaml.
 
 Source: Gao et al., "Paraformer: Fast and Accurate Parallel Transformer for
 Non-autoregressive End-to-End Speech Recognition" (2022); Shi et al., "Achieving
@@ -52,7 +52,7 @@ class TimestampHeadShape:
 
 @dataclass(frozen=True, slots=True)
 class ParaformerShape:
-    """Everything that config.yaml says about the network."""
+    """Sizes and constants of the network, from config.yaml."""
 
     encoder: SanmShape
     decoder: SanmShape
@@ -66,7 +66,7 @@ class ParaformerShape:
 
 
 class TimestampPredictor(CifPredictor):
-    """CifPredictorV3: a second head weighs frames of 20 ms for the times."""
+    """CifPredictorV3: a second head computes weights of 20 ms frames for token times."""
 
     def __init__(self, shape: CifShape, head: TimestampHeadShape) -> None:
         super().__init__(shape)
@@ -79,10 +79,10 @@ class TimestampPredictor(CifPredictor):
         self.cif_output2 = nn.Linear(2 * size if head.recurrent else size, 1)
 
     def fine_alphas(self, frames: torch.Tensor, layout: PackedSequences) -> list[torch.Tensor]:
-        """The second head's weights, one float32 [3 * frames] an utterance, unscaled."""
+        """Returns the second head's unscaled weights, float32 [3 * frames] per utterance."""
         frames = frames.float()
         source = self.context(frames, layout) if self.head.after_context else frames
-        # Kernel equals stride, so that no output frame sees two inputs.
+        # Kernel equals stride: each output frame depends on one input frame.
         fine = self.upsample_cnn(source.T[None])[0].T
         parts = list(fine.split([_UPSAMPLING * length for length in layout.lengths]))
         if self.blstm is not None:
@@ -114,8 +114,8 @@ def parse_shape(pack: PackContents) -> ParaformerShape:
     """Reads the network's sizes from config.yaml.
 
     Raises:
-        PackError: a class or option that this engine does not implement.
-        PackCorrupt: values are missing or make no sense.
+        PackError: the engine does not support the class or an option.
+        PackCorrupt: values are missing or invalid.
     """
     expected = _PREDICTOR_OF_CLASS.get(pack.model_class)
     if expected is None:
@@ -134,7 +134,7 @@ def parse_shape(pack: PackContents) -> ParaformerShape:
     except (KeyError, TypeError, ValueError) as error:
         raise PackCorrupt(
             pack.name,
-            f"config.yaml lacks a value, or one makes no sense: {error!r}",
+            f"config.yaml lacks a value or has an invalid one: {error!r}",
             "Copy config.yaml again from the page of the model",
         ) from error
 
@@ -176,7 +176,7 @@ def _read_shape(pack: PackContents) -> ParaformerShape:
 
 
 def sanm_shape(size: int, conf: Mapping[str, Any], kernel_size: int) -> SanmShape:
-    """Sizes of a stack of layers by its part of config.yaml; defaults are FunASR's."""
+    """Returns the sizes of a stack of layers from its section; defaults are FunASR's."""
     kernel_size = int(conf.get("kernel_size", kernel_size))
     shift = conf.get("sanm_shfit", 0)
     return SanmShape(
@@ -185,7 +185,7 @@ def sanm_shape(size: int, conf: Mapping[str, Any], kernel_size: int) -> SanmShap
         feed_forward_size=int(conf.get("linear_units", 2048)),
         num_blocks=int(conf.get("num_blocks", 6)),
         kernel_size=kernel_size,
-        # FunASR's decoder reads "no shift given" (null) as looking back only.
+        # FunASR's decoder treats null as a causal convolution.
         kernel_shift=(kernel_size - 1) // 2 if shift is None else int(shift),
     )
 
@@ -217,6 +217,6 @@ def _head_shape(pack: PackContents, conf: Mapping[str, Any]) -> TimestampHeadSha
 
 
 def unused_prefixes(pack: PackContents) -> tuple[str, ...]:
-    """Parts of a checkpoint that serve training, or hotwords, alone."""
+    """Returns prefixes of checkpoint parts for training or hotwords only."""
     hotwords = _HOTWORD_PREFIXES if takes_hotwords(pack) else ()
     return (*_TRAINING_PREFIXES, *hotwords)

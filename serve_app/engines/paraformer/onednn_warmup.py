@@ -1,4 +1,4 @@
-"""Lets oneDNN make all its kernels while a recognizer is loaded."""
+"""Compiles oneDNN's kernels while a recognizer is loaded."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ _SEQUENCE_ROWS = 64
 
 @torch.inference_mode()
 def compile_kernels(encoder: SanmEncoder) -> None:
-    """Runs a layer on each number of rows that batches of usual size are filled up to.
+    """Runs a layer on each padded row count of usual batches.
 
-    The layers share kernels. Made later, between the large buffers of batches,
-    kernels would keep the heap from shrinking: a recognizer of the large pack
-    would grow by another 100 MB in its first hours.
+    The layers share kernels. Kernels that are allocated later, between the large buffers of
+    batches, fragment the heap: the large pack would take another 100 MB in its first hours.
     """
     if not len(encoder.encoders):
         return
@@ -36,7 +35,7 @@ def compile_kernels(encoder: SanmEncoder) -> None:
 
 
 def _shrink_heap() -> None:
-    """Gives what lies free between the kernels back to the system, where libc can."""
+    """Returns free heap memory to the system, where libc supports it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

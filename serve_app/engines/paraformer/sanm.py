@@ -32,7 +32,7 @@ class SanmShape:
         feed_forward_size: inner width of the feed-forward layers.
         num_blocks: layers.
         kernel_size: taps of the memory convolution.
-        kernel_shift: by how many taps it looks further back than ahead.
+        kernel_shift: shift of the taps toward the past.
     """
 
     size: int
@@ -44,12 +44,12 @@ class SanmShape:
 
     @property
     def left(self) -> int:
-        """Frames of the past in the memory convolution."""
+        """Past frames in the memory convolution."""
         return (self.kernel_size - 1) // 2 + max(self.kernel_shift, 0)
 
     @property
     def right(self) -> int:
-        """Frames of the future in the memory convolution."""
+        """Future frames in the memory convolution."""
         return self.kernel_size - 1 - self.left
 
     def conv_buffer(self, layout: PackedSequences) -> ConvBuffer:
@@ -57,7 +57,7 @@ class SanmShape:
 
 
 class FsmnMemory(nn.Module):
-    """Each frame and a depthwise convolution around it; holds weights only."""
+    """FSMN memory: each frame plus a depthwise convolution; holds weights only."""
 
     def __init__(self, size: int, kernel_size: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """One block; the residual is left out where the width changes."""
+    """One encoder block; there is no residual where the width changes."""
 
     def __init__(self, input_size: int, shape: SanmShape) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class SanmEncoder(nn.Module):
 
         Args:
             frames: [layout.total, input_size].
-            layout: borders of the utterances.
+            layout: of the utterances.
 
         Returns:
             [layout.total, shape.size].
@@ -159,9 +159,9 @@ class SanmEncoder(nn.Module):
         return normed
 
     def _position_rows(self, frames: torch.Tensor, layout: PackedSequences) -> torch.Tensor:
-        """Positions count from 1 anew in each utterance."""
+        """Returns the positions, which start at 1 in each utterance."""
         longest = max(layout.lengths)
-        positions = self._positions  # another thread may put in its own meanwhile
+        positions = self._positions  # another thread may replace it meanwhile
         if len(positions) < longest or positions.device != frames.device:
             positions = sinusoids(2 * longest, self.input_size).to(frames.device)
             self._positions = positions
@@ -170,19 +170,19 @@ class SanmEncoder(nn.Module):
 
 
 def sinusoids(count: int, size: int) -> torch.Tensor:
-    """Position vectors of 1 to count, float32 [count, size]: sines, then cosines."""
+    """Returns encodings of positions 1 to count, float32 [count, size]: sines, then cosines."""
     angles = torch.arange(1, count + 1, dtype=torch.float32)[:, None] * position_rates(size)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def position_rates(size: int) -> torch.Tensor:
-    """By how much the angles grow from a position to the next, float32 [size / 2]."""
+    """Returns the angle per position of each frequency, float32 [size / 2]."""
     log_step = torch.log(torch.tensor([10_000.0])) / (size / 2 - 1)
     return torch.exp(torch.arange(size / 2) * -log_step)
 
 
 class NormedFeedForward(nn.Module):
-    """The decoder's feed-forward layer: a norm inside, no bias at the end."""
+    """The decoder's feed-forward layer: an inner norm, no output bias."""
 
     def __init__(self, size: int, inner_size: int) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class NormedFeedForward(nn.Module):
 
 
 class DecoderMemory(nn.Module):
-    """Holds the decoder's FSMN where the checkpoint expects it."""
+    """The decoder's FSMN memory, nested as in the checkpoint."""
 
     def __init__(self, shape: SanmShape) -> None:
         super().__init__()
@@ -238,8 +238,8 @@ class DecoderLayer(nn.Module):
 
     Args:
         shape: sizes.
-        memory: False in the last layer, which then has no residual either.
-            With it, `rows` is added to in place.
+        memory: False in the last layer, which has no residual either. With memory, `rows` is
+            modified in place.
         attention: False in layers beyond FunASR's `att_layer_num`.
     """
 
@@ -295,7 +295,7 @@ class SanmDecoder(nn.Module):
         """Scores the vocabulary for each token.
 
         Args:
-            embeddings: one acoustic embedding a token, [tokens.total, size].
+            embeddings: one acoustic embedding per token, [tokens.total, size].
             frames: the encoder's output, [layout.total, size].
             tokens: tokens of each utterance.
             layout: frames of each utterance.
@@ -313,11 +313,11 @@ class SanmDecoder(nn.Module):
         tokens: PackedSequences,
         layout: PackedSequences,
     ) -> torch.Tensor:
-        """What `forward` scores the vocabulary from, [tokens.total, size]."""
+        """Returns the states before the output layer, [tokens.total, size]."""
         conv_buffer = self.shape.conv_buffer(tokens)
         # FunASR applies the shift only to the layers that have cross-attention.
         centered = replace(self.shape, kernel_shift=0).conv_buffer(tokens)
-        # The layers add to what they are given.
+        # The layers modify their input in place.
         hidden = embeddings.clone()
         for layer in self.decoders:
             yield_point()

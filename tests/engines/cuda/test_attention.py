@@ -75,4 +75,4 @@ def test_inaccurate_kernel_is_skipped(
     monkeypatch.setattr("serve_app.engines.cuda.attention.probe", lambda *arguments: 0.5)
     chosen = choose_attention(torch.device("cuda", 0), torch.float32, 4, 8)
     assert chosen is attend_padded
-    assert "off by 0.5" in caplog.text
+    assert "deviates by 0.5" in caplog.text
