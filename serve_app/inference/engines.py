@@ -53,8 +53,7 @@ def _open_paraformer(settings: Settings, pack: PackContents) -> Recognizer:
     if section.device == "cpu":
         from serve_app.engines.paraformer.cpu import ParaformerEngine, ParaformerOptions
 
-        options = ParaformerOptions(num_threads=section.num_threads, dtype=section.dtype)
-        return ParaformerEngine(pack, options)
+        return ParaformerEngine(pack, section.options_for(ParaformerOptions))
     from serve_app.engines.cuda.options import GpuOptions
     from serve_app.engines.cuda.paraformer import GpuParaformer
     from serve_app.engines.devices import limit_threads
@@ -62,14 +61,10 @@ def _open_paraformer(settings: Settings, pack: PackContents) -> Recognizer:
     limit_threads(section.num_threads)
     on_gpu = GpuParaformer(
         pack,
-        GpuOptions(
-            device=section.device,
-            dtype=section.dtype,
+        section.options_for(
+            GpuOptions,
             max_batch_rows=section.max_batch_frames,
             memory_fraction=memory_fraction(section.deployment.num_gpus),
-            warm_up_s=section.warm_up_s,
-            max_graphs=section.max_graphs,
-            tokens_per_frame=section.tokens_per_frame,
         ),
     )
     _LOG.info("recognizer on %s: %s", section.device, on_gpu.warm_up)
@@ -87,7 +82,7 @@ def _open_onnx(settings: Settings, pack: PackContents) -> Recognizer:
     section = settings.recognizer
     if section.device != "cpu":
         raise ConfigurationError(f"recognizer.engine onnx runs on the cpu, not on {section.device}")
-    engine = ParaformerOnnxEngine(pack, OnnxOptions(num_threads=section.num_threads))
+    engine = ParaformerOnnxEngine(pack, section.options_for(OnnxOptions))
     # float32 is the default and requires nothing: the export has determined the dtype.
     if section.dtype not in ("float32", engine.describe().dtype):
         raise ConfigurationError(
@@ -105,37 +100,17 @@ def _open_whisper(settings: Settings, pack: PackContents) -> Recognizer:
 
 
 def _open_hybrid(settings: Settings, pack: PackContents, drafter: PackContents) -> Recognizer:
-    wanted = settings.recognizer.hybrid
     return HybridRecognizer(
         WhisperCppEngine(drafter, whisper_options(settings)),
         _open_paraformer(settings, pack),
         (drafter.name, pack.name),
-        HybridOptions(
-            languages=wanted.languages,
-            refine_unknown=wanted.refine_unknown,
-            min_mean_log_probability=wanted.min_mean_log_probability,
-            max_compression_ratio=wanted.max_compression_ratio,
-            min_word_confidence=wanted.min_word_confidence,
-            refine_empty=wanted.refine_empty,
-            min_gap_s=wanted.min_gap_s,
-            max_refined_share=wanted.max_refined_share,
-            share_period_s=wanted.share_period_s,
-        ),
+        settings.recognizer.hybrid.options_for(HybridOptions),
     )
 
 
 def whisper_options(settings: Settings) -> WhisperOptions:
-    section = settings.recognizer.whisper
-    return WhisperOptions(
-        num_threads=section.num_threads,
-        language=section.language,
-        languages=settings.recognizer.languages,
-        simplified=section.simplified,
-        word_times=section.word_times,
-        temperature_step=section.temperature_step,
-        no_speech_threshold=section.no_speech_threshold,
-        log_probability_threshold=section.log_probability_threshold,
-    )
+    recognizer = settings.recognizer
+    return recognizer.whisper.options_for(WhisperOptions, languages=recognizer.languages)
 
 
 def memory_fraction(num_gpus: float) -> float | None:

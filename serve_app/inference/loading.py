@@ -79,16 +79,8 @@ def find_pack(settings: Settings, name: str) -> PackContents:
 
 def segmentation_options(settings: Settings) -> SegmentationOptions:
     audio = settings.audio
-    return SegmentationOptions(
-        limits=AudioLimits(
-            max_duration_s=audio.max_duration_s,
-            min_duration_s=audio.min_duration_s,
-            window_s=audio.decode_block_s,
-        ),
-        max_segment_s=settings.segmenter.max_segment_s,
-        max_group_s=settings.segmenter.max_group_s,
-        gather_s=settings.segmenter.gather_s,
-    )
+    limits = audio.options_for(AudioLimits, window_s=audio.decode_block_s)
+    return settings.segmenter.options_for(SegmentationOptions, limits=limits)
 
 
 def load_vad(settings: Settings) -> Loaded[VoiceActivityDetector]:
@@ -148,13 +140,10 @@ def load_punctuator(settings: Settings) -> Loaded[Punctuator]:
 
         on_gpu = GpuCtTransformer(
             pack,
-            GpuOptions(
-                device=section.device,
-                dtype=section.dtype,
+            section.options_for(
+                GpuOptions,
                 max_batch_rows=section.max_batch_words,
                 memory_fraction=memory_fraction(section.deployment.num_gpus),
-                warm_up_s=section.warm_up_s,
-                max_graphs=section.max_graphs,
             ),
         )
         _LOG.info("punctuation on %s: %s", section.device, on_gpu.warm_up)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, TypeAlias
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Annotated, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+OptionsT = TypeVar("OptionsT")
 
 
 def _whole_above_one(num_gpus: float) -> float:
@@ -22,6 +25,17 @@ class Section(BaseModel):
     """A group of settings: unknown keys are refused, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def options_for(self, kind: Callable[..., OptionsT], **others: object) -> OptionsT:
+        """Returns an options dataclass with the settings that have the names of its fields.
+
+        Args:
+            kind: the dataclass.
+            others: fields whose value is not a setting of this section, or has another name.
+        """
+        names = type(self).model_fields.keys() & signature(kind).parameters.keys()
+        own = {name: getattr(self, name) for name in names}
+        return kind(**own | others)
 
 
 RENAMED: Mapping[str, str] = {

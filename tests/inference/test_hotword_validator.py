@@ -35,7 +35,7 @@ def test_model_without_a_bias_encoder_refuses_hotwords(tmp_path: Path, model_cla
     assert "no bias encoder" in str(
         _validator(tmp_path, model_class).validate(_recognition_options("一")).no_use
     )
-    assert _validator(tmp_path / "again", model_class).check(RecognitionOptions()) == ALL_HEEDED
+    assert _validator(tmp_path / "again", model_class).validate(RecognitionOptions()) == ALL_HEEDED
 
 
 def test_result_on_a_gpu_is_that_on_a_cpu(tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from serve_app.core.errors import ConfigurationError, PackCorrupt
@@ -7,6 +9,8 @@ from serve_app.inference import engines
 from serve_app.inference.engines import open_recognizer, whisper_options
 from serve_app.packs import PackContents, PackStore, resolve
 from serve_app.settings import Settings
+from serve_app.settings.engines import HybridSettings, WhisperSettings
+from serve_app.settings.section import Section
 
 
 def settings(**recognizer: object) -> Settings:
@@ -22,6 +26,20 @@ def test_options_are_those_of_the_settings() -> None:
 
 def test_settings_and_options_have_the_same_defaults() -> None:
     assert whisper_options(settings()) == WhisperOptions()
+
+
+@pytest.mark.parametrize(
+    ("section", "kind", "elsewhere"),
+    [
+        (WhisperSettings, WhisperOptions, {"pack"}),
+        (HybridSettings, HybridOptions, set[str]()),
+    ],
+)
+def test_every_setting_of_a_section_is_an_option(
+    section: type[Section], kind: type, elsewhere: set[str]
+) -> None:
+    names = {field.name for field in dataclasses.fields(kind)}
+    assert section.model_fields.keys() - elsewhere <= names
 
 
 def test_hybrid_refines_what_the_settings_say(

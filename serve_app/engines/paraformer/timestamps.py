@@ -19,6 +19,8 @@ FINE_FRAMES = 3
 
 _FIRE_THRESHOLD = np.float32(1.0 - 1e-4)
 _FIRE_SHIFT_FRAMES = -1.5
+# Scaling smaller sums to the number of tokens would overflow.
+_MIN_TOTAL = 1e-30
 _MAX_TOKEN_FRAMES = 12
 _MIN_SILENCE_FRAMES = 5
 
@@ -62,7 +64,7 @@ def token_spans(weights: FiringWeights | None, num_tokens: int, duration_ms: int
     alphas = np.zeros(0, np.float32) if weights is None else weights.alphas
     total = alphas.sum(dtype=np.float32)
     # Also true for NaN, from scaling weights that are all 0.
-    if weights is None or not total > 0.0:
+    if weights is None or not total > _MIN_TOTAL:
         return _even_spans(num_tokens, duration_ms)
     fires = _fires_at_once(alphas) if weights.at_once else _fires(alphas)
     if len(fires) != num_tokens + 1:
