@@ -42,7 +42,7 @@ def test_result_on_a_gpu_is_that_on_a_cpu(tmp_path: Path) -> None:
     validator = _validator(tmp_path, "SeacoParaformer", "cuda")
     assert validator.validate(_recognition_options("一")) == ALL_HEEDED
     assert validator.validate(_recognition_options("龘")).unwritable == ("龘",)
-    refused = _validator(tmp_path / "again", "BiCifParaformer", "cuda").check(
+    refused = _validator(tmp_path / "again", "BiCifParaformer", "cuda").validate(
         _recognition_options("一")
     )
     assert "no bias encoder" in str(refused.no_use)
