@@ -25,7 +25,7 @@ from serve_app.deployments.metrics import ModelCacheMetrics, ModelMetrics, gpu_b
 from serve_app.deployments.options import LOGGER, as_deployment, recognizer_autoscaling
 from serve_app.inference.batched import AloneEvent, recognizer_limits, thread_niceness_of
 from serve_app.inference.loading import Loaded, load_recognizer
-from serve_app.inference.recognizer_models import OpenModelCache
+from serve_app.inference.recognizer_models import RecognizerModels
 from serve_app.scheduling.autoscaling import EwmaRate, RecognizerLoad
 from serve_app.settings import Settings
 from serve_app.tracing import open_tracer
@@ -42,7 +42,7 @@ class RecognizerReplica:
 
     def __init__(self, settings: Settings) -> None:
         quiet_client_errors()
-        opened = OpenModelCache(
+        opened = RecognizerModels(
             settings,
             recognizer_limits(settings),
             LOGGER,
@@ -50,7 +50,7 @@ class RecognizerReplica:
             self.load,
         )
         self._readiness = opened.readiness
-        self._hotwords = opened.hotwords
+        self._hotword_validator = opened.hotword_validator
         self._stuck_after_s = settings.recognizer.stuck_after_s
         self._recognizer = opened.cache
         self._announce = _announcer(len(settings.recognizer.packs))
@@ -98,7 +98,7 @@ class RecognizerReplica:
 
     async def check_hotwords(self, recognition_options: RecognitionOptions) -> HotwordCheck:
         """Returns what the model that is hinted at makes of a request's hotwords."""
-        return await asyncio.to_thread(self._hotwords.check, recognition_options)
+        return await asyncio.to_thread(self._hotword_validator.validate, recognition_options)
 
     async def record_autoscaling_stats(self) -> RecognizerLoad:
         """Returns what the autoscaling policy is told of this replica."""

@@ -1,4 +1,4 @@
-"""CT-Transformer: labels each word with the punctuation mark after it.
+"""CT-Transformer on the CPU: labels each word with the punctuation mark after it.
 
 Source: Chen et al., "Controllable Time-Delay Transformer for Real-Time Punctuation
 Prediction and Disfluency Detection", arXiv:2003.01309; the network and the names
@@ -45,12 +45,12 @@ class CtTransformerNet(nn.Module):
 class CtTransformerEngine:
     """Labels words; implements `core.ports.Punctuator`.
 
-    The texts of a batch are laid end to end without padding, and none sees
-    another: a text's labels do not depend on its batch-mates.
+    The texts of a batch are packed without padding, and a text's labels do not depend on the rest
+    of its batch.
 
     Args:
         pack: a ct-punc pack.
-        device: as PyTorch writes it: `cpu`, `cuda`, `cuda:1`.
+        device: `cpu`, `cuda` or `cuda:1`, as in PyTorch.
 
     Raises:
         PackIncomplete, PackCorrupt: the pack cannot be used.
@@ -64,7 +64,9 @@ class CtTransformerEngine:
         conf = config_section(pack, "model_conf")
         marks = [str(mark) for mark in conf.get("punc_list") or ()]
         if pack.model_class != "CTTransformer" or not marks:
-            raise PackCorrupt(pack.name, "its model is no CTTransformer with a punc_list", _REMEDY)
+            raise PackCorrupt(
+                pack.name, "its model is not a CTTransformer with a punc_list", _REMEDY
+            )
         self._device = open_device(device)
         self._labels = ["" if mark in _NO_MARK else mark for mark in marks]
         self._ids = {word: i for i, word in enumerate(pack.tokens)}
@@ -80,7 +82,7 @@ class CtTransformerEngine:
         self._net = net.to(self._device)
         if self._device.type == "cpu":
             use_onednn(self._net.encoder.encoders)
-        # The first pass touches the mapped weights and lets kernels be chosen.
+        # The first pass reads the mapped weights and selects kernels.
         self.label([[_UNKNOWN]])
 
     @torch.inference_mode()
@@ -97,10 +99,10 @@ class CtTransformerEngine:
 
 
 def config_section(pack: PackContents, key: str) -> Mapping[str, Any]:
-    """Returns a mapping of config.yaml.
+    """Returns a section of config.yaml.
 
     Raises:
-        PackCorrupt: there is none.
+        PackCorrupt: it is missing.
     """
     section = pack.config.get(key)
     if not isinstance(section, dict):
@@ -112,18 +114,20 @@ def encoder_shape_of(pack: PackContents) -> SanmShape:
     """Returns the sizes of the encoder.
 
     Raises:
-        PackCorrupt: it is not one that is known here.
+        PackCorrupt: the encoder is not supported.
     """
     conf = config_section(pack, "encoder_conf")
-    # Anything else would load and label wrongly without a word.
+    # Any other encoder would load without an error and label incorrectly.
     if pack.config.get("encoder") != "SANMEncoder" or conf.get("input_layer") != "pe":
-        raise PackCorrupt(pack.name, "its encoder is no SANMEncoder with input_layer pe", _REMEDY)
+        raise PackCorrupt(
+            pack.name, "its encoder is not a SANMEncoder with input_layer pe", _REMEDY
+        )
     return SanmShape(
         size=int(conf.get("output_size", 256)),
         num_heads=int(conf.get("attention_heads", 4)),
         feed_forward_size=int(conf.get("linear_units", 2048)),
         num_blocks=int(conf.get("num_blocks", 6)),
         kernel_size=int(conf.get("kernel_size", 11)),
-        # FunASR spells it so.
+        # FunASR's spelling.
         kernel_shift=int(conf.get("sanm_shfit", 0)),
     )

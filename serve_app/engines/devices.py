@@ -1,4 +1,4 @@
-"""Where an engine computes, and with how many threads."""
+"""The device and the threads of engines on PyTorch."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from serve_app.core.errors import DeviceUnavailable
 
 
 def open_device(name: str) -> torch.device:
-    """Returns exactly the device that is asked for: an engine never moves to another in silence.
+    """Returns the device of this name; there is no silent fallback to another one.
 
     Args:
-        name: as PyTorch writes it: `cpu`, `cuda`, `cuda:1`. `cuda` is the first that
-            this process sees.
+        name: `cpu`, `cuda` or `cuda:1`, as in PyTorch. `cuda` is the first GPU that this process
+            sees.
 
     Returns:
-        The device, with its number where it is a GPU.
+        The device; a GPU always has its index.
 
     Raises:
-        DeviceUnavailable: this machine, or this build of PyTorch, does not have it.
+        DeviceUnavailable: this machine, or this build of PyTorch, lacks it.
     """
     try:
         device = torch.device(name)
@@ -34,7 +34,7 @@ def open_device(name: str) -> torch.device:
 def limit_threads(num_threads: int) -> None:
     """Sets PyTorch's intra-op threads for this process.
 
-    PyTorch's default is one per core of the machine, which several replicas on
-    one machine turn into threads that wait for each other.
+    PyTorch's default is one thread per core, which oversubscribes a machine with several
+    replicas.
     """
     torch.set_num_threads(num_threads)

@@ -39,7 +39,7 @@ _BLOCK_FRAMES = 256
 def log_mel(pcm: torch.Tensor) -> torch.Tensor:
     """Computes log mel energies, one row per 10 ms.
 
-    Long input is taken in blocks: beside the result, memory is constant.
+    Input is processed in blocks, so that memory beyond the result is constant.
 
     Args:
         pcm: samples, float32 [n], at the scale of int16 (-32768 to 32767).
@@ -64,7 +64,7 @@ def _log_mel_block(samples: torch.Tensor) -> torch.Tensor:
     torch.sub(frames[:, 1:], frames[:, :-1], alpha=_PREEMPHASIS, out=emphasized[:, 1:])
     emphasized[:, 0] = frames[:, 0] * (1.0 - _PREEMPHASIS)
     emphasized *= _hamming(samples.device)
-    # Kaldi's filters leave out the bin at the Nyquist frequency.
+    # Kaldi's filters omit the bin at the Nyquist frequency.
     spectrum = torch.fft.rfft(emphasized, n=_FFT_SIZE)[:, :-1]
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
     energies: torch.Tensor = power @ mel_filters(samples.device)
@@ -79,7 +79,7 @@ def _hamming(device: torch.device) -> torch.Tensor:
 
 @functools.cache
 def mel_filters(device: torch.device) -> torch.Tensor:
-    """Triangles that are linear on the mel scale, [256, 80]: power to energies."""
+    """Returns triangular mel filters, [256, 80]: power to energies."""
 
     def mel(hertz: torch.Tensor) -> torch.Tensor:
         return 1127.0 * torch.log1p(hertz / 700.0)
@@ -97,13 +97,13 @@ def mel_filters(device: torch.device) -> torch.Tensor:
 def lfr(features: torch.Tensor, m: int, n: int) -> torch.Tensor:
     """Stacks m neighboring frames into one, every n frames (low frame rate).
 
-    Row i holds the frames from i * n - (m - 1) // 2 on; before the first frame
-    and after the last one, these two are repeated.
+    Row i starts at frame i * n - (m - 1) // 2; the first and the last frame are repeated beyond
+    the ends.
 
     Args:
         features: [T, dim].
-        m: frames in a row.
-        n: frames from a row to the next.
+        m: frames per row.
+        n: frames between rows.
 
     Returns:
         [ceil(T / n), m * dim].

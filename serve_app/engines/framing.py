@@ -1,4 +1,4 @@
-"""How samples are cut into spectra, and spectra stacked into frames."""
+"""Framing of samples into spectra, and stacking of spectra (low frame rate), in numpy alone."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ SHIFT_SAMPLES = 160
 
 
 def num_frames(num_samples: int) -> int:
-    """Frames of 25 ms every 10 ms that lie wholly inside num_samples."""
+    """Returns the number of complete 25 ms frames at a 10 ms shift."""
     return max(0, (num_samples - FRAME_SAMPLES) // SHIFT_SAMPLES + 1)
 
 
 def stacking(count: int, m: int, n: int) -> npt.NDArray[np.int64]:
-    """Which of `count` frames each row of m frames, every n frames, holds.
+    """Returns the indices of the m frames in each row, for one row every n frames.
 
-    Row i holds the frames from i * n - (m - 1) // 2 on; before the first frame
-    and after the last one, these two are repeated.
+    Row i starts at frame i * n - (m - 1) // 2; the first and the last frame are repeated beyond
+    the ends.
 
     Returns:
         int64 [ceil(count / n), m].

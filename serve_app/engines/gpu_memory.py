@@ -1,4 +1,4 @@
-"""How much of a GPU this process holds."""
+"""GPU memory of this process."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class GpuMemory:
-    """Bytes that tensors take, and that PyTorch's allocator has reserved for them."""
+    """Bytes allocated for tensors, and bytes reserved by PyTorch's allocator."""
 
     allocated_bytes: int
     reserved_bytes: int
 
 
 def gpu_memory(device: str) -> GpuMemory | None:
-    """Returns this process' memory on the device; None on a CPU."""
+    """Returns this process's memory on the device; None for a CPU."""
     if not device.startswith("cuda"):
         return None
-    # A replica of an engine without PyTorch asks, too.
+    # Imported here because replicas of engines without PyTorch call this too.
     import torch
 
     return GpuMemory(torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device))

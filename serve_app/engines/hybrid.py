@@ -1,8 +1,7 @@
-"""The hybrid engine: a draft of every chunk, refined by a second model where it is doubtful.
+"""Hybrid recognition: Whisper drafts every chunk, Paraformer refines the doubtful ones.
 
-Paraformer speaks Mandarin and some English. Where a chunk also holds another language,
-Paraformer writes nothing, or Mandarin, for what Whisper recognized well; `merged` keeps the
-draft's words there.
+Paraformer recognizes Mandarin and some English. For other languages in a chunk it gives nothing,
+or Mandarin, so such passages of a good draft are kept when the two results are merged.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ from serve_app.engines.paraformer.timestamps import Span
 from serve_app.engines.whisper.engine import Draft
 
 Reason = Literal["failed", "empty", "keyword", "log_probability", "compression", "word", "gap"]
-"""Why a chunk is refined: its draft failed, has no words though the VAD heard speech, holds
-a keyword of the request's, does not pass one of the thresholds, or leaves sound without words."""
+"""Why a chunk is refined: its draft failed, has no words although the VAD found speech, contains
+a keyword of the request, misses a threshold, or has a gap: sound without words."""
 
 _ALWAYS: frozenset[Reason] = frozenset({"failed", "keyword"})
 
 
 class Drafter(Protocol):
-    """Gives a first version of each chunk; an item does not depend on its batch-mates."""
+    """Drafts each chunk; a result does not depend on the rest of its batch."""
 
     @property
     def is_reentrant(self) -> bool:
-        """As of `ports.Recognizer`, for calls of `draft`."""
+        """See `ports.Recognizer`, for calls of `draft`."""
         ...
 
     def draft(
@@ -49,7 +48,7 @@ class Drafter(Protocol):
     ) -> list[Draft | ChunkFailure]: ...
 
     def language_of(self, recognition_options: RecognitionOptions) -> str | None:
-        """What an item with these hints is heard as; None where that is guessed."""
+        """Returns the language of an item with these options; None if it is detected."""
         ...
 
     def cost(self, num_samples: int) -> int: ...
@@ -57,23 +56,22 @@ class Drafter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HybridOptions:
-    """When a draft is not good enough, and the refiner can do better.
+    """When a draft is refined.
 
     Attributes:
-        languages: that the refiner speaks. A chunk in another one, as it was asked for or
-            guessed, keeps its draft, whatever speaks against it.
-        refine_unknown: refine chunks whose language nobody named and the drafter could not
-            guess, as where the draft failed.
-        min_mean_log_probability: a draft whose entries are less probable is refined.
-        max_compression_ratio: a draft that repeats itself more is refined.
-        min_word_confidence: a draft with a word that is less certain is refined; 0 for never.
+        languages: languages of the refiner. A chunk in another one, requested or detected, always
+            keeps its draft.
+        refine_unknown: refine chunks whose language is neither requested nor detected, as when
+            the draft failed.
+        min_mean_log_probability: drafts below it are refined.
+        max_compression_ratio: drafts above it, which repeat themselves, are refined.
+        min_word_confidence: drafts with a word below it are refined; 0 for never.
         refine_empty: refine drafts without words.
-        min_gap_s: so much sound without a word of the draft is heard again, and that alone is
-            filled; None for never.
-        max_refined_share: most of the last audio that is refined because of doubts; None
-            for no bound. With one, whether a chunk is refined depends on those before it,
-            and the same recording may come out differently the next time.
-        share_window_s: how much audio "the last" is.
+        min_gap_s: sound without a word of the draft from which on the chunk is recognized again
+            and only the gap is filled; None for never.
+        max_refined_share: maximum share of recent audio that is refined because of doubts; None
+            for no limit. With a limit, results depend on earlier chunks and are not repeatable.
+        share_period_s: length of the recent audio.
     """
 
     languages: tuple[str, ...] = ("zh", "en")
@@ -88,20 +86,19 @@ class HybridOptions:
 
 
 class HybridRecognizer:
-    """Implements `ports.Recognizer` with two of them.
+    """Combines a drafter and a refiner; implements `ports.Recognizer`.
 
-    Every chunk is drafted. Chunks whose draft is doubtful, failed, or holds one of the
-    request's keywords are recognized by the refiner, if it speaks their language; its words
-    replace the draft's, but for passages in another script than the Chinese one that would
-    be lost (see `merging`). Where a draft that is good leaves sound without words, these alone
-    are filled. If the refiner fails, the draft stays. Each result, and each word, names the
-    model that it is from; results also the language that the draft was heard as.
+    Every chunk is drafted. If its draft is doubtful, failed or contains a keyword of the request,
+    and the refiner supports its language, the refined words replace the draft's, except for
+    passages in a non-Chinese script (see `merge_words`). In a good draft with gaps, only the gaps
+    are filled. If the refiner fails, the draft is kept. Each result and each word names its
+    model; each result has the language of its draft.
 
     Args:
-        drafter: hears everything, with the request's hints.
-        refiner: hears the rest again, with the request's hints.
-        names: of the drafter's and of the refiner's model.
-        options: what is doubtful.
+        drafter: recognizes every chunk.
+        refiner: recognizes selected chunks again, with the same options.
+        names: of the drafter's and the refiner's model.
+        options: when to refine.
     """
 
     max_in_flight = 1
@@ -118,7 +115,9 @@ class HybridRecognizer:
         self._draft_name, self._refined_name = names
         self._options = HybridOptions() if options is None else options
         share = self._options.max_refined_share
-        self._allowance = None if share is None else Allowance(share, self._options.share_period_s)
+        self._budget = (
+            None if share is None else RefinementBudget(share, self._options.share_period_s)
+        )
 
     @property
     def is_reentrant(self) -> bool:
@@ -129,20 +128,24 @@ class HybridRecognizer:
         self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
         """Recognizes each item; see `ports.Recognizer`."""
-        asked = list(recognition_options) or [NO_OPTIONS] * len(batch)
-        drafts = self._drafter.draft(batch, asked)
+        options = list(recognition_options) or [NO_OPTIONS] * len(batch)
+        drafts = self._drafter.draft(batch, options)
         results = [self._drafted(draft) for draft in drafts]
-        languages = [self._language(draft, hint) for draft, hint in zip(drafts, asked, strict=True)]
-        reasons = [
-            self._reason(pcm, draft, hint, language)
-            for pcm, draft, hint, language in zip(batch, drafts, asked, languages, strict=True)
+        languages = [
+            self._language(draft, each) for draft, each in zip(drafts, options, strict=True)
         ]
-        again = [index for index, pcm in enumerate(batch) if self._is_refined(pcm, reasons[index])]
-        if again:
+        reasons = [
+            self._reason(pcm, draft, each, language)
+            for pcm, draft, each, language in zip(batch, drafts, options, languages, strict=True)
+        ]
+        to_refine = [
+            index for index, pcm in enumerate(batch) if self._is_refined(pcm, reasons[index])
+        ]
+        if to_refine:
             refined = self._refiner.transcribe(
-                [batch[index] for index in again], [asked[index] for index in again]
+                [batch[index] for index in to_refine], [options[index] for index in to_refine]
             )
-            for index, result in zip(again, refined, strict=True):
+            for index, result in zip(to_refine, refined, strict=True):
                 if isinstance(result, Recognition):
                     words = self._combined(batch[index], drafts[index], result, reasons[index])
                     model = self._draft_name if reasons[index] == "gap" else self._refined_name
@@ -156,20 +159,20 @@ class HybridRecognizer:
     def _combined(
         self, pcm: Pcm, draft: Draft | ChunkFailure, refined: Recognition, reason: Reason | None
     ) -> tuple[Token, ...]:
-        """Words of both models; those of the other model than the result's name their own."""
+        """Combines the words; those that are not from the result's model name their own."""
         if isinstance(draft, ChunkFailure) or not draft.recognition.tokens:
             return refined.tokens
         drafted = draft.recognition.tokens
         if reason == "gap":
             named = [replace(word, model=self._refined_name) for word in refined.tokens]
-            return filled(drafted, named, self._gaps(pcm, draft))
+            return fill_gaps(drafted, named, self._gaps(pcm, draft))
         named = [replace(word, model=self._draft_name) for word in drafted]
-        return merged(named, refined.tokens)
+        return merge_words(named, refined.tokens)
 
     def _gaps(self, pcm: Pcm, draft: Draft) -> list[Span]:
         if self._options.min_gap_s is None:
             return []
-        return wordless_sound(pcm, draft.recognition.tokens, round(self._options.min_gap_s * 1000))
+        return find_gaps(pcm, draft.recognition.tokens, round(self._options.min_gap_s * 1000))
 
     def _drafted(self, draft: Draft | ChunkFailure) -> Recognition | ChunkFailure:
         if isinstance(draft, ChunkFailure):
@@ -200,23 +203,23 @@ class HybridRecognizer:
     def _is_refined(self, pcm: Pcm, reason: Reason | None) -> bool:
         if not pcm.any():
             return False
-        if self._allowance is None:
+        if self._budget is None:
             return reason is not None
         duration_s = len(pcm) / SAMPLE_RATE_HZ
-        return self._allowance.ask(duration_s, reason is not None, always=reason in _ALWAYS)
+        return self._budget.admit(duration_s, reason is not None, always=reason in _ALWAYS)
 
 
 def is_refinable(language: str | None, options: HybridOptions) -> bool:
-    """Whether a chunk in a language, None for an unknown one, may go to the refiner at all."""
+    """Whether chunks in this language (None: unknown) may be refined."""
     return options.refine_unknown if language is None else language in options.languages
 
 
 def reason_to_refine(
     draft: Draft | ChunkFailure, recognition_options: RecognitionOptions, options: HybridOptions
 ) -> Reason | None:
-    """Returns what speaks against the draft of a chunk that `is_refinable`, None for nothing.
+    """Returns why the draft of a refinable chunk is refined; None for a good draft.
 
-    That of `gap`, which is in the sound, is not looked for here.
+    Does not find the reason `gap`, which needs the sound.
     """
     if isinstance(draft, ChunkFailure):
         return "failed"
@@ -235,7 +238,7 @@ def reason_to_refine(
 
 
 def has_keyword(words: Sequence[str], keywords: Sequence[str]) -> bool:
-    """Whether a text contains one of the keywords, in whatever case, spaced or not."""
+    """Whether a text contains one of the keywords, ignoring case and spaces."""
     text = _folded(join_words(words))
     return any(wanted in text for keyword in keywords if (wanted := _folded(keyword)))
 
@@ -244,49 +247,48 @@ def _folded(text: str) -> str:
     return "".join(text.casefold().split())
 
 
-class Allowance:
-    """Keeps the audio that is refined to a share of what was heard lately.
+class RefinementBudget:
+    """Limits refined audio to a share of recent audio; a token bucket, safe for threads.
 
-    What is heard adds its share, up to that of a whole window; what is refined takes its
-    length. Threads may call it together.
+    Each chunk adds its share of its duration, up to that of a whole period; a refined chunk takes
+    its duration.
 
     Args:
         share: within [0, 1].
-        window_s: audio after which the past is forgotten.
+        period_s: length of the recent audio.
     """
 
-    def __init__(self, share: float, window_s: float) -> None:
+    def __init__(self, share: float, period_s: float) -> None:
         self._share = share
-        self._most_s = share * window_s
-        self._left_s = self._most_s
+        self._max_s = share * period_s
+        self._left_s = self._max_s
         self._lock = threading.Lock()
 
-    def ask(self, duration_s: float, wanted: bool, *, always: bool = False) -> bool:
+    def admit(self, duration_s: float, wanted: bool, *, always: bool = False) -> bool:
         """Returns whether a chunk may be refined.
 
         Args:
             duration_s: of the chunk.
-            wanted: whether there is reason to.
-            always: refine it whatever is left; later chunks pay for it.
+            wanted: whether there is a reason to.
+            always: refine it even beyond the budget, which reduces that of later chunks.
         """
         with self._lock:
-            self._left_s = min(self._left_s + self._share * duration_s, self._most_s)
+            self._left_s = min(self._left_s + self._share * duration_s, self._max_s)
             if not wanted or not (always or self._left_s >= duration_s):
                 return False
-            self._left_s = max(self._left_s - duration_s, -self._most_s)
+            self._left_s = max(self._left_s - duration_s, -self._max_s)
             return True
 
 
-# What is less certain than this may stay unsaid.
+# Words below this confidence are dropped where the models disagree.
 _MIN_CONFIDENCE = 0.5
 
 
-def merged(draft: Sequence[Token], refined: Sequence[Token]) -> tuple[Token, ...]:
-    """The refined words, and those of the draft in other scripts that refining would lose.
+def merge_words(draft: Sequence[Token], refined: Sequence[Token]) -> tuple[Token, ...]:
+    """Merges refined words with non-Chinese passages of the draft that refining would lose.
 
-    A passage of the draft in another script than the Chinese one stays where the refiner
-    heard nothing meanwhile, or Chinese that it is less sure of. Chinese words of the
-    draft are always replaced.
+    A non-Chinese passage is kept where the refiner has no words, or Chinese words of lower
+    confidence. Chinese words of the draft are always replaced.
 
     Args:
         draft: in order of time.
@@ -309,10 +311,10 @@ def merged(draft: Sequence[Token], refined: Sequence[Token]) -> tuple[Token, ...
     return _in_order([*refined, *kept])
 
 
-def filled(
+def fill_gaps(
     draft: Sequence[Token], refined: Sequence[Token], gaps: Sequence[Span]
 ) -> tuple[Token, ...]:
-    """The draft, and in its gaps the refined words that are certain enough."""
+    """Adds refined words of sufficient confidence to the gaps of the draft."""
     found = [
         word
         for word in refined
@@ -321,8 +323,8 @@ def filled(
     return _in_order([*draft, *found])
 
 
-def wordless_sound(pcm: Pcm, words: Sequence[Token], min_ms: int) -> list[Span]:
-    """Spans of at least that length in which there is clear sound and no word."""
+def find_gaps(pcm: Pcm, words: Sequence[Token], min_ms: int) -> list[Span]:
+    """Returns spans of at least `min_ms` with clear sound and no word."""
     gaps: list[Span] = []
     for start_ms, end_ms in speech_runs(pcm):
         said_until_ms = start_ms
@@ -336,7 +338,7 @@ def wordless_sound(pcm: Pcm, words: Sequence[Token], min_ms: int) -> list[Span]:
 
 
 def _in_order(words: Sequence[Token]) -> tuple[Token, ...]:
-    """Words by the time at which they begin; none lasts into the next one."""
+    """Sorts words by start and removes overlap."""
     ordered = sorted(words, key=lambda word: (word.start_ms, word.end_ms))
     cut = [
         replace(word, end_ms=min(word.end_ms, after.start_ms)) for word, after in pairwise(ordered)

@@ -1,2 +1,2 @@
-"""The stages put together, in plain Python: what the Serve deployments, the batch
-job and the command line all run."""
+"""Loads models and runs them in plain Python, for the Serve deployments, the batch job and
+the command line."""

@@ -1,4 +1,4 @@
-"""Models that many callers share."""
+"""Engines behind a batcher, so that many callers share one model."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 BEGUN: Literal["begun"] = "begun"
-"""The last word of `transcribe_alone` before the model has the chunk."""
+"""What `transcribe_alone` yields right before it gives the chunk to the model."""
 
 AloneEvent: TypeAlias = Literal["begun"] | Recognition | ChunkFailure
 OnBegun: TypeAlias = Callable[[], Awaitable[None]]
 
 _MAX_ITEMS = 256
-_ALL_ALIKE = ThreadNiceness()
-_DELIVERY_S = 0.05
-"""What `BEGUN` has to reach a caller in another process, should this one die next."""
+_EQUAL_PRIORITY = ThreadNiceness()
+_BEGUN_DELIVERY_S = 0.05
+"""Time for `BEGUN` to reach a caller in another process, in case the chunk kills this one."""
 
 
-class _Batched(Generic[ItemT, ResultT]):
-    """An engine's threads and the batcher before them."""
+class _BatchedModel(Generic[ItemT, ResultT]):
+    """An engine's batcher and the threads that it runs batches on."""
 
     def __init__(
         self,
@@ -43,17 +43,17 @@ class _Batched(Generic[ItemT, ResultT]):
         max_in_flight: int,
         cost: Callable[[ItemT], int],
         size_s: Callable[[ItemT], float],
-        priority: ThreadNiceness,
-        turns: DeviceSlots | None = None,
+        niceness: ThreadNiceness,
+        device_slots: DeviceSlots | None = None,
         preemption: Preemption | None = None,
     ) -> None:
-        self._urgent_ms = priority.urgent_ms
+        self._urgent_ms = niceness.urgent_ms
         self._preemption = preemption or Preemption()
         self._threads = ThreadPoolExecutor(
             max_in_flight,
             name,
             initializer=lower_priority,
-            initargs=(priority.nice, self._preemption),
+            initargs=(niceness.nice, self._preemption),
         )
         self._urgent_thread = ThreadPoolExecutor(1, f"{name}-urgent")
         self._batcher: MicroBatcher[ItemT, ResultT] = MicroBatcher(
@@ -63,25 +63,25 @@ class _Batched(Generic[ItemT, ResultT]):
             size_s=size_s,
             on_batch=self._batch_ended,
             concurrency=max_in_flight,
-            run_urgent=self._run_urgent if priority.urgent_ms else None,
-            device_slots=turns,
+            run_urgent=self._run_urgent if niceness.urgent_ms else None,
+            device_slots=device_slots,
         )
         self.on_batch: Callable[[Sequence[float], float], None] | None = None
-        """Told of each batch: how long each item waited and how long the batch took, in s."""
+        """Called after each batch with the waits of its items and its duration, in s."""
 
     def statistics(self) -> BatcherStatistics:
         return self._batcher.statistics()
 
     def check(self, patience_s: float) -> None:
-        """Finds out whether the engine still gets on with its work.
+        """Checks that the engine makes progress.
 
         Raises:
-            EngineStuck: it does not.
+            EngineStuck: it makes none.
         """
         self._batcher.check(patience_s)
 
     async def close(self) -> None:
-        """Fails what still waits and ends the threads."""
+        """Fails the waiting calls and ends the threads."""
         await self._batcher.close()
         await asyncio.to_thread(self._threads.shutdown)
         await asyncio.to_thread(self._urgent_thread.shutdown)
@@ -96,9 +96,9 @@ class _Batched(Generic[ItemT, ResultT]):
 
     async def _run_urgent(self, batch: list[ItemT]) -> list[ResultT]:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._urgent_thread, self._compute_first, batch)
+        return await loop.run_in_executor(self._urgent_thread, self._compute_urgent, batch)
 
-    def _compute_first(self, batch: list[ItemT]) -> list[ResultT]:
+    def _compute_urgent(self, batch: list[ItemT]) -> list[ResultT]:
         with self._preemption.taken():
             return self._compute(batch)
 
@@ -106,17 +106,16 @@ class _Batched(Generic[ItemT, ResultT]):
         raise NotImplementedError
 
 
-class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
-    """One engine, and as many batches in flight as it takes.
+class BatchedRecognizer(_BatchedModel[Chunk, Recognition | ChunkFailure]):
+    """A recognizer with up to `engine.max_in_flight` batches in flight.
 
     Args:
-        engine: called from threads of this object's own.
+        engine: called from this object's own threads.
         limits: of a batch, in the engine's encoder frames.
-        logger: told of chunks that fail.
-        priority: of the beginnings of recordings. If they may be urgent, the engine must
-            be reentrant.
-        turns: shared with the other models on its device.
-        right_of_way: shared with the other models of its process.
+        logger: for chunks that fail.
+        niceness: what is urgent; if anything is, the engine must be reentrant.
+        device_slots: shared with the other models on the device.
+        preemption: shared with the other models of the process.
     """
 
     def __init__(
@@ -124,8 +123,8 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
         engine: Recognizer,
         limits: BatchLimits,
         logger: logging.Logger,
-        priority: ThreadNiceness = _ALL_ALIKE,
-        turns: DeviceSlots | None = None,
+        niceness: ThreadNiceness = _EQUAL_PRIORITY,
+        device_slots: DeviceSlots | None = None,
         preemption: Preemption | None = None,
     ) -> None:
         self._engine = engine
@@ -136,16 +135,16 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
             engine.max_in_flight,
             cost=lambda chunk: engine.cost(chunk.num_samples),
             size_s=lambda chunk: chunk.duration_s,
-            priority=priority,
-            turns=turns,
+            niceness=niceness,
+            device_slots=device_slots,
             preemption=preemption,
         )
 
     async def transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
-        """Returns a result per chunk, in order; canceling drops what has not begun.
+        """Returns a result per chunk, in order; canceling drops chunks that have not started.
 
         Raises:
-            DeadlineExceeded: the request's deadline passed before all chunks were begun.
+            DeadlineExceeded: the request's deadline passed before all chunks had started.
             BatcherClosed: `close` was called.
         """
         calls = [asyncio.ensure_future(self._transcribe_one(chunk)) for chunk in chunks]
@@ -156,20 +155,21 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
                 call.cancel()
 
     async def transcribe_alone(self, chunk: Chunk) -> AsyncGenerator[AloneEvent]:
-        """Yields `BEGUN` when the chunk is about to be run with nothing beside it, then
-        its result; if this process dies in between, it is the chunk that is to blame.
+        """Yields `BEGUN` when the chunk is about to run in a batch of its own, then its result.
+
+        If this process dies between the two, the chunk caused it.
 
         Raises:
-            DeadlineExceeded: the request's deadline passed before the chunk was begun.
+            DeadlineExceeded: the request's deadline passed before the chunk had started.
             BatcherClosed: `close` was called.
         """
         begun = asyncio.Event()
 
-        async def tell() -> None:
+        async def notify() -> None:
             begun.set()
-            await asyncio.sleep(_DELIVERY_S)
+            await asyncio.sleep(_BEGUN_DELIVERY_S)
 
-        call = asyncio.ensure_future(self._transcribe_one(chunk, tell))
+        call = asyncio.ensure_future(self._transcribe_one(chunk, notify))
         waiting = asyncio.ensure_future(begun.wait())
         try:
             await asyncio.wait((call, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -207,17 +207,17 @@ class BatchedRecognizer(_Batched[Chunk, Recognition | ChunkFailure]):
         )
 
 
-class BatchedPunctuator(_Batched[PunctuationTask, PunctuationResult]):
-    """One engine; a task's windows run one after another, side by side with other tasks'.
+class BatchedPunctuator(_BatchedModel[PunctuationTask, PunctuationResult]):
+    """A punctuation model; the windows of a task run in sequence, batched with other tasks'.
 
     Args:
-        engine: called from threads of this object's own.
+        engine: called from this object's own threads.
         limits: of a batch, in words.
-        priority: see `BatchedRecognizer`.
+        niceness: see `BatchedRecognizer`.
     """
 
     def __init__(
-        self, engine: Punctuator, limits: BatchLimits, priority: ThreadNiceness = _ALL_ALIKE
+        self, engine: Punctuator, limits: BatchLimits, niceness: ThreadNiceness = _EQUAL_PRIORITY
     ) -> None:
         self._engine = engine
         super().__init__(
@@ -226,14 +226,14 @@ class BatchedPunctuator(_Batched[PunctuationTask, PunctuationResult]):
             engine.max_in_flight,
             cost=lambda task: len(task.words),
             size_s=lambda task: 0.0,
-            priority=priority,
+            niceness=niceness,
         )
 
     async def punctuate(self, task: PunctuationTask) -> PunctuationResult:
-        """Returns the marks; canceling drops what has not begun.
+        """Returns the marks; canceling drops a task that has not started.
 
         Raises:
-            DeadlineExceeded: the request's deadline passed before its turn.
+            DeadlineExceeded: the request's deadline passed before the task started.
             BatcherClosed: `close` was called.
         """
         urgent = task.end_ms < self._urgent_ms
@@ -246,14 +246,14 @@ class BatchedPunctuator(_Batched[PunctuationTask, PunctuationResult]):
 def thread_niceness_of(
     settings: Settings, device: str, engine: Recognizer | Punctuator
 ) -> ThreadNiceness:
-    """Returns what is urgent to an engine on a device.
+    """Returns what is urgent for an engine, and the niceness of its threads.
 
-    A GPU runs its batches one after another anyway, and the thread that feeds it must
-    not wait for a core. Of the other engines, nothing overtakes in those that are not
-    reentrant.
+    On a GPU all batches have equal priority: they run in sequence anyway, and the thread that
+    feeds the GPU must not wait for a core. On a CPU, only reentrant engines can run urgent
+    batches beside others.
     """
     if device != "cpu":
-        return _ALL_ALIKE
+        return _EQUAL_PRIORITY
     urgent_ms = round(settings.audio.urgent_s * 1000)
     return ThreadNiceness(urgent_ms if engine.is_reentrant else 0, settings.compute_nice)
 

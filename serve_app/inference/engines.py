@@ -1,7 +1,7 @@
-"""Opens the engine that runs a recognizer's pack: one small function for each.
+"""Opens the engine that `recognizer.engine` names, with options from the settings.
 
-Each imports its engine itself: a replica of `onnx` does not need PyTorch, which takes longer to
-import and more memory than the rest of such a replica.
+Engines on PyTorch and onnxruntime are imported inside functions: a replica of `onnx` never imports
+PyTorch, which would take more time and memory than everything else in it except the model.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def open_recognizer(
     Args:
         settings: of the whole application.
         pack: the recognizer's.
-        drafter: the pack of `recognizer.whisper`; `hybrid` needs it, others leave it alone.
+        drafter: the pack of `recognizer.whisper`, for `hybrid` only.
 
     Raises:
         PackError: the pack cannot be used.
         DeviceUnavailable: the device is not on this machine.
-        ConfigurationError: the engine is not in this build, or the dtype does not go
-            with the device, or the model with the dtype.
+        ConfigurationError: the engine is not in this build, the device does not support the
+            dtype, or the model overflows it.
     """
     name = settings.recognizer.engine
     if name == "hybrid" and drafter is not None:
@@ -53,8 +53,7 @@ def _open_paraformer(settings: Settings, pack: PackContents) -> Recognizer:
     if section.device == "cpu":
         from serve_app.engines.paraformer.cpu import ParaformerEngine, ParaformerOptions
 
-        options = ParaformerOptions(num_threads=section.num_threads, dtype=section.dtype)
-        return ParaformerEngine(pack, options)
+        return ParaformerEngine(pack, section.options_for(ParaformerOptions))
     from serve_app.engines.cuda.options import GpuOptions
     from serve_app.engines.cuda.paraformer import GpuParaformer
     from serve_app.engines.devices import limit_threads
@@ -62,13 +61,10 @@ def _open_paraformer(settings: Settings, pack: PackContents) -> Recognizer:
     limit_threads(section.num_threads)
     on_gpu = GpuParaformer(
         pack,
-        GpuOptions(
-            device=section.device,
-            dtype=section.dtype,
+        section.options_for(
+            GpuOptions,
             max_batch_rows=section.max_batch_frames,
             memory_fraction=memory_fraction(section.deployment.num_gpus),
-            warm_up_s=section.warm_up_s,
-            max_graphs=section.max_graphs,
         ),
     )
     _LOG.info("recognizer on %s: %s", section.device, on_gpu.warm_up)
@@ -86,8 +82,8 @@ def _open_onnx(settings: Settings, pack: PackContents) -> Recognizer:
     section = settings.recognizer
     if section.device != "cpu":
         raise ConfigurationError(f"recognizer.engine onnx runs on the cpu, not on {section.device}")
-    engine = ParaformerOnnxEngine(pack, OnnxOptions(num_threads=section.num_threads))
-    # The default says nothing: an exported pack has the dtype that it was exported with.
+    engine = ParaformerOnnxEngine(pack, section.options_for(OnnxOptions))
+    # float32 is the default and requires nothing: the export has determined the dtype.
     if section.dtype not in ("float32", engine.describe().dtype):
         raise ConfigurationError(
             f"recognizer.dtype is {section.dtype}, but {pack.name} is in {engine.describe().dtype}"
@@ -95,35 +91,7 @@ def _open_onnx(settings: Settings, pack: PackContents) -> Recognizer:
     return engine
 
 
-def _open_drafts(settings: Settings, pack: PackContents) -> Recognizer:
-
-    return open_drafts(settings, pack)
-
-
-def _open_hybrid(settings: Settings, pack: PackContents, drafter: PackContents) -> Recognizer:
-
-    return open_hybrid(settings, pack, drafter, _open_paraformer)
-
-
-def memory_fraction(num_gpus: float) -> float | None:
-    """A replica's share of a device's memory is its share of the device."""
-    return min(num_gpus, 1.0) if num_gpus > 0 else None
-
-
-_OPENERS: dict[str, Opener] = {
-    "paraformer": _open_paraformer,
-    "onnx": _open_onnx,
-    "whispercpp": _open_drafts,
-}
-
-
-def open_drafts(settings: Settings, pack: PackContents) -> WhisperCppEngine:
-    """Loads whisper.cpp alone, on the CPU.
-
-    Raises:
-        PackError: the pack holds no Whisper model.
-        ConfigurationError: the device is a GPU, a library is missing, or the language unknown.
-    """
+def _open_whisper(settings: Settings, pack: PackContents) -> Recognizer:
     if settings.recognizer.device != "cpu":
         raise ConfigurationError(
             "recognizer.engine whispercpp computes on the CPU; set recognizer.device to cpu"
@@ -131,45 +99,27 @@ def open_drafts(settings: Settings, pack: PackContents) -> WhisperCppEngine:
     return WhisperCppEngine(pack, whisper_options(settings))
 
 
-def open_hybrid(
-    settings: Settings,
-    pack: PackContents,
-    drafter: PackContents,
-    open_refiner: Callable[[Settings, PackContents], Recognizer],
-) -> HybridRecognizer:
-    """Loads a drafter of a Whisper pack and the refiner of a Paraformer pack.
-
-    Raises:
-        PackError: one of the packs cannot be used.
-        ConfigurationError: a library is missing, or the language unknown.
-    """
-    wanted = settings.recognizer.hybrid
+def _open_hybrid(settings: Settings, pack: PackContents, drafter: PackContents) -> Recognizer:
     return HybridRecognizer(
         WhisperCppEngine(drafter, whisper_options(settings)),
-        open_refiner(settings, pack),
+        _open_paraformer(settings, pack),
         (drafter.name, pack.name),
-        HybridOptions(
-            languages=wanted.languages,
-            refine_unknown=wanted.refine_unknown,
-            min_mean_log_probability=wanted.min_mean_log_probability,
-            max_compression_ratio=wanted.max_compression_ratio,
-            min_word_confidence=wanted.min_word_confidence,
-            refine_empty=wanted.refine_empty,
-            min_gap_s=wanted.min_gap_s,
-            max_refined_share=wanted.max_refined_share,
-        ),
+        settings.recognizer.hybrid.options_for(HybridOptions),
     )
 
 
 def whisper_options(settings: Settings) -> WhisperOptions:
-    section = settings.recognizer.whisper
-    return WhisperOptions(
-        num_threads=section.num_threads,
-        language=section.language,
-        languages=settings.recognizer.languages,
-        simplified=section.simplified,
-        word_times=section.word_times,
-        temperature_step=section.temperature_step,
-        no_speech_threshold=section.no_speech_threshold,
-        log_probability_threshold=section.log_probability_threshold,
-    )
+    recognizer = settings.recognizer
+    return recognizer.whisper.options_for(WhisperOptions, languages=recognizer.languages)
+
+
+def memory_fraction(num_gpus: float) -> float | None:
+    """Returns a replica's share of the memory of its GPU: that of the GPU itself."""
+    return min(num_gpus, 1.0) if num_gpus > 0 else None
+
+
+_OPENERS: dict[str, Opener] = {
+    "paraformer": _open_paraformer,
+    "onnx": _open_onnx,
+    "whispercpp": _open_whisper,
+}

@@ -1,7 +1,7 @@
-"""What decides the text that a stage gives: its weights, and some of the settings.
+"""The output fingerprint of a stage: the weights and settings that determine its text.
 
-Two processes that agree in all of it give the same text for the same audio. Devices,
-threads and batch sizes are missing on purpose: results do not depend on them.
+Two processes with the same fingerprint give the same text for the same audio. Devices, threads
+and batch sizes are not part of it: results do not depend on them.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _ENGINES_WITH_DRAFTS = ("whispercpp", "hybrid")
 
 
 def weights_checksum(pack: PackContents) -> str:
-    """Returns the SHA-256 of a pack's weights; of an ONNX pack, one over both its graphs.
+    """Returns the SHA-256 of a pack's weights, for an ONNX pack of both graphs.
 
     Raises:
-        PackCorrupt: an ONNX pack does not say which decoder it has.
+        PackCorrupt: config.yaml of an ONNX pack has no checksum of the decoder.
     """
     if pack.model_class != ONNX_CLASS:
         return pack.checksum
-    # The engine refuses a decoder that is another one than config.yaml says.
+    # The engine refuses a decoder whose checksum differs from the one in config.yaml.
     both = f"{pack.checksum} {read_onnx_shape(pack).decoder_sha256}"
     return hashlib.sha256(both.encode()).hexdigest()
 
 
 def drafting_of(recognizer: RecognizerSettings) -> dict[str, Mapping[str, object]]:
-    """Returns how Whisper drafts and what is refined, by section; {} without drafts."""
+    """Returns the settings of drafting and refining, by section; {} without drafts."""
     found: dict[str, Mapping[str, object]] = {}
     if recognizer.engine in _ENGINES_WITH_DRAFTS:
         found["whisper"] = recognizer.whisper.model_dump(exclude={"pack", "num_threads"})
@@ -44,15 +44,15 @@ def drafting_of(recognizer: RecognizerSettings) -> dict[str, Mapping[str, object
 def output_settings_of(
     settings: Settings, stage: Stage, drafter_checksum: str | None = None
 ) -> tuple[tuple[str, str], ...]:
-    """Returns what decides a stage's text beside the weights of its pack.
+    """Returns the settings that determine a stage's text, besides the weights of its pack.
 
     Args:
         settings: of the service or the job.
         stage: which one.
-        drafter_checksum: of the pack of `recognizer.whisper`, where it is needed.
+        drafter_checksum: of the pack of `recognizer.whisper`, for `hybrid`.
 
     Returns:
-        Names of settings, in order, with their values as JSON; for a pack the checksum.
+        Names of settings, sorted, with their values as JSON; a pack's value is its checksum.
     """
     values: dict[str, object] = {}
     if stage == "punctuation":

@@ -1,6 +1,6 @@
-"""From settings to packs that are present and engines that are loaded and warm.
+"""Finds, fetches and loads the packs that the settings name.
 
-Modules that need PyTorch are imported where they are used; see `inference.engines`.
+Modules that import PyTorch are imported inside functions, as in `inference.engines`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[EngineT]):
-    """An engine that is warm, and what to tell of it.
+    """A loaded engine and its description.
 
     Attributes:
         engine: loaded and warm.
-        readiness: what it is.
-        pack: that it was loaded from.
-        drafter: the further pack of `hybrid`, None for other engines.
+        readiness: device, pack and fingerprint.
+        pack: the pack that it was loaded from.
+        drafter: the draft pack of `hybrid`; None for other engines.
     """
 
     engine: EngineT
@@ -44,15 +44,18 @@ class Loaded(Generic[EngineT]):
 
 @dataclass(frozen=True, slots=True)
 class NeededPack:
-    """A pack that settings need, and what for."""
+    """A pack that the settings need, and its role."""
 
     role: PackRole
     name: str
 
 
 def packs_of(settings: Settings) -> tuple[NeededPack, ...]:
-    """Returns every pack that is needed: those of the stages in their order, the recognizer's
-    first pack before its others, and last the drafter of `hybrid`."""
+    """Returns every pack that the settings need.
+
+    They come in the order of the stages, the recognizer's default pack before its other packs,
+    and the drafter of `hybrid` last.
+    """
     recognizer = settings.recognizer
     names: dict[Stage, tuple[str, ...]] = {
         "vad": (settings.vad.pack,),
@@ -66,30 +69,22 @@ def packs_of(settings: Settings) -> tuple[NeededPack, ...]:
 
 
 def find_pack(settings: Settings, name: str) -> PackContents:
-    """Returns a pack, fetched if the settings allow it.
+    """Returns a pack, and downloads it first where the settings allow that.
 
     Raises:
-        PackError: it is not there, damaged, or cannot be fetched.
+        PackError: it is missing or damaged, or the download failed.
     """
     return resolve(name, PackStore(settings.pack_dir), fetch=not settings.offline)
 
 
 def segmentation_options(settings: Settings) -> SegmentationOptions:
     audio = settings.audio
-    return SegmentationOptions(
-        limits=AudioLimits(
-            max_duration_s=audio.max_duration_s,
-            min_duration_s=audio.min_duration_s,
-            window_s=audio.decode_block_s,
-        ),
-        max_segment_s=settings.segmenter.max_segment_s,
-        max_group_s=settings.segmenter.max_group_s,
-        gather_s=settings.segmenter.gather_s,
-    )
+    limits = audio.options_for(AudioLimits, window_s=audio.decode_block_s)
+    return settings.segmenter.options_for(SegmentationOptions, limits=limits)
 
 
 def load_vad(settings: Settings) -> Loaded[VoiceActivityDetector]:
-    """Loads the VAD; it computes on the CPU.
+    """Loads the VAD, which always runs on the CPU.
 
     Raises:
         PackError: the pack cannot be used.
@@ -111,7 +106,7 @@ def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
     Raises:
         PackError: the pack cannot be used.
         DeviceUnavailable: the device is not on this machine.
-        ConfigurationError: the dtype does not go with the device, or the model with the dtype.
+        ConfigurationError: the device does not support the dtype, or the model overflows it.
     """
     section = settings.recognizer
     pack = find_pack(settings, section.pack)
@@ -122,7 +117,7 @@ def load_recognizer(settings: Settings) -> Loaded[Recognizer]:
 
 
 def with_pack(settings: Settings, name: str) -> Settings:
-    """Returns the settings with another pack for the recognizer, and no others beside it."""
+    """Returns the settings with this pack as the recognizer's only one."""
     recognizer = settings.recognizer.model_copy(update={"pack": name, "other_packs": ()})
     return settings.model_copy(update={"recognizer": recognizer})
 
@@ -145,13 +140,10 @@ def load_punctuator(settings: Settings) -> Loaded[Punctuator]:
 
         on_gpu = GpuCtTransformer(
             pack,
-            GpuOptions(
-                device=section.device,
-                dtype=section.dtype,
+            section.options_for(
+                GpuOptions,
                 max_batch_rows=section.max_batch_words,
                 memory_fraction=memory_fraction(section.deployment.num_gpus),
-                warm_up_s=section.warm_up_s,
-                max_graphs=section.max_graphs,
             ),
         )
         _LOG.info("punctuation on %s: %s", section.device, on_gpu.warm_up)
@@ -174,10 +166,10 @@ def _readiness(
 
 
 def fetch_packs(settings: Settings, on_progress: Callable[[str], None]) -> None:
-    """Makes sure that every pack of the settings is on this machine.
+    """Makes every pack of the settings available on this machine.
 
     Raises:
-        PackError: one is not, and cannot be fetched.
+        PackError: one is missing and cannot be downloaded.
     """
     for needed in packs_of(settings):
         on_progress(f"model pack for {needed.role}: {needed.name}")

@@ -25,7 +25,7 @@ from serve_app.core.records import (
 )
 from serve_app.inference.batched import recognizer_limits
 from serve_app.inference.loading import load_punctuator, load_vad, segmentation_options
-from serve_app.inference.recognizer_models import OpenModelCache
+from serve_app.inference.recognizer_models import RecognizerModels
 from serve_app.scheduling.fair_executor import FairExecutor
 from serve_app.settings import Settings
 from serve_app.transcript.assembly import assemble
@@ -38,7 +38,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class LocalTranscriber:
-    """The stages of the settings, loaded into this process; use with `async with`.
+    """All stages of the settings in this process; use with `async with`.
 
     Raises:
         PackError: a model pack cannot be used.
@@ -50,11 +50,11 @@ class LocalTranscriber:
         self._settings = settings
         self._options = segmentation_options(settings)
         self._vad = load_vad(settings).engine if "vad" in stages else None
-        # Nobody comes in between whom a long batch would hold up.
+        # There is one request at a time: no other would wait behind a long batch.
         limits = replace(recognizer_limits(settings), max_s=None)
-        opened = OpenModelCache(settings, limits, _LOGGER)
-        self._recognizer = opened.cache
-        self._hotwords = opened.hotwords
+        models = RecognizerModels(settings, limits, _LOGGER)
+        self._recognizer = models.cache
+        self._hotword_validator = models.hotword_validator
         self._punctuator = load_punctuator(settings).engine if "punctuation" in stages else None
         self._decoding: FairExecutor[list[Chunk] | None] = FairExecutor("segmenter")
         self._punctuating = ThreadPoolExecutor(1, thread_name_prefix="punctuator")
@@ -73,8 +73,8 @@ class LocalTranscriber:
         self._punctuating.shutdown(wait=True)
 
     def check_hotwords(self, recognition_options: RecognitionOptions) -> HotwordCheck:
-        """Returns what the model that is hinted at makes of the hotwords."""
-        return self._hotwords.check(recognition_options)
+        """Returns which hotwords the requested model can use."""
+        return self._hotword_validator.validate(recognition_options)
 
     async def transcribe(
         self,
@@ -84,18 +84,18 @@ class LocalTranscriber:
         recognition_options: RecognitionOptions = NO_OPTIONS,
         detection: SpeechDetection = AS_DEPLOYED,
     ) -> AsyncGenerator[TranscriptEvent]:
-        """Yields the transcript of a file in order of time, then its end.
+        """Yields the parts of the transcript in order of time, then a `RecordingEnd`.
 
         Args:
             audio: the file, shape [bytes].
-            stages: which of the loaded stages to run.
-            request_id: names the recording in logs.
+            stages: the loaded stages to run.
+            request_id: identifies the recording in logs.
             recognition_options: for the recognizer.
             detection: for the VAD.
 
         Raises:
             AudioError: the file is not usable audio.
-            ModelNotFound: the hints name a model that the settings do not.
+            ModelNotFound: `recognition_options` name a model that is not served.
         """
         context = RequestContext(request_id)
         vad = self._vad if "vad" in stages else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
@@ -37,6 +38,8 @@ def tier_of(setting: FieldInfo) -> Tier:
     marks = [mark for mark in setting.metadata if isinstance(mark, _TierMark)]
     return marks[0].tier if marks else "operator"
 
+OptionsT = TypeVar("OptionsT")
+
 
 def _whole_above_one(num_gpus: float) -> float:
     if num_gpus > 1 and num_gpus != int(num_gpus):
@@ -52,6 +55,17 @@ class Section(BaseModel):
     """A group of settings: unknown keys are refused, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def options_for(self, kind: Callable[..., OptionsT], **others: object) -> OptionsT:
+        """Returns an options dataclass with the settings that have the names of its fields.
+
+        Args:
+            kind: the dataclass.
+            others: fields whose value is not a setting of this section, or has another name.
+        """
+        names = type(self).model_fields.keys() & signature(kind).parameters.keys()
+        own = {name: getattr(self, name) for name in names}
+        return kind(**own | others)
 
 
 RENAMED: Mapping[str, str] = {

@@ -76,7 +76,7 @@ def test_a_checkpoint_with_too_few_layers_is_refused(pack: PackContents) -> None
         CtTransformerEngine(replace(pack, config={**pack.config, "encoder_conf": conf}))
 
 
-def test_a_device_that_is_not_there_is_an_error(pack: PackContents) -> None:
+def test_unavailable_device_is_refused(pack: PackContents) -> None:
     with pytest.raises(DeviceUnavailable):
         CtTransformerEngine(pack, device="cuda:99")
 

@@ -13,10 +13,10 @@ from serve_app.core.records import (
     Token,
 )
 from serve_app.engines.hybrid import (
-    Allowance,
     HybridOptions,
     HybridRecognizer,
     Reason,
+    RefinementBudget,
     has_keyword,
     is_refinable,
     reason_to_refine,
@@ -152,7 +152,7 @@ def test_chunk_is_refinable_in_the_languages_of_the_refiner(
         draft("", None, language="ja"),
     ],
 )
-def test_foreign_speech_keeps_its_draft_whatever_speaks_against_it(drafted: Draft) -> None:
+def test_foreign_speech_keeps_its_draft_for_any_reason(drafted: Draft) -> None:
     refiner = NotingRefiner()
     (result,) = hybrid([drafted], refiner).transcribe([chunk(0)], [KEYWORD])
     assert not refiner.asked
@@ -189,7 +189,7 @@ def test_refined_chunk_has_the_language_of_its_draft() -> None:
     assert (result.model, result.language) == ("fine", "en")
 
 
-def test_foreign_speech_leaves_room_for_what_may_be_refined() -> None:
+def test_foreign_speech_does_not_use_the_refinement_budget() -> None:
     options = HybridOptions(max_refined_share=0.5, share_period_s=2.0)
     refiner = NotingRefiner()
     drafts = [draft("一", DOUBTFUL, language="ja"), draft("二", DOUBTFUL)]
@@ -227,14 +227,14 @@ def test_only_doubtful_chunks_are_refined_and_each_result_names_its_model() -> N
     assert [number for number, _ in refiner.asked] == [1]
 
 
-def test_refiner_gets_the_hints_of_the_chunk() -> None:
+def test_refiner_gets_the_options_of_the_chunk() -> None:
     refiner = NotingRefiner()
     recognizer = hybrid([draft("停滞"), draft("停滞")], refiner)
     recognizer.transcribe([chunk(0), chunk(1)], [NO_OPTIONS, KEYWORD])
     assert refiner.asked == [(1, KEYWORD)]
 
 
-def test_drafter_gets_the_hints_of_each_chunk() -> None:
+def test_drafter_gets_the_options_of_each_chunk() -> None:
     drafter = ScriptedDrafter([draft("一"), draft("二")])
     recognizer = HybridRecognizer(drafter, NotingRefiner(), ("rough", "fine"))
     recognition_options = [RecognitionOptions(language="en"), RecognitionOptions(language="zh")]
@@ -276,19 +276,19 @@ def test_result_does_not_depend_on_batch_mates() -> None:
     assert together == alone
 
 
-def test_bound_keeps_the_refined_share_of_long_audio() -> None:
-    allowance = Allowance(0.25, window_s=60.0)
-    refined_s = sum(10.0 for _ in range(1000) if allowance.ask(10.0, True))
+def test_budget_limits_the_refined_share_of_long_audio() -> None:
+    budget = RefinementBudget(0.25, period_s=60.0)
+    refined_s = sum(10.0 for _ in range(1000) if budget.admit(10.0, True))
     assert refined_s <= 0.25 * 10_000 + 0.25 * 60
 
 
-def test_bound_lets_doubtful_chunks_through_while_there_is_room() -> None:
-    allowance = Allowance(0.5, window_s=60.0)
-    assert allowance.ask(10.0, True)
-    assert not allowance.ask(10.0, False)
+def test_budget_admits_doubtful_chunks_while_any_is_left() -> None:
+    budget = RefinementBudget(0.5, period_s=60.0)
+    assert budget.admit(10.0, True)
+    assert not budget.admit(10.0, False)
 
 
-def test_keywords_are_refined_beyond_the_bound_and_the_doubtful_pay_for_it() -> None:
+def test_keywords_exceed_the_budget_and_use_that_of_later_chunks() -> None:
     options = HybridOptions(max_refined_share=0.1, share_period_s=20.0)
     drafts = [draft("停滞"), draft("二", DOUBTFUL)]
     refiner = NotingRefiner()
@@ -299,7 +299,7 @@ def test_keywords_are_refined_beyond_the_bound_and_the_doubtful_pay_for_it() -> 
 
 @pytest.mark.parametrize("drafter_is", [True, False])
 @pytest.mark.parametrize("refiner_is", [True, False])
-def test_it_is_reentrant_if_both_models_are(drafter_is: bool, refiner_is: bool) -> None:
+def test_hybrid_is_reentrant_if_both_models_are(drafter_is: bool, refiner_is: bool) -> None:
     drafter = ScriptedDrafter([], is_reentrant=drafter_is)
     recognizer = HybridRecognizer(
         drafter, NotingRefiner(is_reentrant=refiner_is), ("rough", "fine")

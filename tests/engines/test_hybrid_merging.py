@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from serve_app.core.records import ChunkFailure, Pcm, Recognition, RecognitionOptions, Token
-from serve_app.engines.hybrid import HybridOptions, HybridRecognizer, filled, merged, wordless_sound
+from serve_app.engines.hybrid import (
+    HybridOptions,
+    HybridRecognizer,
+    fill_gaps,
+    find_gaps,
+    merge_words,
+)
 from serve_app.engines.whisper.engine import Draft, DraftQuality
 from tests.engines.paraformer.test_speech_edges import voiced
 
@@ -32,54 +38,54 @@ def said(tokens: Sequence[Token]) -> list[str]:
 ENGLISH, CHINESE = words("let us get started now", 200), words("我们现在开始", 2600, word_ms=330)
 
 
-def test_english_that_the_refiner_did_not_hear_stays() -> None:
+def test_english_missing_from_the_refined_words_is_kept() -> None:
     draft = [*ENGLISH, *words("我们先在开始", 2600, 0.4, 330)]
-    assert said(merged(draft, CHINESE)) == said(ENGLISH) + said(CHINESE)
+    assert said(merge_words(draft, CHINESE)) == said(ENGLISH) + said(CHINESE)
 
 
-def test_english_that_the_refiner_took_for_chinese_stays_where_it_is_surer() -> None:
+def test_english_refined_to_chinese_is_kept_if_its_confidence_is_higher() -> None:
     garbled = words("来此哥特", 200, 0.3, 450)
-    assert said(merged(ENGLISH, [*garbled, *CHINESE])) == said(ENGLISH) + said(CHINESE)
+    assert said(merge_words(ENGLISH, [*garbled, *CHINESE])) == said(ENGLISH) + said(CHINESE)
     certain = words("来此哥特", 200, 0.95, 450)
-    assert said(merged(ENGLISH, [*certain, *CHINESE])) == said(certain) + said(CHINESE)
+    assert said(merge_words(ENGLISH, [*certain, *CHINESE])) == said(certain) + said(CHINESE)
 
 
-def test_english_that_both_heard_is_the_refiners() -> None:
-    assert said(merged(ENGLISH, words("let us begin right now", 210))) == [
+def test_english_in_both_results_comes_from_the_refiner() -> None:
+    assert said(merge_words(ENGLISH, words("let us begin right now", 210))) == [
         "let", "us", "begin", "right", "now",
     ]  # fmt: skip
 
 
-def test_what_the_draft_itself_doubts_goes() -> None:
-    assert said(merged(words("thanks for watching", 200, 0.3), CHINESE)) == said(CHINESE)
+def test_english_with_low_confidence_is_dropped() -> None:
+    assert said(merge_words(words("thanks for watching", 200, 0.3), CHINESE)) == said(CHINESE)
 
 
 def test_chinese_and_numbers_of_the_draft_are_replaced() -> None:
-    assert said(merged(words("我们", 200), [])) == []
-    assert said(merged([Token("39.7", 200, 900, 0.9)], words("三十九点七", 200))) == list(
+    assert said(merge_words(words("我们", 200), [])) == []
+    assert said(merge_words([Token("39.7", 200, 900, 0.9)], words("三十九点七", 200))) == list(
         "三十九点七"
     )
 
 
-def test_words_of_both_come_in_order_without_overlap() -> None:
+def test_merged_words_are_in_order_without_overlap() -> None:
     draft = [Token("hello", 100, 1000, 0.9)]
-    result = merged(draft, [Token("好", 0, 160, 0.5), Token("吗", 990, 1400, 0.5)])
+    result = merge_words(draft, [Token("好", 0, 160, 0.5), Token("吗", 990, 1400, 0.5)])
     edges = [edge for word in result for edge in (word.start_ms, word.end_ms)]
     assert edges == sorted(edges)
     assert said(result) == ["好", "hello", "吗"]
 
 
 def test_sound_without_words_is_found() -> None:
-    (gap,) = wordless_sound(SOUND, ENGLISH, 1000)
+    (gap,) = find_gaps(SOUND, ENGLISH, 1000)
     assert gap == pytest.approx((2600, 4600), abs=15)
-    assert wordless_sound(SOUND, [*ENGLISH, *CHINESE], 1000) == []
-    (start_ms, end_ms), *_ = wordless_sound(SOUND, ENGLISH[:2], 1000)
+    assert find_gaps(SOUND, [*ENGLISH, *CHINESE], 1000) == []
+    (start_ms, end_ms), *_ = find_gaps(SOUND, ENGLISH[:2], 1000)
     assert (start_ms, end_ms) == pytest.approx((1000, 2200), abs=15)
 
 
-def test_gap_takes_what_is_certain_and_in_it() -> None:
+def test_gap_is_filled_with_confident_words_inside_it() -> None:
     refined = [*words("来此", 200), *CHINESE, *words("呃", 4580, 0.2, 10)]
-    assert said(filled(ENGLISH, refined, [(2600, 4600)])) == said(ENGLISH) + said(CHINESE)
+    assert said(fill_gaps(ENGLISH, refined, [(2600, 4600)])) == said(ENGLISH) + said(CHINESE)
 
 
 @dataclass
@@ -144,7 +150,7 @@ def test_good_draft_that_skipped_one_language_is_completed() -> None:
     ],
     ids=["nothing is missing", "never", "another language"],
 )
-def test_good_draft_is_left_alone_else(drafter: Scripted, options: HybridOptions) -> None:
+def test_good_draft_without_a_gap_is_kept(drafter: Scripted, options: HybridOptions) -> None:
     refiner = Scripted(CHINESE)
     assert heard(drafter, refiner, options).tokens == tuple(drafter.tokens)
     assert refiner.num_asked == 0

@@ -115,7 +115,7 @@ async def test_lone_chunk_begins_when_nothing_else_runs_and_shares_its_batch_wit
     await recognizer.close()
 
 
-async def test_as_many_calls_are_under_way_as_the_engine_takes() -> None:
+async def test_calls_in_flight_are_those_that_the_engine_allows() -> None:
     engine = GatedRecognizer(max_in_flight=2)
     recognizer = BatchedRecognizer(engine, BatchLimits(1), LOGGER)
     call = asyncio.create_task(recognizer.transcribe([chunk(index) for index in range(4)]))
@@ -127,7 +127,7 @@ async def test_as_many_calls_are_under_way_as_the_engine_takes() -> None:
     await recognizer.close()
 
 
-async def test_engine_that_does_not_come_back_fails_the_check_and_its_callers() -> None:
+async def test_stuck_engine_fails_the_check_and_its_callers() -> None:
     engine = GatedRecognizer()
     recognizer = BatchedRecognizer(engine, LIMITS, LOGGER)
     call = asyncio.create_task(recognizer.transcribe([chunk(0)]))
@@ -141,7 +141,7 @@ async def test_engine_that_does_not_come_back_fails_the_check_and_its_callers() 
     await recognizer.close()
 
 
-async def test_closing_fails_what_waits() -> None:
+async def test_closing_fails_waiting_calls() -> None:
     engine = GatedRecognizer()
     recognizer = BatchedRecognizer(engine, BatchLimits(1), LOGGER)
     call = asyncio.create_task(recognizer.transcribe([chunk(0), chunk(1)]))
@@ -152,7 +152,7 @@ async def test_closing_fails_what_waits() -> None:
         await call
 
 
-async def test_batches_are_told_with_the_waits_of_their_items() -> None:
+async def test_batches_are_reported_with_the_waits_of_their_items() -> None:
     recognizer = BatchedRecognizer(FakeRecognizer(), LIMITS, LOGGER)
     told: list[int] = []
     recognizer.on_batch = lambda waits_s, took_s: told.append(len(waits_s))

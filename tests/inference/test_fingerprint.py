@@ -26,7 +26,7 @@ def test_checksum_of_an_onnx_pack_covers_both_graphs(tmp_path: Path) -> None:
     assert weights_checksum(replace(pack, checksum="0" * 64)) != weights_checksum(pack)
 
 
-def test_readiness_says_what_decided_the_text() -> None:
+def test_readiness_has_the_output_settings() -> None:
     settings = Settings.model_validate({"profile": "asr-only", "recognizer": {"dtype": "int8"}})
     readiness = load_recognizer(settings).readiness
     assert readiness.output_settings == output_settings_of(settings, "asr")

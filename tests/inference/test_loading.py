@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from serve_app.audio import AudioLimits
 from serve_app.core.errors import DeviceUnavailable
 from serve_app.engines.cuda.options import GpuOptions
 from serve_app.inference import loading
+from serve_app.inference.loading import segmentation_options
 from serve_app.packs import PackContents
 from serve_app.settings import Settings
+from serve_app.transcript.segmentation import SegmentationOptions
 
 
 def _on_gpu(num_gpus: float) -> Settings:
@@ -32,7 +35,7 @@ class _Asked:
         self.options = options
 
 
-def test_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     for load in (loading.load_recognizer, loading.load_punctuator):
         with pytest.raises(DeviceUnavailable, match="cuda:0"):
@@ -40,7 +43,7 @@ def test_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(("num_gpus", "fraction"), [(0.25, 0.25), (1.0, 1.0), (2.0, 1.0)])
-def test_engine_may_take_the_share_of_its_replica(
+def test_memory_fraction_is_the_gpu_share_of_the_replica(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     num_gpus: float,
@@ -61,3 +64,18 @@ def test_engine_may_take_the_share_of_its_replica(
         assert loaded.engine.options.memory_fraction == fraction
         assert loaded.readiness.device == "cuda:0"
     assert "recognizer on cuda:0: warm" in caplog.text
+
+
+def test_segmentation_takes_the_settings_of_audio_and_segmenter() -> None:
+    settings = Settings.model_validate(
+        {
+            "audio": {"max_duration_s": 60, "min_duration_s": 1, "decode_block_s": 2},
+            "segmenter": {"max_segment_s": 20, "max_group_s": 10, "gather_s": 5},
+        }
+    )
+    assert segmentation_options(settings) == SegmentationOptions(
+        limits=AudioLimits(max_duration_s=60, min_duration_s=1, window_s=2),
+        max_segment_s=20,
+        max_group_s=10,
+        gather_s=5,
+    )

@@ -106,14 +106,14 @@ def loader(device: Device) -> Loader:
     return Loader(device)
 
 
-def _cache(loader: Loader, budget_bytes: int = 100, patience_s: float = 0.05) -> ModelCache:
+def _cache(loader: Loader, budget_bytes: int = 100, idle_timeout_s: float = 0.05) -> ModelCache:
     turns = DeviceSlots()
     cache = ModelCache(
         SIZES,
         budget_bytes,
         loader,
-        lambda engine: BatchedRecognizer(engine, LIMITS, logging.getLogger(), turns=turns),
-        patience_s,
+        lambda engine: BatchedRecognizer(engine, LIMITS, logging.getLogger(), device_slots=turns),
+        idle_timeout_s,
     )
     cache.put("one", NamedEngine("one", loader.device))
     return cache
@@ -135,7 +135,7 @@ def test_pack_larger_than_the_budget_is_refused_at_once(loader: Loader) -> None:
         _cache(loader, 89)
 
 
-async def test_request_is_heard_by_the_model_that_it_names(loader: Loader) -> None:
+async def test_request_is_recognized_by_the_model_that_it_names(loader: Loader) -> None:
     cache = _cache(loader)
     assert [await _ask(cache, name) for name in (None, "two", "one")] == ["one", "two", "one"]
     assert loader.loaded == ["two"]
@@ -145,7 +145,7 @@ async def test_request_is_heard_by_the_model_that_it_names(loader: Loader) -> No
     await cache.close()
 
 
-async def test_least_recently_used_model_makes_room(loader: Loader) -> None:
+async def test_least_recently_used_model_is_evicted(loader: Loader) -> None:
     cache = _cache(loader)
     for name in ("two", "one", "three", "one", "two", "large"):
         assert await _ask(cache, name) == name
@@ -174,8 +174,8 @@ async def test_calls_that_come_while_a_model_loads_wait_for_one_load(loader: Loa
     await cache.close()
 
 
-async def test_model_with_work_is_not_sent_away(loader: Loader, device: Device) -> None:
-    cache = _cache(loader, budget_bytes=90, patience_s=30)
+async def test_busy_model_is_not_evicted(loader: Loader, device: Device) -> None:
+    cache = _cache(loader, budget_bytes=90, idle_timeout_s=30)
     await _ask(cache, "two")
     device.hold.clear()
     busy = asyncio.create_task(_ask(cache, "one"))
@@ -188,7 +188,7 @@ async def test_model_with_work_is_not_sent_away(loader: Loader, device: Device) 
     await cache.close()
 
 
-async def test_model_that_always_has_work_gives_way_in_the_end(loader: Loader) -> None:
+async def test_model_that_is_never_idle_is_evicted_after_a_timeout(loader: Loader) -> None:
     cache = _cache(loader, budget_bytes=90)
     ended = False
 
@@ -204,9 +204,7 @@ async def test_model_that_always_has_work_gives_way_in_the_end(loader: Loader) -
     await cache.close()
 
 
-async def test_batches_of_all_models_take_turns_at_the_device(
-    loader: Loader, device: Device
-) -> None:
+async def test_batches_of_all_models_share_the_device_slots(loader: Loader, device: Device) -> None:
     cache = _cache(loader)
     await _ask(cache, "two")
     calls = [_ask(cache, name) for _ in range(6) for name in ("one", "two")]
@@ -218,7 +216,7 @@ async def test_batches_of_all_models_take_turns_at_the_device(
     await cache.close()
 
 
-async def test_failed_load_is_told_to_all_that_wait_and_tried_again(loader: Loader) -> None:
+async def test_failed_load_is_raised_to_all_waiting_calls_and_retried_later(loader: Loader) -> None:
     cache = _cache(loader)
     loader.failing = True
     answers = await asyncio.gather(*(_ask(cache, "two") for _ in range(3)), return_exceptions=True)
@@ -231,7 +229,7 @@ async def test_failed_load_is_told_to_all_that_wait_and_tried_again(loader: Load
     await cache.close()
 
 
-async def test_deadline_counts_while_a_model_loads(loader: Loader) -> None:
+async def test_deadline_applies_while_a_model_loads(loader: Loader) -> None:
     cache = _cache(loader)
     loader.go_on.clear()
     with pytest.raises(DeadlineExceeded):
@@ -251,7 +249,7 @@ async def test_chunk_alone_is_run_by_the_model_that_it_names(loader: Loader) -> 
     await cache.close()
 
 
-async def test_closed_shelf_takes_nothing(loader: Loader) -> None:
+async def test_closed_cache_refuses_calls(loader: Loader) -> None:
     cache = _cache(loader)
     loader.go_on.clear()
     waiting = asyncio.create_task(_ask(cache, "two"))

@@ -29,7 +29,7 @@ from serve_app.core.records import Chunk, Recognition
 from serve_app.core.records import RecognitionOptions, Hotword
 from serve_app.core.records import RequestContext
 from serve_app.inference.batched import thread_niceness_of, recognizer_limits
-from serve_app.inference.recognizer_models import OpenModelCache
+from serve_app.inference.recognizer_models import RecognizerModels
 from serve_app.settings import Settings
 
 settings = Settings.model_validate_json(sys.argv[1])
@@ -38,11 +38,12 @@ priority = partial(thread_niceness_of, settings, settings.recognizer.device)
 
 async def main():
     limits = recognizer_limits(settings)
-    opened = OpenModelCache(settings, limits, logging.getLogger(), priority)
+    opened = RecognizerModels(settings, limits, logging.getLogger(), priority)
     memory = recognizer.gpu_bytes_of(opened.readiness)()
     pcm = np.random.default_rng(0).integers(-9000, 9000, 48_000).astype(np.int16)
     (heard,) = await opened.cache.transcribe([Chunk(RequestContext("r"), 0, 0, pcm)])
-    problem = opened.hotwords.check(RecognitionOptions(hotwords=(Hotword("好"),))).no_use
+    options = RecognitionOptions(hotwords=(Hotword("好"),))
+    problem = opened.hotword_validator.validate(options).no_use
     await opened.cache.close()
     return isinstance(heard, Recognition), memory, problem
 
@@ -94,7 +95,7 @@ def test_missing_onnxruntime_names_the_extra(
         open_recognizer(settings_with(pack), pack)
 
 
-def test_recognizer_does_without_pytorch(pack: PackContents) -> None:
+def test_onnx_replica_does_not_import_pytorch(pack: PackContents) -> None:
     settings = settings_with(pack).model_dump_json()
     command = [sys.executable, "-c", TRANSCRIBES, settings]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -13,7 +13,7 @@ import pytest
 from serve_app.core.errors import ConfigurationError, ModelUnavailable
 from serve_app.core.records import Chunk, Hotword, Recognition, RecognitionOptions, RequestContext
 from serve_app.inference.batched import recognizer_limits
-from serve_app.inference.recognizer_models import OpenModelCache
+from serve_app.inference.recognizer_models import RecognizerModels
 from serve_app.settings import Settings
 from tests.fakes.tiny_packs import TinyParaformer, write_paraformer
 
@@ -36,9 +36,9 @@ def packs(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-async def opened(packs: tuple[Path, Path]) -> AsyncIterator[OpenModelCache]:
+async def opened(packs: tuple[Path, Path]) -> AsyncIterator[RecognizerModels]:
     settings = _settings(*packs)
-    opened = OpenModelCache(settings, recognizer_limits(settings), LOGGER)
+    opened = RecognizerModels(settings, recognizer_limits(settings), LOGGER)
     yield opened
     await opened.cache.close()
 
@@ -49,7 +49,7 @@ def _chunk(model: str | None) -> Chunk:
     )
 
 
-async def test_models_go_by_the_last_part_of_their_directory(opened: OpenModelCache) -> None:
+async def test_directory_pack_is_named_by_its_last_part(opened: RecognizerModels) -> None:
     assert opened.readiness.pack == "first"
     for model in (None, "first", "second"):
         (result,) = await opened.cache.transcribe([_chunk(model)])
@@ -57,17 +57,19 @@ async def test_models_go_by_the_last_part_of_their_directory(opened: OpenModelCa
     assert opened.cache.cache_statistics().loaded == ("first", "second")
 
 
-async def test_hotwords_are_asked_about_by_the_same_names(opened: OpenModelCache) -> None:
+async def test_hotwords_are_validated_by_the_same_names(opened: RecognizerModels) -> None:
     words = (Hotword("龘"),)
     for model in (None, "first"):
-        assert opened.hotwords.check(RecognitionOptions(model, words)).unwritable == ("龘",)
-    no_use = opened.hotwords.check(RecognitionOptions("second", words)).no_use
+        assert opened.hotword_validator.validate(RecognitionOptions(model, words)).unwritable == (
+            "龘",
+        )
+    no_use = opened.hotword_validator.validate(RecognitionOptions("second", words)).no_use
     assert no_use is not None
     assert no_use.startswith("model second has no bias encoder")
 
 
-async def test_why_a_model_cannot_be_loaded_is_in_the_log_and_not_in_the_answer(
-    opened: OpenModelCache, packs: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+async def test_reason_of_a_failed_load_is_logged_and_not_sent_to_the_caller(
+    opened: RecognizerModels, packs: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     shutil.rmtree(packs[1])
     with pytest.raises(ModelUnavailable) as told:
@@ -76,7 +78,7 @@ async def test_why_a_model_cannot_be_loaded_is_in_the_log_and_not_in_the_answer(
     assert str(packs[1]) in caplog.text
 
 
-async def test_models_that_have_no_room_stop_the_start(packs: tuple[Path, Path]) -> None:
+async def test_model_larger_than_the_budget_fails_the_start(packs: tuple[Path, Path]) -> None:
     settings = _settings(*packs, models_bytes=1)
     with pytest.raises(ConfigurationError, match="model first alone takes"):
-        OpenModelCache(settings, recognizer_limits(settings), LOGGER)
+        RecognizerModels(settings, recognizer_limits(settings), LOGGER)

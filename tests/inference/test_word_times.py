@@ -32,7 +32,7 @@ async def _transcribed(stages: frozenset[Stage]) -> Transcript:
 
 
 @pytest.mark.parametrize("stages", STAGES.values(), ids=list(STAGES))
-async def test_words_of_the_demo_are_where_its_sound_is(stages: frozenset[Stage]) -> None:
+async def test_word_times_of_the_demo_match_its_sound(stages: frozenset[Stage]) -> None:
     words = list((await _transcribed(stages)).words())
     recording = demo_recording()
     sentences = spoken_sentences(recording)

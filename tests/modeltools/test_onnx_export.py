@@ -64,7 +64,7 @@ def test_verify_passes_and_finds_a_changed_file(source: PackContents, tmp_path: 
         resolve(name, PackStore(tmp_path))
 
 
-def test_int8_takes_a_third_of_the_space(tmp_path: Path) -> None:
+def test_int8_pack_is_a_third_of_the_size(tmp_path: Path) -> None:
     demo = open_pack(BUILTIN_DIRECTORY / "paraformer-demo")
     exact, eight_bits = (
         sum(
@@ -110,7 +110,7 @@ def test_command_exports_and_says_that_the_text_is_equal(tmp_path: Path, dtype: 
     assert open_pack(target).model_class == "ParaformerOnnx"
 
 
-def test_command_ends_with_one_line_where_the_pack_is_unknown(tmp_path: Path) -> None:
+def test_command_reports_an_unknown_pack_in_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(models_app, ["export", "no-such-pack", str(tmp_path / "onnx")])
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1

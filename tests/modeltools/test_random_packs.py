@@ -58,19 +58,19 @@ def test_recognizer_has_the_published_number_of_parameters(recognizer: PackConte
     assert sum(tensor.numel() for tensor in state.values()) == pytest.approx(68e6, rel=0.01)
 
 
-def test_recognizer_hears_as_many_tokens_as_people_speak(engine: ParaformerEngine) -> None:
+def test_recognizer_gives_a_realistic_token_rate(engine: ParaformerEngine) -> None:
     for seed, seconds in ((1, 4), (2, 9), (3, 15)):
         heard = engine.transcribe([speech_like(seconds * 16_000, seed)])[0]
         assert isinstance(heard, Recognition)
         assert 3.0 <= len(heard.tokens) / seconds <= 6.0
 
 
-def test_recognizer_hears_different_tokens(engine: ParaformerEngine) -> None:
+def test_recognizer_gives_varied_tokens(engine: ParaformerEngine) -> None:
     tokens = engine.token_ids([speech_like(160_000, 4)])[0]
     assert len(set(tokens)) >= len(tokens) / 3
 
 
-def test_punctuator_sets_marks_as_often_as_people_do(tmp_path: Path) -> None:
+def test_punctuator_gives_a_realistic_mark_rate(tmp_path: Path) -> None:
     engine = CtTransformerEngine(synthesize("ct-punc-small", tmp_path / "pack"))
     generator = np.random.default_rng(0)
     characters = speech_tokens(4000)[3:-1]
@@ -79,7 +79,7 @@ def test_punctuator_sets_marks_as_often_as_people_do(tmp_path: Path) -> None:
     assert 600 / 18 <= num_marks <= 600 / 4
 
 
-def test_punctuator_knows_what_the_recognizer_says() -> None:
+def test_punctuator_vocabulary_covers_the_recognizer_tokens() -> None:
     spoken = set(speech_tokens(8404)[3:])
     assert spoken <= set(punctuation_tokens(ARCHITECTURES["ct-punc-small"].vocabulary_size))
 
@@ -94,14 +94,14 @@ def test_unknown_architecture_is_refused(tmp_path: Path) -> None:
         synthesize("whisper", tmp_path / "pack")
 
 
-def test_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+def test_nonempty_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("data")
     with pytest.raises(PackFetchFailed, match="taken"):
         synthesize(RECOGNISER, tmp_path)
     assert (tmp_path / "precious").read_text() == "data"
 
 
-def test_command_refuses_with_one_line(tmp_path: Path) -> None:
+def test_command_reports_an_error_in_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(models_app, ["synth", "whisper", "--to", str(tmp_path / "pack")])
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1

@@ -1,7 +1,7 @@
 """Multi-head attention within each sequence of a packed matrix.
 
-Three implementations of one signature. `attend_padded` is the reference: it runs
-anywhere and is what the fused kernels are compared with before they are used.
+There are three implementations of one signature. `attend_padded` is the reference: it runs on any
+device, and fused kernels are compared with it before they are used.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _LOG = logging.getLogger(__name__)
 Attention: TypeAlias = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, SequenceLayout, SequenceLayout], torch.Tensor
 ]
-"""(query [rows, heads, dim], key, value [key rows, heads, dim], borders of both) to
-[rows, heads * dim]. Queries are not yet scaled. Filler rows come out as anything."""
+"""(query [rows, heads, dim], key, value [key rows, heads, dim], layouts of both) to
+[rows, heads * dim]. Queries are unscaled. The values of padding rows are undefined."""
 
-_HEAD_MULTIPLE = 8  # what the fused kernels ask of a head's width
+_HEAD_MULTIPLE = 8  # the fused kernels need head sizes that are a multiple of this
 _PROBE_LENGTHS = (70, 0, 1, 129, 3, 0, 0)
 _PROBE_ROWS = 256
 _PROBE_LONGEST = 192
@@ -38,7 +38,7 @@ def attend_padded(
     query_layout: SequenceLayout,
     key_layout: SequenceLayout,
 ) -> torch.Tensor:
-    """Attention over a padded copy; padding is masked to a weight of 0."""
+    """Reference: attention over a padded copy, with padding masked to a weight of 0."""
     padded_key, mask = _padded(key, key_layout)
     heads = functional.scaled_dot_product_attention(
         _padded(query, query_layout)[0],
@@ -53,10 +53,10 @@ def attend_padded(
 def _padded(
     rows: torch.Tensor, sequence_layout: SequenceLayout
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """[rows, heads, dim] -> [sequences, heads, longest, dim], and which are its own.
+    """Returns [sequences, heads, longest, dim] and a mask of the rows that are no padding.
 
-    A sequence is filled up with its own last row: another one's NaN, masked to a
-    weight of 0, would still be NaN.
+    A sequence is padded with its own last row: a NaN of another sequence would stay NaN even
+    with a masked weight of 0.
     """
     offsets = torch.arange(sequence_layout.longest, device=rows.device)[None]
     lengths = sequence_layout.lengths[:, None]
@@ -72,14 +72,14 @@ def attend_flash(
     query_layout: SequenceLayout,
     key_layout: SequenceLayout,
 ) -> torch.Tensor:
-    """Flash attention for sequences of many lengths; half precision only."""
+    """Variable-length flash attention (cu_seqlens); half precision only."""
     from torch.nn.attention.varlen import varlen_attn
 
     dim = query.shape[2]
     attended = varlen_attn(
-        _widened(query),
-        _widened(key),
-        _widened(value),
+        _pad_heads(query),
+        _pad_heads(key),
+        _pad_heads(value),
         query_layout.offsets,
         key_layout.offsets,
         query_layout.longest,
@@ -98,12 +98,12 @@ def attend_efficient(
     query_layout: SequenceLayout,
     key_layout: SequenceLayout,
 ) -> torch.Tensor:
-    """PyTorch's memory-efficient kernel, which takes float32 and older devices, too."""
+    """PyTorch's memory-efficient kernel, which also supports float32 and older devices."""
     dim = query.shape[2]
     attended: torch.Tensor = torch.ops.aten._efficient_attention_forward(
-        _widened(query)[None],
-        _widened(key)[None],
-        _widened(value)[None],
+        _pad_heads(query)[None],
+        _pad_heads(key)[None],
+        _pad_heads(value)[None],
         None,
         query_layout.offsets,
         key_layout.offsets,
@@ -116,7 +116,7 @@ def attend_efficient(
     return attended[0, :, :, :dim].reshape(query.shape[0], -1)
 
 
-def _widened(heads: torch.Tensor) -> torch.Tensor:
+def _pad_heads(heads: torch.Tensor) -> torch.Tensor:
     missing = -heads.shape[2] % _HEAD_MULTIPLE
     return functional.pad(heads, (0, missing)) if missing else heads
 
@@ -124,11 +124,10 @@ def _widened(heads: torch.Tensor) -> torch.Tensor:
 def choose_attention(
     device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int
 ) -> Attention:
-    """The fastest implementation that gives right results on this device.
+    """Returns the fastest implementation whose results are accurate on this device.
 
-    Each is tried on sequences of awkward lengths, empty ones and filler among them,
-    and compared with the reference: a kernel that this build or this device lacks,
-    or that is wrong there, is passed over with a line in the log.
+    Each is compared with the reference on sequences of various lengths, with empty ones and
+    padding rows. A kernel that is unavailable or inaccurate here is skipped with a warning.
     """
     if device.type == "cpu":
         return attend_padded
@@ -144,9 +143,9 @@ def choose_attention(
             continue
         if error <= _TOLERANCE[dtype]:
             return attend
-        _LOG.warning("%s is off by %.3g on %s in %s; not used", name, error, device, dtype)
+        _LOG.warning("%s deviates by %.3g on %s in %s; not used", name, error, device, dtype)
     _LOG.warning(
-        "no fused attention on %s in %s: a padded copy is used, which is slower", device, dtype
+        "no fused attention on %s in %s: using a padded copy, which is slower", device, dtype
     )
     return attend_padded
 
@@ -155,12 +154,12 @@ def choose_attention(
 def probe(
     attend: Attention, device: torch.device, dtype: torch.dtype, num_heads: int, head_size: int
 ) -> float:
-    """The largest difference to the reference in float32, over rows of sequences."""
+    """Returns the largest difference from the reference in float32, without padding rows."""
     generator = torch.Generator().manual_seed(0)
 
     def heads() -> torch.Tensor:
         drawn = torch.randn(_PROBE_ROWS, num_heads, head_size, generator=generator)
-        # Filler must not leak into sequences, whatever it holds.
+        # Padding must never leak into sequences, not even NaN.
         drawn[sum(_PROBE_LENGTHS) :] = torch.nan
         return drawn.to(device, dtype)
 

@@ -1,4 +1,4 @@
-"""Static sizes that batches are filled up to."""
+"""Static sizes to which batches are padded."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LONGEST_ROWS = 512
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """The sizes that one compiled form of the network is made for.
+    """The sizes for which the network is captured once.
 
     Attributes:
         rows: encoder frames, or words, of all sequences together.
         tokens: decoder rows of all sequences; 0 for a network without a decoder.
-        sequences: how many there may be.
+        sequences: maximum number of sequences.
         longest: rows of the longest sequence.
     """
 
@@ -33,12 +33,12 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class BucketPlan:
-    """Which buckets there are.
+    """Defines the buckets.
 
     Attributes:
-        max_rows: rows of the largest bucket: the budget of a batch.
-        tokens_per_row: decoder rows that a bucket has for each of its rows.
-        rows_per_sequence: how long sequences are at least, on average.
+        max_rows: rows of the largest bucket, which is the batch budget.
+        tokens_per_row: decoder rows of a bucket per row.
+        rows_per_sequence: expected minimum of the mean sequence length.
     """
 
     max_rows: int
@@ -50,7 +50,7 @@ class BucketPlan:
         return [self._bucket(rows) for rows in reversed(ladder(self.max_rows))]
 
     def fit(self, lengths: Sequence[int]) -> Bucket | None:
-        """The smallest bucket that holds these sequences, None if there is none."""
+        """Returns the smallest bucket that holds these sequences; None if none does."""
         total, longest = sum(lengths), max(lengths, default=0)
         if longest > LONGEST_ROWS:
             return None
@@ -60,12 +60,12 @@ class BucketPlan:
                 return bucket
         return None
 
-    def made_to_measure(self, lengths: Sequence[int], num_tokens: int | None = None) -> Bucket:
-        """A bucket for one batch alone, which is run without a graph.
+    def exact_bucket(self, lengths: Sequence[int], num_tokens: int | None = None) -> Bucket:
+        """Returns a bucket that fits one batch, which then runs without a graph.
 
         Args:
             lengths: rows of each sequence.
-            num_tokens: decoder rows, if they are known by now.
+            num_tokens: decoder rows, if known.
         """
         total = rounded_up(sum(lengths))
         if num_tokens is None:
@@ -84,12 +84,12 @@ class BucketPlan:
     def _num_tokens(self, rows: int, num_sequences: int) -> int:
         if self.tokens_per_row == 0.0:
             return 0
-        # Each sequence may end in one token more than its rows account for.
+        # Rounding may give each sequence one token more than its rows account for.
         return rounded_up(int(rows * self.tokens_per_row) + num_sequences)
 
 
 def ladder(largest: int) -> list[int]:
-    """Numbers of rows from small to `largest`, each at most 1.4 times the one before."""
+    """Returns ascending row counts up to `largest`, each at most 1.4 times the previous."""
     steps = [largest]
     while steps[-1] > _SMALLEST_ROWS:
         below = rounded_up(int(steps[-1] / _STEP))
@@ -98,5 +98,5 @@ def ladder(largest: int) -> list[int]:
 
 
 def rounded_up(count: int) -> int:
-    """The next multiple of 64, and at least 64: what matrix kernels like best."""
+    """Returns the next multiple of 64, at least 64, for which matrix kernels are fastest."""
     return max(_MULTIPLE, -(-count // _MULTIPLE) * _MULTIPLE)

@@ -14,13 +14,13 @@ from serve_app.core.errors import PackCorrupt
 from serve_app.engines.ct_transformer import CtTransformerNet, config_section, encoder_shape_of
 from serve_app.engines.cuda.buckets import Bucket, BucketPlan
 from serve_app.engines.cuda.layers import Encoder, choose_kernels, linear
-from serve_app.engines.cuda.options import GpuOptions, WarmUp, claim
+from serve_app.engines.cuda.options import GpuOptions, WarmUp, configure_device
 from serve_app.engines.cuda.sequence_layout import lay_out
 from serve_app.engines.cuda.streams import (
     MAX_IN_FLIGHT,
+    BatchRun,
     DeviceStream,
     IntArray,
-    Load,
     Sizes,
     on_device,
 )
@@ -31,12 +31,12 @@ from serve_app.packs.pack import PackContents, load_into
 _UNKNOWN = "<unk>"
 _NO_MARK = frozenset({"_", _UNKNOWN})
 _REMEDY = "Use a CT-Transformer pack such as ct-punc"
-_ROWS_PER_TEXT = 20  # texts come in windows of 20 words and what was left of the one before
+_ROWS_PER_TEXT = 20  # texts are windows of 20 words plus the rest of the previous window
 _WARM_UP_WORDS = 200
 
 
 class GpuCtTransformer:
-    """Labels words; texts of a batch are laid end to end and none sees another.
+    """Labels words; the texts of a batch are packed without padding and do not affect each other.
 
     `label` may be called by `max_in_flight` threads at a time.
 
@@ -51,19 +51,21 @@ class GpuCtTransformer:
     """
 
     max_in_flight = MAX_IN_FLIGHT
-    is_reentrant = False  # one more call would wait for a slot of the lane
+    is_reentrant = False  # another call would wait for a slot
 
     def __init__(self, pack: PackContents, options: GpuOptions | None = None) -> None:
         options = GpuOptions() if options is None else options
         conf = config_section(pack, "model_conf")
         marks = [str(mark) for mark in conf.get("punc_list") or ()]
         if pack.model_class != "CTTransformer" or not marks:
-            raise PackCorrupt(pack.name, "its model is no CTTransformer with a punc_list", _REMEDY)
+            raise PackCorrupt(
+                pack.name, "its model is not a CTTransformer with a punc_list", _REMEDY
+            )
         self._labels = ["" if mark in _NO_MARK else mark for mark in marks]
         self._ids = {word: index for index, word in enumerate(pack.tokens)}
         self._unknown_id = self._ids.get(_UNKNOWN, 0)
         self._device = open_device(options.device)
-        claim(self._device, options.memory_fraction)
+        configure_device(self._device, options.memory_fraction)
         self._plan = BucketPlan(options.max_batch_rows, rows_per_sequence=_ROWS_PER_TEXT)
         with on_device(self._device):
             self._load(pack, int(conf.get("embed_unit", 128)), len(marks), options.torch_dtype)
@@ -81,18 +83,18 @@ class GpuCtTransformer:
         """Returns the mark after each word; see `core.ports.Punctuator`.
 
         Raises:
-            torch.cuda.OutOfMemoryError: the batch is too large for what is free.
+            torch.cuda.OutOfMemoryError: the batch is too large for the free memory.
         """
-        heard = [words for words in batch if words]
+        nonempty = [words for words in batch if words]
         best: list[str] = []
-        if heard:
-            lengths = [len(words) for words in heard]
+        if nonempty:
+            lengths = [len(words) for words in nonempty]
             bucket = self._plan.fit(lengths)
             graph = bucket is not None
             if bucket is None:
-                bucket = self._plan.made_to_measure(lengths)
+                bucket = self._plan.exact_bucket(lengths)
             with on_device(self._device):
-                best = self._through(bucket, heard, sum(lengths), graph)
+                best = self._run_bucket(bucket, nonempty, sum(lengths), graph)
         labels = iter(best)
         return [[next(labels) for _ in words] for words in batch]
 
@@ -117,16 +119,16 @@ class GpuCtTransformer:
         results: torch.Tensor,
         watch: Watch | None = None,
     ) -> None:
-        """See `lanes.Compute`: int32 ids to one uint8 mark a word."""
+        """See `streams.Compute`: int32 ids to one uint8 mark per word."""
         sequence_layout = lay_out(lengths, bucket.rows, bucket.longest)
-        # What lies beyond the texts was left there by another batch.
+        # Rows beyond the texts hold stale ids of another batch.
         known = ids[: bucket.rows].masked_fill(~sequence_layout.filled, 0)
         embedded = functional.embedding(known, self._embedding).float()
         encoded = self._encoder.forward(embedded, sequence_layout, watch)
         scores = linear(encoded.float(), self._output)
         results[: bucket.rows].copy_(scores.argmax(dim=1))
 
-    def _through(
+    def _run_bucket(
         self, bucket: Bucket, texts: list[Sequence[str]], num_words: int, graph: bool
     ) -> list[str]:
         get, unknown = self._ids.get, self._unknown_id
@@ -135,13 +137,13 @@ class GpuCtTransformer:
             lengths[: len(texts)] = [len(words) for words in texts]
             ids[:num_words] = [get(word, unknown) for words in texts for word in words]
 
-        row = self._stream.run(Load(bucket, _sizes(bucket), num_words, graph), fill)
+        row = self._stream.run(BatchRun(bucket, _sizes(bucket), num_words, graph), fill)
         return [self._labels[mark] for mark in row[:num_words].tolist()]
 
     def _warm_up(self, buckets: list[Bucket], options: GpuOptions) -> WarmUp:
         started_s = time.perf_counter()
         watch = RangeWatch(options.torch_dtype)
-        bucket = self._plan.made_to_measure([_WARM_UP_WORDS])
+        bucket = self._plan.exact_bucket([_WARM_UP_WORDS])
         ids = np.random.default_rng(0).integers(0, len(self._ids), bucket.rows)
         with torch.inference_mode():
             self._compute(
@@ -151,12 +153,12 @@ class GpuCtTransformer:
                 torch.zeros(bucket.rows, dtype=torch.uint8, device=self._device),
                 watch,
             )
-        watch.demand_finite()
+        watch.check_finite()
         graphs = options.max_graphs if self._device.type == "cuda" else 0
         for each in buckets[:graphs]:
             if time.perf_counter() - started_s > options.warm_up_s:
                 break
-            self._through(each, [[_UNKNOWN]], 1, graph=True)
+            self._run_bucket(each, [[_UNKNOWN]], 1, graph=True)
         self.label([[_UNKNOWN]])
         return WarmUp(
             wall_s=time.perf_counter() - started_s,
@@ -164,7 +166,7 @@ class GpuCtTransformer:
             num_buckets=len(buckets),
             headroom=watch.headroom,
             attention=getattr(self._kernels.attend, "__name__", "attention"),
-            memory=getattr(self._kernels.remember, "__name__", "memory"),
+            memory=getattr(self._kernels.fsmn_memory, "__name__", "memory"),
         )
 
 

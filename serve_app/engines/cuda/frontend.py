@@ -1,8 +1,7 @@
 """Features of a whole batch in one pass on the device.
 
-The numbers are those of `engines.features` but for rounding: the window and the
-Fourier transform are one matrix here, since matrix products are what a GPU does
-best and what a CUDA graph can always hold.
+The results equal those of `engines.features` up to rounding. Window and Fourier transform are one
+matrix here: matrix products are fast on a GPU and can always be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -23,8 +22,8 @@ _BLOCK_FRAMES = 16_384
 class Frontend:
     """Fbank, low frame rate and normalization.
 
-    A sequence of R rows occupies R + 1 slots of `slot_samples` in the packed
-    samples: its last window reaches into the slot after its last row.
+    A sequence of R rows occupies R + 1 slots of `slot_samples` in the packed samples, because
+    its last window reaches into one more slot.
 
     Args:
         cmvn: [2, m * 80], the shift that is added and the scale.
@@ -48,11 +47,11 @@ class Frontend:
         return -(-num_frames(num_samples) // self._n)
 
     def num_samples(self, num_rows: int, num_sequences: int) -> int:
-        """Size of the packed samples that hold so much."""
+        """Returns the size of the packed samples for this many rows and sequences."""
         return (num_rows + num_sequences) * self.slot_samples + FRAME_SAMPLES - SHIFT_SAMPLES
 
     def lengths(self, num_samples: torch.Tensor) -> torch.Tensor:
-        """Rows of each sequence, int64 [sequences]; 0 samples are none."""
+        """Returns the rows of each sequence, int64 [sequences]; 0 for 0 samples."""
         frames = self._frames(num_samples)
         return torch.div(frames + self._n - 1, self._n, rounding_mode="floor")
 
@@ -62,8 +61,8 @@ class Frontend:
         """Computes all rows.
 
         Args:
-            samples: int16, at least `num_samples(rows, sequences)`; what lies between
-                the sequences may be anything.
+            samples: int16, at least `num_samples(rows, sequences)`; samples between the
+                sequences are ignored.
             num_samples: int32 [sequences].
             sequence_layout: of the rows.
 
@@ -74,7 +73,7 @@ class Frontend:
         used = samples[: num_slots * self.slot_samples + FRAME_SAMPLES - SHIFT_SAMPLES]
         windows = used.unfold(0, FRAME_SAMPLES, SHIFT_SAMPLES)
         mel = torch.cat([self._log_mel(block) for block in torch.split(windows, _BLOCK_FRAMES)])
-        # A sequence begins as many slots late as there are sequences before it.
+        # Each earlier sequence shifts the start of a sequence by one slot.
         first = (
             sequence_layout.offsets[sequence_layout.sequence].long() + sequence_layout.sequence
         ) * self._n
@@ -104,16 +103,16 @@ class Frontend:
 
 
 def windowed_fourier() -> torch.Tensor:
-    """Hamming window and Fourier transform, float64 [400, 512]: cosines, then sines."""
+    """Returns Hamming window and Fourier transform, float64 [400, 512]: cosines, then sines."""
     window = torch.hamming_window(FRAME_SAMPLES, periodic=False, dtype=torch.float64)
     times = torch.arange(FRAME_SAMPLES, dtype=torch.float64)[:, None]
-    turns = times * torch.arange(_NUM_BINS, dtype=torch.float64) / _FFT_SIZE
-    angles = 2.0 * torch.pi * turns
+    cycles = times * torch.arange(_NUM_BINS, dtype=torch.float64) / _FFT_SIZE
+    angles = 2.0 * torch.pi * cycles
     return window[:, None] * torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 def mel_filters() -> torch.Tensor:
-    """Triangles that are linear on the mel scale, float64 [256, 80].
+    """Returns triangular mel filters, float64 [256, 80].
 
     Source: Kaldi's `mel-computations.cc`, as in `engines.features`.
     """

@@ -12,18 +12,18 @@ from serve_app.engines.cuda.sequence_layout import SequenceLayout, shifted
 
 _LOG = logging.getLogger(__name__)
 
-Remember: TypeAlias = Callable[
+FsmnMemory: TypeAlias = Callable[
     [torch.Tensor, torch.Tensor, SequenceLayout, int, torch.Tensor | None, torch.Tensor | None],
     torch.Tensor,
 ]
-"""(values [rows, dim], taps [kernel, dim] in float32, borders, taps that look back,
-addend [rows, dim] or None, bias [dim] or None) to [rows, dim]: the convolved values
-plus the values themselves, the addend and the bias, added up in float32."""
+"""(values [rows, dim], taps [kernel, dim] in float32, layout, number of left taps,
+addend [rows, dim] or None, bias [dim] or None) to [rows, dim]: the sum in float32 of the
+convolved values, the values, the addend and the bias."""
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
-def remember_by_taps(
+def fsmn_memory_reference(
     values: torch.Tensor,
     taps: torch.Tensor,
     sequence_layout: SequenceLayout,
@@ -31,7 +31,7 @@ def remember_by_taps(
     addend: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """The reference: one shifted copy a tap."""
+    """Reference: one shifted copy per tap."""
     summed = values.float()
     if addend is not None:
         summed = summed + addend.float()
@@ -43,26 +43,28 @@ def remember_by_taps(
     return (summed + convolved).to(values.dtype)
 
 
-def choose_memory(device: torch.device, dtype: torch.dtype) -> Remember:
-    """The fused kernel where Triton is there and right, else the reference."""
+def choose_fsmn_memory(device: torch.device, dtype: torch.dtype) -> FsmnMemory:
+    """Returns the fused kernel where Triton runs and is accurate, else the reference."""
     if device.type == "cpu":
-        return remember_by_taps
+        return fsmn_memory_reference
     try:
-        from serve_app.engines.cuda.fsmn_memory_kernel import remember_fused
+        from serve_app.engines.cuda.fsmn_memory_kernel import fsmn_memory_fused
 
-        error = probe(remember_fused, device, dtype)
+        error = probe(fsmn_memory_fused, device, dtype)
     except Exception as problem:  # Triton fails in many ways: no compiler, no driver
-        _LOG.warning("no fused FSMN on %s: %r; the slower form is used", device, problem)
-        return remember_by_taps
+        _LOG.warning("no fused FSMN kernel on %s: %r; using the slower reference", device, problem)
+        return fsmn_memory_reference
     if error <= _TOLERANCE[dtype]:
-        return remember_fused
-    _LOG.warning("the fused FSMN is off by %.3g on %s in %s; not used", error, device, dtype)
-    return remember_by_taps
+        return fsmn_memory_fused
+    _LOG.warning(
+        "the fused FSMN kernel deviates by %.3g on %s in %s; not used", error, device, dtype
+    )
+    return fsmn_memory_reference
 
 
 @torch.inference_mode()
-def probe(remember: Remember, device: torch.device, dtype: torch.dtype) -> float:
-    """The largest difference to the reference, on sequences with empty ones and filler."""
+def probe(fsmn_memory: FsmnMemory, device: torch.device, dtype: torch.dtype) -> float:
+    """Returns the largest difference from the reference, with empty sequences and padding."""
     from serve_app.engines.cuda.sequence_layout import lay_out
 
     generator = torch.Generator().manual_seed(0)
@@ -81,8 +83,8 @@ def probe(remember: Remember, device: torch.device, dtype: torch.dtype) -> float
     values, addend = rows(), rows()
     largest = 0.0
     for left, extra, offset in ((5, addend, bias), (10, None, bias), (0, addend, None)):
-        found = remember(values, taps, sequence_layout, left, extra, offset)
-        expected = remember_by_taps(values, taps, sequence_layout, left, extra, offset)
+        found = fsmn_memory(values, taps, sequence_layout, left, extra, offset)
+        expected = fsmn_memory_reference(values, taps, sequence_layout, left, extra, offset)
         difference = (found.float() - expected.float())[sequence_layout.filled].abs().max()
         largest = max(largest, float(torch.nan_to_num(difference, nan=torch.inf)))
     return largest

@@ -13,7 +13,7 @@ _BLOCK_COLUMNS = 64
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]  # Triton may be absent
-def _remember(  # type: ignore[no-untyped-def, unused-ignore]  # pointers and numbers of the device
+def _fsmn_memory_kernel(  # type: ignore[no-untyped-def, unused-ignore]  # pointers and numbers of the device
     values,
     values_stride,
     taps,
@@ -38,7 +38,7 @@ def _remember(  # type: ignore[no-untyped-def, unused-ignore]  # pointers and nu
     in_columns = columns < num_columns
     inside = in_rows[:, None] & in_columns[None, :]
     wide_rows = rows.to(tl.int64)
-    places = tl.load(position + rows, mask=in_rows, other=0)
+    positions = tl.load(position + rows, mask=in_rows, other=0)
     lengths = tl.load(length + rows, mask=in_rows, other=0)
 
     own = values + wide_rows[:, None] * values_stride + columns[None, :]
@@ -51,17 +51,17 @@ def _remember(  # type: ignore[no-untyped-def, unused-ignore]  # pointers and nu
     convolved = tl.zeros((block_rows, block_columns), dtype=tl.float32)
     for tap in tl.static_range(kernel):
         shift = tap - left
-        target = places + shift
+        target = positions + shift
         reach = (target >= 0) & (target < lengths)
         neighbor = values + (wide_rows + shift)[:, None] * values_stride + columns[None, :]
         loaded = tl.load(neighbor, mask=inside & reach[:, None], other=0.0).to(tl.float32)
         weight = tl.load(taps + tap * num_columns + columns, mask=in_columns, other=0.0)
         convolved += loaded * weight[None, :]
-    place = output + wide_rows[:, None] * num_columns + columns[None, :]
-    tl.store(place, (total + convolved).to(output.dtype.element_ty), mask=inside)
+    target_cells = output + wide_rows[:, None] * num_columns + columns[None, :]
+    tl.store(target_cells, (total + convolved).to(output.dtype.element_ty), mask=inside)
 
 
-def remember_fused(
+def fsmn_memory_fused(
     values: torch.Tensor,
     taps: torch.Tensor,
     sequence_layout: SequenceLayout,
@@ -69,11 +69,11 @@ def remember_fused(
     addend: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """See `memory.Remember`: each value is read once from memory, the sum written once."""
+    """See `fsmn_memory.FsmnMemory`; reads each value from memory once."""
     num_rows, num_columns = values.shape
     output = torch.empty((num_rows, num_columns), dtype=values.dtype, device=values.device)
     grid = (triton.cdiv(num_rows, _BLOCK_ROWS), triton.cdiv(num_columns, _BLOCK_COLUMNS))
-    _remember[grid](
+    _fsmn_memory_kernel[grid](
         values,
         values.stride(0),
         taps,

@@ -1,4 +1,4 @@
-"""Hotwords on a device: what is done after the graph for the utterances that have some."""
+"""Hotword bias on a device, applied after the graph to the utterances that have hotwords."""
 
 from __future__ import annotations
 
@@ -12,34 +12,32 @@ from serve_app.core.records import Hotword
 from serve_app.engines.cuda.buckets import Bucket
 from serve_app.engines.cuda.graphs import StaticBuffers
 from serve_app.engines.cuda.readback import ReadbackLayout
-from serve_app.engines.paraformer.hotwords import HotwordBranch, WordList
+from serve_app.engines.paraformer.hotwords import EncodedHotwords, HotwordBranch
 from serve_app.packs.pack import PackContents
 
 Score: TypeAlias = Callable[[torch.Tensor], torch.Tensor]
 """Decoder states [tokens, size] to logits, float32 [tokens, vocabulary]."""
 
-Wanted: TypeAlias = Mapping[int, tuple[Hotword, ...]]
-"""Hotwords by the place of their utterance in the batch."""
+HotwordsByIndex: TypeAlias = Mapping[int, tuple[Hotword, ...]]
+"""Hotwords by the index of their utterance in the batch."""
 
 _GROUP_TOKENS = 1024  # bounds the memory that scores over the vocabulary take
 
 
 class HotwordBias:
-    """Bends what a batch heard toward the hotwords of some of its utterances.
+    """Biases the tokens of a batch toward the hotwords of its utterances.
 
-    The graph knows nothing of hotwords: it leaves the tokens' embeddings and decoder
-    states behind, two copies of a few MB. Only for utterances with hotwords are scores
-    over the vocabulary computed again, and only tokens that the branch speaks about are
-    written; those of other utterances are never read. The host learns how many tokens
-    each utterance has, for which it waits, once a batch that has hotwords.
+    The graph does not depend on hotwords. It saves the tokens' embeddings and decoder states in
+    static buffers, a few MB each. Vocabulary scores are then computed again only for utterances
+    with hotwords, and only tokens that the hotword branch names are written. For this the host
+    reads the token counts, and waits, once per batch with hotwords.
 
-    The branch computes in float32 whatever the recognizer does: it is small beside it
-    and runs for few rows, and in bfloat16 the scores that it is asked to compare would
-    be equal. States in half precision are widened, which loses nothing.
+    The branch always computes in float32: it is small and runs on few rows, and in bfloat16 the
+    scores that it compares would be equal. Half-precision states are converted without loss.
 
     Args:
         pack: of class SeacoParaformer.
-        device: where to compute.
+        device: where it computes.
         largest: the largest bucket.
         size: width of embeddings and states.
         dtype: of the decoder's states.
@@ -63,22 +61,24 @@ class HotwordBias:
         self._embeddings = StaticBuffers(largest.tokens, size, torch.float32, device)
         self._states = StaticBuffers(largest.tokens, size, dtype, device)
 
-    def keep(self, embeddings: torch.Tensor, states: torch.Tensor) -> None:
-        """Part of the graph: leaves a batch's rows behind, [bucket.tokens, size] each."""
+    def save_rows(self, embeddings: torch.Tensor, states: torch.Tensor) -> None:
+        """Saves a batch's rows, [bucket.tokens, size] each; part of the graph."""
         self._embeddings.first(len(embeddings)).copy_(embeddings)
         self._states.first(len(states)).copy_(states)
 
-    def apply_bias(self, layout: ReadbackLayout, wanted: Wanted, results: torch.Tensor) -> None:
-        """Writes ids and confidences of utterances with hotwords anew.
+    def apply_bias(
+        self, layout: ReadbackLayout, hotwords_by_index: HotwordsByIndex, results: torch.Tensor
+    ) -> None:
+        """Overwrites ids and confidences of biased tokens.
 
-        Nothing is done if the batch has more tokens than the bucket: it will be run again.
+        Does nothing if the batch has more tokens than the bucket, because it will be run again.
 
         Args:
             layout: of the results.
-            wanted: hotwords; words that the vocabulary cannot write are left out.
-            results: uint8, as the graph has filled them.
+            hotwords_by_index: words that the vocabulary cannot encode are ignored.
+            results: uint8, as the graph has written them.
         """
-        lists = {index: self.branch.read(words) for index, words in wanted.items()}
+        lists = {index: self.branch.encode(words) for index, words in hotwords_by_index.items()}
         counts = layout.counts(results).tolist()
         if sum(counts) > layout.bucket.tokens:
             return
@@ -88,35 +88,38 @@ class HotwordBias:
             for index, words in lists.items()
             if words is not None and counts[index] > 0
         ]
-        for group in _groups(spans):
+        for group in _group_spans(spans):
             self._bias_group(layout, group, results)
 
     def _bias_group(
-        self, layout: ReadbackLayout, group: list[tuple[int, int, WordList]], results: torch.Tensor
+        self,
+        layout: ReadbackLayout,
+        group: list[tuple[int, int, EncodedHotwords]],
+        results: torch.Tensor,
     ) -> None:
         num_tokens = layout.bucket.tokens
         rows = torch.cat([torch.arange(start, end) for start, end, _ in group]).to(results.device)
         states = self._states.first(num_tokens)[rows].float()
-        advice = self.branch.advise(
+        hotword_scores = self.branch.score_hotwords(
             self._embeddings.first(num_tokens)[rows],
             states,
             [end - start for start, end, _ in group],
             [words for _, _, words in group],
         )
         scores = torch.log_softmax(self._score(states), dim=-1)
-        best = advice.apply_bias(scores).max(dim=-1)
+        best = hotword_scores.apply_bias(scores).max(dim=-1)
         ids, confidences = layout.ids(results), layout.confidences(results)
-        # Another number of rows may round otherwise: what nothing is said about stays.
-        touched = advice.touched
-        ids[rows] = torch.where(touched, best.indices.to(torch.int32), ids[rows])
-        confidences[rows] = torch.where(touched, best.values.exp(), confidences[rows])
+        # A product over another number of rows may round differently: unbiased tokens stay.
+        biased = hotword_scores.biased
+        ids[rows] = torch.where(biased, best.indices.to(torch.int32), ids[rows])
+        confidences[rows] = torch.where(biased, best.values.exp(), confidences[rows])
 
 
-def _groups(
-    spans: list[tuple[int, int, WordList]],
-) -> Iterator[list[tuple[int, int, WordList]]]:
-    """Spans in order, as many at a time as have up to 1024 tokens together, at least one."""
-    group: list[tuple[int, int, WordList]] = []
+def _group_spans(
+    spans: list[tuple[int, int, EncodedHotwords]],
+) -> Iterator[list[tuple[int, int, EncodedHotwords]]]:
+    """Yields consecutive spans in groups of at most 1024 tokens, at least one span each."""
+    group: list[tuple[int, int, EncodedHotwords]] = []
     num_tokens = 0
     for start, end, words in spans:
         if group and num_tokens + end - start > _GROUP_TOKENS:

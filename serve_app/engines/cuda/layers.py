@@ -1,4 +1,4 @@
-"""SAN-M layers on packed rows of a static number; see `engines.paraformer.sanm` for the model."""
+"""SAN-M layers on a static number of packed rows; see `engines.paraformer.sanm` for the model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from serve_app.engines.cuda.attention import Attention, choose_attention
 from serve_app.engines.cuda.buckets import LONGEST_ROWS
-from serve_app.engines.cuda.fsmn_memory import Remember, choose_memory
+from serve_app.engines.cuda.fsmn_memory import FsmnMemory, choose_fsmn_memory
 from serve_app.engines.cuda.sequence_layout import SequenceLayout
 from serve_app.engines.cuda.weights import Linear, Norm, Watch, Weights
 from serve_app.engines.paraformer.sanm import SanmShape, sinusoids
@@ -20,17 +20,18 @@ _NORM_EPS = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """What a stack of layers computes with on its device."""
+    """The attention and FSMN kernels of a device."""
 
     attend: Attention
-    remember: Remember
+    fsmn_memory: FsmnMemory
 
 
 def choose_kernels(device: torch.device, dtype: torch.dtype, shape: SanmShape) -> Kernels:
-    """The best kernels that are right on this device."""
+    """Returns the fastest kernels that are accurate on this device."""
     head_size = shape.size // shape.num_heads
     return Kernels(
-        choose_attention(device, dtype, shape.num_heads, head_size), choose_memory(device, dtype)
+        choose_attention(device, dtype, shape.num_heads, head_size),
+        choose_fsmn_memory(device, dtype),
     )
 
 
@@ -39,7 +40,7 @@ def linear(rows: torch.Tensor, layer: Linear) -> torch.Tensor:
 
 
 def linear_relu(rows: torch.Tensor, layer: Linear) -> torch.Tensor:
-    """With the activation in the epilogue of the matrix product, where there is one."""
+    """Linear layer and ReLU; on a GPU the ReLU is fused into the matrix product."""
     if layer.bias is None or rows.device.type == "cpu":
         return linear(rows, layer).relu_()
     fused: torch.Tensor = torch.ops.aten._addmm_activation(layer.bias, rows, layer.weight.t())
@@ -47,7 +48,7 @@ def linear_relu(rows: torch.Tensor, layer: Linear) -> torch.Tensor:
 
 
 def normed(rows: torch.Tensor, norm: Norm) -> torch.Tensor:
-    """PyTorch takes mean and variance in float32 whatever the rows are in."""
+    """Layer norm; PyTorch computes mean and variance in float32 for any dtype of the rows."""
     return functional.layer_norm(rows, rows.shape[1:], norm.weight, norm.bias, _NORM_EPS)
 
 
@@ -58,7 +59,7 @@ class EncoderLayer:
         weights: of the whole network.
         name: of this layer.
         shape: sizes.
-        kernels: what to compute with.
+        kernels: of the device.
         residual: False where the width changes.
     """
 
@@ -82,9 +83,9 @@ class EncoderLayer:
         projected = linear(normed(rows, self._norm1), self._qkv)
         query, key, value = projected.view(len(rows), 3, num_heads, -1).unbind(dim=1)
         heads = self._kernels.attend(query, key, value, sequence_layout, sequence_layout)
-        # Memory, residual and the bias of the next product in one pass; the product
-        # is then added in place.
-        hidden = self._kernels.remember(
+        # FSMN memory, residual and the bias of the output layer in one pass; the product is
+        # then added in place.
+        hidden = self._kernels.fsmn_memory(
             projected[:, 2 * size :],
             self._taps,
             sequence_layout,
@@ -103,8 +104,8 @@ class Encoder:
     Args:
         weights: of the whole network.
         shape: sizes.
-        input_size: width of what comes in.
-        kernels: what to compute with.
+        input_size: width of the input.
+        kernels: of the device.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class Encoder:
     def forward(
         self, features: torch.Tensor, sequence_layout: SequenceLayout, watch: Watch | None = None
     ) -> torch.Tensor:
-        """[rows, input_size], float32, to [rows, size] in the compute dtype."""
+        """Maps float32 [rows, input_size] to [rows, size] in the compute dtype."""
         table = self._table(sequence_layout.longest, features.device)
         hidden = (features * self._scale + table[sequence_layout.position]).to(self._dtype)
         for layer in self._layers:
@@ -135,7 +136,7 @@ class Encoder:
         return normed(hidden, self._after_norm)
 
     def _table(self, longest: int, device: torch.device) -> torch.Tensor:
-        """Positions from 1 on; a table is never replaced, since graphs read from it."""
+        """Returns positions from 1 on; a table is never replaced, since graphs read it."""
         size = max(LONGEST_ROWS, 1 << (longest - 1).bit_length())
         if size not in self._positions:
             self._positions[size] = sinusoids(size, self._input_size).to(device)
@@ -143,14 +144,14 @@ class Encoder:
 
 
 class DecoderLayer:
-    """Feed-forward, memory, cross-attention; what a layer lacks is left out.
+    """Feed-forward, FSMN memory and cross-attention; the last two are optional.
 
     Args:
         weights: of the whole network.
         name: of this layer.
-        left: taps of the memory that look back.
+        left: number of left taps of the memory.
         num_heads: of the cross-attention.
-        kernels: what to compute with.
+        kernels: of the device.
     """
 
     def __init__(
@@ -187,7 +188,7 @@ class DecoderLayer:
         hidden = linear(inner, self._w2)
         if self._has_memory:
             values = normed(hidden, self._norm2)
-            hidden = self._kernels.remember(values, self._taps, tokens, self._left, rows, None)
+            hidden = self._kernels.fsmn_memory(values, self._taps, tokens, self._left, rows, None)
         if self._has_attention:
             query = linear(normed(hidden, self._norm3), self._query)
             key_value = linear(frames, self._key_value)
@@ -200,13 +201,13 @@ class DecoderLayer:
 
 
 class Decoder:
-    """FunASR's `ParaformerSANMDecoder`: all tokens at once.
+    """FunASR's `ParaformerSANMDecoder`, non-autoregressive.
 
     Args:
         weights: of the whole network.
         shape: sizes.
         num_attention_blocks: layers with cross-attention.
-        kernels: what to compute with.
+        kernels: of the device.
     """
 
     def __init__(
@@ -214,18 +215,18 @@ class Decoder:
     ) -> None:
         num_rest = max(shape.num_blocks - num_attention_blocks, 0)
         # FunASR applies the shift only to the layers that have cross-attention.
-        centerd = (shape.kernel_size - 1) // 2
+        centered = (shape.kernel_size - 1) // 2
         names = [
             *((f"decoders.{index}", shape.left) for index in range(num_attention_blocks)),
-            *((f"decoders2.{index}", centerd) for index in range(num_rest)),
-            ("decoders3.0", centerd),
+            *((f"decoders2.{index}", centered) for index in range(num_rest)),
+            ("decoders3.0", centered),
         ]
         self._layers = [
             DecoderLayer(weights, f"decoder.{name}", left, shape.num_heads, kernels)
             for name, left in names
         ]
         self._after_norm = weights.norm("decoder.after_norm")
-        # Scores decide between words: in bfloat16 near ones would be equal.
+        # Float32: in bfloat16 the scores of similar words would be equal.
         self._output = weights.linear("decoder.output_layer", torch.float32)
 
     def forward(
@@ -236,7 +237,7 @@ class Decoder:
         sequence_layout: SequenceLayout,
         watch: Watch | None = None,
     ) -> torch.Tensor:
-        """States to score the vocabulary from, [tokens, size] in the compute dtype."""
+        """Returns the states before the output layer, [tokens, size] in the compute dtype."""
         hidden = embeddings.to(frames.dtype)
         for layer in self._layers:
             hidden = layer.forward(hidden, frames, tokens, sequence_layout)
@@ -245,13 +246,13 @@ class Decoder:
         return normed(hidden, self._after_norm)
 
     def classify(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The best entry of each row, int32, and its probability, float32."""
+        """Returns the best entry of each row, int32, and its probability, float32."""
         parts = [self._classify(rows) for rows in torch.split(states.float(), _CLASSIFIED_ROWS)]
         ids, confidences = zip(*parts, strict=True)
         return torch.cat(ids), torch.cat(confidences)
 
     def score(self, states: torch.Tensor) -> torch.Tensor:
-        """Logits of float32 states, float32 [rows, vocabulary]: a lot, for many rows."""
+        """Returns logits, float32 [rows, vocabulary], of float32 states; large for many rows."""
         return linear(states, self._output)
 
     def _classify(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -262,4 +263,4 @@ class Decoder:
         return best.indices.to(torch.int32), confidences
 
 
-_CLASSIFIED_ROWS = 2048  # bounds the memory that scores over the vocabulary take
+_CLASSIFIED_ROWS = 2048  # bounds the memory of vocabulary scores

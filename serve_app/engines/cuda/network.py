@@ -1,4 +1,4 @@
-"""Paraformer from samples to tokens, as a function of static sizes."""
+"""The Paraformer network from samples to tokens, as a function of static sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from serve_app.core.errors import PackError
 from serve_app.engines.cuda.buckets import Bucket
-from serve_app.engines.cuda.firing import Predictor
+from serve_app.engines.cuda.cif_fire import Predictor
 from serve_app.engines.cuda.frontend import Frontend
 from serve_app.engines.cuda.graphs import StaticBuffers
 from serve_app.engines.cuda.hotword_bias import HotwordBias
@@ -33,8 +33,8 @@ class GpuParaformerNet:
     """Encoder, predictor, decoder and timestamp head on one device.
 
     Args:
-        pack: a Paraformer pack; the branch for hotwords is loaded if it has one.
-        device: where to.
+        pack: a Paraformer pack; its hotword branch is loaded if it has one.
+        device: where it computes.
         dtype: of the matrix products.
         largest: the largest bucket.
 
@@ -47,7 +47,7 @@ class GpuParaformerNet:
         self, pack: PackContents, device: torch.device, dtype: torch.dtype, largest: Bucket
     ) -> None:
         self.shape = parse_shape(pack)
-        _demand_unit_threshold(pack, self.shape)
+        _check_unit_threshold(pack, self.shape)
         weights = Weights(_state(pack, self.shape), device, dtype)
         self.num_parameters = weights.num_parameters
         self.frontend = Frontend(
@@ -79,14 +79,14 @@ class GpuParaformerNet:
         results: torch.Tensor,
         watch: Watch | None = None,
     ) -> None:
-        """Runs a batch; see `lanes.Compute`.
+        """Runs a batch; see `streams.Compute`.
 
         Args:
             bucket: static sizes.
-            samples: int16, laid out as `Frontend` says.
-            num_samples: int32 [bucket.sequences]; 0 where there is none.
-            results: uint8, written as a `ReadbackLayout` says.
-            watch: is shown the output of each layer; not within a graph.
+            samples: int16, in the layout of `Frontend`.
+            num_samples: int32 [bucket.sequences]; 0 for unused sequences.
+            results: uint8, in the layout of `ReadbackLayout`.
+            watch: called with the output of each layer; not within a graph.
         """
         lengths = self.frontend.lengths(num_samples)
         sequence_layout = lay_out(lengths, bucket.rows, bucket.longest)
@@ -99,7 +99,7 @@ class GpuParaformerNet:
         )
         ids, confidences = self._decoder.classify(states)
         if self.hotword_bias is not None:
-            self.hotword_bias.keep(fired.embeddings, states)
+            self.hotword_bias.save_rows(fired.embeddings, states)
         layout = self.layout(bucket)
         layout.write(results, fired.counts, fired.broken, ids, confidences)
         if self._head is None:
@@ -115,7 +115,7 @@ class GpuParaformerNet:
     def finish(
         self, bucket: Bucket, num_samples: npt.NDArray[np.int32], results: torch.Tensor
     ) -> None:
-        """Adds the times of packs that have a head for them; see `lanes.Finish`."""
+        """Adds the weights of the timestamp head, if there is one; see `streams.Finish`."""
         if self._head is None:
             return
         lengths = np.array(
@@ -126,14 +126,14 @@ class GpuParaformerNet:
 
 
 def _state(pack: PackContents, shape: ParaformerShape) -> Mapping[str, torch.Tensor]:
-    """The checkpoint, mapped and checked, by FunASR's names."""
+    """Returns the mapped and checked checkpoint by FunASR's parameter names."""
     with torch.device("meta"):
         net = ParaformerNet(shape)
     load_into(net, pack, ignore_prefixes=unused_prefixes(pack))
     return net.state_dict()
 
 
-def _demand_unit_threshold(pack: PackContents, shape: ParaformerShape) -> None:
+def _check_unit_threshold(pack: PackContents, shape: ParaformerShape) -> None:
     if shape.predictor.threshold != 1.0:
         raise PackError(
             pack.name,

@@ -1,4 +1,4 @@
-"""How an engine runs on a CUDA device: types, graphs, warm-up, and its share of the memory."""
+"""Options of the CUDA engines, and the set-up of their device."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from serve_app.engines.cuda.weights import DTYPES
 
 @dataclass(frozen=True, slots=True)
 class GpuOptions:
-    """Options of both engines.
+    """Options of both CUDA engines.
 
     Attributes:
         device: as PyTorch writes it: `cuda`, `cuda:1`; `cpu` for tests.
         dtype: `bfloat16`, `float16` or `float32`, of the matrix products.
-        max_batch_rows: budget of a batch in encoder frames, or words. Larger batches
-            are run, too, but without a graph.
-        memory_fraction: of the device, that this process may take; None for all.
-        warm_up_s: time for making graphs before the engine is ready. Those that it
-            did not suffice for are made when they are first needed.
-        max_graphs: CUDA graphs that are kept; 0 for none.
-        tokens_per_frame: room for tokens, for each frame of 60 ms; 0.5 is 8.3 a
-            second, averaged over a batch. A batch with more is run twice.
+        max_batch_rows: budget of a batch in encoder frames, or words. Larger batches run
+            without a graph.
+        memory_fraction: share of the device's memory for this process; None for all.
+        warm_up_s: time for capturing graphs before the engine is ready. The rest are
+            captured on first use.
+        max_graphs: maximum number of CUDA graphs; 0 for none.
+        tokens_per_frame: capacity for tokens per frame of 60 ms, averaged over a batch; 0.5 is
+            8.3 per second. A batch with more tokens is run twice.
     """
 
     device: str = "cuda"
@@ -37,10 +37,10 @@ class GpuOptions:
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        """The dtype as PyTorch has it.
+        """The dtype of PyTorch.
 
         Raises:
-            ConfigurationError: it is not one of the three.
+            ConfigurationError: it is not supported.
         """
         if self.dtype not in DTYPES:
             raise ConfigurationError(
@@ -51,16 +51,16 @@ class GpuOptions:
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
-    """What was done before an engine was ready.
+    """Facts about the warm-up of an engine, for the log.
 
     Attributes:
-        wall_s: time it took.
-        num_graphs: CUDA graphs that were made.
-        num_buckets: that there are.
-        headroom: how many times larger activations could be than those of the
-            warm-up before they overflow the dtype.
-        attention: the implementation in use.
-        memory: that of the FSMN memory.
+        wall_s: duration.
+        num_graphs: captured CUDA graphs.
+        num_buckets: number of buckets.
+        headroom: factor by which activations could exceed those of the warm-up before they
+            overflow the dtype.
+        attention: the attention implementation.
+        memory: the implementation of the FSMN memory.
     """
 
     wall_s: float
@@ -78,15 +78,14 @@ class WarmUp:
         )
 
 
-def claim(device: torch.device, memory_fraction: float | None) -> None:
-    """Caps this process's memory, and turns off what rounds float32 to fewer bits.
+def configure_device(device: torch.device, memory_fraction: float | None) -> None:
+    """Caps this process's GPU memory and turns off reduced-precision float32.
 
-    Ray's `num_gpus` is a number in its books only; without a cap one replica could
-    take what its neighbors on the device were promised. Beyond the cap PyTorch
-    raises OutOfMemoryError, and the batch is halved.
+    Ray's `num_gpus` does not limit memory; without a cap one replica could use the share of
+    others on the device. Beyond the cap PyTorch raises OutOfMemoryError, and the batch is halved.
 
     Args:
-        device: nothing happens for a CPU.
+        device: a CPU is left as it is.
         memory_fraction: of the device's memory, above 0 and at most 1; None for no cap.
 
     Raises:
@@ -100,7 +99,7 @@ def claim(device: torch.device, memory_fraction: float | None) -> None:
         return
     if memory_fraction is not None:
         torch.cuda.set_per_process_memory_fraction(memory_fraction, device)
-    # TF32 moves where tokens fire; sums of half precision products stay in float32.
+    # TF32 changes where tokens fire. Half-precision products are accumulated in float32.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False

@@ -13,15 +13,15 @@ import torch
 
 from serve_app.core.records import ChunkFailure, Pcm, Recognition, RecognitionOptions
 from serve_app.engines.cuda.buckets import Bucket, BucketPlan
-from serve_app.engines.cuda.hotword_bias import Wanted
+from serve_app.engines.cuda.hotword_bias import HotwordsByIndex
 from serve_app.engines.cuda.network import GpuParaformerNet
-from serve_app.engines.cuda.options import GpuOptions, WarmUp, claim
+from serve_app.engines.cuda.options import GpuOptions, WarmUp, configure_device
 from serve_app.engines.cuda.readback import Readback
 from serve_app.engines.cuda.streams import (
     MAX_IN_FLIGHT,
+    BatchRun,
     DeviceStream,
     IntArray,
-    Load,
     Sizes,
     on_device,
 )
@@ -29,7 +29,12 @@ from serve_app.engines.cuda.weights import RangeWatch
 from serve_app.engines.devices import open_device
 from serve_app.engines.paraformer.cif_fire import CifShape, with_tail
 from serve_app.engines.paraformer.cpu import EngineFacts
-from serve_app.engines.paraformer.detokenize import Decoded, overflow, recognition_of, shown_ids
+from serve_app.engines.paraformer.detokenize import (
+    Decoded,
+    overflow_failure,
+    recognition_of,
+    shown_ids,
+)
 from serve_app.engines.paraformer.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
 from serve_app.packs.pack import PackContents
 
@@ -37,18 +42,17 @@ _LOG = logging.getLogger(__name__)
 _WARM_UP_SAMPLES = 80_000
 _WARM_UP_AMPLITUDES = (30.0, 1_000.0, 12_000.0)
 _LITTLE_HEADROOM = 2.0
-_NO_HOTWORDS: Wanted = {}
+_NO_HOTWORDS: HotwordsByIndex = {}
 
 
 class GpuParaformer:
     """Recognizes Mandarin with a Paraformer pack on a CUDA device.
 
-    Utterances are laid end to end, and no layer looks across their borders, as in
-    `ParaformerEngine`, whose tokens it gives in float32. Matrix products of another
-    bucket may round the last bit differently: only where two words score alike can
-    a result depend on the size of its batch. `transcribe` may be called by
-    `max_in_flight` threads at a time. Packs of class SeacoParaformer mind the hotwords of
-    the hints; utterances without any take the way that they take in other packs.
+    As in `ParaformerEngine`, utterances are packed and no layer crosses their boundaries; in
+    float32 the tokens are the same. Matrix products of another bucket may round the last bit
+    differently, so a result can depend on the batch size only where two words score almost
+    equally. `transcribe` may be called by `max_in_flight` threads at a time. Packs of class
+    SeacoParaformer support hotwords.
 
     Args:
         pack: the model.
@@ -61,13 +65,13 @@ class GpuParaformer:
     """
 
     max_in_flight = MAX_IN_FLIGHT
-    is_reentrant = False  # one more call would wait for a slot of the lane
+    is_reentrant = False  # another call would wait for a slot
 
     def __init__(self, pack: PackContents, options: GpuOptions | None = None) -> None:
         options = GpuOptions() if options is None else options
         dtype = options.torch_dtype
         self._device = open_device(options.device)
-        claim(self._device, options.memory_fraction)
+        configure_device(self._device, options.memory_fraction)
         self._pack = pack
         self._plan = BucketPlan(options.max_batch_rows, options.tokens_per_frame)
         with on_device(self._device):
@@ -89,11 +93,11 @@ class GpuParaformer:
     ) -> list[Recognition | ChunkFailure]:
         """Recognizes each item; see `ports.Recognizer`.
 
-        An item without a single frame (under 25 ms) and digital silence give no
-        tokens. An item whose scores are not finite fails alone.
+        Items shorter than a frame (25 ms) and digital silence have no tokens. An item whose
+        scores are not finite fails without affecting others.
 
         Raises:
-            torch.cuda.OutOfMemoryError: the batch is too large for what is free.
+            torch.cuda.OutOfMemoryError: the batch is too large for the free memory.
         """
         return [
             recognition_of(pcm, decoded, self._pack.tokens)
@@ -103,11 +107,11 @@ class GpuParaformer:
     def token_ids(
         self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[list[int]]:
-        """The vocabulary ids of each item, without blank, sos and eos."""
+        """Returns the vocabulary ids of each item, without blank, sos and eos."""
         return [shown_ids(decoded) for decoded in self._decode(batch, recognition_options)]
 
     def cost(self, num_samples: int) -> int:
-        """Encoder frames of an item; a batch costs the sum of its items."""
+        """Returns the encoder frames of an item; a batch costs the sum of its items."""
         return self._net.frontend.num_rows(num_samples)
 
     def describe(self) -> EngineFacts:
@@ -123,38 +127,52 @@ class GpuParaformer:
     def _decode(
         self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions]
     ) -> list[Decoded | ChunkFailure | None]:
-        """Runs the network; None for an item that has nothing to be heard."""
+        """Runs the network; None for empty and silent items."""
         results: list[Decoded | ChunkFailure | None] = [None] * len(batch)
-        heard = [index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()]
-        if heard:
-            wanted = {
-                place: recognition_options[index].hotwords
-                for place, index in enumerate(heard)
+        audible = [
+            index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()
+        ]
+        if audible:
+            hotwords_by_index = {
+                position: recognition_options[index].hotwords
+                for position, index in enumerate(audible)
                 if recognition_options and recognition_options[index].hotwords
             }
             with on_device(self._device):
-                decoded = self._run([batch[index] for index in heard], wanted)
-            for index, result in zip(heard, decoded, strict=True):
+                decoded = self._run([batch[index] for index in audible], hotwords_by_index)
+            for index, result in zip(audible, decoded, strict=True):
                 results[index] = result
         return results
 
-    def _run(self, batch: list[Pcm], wanted: Wanted) -> list[Decoded | ChunkFailure]:
+    def _run(
+        self, batch: list[Pcm], hotwords_by_index: HotwordsByIndex
+    ) -> list[Decoded | ChunkFailure]:
         lengths = [self.cost(len(pcm)) for pcm in batch]
         bucket = self._plan.fit(lengths)
         graph = bucket is not None
         if bucket is None:
-            bucket = self._plan.made_to_measure(lengths)
-        heard = self._through(bucket, batch, graph, wanted)
-        num_tokens = int(heard.counts.sum())
+            bucket = self._plan.exact_bucket(lengths)
+        readback = self._run_bucket(bucket, batch, graph, hotwords_by_index)
+        num_tokens = int(readback.counts.sum())
         if num_tokens > bucket.tokens:
-            _LOG.info("%d tokens in %d frames: run again", num_tokens, sum(lengths))
-            bucket = self._plan.made_to_measure(lengths, num_tokens)
-            heard = self._through(bucket, batch, graph=False, wanted=wanted)
+            _LOG.info(
+                "%d tokens in %d frames exceed the bucket: run again", num_tokens, sum(lengths)
+            )
+            bucket = self._plan.exact_bucket(lengths, num_tokens)
+            readback = self._run_bucket(
+                bucket, batch, graph=False, hotwords_by_index=hotwords_by_index
+            )
         shape = self._net.shape
-        return _taken_apart(heard, lengths, shape.predictor if shape.timestamps is None else None)
+        return _split_readback(
+            readback, lengths, shape.predictor if shape.timestamps is None else None
+        )
 
-    def _through(
-        self, bucket: Bucket, batch: list[Pcm], graph: bool, wanted: Wanted = _NO_HOTWORDS
+    def _run_bucket(
+        self,
+        bucket: Bucket,
+        batch: list[Pcm],
+        graph: bool,
+        hotwords_by_index: HotwordsByIndex = _NO_HOTWORDS,
     ) -> Readback:
         frontend = self._net.frontend
 
@@ -167,14 +185,14 @@ class GpuParaformer:
                 samples[at : at + used] = pcm[:used]
                 at += room
 
-        # Only what the batch fills is copied, not what the bucket could hold.
+        # Only the used part of the bucket is copied.
         filled = sum(map(self.cost, map(len, batch)))
         used = frontend.num_samples(filled, len(batch))
         layout, hotword_bias = self._net.layout(bucket), self._net.hotword_bias
         after = None
-        if hotword_bias is not None and wanted:
-            after = partial(hotword_bias.apply_bias, layout, wanted)
-        row = self._stream.run(Load(bucket, self._sizes(bucket), used, graph, after), fill)
+        if hotword_bias is not None and hotwords_by_index:
+            after = partial(hotword_bias.apply_bias, layout, hotwords_by_index)
+        row = self._stream.run(BatchRun(bucket, self._sizes(bucket), used, graph, after), fill)
         return layout.read(row)
 
     def _sizes(self, bucket: Bucket) -> Sizes:
@@ -185,19 +203,19 @@ class GpuParaformer:
         started_s = time.perf_counter()
         watch = RangeWatch(dtype)
         for amplitude in _WARM_UP_AMPLITUDES:
-            self._watch_range(_syllables(amplitude), watch)
-        watch.demand_finite()
+            self._watch_range(_speech_like(amplitude), watch)
+        watch.check_finite()
         if watch.headroom < _LITTLE_HEADROOM:
-            _LOG.warning("activations come near the limit of %s: bfloat16 is safer", dtype)
+            _LOG.warning("activations are close to the limit of %s: bfloat16 is safer", dtype)
         graphs = options.max_graphs if self._device.type == "cuda" else 0
         for bucket in buckets[:graphs]:
             if time.perf_counter() - started_s > options.warm_up_s:
                 break
-            self._through(bucket, [_syllables(1_000.0)], graph=True)
-        self.transcribe([_syllables(1_000.0)])
+            self._run_bucket(bucket, [_speech_like(1_000.0)], graph=True)
+        self.transcribe([_speech_like(1_000.0)])
         if self._net.hotword_bias is not None:
             example = RecognitionOptions(hotwords=self._net.hotword_bias.branch.example())
-            self.transcribe([_syllables(1_000.0)], [example])
+            self.transcribe([_speech_like(1_000.0)], [example])
         kernels = self._net.kernels
         return WarmUp(
             wall_s=time.perf_counter() - started_s,
@@ -205,13 +223,13 @@ class GpuParaformer:
             num_buckets=len(buckets),
             headroom=watch.headroom,
             attention=getattr(kernels.attend, "__name__", "attention"),
-            memory=getattr(kernels.remember, "__name__", "memory"),
+            memory=getattr(kernels.fsmn_memory, "__name__", "memory"),
         )
 
     @torch.inference_mode()
     def _watch_range(self, pcm: Pcm, watch: RangeWatch) -> None:
-        """One pass without a graph, in which every layer is looked at."""
-        bucket = self._plan.made_to_measure([self.cost(len(pcm))])
+        """Runs one pass without a graph, in which every layer's output is checked."""
+        bucket = self._plan.exact_bucket([self.cost(len(pcm))])
         sizes = self._sizes(bucket)
         samples = torch.zeros(sizes.payload, dtype=torch.int16)
         samples[: len(pcm)] = torch.from_numpy(pcm)
@@ -224,28 +242,28 @@ class GpuParaformer:
         )
 
 
-def _taken_apart(
-    heard: Readback, lengths: list[int], shape: CifShape | None
+def _split_readback(
+    readback: Readback, lengths: list[int], shape: CifShape | None
 ) -> list[Decoded | ChunkFailure]:
-    """One result an utterance.
+    """Returns one result per utterance.
 
     Args:
-        heard: the batch.
+        readback: of the batch.
         lengths: in encoder frames.
-        shape: of the predictor whose weights were heard; None for those of a timestamp head.
+        shape: of the predictor whose weights were read back; None for a timestamp head.
     """
     results: list[Decoded | ChunkFailure] = []
     token, row = 0, 0
     for index, length in enumerate(lengths):
-        end = token + int(heard.counts[index])
-        confidences = heard.confidences[token:end]
-        if heard.broken[index] or not np.isfinite(confidences).all():
-            results.append(overflow())
+        end = token + int(readback.counts[index])
+        confidences = readback.confidences[token:end]
+        if readback.broken[index] or not np.isfinite(confidences).all():
+            results.append(overflow_failure())
         else:
             weights = None
             if end > token:
-                weights = _weights(heard.alphas, row, length, end - token, shape)
-            results.append(Decoded(heard.ids[token:end], confidences, weights))
+                weights = _weights(readback.alphas, row, length, end - token, shape)
+            results.append(Decoded(readback.ids[token:end], confidences, weights))
         token, row = end, row + length
     return results
 
@@ -261,14 +279,14 @@ def _weights(
 
 
 def _scaled(fine_alphas: npt.NDArray[np.float32], num_tokens: int) -> npt.NDArray[np.float32]:
-    """So that they add up to the tokens; in the precision of ParaformerEngine."""
+    """Scales the weights to a sum of `num_tokens`, in the precision of ParaformerEngine."""
     weights = torch.from_numpy(fine_alphas)
     scaled: npt.NDArray[np.float32] = (weights * (num_tokens / weights[None].sum(dim=-1))).numpy()
     return scaled
 
 
-def _syllables(amplitude: float) -> Pcm:
-    """Tones that come and go over noise: what lets tokens fire."""
+def _speech_like(amplitude: float) -> Pcm:
+    """Returns modulated tones over noise, at which tokens fire."""
     time_s = np.arange(_WARM_UP_SAMPLES) / 16_000
     voice = sum(np.sin(2 * np.pi * 140 * order * time_s) / order for order in range(1, 9))
     envelope = np.clip(np.sin(2 * np.pi * 2.5 * time_s), 0.0, 1.0)

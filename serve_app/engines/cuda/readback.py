@@ -1,4 +1,4 @@
-"""What a batch brings back from the device, as one row of bytes."""
+"""The results of a batch, copied from the device as one row of bytes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from serve_app.engines.paraformer.timestamps import FINE_FRAMES
 
 @dataclass(frozen=True, slots=True)
 class Readback:
-    """A batch on the host; arrays over tokens are packed like the tokens.
+    """The results of a batch on the host; arrays over tokens are packed like the tokens.
 
     Attributes:
         counts: int32 [sequences].
         broken: int32 [sequences], 1 where a frame's weight was not finite.
         ids: int32 [tokens].
         confidences: float32 [tokens].
-        alphas: float32, the weights that say when tokens start: [3 * rows] of packs with a
-            timestamp head, [rows] of the predictor's own where there is none.
+        alphas: float32, the weights from which token times are computed: [3 * rows] of the
+            timestamp head, or [rows] of the predictor for packs without one.
     """
 
     counts: npt.NDArray[np.int32]
@@ -34,11 +34,11 @@ class Readback:
 
 @dataclass(frozen=True, slots=True)
 class ReadbackLayout:
-    """Where the parts of a `Readback` lie, each of 4 bytes an item.
+    """The layout of a `Readback` in bytes; every item has 4 bytes.
 
     Attributes:
         bucket: gives the sizes.
-        fine: the weights are those of a timestamp head.
+        fine: True if the weights are those of a timestamp head.
     """
 
     bucket: Bucket
@@ -64,7 +64,7 @@ class ReadbackLayout:
         ids: torch.Tensor,
         confidences: torch.Tensor,
     ) -> None:
-        """Copies the parts, which lie on the same device, into the row of bytes."""
+        """Copies the parts into the row of bytes, on the device."""
         tokens, sequences = self.bucket.tokens, self.bucket.sequences
         at = 0
         for part, dtype, count in (
@@ -78,26 +78,26 @@ class ReadbackLayout:
             at = end
 
     def confidences(self, results: torch.Tensor) -> torch.Tensor:
-        """The part of the row with the confidences, float32 [tokens], a view."""
+        """Returns a view of the confidences, float32 [tokens]."""
         tokens = self.bucket.tokens
         return results[: 4 * tokens].view(torch.float32)
 
     def ids(self, results: torch.Tensor) -> torch.Tensor:
-        """The part with the ids, int32 [tokens], a view."""
+        """Returns a view of the ids, int32 [tokens]."""
         return results[4 * self.bucket.tokens : self._counts_at].view(torch.int32)
 
     def counts(self, results: torch.Tensor) -> torch.Tensor:
-        """The part with the numbers of tokens, int32 [sequences], a view."""
+        """Returns a view of the token counts, int32 [sequences]."""
         end = self._counts_at + 4 * self.bucket.sequences
         return results[self._counts_at : end].view(torch.int32)
 
     def write_alphas(self, results: torch.Tensor, alphas: torch.Tensor) -> None:
-        """Adds the weights, float32, from those of the first row on."""
+        """Copies the weights, float32, from the first row on."""
         end = self._alphas_at + 4 * len(alphas)
         results[self._alphas_at : end].view(torch.float32).copy_(alphas)
 
     def read(self, row: npt.NDArray[np.uint8]) -> Readback:
-        """Takes a row of bytes apart; the arrays are views of it."""
+        """Splits a row of bytes into arrays, which are views of it."""
         tokens, sequences = self.bucket.tokens, self.bucket.sequences
         middle = self._counts_at
         return Readback(

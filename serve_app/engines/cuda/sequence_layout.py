@@ -1,4 +1,4 @@
-"""Where sequences lie in a packed matrix whose number of rows is static."""
+"""The layout of sequences in a packed matrix with a static number of rows (cu_seqlens)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class SequenceLayout:
-    """Borders on the device; nothing here is ever read by the host.
+    """Sequence boundaries on the device; the host never reads them.
 
-    Rows beyond the last sequence fill up a bucket. They belong to no sequence:
-    whatever they hold, NaN included, no layer reads it into a row of a sequence.
+    Rows beyond the last sequence are padding of the bucket. No layer reads them into a row of a
+    sequence, so they may hold anything, even NaN.
 
     Attributes:
-        offsets: int32 [sequences + 1], first row of each sequence, then the end.
-        sequence: int64 [rows], which sequence a row belongs to; any for filler.
-        position: int64 [rows], place within the sequence, 0 for filler.
-        length: int64 [rows], rows of the row's sequence, 0 for filler.
-        longest: no sequence has more rows; static.
+        offsets: cu_seqlens, int32 [sequences + 1]: first row of each sequence, then the end.
+        sequence: int64 [rows], index of a row's sequence; undefined for padding.
+        position: int64 [rows], index within the sequence; 0 for padding.
+        length: int64 [rows], length of the row's sequence; 0 for padding.
+        longest: static upper bound of the lengths.
     """
 
     offsets: torch.Tensor
@@ -38,7 +38,7 @@ class SequenceLayout:
 
     @property
     def filled(self) -> torch.Tensor:
-        """bool [rows]: False for filler."""
+        """bool [rows]: False for padding."""
         return self.length > 0
 
     @property
@@ -48,17 +48,17 @@ class SequenceLayout:
 
 
 def lay_out(lengths: torch.Tensor, num_rows: int, longest: int) -> SequenceLayout:
-    """Lays sequences end to end.
+    """Returns the layout of packed sequences.
 
     Args:
-        lengths: int [sequences]; what does not fit into the rows is cut off.
+        lengths: int [sequences]; rows beyond `num_rows` are cut off.
         num_rows: of the packed matrix.
-        longest: bound of lengths.
+        longest: upper bound of the lengths.
     """
     sums = torch.cumsum(lengths, dim=0, dtype=torch.int64).clamp_max_(num_rows)
     offsets = torch.cat([sums.new_zeros(1), sums])
     rows = torch.arange(num_rows, device=lengths.device)
-    # As many sequences as end at or before a row come before it, empty ones too.
+    # The index of a row's sequence is the number of sequences that end at or before the row.
     sequence = torch.searchsorted(sums, rows, right=True)
     filled = sequence < lengths.shape[0]
     sequence = sequence.clamp_max_(lengths.shape[0] - 1)
@@ -73,10 +73,10 @@ def lay_out(lengths: torch.Tensor, num_rows: int, longest: int) -> SequenceLayou
 
 
 def shifted(rows: torch.Tensor, sequence_layout: SequenceLayout, by: int) -> torch.Tensor:
-    """Each row's neighbor `by` rows on, zero beyond the ends of its sequence."""
+    """Returns each row's neighbor `by` rows later, zero beyond the ends of its sequence."""
     target = sequence_layout.position + by
     inside = (target >= 0) & (target < sequence_layout.length)
     here = torch.arange(sequence_layout.num_rows, device=rows.device)
     index = torch.where(inside, here + by, here)
-    # Filled, not multiplied: a neighbor's NaN times 0 would still be NaN.
+    # masked_fill instead of a product: NaN times 0 would still be NaN.
     return rows[index].masked_fill_(~inside[:, None], 0)

@@ -1,8 +1,7 @@
-"""How a batch gets onto the device, through the network, and back.
+"""Runs batches on a device: copy to it, network, copy back, on two streams.
 
-Two batches may be under way: while one is computed, the next one is packed into
-pinned memory and copied on a stream of its own. The host waits once a batch, for
-the one copy that brings everything back.
+Two batches may be in flight: while one is computed, the next is packed into pinned memory and
+copied on its own stream. The host synchronizes once per batch, with the copy of the results.
 """
 
 from __future__ import annotations
@@ -29,24 +28,24 @@ MAX_IN_FLIGHT = 2
 
 IntArray: TypeAlias = npt.NDArray[Any]
 Fill: TypeAlias = Callable[[IntArray, npt.NDArray[np.int32]], None]
-"""Writes a batch into (payload [n], lengths [sequences], all zero so far)."""
+"""Writes a batch into (payload [n], lengths [sequences], initially zero)."""
 
 Compute: TypeAlias = Callable[[Bucket, torch.Tensor, torch.Tensor, torch.Tensor], None]
-"""(bucket, payload, lengths [sequences], results uint8): all on the device; it must not
-look at a value, so that it can become a graph."""
+"""(bucket, payload, lengths [sequences], results uint8), all on the device. It must not read a
+value on the host, so that it can be captured."""
 
 Finish: TypeAlias = Callable[[Bucket, npt.NDArray[np.int32], torch.Tensor], None]
-"""(bucket, lengths on the host, results): what comes after and is in no graph."""
+"""(bucket, lengths on the host, results): runs after `Compute`, outside the graph."""
 
 
 After: TypeAlias = Callable[[torch.Tensor], None]
-"""(results): what one batch alone asks for once `Finish` is through. It may wait for the
-device; meanwhile no other batch is given to it."""
+"""(results): runs after `Finish` for one batch only. It may wait for the device, which gets no
+other batch meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What a batch takes: payload elements, sequences, bytes of results."""
+    """Sizes of a batch: payload elements, sequences, bytes of results."""
 
     payload: int
     sequences: int
@@ -61,15 +60,15 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
-    """One batch to be run.
+class BatchRun:
+    """A batch to run.
 
     Attributes:
-        bucket: what the network is run as.
-        sizes: of the bucket; may exceed those of the lane, which is slow.
-        used: elements of the payload that the batch fills; only these are copied.
-        graph: False for a bucket that will not come again.
-        after: is done with the results before they are copied to the host.
+        bucket: static sizes of the network.
+        sizes: of the bucket; may exceed those of the stream, which is slow.
+        used: elements of the payload that the batch uses; only these are copied.
+        graph: False for a bucket that will not be used again.
+        after: called with the results before they are copied to the host.
     """
 
     bucket: Bucket
@@ -80,7 +79,7 @@ class Load:
 
 
 class _Slot:
-    """The buffers of one batch that is under way."""
+    """The buffers of one batch in flight."""
 
     def __init__(
         self, sizes: Sizes, dtype: torch.dtype, device: torch.device, events: bool
@@ -90,8 +89,8 @@ class _Slot:
         self.payload_host = torch.zeros(sizes.payload, dtype=dtype, pin_memory=pinned)
         self.lengths_host = torch.zeros(sizes.sequences, dtype=torch.int32, pin_memory=pinned)
         self.results_host = torch.zeros(sizes.result_bytes, dtype=torch.uint8, pin_memory=pinned)
-        # Left as they are: filling them here, on this thread's stream, could come after
-        # the first copy, which is on another one.
+        # Uninitialized: a fill on this thread's stream could run after the first copy, which
+        # is on another stream.
         self.payload = torch.empty(sizes.payload, dtype=dtype, device=device)
         self.lengths = torch.empty(sizes.sequences, dtype=torch.int32, device=device)
         self.results = torch.empty(sizes.result_bytes, dtype=torch.uint8, device=device)
@@ -99,9 +98,9 @@ class _Slot:
         # A blocking event lets the waiting thread sleep instead of spinning.
         self.done = _event(blocking=True) if events else None
 
-    def upload(self, load: Load) -> None:
-        self.payload[: load.used].copy_(self.payload_host[: load.used], non_blocking=True)
-        num_sequences = load.sizes.sequences
+    def upload(self, run: BatchRun) -> None:
+        self.payload[: run.used].copy_(self.payload_host[: run.used], non_blocking=True)
+        num_sequences = run.sizes.sequences
         self.lengths[:num_sequences].copy_(self.lengths_host[:num_sequences], non_blocking=True)
 
 
@@ -110,12 +109,12 @@ class DeviceStream:
 
     Args:
         device: where it computes; on the CPU there are no streams and no graphs.
-        dtype: of the payload.
+        dtype: of the payrun.
         sizes: of the largest bucket.
         compute: the network.
-        finish: what follows it outside of graphs.
-        max_graphs: CUDA graphs that are kept; 0 for none.
-        asynchronous: use streams and events; by default where the device is a GPU.
+        finish: runs after it, outside graphs.
+        max_graphs: maximum number of CUDA graphs; 0 for none.
+        asynchronous: whether to use streams and events; by default on a GPU.
     """
 
     def __init__(
@@ -145,7 +144,7 @@ class DeviceStream:
             self._copying = _stream(device)
             self._computing = _stream(device)
             if max_graphs > 0:
-                # All graphs read and write the same buffers: they run one after another.
+                # All graphs share these buffers, since they run in sequence.
                 self._static = _Slot(sizes, dtype, device, events=False)
                 self._graphs = Graphs(self._computing, max_graphs)
             torch.cuda.synchronize(device)
@@ -154,98 +153,98 @@ class DeviceStream:
     def num_graphs(self) -> int:
         return 0 if self._graphs is None else len(self._graphs)
 
-    def run(self, load: Load, fill: Fill) -> npt.NDArray[np.uint8]:
-        """Runs one batch, which `fill` writes; returns its bytes of results.
+    def run(self, run: BatchRun, fill: Fill) -> npt.NDArray[np.uint8]:
+        """Runs one batch, which `fill` writes; returns the bytes of its results.
 
         Raises:
-            EngineStuck: the device failed for good; only a new process can help.
-            OutOfMemoryError: PyTorch's; a smaller batch may fit.
+            EngineStuck: the device failed, and only a new process can recover.
+            torch.cuda.OutOfMemoryError: a smaller batch may fit.
         """
-        kept = self._slots.get()
-        slot = kept
-        sizes = load.sizes
+        free_slot = self._slots.get()
+        slot = free_slot
+        sizes = run.sizes
         try:
             if not slot.sizes.holds(sizes):
                 slot = _Slot(sizes, self._dtype, self._device, self._asynchronous)
             lengths = slot.lengths_host.numpy()[: sizes.sequences]
             lengths[:] = 0
-            fill(slot.payload_host.numpy()[: load.used], lengths)
+            fill(slot.payload_host.numpy()[: run.used], lengths)
             with torch.inference_mode():
                 if self._computing is None or self._copying is None:
                     with self._lock:
-                        slot.upload(load)
-                        self._run_eagerly(load, slot)
+                        slot.upload(run)
+                        self._run_eagerly(run, slot)
                         slot.results_host.copy_(slot.results)
                 else:
-                    self._run_on_device(load, slot, self._copying, self._computing)
+                    self._run_on_device(run, slot, self._copying, self._computing)
             return slot.results_host.numpy()[: sizes.result_bytes].copy()
         finally:
-            self._slots.put(kept)
+            self._slots.put(free_slot)
 
     def _run_on_device(
-        self, load: Load, slot: _Slot, copying: torch.cuda.Stream, computing: torch.cuda.Stream
+        self, run: BatchRun, slot: _Slot, copying: torch.cuda.Stream, computing: torch.cuda.Stream
     ) -> None:
-        num_bytes = load.sizes.result_bytes
+        num_bytes = run.sizes.result_bytes
         try:
             with torch.cuda.stream(copying):
-                slot.upload(load)
+                slot.upload(run)
                 if slot.uploaded is not None:
                     slot.uploaded.record()
             with self._lock, torch.cuda.stream(computing):
                 if slot.uploaded is not None:
                     computing.wait_event(slot.uploaded)
-                results = self._enqueue(load, slot)
+                results = self._enqueue(run, slot)
                 slot.results_host[:num_bytes].copy_(results[:num_bytes], non_blocking=True)
                 if slot.done is not None:
                     slot.done.record()
             if slot.done is not None:
                 slot.done.synchronize()
         except torch.cuda.OutOfMemoryError:
-            # The batch is halved by its caller; what the cache holds in pieces that
-            # are too small must not stand in the way of the halves.
+            # The caller retries with half the batch: release cached blocks, whose
+            # fragmentation could prevent that.
             copying.synchronize()
             computing.synchronize()
             torch.cuda.empty_cache()
             raise
         except torch.AcceleratorError as error:
-            # CUDA keeps such an error for the life of the process: every call to come fails.
+            # Such a CUDA error is sticky: every later call in this process fails.
             raise EngineStuck(f"the device failed: {error}") from error
 
-    def _enqueue(self, load: Load, slot: _Slot) -> torch.Tensor:
-        """Puts the computation on the current stream; returns where its results will be."""
+    def _enqueue(self, run: BatchRun, slot: _Slot) -> torch.Tensor:
+        """Enqueues the computation on the current stream; returns the tensor of its results."""
         graphs, static = self._graphs, self._static
-        usable = load.graph and static is not None and static.sizes.holds(load.sizes)
+        usable = run.graph and static is not None and static.sizes.holds(run.sizes)
         if graphs is None or static is None or not usable:
-            self._run_eagerly(load, slot)
+            self._run_eagerly(run, slot)
             return slot.results
-        num_sequences = load.sizes.sequences
+        num_sequences = run.sizes.sequences
         static_lengths = static.lengths[:num_sequences]
-        static.payload[: load.used].copy_(slot.payload[: load.used], non_blocking=True)
+        static.payload[: run.used].copy_(slot.payload[: run.used], non_blocking=True)
         static_lengths.copy_(slot.lengths[:num_sequences], non_blocking=True)
 
         def body() -> None:
-            self._compute(load.bucket, static.payload, static_lengths, static.results)
+            self._compute(run.bucket, static.payload, static_lengths, static.results)
 
-        graphs.run(load.bucket, body)
-        self._follow(load, slot, static.results)
+        graphs.run(run.bucket, body)
+        self._run_after_graph(run, slot, static.results)
         return static.results
 
-    def _run_eagerly(self, load: Load, slot: _Slot) -> None:
-        num_sequences = load.sizes.sequences
-        self._compute(load.bucket, slot.payload, slot.lengths[:num_sequences], slot.results)
-        self._follow(load, slot, slot.results)
+    def _run_eagerly(self, run: BatchRun, slot: _Slot) -> None:
+        num_sequences = run.sizes.sequences
+        self._compute(run.bucket, slot.payload, slot.lengths[:num_sequences], slot.results)
+        self._run_after_graph(run, slot, slot.results)
 
-    def _follow(self, load: Load, slot: _Slot, results: torch.Tensor) -> None:
-        """What is in no graph."""
+    def _run_after_graph(self, run: BatchRun, slot: _Slot, results: torch.Tensor) -> None:
+        """Runs the steps that are in no graph."""
         if self._finish is not None:
-            lengths = slot.lengths_host.numpy()[: load.sizes.sequences]
-            self._finish(load.bucket, lengths, results)
-        if load.after is not None:
-            load.after(results)
+            lengths = slot.lengths_host.numpy()[: run.sizes.sequences]
+            self._finish(run.bucket, lengths, results)
+        if run.after is not None:
+            run.after(results)
 
 
 def on_device(device: torch.device) -> torch.cuda.device | nullcontext[None]:
-    """Makes a device current for this thread: streams and kernels go by that."""
+    """Makes a device current for this thread, as streams and kernels require."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 

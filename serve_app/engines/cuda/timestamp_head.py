@@ -1,7 +1,7 @@
-"""The second head of CifPredictorV3, which gives BiCif and SeACo their times.
+"""The timestamp head of CifPredictorV3, for BiCif and SeACo packs.
 
-Its recurrent layer wants to know the lengths on the host, so it runs after the
-graph; the host has them, and waits for nothing.
+Its recurrent layer needs the lengths on the host, so it runs after the graph. The host knows them
+already and does not wait.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from serve_app.engines.paraformer.timestamps import FINE_FRAMES
 
 
 class TimestampHead:
-    """Weighs frames of 20 ms; computes in float32.
+    """Computes weights of 20 ms frames in float32.
 
     Args:
         weights: of the whole network.
@@ -30,7 +30,7 @@ class TimestampHead:
     def __init__(self, weights: Weights, shape: TimestampHeadShape, size: int) -> None:
         self._shape = shape
         upsampling = weights.tensor("predictor.upsample_cnn.weight", torch.float32)
-        # Kernel equals stride: each frame gives three, by one product. [in, out, 3].
+        # Kernel equals stride: one matrix product gives three frames per frame. [in, out, 3].
         self._upsample = upsampling.permute(2, 1, 0).reshape(-1, size).contiguous()
         bias = weights.tensor("predictor.upsample_cnn.bias", torch.float32)
         self._upsample_bias = bias.repeat(FINE_FRAMES)
@@ -39,11 +39,11 @@ class TimestampHead:
 
     @property
     def after_context(self) -> bool:
-        """True if it takes the predictor's convolved frames, not the encoder's."""
+        """Whether its input is the predictor's convolved frames instead of the encoder's."""
         return self._shape.after_context
 
     def forward(self, frames: torch.Tensor, lengths: npt.NDArray[np.int32]) -> torch.Tensor:
-        """Unscaled weights, float32 [3 * sum of lengths].
+        """Returns unscaled weights, float32 [3 * sum of lengths].
 
         Args:
             frames: float32 [at least the sum of lengths, size].
@@ -63,7 +63,7 @@ class TimestampHead:
         order, batch_sizes = time_major(lengths)
         index = torch.from_numpy(order)
         if fine.device.type == "cuda":
-            # From pageable memory the copy would wait for all that was enqueued before.
+            # A copy from pageable memory would wait for all work enqueued before.
             index = index.pin_memory().to(fine.device, non_blocking=True)
         packed = PackedSequence(fine[index], torch.from_numpy(batch_sizes))
         output, _ = self._lstm(packed)
@@ -75,13 +75,13 @@ class TimestampHead:
 def time_major(
     lengths: npt.NDArray[np.int64],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The order that PyTorch's packed sequences want, of sequences laid end to end.
+    """Returns the row order of PyTorch's packed sequences, for sequences laid end to end.
 
     Args:
         lengths: each at least 1.
 
     Returns:
-        Rows by step, longer sequences first, and how many there are at each step.
+        Rows by step, longer sequences first, and the number of rows at each step.
     """
     starts = np.cumsum(lengths) - lengths
     longest_first = np.argsort(-lengths, kind="stable")

@@ -1,4 +1,4 @@
-"""Parameters on the device, in the type that the layers compute in."""
+"""Parameters on the device, in the dtype of the layers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 }
 
 Watch: TypeAlias = Callable[[str, torch.Tensor, torch.Tensor], None]
-"""Called with a layer's name, its rows, and which of them are no filler."""
+"""Called with a layer's name, its rows, and a mask of the rows that are no padding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,15 @@ class Norm:
 
 
 class Weights:
-    """A checkpoint by FunASR's names of parameters, moved over piece by piece.
+    """A checkpoint by FunASR's parameter names, moved to the device tensor by tensor.
 
     Args:
         state: float32 tensors on the CPU.
-        device: where to.
+        device: the target.
         dtype: of the matrices.
 
     Raises:
-        ConfigurationError: from the methods, if a value is beyond the dtype's range.
+        ConfigurationError: from the methods, if a value exceeds the dtype's range.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class Weights:
         return name in self._state
 
     def tensor(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """One parameter; in the compute dtype unless another one is asked for."""
+        """Returns one parameter, by default in the compute dtype."""
         dtype = self.dtype if dtype is None else dtype
         tensor = self._state[name]
         largest = float(tensor.abs().max()) if tensor.numel() else 0.0
         if not largest <= torch.finfo(dtype).max:
-            raise _beyond_range(f"the weights of {name} reach {largest:.3g}", dtype)
+            raise _out_of_range(f"the weights of {name} reach {largest:.3g}", dtype)
         return tensor.to(self.device, dtype).contiguous()
 
     def linear(self, name: str, dtype: torch.dtype | None = None) -> Linear:
@@ -80,15 +80,16 @@ class Weights:
         return Norm(self.tensor(f"{name}.weight"), self.tensor(f"{name}.bias"))
 
     def taps(self, name: str) -> torch.Tensor:
-        """A depthwise convolution, [dim, 1, kernel] in the checkpoint: float32 [kernel, dim]."""
+        """Returns a depthwise convolution as float32 [kernel, dim]; the checkpoint has
+        [dim, 1, kernel]."""
         return self.tensor(name, torch.float32)[:, 0].T.contiguous()
 
 
 class RangeWatch:
-    """Remembers how large activations become; a `Watch`.
+    """Records the largest activations; a `Watch`.
 
     Args:
-        dtype: what the activations are kept in.
+        dtype: of the activations.
     """
 
     def __init__(self, dtype: torch.dtype) -> None:
@@ -103,26 +104,26 @@ class RangeWatch:
 
     @property
     def headroom(self) -> float:
-        """How many times larger activations could be before they overflow."""
+        """Factor by which activations could grow before they overflow."""
         largest = max(self._largest.values(), default=0.0)
         return float(torch.finfo(self._dtype).max) / max(largest, 1e-30)
 
-    def demand_finite(self) -> None:
-        """Raises for the first layer with an overflow.
+    def check_finite(self) -> None:
+        """Checks that no layer has overflowed.
 
         Raises:
-            ConfigurationError: it names the layer.
+            ConfigurationError: one has; the message names the first.
         """
         for name, largest in self._largest.items():
             if not math.isfinite(largest):
-                raise _beyond_range(f"the output of {name} is not finite", self._dtype)
+                raise _out_of_range(f"the output of {name} is not finite", self._dtype)
 
 
-def _beyond_range(what: str, dtype: torch.dtype) -> ConfigurationError:
+def _out_of_range(what: str, dtype: torch.dtype) -> ConfigurationError:
     name = str(dtype).removeprefix("torch.")
     others = "bfloat16 or float32" if dtype == torch.float16 else "float32"
     if dtype == torch.float32:
         return ConfigurationError(f"{what}: the checkpoint is damaged, or not made for this engine")
     return ConfigurationError(
-        f"{what}, beyond what {name} holds ({torch.finfo(dtype).max:.3g}); use {others}"
+        f"{what}, above the maximum of {name} ({torch.finfo(dtype).max:.3g}); use {others}"
     )

@@ -1,9 +1,8 @@
-"""From frame scores to speech segments, as FSMN-VAD decides it.
+"""Endpointing of FSMN-VAD: speech segments from frame scores.
 
-A frame is speech or silence by its score. A window over the last frames turns
-the majority into a steady state with hysteresis; a segment opens when the state
-becomes speech and closes after enough silence, or when it is too long. Frame
-numbers count from the start of the recording.
+A frame is speech or silence by its score. A window over the last frames gives a state with
+hysteresis. A segment opens when the state becomes speech, and closes after enough silence or at
+the maximum length. Frame numbers count from the start of the recording.
 
 Source: the rules are those of FunASR 1.4.16, `models/fsmn_vad_streaming/model.py`
 (`FsmnVADStreaming`, `WindowDetector`), in its mode for many utterances, with
@@ -26,32 +25,32 @@ from serve_app.core.records import SpeechDetection, SpeechSegment
 Scores: TypeAlias = npt.NDArray[np.float64]
 FRAME_MS = 10
 
-# A frame's level lies between -60 dB (the floor of 1e-6) and 26 dB (400 full-scale
-# samples), so that lower thresholds than these can't decide anything.
+# A frame's level is between -60 dB (the floor of 1e-6) and 26 dB (400 full-scale samples), so
+# lower thresholds have no effect.
 _LOWEST_LEVEL_DB = -60.5
 _LOWEST_SNR_DB = -87.0
 _NO_NOISE_YET_DB = -99.9
-# Nothing would ever be speech at 1.
+# At 1 no frame would be speech.
 _SUREST = 0.999
 
 
 @dataclass(frozen=True, slots=True)
 class VadOptions:
-    """Where speech begins and ends.
+    """Options of speech detection.
 
     Attributes:
         max_end_silence_ms: silence that ends a segment, counted from its last
             speech; includes speech_to_silence_ms.
-        max_single_segment_ms: a segment is closed at this length at the latest.
+        max_single_segment_ms: maximum length of a segment.
         speech_noise_threshold: a frame is speech when the probability of speech
-            exceeds that of silence by this much; higher hears less.
+            exceeds that of silence by this much; higher finds less speech.
         window_ms: window of the hysteresis.
         silence_to_speech_ms: speech in the window that turns the state to speech.
         speech_to_silence_ms: speech in the window at which the state turns to silence.
-        lookback_ms: margin before the window in which speech was noticed.
+        lookback_ms: margin before the window in which speech was detected.
         lookahead_ms: margin kept after the last speech.
         speech_to_noise_ratio: exponent of the silence probability.
-        silence_ids: outputs of the network that mean silence.
+        silence_ids: outputs of the network for silence.
         min_level_db: frames below are silence.
         min_snr_db: frames nearer to the noise level are silence.
         num_noise_frames: span of the running noise level.
@@ -73,7 +72,7 @@ class VadOptions:
 
     @classmethod
     def from_config(cls, conf: Mapping[str, object]) -> VadOptions:
-        """Reads the `model_conf` of a pack; what it does not name keeps its default."""
+        """Reads the `model_conf` of a pack; missing options keep their defaults."""
         default = cls()
 
         def number(key: str, fallback: float) -> float:
@@ -103,10 +102,11 @@ class VadOptions:
         )
 
     def adapted(self, detection: SpeechDetection) -> VadOptions:
-        """Returns the options of one recording, with what its request changes.
+        """Returns the options of one recording with the values of its request.
 
-        A frame is speech from a probability of (1 + speech_noise_threshold) / 2 on. That lies at
-        the threshold 0.5; from there it falls evenly to 0 and rises evenly to nearly 1.
+        A frame is speech from a probability of (1 + speech_noise_threshold) / 2. A requested
+        threshold of 0.5 gives this value; the mapping is linear below it, down to 0, and above
+        it, up to nearly 1.
         """
         adapted = self
         if detection.silence_duration_ms is not None:
@@ -121,12 +121,12 @@ class VadOptions:
 
     @property
     def needs_levels(self) -> bool:
-        """False where no recording can fall below the level and SNR thresholds."""
+        """Whether any recording can be below the level or SNR threshold."""
         return self.min_level_db > _LOWEST_LEVEL_DB or self.min_snr_db > _LOWEST_SNR_DB
 
 
 class FrameClassifier:
-    """Tells speech frames from silent ones; keeps the running noise level."""
+    """Classifies frames as speech or silence; tracks the noise level."""
 
     def __init__(self, options: VadOptions) -> None:
         self._options = options
@@ -162,9 +162,9 @@ class FrameClassifier:
 
 
 class Endpointer:
-    """Turns the speech frames of one recording into segments, as they come.
+    """Turns the speech frames of one recording into segments, incrementally.
 
-    Work is done at changes of the state only; memory is one window of frames.
+    Work is done only at changes of the state; memory is one window of frames.
     """
 
     def __init__(self, options: VadOptions) -> None:
@@ -173,7 +173,7 @@ class Endpointer:
         self._down = int(options.speech_to_silence_ms / FRAME_MS)
         self._latency = self._window + int(options.lookback_ms / FRAME_MS)
         self._max_frames = math.floor(options.max_single_segment_ms / FRAME_MS)
-        # The window's own share of the closing silence is over when the state turns.
+        # When the state becomes silence, the window has already covered part of it.
         closing = (options.max_end_silence_ms - options.speech_to_silence_ms) / FRAME_MS
         self._closing_frames = max(1, math.ceil(closing))
         margin = int(options.lookahead_ms / FRAME_MS) + 1
@@ -183,17 +183,17 @@ class Endpointer:
         self._floor = 0  # no segment starts before this frame
         self._history = np.zeros(self._window, dtype=np.bool_)
         self._start: int | None = None  # first frame of the open segment
-        self._opened = 0  # frame at which it was noticed
-        self._silent_from: int | None = None  # frame at which the state turned to silence
+        self._opened = 0  # frame at which it was detected
+        self._silent_from: int | None = None  # frame at which the state became silence
 
     @property
     def open_since_ms(self) -> int | None:
-        """Start of the segment that is open, None without one."""
+        """Start of the open segment; None without one."""
         return None if self._start is None else self._start * FRAME_MS
 
     @property
     def keep_from_ms(self) -> int:
-        """No segment still to come, and not the open one, starts before this."""
+        """Lower bound for the start of the open and of all later segments."""
         if self._start is not None:
             return self._start * FRAME_MS
         return max(self._floor, self._next - self._latency) * FRAME_MS
@@ -206,16 +206,16 @@ class Endpointer:
         return closed
 
     def finish(self) -> list[SpeechSegment]:
-        """Closes a segment that is still open at the last frame."""
+        """Closes an open segment at the last frame."""
         closed: list[SpeechSegment] = []
         if self._start is not None:
             self._close(self._next - 1, closed)
         return closed
 
     def _advance(self, speech: npt.NDArray[np.bool_], closed: list[SpeechSegment]) -> int:
-        """Goes on to the end of the frames or to the first that closes a segment.
+        """Processes frames up to the first that closes a segment, or all.
 
-        Returns the number of frames used up.
+        Returns the number of processed frames.
         """
         ups, downs = self._crossings(speech)
         first, end = self._next, self._next + len(speech)
@@ -254,7 +254,7 @@ class Endpointer:
         return len(speech)
 
     def _crossings(self, speech: npt.NDArray[np.bool_]) -> tuple[list[int], list[int]]:
-        """Frames whose window holds enough speech to turn up, and little enough to turn down."""
+        """Returns frames whose window switches the state to speech, and those to silence."""
         total = np.cumsum(np.concatenate((self._history, speech)), dtype=np.int64)
         in_window = total[self._window :] - total[: -self._window]
         ups = np.flatnonzero(in_window >= self._up) + self._next
@@ -262,7 +262,7 @@ class Endpointer:
         return ups.tolist(), downs.tolist()
 
     def _reset(self, frame: int, last: int, closed: list[SpeechSegment]) -> int:
-        """Closes the segment at frame `last`; the window forgets all up to `frame`."""
+        """Closes the segment at frame `last`; clears the window up to `frame`."""
         self._next = frame + 1
         self._history = np.zeros(self._window, dtype=np.bool_)
         self._close(last, closed)
@@ -276,6 +276,6 @@ class Endpointer:
 
 
 def _first_from(frames: list[int], frame: int, end: int) -> int:
-    """The first of the ascending frame numbers that is at least `frame`, else `end`."""
+    """Returns the first of the ascending frames that is at least `frame`, else `end`."""
     index = bisect_left(frames, frame)
     return frames[index] if index < len(frames) else end

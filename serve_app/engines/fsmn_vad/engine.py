@@ -1,4 +1,4 @@
-"""FSMN-VAD over a stream of samples, with memory that does not grow."""
+"""FSMN-VAD over a stream of samples, in constant memory."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from serve_app.engines.fsmn_vad.endpointing import Endpointer, FrameClassifier, 
 from serve_app.engines.fsmn_vad.network import Fsmn, load_fsmn
 from serve_app.packs.pack import PackContents
 
-# Frames that go through the network at once. Blocks are cut by the recording's
-# own time, never by how it was pushed: the same arithmetic gives the same bits.
-# 256 frames (2.56 s) fill the matrix units and stay in the cache.
+# Frames per network call. Blocks have fixed positions in the recording, however it is pushed, so
+# that results are bit-identical. 256 frames (2.56 s) use the matrix units well and fit the cache.
 _BLOCK_FRAMES = 256
 _BLOCK_SAMPLES = (_BLOCK_FRAMES - 1) * SHIFT_SAMPLES + FRAME_SAMPLES
 _FULL_SCALE = 32768.0
@@ -34,7 +33,7 @@ class FsmnVad:
 
     Args:
         pack: an fsmn-vad pack.
-        options: the pack's own where None.
+        options: by default those of the pack.
 
     Raises:
         PackIncomplete, PackCorrupt: the pack cannot be used.
@@ -50,22 +49,22 @@ class FsmnVad:
         self._cmvn = torch.from_numpy(pack.cmvn.copy())
         self._network = load_fsmn(pack)
         self._options = options or VadOptions.from_config(pack.config.get("model_conf") or {})
-        # The first pass touches the mapped weights and lets kernels be chosen.
+        # The first pass reads the mapped weights and selects kernels.
         warm_up = self.open()
         warm_up.push(np.zeros(_BLOCK_SAMPLES, np.int16))
         warm_up.finish()
 
     def open(self, detection: SpeechDetection = AS_DEPLOYED) -> FsmnVadStream:
-        """Begins a recording; what is detected otherwise in it changes nothing in others."""
+        """Opens a stream for one recording, with its own detection options."""
         options = self._options.adapted(detection)
         return FsmnVadStream(self._network, self._cmvn, self._num_stacked, options)
 
 
 class FsmnVadStream:
-    """The speech of one recording; implements `core.ports.VadStream`.
+    """Detects speech in one recording; implements `core.ports.VadStream`.
 
-    Decisions come in steps of 2.56 s. How the samples are divided among the
-    pushes changes nothing in the result.
+    Segments are found in steps of 2.56 s; the result does not depend on how the samples are
+    divided into pushes.
     """
 
     def __init__(
@@ -82,12 +81,12 @@ class FsmnVadStream:
 
     @property
     def open_since_ms(self) -> int | None:
-        """Start of the segment that is open, None without one."""
+        """Start of the open segment; None without one."""
         return self._endpointer.open_since_ms
 
     @property
     def keep_from_ms(self) -> int:
-        """Audio before this time belongs to no segment still to come, nor to the open one."""
+        """Audio before this time belongs to no open or later segment."""
         return self._endpointer.keep_from_ms
 
     def push(self, pcm: Pcm) -> list[SpeechSegment]:
@@ -122,10 +121,10 @@ class FsmnVadStream:
 
 
 class _StackedFrames:
-    """Makes the network's input: each frame beside its neighbors, normalized.
+    """Makes the network's input: stacked neighboring frames, normalized.
 
-    A frame waits for those after it, so rows lag behind the samples; the first
-    and the last frame of the recording stand in for those beyond them.
+    A row needs later frames, so rows lag behind the samples. The first and the last frame of the
+    recording are repeated beyond its ends.
     """
 
     def __init__(self, num_stacked: int, cmvn: torch.Tensor, *, with_levels: bool) -> None:
@@ -138,7 +137,7 @@ class _StackedFrames:
         self._waiting_levels: Scores = np.empty(0)
 
     def push(self, samples: torch.Tensor, *, last: bool) -> tuple[torch.Tensor, Scores | None]:
-        """Returns features [T, num_stacked * 80], and levels in dB [T] where wanted."""
+        """Returns features [T, num_stacked * 80], and levels in dB [T] if enabled."""
         mel = log_mel(samples)
         if not len(self._waiting):
             mel = torch.cat((mel[:1].repeat(self._num_before, 1), mel))

@@ -1,4 +1,4 @@
-"""The FSMN network of FSMN-VAD: a deep memory network that looks only back.
+"""The FSMN network of FSMN-VAD: a causal deep memory network.
 
 Source: Zhang et al., "Deep-FSMN for Large Vocabulary Continuous Speech Recognition",
 arXiv:1803.05030; parameter names are those of FunASR's checkpoints.
@@ -19,12 +19,12 @@ from serve_app.engines.paraformer.onednn import has_onednn, product
 from serve_app.packs.pack import PackContents, load_into
 from serve_app.scheduling.preemption import yield_point
 
-# oneDNN is quicker than MKL but keeps a kernel for each number of rows: only
-# whole blocks of a recording, which all have this many, go through it.
+# oneDNN is faster than MKL but caches a kernel per row count: it is used only for whole blocks,
+# which have this many rows.
 _BLOCK_FRAMES = 256
 
 FsmnState: TypeAlias = tuple[torch.Tensor, ...]
-"""What each layer remembers: [(lorder - 1) * lstride, proj_dim]."""
+"""Past frames of each layer: [(lorder - 1) * lstride, proj_dim]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,11 @@ class FsmnSize:
 
     @classmethod
     def of(cls, pack: PackContents) -> FsmnSize:
-        """Raises PackCorrupt where the pack is another kind of network."""
+        """Reads the sizes from a pack.
+
+        Raises:
+            PackCorrupt: the pack has another network.
+        """
         conf = pack.config.get("encoder_conf")
         if pack.config.get("encoder") != "FSMN" or not isinstance(conf, dict):
             raise PackCorrupt(
@@ -80,7 +84,7 @@ class _Affine(nn.Module):
 
 
 class _Memory(nn.Module):
-    """Adds to each frame a learned mix of itself and the frames before it."""
+    """Adds to each frame a learned weighted sum of itself and past frames."""
 
     def __init__(self, size: FsmnSize) -> None:
         super().__init__()
@@ -115,7 +119,7 @@ class _Layer(nn.Module):
 
 
 class Fsmn(nn.Module):
-    """Scores frames one block after the other, without a joint between blocks."""
+    """Scores frames block by block, with the same result as in one pass."""
 
     def __init__(self, size: FsmnSize) -> None:
         super().__init__()
@@ -127,7 +131,7 @@ class Fsmn(nn.Module):
         self.out_linear2 = _Affine(size.output_affine_dim, size.output_dim)
 
     def initial_state(self) -> FsmnState:
-        """What the layers remember before the first frame."""
+        """Returns the state before the first frame."""
         frames = (self._size.lorder - 1) * self._size.lstride
         return tuple(torch.zeros(frames, self._size.proj_dim) for _ in self.fsmn)
 
@@ -150,7 +154,7 @@ class Fsmn(nn.Module):
 
 
 class _Checkpoint(nn.Module):
-    """The layout of FunASR's file, where the network is called encoder."""
+    """The layout of FunASR's checkpoint, which names the network `encoder`."""
 
     def __init__(self, encoder: Fsmn) -> None:
         super().__init__()

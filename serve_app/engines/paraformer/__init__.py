@@ -1,1 +1,1 @@
-"""Paraformer on CPUs: PyTorch (`cpu`) and onnxruntime (`onnx`)."""
+"""Paraformer on CPUs, with PyTorch (`cpu`) and onnxruntime (`onnx`)."""

@@ -1,8 +1,7 @@
 """Continuous integrate-and-fire: from encoder frames to one embedding a token.
 
-Each frame gets a weight between 0 and 1; the weights are added up along the
-utterance, and each time that the sum passes another whole number a token
-fires. Its embedding is the weighted sum of the frames since the last one.
+Each frame gets a weight of at least 0. Each time the running sum of an utterance passes a whole
+number, a token fires; its embedding is the weighted sum of the frames since the previous one.
 
 Source: Dong and Xu, "CIF: Continuous Integrate-and-Fire for End-to-End Speech
 Recognition" (2020); rounding follows FunASR 1.4.16 on one utterance alone
@@ -16,13 +15,13 @@ import torch
 from torch import nn
 
 from serve_app.engines.paraformer.cif_fire import CifShape, Integration, fire
-from serve_app.engines.paraformer.packing import PackedSequences, Spaced
+from serve_app.engines.paraformer.packing import ConvBuffer, PackedSequences
 
 __all__ = ["CifPredictor", "CifShape", "Integration", "embed_tokens", "integrate"]
 
 
 class CifPredictor(nn.Module):
-    """The weights of the frames, before anything is added up."""
+    """Computes the weights of the frames."""
 
     def __init__(self, shape: CifShape) -> None:
         super().__init__()
@@ -37,13 +36,13 @@ class CifPredictor(nn.Module):
         return torch.relu(alphas * self.shape.smooth_factor - self.shape.noise_threshold)
 
     def context(self, frames: torch.Tensor, layout: PackedSequences) -> torch.Tensor:
-        """Each frame with its neighbors, [layout.total, size]."""
-        spaced = Spaced(layout, self.shape.size, self.shape.left, self.shape.right)
-        return spaced.convolve(frames, self.cif_conv1d.weight, self.cif_conv1d.bias).relu_()
+        """Returns the convolution of each frame and its neighbors, [layout.total, size]."""
+        conv_buffer = ConvBuffer(layout, self.shape.size, self.shape.left, self.shape.right)
+        return conv_buffer.convolve(frames, self.cif_conv1d.weight, self.cif_conv1d.bias).relu_()
 
 
 def integrate(alphas: torch.Tensor, shape: CifShape, sequential: bool) -> Integration:
-    """Adds up the weights of one utterance.
+    """Integrates the weights of one utterance.
 
     Args:
         alphas: float32 [T] on the CPU.
@@ -52,9 +51,9 @@ def integrate(alphas: torch.Tensor, shape: CifShape, sequential: bool) -> Integr
     """
     num_frames = alphas.shape[0]
     if shape.tail_threshold > 0.0:
-        # One more frame without content lets a last, nearly full token fire.
+        # The tail lets a nearly complete last token fire.
         alphas = torch.cat([alphas, alphas.new_full((1,), shape.tail_threshold)])
-    # Same shape, dtype and reduction as FunASR's: the floor depends on the last bit.
+    # Same shape, dtype and reduction as in FunASR: the floor depends on the last bit.
     total = alphas[None].sum(dim=-1)
     count = torch.floor(total) if shape.tail_threshold > 0.0 else torch.round(total)
     return fire(alphas.numpy(), num_frames, int(count.item()), shape.threshold, sequential)
@@ -81,7 +80,7 @@ def embed_tokens(
         base + item.tokens * length + item.frames
         for base, item, length in zip(bases, integrations, layout.lengths, strict=True)
     ]
-    # One transfer for the whole batch; no cell is written twice, which keeps it exact.
+    # One transfer per batch; no cell is written twice, so the result is exact.
     index = torch.from_numpy(np.concatenate(cells)).to(frames.device)
     shares = torch.from_numpy(np.concatenate([item.shares for item in integrations]))
     matrix = torch.zeros(sum(sizes), device=frames.device)

@@ -1,4 +1,4 @@
-"""When tokens fire: integrating the weights of one utterance, in numpy alone.
+"""Firing of tokens: integrates the weights of one utterance, in numpy alone.
 
 Source: Dong and Xu, "CIF: Continuous Integrate-and-Fire for End-to-End Speech
 Recognition" (2020); rounding follows FunASR 1.4.16 on one utterance alone
@@ -30,9 +30,9 @@ class CifShape:
 
 @dataclass(frozen=True, slots=True)
 class Integration:
-    """How the frames of one utterance add up to tokens.
+    """The share of each frame in each token of one utterance.
 
-    Entry e says: frame `frames[e]` has the share `shares[e]` in token `tokens[e]`.
+    Entry e: frame `frames[e]` contributes `shares[e]` to token `tokens[e]`.
     """
 
     num_tokens: int
@@ -42,7 +42,7 @@ class Integration:
 
 
 def with_tail(alphas: FloatArray, shape: CifShape) -> FloatArray:
-    """One more frame without content lets a last, nearly full token fire."""
+    """Appends the tail weight, which lets a nearly complete last token fire."""
     if shape.tail_threshold > 0.0:
         return np.append(alphas, np.float32(shape.tail_threshold))
     return alphas
@@ -54,20 +54,20 @@ def fire(
     """Divides the frames of one utterance among its tokens.
 
     Args:
-        weights: float32, one a frame, and the tail's if there is one.
+        weights: float32, one per frame, and the tail if there is one.
         num_frames: without the tail.
-        num_tokens: what the weights add up to.
-        threshold: the sum at which a token fires, where `sequential`.
-        sequential: True adds in float32, frame by frame, as FunASR's
-            CifPredictorV3 does; False in float64 at once, as V2 does. Sums near
-            a whole number fire at different frames.
+        num_tokens: the rounded sum of the weights.
+        threshold: the sum at which a token fires, if `sequential`.
+        sequential: True adds frame by frame in float32, as FunASR's CifPredictorV3 does; False
+            computes a float64 cumulative sum, as V2 does. Sums near a whole number fire at
+            different frames.
     """
     fired, rest = _fire_sequentially(weights, threshold) if sequential else _fire_at_once(weights)
     return _shares(weights, fired, rest, num_frames, num_tokens)
 
 
 def _fire_at_once(weights: FloatArray) -> tuple[npt.NDArray[np.bool_], FloatArray]:
-    """Where tokens fire, and what each frame leaves to the next token."""
+    """Returns where tokens fire, and the share that a firing frame leaves to the next token."""
     sums = np.cumsum(weights, dtype=np.float64).astype(np.float32)
     whole = np.floor(sums)
     return np.diff(whole, prepend=np.float32(0.0)) > 0, sums - whole
@@ -96,13 +96,13 @@ def _shares(
     num_frames: int,
     num_tokens: int,
 ) -> Integration:
-    """A frame belongs to one token, or is shared by the one that fires and the next."""
+    """Assigns each frame to one token; a firing frame is shared with the next token."""
     token: npt.NDArray[np.int64] = np.cumsum(fired) - fired
     last = np.flatnonzero(fired)
     frames = np.concatenate([np.arange(len(weights)), last])
     tokens = np.concatenate([token, token[last] + 1])
     shares = np.concatenate([weights - np.where(fired, rest, np.float32(0.0)), rest[last]])
-    # What comes after the last token is dropped, and so is the tail: it has no content.
+    # Frames after the last token are dropped, and so is the tail, which has no content.
     kept = (tokens < num_tokens) & (frames < num_frames)
     return Integration(
         num_tokens=num_tokens,

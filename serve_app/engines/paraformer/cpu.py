@@ -1,4 +1,4 @@
-"""Paraformer on packed frames: batches without padding, exact and repeatable."""
+"""Paraformer on the CPU with PyTorch: packed batches, whose results do not depend on the batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from serve_app.engines.devices import open_device
 from serve_app.engines.features import apply_cmvn, lfr, log_mel, num_frames
 from serve_app.engines.paraformer.cif import Integration, embed_tokens, integrate
 from serve_app.engines.paraformer.cif_fire import with_tail
-from serve_app.engines.paraformer.detokenize import Decoded, overflow, recognition_of, shown_ids
+from serve_app.engines.paraformer.detokenize import (
+    Decoded,
+    overflow_failure,
+    recognition_of,
+    shown_ids,
+)
 from serve_app.engines.paraformer.hotword_tokenizer import takes_hotwords
 from serve_app.engines.paraformer.hotwords import HotwordBranch
 from serve_app.engines.paraformer.int8 import quantize_linears, release_checkpoint
@@ -26,7 +31,7 @@ from serve_app.engines.paraformer.network import (
     unused_prefixes,
 )
 from serve_app.engines.paraformer.onednn import use_onednn
-from serve_app.engines.paraformer.onednn_warmup import meet_row_counts
+from serve_app.engines.paraformer.onednn_warmup import compile_kernels
 from serve_app.engines.paraformer.packing import PackedSequences
 from serve_app.engines.paraformer.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
 from serve_app.packs.pack import PackContents, load_into
@@ -37,15 +42,15 @@ _DTYPES = ("float32", "int8")
 
 @dataclass(frozen=True, slots=True)
 class ParaformerOptions:
-    """How an engine runs.
+    """Options of the CPU engine.
 
     Attributes:
-        device: as PyTorch writes it: `cpu`, `cuda`, `cuda:1`.
-        num_threads: CPU threads, for the whole process. One, and more processes,
-            serves more than two threads do.
-        dtype: of the large matrices of encoder and decoder. `float32` is exact;
-            `int8` (CPU only) takes about half of the time and changes a token now and
-            then; its weights, a quarter in size, are not shared between processes.
+        device: `cpu`, `cuda` or `cuda:1`, as in PyTorch.
+        num_threads: CPU threads of the whole process. Two processes with one thread have more
+            throughput than one with two.
+        dtype: of the large matrices of encoder and decoder. `float32` is exact; `int8` (CPU
+            only) takes about half the time and changes few tokens. Its weights have a quarter of
+            the size but are not shared between processes.
     """
 
     device: str = "cpu"
@@ -55,7 +60,7 @@ class ParaformerOptions:
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """What an operator wants to know about a loaded engine."""
+    """Facts about a loaded engine."""
 
     pack: str
     model_class: str
@@ -68,10 +73,9 @@ class EngineFacts:
 class ParaformerEngine:
     """Recognizes Mandarin with a Paraformer pack; implements `ports.Recognizer`.
 
-    All utterances of a batch are laid end to end. No layer looks across their
-    borders and nothing is padded, so that a result does not depend on
-    batch-mates. Classes: Paraformer, BiCifParaformer and SeacoParaformer, which
-    alone minds the hotwords of the hints; whatever hints it gets, it is as exact.
+    The utterances of a batch are packed without padding and no layer crosses their boundaries, so
+    that a result does not depend on the rest of the batch. Classes: Paraformer, BiCifParaformer and
+    SeacoParaformer; only the last one supports hotwords.
 
     Args:
         pack: the model.
@@ -80,7 +84,7 @@ class ParaformerEngine:
     Raises:
         PackError: the pack cannot be run; see its message.
         DeviceUnavailable: the device is not on this machine.
-        ConfigurationError: the dtype is unknown, or not for this device or CPU.
+        ConfigurationError: the dtype is unknown, or unsupported on this device or CPU.
     """
 
     max_in_flight = 1
@@ -90,7 +94,7 @@ class ParaformerEngine:
         options = ParaformerOptions() if options is None else options
         self._device = open_device(options.device)
         if self._device.type == "cuda":
-            # Convolutions would be rounded to TF32, which moves where tokens fire.
+            # TF32 convolutions would change where tokens fire.
             torch.backends.cudnn.allow_tf32 = False
         _check_dtype(options.dtype, self._device)
         torch.set_num_threads(options.num_threads)
@@ -107,12 +111,12 @@ class ParaformerEngine:
             quantize_linears(self._net.decoder)
             release_checkpoint(self._net)
         elif self._device.type == "cpu":
-            # Not the rest, a tenth of the work: each kind of layer brings more kernels.
+            # The rest is a tenth of the work, and each kind of layer adds kernels.
             use_onednn(self._net.encoder.encoders)
-            meet_row_counts(self._net.encoder)
+            compile_kernels(self._net.encoder)
         self._branch = HotwordBranch(pack, self._device) if takes_hotwords(pack) else None
         self._cmvn = torch.from_numpy(pack.cmvn).to(self._device)
-        # The first pass touches the mapped weights and lets kernels be chosen.
+        # The first pass reads the mapped weights and selects kernels.
         self.transcribe([_noise(_WARM_UP_SAMPLES)])
 
     def transcribe(
@@ -120,8 +124,8 @@ class ParaformerEngine:
     ) -> list[Recognition | ChunkFailure]:
         """Recognizes each item; see `ports.Recognizer`.
 
-        An item without a single frame (under 25 ms) and digital silence give no
-        tokens. An item whose scores are not finite fails alone.
+        Items shorter than a frame (25 ms) and digital silence have no tokens. An item whose
+        scores are not finite fails without affecting others.
         """
         return [
             recognition_of(pcm, decoded, self._pack.tokens)
@@ -131,11 +135,11 @@ class ParaformerEngine:
     def token_ids(
         self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[list[int]]:
-        """The vocabulary ids of each item, without blank, sos and eos."""
+        """Returns the vocabulary ids of each item, without blank, sos and eos."""
         return [shown_ids(decoded) for decoded in self._decode(batch, recognition_options)]
 
     def cost(self, num_samples: int) -> int:
-        """Encoder frames of an item; a batch costs the sum of its items."""
+        """Returns the encoder frames of an item; a batch costs the sum of its items."""
         return -(-num_frames(num_samples) // self._shape.lfr_n)
 
     def describe(self) -> EngineFacts:
@@ -152,15 +156,18 @@ class ParaformerEngine:
     def _decode(
         self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions]
     ) -> list[Decoded | ChunkFailure | None]:
-        """Runs the network; None for an item that has nothing to be heard."""
+        """Runs the network; None for empty and silent items."""
         results: list[Decoded | ChunkFailure | None] = [None] * len(batch)
-        heard = [index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()]
-        if heard:
-            features = [self._features(batch[index]) for index in heard]
-            wanted = [
-                recognition_options[index] if recognition_options else NO_OPTIONS for index in heard
+        audible = [
+            index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()
+        ]
+        if audible:
+            features = [self._features(batch[index]) for index in audible]
+            options = [
+                recognition_options[index] if recognition_options else NO_OPTIONS
+                for index in audible
             ]
-            for index, decoded in zip(heard, self._run(features, wanted), strict=True):
+            for index, decoded in zip(audible, self._run(features, options), strict=True):
                 results[index] = decoded
         return results
 
@@ -188,18 +195,18 @@ class ParaformerEngine:
         results: list[Decoded | ChunkFailure] = []
         for index, (start, end) in enumerate(tokens.spans):
             if broken[index] or not np.isfinite(confidences[start:end]).all():
-                results.append(overflow())
+                results.append(overflow_failure())
             else:
                 results.append(Decoded(ids[start:end], confidences[start:end], weights[index]))
         return results
 
     def _alphas(self, frames: torch.Tensor, layout: PackedSequences) -> list[torch.Tensor]:
-        """How much of a token each frame holds; on the CPU, one row an utterance."""
+        """Returns the weights of the frames, on the CPU, one row per utterance."""
         predictor = self._net.predictor
         if self._device.type != "cpu":
             return list(predictor(frames, layout).cpu().split(layout.lengths))
-        # One by one: matrix kernels round differently for other batch sizes, and
-        # the last bit of a sum near a whole number decides about a token.
+        # One by one: matrix kernels round differently for other batch sizes, and the last bit
+        # of a sum near a whole number decides whether a token fires.
         return [
             predictor(frames[start:end], PackedSequences([end - start], self._device))
             for start, end in layout.spans
@@ -213,20 +220,24 @@ class ParaformerEngine:
         integrations: list[Integration],
         recognition_options: list[RecognitionOptions],
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """The best entry of each token and its probability."""
+        """Returns the probability and id of the best entry of each token."""
         if tokens.total == 0:
             return np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
         embeddings = embed_tokens(frames, layout, integrations).to(frames.dtype)
         decoder = self._net.decoder
         states = decoder.represent(embeddings, frames, tokens, layout)
         scores = torch.log_softmax(decoder.output_layer(states).float(), dim=-1)
-        for (start, end), hint in zip(tokens.spans, recognition_options, strict=True):
-            words = self._branch.read(hint.hotwords) if self._branch and hint.hotwords else None
+        for (start, end), options in zip(tokens.spans, recognition_options, strict=True):
+            words = (
+                self._branch.encode(options.hotwords) if self._branch and options.hotwords else None
+            )
             if self._branch is not None and words is not None and start < end:
                 rows = slice(start, end)
                 # One by one: see `_alphas`.
-                advice = self._branch.advise(embeddings[rows], states[rows], [end - start], [words])
-                scores[rows] = advice.apply_bias(scores[rows])
+                hotword_scores = self._branch.score_hotwords(
+                    embeddings[rows], states[rows], [end - start], [words]
+                )
+                scores[rows] = hotword_scores.apply_bias(scores[rows])
         best = scores.max(dim=-1)
         return best.values.exp().cpu().numpy(), best.indices.cpu().numpy()
 
@@ -237,7 +248,7 @@ class ParaformerEngine:
         alphas: list[torch.Tensor],
         integrations: list[Integration],
     ) -> list[FiringWeights]:
-        """What says when tokens start: the timestamp head's weights, or the predictor's."""
+        """Returns the weights for token times: those of the timestamp head, or the predictor's."""
         if not isinstance(self._net.predictor, TimestampPredictor):
             tailed = [with_tail(part.numpy(), self._shape.predictor) for part in alphas]
             return [FiringWeights(part, ENCODER_FRAME_MS, at_once=True) for part in tailed]

@@ -1,4 +1,4 @@
-"""From token ids of one utterance to the words that a reader sees, with times and confidences."""
+"""Converts the decoded tokens of an utterance into words with times and confidences."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.core.records import SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition, Token
-from serve_app.engines.paraformer.speech_edges import at_speech_edges
+from serve_app.engines.paraformer.speech_edges import snap_to_speech_edges
 from serve_app.engines.paraformer.timestamps import FiringWeights, Span, token_spans
 
-_UNSEEN = frozenset({"<blank>", "<s>", "</s>", "<unk>", "<OOV>"})
+_SPECIAL = frozenset({"<blank>", "<s>", "</s>", "<unk>", "<OOV>"})
 _CONTINUES = "@@"
 _LAST_LATIN = "\u024f"
 
 
 def display_tokens(pieces: Iterable[Token]) -> tuple[Token, ...]:
-    """Joins subwords into words and drops what has no text.
+    """Joins subwords into words and drops special tokens.
 
-    A CJK character stays alone. Subwords that end in "@@" join what follows,
-    spelled letters become one abbreviation ("a b c" -> "ABC"), digits one
-    number. `<unk>` is dropped: nothing was understood there that could be shown.
-    A joined token spans its pieces and is as certain as the least certain one.
+    A CJK character is a word. Subwords that end in "@@" join the next one, spelled letters become
+    an abbreviation ("a b c" -> "ABC"), and digits a number. `<unk>` is dropped. A joined token
+    spans its subwords and has their lowest confidence.
 
-    Source: `sentence_postprocess` of FunASR 1.4.16, with whose text the joined
-    result agrees. One difference: a "@@" piece that nothing follows is kept.
+    Source: `sentence_postprocess` of FunASR 1.4.16; the joined text is the same, except that a
+    trailing "@@" subword is kept.
     """
-    words = _join_subwords(piece for piece in pieces if piece.text not in _UNSEEN)
+    words = _join_subwords(piece for piece in pieces if piece.text not in _SPECIAL)
     tokens: list[Token] = []
     for kind, run in groupby(words, key=_kind):
         group = list(run)
@@ -90,12 +89,12 @@ _RESERVED_IDS = (0, 1, 2)  # blank, sos, eos: never shown
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """One utterance after the network; arrays are [num_tokens] unless they say otherwise.
+    """The network's output for one utterance; arrays are [num_tokens].
 
     Attributes:
-        ids: of whatever integer type: the best entry of the vocabulary.
-        confidences: float32, their probabilities.
-        weights: that say when tokens start; None without tokens, or without any weight.
+        ids: the best vocabulary entry, of any integer type.
+        confidences: float32, its probability.
+        weights: for token times; None without tokens or weights.
     """
 
     ids: npt.NDArray[np.integer[Any]]
@@ -104,11 +103,11 @@ class Decoded:
 
     @property
     def shown(self) -> npt.NDArray[np.bool_]:
-        """Which tokens are words: not blank, sos and eos."""
+        """Mask of the tokens other than blank, sos and eos."""
         return ~np.isin(self.ids, _RESERVED_IDS)
 
     def spans(self, duration_ms: int) -> list[Span]:
-        """The model's own times of the tokens that are shown, in an utterance of that length."""
+        """Returns the model's times of the shown tokens."""
         return token_spans(self.weights, int(self.shown.sum()), duration_ms)
 
 
@@ -117,11 +116,11 @@ def recognition_of(
 ) -> Recognition | ChunkFailure:
     """Returns the words of an utterance.
 
-    Their times are the model's, but for words beside a pause: see `at_speech_edges`.
+    Times are the model's, with words beside a pause moved by `snap_to_speech_edges`.
 
     Args:
         pcm: the utterance.
-        decoded: None where there was nothing to be heard.
+        decoded: None for empty and silent utterances.
         names: the vocabulary.
     """
     if decoded is None:
@@ -132,7 +131,7 @@ def recognition_of(
     rows = zip(
         decoded.ids[shown].tolist(),
         decoded.confidences[shown].tolist(),
-        at_speech_edges(pcm, decoded.spans(len(pcm) // SAMPLES_PER_MS), ends_are_loose=True),
+        snap_to_speech_edges(pcm, decoded.spans(len(pcm) // SAMPLES_PER_MS), ends_are_loose=True),
         strict=True,
     )
     return Recognition(
@@ -144,10 +143,10 @@ def recognition_of(
 
 
 def shown_ids(decoded: Decoded | ChunkFailure | None) -> list[int]:
-    """The vocabulary ids of an utterance, without blank, sos and eos."""
+    """Returns the vocabulary ids of an utterance, without blank, sos and eos."""
     return decoded.ids[decoded.shown].tolist() if isinstance(decoded, Decoded) else []
 
 
-def overflow() -> ChunkFailure:
-    """What becomes of an utterance whose scores are not finite."""
+def overflow_failure() -> ChunkFailure:
+    """Returns the failure of an utterance whose scores are not finite."""
     return ChunkFailure("non_finite_scores", "the model's scores overflowed")

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from serve_app.core.errors import PackCorrupt, PackError
 from serve_app.engines.paraformer.network import sanm_shape
-from serve_app.engines.paraformer.packing import PackedSequences, Spaced
+from serve_app.engines.paraformer.packing import ConvBuffer, PackedSequences
 from serve_app.engines.paraformer.sanm import DecoderLayer, SanmDecoder, SanmShape
 from serve_app.packs.pack import PackContents
 
@@ -29,15 +29,15 @@ _REMEDY = "Choose a published SeACo pack"
 
 @dataclass(frozen=True, slots=True)
 class HotwordShape:
-    """What config.yaml says about the branch.
+    """Sizes of the branch, from config.yaml.
 
     Attributes:
-        size: width of everything in it.
-        decoder: of the layers that attend to the hotwords.
-        num_attention_blocks: how many of those there are.
-        bidirectional: whether the bias encoder reads both ways.
-        no_bias_id: the entry with which the branch says that nothing fits.
-        vocabulary_size: entries that it scores.
+        size: width of all layers.
+        decoder: layers that attend to the hotwords.
+        num_attention_blocks: number of those layers.
+        bidirectional: whether the bias encoder is bidirectional.
+        no_bias_id: the entry for a token without a hotword.
+        vocabulary_size: number of scored entries.
     """
 
     size: int
@@ -71,15 +71,15 @@ class HotwordNet(nn.Module):
         self.hotword_output_layer = nn.Linear(size, shape.vocabulary_size)
 
     def embed(self, words: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Returns a vector a word, float32 [words, size].
+        """Returns one vector per word, float32 [words, size].
 
         Args:
             words: ids of each word, none empty.
         """
         device = self.hotword_output_layer.weight.device
         table = self.decoder.get_submodule("embed")
-        spelled = [table(torch.tensor(tuple(word), device=device)) for word in words]
-        packed, _ = self.bias_encoder(pack_sequence(spelled, enforce_sorted=False))
+        embedded = [table(torch.tensor(tuple(word), device=device)) for word in words]
+        packed, _ = self.bias_encoder(pack_sequence(embedded, enforce_sorted=False))
         hidden, lengths = pad_packed_sequence(packed, batch_first=True)
         if self.lstm_proj is not None:
             hidden = self.lstm_proj(hidden)
@@ -90,7 +90,7 @@ class HotwordNet(nn.Module):
     def score_words(
         self, states: torch.Tensor, lengths: Sequence[int], words: Sequence[torch.Tensor]
     ) -> list[torch.Tensor]:
-        """How much attention the tokens of utterances pay to each of their words.
+        """Returns the total attention of each utterance's tokens to each of its words.
 
         Args:
             states: the recognizer's decoder output, the utterances end to end, [tokens, size].
@@ -103,15 +103,15 @@ class HotwordNet(nn.Module):
         tokens = PackedSequences(lengths, states.device)
         layout = PackedSequences([len(vectors) for vectors in words], states.device)
         packed = torch.cat(list(words))
-        spaced = self.shape.decoder.spaced(tokens)
+        conv_buffer = self.shape.decoder.conv_buffer(tokens)
         layers = self.seaco_decoder.decoders
         last = min(_SCORING_LAYER, len(layers) - 1)
         hidden = states.clone()
         for layer in layers[:last]:
-            hidden = layer(hidden, packed, tokens, layout, spaced)
+            hidden = layer(hidden, packed, tokens, layout, conv_buffer)
         layer = layers[last]
         assert isinstance(layer, DecoderLayer)  # noqa: S101 - ours
-        return _attention(layer, hidden, packed, tokens, layout, spaced)
+        return _attention(layer, hidden, packed, tokens, layout, conv_buffer)
 
     def forward(
         self,
@@ -120,7 +120,7 @@ class HotwordNet(nn.Module):
         lengths: Sequence[int],
         words: Sequence[torch.Tensor],
     ) -> torch.Tensor:
-        """What the hotwords say about each token; no utterance sees another, or its words.
+        """Scores the vocabulary for each token by the hotwords of its own utterance.
 
         Args:
             embeddings: the acoustic embeddings, the utterances end to end, [tokens, size].
@@ -146,16 +146,16 @@ def _attention(
     words: torch.Tensor,
     tokens: PackedSequences,
     layout: PackedSequences,
-    spaced: Spaced,
+    conv_buffer: ConvBuffer,
 ) -> list[torch.Tensor]:
-    """What a layer's cross-attention gives to each word, [words] an utterance.
+    """Returns the cross-attention weight of each word, [words] per utterance.
 
-    `rows` is added to in place.
+    Modifies `rows` in place.
     """
     memory, norm2, source, norm3 = layer.self_attn, layer.norm2, layer.src_attn, layer.norm3
     if memory is None or norm2 is None or source is None or norm3 is None:
         raise TypeError("a layer without memory or attention")
-    hidden = memory(rows, norm2(layer.feed_forward(layer.norm1(rows))), spaced)
+    hidden = memory(rows, norm2(layer.feed_forward(layer.norm1(rows))), conv_buffer)
     query = source.linear_q(norm3(hidden))
     key = source.linear_k_v(words).chunk(2, dim=1)[0]
     queries, keys = (
@@ -174,8 +174,8 @@ def parse_hotword_shape(pack: PackContents) -> HotwordShape:
     """Reads the branch's sizes from config.yaml.
 
     Raises:
-        PackError: an option that is not implemented.
-        PackCorrupt: values are missing or make no sense.
+        PackError: an option is not implemented.
+        PackCorrupt: values are missing or invalid.
     """
     model = pack.config.get("model_conf") or {}
     kind = model.get("bias_encoder_type", "lstm")

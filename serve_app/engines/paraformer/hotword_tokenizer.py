@@ -1,10 +1,9 @@
-"""Which packs take hotwords, and how their vocabulary writes one.
+"""Encodes hotwords with the vocabulary of a pack.
 
-Source: the behavior of `generate_hotwords_list` in FunASR 1.4.16
-(`models/seaco_paraformer/model.py`): a word in lower case is looked up whole in the
-pack's `seg_dict`, Chinese characters and digits are taken one by one. FunASR goes on
-with `<unk>` where it finds nothing; here that is the caller's to hear of. Signs that join
-the parts of a name and are not spoken (阿卜杜拉·萨利赫, node.js, e-mail) are passed over.
+Source: `generate_hotwords_list` of FunASR 1.4.16 (`models/seaco_paraformer/model.py`): a lower-case
+word is looked up in the pack's `seg_dict`; Chinese characters and digits are encoded one by one.
+Unlike FunASR, which continues with `<unk>`, an unknown part makes the word not encodable. Unspoken
+punctuation inside names (阿卜杜拉·萨利赫, node.js, e-mail) is skipped.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ _UNSPOKEN = frozenset("·•‧・･.-_,'’\"“”《》()")
 
 
 def takes_hotwords(pack: PackContents) -> bool:
-    """Whether the model has a branch for hotwords."""
+    """Whether the model has a hotword branch."""
     return pack.model_class == "SeacoParaformer"
 
 
 class HotwordTokenizer:
-    """Turns words into ids of a pack's vocabulary.
+    """Encodes words as ids of a pack's vocabulary.
 
     Args:
-        pack: a recognizer's.
+        pack: of a recognizer.
     """
 
     def __init__(self, pack: PackContents) -> None:
@@ -40,10 +39,10 @@ class HotwordTokenizer:
         self._id_of = {text: number for number, text in enumerate(pack.tokens)}
 
     def ids(self, word: str) -> tuple[int, ...] | None:
-        """Returns the ids of a word or phrase; None if it cannot be written with them."""
+        """Returns the ids of a word or phrase; None if the vocabulary cannot encode it."""
         found: list[int] = []
         if _DECIMAL.search(word):
-            return None  # its point is spoken, and read in more than one way
+            return None  # the decimal point is spoken, and in more than one way
         for part in word.lower().split():
             for piece in self._pieces(part):
                 number = self._id_of.get(piece)
@@ -69,7 +68,7 @@ class HotwordTokenizer:
 
     @cached_property
     def _segmented(self) -> dict[str, tuple[str, ...]]:
-        """The pack's `seg_dict`, read when it is first needed: it may be large."""
+        """The pack's `seg_dict`, read on first use because it may be large."""
         path = self._pack.directory / _SEG_DICT
         if not path.is_file():
             return {}

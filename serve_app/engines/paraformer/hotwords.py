@@ -1,4 +1,4 @@
-"""Hotwords of a SeACo pack: which words, how strongly, on an utterance's scores."""
+"""Hotword bias of SeACo packs: encoded hotwords, and their effect on an utterance's scores."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _OTHER_PARTS = ("encoder.", "predictor.", "decoder.", "ctc.", "bias_embed.")
 
 
 @dataclass(frozen=True, slots=True)
-class WordList:
-    """A request's words as the network sees them; from `HotwordBranch.read`.
+class EncodedHotwords:
+    """The encoded hotwords of a request, from `HotwordBranch.encode`.
 
     Attributes:
-        vectors: float32 [words + 1, size]; the last stands for none.
-        weight_of: by id: how strongly the words that contain it are meant, float32 [vocabulary].
+        vectors: float32 [words + 1, size]; the last one stands for no hotword.
+        weight_of: largest weight of the words that contain an id, float32 [vocabulary].
     """
 
     vectors: torch.Tensor
@@ -35,39 +35,37 @@ class WordList:
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
-    """What hotwords say about the tokens of one or several utterances.
+class HotwordScores:
+    """Scores of the hotword branch for the tokens of one or several utterances.
 
     Attributes:
         scores: log-probabilities, float32 [tokens, vocabulary].
-        shares: how much they count in each token, float32 [tokens]; 0 for not at all.
+        shares: their weight in each token, float32 [tokens]; 0 for no effect.
     """
 
     scores: torch.Tensor
     shares: torch.Tensor
 
     @property
-    def touched(self) -> torch.Tensor:
-        """Bool [tokens]: about which tokens they say anything."""
+    def biased(self) -> torch.Tensor:
+        """Bool [tokens]: tokens on which the hotwords have an effect."""
         return self.shares > 0
 
     def apply_bias(self, scores: torch.Tensor) -> torch.Tensor:
-        """Mixes them into the recognizer's log-probabilities, float32 [tokens, vocabulary]."""
+        """Mixes the scores into log-probabilities of the recognizer, [tokens, vocabulary]."""
         share = self.shares[:, None]
-        # Rows that nothing is said about stay what they are, to the bit.
-        return torch.where(
-            self.touched[:, None], scores * (1 - share) + self.scores * share, scores
-        )
+        # Rows without an effect stay bit-identical.
+        return torch.where(self.biased[:, None], scores * (1 - share) + self.scores * share, scores)
 
 
 class HotwordBranch:
-    """Says what the words of requests make of the tokens of their utterances.
+    """The hotword branch of a SeACo model; safe for use by several threads.
 
-    Word lists are embedded once and kept, up to 32 of them. Safe to share by threads.
+    The encoded hotwords of up to 32 requests are cached.
 
     Args:
         pack: of class SeacoParaformer.
-        device: where to compute.
+        device: where it computes.
 
     Raises:
         PackError: the branch cannot be run, or is missing.
@@ -81,37 +79,37 @@ class HotwordBranch:
         load_into(self._net, pack, ignore_prefixes=_OTHER_PARTS)
         self._net.to(device)
         self._device = device
-        self._lists: OrderedDict[tuple[Hotword, ...], WordList | None] = OrderedDict()
+        self._lists: OrderedDict[tuple[Hotword, ...], EncodedHotwords | None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, hotwords: tuple[Hotword, ...]) -> WordList | None:
-        """Returns a request's words as the network sees them.
+    def encode(self, hotwords: tuple[Hotword, ...]) -> EncodedHotwords | None:
+        """Encodes a request's hotwords.
 
-        Words that the vocabulary cannot write are left out; None if that leaves none.
+        Words that the vocabulary cannot encode are left out; None if no word remains.
         """
         with self._lock:
             if hotwords in self._lists:
                 self._lists.move_to_end(hotwords)
                 return self._lists[hotwords]
-        words = self._embedded(hotwords)
+        words = self._encode(hotwords)
         with self._lock:
             self._lists[hotwords] = words
             while len(self._lists) > _MAX_LISTS:
                 self._lists.popitem(last=False)
         return words
 
-    def advise(
+    def score_hotwords(
         self,
         embeddings: torch.Tensor,
         states: torch.Tensor,
         lengths: Sequence[int],
-        lists: Sequence[WordList],
-    ) -> Advice:
-        """What the words say about utterances that are laid end to end.
+        lists: Sequence[EncodedHotwords],
+    ) -> HotwordScores:
+        """Scores the tokens of packed utterances.
 
-        Where the branch names a token, its scores take the place of the recognizer's,
-        in the share that the word's weight says; elsewhere nothing changes. A weight
-        of 1 and more is the model's own strength.
+        Where the branch names a token, its scores are mixed with the recognizer's in proportion
+        to the word's weight; elsewhere nothing changes. A weight of 1 or more gives the model's
+        full bias.
 
         Args:
             embeddings: acoustic embeddings, float32 [tokens, size].
@@ -119,25 +117,25 @@ class HotwordBranch:
             lengths: tokens of each utterance, at least 1.
             lists: of each utterance.
         """
-        vectors = self._attended(states, lengths, [words.vectors for words in lists])
+        vectors = self._most_attended(states, lengths, [words.vectors for words in lists])
         scores = self._net(embeddings, states, lengths, vectors)
         named = scores.argmax(dim=-1)
         parts = torch.split(named, list(lengths))
         shares = torch.cat(
             [words.weight_of[part] for words, part in zip(lists, parts, strict=True)]
         )
-        return Advice(scores, shares.masked_fill_(named == self._net.shape.no_bias_id, 0.0))
+        return HotwordScores(scores, shares.masked_fill_(named == self._net.shape.no_bias_id, 0.0))
 
     def example(self) -> tuple[Hotword, ...]:
-        """A list of one word that can be written, to warm up with; of none without any."""
+        """Returns one word that can be encoded, for warm-up; empty if there is none."""
         tokens = self._pack.tokens
         written = (token for token in tokens if self._tokenizer.ids(token) is not None)
         return tuple(Hotword(token) for token in islice(written, 1))
 
-    def _attended(
+    def _most_attended(
         self, states: torch.Tensor, lengths: Sequence[int], lists: list[torch.Tensor]
     ) -> list[torch.Tensor]:
-        """Of a long list, the words that its utterance attends to most, and none."""
+        """Reduces long lists to the words with the most attention, plus the one for no hotword."""
         long = [number for number, vectors in enumerate(lists) if len(vectors) > _MAX_ATTENDED]
         if not long:
             return lists
@@ -154,13 +152,13 @@ class HotwordBranch:
             kept[number] = torch.cat([vectors[chosen], vectors[-1:]])
         return kept
 
-    def _embedded(self, hotwords: tuple[Hotword, ...]) -> WordList | None:
+    def _encode(self, hotwords: tuple[Hotword, ...]) -> EncodedHotwords | None:
         spelled = [(self._tokenizer.ids(hotword.text), hotword.weight) for hotword in hotwords]
         written = [(ids, min(weight, 1.0)) for ids, weight in spelled if ids is not None]
         if not written:
             return None
         vectors = self._net.embed([*(ids for ids, _ in written), (_BEGIN_ID,)])
-        # A token that is in no word is as strong as the strongest.
+        # A token outside all words gets the largest weight.
         weight_of = torch.full(
             (self._net.shape.vocabulary_size,), max(weight for _, weight in written)
         )
@@ -170,4 +168,4 @@ class HotwordBranch:
                 strongest[number] = max(weight, strongest.get(number, 0.0))
         for number, weight in strongest.items():
             weight_of[number] = weight
-        return WordList(vectors, weight_of.to(self._device))
+        return EncodedHotwords(vectors, weight_of.to(self._device))

@@ -1,9 +1,8 @@
 """Linear layers in eight-bit integers, for the CPU.
 
-Activations are scaled row by row, so that a frame's or a token's numbers depend
-on nothing but itself, and sums of integers are exact in any order: a result in
-int8 does not depend on batch-mates any more than one in float32. A scale for a
-whole call, which PyTorch's own dynamic quantization uses, would break that.
+Activations are scaled row by row, and integer sums are exact in any order: as in float32, a result
+does not depend on the rest of its batch. One scale per call, as in PyTorch's dynamic quantization,
+would break that.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ from serve_app.core.errors import ConfigurationError
 # 32767: 2 * 255 * 64 stays below. With 127, such CPUs would give other results.
 _WEIGHT_LIMIT = 64
 _ACTIVATION_LIMIT = 127
-# oneDNN is quick with unsigned activations only (PyTorch 2.13): 128 stands for 0.
+# oneDNN is fast only with unsigned activations (PyTorch 2.13): 128 stands for 0.
 _ZERO_POINT = 128
 _SMALLEST = 1e-30
 _BLOCK_ROWS = 64
 
 
 class QuantizedLinear(nn.Module):
-    """Stands in for an `nn.Linear`: weights in int8, inputs and outputs in float32.
+    """Replaces an `nn.Linear`: int8 weights, float32 inputs and outputs.
 
-    Weights have one scale an output channel, activations one a row. A row of
-    zeros gives the bias; a row that is not finite gives one that is not finite.
+    Weights have one scale per output channel, activations one per row. A row of zeros gives the
+    bias; a non-finite row gives a non-finite row.
 
     Args:
-        linear: left as it is; its weight is not kept.
+        linear: not modified; its weight is not kept.
     """
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -52,13 +51,13 @@ class QuantizedLinear(nn.Module):
         """[n, in] -> [n, out], float32."""
         codes, steps = quantize_rows(rows)
         products: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            _whole_blocks(codes),
-            1.0,  # the steps come later, row by row
+            _pad_to_blocks(codes),
+            1.0,  # the scales are applied below, row by row
             _ZERO_POINT,
             self._packed,
             self._steps,
             self._zero_points,
-            None,  # nor can the bias be added before them
+            None,  # the bias must follow the scales
             1.0,
             0,
             torch.float32,
@@ -73,34 +72,33 @@ class QuantizedLinear(nn.Module):
 
 
 def quantize_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Each row in whole steps of its own size.
+    """Quantizes each row with its own scale.
 
     Args:
         rows: float32 [n, dim].
 
     Returns:
-        codes, uint8 [n, dim], 128 for zero, and the step of each row, float32
-        [n, 1]: rows is about (codes - 128) * steps.
+        codes, uint8 [n, dim], with zero point 128, and the scale of each row, float32 [n, 1]:
+        rows is approximately (codes - 128) * steps.
     """
     steps = _steps(rows, _ACTIVATION_LIMIT)
     codes = (rows / steps).round_().to(torch.int8).view(torch.uint8)
-    # Turning the sign bit adds 128; the direct way to uint8 is not vectorised.
+    # Flipping the sign bit adds 128; direct conversion to uint8 is not vectorized.
     return codes.bitwise_xor_(_ZERO_POINT), steps
 
 
-def _whole_blocks(codes: torch.Tensor) -> torch.Tensor:
-    """Adds rows up to a multiple of 64.
+def _pad_to_blocks(codes: torch.Tensor) -> torch.Tensor:
+    """Pads the rows to a multiple of 64.
 
-    oneDNN keeps a kernel for each shape that it has met. Batches come in every
-    length: without this, a process grew by hundreds of megabytes and spent its
-    time on making kernels.
+    oneDNN caches a kernel for each shape. Without padding, the many batch lengths would cost
+    hundreds of megabytes and the time for compiling kernels.
     """
     missing = -len(codes) % _BLOCK_ROWS
     return functional.pad(codes, (0, 0, 0, missing)) if missing else codes
 
 
 def _steps(rows: torch.Tensor, limit: int) -> torch.Tensor:
-    """[n, 1]: what the largest of each row must be divided by to give the limit."""
+    """Returns scales [n, 1] that map the largest absolute value of each row to the limit."""
     largest = rows.abs().amax(dim=1, keepdim=True)
     # A row may be all zeros, and denormal steps would be rounded away.
     return largest.clamp_min_(_SMALLEST).div_(limit)
@@ -113,35 +111,35 @@ def quantize_linears(module: nn.Module) -> None:
         module: on the CPU, loaded; it calls its linear layers with 2-D input.
 
     Raises:
-        ConfigurationError: this CPU or this build of PyTorch cannot do it exactly.
+        ConfigurationError: this CPU or this build of PyTorch has no exact int8 products.
     """
-    _demand_exact_products()
+    _check_exact_products()
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(parent, name, QuantizedLinear(child))
-                _drop_pages(child.weight)
+                _drop_mapped_pages(child.weight)
 
 
-def _drop_pages(weight: torch.Tensor) -> None:
-    """Takes a weight that lies in a mapped file out of this process's memory.
+def _drop_mapped_pages(weight: torch.Tensor) -> None:
+    """Drops the resident pages of a weight in a mapped file.
 
-    A load would else hold the whole file in float32 beside the codes. The file
-    keeps what it holds: whoever reads the weight again gets it from there.
+    Otherwise loading would hold the whole float32 file beside the codes. The weight stays
+    readable: its pages are read from the file again.
     """
     start = -(-weight.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
     end = weight.data_ptr() + weight.nbytes
     length = (end - start) // mmap.PAGESIZE * mmap.PAGESIZE
-    if length <= 0 or not _is_file(start, length):
+    if length <= 0 or not _is_file_backed(start, length):
         return
     madvise = ctypes.CDLL(None, use_errno=True).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    # Refused, the pages stay: nothing but memory is lost.
+    # If it fails, the pages only stay resident.
     madvise(start, length, mmap.MADV_DONTNEED)
 
 
-def _is_file(start: int, length: int) -> bool:
-    """Whether the addresses are a file's; other memory would lose what it holds."""
+def _is_file_backed(start: int, length: int) -> bool:
+    """Whether the addresses map a file; anonymous memory would lose its content."""
     maps = Path("/proc/self/maps")
     for line in maps.read_text().splitlines() if maps.is_file() else ():
         addresses, _, _, _, inode, *_ = line.split(maxsplit=5)
@@ -152,16 +150,16 @@ def _is_file(start: int, length: int) -> bool:
 
 
 def release_checkpoint(module: nn.Module) -> None:
-    """Copies what parameters are left, so that the mapped file they lie in can go.
+    """Copies the remaining parameters, so that the mapped checkpoint can be unmapped.
 
-    Else its pages, already used for quantizing, would count as this process's.
+    Otherwise its pages would count toward this process's memory.
     """
     for parameter in module.parameters():
         parameter.data = parameter.detach().clone()
 
 
-def _demand_exact_products() -> None:
-    """Tries the largest products there can be, whose sums must not saturate."""
+def _check_exact_products() -> None:
+    """Checks that sums of the largest possible products do not saturate."""
     width = 64
     linear = nn.Linear(width, width, bias=False)
     with torch.inference_mode():
@@ -173,7 +171,7 @@ def _demand_exact_products() -> None:
             found = QuantizedLinear(linear)(rows)
         except (AttributeError, RuntimeError) as error:
             raise ConfigurationError(
-                f"int8 needs the oneDNN kernels of PyTorch, which are not here: {error}"
+                f"int8 needs PyTorch's oneDNN kernels, which this build lacks: {error}"
             ) from error
     if not torch.allclose(found, expected, atol=1e-3):
         raise ConfigurationError("int8 products saturate on this CPU; use float32")

@@ -1,4 +1,4 @@
-"""The network of Paraformer and its kin, and its sizes by config.yaml.
+"""The Paraformer network and its variants, with sizes from config.yaml.
 
 Source: Gao et al., "Paraformer: Fast and Accurate Parallel Transformer for
 Non-autoregressive End-to-End Speech Recognition" (2022); Shi et al., "Achieving
@@ -52,7 +52,7 @@ class TimestampHeadShape:
 
 @dataclass(frozen=True, slots=True)
 class ParaformerShape:
-    """Everything that config.yaml says about the network."""
+    """Sizes and constants of the network, from config.yaml."""
 
     encoder: SanmShape
     decoder: SanmShape
@@ -66,7 +66,7 @@ class ParaformerShape:
 
 
 class TimestampPredictor(CifPredictor):
-    """CifPredictorV3: a second head weighs frames of 20 ms for the times."""
+    """CifPredictorV3: a second head computes weights of 20 ms frames for token times."""
 
     def __init__(self, shape: CifShape, head: TimestampHeadShape) -> None:
         super().__init__(shape)
@@ -79,10 +79,10 @@ class TimestampPredictor(CifPredictor):
         self.cif_output2 = nn.Linear(2 * size if head.recurrent else size, 1)
 
     def fine_alphas(self, frames: torch.Tensor, layout: PackedSequences) -> list[torch.Tensor]:
-        """The second head's weights, one float32 [3 * frames] an utterance, unscaled."""
+        """Returns the second head's unscaled weights, float32 [3 * frames] per utterance."""
         frames = frames.float()
         source = self.context(frames, layout) if self.head.after_context else frames
-        # Kernel equals stride, so that no output frame sees two inputs.
+        # Kernel equals stride: each output frame depends on one input frame.
         fine = self.upsample_cnn(source.T[None])[0].T
         parts = list(fine.split([_UPSAMPLING * length for length in layout.lengths]))
         if self.blstm is not None:
@@ -114,8 +114,8 @@ def parse_shape(pack: PackContents) -> ParaformerShape:
     """Reads the network's sizes from config.yaml.
 
     Raises:
-        PackError: a class or option that this engine does not implement.
-        PackCorrupt: values are missing or make no sense.
+        PackError: the engine does not support the class or an option.
+        PackCorrupt: values are missing or invalid.
     """
     expected = _PREDICTOR_OF_CLASS.get(pack.model_class)
     if expected is None:
@@ -125,21 +125,21 @@ def parse_shape(pack: PackContents) -> ParaformerShape:
             f"Choose a pack of class {', '.join(_PREDICTOR_OF_CLASS)}",
         )
     config = pack.config
-    _demand(pack, "frontend", config.get("frontend"), "WavFrontend", "WavFrontendOnline")
-    _demand(pack, "encoder", config.get("encoder"), "SANMEncoder")
-    _demand(pack, "decoder", config.get("decoder"), "ParaformerSANMDecoder")
-    _demand(pack, "predictor", config.get("predictor"), expected)
+    _require(pack, "frontend", config.get("frontend"), "WavFrontend", "WavFrontendOnline")
+    _require(pack, "encoder", config.get("encoder"), "SANMEncoder")
+    _require(pack, "decoder", config.get("decoder"), "ParaformerSANMDecoder")
+    _require(pack, "predictor", config.get("predictor"), expected)
     try:
         return _read_shape(pack)
     except (KeyError, TypeError, ValueError) as error:
         raise PackCorrupt(
             pack.name,
-            f"config.yaml lacks a value, or one makes no sense: {error!r}",
+            f"config.yaml lacks a value or has an invalid one: {error!r}",
             "Copy config.yaml again from the page of the model",
         ) from error
 
 
-def _demand(pack: PackContents, option: str, value: object, *accepted: object) -> None:
+def _require(pack: PackContents, option: str, value: object, *accepted: object) -> None:
     if value not in accepted:
         raise PackError(
             pack.name,
@@ -153,13 +153,13 @@ def _read_shape(pack: PackContents) -> ParaformerShape:
     encoder = config["encoder_conf"]
     decoder = config["decoder_conf"]
     frontend = config["frontend_conf"]
-    _demand(pack, "input_layer", encoder.get("input_layer", "conv2d"), "pe")
-    _demand(pack, "selfattention_layer_type", encoder.get("selfattention_layer_type"), "sanm")
+    _require(pack, "input_layer", encoder.get("input_layer", "conv2d"), "pe")
+    _require(pack, "selfattention_layer_type", encoder.get("selfattention_layer_type"), "sanm")
     for option, standard in _FRONTEND.items():
-        _demand(pack, option, frontend.get(option, standard), standard)
+        _require(pack, option, frontend.get(option, standard), standard)
     for conf in (encoder, decoder):
-        _demand(pack, "normalize_before", conf.get("normalize_before", True), True)
-        _demand(pack, "concat_after", conf.get("concat_after", False), False)
+        _require(pack, "normalize_before", conf.get("normalize_before", True), True)
+        _require(pack, "concat_after", conf.get("concat_after", False), False)
     size = int(encoder["output_size"])
     lfr_m = int(frontend.get("lfr_m", 1))
     return ParaformerShape(
@@ -176,7 +176,7 @@ def _read_shape(pack: PackContents) -> ParaformerShape:
 
 
 def sanm_shape(size: int, conf: Mapping[str, Any], kernel_size: int) -> SanmShape:
-    """Sizes of a stack of layers by its part of config.yaml; defaults are FunASR's."""
+    """Returns the sizes of a stack of layers from its section; defaults are FunASR's."""
     kernel_size = int(conf.get("kernel_size", kernel_size))
     shift = conf.get("sanm_shfit", 0)
     return SanmShape(
@@ -185,7 +185,7 @@ def sanm_shape(size: int, conf: Mapping[str, Any], kernel_size: int) -> SanmShap
         feed_forward_size=int(conf.get("linear_units", 2048)),
         num_blocks=int(conf.get("num_blocks", 6)),
         kernel_size=kernel_size,
-        # FunASR's decoder reads "no shift given" (null) as looking back only.
+        # FunASR's decoder treats null as a causal convolution.
         kernel_shift=(kernel_size - 1) // 2 if shift is None else int(shift),
     )
 
@@ -205,9 +205,9 @@ def _cif_shape(size: int, conf: Mapping[str, Any]) -> CifShape:
 def _head_shape(pack: PackContents, conf: Mapping[str, Any]) -> TimestampHeadShape | None:
     if _PREDICTOR_OF_CLASS[pack.model_class] != "CifPredictorV3":
         return None
-    _demand(pack, "upsample_times", conf.get("upsample_times", 5), _UPSAMPLING)
+    _require(pack, "upsample_times", conf.get("upsample_times", 5), _UPSAMPLING)
     upsample_type = conf.get("upsample_type", "cnn")
-    _demand(pack, "upsample_type", upsample_type, "cnn", "cnn_blstm")
+    _require(pack, "upsample_type", upsample_type, "cnn", "cnn_blstm")
     return TimestampHeadShape(
         recurrent=upsample_type == "cnn_blstm",
         after_context=bool(conf.get("use_cif1_cnn", True)),
@@ -217,6 +217,6 @@ def _head_shape(pack: PackContents, conf: Mapping[str, Any]) -> TimestampHeadSha
 
 
 def unused_prefixes(pack: PackContents) -> tuple[str, ...]:
-    """Parts of a checkpoint that serve training, or hotwords, alone."""
+    """Returns prefixes of checkpoint parts for training or hotwords only."""
     hotwords = _HOTWORD_PREFIXES if takes_hotwords(pack) else ()
     return (*_TRAINING_PREFIXES, *hotwords)

@@ -1,13 +1,12 @@
-"""Linear layers by oneDNN where PyTorch would call MKL.
+"""Linear layers on oneDNN instead of MKL.
 
-On a Zen 4 core oneDNN's float32 product of several hundred rows takes nine
-tenths of MKL's time. For fewer rows the product is turned round, W x^T instead
-of x W^T: the weights, which come from memory, are then read once as they lie and
-only the few rows are rearranged, which takes two thirds of MKL's time. Weights
-stay where they are, so that processes still share the pages of a mapped file.
+On a Zen 4 core, oneDNN's float32 product of several hundred rows takes 90 % of MKL's time. For few
+rows the product is transposed, W x^T instead of x W^T: the weights are then read once in their
+memory layout and only the few rows are reordered, which takes two thirds of MKL's time. Weights
+are not copied, so that processes still share the pages of a mapped file.
 
-oneDNN makes a kernel of about 0.6 MB for each number of rows that it meets, and
-keeps a thousand. `whole_rows` leaves it few numbers to meet.
+oneDNN compiles a kernel of about 0.6 MB for each row count and caches a thousand. `padded_rows`
+reduces the number of different row counts.
 """
 
 from __future__ import annotations
@@ -15,25 +14,25 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-# Up to here a product is turned round.
+# Up to this many rows the product is transposed.
 _FEW_ROWS = 160
-# Widths of a vector register; the kernels waste what is left of one anyway.
+# The width of a vector register, which the kernels fill up anyway.
 _VECTOR_ROWS = 16
 _STEPS = ((_FEW_ROWS, _VECTOR_ROWS), (256, 32), (768, 64), (896, 32), (1024, 16))
 
 
-def whole_rows(num_rows: int) -> int:
-    """The number of rows that a packed matrix is filled up to: one of few."""
+def padded_rows(num_rows: int) -> int:
+    """Returns the number of rows to which a packed matrix is padded, one of few."""
     for limit, step in _STEPS:
         if num_rows <= limit:
             return -(-num_rows // step) * step
-    # 16 numbers for each power of 2.
+    # 16 values per power of 2.
     step = 1 << (num_rows - 1).bit_length() - 5
     return -(-num_rows // step) * step
 
 
 class OneDnnLinear(nn.Module):
-    """Stands in for an `nn.Linear` on the CPU, and shares its parameters.
+    """Replaces an `nn.Linear` on the CPU and shares its parameters.
 
     Args:
         linear: float32.
@@ -45,26 +44,26 @@ class OneDnnLinear(nn.Module):
         self.bias = linear.bias
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """[n, in] -> [n, out]; for inference, gradients do not pass."""
+        """[n, in] -> [n, out]; for inference only, without gradients."""
         if len(rows) > _FEW_ROWS:
             return product(rows, self.weight, self.bias)
-        turned = product(self.weight, rows)
+        transposed = product(self.weight, rows)
         if self.bias is None:
-            return turned.t().contiguous()
-        return torch.add(turned.t(), self.bias, out=rows.new_empty(len(rows), len(turned)))
+            return transposed.t().contiguous()
+        return torch.add(transposed.t(), self.bias, out=rows.new_empty(len(rows), len(transposed)))
 
     def forward_relu(self, rows: torch.Tensor) -> torch.Tensor:
-        """As `forward`, with what is below 0 cut off; need not be contiguous."""
+        """As `forward`, followed by ReLU; the result may be non-contiguous."""
         if len(rows) > _FEW_ROWS:
             return product(rows, self.weight, self.bias, "relu")
-        turned = product(self.weight, rows)
+        transposed = product(self.weight, rows)
         if self.bias is not None:
-            turned += self.bias[:, None]
-        return turned.relu_().t()
+            transposed += self.bias[:, None]
+        return transposed.relu_().t()
 
 
 def linear_relu(linear: nn.Module, rows: torch.Tensor) -> torch.Tensor:
-    """A linear layer of any kind, and what is below 0 cut off."""
+    """Applies a linear layer of any kind, then ReLU."""
     if isinstance(linear, OneDnnLinear):
         return linear.forward_relu(rows)
     product: torch.Tensor = linear(rows)

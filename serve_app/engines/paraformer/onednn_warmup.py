@@ -1,4 +1,4 @@
-"""Lets oneDNN make all its kernels while a recognizer is loaded."""
+"""Compiles oneDNN's kernels while a recognizer is loaded."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 
 import torch
 
-from serve_app.engines.paraformer.onednn import whole_rows
+from serve_app.engines.paraformer.onednn import padded_rows
 from serve_app.engines.paraformer.packing import PackedSequences
 from serve_app.engines.paraformer.sanm import SanmEncoder
 
@@ -15,26 +15,27 @@ _SEQUENCE_ROWS = 64
 
 
 @torch.inference_mode()
-def meet_row_counts(encoder: SanmEncoder) -> None:
-    """Runs a layer on each number of rows that batches of usual size are filled up to.
+def compile_kernels(encoder: SanmEncoder) -> None:
+    """Runs a layer on each padded row count of usual batches.
 
-    The layers share kernels. Made later, between the large buffers of batches,
-    kernels would keep the heap from shrinking: a recognizer of the large pack
-    would grow by another 100 MB in its first hours.
+    The layers share kernels. Kernels that are allocated later, between the large buffers of
+    batches, fragment the heap: the large pack would take another 100 MB in its first hours.
     """
     if not len(encoder.encoders):
         return
     device = torch.device("cpu")
-    for num_rows in sorted({whole_rows(count) for count in range(1, _MOST_ROWS + 1)}, reverse=True):
+    for num_rows in sorted(
+        {padded_rows(count) for count in range(1, _MOST_ROWS + 1)}, reverse=True
+    ):
         whole, rest = divmod(num_rows, _SEQUENCE_ROWS)
         layout = PackedSequences([_SEQUENCE_ROWS] * whole + [rest] * (rest > 0), device)
         frames = torch.zeros(num_rows, encoder.shape.size)
-        encoder.encoders[0](frames, layout, encoder.shape.spaced(layout))
+        encoder.encoders[0](frames, layout, encoder.shape.conv_buffer(layout))
     _shrink_heap()
 
 
 def _shrink_heap() -> None:
-    """Gives what lies free between the kernels back to the system, where libc can."""
+    """Returns free heap memory to the system, where libc supports it."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,6 +1,6 @@
-"""Paraformer on onnxruntime: an exported pack, without PyTorch in the process.
+"""Paraformer on onnxruntime with an exported pack, without PyTorch in the process.
 
-Power spectra are computed with numpy; the graph does the rest. Source of the features: as
+Power spectra are computed in numpy; the graphs of the pack do the rest. Source of the spectra: see
 `serve_app.engines.features`.
 """
 
@@ -21,7 +21,12 @@ from serve_app.core.errors import ConfigurationError, PackCorrupt
 from serve_app.core.records import ChunkFailure, Pcm, Recognition, RecognitionOptions
 from serve_app.engines.framing import FRAME_SAMPLES, SHIFT_SAMPLES, num_frames, stacking
 from serve_app.engines.paraformer.cif_fire import CifShape, FloatArray, Integration, fire, with_tail
-from serve_app.engines.paraformer.detokenize import Decoded, overflow, recognition_of, shown_ids
+from serve_app.engines.paraformer.detokenize import (
+    Decoded,
+    overflow_failure,
+    recognition_of,
+    shown_ids,
+)
 from serve_app.engines.paraformer.onnx_pack import decoder_of, read_onnx_shape
 from serve_app.engines.paraformer.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
 from serve_app.packs.pack import PackContents
@@ -32,10 +37,10 @@ _LEAST_SEVERITY = 3  # errors
 
 @dataclass(frozen=True, slots=True)
 class OnnxOptions:
-    """How an engine runs.
+    """Options of the engine.
 
     Attributes:
-        num_threads: that a call computes with.
+        num_threads: threads of a call.
     """
 
     num_threads: int = 1
@@ -43,7 +48,7 @@ class OnnxOptions:
 
 @dataclass(frozen=True, slots=True)
 class OnnxFacts:
-    """What an operator wants to know about a loaded engine."""
+    """Facts about a loaded engine."""
 
     pack: str
     model_class: str
@@ -56,21 +61,20 @@ class OnnxFacts:
 class ParaformerOnnxEngine:
     """Recognizes Mandarin with an ONNX pack; implements `ports.Recognizer`.
 
-    Utterances of a batch are run one after the other. A result thus cannot
-    depend on batch-mates, also where a graph scales its activations by what is
-    the loudest in a call, as dynamic quantization does.
+    The utterances of a batch run one by one. So a result cannot depend on the rest of the batch,
+    even if the graph quantizes activations with one scale per call.
 
     Args:
-        pack: as `paraserve models export` writes it.
+        pack: written by `paraserve models export`.
         options: threads.
 
     Raises:
-        PackError: the pack is of another kind, or onnxruntime does not take its graphs.
+        PackError: the pack is of another kind, or onnxruntime cannot load its graphs.
         ConfigurationError: fewer than one thread.
     """
 
     max_in_flight = 1
-    is_reentrant = False  # onnxruntime's sessions would bear it; it has not been tried
+    is_reentrant = False  # onnxruntime allows concurrent calls, but that is untested
 
     def __init__(self, pack: PackContents, options: OnnxOptions | None = None) -> None:
         options = OnnxOptions() if options is None else options
@@ -79,13 +83,13 @@ class ParaformerOnnxEngine:
         self._pack = pack
         self._shape = read_onnx_shape(pack)
         decoder = decoder_of(pack)
-        _demand_checksum(pack, decoder, self._shape.decoder_sha256)
+        _check_checksum(pack, decoder, self._shape.decoder_sha256)
         self._encoder = _open_session(pack, pack.weights, options)
         self._decoder = _open_session(pack, decoder, options)
         if pack.cmvn is None:
             raise PackCorrupt(pack.name, "the pack has no am.mvn", "Export the pack again")
         self._cmvn = pack.cmvn
-        # The first pass lets buffers grow and kernels be chosen.
+        # The first pass allocates buffers and selects kernels.
         self.transcribe([_noise(_WARM_UP_SAMPLES)])
 
     def transcribe(
@@ -93,17 +97,17 @@ class ParaformerOnnxEngine:
     ) -> list[Recognition | ChunkFailure]:
         """Recognizes each item; see `ports.Recognizer`.
 
-        An item without a single frame (under 25 ms) and digital silence give no
-        tokens. An item whose scores are not finite fails alone.
+        Items shorter than a frame (25 ms) and digital silence have no tokens. An item whose
+        scores are not finite fails without affecting others.
         """
         return [recognition_of(pcm, self._decode(pcm), self._pack.tokens) for pcm in batch]
 
     def token_ids(self, batch: Sequence[Pcm]) -> list[list[int]]:
-        """The vocabulary ids of each item, without blank, sos and eos."""
+        """Returns the vocabulary ids of each item, without blank, sos and eos."""
         return [shown_ids(self._decode(pcm)) for pcm in batch]
 
     def cost(self, num_samples: int) -> int:
-        """Encoder frames of an item; a batch costs the sum of its items."""
+        """Returns the encoder frames of an item; a batch costs the sum of its items."""
         return -(-num_frames(num_samples) // self._shape.lfr_n)
 
     def describe(self) -> OnnxFacts:
@@ -117,24 +121,23 @@ class ParaformerOnnxEngine:
         )
 
     def _decode(self, pcm: Pcm) -> Decoded | ChunkFailure | None:
-        """Runs the network; None where there is nothing to be heard."""
+        """Runs the network; None for empty and silent audio."""
         if self.cost(len(pcm)) == 0 or not pcm.any():
             return None
         frames, alphas, *heads = self._encode(pcm)
         if not np.isfinite(alphas).all():
-            return overflow()
+            return overflow_failure()
         integration = _integrate(alphas, self._shape.predictor, self._shape.has_timestamp_head)
         count = integration.num_tokens
         if count == 0:
-            nothing = np.empty(0, dtype=np.float32)
-            return Decoded(np.empty(0, np.int64), nothing, None)
+            return Decoded(np.empty(0, np.int64), np.empty(0, np.float32), None)
         shares = np.zeros((count, len(frames)), dtype=np.float32)
         shares[integration.tokens, integration.frames] = integration.shares
         ids, confidences = self._decoder.run(
             ["ids", "confidences"], {"shares": shares, "frames": frames}
         )
         if not np.isfinite(confidences).all():
-            return overflow()
+            return overflow_failure()
         return Decoded(ids, confidences, self._weights(alphas, heads, count))
 
     def _weights(
@@ -167,31 +170,31 @@ def _open_session(
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.num_threads
     settings.inter_op_num_threads = 1
-    # Threads that spin while they wait take the cores of other replicas.
+    # Spinning threads would take the cores of other replicas.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # It would keep a plan of buffers for every length of utterance.
+    # It would cache a memory plan for every utterance length.
     settings.enable_mem_pattern = False
     settings.log_severity_level = _LEAST_SEVERITY
     try:
         return onnxruntime.InferenceSession(
             str(path), sess_options=settings, providers=["CPUExecutionProvider"]
         )
-    # onnxruntime's errors have no base class of their own.
+    # onnxruntime's errors have no common base class.
     except Exception as error:
         raise PackCorrupt(
             pack.name,
-            f"onnxruntime does not take {path.name}: {error}",
+            f"onnxruntime cannot load {path.name}: {error}",
             "Export the pack again with `paraserve models export`",
         ) from error
 
 
-def _demand_checksum(pack: PackContents, path: Path, expected: str) -> None:
+def _check_checksum(pack: PackContents, path: Path, expected: str) -> None:
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != expected:
         raise PackCorrupt(
             pack.name,
-            f"{path.name}: sha256 is {found[:16]}…, not as config.yaml says",
+            f"{path.name}: sha256 is {found[:16]}…, which differs from config.yaml",
             "Export the pack again with `paraserve models export`",
         )
 
@@ -205,7 +208,7 @@ def _integrate(alphas: FloatArray, shape: CifShape, sequential: bool) -> Integra
 
 
 def _scaled(alphas: FloatArray, num_tokens: int) -> FloatArray | None:
-    """The second head's weights, so that they add up to the tokens; None without any."""
+    """Scales the second head's weights to a sum of `num_tokens`; None if all are 0."""
     total = alphas.sum(dtype=np.float32)
     return alphas * (np.float32(num_tokens) / total) if total > 0.0 else None
 
@@ -223,7 +226,7 @@ _BLOCK_FRAMES = 256
 
 
 def power_spectra(pcm: Pcm) -> npt.NDArray[np.float32]:
-    """Power per frequency of each 10 ms, without the one at the Nyquist frequency.
+    """Returns the power spectrum of each 10 ms, without the bin at the Nyquist frequency.
 
     Args:
         pcm: samples, [n].
@@ -242,11 +245,11 @@ def power_spectra(pcm: Pcm) -> npt.NDArray[np.float32]:
 
 
 def _power(windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    centerd = windows - windows.mean(axis=1, keepdims=True)
-    emphasized = np.empty_like(centerd)
-    np.multiply(centerd[:, :-1], -_PREEMPHASIS, out=emphasized[:, 1:])
-    emphasized[:, 1:] += centerd[:, 1:]
-    emphasized[:, 0] = centerd[:, 0] * (np.float32(1.0) - _PREEMPHASIS)
+    centered = windows - windows.mean(axis=1, keepdims=True)
+    emphasized = np.empty_like(centered)
+    np.multiply(centered[:, :-1], -_PREEMPHASIS, out=emphasized[:, 1:])
+    emphasized[:, 1:] += centered[:, 1:]
+    emphasized[:, 0] = centered[:, 0] * (np.float32(1.0) - _PREEMPHASIS)
     emphasized *= _hamming()
     spectrum = np.fft.rfft(emphasized, n=_FFT_SIZE)[:, :NUM_BINS]
     power: npt.NDArray[np.float32] = np.square(spectrum.real) + np.square(spectrum.imag)

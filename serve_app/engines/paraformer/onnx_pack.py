@@ -1,4 +1,4 @@
-"""What the config.yaml of an ONNX pack says beyond that of the pack it came from."""
+"""The section that an exported ONNX pack adds to config.yaml."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from serve_app.engines.paraformer.cif_fire import CifShape
 from serve_app.packs.pack import PackContents
 
 ONNX_CLASS = "ParaformerOnnx"
-"""`model:` of such a pack."""
+"""`model:` of an ONNX pack."""
 
 ONNX_KIND = "paraformer-onnx"
-"""What its record calls it."""
+"""Kind of an ONNX pack in its manifest."""
 
 SECTION = "paraformer_onnx"
 ENCODER_NAME = "encoder.onnx"
@@ -25,16 +25,16 @@ _REMEDY = "Export the pack again with `paraserve models export`"
 
 @dataclass(frozen=True, slots=True)
 class OnnxShape:
-    """How the graphs of a pack are run.
+    """Parameters for running the graphs of a pack.
 
     Attributes:
         dtype: `float32` or `int8`, of the large products.
         source_class: FunASR's name for the architecture.
         source_checksum: sha256 of the checkpoint that was exported.
         decoder_sha256: of decoder.onnx; the pack's own checksum is the encoder's.
-        lfr_m: spectra in a frame.
-        lfr_n: spectra from a frame to the next.
-        predictor: its constants.
+        lfr_m: spectra per frame.
+        lfr_n: spectra between frames.
+        predictor: constants of the predictor.
         num_parameters: of the network.
     """
 
@@ -49,11 +49,11 @@ class OnnxShape:
 
     @property
     def has_timestamp_head(self) -> bool:
-        """Whether the encoder's graph gives the weights of a second head."""
+        """Whether the encoder's graph outputs the weights of a timestamp head."""
         return self.source_class != "Paraformer"
 
     def section(self) -> dict[str, Any]:
-        """As config.yaml holds it."""
+        """Returns the section of config.yaml."""
         return asdict(self)
 
 
@@ -61,14 +61,14 @@ def read_onnx_shape(pack: PackContents) -> OnnxShape:
     """Reads the section of an ONNX pack.
 
     Raises:
-        PackError: the pack is none.
-        PackCorrupt: the section is missing or makes no sense.
+        PackError: the pack is not an ONNX pack.
+        PackCorrupt: the section is missing or invalid.
     """
     if pack.model_class != ONNX_CLASS:
         raise PackError(
             pack.name,
-            f"model class {pack.model_class} is not what onnxruntime runs here",
-            "Make an ONNX pack of it with `paraserve models export`, or leave the engine as it was",
+            f"engine onnx cannot run model class {pack.model_class}",
+            "Export it with `paraserve models export`, or choose another engine",
         )
     try:
         section = dict(pack.config[SECTION])
@@ -81,7 +81,11 @@ def read_onnx_shape(pack: PackContents) -> OnnxShape:
 
 
 def decoder_of(pack: PackContents) -> Path:
-    """Where the second graph lies."""
+    """Returns the path of the decoder's graph.
+
+    Raises:
+        PackCorrupt: it is missing.
+    """
     path = pack.directory / DECODER_NAME
     if not path.is_file():
         raise PackCorrupt(pack.name, f"{DECODER_NAME} is missing", _REMEDY)

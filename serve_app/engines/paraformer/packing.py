@@ -1,9 +1,7 @@
-"""Sequences of different lengths laid end to end, without padding.
+"""Packing of sequences of different lengths without padding (varlen).
 
-Layers that treat each frame by itself see one long matrix. What looks across
-frames, attention and convolution, is given the borders here, so that no
-sequence ever sees another, or a padded frame: the result of a batch is the
-result of each sequence alone.
+Row-wise layers run on one long matrix. Attention and convolution use the boundaries, so that they
+never cross sequences: the result of a sequence does not depend on the rest of its batch.
 """
 
 from __future__ import annotations
@@ -15,17 +13,17 @@ from itertools import accumulate
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from serve_app.engines.paraformer.onednn import whole_rows
+from serve_app.engines.paraformer.onednn import padded_rows
 
 
 class PackedSequences:
-    """Where each sequence begins and ends in a packed matrix of shape [sum, dim].
+    """The boundaries of sequences in a packed matrix of shape [sum, dim].
 
     Attributes:
         lengths: rows of each sequence; 0 is allowed.
-        total: rows of all.
-        num_filled: rows of a matrix that is filled up, see `fill`.
-        device: where the index tensors lie.
+        total: rows of all sequences.
+        num_filled: rows of a padded matrix, see `fill`.
+        device: of the index tensors.
     """
 
     def __init__(self, lengths: Sequence[int], device: torch.device) -> None:
@@ -33,36 +31,36 @@ class PackedSequences:
         self.device = device
         self._ends = tuple(accumulate(self.lengths))
         self.total = self._ends[-1] if self._ends else 0
-        self.num_filled = whole_rows(self.total) if device.type == "cpu" else self.total
+        self.num_filled = padded_rows(self.total) if device.type == "cpu" else self.total
 
     def fill(self, packed: torch.Tensor) -> torch.Tensor:
-        """[total, dim] -> [num_filled, dim]: adds rows of zeros that are nobody's.
+        """[total, dim] -> [num_filled, dim]: appends rows of zeros.
 
-        On the CPU, matrix kernels like few different numbers of rows. What looks
-        across rows never reads the added ones.
+        On the CPU this limits the number of different row counts for matrix kernels. Attention
+        and convolution never read the added rows.
         """
         missing = self.num_filled - self.total
         return F.pad(packed, (0, 0, 0, missing)) if missing else packed
 
     @cached_property
     def spans(self) -> tuple[tuple[int, int], ...]:
-        """First row and the row after the last, for each sequence."""
+        """First row and end row (exclusive) of each sequence."""
         return tuple(
             (end - length, end) for end, length in zip(self._ends, self.lengths, strict=True)
         )
 
     @cached_property
     def sequence_of_row(self) -> torch.Tensor:
-        """int64 [total]: which sequence a row belongs to."""
+        """int64 [total]: index of each row's sequence."""
         lengths = torch.tensor(self.lengths, dtype=torch.int64)
         return torch.arange(len(self.lengths)).repeat_interleave(lengths).to(self.device)
 
     @cached_property
     def padded_index(self) -> torch.Tensor:
-        """int64 [count, longest]: the rows of each sequence, its last one repeated.
+        """int64 [count, longest]: the rows of each sequence, padded with its last row.
 
-        The filler must come from the same sequence: a masked weight of 0 times a
-        neighbor's NaN would still be NaN.
+        Padding must come from the same sequence: NaN of another sequence times a masked weight
+        of 0 would still be NaN.
         """
         starts = torch.tensor([start for start, _ in self.spans], dtype=torch.int64)[:, None]
         lengths = torch.tensor(self.lengths, dtype=torch.int64)[:, None]
@@ -72,33 +70,32 @@ class PackedSequences:
 
     @cached_property
     def padded_mask(self) -> torch.Tensor:
-        """bool [count, longest]: True where padded_index holds a row of its own."""
+        """bool [count, longest]: False for padding."""
         lengths = torch.tensor(self.lengths, dtype=torch.int64)[:, None]
         return (torch.arange(max(self.lengths, default=0))[None] < lengths).to(self.device)
 
 
-class Spaced:
-    """A scratch matrix in which zero rows stand between the sequences.
+class ConvBuffer:
+    """A scratch matrix with rows of zeros between the sequences.
 
-    Convolutions with at most `left` rows to the past and `right` to the future
-    run over it as over one sequence. One Spaced serves all layers of a width:
-    the zero rows are never written.
+    A convolution with at most `left` past and `right` future rows runs over it as over one
+    sequence. Layers of the same width share one ConvBuffer; the rows of zeros are never written.
     """
 
     def __init__(self, layout: PackedSequences, width: int, left: int, right: int) -> None:
         gap = max(left, right)
         self._layout = layout
-        # Where each sequence begins in what the convolution gives.
+        # First row of each sequence in the convolved matrix.
         self._starts = [start + i * gap for i, (start, _) in enumerate(layout.spans)]
         rows = left + layout.total + max(len(layout.lengths) - 1, 0) * gap + right
         if layout.device.type == "cpu":
-            rows = whole_rows(rows)
+            rows = padded_rows(rows)
         self._scratch = torch.zeros(rows, width, device=layout.device)
         self._slots = self._parts(self._scratch[left:])
 
     @cached_property
     def _rows(self) -> torch.Tensor:
-        """int64 [total]: where each row stands in what the convolution gives."""
+        """int64 [total]: index of each row in the convolved matrix."""
         starts = torch.tensor(self._starts, dtype=torch.int64, device=self._layout.device)
         shifts = starts - torch.tensor(
             [start for start, _ in self._layout.spans], device=self._layout.device
@@ -124,7 +121,7 @@ class Spaced:
         Returns:
             [total, out].
         """
-        spread = self._convolve_spread(frames, weight, bias, groups)
+        spread = self._convolve_buffer(frames, weight, bias, groups)
         if len(self._starts) == 1:
             return spread[: self._layout.total]
         return spread.index_select(0, self._rows)
@@ -132,27 +129,27 @@ class Spaced:
     def add_convolved(
         self, onto: torch.Tensor, frames: torch.Tensor, weight: torch.Tensor
     ) -> torch.Tensor:
-        """Adds to `onto`, in place, what `convolve` gives with a group a column."""
+        """Adds the depthwise convolution to `onto`, in place."""
         groups = weight.shape[0]
         if onto.device.type != "cpu":
             onto[: self._layout.total] += self.convolve(frames, weight, groups=groups)
             return onto
-        spread = self._convolve_spread(frames, weight, None, groups)
+        spread = self._convolve_buffer(frames, weight, None, groups)
         for (start, end), part in zip(self._layout.spans, self._parts(spread), strict=True):
             onto[start:end] += part
         return onto
 
-    def _convolve_spread(
+    def _convolve_buffer(
         self, frames: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, groups: int
     ) -> torch.Tensor:
-        """The convolution of all rows, the zero rows between the sequences included."""
-        self._spread(frames[: self._layout.total])
-        # Rows as the image's width and channels last: no transposition is needed.
+        """Convolves the buffer, including the rows of zeros."""
+        self._fill_buffer(frames[: self._layout.total])
+        # An image with rows as width, channels last: needs no transposition.
         image = self._scratch[None, None].permute(0, 3, 1, 2)
         convolved = F.conv2d(image, weight.unsqueeze(2), bias, groups=groups)
         return convolved.permute(0, 2, 3, 1)[0, 0]
 
-    def _spread(self, frames: torch.Tensor) -> None:
+    def _fill_buffer(self, frames: torch.Tensor) -> None:
         if frames.device.type == "cpu" or len(self._slots) == 1:
             for slot, (start, end) in zip(self._slots, self._layout.spans, strict=True):
                 slot.copy_(frames[start:end])
@@ -182,8 +179,8 @@ def attend(
         key: [at least key_layout.total, dim].
         value: likewise.
         num_heads: divides dim.
-        query_layout: borders of the queries.
-        key_layout: borders of keys and values, as many sequences.
+        query_layout: of the queries.
+        key_layout: of keys and values, with the same number of sequences.
 
     Returns:
         The shape of `query`; rows beyond query_layout.total are zero.
@@ -201,9 +198,9 @@ def attend_one_by_one(
     query_layout: PackedSequences,
     key_layout: PackedSequences,
 ) -> torch.Tensor:
-    """`attend` with one call per sequence: no wasted work, many small calls."""
+    """`attend` with one call per sequence, without padding."""
     attended = query.new_empty(query.shape)
-    # No sequence writes these, and rubbish may be slow to compute with.
+    # These rows are never written; denormals in them could slow later layers.
     attended[query_layout.total :] = 0.0
     for (start, end), (first, last) in zip(query_layout.spans, key_layout.spans, strict=True):
         if start == end:
@@ -225,9 +222,9 @@ def attend_padded(
     query_layout: PackedSequences,
     key_layout: PackedSequences,
 ) -> torch.Tensor:
-    """`attend` in one call over a padded copy: for devices where calls are dear.
+    """`attend` in one call over a padded copy, for devices with a high cost per call.
 
-    Only attention is padded, and what is padded is masked to a weight of 0.
+    Padding is masked to a weight of 0.
     """
     head_size = query.shape[1] // num_heads
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from serve_app.engines.paraformer.onednn import linear_relu
-from serve_app.engines.paraformer.packing import PackedSequences, Spaced, attend
+from serve_app.engines.paraformer.packing import ConvBuffer, PackedSequences, attend
 from serve_app.scheduling.preemption import yield_point
 
 _NORM_EPS = 1e-12
@@ -32,7 +32,7 @@ class SanmShape:
         feed_forward_size: inner width of the feed-forward layers.
         num_blocks: layers.
         kernel_size: taps of the memory convolution.
-        kernel_shift: by how many taps it looks further back than ahead.
+        kernel_shift: shift of the taps toward the past.
     """
 
     size: int
@@ -44,29 +44,31 @@ class SanmShape:
 
     @property
     def left(self) -> int:
-        """Frames of the past in the memory convolution."""
+        """Past frames in the memory convolution."""
         return (self.kernel_size - 1) // 2 + max(self.kernel_shift, 0)
 
     @property
     def right(self) -> int:
-        """Frames of the future in the memory convolution."""
+        """Future frames in the memory convolution."""
         return self.kernel_size - 1 - self.left
 
-    def spaced(self, layout: PackedSequences) -> Spaced:
-        return Spaced(layout, self.size, self.left, self.right)
+    def conv_buffer(self, layout: PackedSequences) -> ConvBuffer:
+        return ConvBuffer(layout, self.size, self.left, self.right)
 
 
 class FsmnMemory(nn.Module):
-    """Each frame and a depthwise convolution around it; holds weights only."""
+    """FSMN memory: each frame plus a depthwise convolution; holds weights only."""
 
     def __init__(self, size: int, kernel_size: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(size, 1, kernel_size))
 
-    def forward(self, onto: torch.Tensor, frames: torch.Tensor, spaced: Spaced) -> torch.Tensor:
+    def forward(
+        self, onto: torch.Tensor, frames: torch.Tensor, conv_buffer: ConvBuffer
+    ) -> torch.Tensor:
         """Adds the memory of `frames` to `onto`, in place."""
         onto += frames
-        return spaced.add_convolved(onto, frames, self.weight)
+        return conv_buffer.add_convolved(onto, frames, self.weight)
 
 
 class SanmSelfAttention(nn.Module):
@@ -80,12 +82,12 @@ class SanmSelfAttention(nn.Module):
         self.fsmn_block = FsmnMemory(shape.size, shape.kernel_size)
 
     def forward(
-        self, frames: torch.Tensor, layout: PackedSequences, spaced: Spaced
+        self, frames: torch.Tensor, layout: PackedSequences, conv_buffer: ConvBuffer
     ) -> torch.Tensor:
         query, key, value = self.linear_q_k_v(frames).chunk(3, dim=1)
         heads = attend(query, key, value, self.num_heads, layout, layout)
         attended: torch.Tensor = self.linear_out(heads)
-        remembered: torch.Tensor = self.fsmn_block(attended, value, spaced)
+        remembered: torch.Tensor = self.fsmn_block(attended, value, conv_buffer)
         return remembered
 
 
@@ -101,7 +103,7 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """One block; the residual is left out where the width changes."""
+    """One encoder block; there is no residual where the width changes."""
 
     def __init__(self, input_size: int, shape: SanmShape) -> None:
         super().__init__()
@@ -112,9 +114,9 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(shape.size, eps=_NORM_EPS)
 
     def forward(
-        self, frames: torch.Tensor, layout: PackedSequences, spaced: Spaced
+        self, frames: torch.Tensor, layout: PackedSequences, conv_buffer: ConvBuffer
     ) -> torch.Tensor:
-        attended: torch.Tensor = self.self_attn(self.norm1(frames), layout, spaced)
+        attended: torch.Tensor = self.self_attn(self.norm1(frames), layout, conv_buffer)
         if self.residual:
             attended += frames
         projected: torch.Tensor = self.feed_forward(self.norm2(attended))
@@ -140,7 +142,7 @@ class SanmEncoder(nn.Module):
 
         Args:
             frames: [layout.total, input_size].
-            layout: borders of the utterances.
+            layout: of the utterances.
 
         Returns:
             [layout.total, shape.size].
@@ -149,17 +151,17 @@ class SanmEncoder(nn.Module):
             self._position_rows(frames, layout), frames, alpha=math.sqrt(self.shape.size)
         )
         hidden = layout.fill(hidden)
-        spaced = self.shape.spaced(layout)
+        conv_buffer = self.shape.conv_buffer(layout)
         for layer in (*self.encoders0, *self.encoders):
             yield_point()
-            hidden = layer(hidden, layout, spaced)
+            hidden = layer(hidden, layout, conv_buffer)
         normed: torch.Tensor = self.after_norm(hidden[: layout.total])
         return normed
 
     def _position_rows(self, frames: torch.Tensor, layout: PackedSequences) -> torch.Tensor:
-        """Positions count from 1 anew in each utterance."""
+        """Returns the positions, which start at 1 in each utterance."""
         longest = max(layout.lengths)
-        positions = self._positions  # another thread may put in its own meanwhile
+        positions = self._positions  # another thread may replace it meanwhile
         if len(positions) < longest or positions.device != frames.device:
             positions = sinusoids(2 * longest, self.input_size).to(frames.device)
             self._positions = positions
@@ -168,19 +170,19 @@ class SanmEncoder(nn.Module):
 
 
 def sinusoids(count: int, size: int) -> torch.Tensor:
-    """Position vectors of 1 to count, float32 [count, size]: sines, then cosines."""
+    """Returns encodings of positions 1 to count, float32 [count, size]: sines, then cosines."""
     angles = torch.arange(1, count + 1, dtype=torch.float32)[:, None] * position_rates(size)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
 def position_rates(size: int) -> torch.Tensor:
-    """By how much the angles grow from a position to the next, float32 [size / 2]."""
+    """Returns the angle per position of each frequency, float32 [size / 2]."""
     log_step = torch.log(torch.tensor([10_000.0])) / (size / 2 - 1)
     return torch.exp(torch.arange(size / 2) * -log_step)
 
 
 class NormedFeedForward(nn.Module):
-    """The decoder's feed-forward layer: a norm inside, no bias at the end."""
+    """The decoder's feed-forward layer: an inner norm, no output bias."""
 
     def __init__(self, size: int, inner_size: int) -> None:
         super().__init__()
@@ -194,15 +196,17 @@ class NormedFeedForward(nn.Module):
 
 
 class DecoderMemory(nn.Module):
-    """Holds the decoder's FSMN where the checkpoint expects it."""
+    """The decoder's FSMN memory, nested as in the checkpoint."""
 
     def __init__(self, shape: SanmShape) -> None:
         super().__init__()
         self.fsmn_block = FsmnMemory(shape.size, shape.kernel_size)
 
-    def forward(self, onto: torch.Tensor, rows: torch.Tensor, spaced: Spaced) -> torch.Tensor:
+    def forward(
+        self, onto: torch.Tensor, rows: torch.Tensor, conv_buffer: ConvBuffer
+    ) -> torch.Tensor:
         """Adds the memory of `rows` to `onto`, in place."""
-        remembered: torch.Tensor = self.fsmn_block(onto, rows, spaced)
+        remembered: torch.Tensor = self.fsmn_block(onto, rows, conv_buffer)
         return remembered
 
 
@@ -234,8 +238,8 @@ class DecoderLayer(nn.Module):
 
     Args:
         shape: sizes.
-        memory: False in the last layer, which then has no residual either.
-            With it, `rows` is added to in place.
+        memory: False in the last layer, which has no residual either. With memory, `rows` is
+            modified in place.
         attention: False in layers beyond FunASR's `att_layer_num`.
     """
 
@@ -254,11 +258,11 @@ class DecoderLayer(nn.Module):
         frames: torch.Tensor,
         tokens: PackedSequences,
         layout: PackedSequences,
-        spaced: Spaced,
+        conv_buffer: ConvBuffer,
     ) -> torch.Tensor:
         hidden: torch.Tensor = self.feed_forward(self.norm1(rows))
         if self.self_attn is not None and self.norm2 is not None:
-            hidden = self.self_attn(rows, self.norm2(hidden), spaced)
+            hidden = self.self_attn(rows, self.norm2(hidden), conv_buffer)
         if self.src_attn is not None and self.norm3 is not None:
             hidden += self.src_attn(self.norm3(hidden), frames, tokens, layout)
         return hidden
@@ -291,7 +295,7 @@ class SanmDecoder(nn.Module):
         """Scores the vocabulary for each token.
 
         Args:
-            embeddings: one acoustic embedding a token, [tokens.total, size].
+            embeddings: one acoustic embedding per token, [tokens.total, size].
             frames: the encoder's output, [layout.total, size].
             tokens: tokens of each utterance.
             layout: frames of each utterance.
@@ -309,17 +313,17 @@ class SanmDecoder(nn.Module):
         tokens: PackedSequences,
         layout: PackedSequences,
     ) -> torch.Tensor:
-        """What `forward` scores the vocabulary from, [tokens.total, size]."""
-        spaced = self.shape.spaced(tokens)
+        """Returns the states before the output layer, [tokens.total, size]."""
+        conv_buffer = self.shape.conv_buffer(tokens)
         # FunASR applies the shift only to the layers that have cross-attention.
-        centerd = replace(self.shape, kernel_shift=0).spaced(tokens)
-        # The layers add to what they are given.
+        centered = replace(self.shape, kernel_shift=0).conv_buffer(tokens)
+        # The layers modify their input in place.
         hidden = embeddings.clone()
         for layer in self.decoders:
             yield_point()
-            hidden = layer(hidden, frames, tokens, layout, spaced)
+            hidden = layer(hidden, frames, tokens, layout, conv_buffer)
         for layer in (*self.decoders2, *self.decoders3):
             yield_point()
-            hidden = layer(hidden, frames, tokens, layout, centerd)
+            hidden = layer(hidden, frames, tokens, layout, centered)
         states: torch.Tensor = self.after_norm(hidden)
         return states

@@ -1,8 +1,7 @@
-"""Where speech begins and ends by the signal's energy, and words moved to these edges.
+"""Speech edges by signal energy, and word times snapped to them.
 
-A recognizer's own times come in frames of 20 to 60 ms, lie beside the sound by a frame or
-two, and say nothing about pauses: a word that is followed by one seems to last into it. The
-signal knows better, where it is clearly louder than what lies between the words.
+A recognizer's times have a resolution of 20 to 60 ms, are off by a frame or two, and extend words
+into a following pause. Where speech is clearly louder than the pauses, the signal is more accurate.
 """
 
 from __future__ import annotations
@@ -20,51 +19,53 @@ _STEP_MS = 5
 _WINDOW_STEPS = 2
 _FLOOR_PERCENTILE, _LOUD_PERCENTILE = 5, 95
 _ACTIVE_OVER_FLOOR = 4.0
-# Less contrast than this (20 dB), and breath, music or babble may pass for speech.
+# With less contrast (20 dB), breath, music or babble could be taken for speech.
 _MIN_LOUD_OVER_FLOOR = 10.0
-# In digital silence anything is louder than the floor.
+# With digital silence, any sound is louder than the noise floor.
 _MIN_ACTIVE_SHARE_OF_LOUD = 0.01
-# Stops of Mandarin and English close the mouth for up to 120 ms, in the middle of words.
+# Stop closures inside words last up to 120 ms in Mandarin and English.
 _MIN_PAUSE_MS = 150
 _MIN_BURST_MS = 20
-# What a word may be stretched by to meet an edge: beyond, the sound is nobody's word.
+# A word is extended to an edge by at most this.
 _MAX_STRETCH_MS = 200
-# A word that lies in a pause belongs to the speech beside it, if that is so near.
+# A word inside a pause moves to speech within this distance.
 _MAX_MOVE_MS = 600
 _MIN_WORD_MS = 40
-# Last syllables are longer than others, and hardly by more than this.
+# Final syllables are longer than others, rarely by more than this factor.
 _LONGEST_OVER_USUAL = 1.3
 _MIN_WORDS_FOR_RHYTHM = 4
 
 
 @dataclass(slots=True)
 class _Run:
-    """Speech without a pause, and the words in it, by number."""
+    """Speech without a pause, and the indices of its words."""
 
     start_ms: int
     end_ms: int
     words: list[int]
 
 
-def at_speech_edges(pcm: Pcm, spans: Sequence[Span], *, ends_are_loose: bool = False) -> list[Span]:
-    """Moves the words beside a pause to where the signal begins or ends.
+def snap_to_speech_edges(
+    pcm: Pcm, spans: Sequence[Span], *, ends_are_loose: bool = False
+) -> list[Span]:
+    """Moves words beside a pause to the edges of the speech.
 
-    The first word after a pause starts where the sound does, the last one before it ends
-    there; a word that lies wholly in a pause moves to the speech beside it. All others stay.
-    Where the signal has no clear pauses, as in noise, no word begins elsewhere.
+    The first word after a pause starts with the sound, and the last one before it ends with the
+    sound. A word inside a pause moves to nearby speech. Other words do not change. Without clear
+    pauses, as in noise, no start changes.
 
     Args:
         pcm: the chunk.
         spans: of its words, in ms from its start, in order, without overlap.
-        ends_are_loose: the words are syllables, and those before a pause last into it.
-            Where the signal does not tell, they are cut to a bit over the usual length.
+        ends_are_loose: the words are syllables that extend into pauses. Without clear pauses
+            they are shortened to a little over the median length.
 
     Returns:
-        One span a word, in order, without overlap, inside the chunk.
+        One span per word, in order, without overlap, inside the chunk.
     """
     runs = speech_runs(pcm)
     if not spans or not runs:
-        return _cut_to_rhythm(spans) if ends_are_loose else list(spans)
+        return _cut_to_usual_length(spans) if ends_are_loose else list(spans)
     moved = [list(span) for span in spans]
     held = [_Run(start_ms, end_ms, []) for start_ms, end_ms in runs]
     latest = 0
@@ -75,13 +76,13 @@ def at_speech_edges(pcm: Pcm, spans: Sequence[Span], *, ends_are_loose: bool = F
             latest = found
     for run in held:
         if run.words:
-            _fit_into(run, spans, moved)
-    return _ordered(moved, len(pcm) // SAMPLES_PER_MS)
+            _fit_words(run, spans, moved)
+    return _without_overlap(moved, len(pcm) // SAMPLES_PER_MS)
 
 
-def words_at_speech_edges(pcm: Pcm, words: Sequence[Token]) -> tuple[Token, ...]:
-    """The words with their times moved as `at_speech_edges` moves them."""
-    spans = at_speech_edges(pcm, [(word.start_ms, word.end_ms) for word in words])
+def snap_words_to_speech_edges(pcm: Pcm, words: Sequence[Token]) -> tuple[Token, ...]:
+    """Applies `snap_to_speech_edges` to words."""
+    spans = snap_to_speech_edges(pcm, [(word.start_ms, word.end_ms) for word in words])
     return tuple(
         replace(word, start_ms=start_ms, end_ms=end_ms)
         for word, (start_ms, end_ms) in zip(words, spans, strict=True)
@@ -89,7 +90,7 @@ def words_at_speech_edges(pcm: Pcm, words: Sequence[Token]) -> tuple[Token, ...]
 
 
 def speech_runs(pcm: Pcm) -> list[Span]:
-    """Stretches of sound between the pauses of a chunk; none where pauses are not clear."""
+    """Returns the spans of sound between pauses; empty without clear pauses."""
     levels = _levels(pcm)
     if len(levels) == 0:
         return []
@@ -108,7 +109,7 @@ def speech_runs(pcm: Pcm) -> list[Span]:
     return [(start, end) for start, end in runs if end - start >= _MIN_BURST_MS]
 
 
-def _cut_to_rhythm(spans: Sequence[Span]) -> list[Span]:
+def _cut_to_usual_length(spans: Sequence[Span]) -> list[Span]:
     if len(spans) < _MIN_WORDS_FOR_RHYTHM:
         return list(spans)
     usual_ms = float(np.median([end_ms - start_ms for start_ms, end_ms in spans]))
@@ -117,7 +118,7 @@ def _cut_to_rhythm(spans: Sequence[Span]) -> list[Span]:
 
 
 def _levels(pcm: Pcm) -> npt.NDArray[np.float64]:
-    """Root mean square of 10 ms, every 5 ms."""
+    """Returns the RMS level of 10 ms windows, every 5 ms."""
     step = _STEP_MS * SAMPLES_PER_MS
     num_steps = len(pcm) // step
     blocks = pcm[: num_steps * step].reshape(num_steps, step).astype(np.float32)
@@ -127,13 +128,13 @@ def _levels(pcm: Pcm) -> npt.NDArray[np.float64]:
 
 
 def _run_of(span: Span, runs: list[_Run], first: int) -> int | None:
-    """The run, from number `first` on, that a word overlaps most, or is nearest to."""
+    """Returns the index of the run, from `first` on, that overlaps a word most or is nearest."""
     best: int | None = None
     best_overlap_ms = -_MAX_MOVE_MS
     for number in range(first, len(runs)):
         overlap_ms = min(span[1], runs[number].end_ms) - max(span[0], runs[number].start_ms)
         if runs[number].end_ms < span[0]:
-            # A word that begins after the speech has ended rather belongs to what follows.
+            # A word that starts after the run more likely belongs to the next one.
             overlap_ms *= 2
         if overlap_ms > best_overlap_ms:
             best, best_overlap_ms = number, overlap_ms
@@ -142,7 +143,7 @@ def _run_of(span: Span, runs: list[_Run], first: int) -> int | None:
     return best
 
 
-def _fit_into(run: _Run, spans: Sequence[Span], moved: list[list[int]]) -> None:
+def _fit_words(run: _Run, spans: Sequence[Span], moved: list[list[int]]) -> None:
     """Moves the words of a run into it, and the outer ones to its edges."""
     least_ms = min(_MIN_WORD_MS, (run.end_ms - run.start_ms) // len(run.words))
     first, last = run.words[0], run.words[-1]
@@ -158,8 +159,8 @@ def _fit_into(run: _Run, spans: Sequence[Span], moved: list[list[int]]) -> None:
         moved[number] = [start_ms, min(max(end_ms, start_ms + least_ms), run.end_ms)]
 
 
-def _ordered(moved: list[list[int]], duration_ms: int) -> list[Span]:
-    """A word ends where the next one starts, at the latest."""
+def _without_overlap(moved: list[list[int]], duration_ms: int) -> list[Span]:
+    """Cuts each word at the start of the next."""
     spans: list[Span] = []
     said_until_ms = 0
     for number, (start_ms, end_ms) in enumerate(moved):

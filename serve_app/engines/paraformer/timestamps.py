@@ -1,4 +1,4 @@
-"""When each token was said, from the weights at which a CIF predictor fires."""
+"""Token times from the firing weights of a CIF predictor."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ Span: TypeAlias = tuple[int, int]
 
 ENCODER_FRAME_MS = 60
 FINE_FRAMES = 3
-"""Frames of the timestamp head for each encoder frame."""
+"""Frames of the timestamp head per encoder frame."""
 
 _FIRE_THRESHOLD = np.float32(1.0 - 1e-4)
 _FIRE_SHIFT_FRAMES = -1.5
+# Scaling smaller sums to the number of tokens would overflow.
+_MIN_TOTAL = 1e-30
 _MAX_TOKEN_FRAMES = 12
 _MIN_SILENCE_FRAMES = 5
 
 
 @dataclass(frozen=True, slots=True)
 class FiringWeights:
-    """What a predictor adds up; where the sum passes a whole number, a token starts.
+    """The weights of a predictor; a token starts where their sum passes a whole number.
 
-    A model of this family learns the end of a text as one more token. The predictor thus
-    fires once more than there are words: as each word starts, and after the last one.
+    Models of this family learn the end of a text as one more token, so the predictor fires at the
+    start of each word and after the last one.
 
     Attributes:
         alphas: float32 [frames].
@@ -45,24 +47,24 @@ class FiringWeights:
 
 
 def token_spans(weights: FiringWeights | None, num_tokens: int, duration_ms: int) -> list[Span]:
-    """Returns when each token was said.
+    """Returns the time span of each token.
 
     Args:
-        weights: None where there are none.
-        num_tokens: that are shown.
+        weights: None for an even distribution.
+        num_tokens: number of shown tokens.
         duration_ms: of the chunk.
 
     Source: the rules and constants of `ts_prediction_lfr6_standard` in FunASR 1.4.16,
     `utils/timestamp_tools.py`; unlike there, times stay inside the chunk. FunASR 1.4.16
-    hands this function weights and fires of CifPredictorV2 in the wrong order, which
-    https://github.com/modelscope/FunASR/pull/3716 mends; here they are in the right one.
+    passes this function weights and fires of CifPredictorV2 in the wrong order, which
+    https://github.com/modelscope/FunASR/pull/3716 fixes; here the order is correct.
     """
     if num_tokens == 0:
         return []
     alphas = np.zeros(0, np.float32) if weights is None else weights.alphas
     total = alphas.sum(dtype=np.float32)
-    # NaN too: the weights of a head without any, scaled to the number of tokens.
-    if weights is None or not total > 0.0:
+    # Also true for NaN, from scaling weights that are all 0.
+    if weights is None or not total > _MIN_TOTAL:
         return _even_spans(num_tokens, duration_ms)
     fires = _fires_at_once(alphas) if weights.at_once else _fires(alphas)
     if len(fires) != num_tokens + 1:
@@ -76,21 +78,21 @@ def token_spans(weights: FiringWeights | None, num_tokens: int, duration_ms: int
 
 
 def _spans_between(fires: npt.NDArray[np.float64], num_frames: int) -> list[tuple[float, float]]:
-    """A token lasts until the next fire, and twelve frames at most; in frames."""
+    """Returns spans in frames: a token lasts until the next fire, at most twelve frames."""
     spans = [
         (start, min(end, start + _MAX_TOKEN_FRAMES)) for start, end in pairwise(fires.tolist())
     ]
     last_start, _ = spans[-1]
     silence = num_frames - fires[-1]
     last_end = (num_frames + fires[-1]) / 2 if silence > _MIN_SILENCE_FRAMES else num_frames
-    # A last token that was cut short is followed by silence: its end stays.
+    # A last token at the maximum length is followed by silence: its end stays.
     if fires[-1] - fires[-2] <= _MAX_TOKEN_FRAMES:
         spans[-1] = (last_start, float(last_end))
     return spans
 
 
 def _fires(alphas: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Frames at which the float32 running sum passes the threshold."""
+    """Returns the frames at which the float32 running sum passes the threshold."""
     fired: list[int] = []
     total = np.float32(0.0)
     for index, weight in enumerate(alphas):
@@ -102,7 +104,7 @@ def _fires(alphas: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 
 
 def _fires_at_once(alphas: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Frames at which the running sum passes a whole number, or all but reaches one."""
+    """Returns the frames at which the running sum passes, or nearly reaches, a whole number."""
     sums = np.cumsum(alphas, dtype=np.float64).astype(np.float32)
     whole = np.floor(sums)
     fired = np.diff(whole, prepend=np.float32(0.0)) > 0
@@ -110,7 +112,7 @@ def _fires_at_once(alphas: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 
 
 def _crossings(alphas: npt.NDArray[np.float32], num_fires: int) -> npt.NDArray[np.float64]:
-    """As many fires as are wanted, also where a frame holds more than one token."""
+    """Returns exactly `num_fires` fires; a frame may have several."""
     sums = np.cumsum(alphas, dtype=np.float64)
     goals = np.arange(1, num_fires + 1) * float(_FIRE_THRESHOLD)
     return np.minimum(np.searchsorted(sums, goals), len(alphas) - 1).astype(np.float64)

@@ -1,7 +1,7 @@
-"""whisper.cpp behind a small typed surface: one model, one call at a time.
+"""A typed binding of whisper.cpp: one model, one call at a time.
 
-pywhispercpp's `Model` gives whole segments. Single tokens are needed here, so its
-lower layer is used, the one that its documentation calls the C-style API.
+It uses the C-style API of pywhispercpp, because `Model` returns whole segments and token data is
+needed here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from serve_app.core.errors import ConfigurationError, PackCorrupt
 from serve_app.core.languages import GUESSED
 from serve_app.core.records import SAMPLE_RATE_HZ
-from serve_app.engines.whisper.text import Piece
+from serve_app.engines.whisper.text import WhisperToken
 from serve_app.packs.ggml import WhisperShape, read_whisper_shape
 
 WordTimes = Literal["attention", "even"]
@@ -31,14 +31,14 @@ _LEVELS = {2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 _ERROR_LEVEL = 4
 _ERRORS_KEPT = 5
 _MS_PER_TICK = 10
-# whisper.cpp refuses what is shorter than 100 ms; silence up to here changes nothing,
-# since every window is filled up to 30 s anyway.
+# whisper.cpp refuses audio under 100 ms. Padding with silence up to here changes nothing, since
+# every window is padded to 30 s anyway.
 _MIN_SAMPLES = 2 * SAMPLE_RATE_HZ
-# The attention heads that follow the audio are known by model: by its layers.
+# The alignment heads are published by model, which its number of layers identifies.
 _HEADS_BY_LAYERS = {4: "TINY", 6: "BASE", 12: "SMALL", 24: "MEDIUM"}
 _LARGE_V3_TOKENS = 51_866
-# Of a multilingual vocabulary, what is no language: 99 of them in 51,865, and Cantonese
-# as the hundredth in large-v3 (whisper.cpp, whisper_vocab::num_languages).
+# Entries of a multilingual vocabulary other than languages: 51,865 entries have 99 languages, and
+# large-v3 adds Cantonese (whisper.cpp, whisper_vocab::num_languages).
 _TOKENS_WITHOUT_LANGUAGES = 51_766
 _LARGE_LAYERS, _TURBO_TEXT_LAYERS = 32, 4
 _ONLY_LANGUAGE = "en"  # of the models that are not multilingual
@@ -57,26 +57,26 @@ class DecodingOptions:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What whisper.cpp heard in one chunk.
+    """The result of whisper.cpp for one chunk.
 
     Attributes:
-        pieces: without the special tokens; none where it heard something else than speech.
-        language: code of what it was heard as, which is its guess where it was to guess.
+        tokens: without special tokens; empty if there is no speech.
+        language: code of the given or detected language.
     """
 
-    pieces: list[Piece]
+    tokens: list[WhisperToken]
     language: str
 
 
 class WhisperRefused(Exception):
-    """whisper.cpp gave up on a chunk; `code` is what it returned."""
+    """whisper.cpp failed on a chunk; the argument is its return code."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
 
 
 class WhisperModel:
-    """A model file that is loaded, on the CPU.
+    """A loaded model file, on the CPU.
 
     Args:
         path: the ggml file.
@@ -91,7 +91,7 @@ class WhisperModel:
     def __init__(self, path: Path, pack: str, options: DecodingOptions) -> None:
         self._library = _library()
         self._options = options
-        self._free_to_run = threading.Lock()
+        self._lock = threading.Lock()
         shape = read_whisper_shape(path, pack)
         self._num_languages = shape.num_tokens - _TOKENS_WITHOUT_LANGUAGES
         self._multilingual = shape.multilingual
@@ -102,13 +102,13 @@ class WhisperModel:
 
     @property
     def has_attention_times(self) -> bool:
-        """Whether times come from the attention; otherwise they are spread evenly."""
+        """Whether times come from attention; otherwise tokens are spread evenly."""
         return self._has_attention_times
 
     def knows(self, language: str) -> bool:
-        """Whether the model can hear a language; `auto` stands for all that it can.
+        """Whether the model supports a language; True for `auto`.
 
-        A model of one language would ignore any other code and write English.
+        An English-only model would ignore other codes and write English.
         """
         if language == GUESSED:
             return True
@@ -118,11 +118,11 @@ class WhisperModel:
         return 0 <= number < self._num_languages
 
     def decode(self, samples: npt.NDArray[np.float32], language: str) -> Decoded:
-        """Returns what was decoded. Callers on other threads wait.
+        """Decodes samples. Calls on several threads run one at a time.
 
         Args:
             samples: within [-1, 1], shape [n].
-            language: that the model `knows`. To guess it takes a pass of the encoder more.
+            language: one that the model `knows`; detection takes one more encoder pass.
 
         Raises:
             WhisperRefused: whisper.cpp failed.
@@ -130,18 +130,18 @@ class WhisperModel:
         if len(samples) < _MIN_SAMPLES:
             samples = np.pad(samples, (0, _MIN_SAMPLES - len(samples)))
         samples = np.ascontiguousarray(samples)
-        with self._free_to_run:
+        with self._lock:
             code = self._library.whisper_full(
                 self._context, self._parameters(language), samples, len(samples)
             )
             if code != 0:
                 raise WhisperRefused(code)
-            spoken = self._library.whisper_full_lang_id(self._context)
-            return Decoded(self._pieces(), str(self._library.whisper_lang_str(spoken)))
+            language_id = self._library.whisper_full_lang_id(self._context)
+            return Decoded(self._tokens(), str(self._library.whisper_lang_str(language_id)))
 
-    def _pieces(self) -> list[Piece]:
+    def _tokens(self) -> list[WhisperToken]:
         library, context = self._library, self._context
-        pieces = []
+        tokens = []
         for segment in range(library.whisper_full_n_segments(context)):
             for number in range(library.whisper_full_n_tokens(context, segment)):
                 token = library.whisper_full_get_token_data(context, segment, number)
@@ -150,22 +150,22 @@ class WhisperModel:
                 ticks = (token.t0 + token.t1) / 2
                 if self._has_attention_times and token.t_dtw >= 0:
                     ticks = token.t_dtw
-                pieces.append(
-                    Piece(
+                tokens.append(
+                    WhisperToken(
                         text=library.whisper_token_to_bytes(context, token.id),
                         probability=float(token.p),
                         log_probability=float(token.plog),
                         center_ms=float(ticks * _MS_PER_TICK),
                     )
                 )
-        return pieces
+        return tokens
 
     def _parameters(self, language: str) -> object:
         options = self._options
         strategy = self._library.whisper_sampling_strategy.WHISPER_SAMPLING_GREEDY
         parameters = self._library.whisper_full_default_params(strategy)
         parameters.n_threads = options.num_threads
-        # A model of one language has no tokens to guess another one by.
+        # An English-only model has no language tokens.
         parameters.language = language if self._multilingual else _ONLY_LANGUAGE
         parameters.no_context = True
         parameters.temperature = 0.0
@@ -186,19 +186,19 @@ class WhisperModel:
             presets = self._library.whisper_alignment_heads_preset
             parameters.dtw_token_timestamps = True
             parameters.dtw_aheads_preset = getattr(presets, f"WHISPER_AHEADS_{heads}")
-            # Flash attention never has the weights that the times are read from.
+            # Flash attention does not store the weights from which times are read.
             parameters.flash_attn = False
         _ERRORS.clear()
         context = self._library.whisper_init_from_file_with_params(str(path), parameters)
         if _ERRORS:
-            # The context holds nothing then, and nothing but the log says so.
+            # The returned context is then empty; only the log reports it.
             problem = f"whisper.cpp cannot load {path.name}: {'; '.join(_ERRORS)}"
             raise PackCorrupt(pack, problem, f"Run `paraserve models verify {pack}`")
         return context
 
 
 def _alignment_heads(shape: WhisperShape) -> str | None:
-    """The name of the model's alignment heads, None where nobody has published them."""
+    """Returns the preset of the model's alignment heads; None if none is published."""
     if shape.audio_layers == _LARGE_LAYERS:
         if shape.text_layers == _TURBO_TEXT_LAYERS:
             return "LARGE_V3_TURBO"
@@ -219,7 +219,7 @@ def _library() -> ModuleType:
             "pip install 'paraserve[whisper]'"
         ) from error
     library.whisper_log_set(_log)
-    # The library keeps the callback beyond the interpreter's end, where letting go of it
+    # The library keeps the callback after the interpreter has shut down, and releasing it then
     # ends the process with a fatal error.
     atexit.unregister(_forget_log)
     atexit.register(_forget_log)
@@ -231,7 +231,7 @@ def _forget_log() -> None:
 
 
 _ERRORS: list[str] = []
-"""What whisper.cpp complained about since it last began to load a model."""
+"""Errors that whisper.cpp has logged since the last load of a model began."""
 
 
 def _log(level: int, text: str) -> None:

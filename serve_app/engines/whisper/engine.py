@@ -1,4 +1,4 @@
-"""Whisper on the CPU, by whisper.cpp: whole drafts, and what speaks against them."""
+"""Whisper on the CPU by whisper.cpp: drafts and their quality."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from serve_app.core.records import (
     Recognition,
     RecognitionOptions,
 )
-from serve_app.engines.paraformer.speech_edges import words_at_speech_edges
+from serve_app.engines.paraformer.speech_edges import snap_words_to_speech_edges
 from serve_app.engines.whisper.binding import (
     DecodingOptions,
     WhisperModel,
     WhisperRefused,
     WordTimes,
 )
-from serve_app.engines.whisper.text import Piece, tokens_of
+from serve_app.engines.whisper.text import WhisperToken, tokens_of
 from serve_app.packs.ggml import MODEL_CLASS
 from serve_app.packs.pack import PackContents
 
@@ -44,19 +44,17 @@ class WhisperOptions:
 
     Attributes:
         num_threads: of each call.
-        language: of items whose hints name none; a code that Whisper knows, or `auto` to
-            have it guessed item by item.
-        languages: that hints may name; the model must know them.
-        simplified: write Chinese in simplified characters, whatever Whisper chose. Not where
-            the language, named or guessed, is another one: Japanese shares characters and has
-            no such script.
-        word_times: `attention` reads them off the model's attention, where its alignment
-            heads are known; `even` spreads them over what was said, which takes less time.
-        temperature_step: added to the temperature to try again where a draft looks bad; 0
-            keeps drafts repeatable.
-        no_speech_threshold: a window whose no-speech probability exceeds this has no words,
-            if its mean log-probability is under `log_probability_threshold` as well.
-        log_probability_threshold: see there.
+        language: default language; a code that Whisper supports, or `auto` to detect it per item.
+        languages: languages that requests may name; the model must support them.
+        simplified: convert Chinese, requested or detected, to simplified characters. Other
+            languages, such as Japanese, are not converted.
+        word_times: `attention` reads them from the alignment heads, where these are known;
+            `even` spreads words evenly, which takes less time.
+        temperature_step: added to the temperature to decode a bad draft again; 0 keeps drafts
+            repeatable.
+        no_speech_threshold: a window has no words if its no-speech probability exceeds this and
+            its mean log-probability is below `log_probability_threshold`.
+        log_probability_threshold: see `no_speech_threshold`.
     """
 
     num_threads: int = 1
@@ -71,11 +69,11 @@ class WhisperOptions:
 
 @dataclass(frozen=True, slots=True)
 class DraftQuality:
-    """What Whisper's authors look at before they trust a transcript.
+    """Quality measures of a draft, as Whisper's authors use them.
 
     Attributes:
-        mean_log_probability: of the decoded vocabulary entries, natural logarithm.
-        compression_ratio: of the text by zlib; high where it repeats itself.
+        mean_log_probability: of the decoded tokens, natural logarithm.
+        compression_ratio: of the text by zlib; high for repetitive text.
 
     Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision",
     section 4.5.
@@ -87,11 +85,11 @@ class DraftQuality:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What was heard in one chunk.
+    """The draft of one chunk.
 
     Attributes:
-        recognition: the words, none where Whisper heard no speech; and their language, which
-            is unknown only where it was to be guessed and there was nothing to hear.
+        recognition: the words, none for a chunk without speech, and their language, which is
+            unknown only if it was to be detected in a silent chunk.
         quality: None without words.
     """
 
@@ -102,8 +100,8 @@ class Draft:
 class WhisperCppEngine:
     """Recognizes with a Whisper pack; implements `ports.Recognizer`.
 
-    Every chunk is decoded alone, in windows of 30 s that a shorter chunk does not fill:
-    a second costs as much as half a minute. Calls on several threads take turns.
+    Every chunk is decoded separately in windows of 30 s, so that one second costs as much as half a
+    minute. Calls on several threads run one at a time.
 
     Args:
         pack: a directory with a ggml file.
@@ -111,11 +109,11 @@ class WhisperCppEngine:
 
     Raises:
         PackError: the pack cannot be run.
-        ConfigurationError: a library is missing, or a language is unknown to the model.
+        ConfigurationError: a library is missing, or the model lacks a language.
     """
 
     max_in_flight = 1
-    is_reentrant = False  # calls take turns
+    is_reentrant = False  # calls run one at a time
 
     def __init__(self, pack: PackContents, options: WhisperOptions | None = None) -> None:
         options = WhisperOptions() if options is None else options
@@ -125,7 +123,7 @@ class WhisperCppEngine:
                 f"it holds a model of class {pack.model_class}, no Whisper model",
                 "Name a pack with a ggml file of whisper.cpp's",
             )
-        self._script = _simplifier() if options.simplified else None
+        self._to_simplified = _simplifier() if options.simplified else None
         self._model = WhisperModel(
             pack.weights,
             pack.name,
@@ -141,16 +139,16 @@ class WhisperCppEngine:
         for language in (options.language, *options.languages):
             if not self._model.knows(language):
                 raise ConfigurationError(
-                    f"{pack.name} knows no language {language!r}; see recognizer.languages and "
-                    "recognizer.whisper.language"
+                    f"{pack.name} does not support language {language!r}; see "
+                    "recognizer.languages and recognizer.whisper.language"
                 )
-        # The first pass touches the weights.
+        # The first pass reads the weights.
         self._model.decode(np.zeros(SAMPLE_RATE_HZ, np.float32), options.language)
 
     def transcribe(
         self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
-        """Recognizes each item; see `ports.Recognizer`. Of the hints it uses the language."""
+        """Recognizes each item; see `ports.Recognizer`. Only the language option is used."""
         return [
             draft if isinstance(draft, ChunkFailure) else draft.recognition
             for draft in self.draft(batch, recognition_options)
@@ -159,48 +157,51 @@ class WhisperCppEngine:
     def draft(
         self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Draft | ChunkFailure]:
-        """Returns, for each item, its words and how far they can be trusted.
+        """Returns the words of each item and their quality.
 
         Args:
             batch: samples, each of shape [n].
-            recognition_options: none at all, or one per item, each with a language or without.
+            recognition_options: empty, or one per item.
         """
-        asked = list(recognition_options) or [NO_OPTIONS] * len(batch)
+        options = list(recognition_options) or [NO_OPTIONS] * len(batch)
         return [
-            self._draft(pcm, self.language_of(hint)) for pcm, hint in zip(batch, asked, strict=True)
+            self._draft(pcm, self.language_of(each))
+            for pcm, each in zip(batch, options, strict=True)
         ]
 
     def language_of(self, recognition_options: RecognitionOptions) -> str | None:
-        """What an item with these hints is heard as; None where that is guessed."""
+        """Returns the language of an item with these options; None if it is detected."""
         language = recognition_options.language or self._language
         return None if language == GUESSED else language
 
     def cost(self, num_samples: int) -> int:
-        """Encoder frames of an item: those of whole windows."""
+        """Returns the encoder frames of an item, in whole windows."""
         return max(1, -(-num_samples // _WINDOW_SAMPLES)) * _WINDOW_FRAMES
 
     def _draft(self, pcm: Pcm, language: str | None) -> Draft | ChunkFailure:
         if len(pcm) < _MIN_SAMPLES or not pcm.any():
             return Draft(Recognition((), language=language), None)
         if language is not None and not self._model.knows(language):
-            return ChunkFailure("unsupported_language", f"Whisper knows no language {language!r}")
+            return ChunkFailure(
+                "unsupported_language", f"Whisper does not support language {language!r}"
+            )
         try:
-            heard = self._model.decode(pcm.astype(np.float32) / _FULL_SCALE, language or GUESSED)
+            decoded = self._model.decode(pcm.astype(np.float32) / _FULL_SCALE, language or GUESSED)
         except WhisperRefused as refusal:
             return ChunkFailure("draft_failed", f"whisper.cpp returned {refusal.args[0]}")
-        script = self._script if heard.language in _CHINESE else None
-        tokens = words_at_speech_edges(
-            pcm, tokens_of(heard.pieces, len(pcm) // SAMPLES_PER_MS, script)
+        convert = self._to_simplified if decoded.language in _CHINESE else None
+        tokens = snap_words_to_speech_edges(
+            pcm, tokens_of(decoded.tokens, len(pcm) // SAMPLES_PER_MS, convert)
         )
-        quality = quality_of(heard.pieces) if tokens else None
-        return Draft(Recognition(tokens, language=heard.language), quality)
+        quality = quality_of(decoded.tokens) if tokens else None
+        return Draft(Recognition(tokens, language=decoded.language), quality)
 
 
-def quality_of(pieces: Sequence[Piece]) -> DraftQuality:
-    """Measures what was decoded; `pieces` are not empty."""
-    text = b"".join(piece.text for piece in pieces)
+def quality_of(tokens: Sequence[WhisperToken]) -> DraftQuality:
+    """Returns the quality of a non-empty draft."""
+    text = b"".join(token.text for token in tokens)
     return DraftQuality(
-        sum(piece.log_probability for piece in pieces) / len(pieces),
+        sum(token.log_probability for token in tokens) / len(tokens),
         len(text) / len(zlib.compress(text)),
     )
 

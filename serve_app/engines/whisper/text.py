@@ -1,4 +1,4 @@
-"""From what whisper.cpp decodes to what a reader sees, with its times."""
+"""Joins the tokens that whisper.cpp decodes into words with times."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from serve_app.core.records import Token
 from serve_app.engines.paraformer.timestamps import Span, fit_spans
 
 _MAX_HALF_SPAN_MS = 200.0
-# Attention puts several words on one frame where it jumps; nobody says ten in 0.5 s.
+# Where attention jumps, it places several words on one frame.
 _LEAST_GAP_MS = 50.0
 _CJK = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _OTHER_LETTER = rf"(?:(?![{_CJK}])[^\W_])"
-# One CJK character; or a word, with what may stand inside of one: don't, 3.5, 1,000, 20%.
-_SHOWN = re.compile(
+# One CJK character, or a word with inner punctuation: don't, 3.5, 1,000, 20%.
+_WORD = re.compile(
     rf"[{_CJK}]|{_OTHER_LETTER}+(?:(?:['’.-]|(?<=\d)[,:/](?=\d)){_OTHER_LETTER}+)*%?"
 )
 _UNREADABLE = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """One entry of Whisper's vocabulary as it was decoded.
+class WhisperToken:
+    """A decoded token of Whisper.
 
     Attributes:
         text: its bytes, which may be a part of a character.
-        probability: of this entry where it was decoded.
-        log_probability: the natural logarithm of it.
-        center_ms: when it was said, from the start of the chunk.
+        probability: of the token.
+        log_probability: its natural logarithm.
+        center_ms: middle of the token, from the start of the chunk.
     """
 
     text: bytes
@@ -41,7 +41,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Pieces whose bytes are whole characters."""
+    """Consecutive tokens whose bytes are whole characters."""
 
     text: str
     confidence: float
@@ -49,20 +49,20 @@ class _Group:
 
 
 def tokens_of(
-    pieces: Sequence[Piece], duration_ms: int, script: Callable[[str], str] | None = None
+    pieces: Sequence[WhisperToken], duration_ms: int, script: Callable[[str], str] | None = None
 ) -> tuple[Token, ...]:
-    """Puts characters together, drops punctuation, and gives each word its time.
+    """Joins tokens into words with times, without punctuation.
 
-    A CJK character stands alone, letters and digits form words as they were
-    spaced. A word is as certain as the least certain of its pieces.
+    A CJK character is a word; letters and digits form words at spaces. The confidence of a word
+    is the lowest of its tokens.
 
     Args:
-        pieces: in order.
-        duration_ms: of the chunk; no time lies beyond it.
-        script: rewrites characters one for one, from traditional to simplified, say.
+        pieces: tokens in order.
+        duration_ms: of the chunk, which bounds all times.
+        script: converts the script of a text, such as traditional to simplified Chinese.
     """
-    groups = _whole_characters(pieces)
-    spans = _spans(spaced([group.center_ms for group in groups], _LEAST_GAP_MS), duration_ms)
+    groups = _group_characters(pieces)
+    spans = _spans(spread_apart([group.center_ms for group in groups], _LEAST_GAP_MS), duration_ms)
     times: list[Span] = []
     confidences: list[float] = []
     for group, (start_ms, end_ms) in zip(groups, spans, strict=True):
@@ -72,7 +72,7 @@ def tokens_of(
                 (round(start_ms + number * step_ms), round(start_ms + (number + 1) * step_ms))
             )
             confidences.append(group.confidence)
-    text = _rewritten("".join(group.text for group in groups), script)
+    text = _convert_script("".join(group.text for group in groups), script)
     return tuple(
         Token(
             text=match.group(),
@@ -80,15 +80,15 @@ def tokens_of(
             end_ms=times[match.end() - 1][1],
             confidence=min(confidences[match.start() : match.end()]),
         )
-        for match in _SHOWN.finditer(text)
+        for match in _WORD.finditer(text)
         if _UNREADABLE not in match.group()
     )
 
 
-def _whole_characters(pieces: Sequence[Piece]) -> list[_Group]:
+def _group_characters(pieces: Sequence[WhisperToken]) -> list[_Group]:
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     groups: list[_Group] = []
-    pending: list[Piece] = []
+    pending: list[WhisperToken] = []
     text = ""
     for number, piece in enumerate(pieces):
         text += decoder.decode(piece.text, final=number == len(pieces) - 1)
@@ -102,8 +102,8 @@ def _whole_characters(pieces: Sequence[Piece]) -> list[_Group]:
     return groups
 
 
-def spaced(centers_ms: Sequence[float], gap_ms: float) -> list[float]:
-    """Moves times apart to at least `gap_ms`, in order, and as little as can be.
+def spread_apart(centers_ms: Sequence[float], gap_ms: float) -> list[float]:
+    """Moves times apart to at least `gap_ms` with the least total squared change.
 
     Source: isotonic regression by pooling adjacent violators (Barlow et al., 1972), on the
     times less the gaps before them.
@@ -121,7 +121,7 @@ def spaced(centers_ms: Sequence[float], gap_ms: float) -> list[float]:
 
 
 def _spans(centers_ms: Sequence[float], duration_ms: int) -> list[Span]:
-    """A piece ends midway to the next one, and at most 200 ms from its own middle."""
+    """Each span ends midway to the next center, at most 200 ms from its own center."""
     spans = []
     for number, center_ms in enumerate(centers_ms):
         start_ms, end_ms = center_ms - _MAX_HALF_SPAN_MS, center_ms + _MAX_HALF_SPAN_MS
@@ -133,8 +133,8 @@ def _spans(centers_ms: Sequence[float], duration_ms: int) -> list[Span]:
     return fit_spans(spans, duration_ms)
 
 
-def _rewritten(text: str, script: Callable[[str], str] | None) -> str:
-    """The text in another script, character by character where phrases change its length."""
+def _convert_script(text: str, script: Callable[[str], str] | None) -> str:
+    """Converts the script; character by character if conversion of phrases changes the length."""
     if script is None:
         return text
     whole = script(text)

@@ -1,4 +1,4 @@
-"""What each stage takes on this machine, alone and together."""
+"""Measures memory and speed of each stage on this machine, alone and together."""
 
 from serve_app.modeltools.memory_bench.packs import BenchPacks, PackChoice, choose_packs
 from serve_app.modeltools.memory_bench.rows import Row, rows_of

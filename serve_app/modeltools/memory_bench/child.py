@@ -1,7 +1,4 @@
-"""One process that loads some stages, runs them once and measures its memory.
-
-`running` starts it. Memory is what Linux reports for the process.
-"""
+"""The process that `running` starts per row: loads stages, runs them once, reads the memory."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
 from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
 from serve_app.engines.gpu_memory import gpu_memory
 from serve_app.inference.loading import find_pack, load_punctuator, load_recognizer, load_vad
-from serve_app.modeltools.memory_bench.running import MARK
+from serve_app.modeltools.memory_bench.running import RESULT_PREFIX
 from serve_app.modeltools.random_packs.noise import TOKENS_PER_S, speech_like
 from serve_app.packs import PackContents
 from serve_app.settings import Settings
@@ -36,17 +33,17 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What a process took.
+    """Memory and speed of a process.
 
     Attributes:
         imported_bytes: resident after the imports.
-        load_s: from there until all stages had answered once.
+        load_s: from then until all stages were loaded.
         rss_bytes: resident after the audio was run.
         pss_bytes: likewise, shared pages divided among their owners.
         peak_bytes: the most that was resident while it loaded and ran.
         gpu_bytes: reserved on the device; None without one.
         run_s: for the audio, all stages one after the other.
-        run_cpu_s: likewise, in seconds of processors.
+        run_cpu_s: likewise, in CPU seconds.
         weights_bytes: of the packs' checkpoints.
     """
 
@@ -65,9 +62,9 @@ def measure(settings: Settings, stages: list[str], seconds: float) -> Measured:
     """Loads the stages, runs them on synthesized audio, and reads the memory."""
     if _uses_pytorch(settings, stages):
         importlib.import_module("serve_app.engines.paraformer.cpu")
-    imported_bytes = resident().rss_bytes
+    imported_bytes = resident_memory().rss_bytes
     audio: Pcm = np.resize(speech_like(), round(seconds * SAMPLE_RATE_HZ))
-    forget_peak()  # making the sound takes more than running a small model on it
+    reset_peak()  # synthesis takes more memory than a small model
     begin_s = time.perf_counter()
     works = [_load(settings, stage, audio) for stage in stages]
     load_s = time.perf_counter() - begin_s
@@ -75,7 +72,7 @@ def measure(settings: Settings, stages: list[str], seconds: float) -> Measured:
     for work in works:
         work()
     run_s, run_cpu_s = time.perf_counter() - begin_s, time.process_time() - begin_cpu_s
-    memory = resident()
+    memory = resident_memory()
     on_gpu = gpu_memory(settings.recognizer.device)
     return Measured(
         imported_bytes=imported_bytes,
@@ -91,7 +88,7 @@ def measure(settings: Settings, stages: list[str], seconds: float) -> Measured:
 
 
 def _uses_pytorch(settings: Settings, stages: list[str]) -> bool:
-    """False for a recognizer without it; the row without stages shows what it takes."""
+    """False for a recognizer without PyTorch; the row without stages measures the imports."""
     return stages != ["asr"] or settings.recognizer.engine not in _WITHOUT_PYTORCH
 
 
@@ -115,7 +112,7 @@ def _find_speech(vad: VoiceActivityDetector, audio: Pcm) -> None:
 
 
 def _recognize(recognizer: Recognizer, audio: Pcm) -> None:
-    """Clips of 6 s, as many at a time as the service would put into a batch."""
+    """Recognizes clips of 6 s in batches of the size that the service would use."""
     clip_samples = _CLIP_S * SAMPLE_RATE_HZ
     clips = [audio[first : first + clip_samples] for first in range(0, len(audio), clip_samples)]
     in_batch = max(1, _BATCH_FRAMES // recognizer.cost(clip_samples))
@@ -124,13 +121,13 @@ def _recognize(recognizer: Recognizer, audio: Pcm) -> None:
 
 
 def _punctuate(punctuator: Punctuator, words: list[str]) -> None:
-    """One text that grows, as the service hands words on while they come."""
+    """Labels overlapping windows of one text, as the service does."""
     for first in range(0, len(words), _TEXT_WORDS):
         punctuator.label([words[first : first + 2 * _TEXT_WORDS]])
 
 
 def _words(pack: PackContents, audio: Pcm) -> list[str]:
-    """As many words of the model's as the audio would have."""
+    """Returns as many words of the vocabulary as such audio would have."""
     count = round(len(audio) / SAMPLE_RATE_HZ * TOKENS_PER_S)
     known = [token for token in pack.tokens if len(token) == 1] or list(pack.tokens)
     return [known[at % len(known)] for at in range(count)]
@@ -148,22 +145,22 @@ def _weights_bytes(settings: Settings, stage: str) -> int:
 
 
 def main(arguments: str) -> None:
-    """Prints what was measured; the arguments are JSON, as `running` writes it."""
+    """Prints the measurements; the arguments are JSON from `running`."""
     given: dict[str, Any] = json.loads(arguments)
     settings = Settings.model_validate(given["settings"])
     measured = measure(settings, given["stages"], given["seconds"])
-    print(MARK + json.dumps(asdict(measured)), flush=True)
+    print(RESULT_PREFIX + json.dumps(asdict(measured)), flush=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
+class ResidentMemory:
     """Memory in bytes.
 
     Attributes:
         rss_bytes: pages in memory, those shared with other processes included.
         pss_bytes: likewise, a shared page divided by the number of its owners.
         peak_bytes: the most `rss_bytes` has been since the process began, or since
-            `forget_peak`.
+            `reset_peak`.
     """
 
     rss_bytes: int
@@ -171,22 +168,22 @@ class Resident:
     peak_bytes: int
 
 
-def resident() -> Resident:
+def resident_memory() -> ResidentMemory:
     """Reads this process' memory.
 
     Raises:
         OSError: this is not Linux, or /proc is not mounted.
     """
     status = Path("/proc/self/status")
-    return Resident(
+    return ResidentMemory(
         _bytes_of(status, "VmRSS"),
         _bytes_of(Path("/proc/self/smaps_rollup"), "Pss"),
         _bytes_of(status, "VmHWM"),
     )
 
 
-def forget_peak() -> None:
-    """Lets the peak begin anew at what is resident; does nothing where that is forbidden."""
+def reset_peak() -> None:
+    """Resets the peak to the current resident size; does nothing where the kernel forbids it."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -1,4 +1,4 @@
-"""Which packs the table is about: those that are here, else random weights."""
+"""Chooses the measured packs: installed ones, else packs with random weights."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from serve_app.core.errors import ConfigurationError, PackError
 from serve_app.packs import PackStore, find_pack
 from serve_app.packs.inspection import locate
 
-# The published model, and the architecture that stands in for it.
-_STANDS_IN = {
+# Published pack to the architecture that replaces it.
+_ARCHITECTURE_OF_MODEL = {
     "paraformer-large": "seaco-paraformer-large",
     "paraformer-large-vanilla": "paraformer-large",
     "paraformer-small": "paraformer-small",
@@ -19,15 +19,15 @@ _STANDS_IN = {
     "ct-punc-small": "ct-punc-small",
 }
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class PackChoice:
-    """A pack by the name that settings take, and what stands for it in the table.
+    """A pack by its name in settings, and its label in the table.
 
-    `is_random` says that its weights are random, of the published architecture:
-    as large and as quick, but what it says means nothing.
+    With `is_random`, it has the published architecture and random weights: size and speed are
+    the same, but its text is meaningless.
     """
 
     name: str
@@ -37,7 +37,7 @@ class PackChoice:
 
 @dataclass(frozen=True, slots=True)
 class BenchPacks:
-    """A pack a role."""
+    """The pack of each role."""
 
     vad: PackChoice = PackChoice("fsmn-vad", "fsmn-vad")
     asr: PackChoice = PackChoice("paraformer-large", "paraformer-large")
@@ -53,19 +53,19 @@ class BenchPacks:
 
 
 def choose_packs(
-    named: Mapping[str, str], store: PackStore, synth_dir: Path, say: Say
+    named: Mapping[str, str], store: PackStore, synth_dir: Path, report: Report
 ) -> BenchPacks:
-    """Takes the packs that are named or here, and writes random ones for the others.
+    """Chooses named or installed packs, and writes random ones for the rest.
 
     Args:
         named: role to pack, as `asr` to `dir:/PATH`.
-        store: where pulled packs live; nothing is downloaded but the small VAD.
-        synth_dir: where packs with random weights are written, and found again.
-        say: told what takes time.
+        store: of pulled packs; nothing is downloaded.
+        synth_dir: directory of packs with random weights, which are reused.
+        report: called with progress messages.
 
     Raises:
         ConfigurationError: a role is unknown.
-        PackError: a named pack is not there, or one cannot be written.
+        PackError: a named pack is missing, or one cannot be written.
     """
     roles = [field.name for field in fields(BenchPacks)]
     if unknown := sorted(set(named) - set(roles)):
@@ -77,34 +77,40 @@ def choose_packs(
     for role in roles:
         default: PackChoice | None = getattr(packs, role)
         if role not in chosen and default is not None:
-            chosen[role] = _here_or_random(default, store, synth_dir, say)
+            chosen[role] = _local_or_random(default, store, synth_dir, report)
     if "onnx" not in chosen:
-        exported = _export(chosen["asr"], store, synth_dir, say)
+        exported = _export(chosen["asr"], store, synth_dir, report)
         if exported is not None:
             chosen["onnx"] = exported
     return replace(packs, **chosen)
 
 
-def _here_or_random(choice: PackChoice, store: PackStore, synth_dir: Path, say: Say) -> PackChoice:
-    architecture = _STANDS_IN.get(choice.name)
+def _local_or_random(
+    choice: PackChoice, store: PackStore, synth_dir: Path, report: Report
+) -> PackChoice:
+    architecture = _ARCHITECTURE_OF_MODEL.get(choice.name)
     if architecture is None or locate(find_pack(choice.name), store).is_dir():
         return choice
     directory = synth_dir / architecture
     if not directory.is_dir():
-        # Imports PyTorch, which the process that measures has no use for.
+        # Imports PyTorch, which the measuring process does not need.
         from serve_app.modeltools.random_packs import synthesize
 
-        say(f"{choice.name} is not here: writing random weights of its size into {directory}")
+        report(
+            f"{choice.name} is not installed: writing random weights of its size into {directory}"
+        )
         synthesize(architecture, directory)
     return PackChoice(f"dir:{directory.absolute()}", choice.label, is_random=True)
 
 
-def _export(choice: PackChoice, store: PackStore, synth_dir: Path, say: Say) -> PackChoice | None:
-    """The recognizer for onnxruntime, or None where that is not installed."""
+def _export(
+    choice: PackChoice, store: PackStore, synth_dir: Path, report: Report
+) -> PackChoice | None:
+    """Returns the exported recognizer; None without onnxruntime."""
     try:
         from serve_app.modeltools.onnx_export import export
     except ImportError as error:
-        say(f"no row for onnxruntime: {error}; pip install 'paraserve[onnx]'")
+        report(f"no row for onnxruntime: {error}; pip install 'paraserve[onnx]'")
         return None
     from serve_app.packs import resolve
 
@@ -112,9 +118,9 @@ def _export(choice: PackChoice, store: PackStore, synth_dir: Path, say: Say) -> 
         pack = resolve(choice.name, store, fetch=False)
         directory = synth_dir / f"onnx-int8-{pack.checksum[:12]}"
         if not directory.is_dir():
-            say(f"exporting {choice.label} to ONNX into {directory}")
+            report(f"exporting {choice.label} to ONNX into {directory}")
             export(pack, directory, "int8")
     except PackError as error:
-        say(f"no row for onnxruntime: {error}")
+        report(f"no row for onnxruntime: {error}")
         return None
     return PackChoice(f"dir:{directory.absolute()}", choice.label, choice.is_random)

@@ -1,4 +1,4 @@
-"""The rows of the table: what is loaded together in one process."""
+"""The rows of the table: the stages and packs of each process."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Row:
     """One process.
 
     Attributes:
-        key: short, to choose rows by.
+        key: for choosing rows.
         title: of the row.
-        stages: what is loaded, in the order of the pipeline; none for the imports alone.
+        stages: in pipeline order; empty for the imports alone.
         vad: the VAD's pack.
         asr: the recognizer's pack.
         punctuation: the punctuation model's pack.
-        engine: what runs the recognizer.
+        engine: of the recognizer.
         dtype: of the recognizer.
     """
 
@@ -35,13 +35,13 @@ class Row:
 
     @property
     def packs(self) -> tuple[PackChoice, ...]:
-        """What is loaded."""
+        """The loaded packs."""
         by_stage = {"vad": self.vad, "asr": self.asr, "punctuation": self.punctuation}
         return tuple(by_stage[stage] for stage in self.stages)
 
 
 def rows_of(packs: BenchPacks, device: str) -> tuple[Row, ...]:
-    """All rows for these packs; those with int8 on a CPU only."""
+    """Returns all rows for these packs; int8 rows on a CPU only."""
     large = (packs.vad, packs.asr, packs.punctuation)
     small = (packs.vad, packs.small_asr, packs.small_punctuation)
     rows = [
@@ -55,11 +55,11 @@ def rows_of(packs: BenchPacks, device: str) -> tuple[Row, ...]:
         Row("small", "full, small", ("vad", "asr", "punctuation"), *small),
     ]
     if device == "cpu":
-        rows += _eight_bits(packs)
+        rows += _int8_rows(packs)
     return tuple(rows)
 
 
-def _eight_bits(packs: BenchPacks) -> list[Row]:
+def _int8_rows(packs: BenchPacks) -> list[Row]:
     large = (packs.vad, packs.asr, packs.punctuation)
     everything: tuple[Stage, ...] = ("vad", "asr", "punctuation")
     rows = [
@@ -76,7 +76,7 @@ def _eight_bits(packs: BenchPacks) -> list[Row]:
 
 
 def choose_rows(rows: Sequence[Row], keys: Sequence[str]) -> tuple[Row, ...]:
-    """The rows of these keys, all for none.
+    """Returns the rows with these keys, or all rows without keys.
 
     Raises:
         KeyError: a key is unknown.

@@ -1,4 +1,4 @@
-"""Measures each row of the memory table in a fresh process, and renders it as Markdown."""
+"""Measures each row in a fresh process and formats the Markdown table."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 
 from serve_app.modeltools.memory_bench.rows import Row
 
-MARK = "RESULT "  # before what a child reports
+RESULT_PREFIX = "RESULT "  # marks the output line of the child
 _SHOWN_CHARACTERS = 300
-# Threads that spin would be counted as work of the model.
+# Spinning threads would count as CPU time of the model.
 _ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRow:
-    """A row with its figures, or why there are none.
+    """A row with its measurements, or the reason why there are none.
 
     Attributes:
         key: of the row.
@@ -29,16 +29,16 @@ class MeasuredRow:
         packs: labels of what was loaded.
         is_random: whether any of them has random weights.
         weights_bytes: of the packs' files.
-        imported_bytes: resident before anything was loaded.
-        load_s: until everything had answered once.
+        imported_bytes: resident_memory before anything was loaded.
+        load_s: until all stages were loaded.
         rss_bytes: resident after the audio was run.
         pss_bytes: likewise, shared pages divided among their owners.
         peak_bytes: the most that was resident.
         gpu_bytes: reserved on the device; None without one.
-        rtfx: seconds of audio a second; None for a row without a stage.
-        rtfx_a_core: seconds of audio a second of a processor, which other work on the
-            machine changes little; likewise.
-        problem: why it was not measured; None where it was.
+        rtfx: seconds of audio per second; None for a row without a stage.
+        rtfx_a_core: seconds of audio per CPU second, on which other work on the machine has
+            little effect; likewise.
+        problem: why it was not measured; None if it was.
     """
 
     key: str
@@ -66,15 +66,15 @@ def measure_rows(
     pack_dir: Path,
     before: Callable[[Row], None] = lambda row: None,
 ) -> Iterator[MeasuredRow]:
-    """Runs a process a row, one after the other.
+    """Runs one process per row, one at a time.
 
     Args:
         rows: what to load.
         device: of recognizer and punctuation model.
-        num_threads: that each stage computes with.
-        seconds: of synthesized audio that each process hears.
-        pack_dir: where pulled packs live.
-        before: called with each row when it begins.
+        num_threads: compute threads of each stage.
+        seconds: duration of the synthesized audio.
+        pack_dir: of pulled packs.
+        before: called with each row before it starts.
     """
     for row in rows:
         before(row)
@@ -121,10 +121,10 @@ def _run(row: Row, arguments: str, num_threads: int, seconds: float) -> Measured
         text=True,
         check=False,
     )
-    found = [line for line in child.stdout.splitlines() if line.startswith(MARK)]
+    found = [line for line in child.stdout.splitlines() if line.startswith(RESULT_PREFIX)]
     if child.returncode != 0 or not found:
         return MeasuredRow(row.key, row.title, labels, is_random, problem=_reason(child))
-    measured = json.loads(found[-1].removeprefix(MARK))
+    measured = json.loads(found[-1].removeprefix(RESULT_PREFIX))
     run_s, run_cpu_s = measured.pop("run_s"), measured.pop("run_cpu_s")
     speeds = {"rtfx": seconds / run_s, "rtfx_a_core": seconds / run_cpu_s} if row.stages else {}
     return MeasuredRow(row.key, row.title, labels, is_random, **measured, **speeds)
@@ -132,7 +132,7 @@ def _run(row: Row, arguments: str, num_threads: int, seconds: float) -> Measured
 
 def _reason(child: subprocess.CompletedProcess[str]) -> str:
     if child.returncode < 0:
-        return f"ended by signal {-child.returncode}; 9 is what a machine out of memory sends"
+        return f"ended by signal {-child.returncode}; signal 9 may mean out of memory"
     lines = child.stderr.strip().splitlines()
     return lines[-1][:_SHOWN_CHARACTERS] if lines else f"ended with code {child.returncode}"
 
@@ -141,9 +141,9 @@ _MEGABYTE = 1_000_000
 
 
 def markdown(rows: Sequence[MeasuredRow]) -> str:
-    """One line a row; the column for a GPU is there if one was used."""
+    """Returns the table, with a GPU column if a GPU was used."""
     on_gpu = any(row.gpu_bytes is not None for row in rows)
-    heads = ["loaded", "packs", "weights MB", "load s", "resident MB", "PSS MB", "peak MB"]
+    heads = ["loaded", "packs", "weights MB", "load s", "resident_memory MB", "PSS MB", "peak MB"]
     heads += ["GPU MB"] if on_gpu else []
     heads += ["RTFx", "RTFx a core"]
     lines = [_line(heads), _line(["---", "---", *["---:"] * (len(heads) - 2)])]
@@ -151,8 +151,8 @@ def markdown(rows: Sequence[MeasuredRow]) -> str:
     notes = [f"- {row.title}: not measured: {row.problem}" for row in rows if row.problem]
     if any(row.is_random for row in rows):
         notes.append(
-            "- \\*: random weights of the published architecture, which decide neither memory nor "
-            "speed; what they say means nothing"
+            "- \\*: random weights of the published architecture: memory and speed are the same, "
+            "the text is meaningless"
         )
     return "\n".join([*lines, "", *notes]) + "\n"
 

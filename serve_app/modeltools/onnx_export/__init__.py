@@ -1,4 +1,4 @@
-"""From a pack for PyTorch to one that onnxruntime runs."""
+"""Exports a PyTorch pack to an ONNX pack for onnxruntime."""
 
 from serve_app.modeltools.onnx_export.export import DTYPES, export
 

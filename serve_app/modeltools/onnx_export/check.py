@@ -1,4 +1,4 @@
-"""Hears the same clips with a pack and with what was exported from it."""
+"""Compares a pack with its export on the same clips."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from serve_app.transcript.cer import character_error_rate
 
 @dataclass(frozen=True, slots=True)
 class ExportCheck:
-    """How far an exported pack is from the one it came from.
+    """Differences between a pack and its export.
 
     Attributes:
-        num_clips: that both heard.
-        num_equal: whose tokens are the same.
-        num_characters: that the original heard.
-        error_rate: characters that differ, as a share of those.
-        most_shifted_ms: by how much a time differs at most, in clips with the same tokens.
+        num_clips: number of clips.
+        num_equal: clips with the same tokens.
+        num_characters: characters in the text of the original.
+        error_rate: character error rate against that text.
+        most_shifted_ms: largest difference of a time, in clips with the same tokens.
     """
 
     num_clips: int
@@ -41,12 +41,12 @@ class ExportCheck:
         return self.num_equal == self.num_clips
 
     def __str__(self) -> str:
-        heard = f"{self.num_clips} clips, {self.num_characters} characters"
+        compared = f"{self.num_clips} clips, {self.num_characters} characters"
         if self.is_equal:
-            return f"text equal ({heard}; times differ by {self.most_shifted_ms} ms at most)"
+            return f"text equal ({compared}; times differ by {self.most_shifted_ms} ms at most)"
         return (
             f"CER {self.error_rate:.2%} against the original "
-            f"({heard}; {self.num_equal} clips with equal text)"
+            f"({compared}; {self.num_equal} clips with equal text)"
         )
 
 
@@ -61,8 +61,10 @@ def check_export(original: PackContents, exported: PackContents) -> ExportCheck:
 
 
 def compare(original: Recognizer, other: Recognizer, clips: Sequence[Pcm]) -> ExportCheck:
-    """Compares two recognizers, the first of which is right by definition."""
-    pairs = list(zip(_heard(original, clips), _heard(other, clips), strict=True))
+    """Compares two recognizers; the first one is the reference."""
+    pairs = list(
+        zip(_transcribe_each(original, clips), _transcribe_each(other, clips), strict=True)
+    )
     texts = [["".join(token.text for token in one.tokens) for one in pair] for pair in pairs]
     equal = [pair for pair, (said, found) in zip(pairs, texts, strict=True) if said == found]
     shifts = [
@@ -81,7 +83,7 @@ def compare(original: Recognizer, other: Recognizer, clips: Sequence[Pcm]) -> Ex
 
 
 def demo_clips() -> list[Pcm]:
-    """The sentences of the bundled recording."""
+    """Returns the sentences of the bundled recording."""
     samples = BUILTIN_DIRECTORY / "samples"
     pcm, _ = soundfile.read(samples / "demo.flac", dtype="int16")
     lines = json.loads((samples / "demo.json").read_text("utf-8"))
@@ -91,7 +93,7 @@ def demo_clips() -> list[Pcm]:
     ]
 
 
-def _heard(engine: Recognizer, clips: Sequence[Pcm]) -> list[Recognition]:
-    """One by one; a clip that failed has no tokens, which the other's then differ from."""
+def _transcribe_each(engine: Recognizer, clips: Sequence[Pcm]) -> list[Recognition]:
+    """Transcribes clips one by one; a failed clip has no tokens."""
     found = [engine.transcribe([clip])[0] for clip in clips]
     return [Recognition(()) if isinstance(one, ChunkFailure) else one for one in found]

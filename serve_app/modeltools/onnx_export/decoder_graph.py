@@ -1,4 +1,4 @@
-"""The graph of the decoder: one utterance's tokens, all at once."""
+"""The ONNX graph of the decoder, for one utterance."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from serve_app.modeltools.onnx_export.nodes import GraphWriter, Port
 def decoder_graph(writer: GraphWriter, net: ParaformerNet) -> onnx.ModelProto:
     """Writes the graph with an empty writer.
 
-    Inputs: `shares` [tokens, frames], how much of each frame a token holds, and
+    Inputs: `shares` [tokens, frames], the share of each frame in each token, and
     `frames` [frames, size]. Outputs: `ids` int64 [tokens], the best entry of
     each token, and `confidences` [tokens], its probability.
     """
     decoder = net.decoder
-    centerd = replace(decoder.shape, kernel_shift=0)
+    centered = replace(decoder.shape, kernel_shift=0)
     hidden = writer.add("MatMul", "shares", "frames")
     for layers, shape in (
         (decoder.decoders, decoder.shape),
-        (decoder.decoders2, centerd),
-        (decoder.decoders3, centerd),
+        (decoder.decoders2, centered),
+        (decoder.decoders3, centered),
     ):
         for layer in layers:
             if not isinstance(layer, DecoderLayer):
-                raise TypeError(f"{type(layer).__name__} is no decoder layer")
+                raise TypeError(f"{type(layer).__name__} is not a decoder layer")
             hidden = _layer(writer, hidden, layer, shape)
     logits = writer.linear(writer.norm(hidden, decoder.after_norm), decoder.output_layer)
     writer.add("ArgMax", logits, name="ids", axis=1, keepdims=0)

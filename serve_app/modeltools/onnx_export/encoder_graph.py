@@ -1,4 +1,4 @@
-"""The graph of encoder and predictor: one utterance's spectra to frames and weights."""
+"""The ONNX graph of encoder and predictor: spectra of one utterance to frames and weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def encoder_graph(writer: GraphWriter, net: ParaformerNet) -> onnx.ModelProto:
     """Writes the graph with an empty writer.
 
     Inputs: `power` [spectra, 256], the power spectrum of each 10 ms; `stacking`
-    int64 [frames, lfr_m], which spectra each frame holds; `cmvn` [2, dim].
+    int64 [frames, lfr_m], the spectra of each frame; `cmvn` [2, dim].
     Outputs: `frames` [frames, size], `alphas` [frames] and, with a timestamp
     head, `fine_alphas` [3 * frames], unscaled.
     """
@@ -59,7 +59,7 @@ def _frames(writer: GraphWriter, features: str, encoder: SanmEncoder) -> str:
     hidden = writer.add("Add", scaled, _positions(writer, features, encoder.input_size))
     for layer in (*encoder.encoders0, *encoder.encoders):
         if not isinstance(layer, EncoderLayer):
-            raise TypeError(f"{type(layer).__name__} is no encoder layer")
+            raise TypeError(f"{type(layer).__name__} is not an encoder layer")
         hidden = _layer(writer, hidden, layer, shape)
     normed = writer.norm(hidden, encoder.after_norm)
     return writer.add("Identity", normed, name="frames")
@@ -119,7 +119,7 @@ def _fine_alphas(writer: GraphWriter, predictor: TimestampPredictor) -> None:
 
 
 def _context(writer: GraphWriter, predictor: CifPredictor) -> str:
-    """Each frame with its neighbors, [1, size, frames]."""
+    """Convolves each frame with its neighbors, [1, size, frames]."""
     conv = predictor.cif_conv1d
     convolved = writer.add(
         "Conv",
@@ -138,7 +138,7 @@ def _weigh(writer: GraphWriter, scores: str, smooth: float, noise: float, name: 
 
 
 def _recurrent(writer: GraphWriter, rows: str, lstm: nn.LSTM) -> str:
-    """A bidirectional layer over [n, size]; gives [n, 2 * size]."""
+    """Bidirectional LSTM, [n, size] -> [n, 2 * size]."""
     states = [dict(lstm.named_parameters())] * 2
     suffixes = ("", "_reverse")
 

@@ -24,13 +24,13 @@ from serve_app.engines.paraformer.onnx_pack import (
 )
 from serve_app.modeltools.onnx_export.decoder_graph import decoder_graph
 from serve_app.modeltools.onnx_export.encoder_graph import encoder_graph
-from serve_app.modeltools.onnx_export.int8 import EightBitWriter
+from serve_app.modeltools.onnx_export.int8 import Int8Writer
 from serve_app.modeltools.onnx_export.nodes import GraphWriter
 from serve_app.packs.integrity import Manifest, record_files, sha256_of
 from serve_app.packs.pack import PackContents, load_into, open_pack
 from serve_app.packs.store import install
 
-DTYPES = {"float32": GraphWriter, "int8": EightBitWriter}
+DTYPES = {"float32": GraphWriter, "int8": Int8Writer}
 _CMVN_NAME, _TOKENS_NAME, _CONFIG_NAME = "am.mvn", "tokens.json", "config.yaml"
 _REPLACED = ("model_conf", "encoder", "encoder_conf", "decoder", "decoder_conf")
 
@@ -43,12 +43,12 @@ def export(pack: PackContents, directory: Path, dtype: str = "int8") -> PackCont
 
     Args:
         pack: a recognizer of class Paraformer, BiCifParaformer or SeacoParaformer.
-        directory: where to; it must not exist or be empty.
+        directory: the target; must not exist, or be empty.
         dtype: of the large products, `float32` or `int8`.
 
     Raises:
-        PackError: the pack is no such recognizer, is damaged, or the dtype is unknown.
-        PackFetchFailed: the directory is taken or cannot be written.
+        PackError: the pack is not such a recognizer, is damaged, or the dtype is unknown.
+        PackFetchFailed: the directory is not empty or cannot be written.
     """
     if dtype not in DTYPES:
         raise PackError(pack.name, f"dtype {dtype!r} is unknown", f"Use {' or '.join(DTYPES)}")
@@ -125,7 +125,7 @@ def _configuration() -> dict[str, object]:
 
 
 def _copy_statistics(pack: PackContents, to: Path) -> None:
-    """Copies am.mvn, whatever it is called there."""
+    """Copies am.mvn, or writes it from the pack's statistics if it has another name."""
     if pack.cmvn is None:
         raise PackError(pack.name, "it has no feature statistics", "Choose a recognizer's pack")
     named = pack.directory / _CMVN_NAME

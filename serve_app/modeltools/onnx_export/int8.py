@@ -1,9 +1,8 @@
-"""Graphs whose large products are in eight-bit integers.
+"""ONNX graphs with int8 matrix products.
 
-Activations get a step a row and weights one an output, as in
-`serve_app.engines.paraformer.int8`. `onnxruntime.quantization.quantize_dynamic` gives a
-whole call one step instead: on the demo recording that changes 3 % of the
-characters, this form none.
+Activations have one scale per row and weights one per output channel, as in
+`serve_app.engines.paraformer.int8`. `onnxruntime.quantization.quantize_dynamic` uses one scale per
+call instead, which changes 3 % of the characters of the demo recording; this changes none.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ _SMALLEST = 1e-30
 _CUSTOM = "com.microsoft"
 
 
-class EightBitWriter(GraphWriter):
+class Int8Writer(GraphWriter):
     """Writes `linear` in integers and everything else in float32."""
 
     def __init__(self) -> None:
@@ -39,7 +38,7 @@ class EightBitWriter(GraphWriter):
         weight_codes = np.clip(
             np.round(weight / weight_steps[:, None]), -_WEIGHT_LIMIT, _WEIGHT_LIMIT
         ).astype(np.int8)
-        # The steps of the rows come later: the operator takes one for all only.
+        # The scales of the rows are applied below: the operator takes only one for all.
         product = self.add(
             "MatMulIntegerToFloat",
             codes,
@@ -55,7 +54,7 @@ class EightBitWriter(GraphWriter):
         return self.add("Add", product, self.tensor(layer.bias))
 
     def _quantized(self, rows: str) -> tuple[str, str]:
-        """Codes, uint8, and the step of each row, [n, 1]; once for all that read the rows."""
+        """Returns uint8 codes and the scale of each row, [n, 1]; cached by rows."""
         if rows not in self._codes:
             largest = self.add("ReduceMax", self.add("Abs", rows), axes=(1,), keepdims=0)
             kept = self.add("Max", largest, self.scalar(_SMALLEST))

@@ -1,7 +1,7 @@
 """Writes ONNX graphs node by node.
 
-The network is written out instead of traced: tracing it would fix the borders of
-a batch, take minutes for the large model, and change with PyTorch's exporter.
+The network is written node by node instead of traced: tracing would fix the boundaries of a batch,
+take minutes for the large model, and depend on the version of PyTorch's exporter.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Array = (
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output of a graph; names stand for sizes known at the run only."""
+    """An input or output of a graph; strings in `shape` name dynamic sizes."""
 
     name: str
     shape: tuple[int | str, ...]
@@ -83,7 +83,7 @@ class GraphWriter:
         return name
 
     def integers(self, *values: int) -> str:
-        """Adds a vector of whole numbers, as shapes and axes are given."""
+        """Adds an int64 vector, for shapes and axes."""
         return self.constant(np.array(values, dtype=np.int64))
 
     def scalar(self, value: float) -> str:
@@ -93,7 +93,7 @@ class GraphWriter:
         return self.constant(as_array(values))
 
     def linear(self, rows: str, layer: nn.Linear) -> str:
-        """A large product, [n, in] -> [n, out]: one that a subclass may quantize."""
+        """A linear layer, [n, in] -> [n, out], which a subclass may quantize."""
         product = self.add("MatMul", rows, self.tensor(layer.weight.T))
         if layer.bias is None:
             return product
@@ -109,10 +109,10 @@ class GraphWriter:
         return self.add("LayerNormalization", rows, *weights, axis=-1, epsilon=_NORM_EPS)
 
     def depthwise(self, rows: str, weight: torch.Tensor, left: int, right: int) -> str:
-        """A convolution along [n, dim] with a kernel for each column, [dim, 1, taps].
+        """A depthwise convolution along [n, dim] with weight [dim, 1, taps].
 
-        As an image of height 1 in channels-last order: that form onnxruntime has
-        a quick kernel for, and takes the transpositions into it.
+        It is written as an image of height 1 in channels-last order, for which onnxruntime has
+        a fast kernel that includes the transpositions.
         """
         image = self.add("Unsqueeze", rows, self.integers(0, 1))
         image = self.add("Transpose", image, perm=(0, 3, 1, 2))
@@ -144,7 +144,7 @@ class GraphWriter:
         return self.add("Reshape", joined, self.integers(0, size))
 
     def model(self, name: str, inputs: Sequence[Port], outputs: Sequence[Port]) -> onnx.ModelProto:
-        """Puts the graph together."""
+        """Returns the complete model."""
         graph = helper.make_graph(
             self._nodes,
             name,
@@ -156,7 +156,7 @@ class GraphWriter:
             graph,
             opset_imports=[
                 helper.make_opsetid("", OPSET),
-                # Where onnxruntime keeps the operators that it adds.
+                # onnxruntime's own operators.
                 helper.make_opsetid("com.microsoft", 1),
             ],
             ir_version=_IR_VERSION,

@@ -1,7 +1,7 @@
 """Packs of the published architectures with random weights.
 
-Speed, memory and loading do not depend on what the weights are, so these stand in
-for the published packs where no model hub can be reached. Their text means nothing.
+Speed, memory and loading do not depend on the values of the weights, so these replace the published
+packs where no model hub can be reached. Their text is meaningless.
 """
 
 from serve_app.modeltools.random_packs.architectures import ARCHITECTURES, Architecture

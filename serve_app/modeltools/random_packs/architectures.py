@@ -1,10 +1,9 @@
-"""The sizes of the published models, as config.yaml writes them.
+"""Sizes of the published models, in the format of config.yaml.
 
 Source: Paraformer-large and SeACo as in their packs (encoder of 50 blocks of 512,
 decoder of 16; bias decoder of 6 blocks of 1024 with 21 taps). ct-punc-small:
-256 wide, 8 heads, 4 blocks. For paraformer-small and ct-punc the sizes are those
-with which the counts of parameters come out as published: 68 million in 275 MB,
-and 1.1 GB of which 0.97 GB is the table of 471,067 words.
+256 wide, 8 heads, 4 blocks. For paraformer-small and ct-punc the sizes give the published numbers
+of parameters: 68 million in 275 MB, and 1.1 GB, of which 0.97 GB is the embedding of 471,067 words.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ MARKS = ("<unk>", "_", "，", "。", "？", "、")
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """One of the models that can be synthesized.
+    """A model that can be synthesized.
 
     Attributes:
         name: of the pack.
-        published_as: the id on ModelScope of the model whose sizes these are.
+        published_as: ModelScope id of the model with these sizes.
         kind: recognizer or punctuation model.
         vocabulary_size: entries of tokens.json.
-        config: what goes into config.yaml.
+        config: content of config.yaml.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""Makes random networks behave like trained ones where speed depends on it.
+"""Calibrates random networks so that their speed is that of trained ones.
 
-How many tokens a recognizer finds decides how much its decoder has to do, and
-how many sentences end decides how much text a punctuation model reads again.
-Random weights would give anything from none to one a frame.
+The number of tokens determines the work of the decoder, and the number of sentence ends determines
+how much text a punctuation model reads again. Uncalibrated random weights would give anything from
+no token to one per frame.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from serve_app.modeltools.random_packs.noise import TOKENS_PER_S, speech_like
 WORDS_PER_MARK = 9.0
 
 _FRAMES_PER_S = 1000 / 60
-_SPREAD = 0.2  # of the predictor's scores: little enough that other sounds give the same rate
+_SPREAD = 0.2  # of the predictor's scores; small, so that other sounds give the same rate
 _NUM_WORDS = 400
-# ，。？、 against each other; the first entry of the list is never meant.
+# Relative scores of ，。？、; the first entry of the list is never chosen.
 _MARK_SCORES = (-30.0, 0.0, 0.0, -0.5, -2.0, -2.0)
-# Rounded, so that machines whose last bits differ write the same pack.
+# Rounded, so that all machines write the same pack.
 _DECIMALS = 3
 
 
@@ -49,7 +49,7 @@ def calibrate_recognizer(net: ParaformerNet, cmvn: torch.Tensor) -> None:
     with torch.inference_mode():
         scores = net.decoder(frames[::3], frames, tokens, layout).mean(dim=0)
     with torch.no_grad():
-        # Else the few entries that score high on average would be heard everywhere.
+        # Otherwise a few entries with high mean scores would dominate.
         net.decoder.output_layer.bias.sub_(scores.round(decimals=_DECIMALS))
 
 
@@ -67,14 +67,14 @@ def calibrate_punctuator(net: CtTransformerNet) -> None:
 
 
 def _share_of_marks(scores: torch.Tensor, offset: float) -> float:
-    """How many words get a mark if the marks' scores are raised by `offset`."""
+    """Returns the share of words with a mark if the marks' scores are raised by `offset`."""
     raised = scores.clone()
     raised[:, 2:] += offset
     return float((raised.argmax(dim=1) > 1).float().mean())
 
 
 def _solve(excess: Callable[[float], float]) -> float:
-    """Finds where a function that rises crosses 0 between -30 and 30."""
+    """Returns the root of an increasing function between -30 and 30, by bisection."""
     low, high = -30.0, 30.0
     while high - low > 10**-_DECIMALS / 2:
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""A sound that keeps a recognizer as busy as speech does; made without PyTorch."""
+"""A synthetic sound that loads a recognizer as speech does; made without PyTorch."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import numpy as np
 from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
 
 TOKENS_PER_S = 4.5
-"""What packs with random weights are made to find in it (`modeltools.random_packs.calibration`)."""
+"""Token rate for which packs with random weights are calibrated."""
 
 _LENGTH_S = 20
 
 
 def speech_like() -> Pcm:
-    """Sound with the loudness and the rhythm of speech: harmonics in syllables."""
+    """Returns a sound with the loudness and rhythm of speech: harmonics in syllables."""
     generator = np.random.default_rng(0)
     time_s = np.arange(_LENGTH_S * SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
     phase = 2 * np.pi * 140 * time_s + 12 * np.sin(2 * np.pi * 0.4 * time_s)
     orders = np.arange(1, 21)[:, None]
-    # The upper harmonics come and go, as vowels do.
+    # The upper harmonics vary over time, as vowels do.
     color = 1 + np.sin(2 * np.pi * (0.9 + 0.13 * orders) * time_s + orders)
     voice = (color * np.sin(orders * phase) / orders).sum(axis=0)
     syllables = np.clip(np.sin(2 * np.pi * 2.25 * time_s) + 0.3, 0, 1)

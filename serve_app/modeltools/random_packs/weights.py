@@ -1,4 +1,4 @@
-"""Random checkpoints under the names of the published ones, and vocabularies for them."""
+"""Random checkpoints with the parameter names of the published ones, and vocabularies."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def random_recognizer(
 ) -> dict[str, torch.Tensor]:
     """Fills and calibrates the network; returns the whole checkpoint.
 
-    Besides what the network runs, it holds what a published checkpoint holds for
-    training and hot words, since that has to be loaded, or skipped, too.
+    Like a published checkpoint, it also has parameters for training and hotwords, which must be
+    loaded or skipped.
     """
     generator = torch.Generator().manual_seed(seed)
     _fill(net, generator)
@@ -66,7 +66,7 @@ def _hotword_branch(architecture: Architecture, size: int) -> dict[str, nn.Modul
         kernel_size=conf["kernel_size"],
     )
     decoder = SanmDecoder(shape, conf["att_layer_num"], vocabulary_size=1)
-    # Its result goes through hotword_output_layer instead.
+    # hotword_output_layer replaces it.
     del decoder.output_layer
     return {
         "bias_encoder": nn.LSTM(size, size, num_layers=2, batch_first=True),
@@ -76,19 +76,19 @@ def _hotword_branch(architecture: Architecture, size: int) -> dict[str, nn.Modul
 
 
 def _fill(module: nn.Module, generator: torch.Generator) -> None:
-    """Gives every parameter values that keep the activations near 1."""
+    """Initializes every parameter so that activations stay near 1."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             if parameter.dim() > 1:
                 fan_in = math.prod(parameter.shape[1:])
                 parameter.normal_(0.0, 1 / math.sqrt(fan_in), generator=generator)
                 if name.endswith(_AFTER_RELU):
-                    # What is positive on average would else add the same vector to
-                    # every frame in every layer, until all frames look alike.
+                    # Otherwise inputs with a positive mean add the same vector to every frame
+                    # in every layer, until all frames are alike.
                     parameter.sub_(parameter.mean(dim=1, keepdim=True))
                 if name.endswith(_AFTER_ATTENTION):
-                    # Random attention is nearly an average over all frames, so that
-                    # it, too, adds the same to each.
+                    # Random attention is nearly an average over all frames, so it also adds
+                    # the same vector to each.
                     parameter.mul_(_ATTENTION_SCALE)
             elif "norm" in name and name.endswith("weight"):
                 parameter.normal_(1.0, 0.1, generator=generator)
@@ -101,12 +101,12 @@ _CHARACTERS = tuple(chr(code) for code in range(_FIRST, _LAST + 1))
 
 
 def speech_tokens(size: int) -> list[str]:
-    """Single characters between the reserved entries; what recognizers emit."""
+    """Returns a recognizer's vocabulary: single characters between the reserved entries."""
     return ["<blank>", "<s>", "</s>", *_CHARACTERS[: size - 4], "<unk>"]
 
 
 def punctuation_tokens(size: int) -> list[str]:
-    """All single characters, so that recognized ones are known, then pairs of them."""
+    """Returns a punctuation vocabulary: all single characters, then pairs of them."""
     pairs = ("".join(pair) for pair in product(_CHARACTERS, repeat=2))
     words = [*_CHARACTERS, *islice(pairs, size - len(_CHARACTERS) - 1)]
     return ["<unk>", *words]

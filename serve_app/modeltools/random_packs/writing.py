@@ -24,9 +24,9 @@ from serve_app.packs.pack import PackContents, open_pack
 from serve_app.packs.registry import PackKind
 from serve_app.packs.store import install
 
-NOTE = "RANDOM WEIGHTS: for measuring speed and memory; what it says means nothing."
+NOTE = "RANDOM WEIGHTS: for measuring speed and memory; the text is meaningless."
 
-_CMVN_SHIFT, _CMVN_SCALE = "-14.5", "0.3"  # as recordings of speech have them
+_CMVN_SHIFT, _CMVN_SCALE = "-14.5", "0.3"  # typical for recordings of speech
 
 
 def synthesize(name: str, directory: Path, seed: int = 0) -> PackContents:
@@ -34,12 +34,12 @@ def synthesize(name: str, directory: Path, seed: int = 0) -> PackContents:
 
     Args:
         name: a key of `ARCHITECTURES`.
-        directory: where to; it must not exist or be empty.
+        directory: the target; must not exist, or be empty.
         seed: of the weights.
 
     Raises:
         PackNotFound: no architecture has this name.
-        PackFetchFailed: the directory is taken or cannot be written.
+        PackFetchFailed: the directory is not empty or cannot be written.
     """
     if name not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
@@ -86,7 +86,7 @@ def _fill(content: Path, architecture: Architecture, seed: int) -> None:
         "file_path_metas": metas,
     }
     (content / "configuration.json").write_text(json.dumps(configuration, indent=2) + "\n", "utf-8")
-    # A pack must have its weights to be opened; these take their place below.
+    # A pack needs a weights file to be opened; the real one replaces it below.
     (content / "model.pt").touch()
     pack = open_pack(content, architecture.name)
     torch.save(_random_state(pack, architecture, seed), content / "model.pt")
@@ -95,7 +95,7 @@ def _fill(content: Path, architecture: Architecture, seed: int) -> None:
 def _random_state(
     pack: PackContents, architecture: Architecture, seed: int
 ) -> dict[str, torch.Tensor]:
-    # On the meta device nothing is initialized only to be overwritten.
+    # On the meta device nothing is initialized needlessly.
     if architecture.kind is PackKind.ASR:
         with torch.device("meta"):
             recognizer = ParaformerNet(parse_shape(pack))

@@ -34,11 +34,11 @@ def test_each_sequence_attends_to_itself_alone(pairs: list[tuple[int, int]], see
         torch.testing.assert_close(found[mine], expected, atol=1e-5, rtol=1e-5)
 
 
-def test_the_probe_finds_the_reference_right() -> None:
+def test_probe_accepts_the_reference() -> None:
     assert probe(attend_padded, CPU, torch.float32, 4, 8) == 0.0
 
 
-def test_the_probe_finds_out_what_looks_across_borders() -> None:
+def test_probe_detects_kernels_that_cross_sequences() -> None:
     def careless(
         query: torch.Tensor,
         key: torch.Tensor,
@@ -57,7 +57,7 @@ def test_cpus_use_the_reference() -> None:
     assert choose_attention(CPU, torch.bfloat16, 4, 8) is attend_padded
 
 
-def test_kernel_that_this_build_lacks_is_passed_over(
+def test_missing_kernel_is_skipped(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(*arguments: object) -> float:
@@ -69,10 +69,10 @@ def test_kernel_that_this_build_lacks_is_passed_over(
     assert caplog.text.count("no such kernel") == 2
 
 
-def test_kernel_that_is_wrong_is_passed_over(
+def test_inaccurate_kernel_is_skipped(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve_app.engines.cuda.attention.probe", lambda *arguments: 0.5)
     chosen = choose_attention(torch.device("cuda", 0), torch.float32, 4, 8)
     assert chosen is attend_padded
-    assert "off by 0.5" in caplog.text
+    assert "deviates by 0.5" in caplog.text

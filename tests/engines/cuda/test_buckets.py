@@ -10,7 +10,7 @@ from serve_app.engines.cuda.buckets import LONGEST_ROWS, BucketPlan, ladder, rou
 
 
 @given(largest=st.integers(1, 50_000))
-def test_ladder_climbs_by_small_steps_to_the_budget(largest: int) -> None:
+def test_bucket_sizes_grow_in_small_steps_up_to_the_budget(largest: int) -> None:
     steps = ladder(largest)
     assert steps == sorted(set(steps))
     assert steps[-1] == largest
@@ -36,8 +36,8 @@ def test_batch_beyond_every_bucket_has_none(lengths: list[int]) -> None:
     assert BucketPlan(1000, tokens_per_row=0.5).fit(lengths) is None
 
 
-def test_bucket_made_to_measure_takes_known_tokens() -> None:
-    bucket = BucketPlan(1000, tokens_per_row=0.5).made_to_measure([700, 800], num_tokens=1300)
+def test_exact_bucket_takes_a_known_number_of_tokens() -> None:
+    bucket = BucketPlan(1000, tokens_per_row=0.5).exact_bucket([700, 800], num_tokens=1300)
     assert (bucket.rows, bucket.tokens, bucket.sequences, bucket.longest) == (1536, 1344, 2, 832)
 
 

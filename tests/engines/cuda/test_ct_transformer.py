@@ -51,7 +51,7 @@ def test_labels_are_those_of_the_cpu_engine(
 
 
 @pytest.mark.parametrize("lengths", [[700], [3] * 80, [400, 400, 400]])
-def test_batch_beyond_every_bucket_is_labeled_all_the_same(
+def test_batch_beyond_every_bucket_is_labeled(
     pack: PackContents,
     reference: CtTransformerEngine,
     engine: GpuCtTransformer,
@@ -61,7 +61,7 @@ def test_batch_beyond_every_bucket_is_labeled_all_the_same(
     assert engine.label(texts) == reference.label(texts)
 
 
-def test_half_precision_changes_hardly_a_label(
+def test_half_precision_changes_few_labels(
     pack: PackContents, reference: CtTransformerEngine
 ) -> None:
     texts = _texts(pack, [40] * 20, 2)

@@ -55,10 +55,10 @@ def test_efficient_attention_is_the_reference_in_float32(head_size: int) -> None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-def test_fused_memory_is_the_reference(dtype: torch.dtype) -> None:
-    from serve_app.engines.cuda.fsmn_memory_kernel import remember_fused
+def test_fused_memory_equals_the_reference(dtype: torch.dtype) -> None:
+    from serve_app.engines.cuda.fsmn_memory_kernel import fsmn_memory_fused
 
-    assert probe_memory(remember_fused, CUDA, dtype) < 1e-1
+    assert probe_memory(fsmn_memory_fused, CUDA, dtype) < 1e-1
 
 
 @pytest.mark.parametrize("model_class", ["Paraformer", "BiCifParaformer", "SeacoParaformer"])
@@ -80,11 +80,13 @@ def test_demo_pack_runs_as_graphs_with_fused_kernels(dtype: str) -> None:
     engine = GpuParaformer(pack, dataclasses.replace(OPTIONS, dtype=dtype))
     assert engine.warm_up.num_graphs == engine.warm_up.num_buckets
     assert engine.warm_up.attention in ("attend_flash", "attend_efficient")
-    assert engine.warm_up.memory == "remember_fused"
+    assert engine.warm_up.memory == "fsmn_memory_fused"
 
 
 @pytest.mark.parametrize("max_graphs", [0, 24])
-def test_hotwords_bend_what_they_bend_on_the_cpu(tmp_path: Path, max_graphs: int) -> None:
+def test_hotwords_have_the_effect_that_they_have_on_the_cpu(
+    tmp_path: Path, max_graphs: int
+) -> None:
     pack = tiny_paraformer(tmp_path / "tiny", TINY_SEACO)
     engine = GpuParaformer(pack, dataclasses.replace(OPTIONS, max_graphs=max_graphs))
     reference = ParaformerEngine(pack)
@@ -121,7 +123,7 @@ def test_hotwords_run_beside_graphs_in_half_precision(tmp_path: Path, dtype: str
     assert engine.transcribe(batch) == plain
 
 
-def test_two_batches_under_way_are_bent_by_their_own_words(tmp_path: Path) -> None:
+def test_two_batches_in_flight_use_their_own_hotwords(tmp_path: Path) -> None:
     engine = GpuParaformer(tiny_paraformer(tmp_path / "tiny", TINY_SEACO), OPTIONS)
     kinds = [recognition_options_of("一丁", "丂"), NO_OPTIONS, recognition_options_of("七丄丅")]
     jobs = [
@@ -134,7 +136,7 @@ def test_two_batches_under_way_are_bent_by_their_own_words(tmp_path: Path) -> No
         assert list(threads.map(lambda job: engine.token_ids(*job), jobs)) == expected
 
 
-def test_two_batches_under_way_do_not_mix() -> None:
+def test_two_batches_in_flight_do_not_mix() -> None:
     pack = resolve("paraformer-demo", PackStore(), fetch=False)
     engine = GpuParaformer(pack, OPTIONS)
     batches = [batch for _ in range(6) for batch in _batches()]
@@ -144,7 +146,7 @@ def test_two_batches_under_way_do_not_mix() -> None:
     assert found == expected
 
 
-def test_running_out_of_memory_leaves_the_engine_usable() -> None:
+def test_engine_is_usable_after_out_of_memory() -> None:
     pack = resolve("paraformer-demo", PackStore(), fetch=False)
     engine = GpuParaformer(pack, OPTIONS)
     batch = _batches()[0]

@@ -12,9 +12,9 @@ import pytest
 _PROBE = """
 import torch
 from serve_app.engines.cuda.fsmn_memory import probe
-from serve_app.engines.cuda.fsmn_memory_kernel import remember_fused
+from serve_app.engines.cuda.fsmn_memory_kernel import fsmn_memory_fused
 kinds = (torch.float32, torch.float16)
-print(*(probe(remember_fused, torch.device("cpu"), kind) for kind in kinds))
+print(*(probe(fsmn_memory_fused, torch.device("cpu"), kind) for kind in kinds))
 """
 
 
@@ -22,7 +22,7 @@ print(*(probe(remember_fused, torch.device("cpu"), kind) for kind in kinds))
     importlib.util.find_spec("triton") is None,
     reason="needs Triton, which PyTorch's builds for CPUs do not bring (pip install triton)",
 )
-def test_fused_memory_is_the_reference() -> None:
+def test_fused_memory_equals_the_reference() -> None:
     # The interpreter is chosen when Triton is imported, so in a process of its own.
     ended = subprocess.run(
         [sys.executable, "-c", _PROBE],

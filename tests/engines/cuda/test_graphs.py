@@ -35,7 +35,7 @@ def test_bucket_is_captured_once(cuda: FakeCuda) -> None:
     assert len(runs) == 3
 
 
-def test_least_recently_used_graph_goes_first(cuda: FakeCuda) -> None:
+def test_least_recently_used_graph_is_evicted_first(cuda: FakeCuda) -> None:
     graphs = _graphs(2)
     for rows in (64, 128, 64, 192, 64, 128):
         graphs.run(_bucket(rows), lambda: None)
@@ -44,7 +44,7 @@ def test_least_recently_used_graph_goes_first(cuda: FakeCuda) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("not permitted"), torch.cuda.OutOfMemoryError()])
-def test_bucket_that_cannot_be_captured_runs_without(
+def test_bucket_that_cannot_be_captured_runs_without_a_graph(
     cuda: FakeCuda, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     graphs = _graphs(2)

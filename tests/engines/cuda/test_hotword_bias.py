@@ -80,7 +80,7 @@ def test_tokens_and_times_are_those_of_the_cpu_engine(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_neighbors_without_hotwords_stay_what_they_are_to_the_bit(
+def test_neighbors_without_hotwords_are_bit_identical(
     pack: PackContents, batch: list[Pcm], dtype: str
 ) -> None:
     engine = GpuParaformer(pack, dataclasses.replace(ON_CPU, dtype=dtype))
@@ -90,7 +90,7 @@ def test_neighbors_without_hotwords_stay_what_they_are_to_the_bit(
     assert bent[0] != plain[0]
 
 
-def test_words_in_half_precision_are_bent_as_in_float32_where_states_are_alike(
+def test_half_precision_bias_equals_float32_for_equal_states(
     pack: PackContents, engine: GpuParaformer, batch: list[Pcm]
 ) -> None:
     half = GpuParaformer(pack, dataclasses.replace(ON_CPU, dtype="float16"))
@@ -102,7 +102,7 @@ def test_words_in_half_precision_are_bent_as_in_float32_where_states_are_alike(
     assert sum(one == two for one, two in pairs) > 0.9 * len(pairs)
 
 
-def test_utterance_is_bent_alike_whoever_is_beside_it(
+def test_bias_of_an_utterance_does_not_depend_on_its_batch(
     engine: GpuParaformer, batch: list[Pcm]
 ) -> None:
     alone = [
@@ -122,28 +122,26 @@ def test_groups_of_utterances_give_what_all_at_once_give(
         assert engine.token_ids(batch, RECOGNITION_OPTIONS) == expected
 
 
-def test_words_that_nothing_is_said_about_keep_what_the_graph_gave(
-    engine: GpuParaformer, batch: list[Pcm]
-) -> None:
+def test_tokens_without_bias_keep_the_graph_output(engine: GpuParaformer, batch: list[Pcm]) -> None:
     plain = [_confidences(result) for result in engine.transcribe(batch)]
     bent = [_confidences(result) for result in engine.transcribe(batch, RECOGNITION_OPTIONS)]
     same = [x == y for one, two in zip(plain, bent, strict=True) for x, y in zip(one, two)]  # noqa: B905 - shown words differ
     assert 0.1 < sum(same) / len(same) < 1.0
 
 
-def test_batch_without_hotwords_asks_nothing_of_the_branch(
+def test_batch_without_hotwords_skips_the_bias(
     engine: GpuParaformer, batch: list[Pcm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = engine.transcribe(batch)
 
     def apply_bias(*args: object) -> None:
-        raise AssertionError("bent without a word")
+        raise AssertionError("apply_bias was called without hotwords")
 
     monkeypatch.setattr(HotwordBias, "apply_bias", apply_bias)
     assert engine.transcribe(batch, [RecognitionOptions(keywords=("一",))] * len(batch)) == expected
 
 
-def test_more_tokens_than_the_bucket_has_are_bent_in_the_second_run(
+def test_bias_is_applied_in_the_second_run_of_a_batch_with_too_many_tokens(
     pack: PackContents, engine: GpuParaformer, batch: list[Pcm], caplog: pytest.LogCaptureFixture
 ) -> None:
     narrow = GpuParaformer(pack, dataclasses.replace(ON_CPU, tokens_per_frame=0.001))
@@ -155,7 +153,7 @@ def test_more_tokens_than_the_bucket_has_are_bent_in_the_second_run(
     assert "run again" in caplog.text
 
 
-def test_batch_beyond_every_bucket_is_bent_all_the_same(
+def test_bias_is_applied_to_a_batch_beyond_every_bucket(
     engine: GpuParaformer, reference: ParaformerEngine
 ) -> None:
     batch = [speech_like(550_000, 1), speech_like(30_000, 2)]
@@ -165,7 +163,7 @@ def test_batch_beyond_every_bucket_is_bent_all_the_same(
     )
 
 
-def test_items_that_have_nothing_to_be_heard_take_no_words_from_the_others(
+def test_silent_items_do_not_shift_the_hotwords_of_others(
     engine: GpuParaformer, batch: list[Pcm]
 ) -> None:
     silence = np.zeros(16_000, np.int16)
@@ -181,7 +179,7 @@ def test_items_that_have_nothing_to_be_heard_take_no_words_from_the_others(
     assert found[0] == found[2] == []
 
 
-def test_overflow_of_an_utterance_with_hotwords_leaves_its_neighbors(
+def test_overflow_of_an_utterance_with_hotwords_does_not_affect_its_batch(
     engine: GpuParaformer, batch: list[Pcm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = engine.transcribe(batch, RECOGNITION_OPTIONS)
@@ -208,7 +206,7 @@ def test_overflow_of_an_utterance_with_hotwords_leaves_its_neighbors(
         assert texts[0] == texts[1]
 
 
-def test_two_threads_are_bent_by_their_own_words(engine: GpuParaformer, batch: list[Pcm]) -> None:
+def test_two_threads_use_their_own_hotwords(engine: GpuParaformer, batch: list[Pcm]) -> None:
     jobs = [
         ([pcm, batch[0]], [hint, RECOGNITION_OPTIONS[2]])
         for pcm, hint in zip(batch, RECOGNITION_OPTIONS, strict=True)
@@ -218,7 +216,7 @@ def test_two_threads_are_bent_by_their_own_words(engine: GpuParaformer, batch: l
         assert list(threads.map(lambda job: engine.token_ids(*job), jobs)) == expected
 
 
-def test_pack_without_the_branch_loads_none_and_hears_on(tmp_path: Path, batch: list[Pcm]) -> None:
+def test_pack_without_a_hotword_branch_ignores_hotwords(tmp_path: Path, batch: list[Pcm]) -> None:
     engine = GpuParaformer(
         tiny_paraformer(tmp_path / "pack", TinyParaformer("BiCifParaformer")), ON_CPU
     )

@@ -40,7 +40,7 @@ def _on_meta(part: T) -> T:
 
 @pytest.mark.parametrize("model_class", ["Paraformer", "BiCifParaformer", "SeacoParaformer"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_network_never_looks_at_a_value_and_stays_on_its_device(
+def test_network_never_synchronizes_with_the_host(
     tmp_path: Path, model_class: str, dtype: torch.dtype
 ) -> None:
     # A tensor on `meta` has no values to look at, and does not mix with one on the

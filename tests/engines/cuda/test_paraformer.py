@@ -92,7 +92,9 @@ def test_tokens_and_times_are_those_of_the_cpu_engine(
     _assert_same(pair.engine.transcribe(batch), pair.reference.transcribe(batch))
 
 
-def test_demo_pack_hears_the_same(demo: PackContents, demo_batch: list[Pcm]) -> None:
+def test_demo_pack_gives_the_tokens_of_the_cpu_engine(
+    demo: PackContents, demo_batch: list[Pcm]
+) -> None:
     engine = GpuParaformer(demo, ON_CPU)
     reference = ParaformerEngine(demo)
     expected = reference.transcribe(demo_batch)
@@ -102,7 +104,7 @@ def test_demo_pack_hears_the_same(demo: PackContents, demo_batch: list[Pcm]) -> 
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_demo_pack_hears_the_same_words_in_half_precision(
+def test_demo_pack_gives_the_same_words_in_half_precision(
     demo: PackContents, demo_batch: list[Pcm], dtype: str
 ) -> None:
     engine = GpuParaformer(demo, dataclasses.replace(ON_CPU, dtype=dtype))
@@ -110,7 +112,7 @@ def test_demo_pack_hears_the_same_words_in_half_precision(
     assert engine.token_ids(demo_batch) == ParaformerEngine(demo).token_ids(demo_batch)
 
 
-def test_more_tokens_than_the_bucket_has_are_heard_in_a_second_run(
+def test_batch_with_more_tokens_than_its_bucket_is_run_again(
     pair: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
     narrow = GpuParaformer(pair.pack, dataclasses.replace(ON_CPU, tokens_per_frame=0.001))
@@ -122,7 +124,7 @@ def test_more_tokens_than_the_bucket_has_are_heard_in_a_second_run(
 
 
 @pytest.mark.parametrize("lengths", [[550_000], [4_000] * 20, [300_000, 350_000]])
-def test_batch_beyond_every_bucket_is_heard_all_the_same(pair: Pair, lengths: list[int]) -> None:
+def test_batch_beyond_every_bucket_is_recognized(pair: Pair, lengths: list[int]) -> None:
     batch = [speech_like(length, at) for at, length in enumerate(lengths)]
     _assert_same(pair.engine.transcribe(batch), pair.reference.transcribe(batch))
 
@@ -137,7 +139,9 @@ def test_two_threads_get_their_own_results(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 399])
-def test_item_without_a_frame_is_empty_and_harms_no_neighbor(pair: Pair, num_samples: int) -> None:
+def test_item_without_a_frame_is_empty_and_does_not_affect_its_batch(
+    pair: Pair, num_samples: int
+) -> None:
     long = speech_like(32_000, 7)
     batch = [speech_like(num_samples, 1), long, np.zeros(16_000, np.int16)]
     found = pair.engine.transcribe(batch)
@@ -149,7 +153,7 @@ def test_empty_batch_has_no_results(pair: Pair) -> None:
     assert pair.engine.transcribe([]) == []
 
 
-def test_overflow_of_one_item_leaves_its_neighbors(
+def test_overflow_of_one_item_does_not_affect_its_batch(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [speech_like(length, length) for length in (30_000, 20_000, 10_000)]
@@ -192,11 +196,11 @@ def test_model_that_overflows_is_refused_when_it_is_loaded(
 
 
 @pytest.mark.parametrize("dtype", ["int8", "float64"])
-def test_dtype_that_no_gpu_runs_is_refused(demo: PackContents, dtype: str) -> None:
+def test_unsupported_dtype_is_refused(demo: PackContents, dtype: str) -> None:
     with pytest.raises(ConfigurationError, match=dtype):
         GpuParaformer(demo, dataclasses.replace(ON_CPU, dtype=dtype))
 
 
-def test_device_that_is_not_there_is_refused(demo: PackContents) -> None:
+def test_unavailable_device_is_refused(demo: PackContents) -> None:
     with pytest.raises(DeviceUnavailable, match="cuda:99"):
         GpuParaformer(demo, GpuOptions(device="cuda:99"))

@@ -7,7 +7,7 @@ from serve_app.engines.cuda.buckets import Bucket
 from serve_app.engines.cuda.readback import ReadbackLayout
 
 
-def test_what_is_written_is_read() -> None:
+def test_readback_returns_what_was_written() -> None:
     layout = ReadbackLayout(Bucket(rows=4, tokens=3, sequences=2, longest=4), fine=True)
     results = torch.full((layout.num_bytes + 9,), 255, dtype=torch.uint8)
     layout.write(
@@ -27,7 +27,7 @@ def test_what_is_written_is_read() -> None:
     assert results[layout.num_bytes :].tolist() == [255] * 9
 
 
-def test_pack_without_a_head_brings_the_weights_of_the_predictor_back() -> None:
+def test_pack_without_a_timestamp_head_returns_the_predictor_weights() -> None:
     layout = ReadbackLayout(Bucket(rows=64, tokens=64, sequences=1, longest=64), fine=False)
     results = torch.zeros(layout.num_bytes, dtype=torch.uint8)
     layout.write_alphas(results, torch.arange(64.0))

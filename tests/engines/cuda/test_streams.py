@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from serve_app.engines.cuda.buckets import Bucket
-from serve_app.engines.cuda.streams import After, DeviceStream, IntArray, Load, Sizes
+from serve_app.engines.cuda.streams import After, BatchRun, DeviceStream, IntArray, Sizes
 from tests.engines.cuda.cuda_fakes import FakeCuda, FakeEvent, FakeGraph
 
 BUCKET = Bucket(rows=8, tokens=0, sequences=2, longest=8)
@@ -40,7 +40,7 @@ def _run(stream: DeviceStream, numbers: Sequence[int], graph: bool = True) -> li
 
     sizes = Sizes(max(SIZES.payload, len(numbers)), 2, max(SIZES.result_bytes, len(numbers)))
     bucket = Bucket(sizes.payload, 0, 2, 8)
-    row = stream.run(Load(bucket, sizes, len(numbers), graph), fill)
+    row = stream.run(BatchRun(bucket, sizes, len(numbers), graph), fill)
     return [int(number) for number in row[: len(numbers)]]
 
 
@@ -51,20 +51,22 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     return fake
 
 
-def test_batch_comes_back() -> None:
+def test_results_are_copied_back() -> None:
     stream = DeviceStream(torch.device("cpu"), torch.int32, SIZES, Doubling())
     assert _run(stream, [1, 2, 3]) == [2, 4, 6]
     assert _run(stream, list(range(20))) == list(range(0, 40, 2))
 
 
-def test_host_waits_once_a_batch(cuda: FakeCuda) -> None:
+def test_host_synchronizes_once_per_batch(cuda: FakeCuda) -> None:
     stream = DeviceStream(torch.device("cpu"), torch.int32, SIZES, Doubling(), asynchronous=True)
     for _ in range(3):
         assert _run(stream, [1, 2]) == [2, 4]
     assert FakeEvent.waits == 3
 
 
-def test_graph_sees_each_batch(cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graph_replays_with_the_input_of_each_batch(
+    cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = Doubling()
     stream = DeviceStream(
         torch.device("cpu"), torch.int32, SIZES, network, max_graphs=2, asynchronous=True
@@ -90,7 +92,7 @@ def test_batch_beyond_the_buffers_runs_without_a_graph(cuda: FakeCuda) -> None:
     assert stream.num_graphs == 0
 
 
-def test_what_follows_a_graph_runs_with_lengths_of_the_host(
+def test_finish_gets_the_lengths_on_the_host(
     cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[int]] = []
@@ -109,7 +111,7 @@ def test_what_follows_a_graph_runs_with_lengths_of_the_host(
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("graph", [False, True])
-def test_what_one_batch_asks_for_is_done_for_it_alone(
+def test_after_runs_for_its_own_batch_only(
     cuda: FakeCuda, monkeypatch: pytest.MonkeyPatch, asynchronous: bool, graph: bool
 ) -> None:
     stream = DeviceStream(
@@ -118,7 +120,7 @@ def test_what_one_batch_asks_for_is_done_for_it_alone(
     monkeypatch.setattr(FakeGraph, "replay", lambda graph: None)
 
     def run(after: After | None) -> list[int]:
-        row = stream.run(Load(BUCKET, SIZES, 2, graph, after), lambda payload, lengths: None)
+        row = stream.run(BatchRun(BUCKET, SIZES, 2, graph, after), lambda payload, lengths: None)
         return [int(byte) for byte in row[:2]]
 
     def write_sevens(results: torch.Tensor) -> None:

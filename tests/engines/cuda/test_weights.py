@@ -23,7 +23,7 @@ def test_bfloat16_takes_what_float16_does_not() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_damaged_weight_is_refused_in_float32(value: float) -> None:
+def test_non_finite_weight_is_refused_in_float32(value: float) -> None:
     weights = Weights({"w.weight": torch.tensor([1.0, value])}, CPU, torch.float32)
     with pytest.raises(ConfigurationError, match=r"w\.weight.*damaged"):
         weights.tensor("w.weight")
@@ -40,14 +40,14 @@ def test_overflow_names_the_first_layer() -> None:
     watch = RangeWatch(torch.float16)
     filled = torch.tensor([True, False])
     watch("encoder.encoders.0", torch.tensor([[1.0], [torch.nan]]), filled)
-    watch.demand_finite()
+    watch.check_finite()
     watch("encoder.encoders.1", torch.tensor([[torch.inf], [0.0]]), filled)
     watch("encoder.encoders.2", torch.tensor([[torch.nan], [0.0]]), filled)
     with pytest.raises(ConfigurationError, match=r"encoders\.1 is not finite.*bfloat16"):
-        watch.demand_finite()
+        watch.check_finite()
 
 
-def test_headroom_is_what_is_left_of_the_range() -> None:
+def test_headroom_is_the_unused_range() -> None:
     watch = RangeWatch(torch.float16)
     watch("layer", torch.tensor([[-655.04], [9e4]]), torch.tensor([True, False]))
     watch("empty", torch.empty(2, 1), torch.tensor([False, False]))

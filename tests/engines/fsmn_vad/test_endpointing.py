@@ -226,7 +226,7 @@ def test_threshold_of_a_request_moves_the_probability_from_which_on_a_frame_is_s
     assert found.tolist() == [True, False]
 
 
-def test_request_without_wishes_changes_no_option() -> None:
+def test_request_without_vad_fields_changes_no_option() -> None:
     options = VadOptions(max_end_silence_ms=640, speech_noise_threshold=0.7)
     assert options.adapted(AS_DEPLOYED) == options
     assert options.adapted(SpeechDetection(threshold=0.5)).speech_noise_threshold == pytest.approx(

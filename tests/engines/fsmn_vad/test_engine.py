@@ -181,7 +181,7 @@ def test_other_recordings_give_funasrs_segments(
         assert times_ms(run(vad.open(), pcm, step=50_000)) == expected, name
 
 
-def test_what_one_recording_wishes_changes_nothing_in_others(vad: FsmnVad, example: Pcm) -> None:
+def test_options_of_one_recording_do_not_affect_others(vad: FsmnVad, example: Pcm) -> None:
     wishes = SpeechDetection(silence_duration_ms=200, prefix_padding_ms=0, threshold=0.9)
     other, plain = vad.open(wishes), vad.open()
     found: list[SpeechSegment] = []
@@ -193,7 +193,7 @@ def test_what_one_recording_wishes_changes_nothing_in_others(vad: FsmnVad, examp
     assert times_ms(run(vad.open(), example)) == EXAMPLE_MS
 
 
-def test_wishes_divide_and_narrow_the_segments(vad: FsmnVad, example: Pcm) -> None:
+def test_request_options_split_and_shorten_the_segments(vad: FsmnVad, example: Pcm) -> None:
     def heard_ms(detection: SpeechDetection) -> tuple[int, int]:
         found = run(vad.open(detection), example)
         return len(found), sum(segment.end_ms - segment.start_ms for segment in found)

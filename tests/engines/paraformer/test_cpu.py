@@ -97,7 +97,7 @@ def test_confidences_are_probabilities(engine: ParaformerEngine) -> None:
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 100, 399])
-def test_item_without_a_frame_is_empty_and_harms_no_neighbor(
+def test_item_without_a_frame_is_empty_and_does_not_affect_its_batch(
     engine: ParaformerEngine, num_samples: int
 ) -> None:
     long = speech_like(32_000, 7)
@@ -155,7 +155,7 @@ def test_engine_is_a_recognizer_and_describes_itself(tmp_path: Path) -> None:
     assert facts.num_parameters > 0
 
 
-def test_overflow_of_one_item_leaves_its_neighbors(
+def test_overflow_of_one_item_does_not_affect_its_batch(
     engine: ParaformerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [speech_like(length, length) for length in (30_000, 20_000, 10_000)]
@@ -225,7 +225,7 @@ def _change_config(directory: Path, section: str, option: str | None, value: obj
         ("frontend_conf", "fs", 8000),
     ],
 )
-def test_what_is_not_implemented_is_refused_by_name(
+def test_unsupported_option_is_refused_by_name(
     tmp_path: Path, section: str, option: str | None, value: object
 ) -> None:
     directory = write_paraformer(tmp_path / "tiny")
@@ -249,7 +249,7 @@ def test_config_that_lacks_a_value_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "mps", "abacus"])
-def test_device_that_is_not_there_is_refused(tmp_path: Path, device: str) -> None:
+def test_unavailable_device_is_refused(tmp_path: Path, device: str) -> None:
     pack = tiny_paraformer(tmp_path / "tiny")
     with pytest.raises(DeviceUnavailable, match=device):
         ParaformerEngine(pack, ParaformerOptions(device=device))

@@ -27,10 +27,10 @@ def _texts(*pieces: str) -> list[str]:
         ((), []),
     ],
 )
-def test_pieces_become_units(pieces: tuple[str, ...], shown: list[str]) -> None:
+def test_subwords_become_words(pieces: tuple[str, ...], shown: list[str]) -> None:
     assert _texts(*pieces) == shown
 
 
-def test_word_spans_its_pieces_and_is_as_certain_as_the_weakest() -> None:
+def test_word_spans_its_subwords_and_has_their_lowest_confidence() -> None:
     (word,) = display_tokens([Token("hel@@", 100, 200, 0.5), Token("lo", 200, 340, 0.9)])
     assert word == Token("hello", 100, 340, 0.5)

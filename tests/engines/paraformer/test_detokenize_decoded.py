@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from serve_app.core.records import ChunkFailure, Recognition
-from serve_app.engines.paraformer.detokenize import Decoded, overflow, recognition_of, shown_ids
+from serve_app.engines.paraformer.detokenize import (
+    Decoded,
+    overflow_failure,
+    recognition_of,
+    shown_ids,
+)
 from serve_app.engines.paraformer.timestamps import FiringWeights
 
 NAMES = ("<blank>", "<s>", "</s>", "一", "丁", "<unk>")
@@ -48,10 +53,10 @@ def test_words_beside_a_pause_end_and_begin_with_the_sound() -> None:
     assert times == pytest.approx([300, 800, 1200, 1700], abs=15)
 
 
-def test_nothing_heard_and_failures_have_no_words() -> None:
+def test_silence_and_failures_have_no_words() -> None:
     assert recognition_of(PCM, None, NAMES) == Recognition(())
     assert recognition_of(PCM, decoded(), NAMES) == Recognition(())
-    failure = overflow()
+    failure = overflow_failure()
     assert isinstance(failure, ChunkFailure)
     assert recognition_of(PCM, failure, NAMES) is failure
     assert shown_ids(None) == shown_ids(failure) == []

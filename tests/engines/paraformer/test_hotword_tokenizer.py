@@ -59,7 +59,7 @@ def test_pack_without_a_dictionary_spells_characters(tmp_path: Path) -> None:
         ("·", None),
     ],
 )
-def test_signs_that_are_not_spoken_are_passed_over_and_others_cannot_be_written(
+def test_unspoken_punctuation_is_skipped_and_other_signs_are_not_encodable(
     tokenizer: HotwordTokenizer, word: str, ids: tuple[int, ...] | None
 ) -> None:
     assert tokenizer.ids(word) == ids

@@ -33,7 +33,9 @@ def _texts(
     ]
 
 
-def test_hints_without_hotwords_change_nothing(engine: ParaformerEngine, batch: list[Pcm]) -> None:
+def test_options_without_hotwords_change_nothing(
+    engine: ParaformerEngine, batch: list[Pcm]
+) -> None:
     assert engine.transcribe(
         batch, [RecognitionOptions(keywords=("一",))] * 4
     ) == engine.transcribe(batch)
@@ -42,7 +44,7 @@ def test_hints_without_hotwords_change_nothing(engine: ParaformerEngine, batch: 
     ) == engine.transcribe(batch)
 
 
-def test_each_item_has_words_of_its_own_whoever_is_beside_it(
+def test_each_item_uses_its_own_hotwords_in_any_batch(
     engine: ParaformerEngine, batch: list[Pcm]
 ) -> None:
     recognition_options = [
@@ -62,7 +64,7 @@ def test_each_item_has_words_of_its_own_whoever_is_beside_it(
     assert alone != plain
 
 
-def test_weights_of_one_and_more_are_alike_and_small_ones_say_nothing(
+def test_weights_above_one_equal_one_and_small_weights_have_no_effect(
     engine: ParaformerEngine, batch: list[Pcm]
 ) -> None:
     full = _texts(engine, batch, [recognition_options_of("一丁", "丂")] * 4)

@@ -38,7 +38,7 @@ def _words(tiny: TinyParaformer, count: int, seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize("tiny", TINY, ids=lambda tiny: str(tiny.seed))
-def test_words_bend_the_text_as_in_funasr(tmp_path: Path, tiny: TinyParaformer) -> None:
+def test_hotwords_change_the_text_as_in_funasr(tmp_path: Path, tiny: TinyParaformer) -> None:
     directory = write_paraformer(tmp_path / "tiny", tiny)
     pack = open_pack(directory)
     engine = ParaformerEngine(pack)

@@ -59,7 +59,7 @@ def test_result_does_not_depend_on_batch_mates_to_the_last_bit(
         assert found.tokens == _recognitions(engine, [pcm])[0].tokens
 
 
-def test_loud_batch_mate_takes_no_precision_from_a_quiet_one(engine: ParaformerEngine) -> None:
+def test_loud_item_does_not_reduce_the_precision_of_a_quiet_one(engine: ParaformerEngine) -> None:
     quiet = (speech_like(40_000, 3) // 64).astype(np.int16)
     loud = np.where(np.arange(40_000) % 200 < 100, 32_767, -32_768).astype(np.int16)
     assert _recognitions(engine, [loud, quiet])[1] == _recognitions(engine, [quiet])[0]
@@ -74,7 +74,7 @@ def test_silence_is_empty(engine: ParaformerEngine) -> None:
     assert _recognitions(engine, [np.zeros(48_000, np.int16)])[0].tokens == ()
 
 
-def test_overflow_of_one_item_leaves_its_neighbors(
+def test_overflow_of_one_item_does_not_affect_its_batch(
     engine: ParaformerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [speech_like(length, length) for length in (30_000, 20_000, 10_000)]
@@ -159,7 +159,7 @@ def test_no_rows_give_no_rows() -> None:
 
 
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
-def test_row_that_is_not_finite_stays_so_and_is_alone(value: float) -> None:
+def test_non_finite_row_does_not_affect_other_rows(value: float) -> None:
     linear = QuantizedLinear(nn.Linear(32, 16))
     rows = torch.randn(3, 32)
     with torch.inference_mode():
@@ -178,7 +178,7 @@ def test_codes_and_steps_give_the_rows_back() -> None:
     assert bool((errors <= 0.5001 * steps).all())
 
 
-def test_weights_in_float32_are_let_go() -> None:
+def test_float32_weights_are_released() -> None:
     module = nn.Sequential(nn.Linear(32, 64), nn.LayerNorm(64), nn.Linear(64, 8))
     addresses = {parameter.data_ptr() for parameter in module.parameters()}
     module.requires_grad_(False)
@@ -210,7 +210,7 @@ def test_weights_that_are_in_memory_only_are_kept() -> None:
     assert torch.equal(linear.weight, expected)
 
 
-def test_machine_whose_sums_saturate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cpu_whose_int8_sums_saturate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     true_forward = QuantizedLinear.forward
 
     def saturated(self: QuantizedLinear, rows: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from serve_app.engines.paraformer import onednn
-from serve_app.engines.paraformer.onednn import OneDnnLinear, linear_relu, use_onednn, whole_rows
+from serve_app.engines.paraformer.onednn import OneDnnLinear, linear_relu, padded_rows, use_onednn
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -32,7 +32,7 @@ def test_rows_of_a_wider_matrix_are_accepted(num_rows: int) -> None:
 
 
 @pytest.mark.parametrize("num_rows", [20, 200])
-def test_broken_row_does_not_spoil_the_others(num_rows: int) -> None:
+def test_non_finite_row_does_not_affect_the_others(num_rows: int) -> None:
     linear = nn.Linear(64, 32).requires_grad_(False)
     rows = torch.randn(num_rows, 64)
     rows[3] = torch.nan
@@ -60,15 +60,15 @@ def test_without_onednn_layers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(linear_relu(module[0], rows), module[0](rows).relu())
 
 
-def test_batches_are_filled_up_to_few_numbers_of_rows() -> None:
-    filled = [whole_rows(count) for count in range(1025)]
+def test_batches_are_padded_to_few_row_counts() -> None:
+    filled = [padded_rows(count) for count in range(1025)]
     assert all(0 <= rows - count < 64 for count, rows in enumerate(filled))
     assert len(set(filled)) <= 40
 
 
-def test_filling_costs_a_large_batch_little() -> None:
-    assert all(whole_rows(count) <= 1.08 * count for count in range(800, 20_000))
+def test_padding_of_a_large_batch_is_small() -> None:
+    assert all(padded_rows(count) <= 1.08 * count for count in range(800, 20_000))
 
 
-def test_few_rows_are_filled_up_to_vectors() -> None:
-    assert {whole_rows(count) % onednn._VECTOR_ROWS for count in range(onednn._FEW_ROWS)} == {0}
+def test_few_rows_are_padded_to_vector_width() -> None:
+    assert {padded_rows(count) % onednn._VECTOR_ROWS for count in range(onednn._FEW_ROWS)} == {0}

@@ -3,13 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from serve_app.engines.paraformer.onednn import linear_relu, use_onednn, whole_rows
-from serve_app.engines.paraformer.onednn_warmup import meet_row_counts
+from serve_app.engines.paraformer.onednn import linear_relu, padded_rows, use_onednn
+from serve_app.engines.paraformer.onednn_warmup import compile_kernels
 from serve_app.engines.paraformer.sanm import SanmEncoder, SanmShape
 
 
 @pytest.mark.parametrize("num_blocks", [1, 3])
-def test_every_number_of_rows_is_met(num_blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_padded_row_count_is_run_once(
+    num_blocks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = SanmEncoder(8, SanmShape(16, 2, 32, num_blocks)).requires_grad_(False).eval()
     use_onednn(encoder.encoders)
     met: list[int] = []
@@ -19,6 +21,6 @@ def test_every_number_of_rows_is_met(num_blocks: int, monkeypatch: pytest.Monkey
         return linear_relu(linear, rows)
 
     monkeypatch.setattr("serve_app.engines.paraformer.sanm.linear_relu", relu)
-    meet_row_counts(encoder)
-    counts = {whole_rows(count) for count in range(1, 1025)}
+    compile_kernels(encoder)
+    counts = {padded_rows(count) for count in range(1, 1025)}
     assert set(met) == (counts if num_blocks > 1 else set())

@@ -76,7 +76,7 @@ def recognitions(engine: Recognizer, batch: Sequence[Pcm]) -> list[Recognition]:
 
 @settings(max_examples=30, deadline=None)
 @given(lengths=st.lists(LENGTHS, min_size=1, max_size=5), seed=st.integers(0, 1000))
-def test_float32_hears_what_the_pytorch_engine_hears(
+def test_float32_gives_the_result_of_the_pytorch_engine(
     tiny: Engines, lengths: list[int], seed: int
 ) -> None:
     batch = [speech_like(length, seed + at) for at, length in enumerate(lengths)]

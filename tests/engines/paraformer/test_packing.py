@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from serve_app.engines.paraformer.packing import (
+    ConvBuffer,
     PackedSequences,
-    Spaced,
     attend_one_by_one,
     attend_padded,
 )
@@ -21,9 +21,9 @@ CPU = torch.device("cpu")
 def test_convolution_never_mixes_sequences(lengths: list[int], left: int, right: int) -> None:
     rows = torch.randn(sum(lengths), 6)
     weight = torch.randn(6, 1, left + right + 1)
-    spaced = Spaced(PackedSequences(lengths, CPU), 6, left, right)
-    spaced.convolve(torch.randn(sum(lengths), 6), weight, groups=6)  # leaves nothing behind
-    convolved = spaced.convolve(rows, weight, groups=6)
+    conv_buffer = ConvBuffer(PackedSequences(lengths, CPU), 6, left, right)
+    conv_buffer.convolve(torch.randn(sum(lengths), 6), weight, groups=6)  # leaves nothing behind
+    convolved = conv_buffer.convolve(rows, weight, groups=6)
     alone = [
         F.conv1d(F.pad(part.T[None], (left, right)), weight, groups=6)[0].T
         for part in torch.split(rows, lengths)
@@ -43,7 +43,7 @@ def test_padded_attention_equals_attention_one_by_one(lengths: list[int], num_to
 
 
 @pytest.mark.parametrize("attend", [attend_one_by_one, attend_padded])
-def test_broken_sequence_does_not_spoil_its_neighbors(
+def test_non_finite_sequence_does_not_affect_its_neighbors(
     attend: Callable[..., torch.Tensor],
 ) -> None:
     layout = PackedSequences([3, 2, 4], CPU)
@@ -56,7 +56,7 @@ def test_broken_sequence_does_not_spoil_its_neighbors(
 
 
 @pytest.mark.parametrize("lengths", [[7], [1, 9, 4], [3, 0, 3]])
-def test_filled_rows_are_zero_and_nobody_reads_them(lengths: list[int]) -> None:
+def test_padding_rows_are_zero_and_never_read(lengths: list[int]) -> None:
     layout = PackedSequences(lengths, CPU)
     rows = torch.randn(layout.total, 8)
     filled = layout.fill(rows)
@@ -71,11 +71,11 @@ def test_filled_rows_are_zero_and_nobody_reads_them(lengths: list[int]) -> None:
 
 
 @pytest.mark.parametrize("lengths", [[7], [1, 9, 4], [3, 0, 3]])
-def test_convolution_is_added_to_what_is_there(lengths: list[int]) -> None:
+def test_convolution_is_added_in_place(lengths: list[int]) -> None:
     layout = PackedSequences(lengths, CPU)
     frames, weight = layout.fill(torch.randn(layout.total, 6)), torch.randn(6, 1, 11)
-    spaced = Spaced(layout, 6, 5, 5)
+    conv_buffer = ConvBuffer(layout, 6, 5, 5)
     onto = torch.randn(layout.num_filled, 6)
     expected = onto.clone()
-    expected[: layout.total] += spaced.convolve(frames, weight, groups=6)
-    torch.testing.assert_close(spaced.add_convolved(onto, frames, weight), expected)
+    expected[: layout.total] += conv_buffer.convolve(frames, weight, groups=6)
+    torch.testing.assert_close(conv_buffer.add_convolved(onto, frames, weight), expected)

@@ -103,7 +103,7 @@ def test_random_weights_give_what_funasr_gives(
     tmp_path: Path, tiny: TinyParaformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The model's own times, before they are moved to where the signal begins and ends.
-    monkeypatch.setattr(detokenize, "at_speech_edges", lambda pcm, spans, **_: spans)
+    monkeypatch.setattr(detokenize, "snap_to_speech_edges", lambda pcm, spans, **_: spans)
     directory = write_paraformer(tmp_path / "tiny", tiny)
     reference = Reference(directory)
     engine = ParaformerEngine(open_pack(directory))

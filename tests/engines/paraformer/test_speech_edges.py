@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from serve_app.core.records import Pcm, Token
 from serve_app.engines.paraformer.speech_edges import (
-    at_speech_edges,
+    snap_to_speech_edges,
+    snap_words_to_speech_edges,
     speech_runs,
-    words_at_speech_edges,
 )
 from serve_app.engines.paraformer.timestamps import Span
 
@@ -37,36 +37,36 @@ def test_runs_of_speech_are_found_to_ten_ms() -> None:
     assert np.array(found) == pytest.approx(np.array(RUNS_MS), abs=10)
 
 
-def test_closed_lips_in_the_middle_of_a_word_are_no_pause() -> None:
+def test_stop_closure_inside_a_word_is_no_pause() -> None:
     assert len(speech_runs(voiced((300, 700), (820, 1200)))) == 1
 
 
-def test_click_in_a_pause_is_nobodys_speech() -> None:
+def test_click_in_a_pause_is_no_speech() -> None:
     assert len(speech_runs(voiced((300, 900), (1200, 1205), (1600, 2000)))) == 2
 
 
 @pytest.mark.parametrize("noise", [300.0, 3000.0])
-def test_nothing_moves_where_speech_hardly_stands_out(noise: float) -> None:
+def test_times_stay_where_the_signal_to_noise_ratio_is_low(noise: float) -> None:
     spans = [(100, 300), (900, 1600), (1700, 2900)]
-    assert at_speech_edges(voiced(*RUNS_MS, noise=20 * noise), spans) == spans
+    assert snap_to_speech_edges(voiced(*RUNS_MS, noise=20 * noise), spans) == spans
 
 
-def test_syllables_before_a_pause_are_cut_where_the_signal_does_not_tell() -> None:
+def test_syllables_before_a_pause_are_shortened_where_the_signal_has_no_clear_pauses() -> None:
     spans = [(0, 200), (200, 400), (400, 590), (590, 1310), (1500, 1700)]
-    found = at_speech_edges(voiced(*RUNS_MS, noise=6000.0), spans, ends_are_loose=True)
+    found = snap_to_speech_edges(voiced(*RUNS_MS, noise=6000.0), spans, ends_are_loose=True)
     assert found == [*spans[:3], (590, 850), (1500, 1700)]
-    assert at_speech_edges(np.zeros(0, np.int16), spans[3:], ends_are_loose=True) == spans[3:]
+    assert snap_to_speech_edges(np.zeros(0, np.int16), spans[3:], ends_are_loose=True) == spans[3:]
 
 
 @pytest.mark.parametrize("pcm", [np.zeros(0, np.int16), np.zeros(48_000, np.int16)])
-def test_nothing_moves_where_nothing_is_heard(pcm: Pcm) -> None:
-    assert at_speech_edges(pcm, [(10, 20)]) == [(10, 20)]
+def test_times_stay_in_silence(pcm: Pcm) -> None:
+    assert snap_to_speech_edges(pcm, [(10, 20)]) == [(10, 20)]
 
 
 @pytest.mark.parametrize("shift_ms", [-150, -90, 0, 90, 150])
-def test_words_that_are_early_or_late_meet_the_edges(shift_ms: int) -> None:
+def test_early_and_late_words_snap_to_the_edges(shift_ms: int) -> None:
     spans = [(300, 500), (500, 800), (800, 1100), (1500, 1900), (1900, 2400)]
-    found = at_speech_edges(voiced(*RUNS_MS), [(a + shift_ms, b + shift_ms) for a, b in spans])
+    found = snap_to_speech_edges(voiced(*RUNS_MS), [(a + shift_ms, b + shift_ms) for a, b in spans])
     edges = [found[0][0], found[2][1], found[3][0], found[4][1]]
     assert edges == pytest.approx([300, 1100, 1500, 2400], abs=10)
     # Inside of a run words stay where the recognizer heard them.
@@ -74,30 +74,30 @@ def test_words_that_are_early_or_late_meet_the_edges(shift_ms: int) -> None:
 
 
 def test_word_that_lasts_into_a_pause_ends_with_its_sound() -> None:
-    found = at_speech_edges(voiced(*RUNS_MS), [(310, 700), (700, 1420), (1420, 1900)])
+    found = snap_to_speech_edges(voiced(*RUNS_MS), [(310, 700), (700, 1420), (1420, 1900)])
     edges = [edge for span in found[1:] for edge in span]
     assert edges == pytest.approx([700, 1100, 1500, 1900], abs=10)
 
 
 def test_words_in_a_pause_move_into_the_speech_beside_it() -> None:
-    found = at_speech_edges(voiced(*RUNS_MS), [(1250, 1350), (1350, 1450), (1600, 2300)])
+    found = snap_to_speech_edges(voiced(*RUNS_MS), [(1250, 1350), (1350, 1450), (1600, 2300)])
     assert all(1490 <= start < end for start, end in found)
     assert all(end - start >= 40 for start, end in found)
 
 
 def test_word_far_from_all_sound_stays() -> None:
     pcm = voiced((3000, 3900), duration_ms=4000)
-    assert at_speech_edges(pcm, [(500, 700), (3000, 3200)])[0] == (500, 700)
+    assert snap_to_speech_edges(pcm, [(500, 700), (3000, 3200)])[0] == (500, 700)
 
 
-def test_edge_of_a_sound_that_nobody_heard_as_a_word_is_left_alone() -> None:
-    found = at_speech_edges(voiced((300, 2000)), [(1000, 1200), (1200, 1400)])
+def test_words_do_not_snap_to_a_distant_edge() -> None:
+    found = snap_to_speech_edges(voiced((300, 2000)), [(1000, 1200), (1200, 1400)])
     assert found == [(1000, 1200), (1200, 1400)]
 
 
 def test_words_keep_all_but_their_times() -> None:
     word = Token("好", 200, 900, 0.5, "model")
-    (moved,) = words_at_speech_edges(voiced((300, 800)), [word])
+    (moved,) = snap_words_to_speech_edges(voiced((300, 800)), [word])
     assert (moved.text, moved.confidence, moved.model) == ("好", 0.5, "model")
     assert (moved.start_ms, moved.end_ms) == pytest.approx((300, 800), abs=10)
 
@@ -120,7 +120,7 @@ def test_times_stay_in_order_and_inside(
         start_ms = min(at_ms + gap_ms, 8000)
         at_ms = min(start_ms + length_ms, 8000)
         spans.append((start_ms, at_ms))
-    found = at_speech_edges(voiced(*said, duration_ms=8000), spans)
+    found = snap_to_speech_edges(voiced(*said, duration_ms=8000), spans)
     assert len(found) == len(spans)
     assert all(0 <= start <= end <= 8000 for start, end in found)
     assert all(before[1] <= after[0] for before, after in pairwise(found))

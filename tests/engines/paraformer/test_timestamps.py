@@ -75,6 +75,12 @@ def test_tokens_without_weights_share_the_chunk(weight: float) -> None:
     assert token_spans(None, 2, 600) == [(0, 300), (300, 600)]
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_weights_too_small_to_scale_share_the_chunk(at_once: bool) -> None:
+    weights = FiringWeights(np.full(3, 1e-45, np.float32), 20, at_once)
+    assert token_spans(weights, 2, 1000) == [(0, 500), (500, 1000)]
+
+
 def test_more_tokens_than_frames_still_have_times() -> None:
     spans = token_spans(FiringWeights(np.ones(3, np.float32), 60, at_once=True), 9, 190)
     assert len(spans) == 9

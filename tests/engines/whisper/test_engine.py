@@ -21,7 +21,7 @@ from serve_app.core.records import (
 from serve_app.engines.hybrid import HybridOptions, HybridRecognizer, reason_to_refine
 from serve_app.engines.paraformer.cpu import ParaformerEngine
 from serve_app.engines.whisper.engine import Draft, WhisperCppEngine, WhisperOptions, quality_of
-from serve_app.engines.whisper.text import Piece
+from serve_app.engines.whisper.text import WhisperToken
 from serve_app.packs import PackContents, PackStore, resolve
 from serve_app.packs.pack import open_pack
 from serve_app.transcript.cer import character_error_rate
@@ -59,7 +59,7 @@ def words(draft: Draft | ChunkFailure | Recognition) -> str:
     return "".join(token.text for token in recognition.tokens)
 
 
-def test_draft_of_a_real_recording_is_nearly_right(recorded: RecordedDrafts) -> None:
+def test_draft_of_a_real_recording_has_a_low_error_rate(recorded: RecordedDrafts) -> None:
     drafted = words(recorded.drafts[0])
     rate = character_error_rate(ASR_EXAMPLE_TEXT, drafted)
     print(f"draft of asr_example.wav: {drafted}; CER {rate:.1%}")
@@ -146,7 +146,9 @@ def test_refining_a_chosen_segment_replaces_just_it(
 
 
 @pytest.mark.parametrize("pcm", [np.zeros(16_000, np.int16), np.ones(200, np.int16)])
-def test_silence_and_crumbs_have_no_words(engine: WhisperCppEngine, pcm: np.ndarray) -> None:
+def test_silence_and_very_short_audio_have_no_words(
+    engine: WhisperCppEngine, pcm: np.ndarray
+) -> None:
     (draft,) = engine.draft([pcm])
     assert isinstance(draft, Draft)
     assert draft.quality is None
@@ -158,7 +160,7 @@ def test_chunk_costs_whole_windows(engine: WhisperCppEngine) -> None:
 
 
 def test_text_that_repeats_itself_compresses_well() -> None:
-    said = [Piece("你们可以".encode(), 0.9, -0.1, 0.0)]
+    said = [WhisperToken("你们可以".encode(), 0.9, -0.1, 0.0)]
     assert quality_of(said).compression_ratio < 1.5
     assert quality_of(said * 40).compression_ratio > 2.4
 
@@ -168,7 +170,7 @@ def test_unknown_language_is_a_configuration_error(whisper_pack: PackContents) -
         WhisperCppEngine(whisper_pack, WhisperOptions(language="klingon"))
 
 
-def test_items_of_a_batch_are_heard_in_the_language_of_each(
+def test_each_item_of_a_batch_is_decoded_in_its_own_language(
     engine: WhisperCppEngine, recorded: RecordedDrafts
 ) -> None:
     chunk = recorded.chunks[0]
@@ -186,7 +188,9 @@ def test_items_of_a_batch_are_heard_in_the_language_of_each(
     assert klingon.code == "unsupported_language"
 
 
-def test_language_is_guessed_and_told(whisper_pack: PackContents, recorded: RecordedDrafts) -> None:
+def test_language_is_detected_and_reported(
+    whisper_pack: PackContents, recorded: RecordedDrafts
+) -> None:
     """After another one was named: what whisper.cpp last knew is not what it says now."""
     guessing = WhisperCppEngine(whisper_pack, WhisperOptions(language="auto"))
     named, guessed = guessing.draft(
@@ -199,7 +203,7 @@ def test_language_is_guessed_and_told(whisper_pack: PackContents, recorded: Reco
     assert guessed.recognition.language == "zh"
 
 
-def test_language_that_requests_may_name_must_be_known_to_the_model(
+def test_language_that_the_model_lacks_is_refused_at_load(
     whisper_pack: PackContents,
 ) -> None:
     # Cantonese came with large-v3.
@@ -220,7 +224,7 @@ def test_file_without_all_tensors_is_refused(tmp_path: Path) -> None:
         WhisperCppEngine(open_pack(tmp_path))
 
 
-def test_process_that_used_the_engine_ends_normally(whisper_pack: PackContents) -> None:
+def test_process_exits_normally_after_using_the_engine(whisper_pack: PackContents) -> None:
     command = [sys.executable, "-c", LOADS_AND_ENDS, str(whisper_pack.directory)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr

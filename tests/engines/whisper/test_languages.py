@@ -16,7 +16,7 @@ from serve_app.engines.whisper import binding
 from serve_app.engines.whisper import engine as whisper_engine
 from serve_app.engines.whisper.binding import Decoded, DecodingOptions, WhisperModel
 from serve_app.engines.whisper.engine import Draft, WhisperCppEngine, WhisperOptions
-from serve_app.engines.whisper.text import Piece
+from serve_app.engines.whisper.text import WhisperToken
 from serve_app.packs import PackContents
 from serve_app.packs.pack import open_pack
 from tests.fakes.ggml_file import WhisperShape, write_ggml
@@ -39,7 +39,7 @@ class GuessingModel:
     def decode(self, samples: npt.NDArray[np.float32], language: str) -> Decoded:
         self.asked.append(language)
         spoken = self.guess if language == GUESSED else language
-        return Decoded([Piece("學".encode(), 0.9, -0.1, 500.0)], spoken)
+        return Decoded([WhisperToken("學".encode(), 0.9, -0.1, 500.0)], spoken)
 
 
 class Library(SimpleNamespace):
@@ -95,7 +95,7 @@ def heard(
         ("zh", "zh", "ja", "學", "ja"),
     ],
 )
-def test_what_was_heard_as_chinese_is_simplified_and_nothing_else(
+def test_only_chinese_is_simplified(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     default: str,
@@ -112,7 +112,7 @@ def test_what_was_heard_as_chinese_is_simplified_and_nothing_else(
     )
 
 
-def test_language_of_silence_is_unknown_where_it_is_guessed(
+def test_detected_language_of_silence_is_unknown(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     model = GuessingModel("ja")
@@ -129,7 +129,7 @@ def test_language_of_silence_is_unknown_where_it_is_guessed(
     ("num_tokens", "known"),
     [(MULTILINGUAL, {"en": True, "zh": True}), (ENGLISH, {"en": True, "zh": False})],
 )
-def test_model_of_one_language_knows_no_other(
+def test_monolingual_model_supports_no_other_language(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, num_tokens: int, known: dict[str, bool]
 ) -> None:
     monkeypatch.setattr(binding, "_library", Library)
@@ -140,7 +140,7 @@ def test_model_of_one_language_knows_no_other(
 
 
 @pytest.mark.parametrize(("num_tokens", "asked"), [(MULTILINGUAL, "auto"), (ENGLISH, "en")])
-def test_model_of_one_language_never_guesses(
+def test_monolingual_model_never_detects_the_language(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, num_tokens: int, asked: str
 ) -> None:
     library = Library()

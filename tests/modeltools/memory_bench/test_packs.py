@@ -28,7 +28,7 @@ def _ignore(message: str) -> None:
     del message
 
 
-def test_named_packs_are_taken(tmp_path: Path) -> None:
+def test_named_packs_are_used(tmp_path: Path) -> None:
     packs = choose_packs(DEMO, PackStore(tmp_path), tmp_path / "synth", _ignore)
     assert packs.asr.name == "paraformer-demo"
     assert not packs.any_random
@@ -36,7 +36,7 @@ def test_named_packs_are_taken(tmp_path: Path) -> None:
     assert packs.onnx.name.startswith(f"dir:{tmp_path / 'synth'}")
 
 
-def test_exported_pack_is_found_again(tmp_path: Path) -> None:
+def test_exported_pack_is_reused(tmp_path: Path) -> None:
     said: list[str] = []
     first = choose_packs(DEMO, PackStore(tmp_path), tmp_path / "synth", said.append)
     assert len(said) == 1

@@ -49,7 +49,7 @@ def test_rows_are_measured_in_processes_of_their_own(packs: BenchPacks, tmp_path
     assert full.load_s > imports.load_s
 
 
-def test_row_that_fails_says_why_and_others_go_on(packs: BenchPacks, tmp_path: Path) -> None:
+def test_failed_row_gives_the_reason_and_others_continue(packs: BenchPacks, tmp_path: Path) -> None:
     broken = BenchPacks(
         packs.vad, PackChoice(f"dir:{tmp_path}/none", "none"), packs.punctuation, packs.asr
     )

@@ -31,7 +31,7 @@ def test_random_weights_are_marked_and_explained() -> None:
     assert "random" not in markdown([ROW])
 
 
-def test_row_without_figures_says_why() -> None:
+def test_row_without_measurements_gives_the_reason() -> None:
     table = markdown([replace(ROW, problem="no room")])
     assert "| ASR only | large | - | - | - | - | - | - | - |" in table
     assert "ASR only: not measured: no room" in table

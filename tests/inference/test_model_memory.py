@@ -21,16 +21,16 @@ def _bytes(pack: PackContents, drafter: PackContents | None = None, **section: o
     return model_memory_bytes(RecognizerSettings.model_validate(section), pack, drafter)
 
 
-def test_float32_takes_what_the_checkpoint_has(pack: PackContents) -> None:
+def test_float32_memory_is_the_size_of_the_checkpoint(pack: PackContents) -> None:
     assert _bytes(pack) == pack.weights.stat().st_size
 
 
 @pytest.mark.parametrize(("dtype", "most"), [("int8", 0.4), ("bfloat16", 0.6), ("float16", 0.6)])
-def test_smaller_dtypes_take_less(pack: PackContents, dtype: str, most: float) -> None:
+def test_smaller_dtypes_take_less_memory(pack: PackContents, dtype: str, most: float) -> None:
     assert 0 < _bytes(pack, dtype=dtype) <= most * _bytes(pack)
 
 
-def test_both_graphs_of_an_exported_pack_count(pack: PackContents, tmp_path: Path) -> None:
+def test_memory_of_an_onnx_pack_covers_both_graphs(pack: PackContents, tmp_path: Path) -> None:
     exported = export(pack, tmp_path / "onnx")
     files = [path.stat().st_size for path in exported.directory.glob("*.onnx")]
     assert len(files) == 2
@@ -42,12 +42,12 @@ def test_pack_that_is_not_exported_is_refused(pack: PackContents) -> None:
         _bytes(pack, engine="onnx")
 
 
-def test_whisper_takes_more_than_its_file(whisper_pack: PackContents) -> None:
+def test_whisper_memory_exceeds_its_file(whisper_pack: PackContents) -> None:
     taken = _bytes(whisper_pack, engine="whispercpp")
     # 388 MB by whisper.cpp's own table, 328 MiB as measured in docs/hybrid.md.
     assert 330 * 2**20 < taken < 430 * 2**20
 
 
-def test_hybrid_takes_both_of_its_models(pack: PackContents, whisper_pack: PackContents) -> None:
+def test_hybrid_memory_covers_both_models(pack: PackContents, whisper_pack: PackContents) -> None:
     both = _bytes(pack, whisper_pack, engine="hybrid")
     assert both == _bytes(pack) + _bytes(whisper_pack, engine="whispercpp")

@@ -28,7 +28,7 @@ def test_engine_without_drafts_needs_no_drafter() -> None:
     assert [needed.role for needed in packs_of(Settings())] == ["vad", "asr", "punctuation"]
 
 
-def test_what_is_fetched_is_told_by_what_it_is_for() -> None:
+def test_progress_names_the_role_of_each_pack() -> None:
     told: list[str] = []
     fetch_packs(Settings(offline=True), told.append)
     assert told == [

@@ -1,12 +1,16 @@
+import dataclasses
+
 import pytest
 
 from serve_app.core.errors import ConfigurationError, PackCorrupt
 from serve_app.engines.hybrid import HybridOptions
 from serve_app.engines.whisper.engine import WhisperOptions
 from serve_app.inference import engines
-from serve_app.inference.engines import open_drafts, open_recognizer, whisper_options
+from serve_app.inference.engines import open_recognizer, whisper_options
 from serve_app.packs import PackContents, PackStore, resolve
 from serve_app.settings import Settings
+from serve_app.settings.engines import HybridSettings, WhisperSettings
+from serve_app.settings.section import Section
 
 
 def settings(**recognizer: object) -> Settings:
@@ -22,6 +26,20 @@ def test_options_are_those_of_the_settings() -> None:
 
 def test_settings_and_options_have_the_same_defaults() -> None:
     assert whisper_options(settings()) == WhisperOptions()
+
+
+@pytest.mark.parametrize(
+    ("section", "kind", "elsewhere"),
+    [
+        (WhisperSettings, WhisperOptions, {"pack"}),
+        (HybridSettings, HybridOptions, set[str]()),
+    ],
+)
+def test_every_setting_of_a_section_is_an_option(
+    section: type[Section], kind: type, elsewhere: set[str]
+) -> None:
+    names = {field.name for field in dataclasses.fields(kind)}
+    assert section.model_fields.keys() - elsewhere <= names
 
 
 def test_hybrid_refines_what_the_settings_say(
@@ -41,7 +59,7 @@ def test_hybrid_refines_what_the_settings_say(
 def test_whisper_alone_is_refused_on_a_gpu(whisper_pack: PackContents) -> None:
     on_gpu = settings(engine="whispercpp", device="cuda", deployment={"num_gpus": 1})
     with pytest.raises(ConfigurationError, match="computes on the CPU"):
-        open_drafts(on_gpu, whisper_pack)
+        open_recognizer(on_gpu, whisper_pack)
 
 
 def test_engine_whispercpp_wants_a_whisper_pack(pack_store: PackStore) -> None:

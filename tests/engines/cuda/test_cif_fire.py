@@ -5,7 +5,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serve_app.engines.cuda.firing import Predictor
+from serve_app.engines.cuda.cif_fire import Predictor
 from serve_app.engines.cuda.sequence_layout import lay_out
 from serve_app.engines.cuda.weights import Weights
 from serve_app.engines.paraformer.cif import CifPredictor, CifShape, embed_tokens, integrate
@@ -54,7 +54,7 @@ def test_tokens_and_embeddings_are_those_of_the_cpu_engine(
     assert not found.alphas[sum(lengths) :].any()
 
 
-def test_broken_sequence_has_no_tokens_and_harms_no_other() -> None:
+def test_non_finite_sequence_has_no_tokens_and_does_not_affect_others() -> None:
     _, ours = _predictors(0.45, 3)
     frames = torch.randn(60, SIZE, generator=torch.Generator().manual_seed(3))
     sequence_layout = lay_out(torch.tensor([20, 20, 20]), 60, 64)
@@ -73,7 +73,7 @@ def test_broken_sequence_has_no_tokens_and_harms_no_other() -> None:
     torch.testing.assert_close(found.embeddings[last], whole.embeddings[after])
 
 
-def test_too_many_tokens_are_counted_all_the_same() -> None:
+def test_tokens_beyond_the_bucket_are_counted() -> None:
     _, ours = _predictors(0.45, 3)
     frames = torch.randn(60, SIZE, generator=torch.Generator().manual_seed(3))
     sequence_layout = lay_out(torch.tensor([30, 30]), 60, 64)

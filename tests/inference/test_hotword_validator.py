@@ -21,11 +21,11 @@ def _recognition_options(*words: str) -> RecognitionOptions:
     return RecognitionOptions(hotwords=tuple(Hotword(word) for word in words))
 
 
-def test_words_of_the_vocabulary_are_taken_and_others_named(tmp_path: Path) -> None:
+def test_words_outside_the_vocabulary_are_named(tmp_path: Path) -> None:
     validator = _validator(tmp_path, "SeacoParaformer")
-    assert validator.check(RecognitionOptions()) == ALL_HEEDED
-    assert validator.check(_recognition_options("一丁", "丂")) == ALL_HEEDED
-    assert validator.check(_recognition_options("龘", "一", "一龘")) == HotwordCheck(
+    assert validator.validate(RecognitionOptions()) == ALL_HEEDED
+    assert validator.validate(_recognition_options("一丁", "丂")) == ALL_HEEDED
+    assert validator.validate(_recognition_options("龘", "一", "一龘")) == HotwordCheck(
         None, ("龘", "一龘")
     )
 
@@ -33,26 +33,26 @@ def test_words_of_the_vocabulary_are_taken_and_others_named(tmp_path: Path) -> N
 @pytest.mark.parametrize("model_class", ["Paraformer", "BiCifParaformer"])
 def test_model_without_a_bias_encoder_refuses_hotwords(tmp_path: Path, model_class: str) -> None:
     assert "no bias encoder" in str(
-        _validator(tmp_path, model_class).check(_recognition_options("一")).no_use
+        _validator(tmp_path, model_class).validate(_recognition_options("一")).no_use
     )
-    assert _validator(tmp_path / "again", model_class).check(RecognitionOptions()) == ALL_HEEDED
+    assert _validator(tmp_path / "again", model_class).validate(RecognitionOptions()) == ALL_HEEDED
 
 
-def test_gpu_takes_what_a_cpu_takes(tmp_path: Path) -> None:
+def test_result_on_a_gpu_is_that_on_a_cpu(tmp_path: Path) -> None:
     validator = _validator(tmp_path, "SeacoParaformer", "cuda")
-    assert validator.check(_recognition_options("一")) == ALL_HEEDED
-    assert validator.check(_recognition_options("龘")).unwritable == ("龘",)
-    refused = _validator(tmp_path / "again", "BiCifParaformer", "cuda").check(
+    assert validator.validate(_recognition_options("一")) == ALL_HEEDED
+    assert validator.validate(_recognition_options("龘")).unwritable == ("龘",)
+    refused = _validator(tmp_path / "again", "BiCifParaformer", "cuda").validate(
         _recognition_options("一")
     )
     assert "no bias encoder" in str(refused.no_use)
 
 
 @pytest.mark.parametrize("engine", ["onnx", "whispercpp"])
-def test_engine_that_minds_no_hotwords_refuses_them(tmp_path: Path, engine: str) -> None:
+def test_engine_without_hotword_support_refuses_them(tmp_path: Path, engine: str) -> None:
     pack = tiny_paraformer(tmp_path / "pack", TinyParaformer("SeacoParaformer"))
     settings = Settings.model_validate(
         {"profile": "demo", "recognizer": {"pack": "pack", "engine": engine}}
     )
-    check = HotwordValidator(settings, {"pack": pack}).check(_recognition_options("一"))
+    check = HotwordValidator(settings, {"pack": pack}).validate(_recognition_options("一"))
     assert f"engine {engine} takes none" in str(check.no_use)

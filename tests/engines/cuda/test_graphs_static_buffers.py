@@ -7,7 +7,7 @@ from serve_app.engines.cuda.graphs import StaticBuffers
 CPU = torch.device("cpu")
 
 
-def test_rows_always_lie_in_the_same_place() -> None:
+def test_static_buffer_never_moves() -> None:
     kept = StaticBuffers(8, 3, torch.float16, CPU)
     assert kept.first(8).data_ptr() == kept.first(2).data_ptr()
     kept.first(20)
@@ -15,7 +15,7 @@ def test_rows_always_lie_in_the_same_place() -> None:
     assert kept.first(2).shape == (2, 3)
 
 
-def test_larger_batch_has_room_of_its_own_until_the_next() -> None:
+def test_oversized_batch_gets_a_buffer_of_its_own() -> None:
     kept = StaticBuffers(8, 3, torch.float16, CPU)
     large = kept.first(20)
     assert large.shape == (20, 3)
