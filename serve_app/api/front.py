@@ -115,3 +115,34 @@ class _Answer:
         # Ray puts the id that it found in the request into the answer by itself.
         others = [(name, value) for name, value in headers if name.lower() != _REQUEST_ID_NAME]
         return [*bounded_headers(others), (_REQUEST_ID_NAME, self._request_id.encode("ascii"))]
+
+
+class CanonicalMiddleware:
+    """Accepts a trailing slash on every path, and HEAD wherever there is GET.
+
+    It rewrites the path: with some clients, a redirect would lose the body of a POST.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = str(scope["path"])
+        root = f"{scope.get('root_path', '')}/"
+        if path.endswith("/") and path != root:
+            scope = {**scope, "path": path.rstrip("/") or root}
+        if scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        # The server keeps its own scope, in which this is still a HEAD request.
+        scope = {**scope, "method": "GET"}
+
+        async def send_without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app(scope, receive, send_without_body)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from serve_app.api.parameters import Offer, TranscriptionParameters
-from serve_app.api.request_warnings import RequestWarning
+from serve_app.api.parameters import Offer, RequestWarning, TranscriptionParameters
 from serve_app.core.errors import InvalidParameter
 from serve_app.core.records import HotwordCheck
 

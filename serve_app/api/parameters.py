@@ -16,7 +16,6 @@ from typing import Literal, cast, get_args
 from serve_app.api.fields import RequestFields, read_fields
 from serve_app.api.hotword_fields import MAX_WORDS, hotwords_of, unweighted
 from serve_app.api.model_names import resolve_model
-from serve_app.api.request_warnings import RequestWarning
 from serve_app.api.speech_fields import parse_chunking, parse_language
 from serve_app.api.subtitle_fields import parse_subtitle_options
 from serve_app.core.errors import InvalidParameter, ModelNotFound, StageNotDeployed
@@ -93,6 +92,22 @@ class Offer:
     def models(self) -> tuple[str, ...]:
         """The names of the packs that are served."""
         return (self.model, *self.other_models)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestWarning:
+    """A field that has no effect, or only a partial effect.
+
+    Attributes:
+        param: name of the field.
+        message: the reason, as the predicate of a sentence about the field.
+    """
+
+    param: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.param} {self.message}"
 
 
 @dataclass(frozen=True, slots=True)

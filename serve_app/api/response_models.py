@@ -13,10 +13,17 @@ from pydantic import Field
 # pydantic reads no others before Python 3.12.
 from typing_extensions import TypedDict
 
-from serve_app.api.logprobs import TokenLogprob
 from serve_app.core.records import UtteranceStatus
 
 Seconds: TypeAlias = Annotated[float, Field(description="Seconds from the recording's start.")]
+
+
+class TokenLogprob(TypedDict):
+    """One token of `logprobs`: its text, its UTF-8 bytes and its log-probability."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
 
 
 class DurationUsage(TypedDict):

@@ -22,11 +22,10 @@ from serve_app.api.auth import (
     KeyDefaults,
     KeyFile,
 )
-from serve_app.api.canonical import CanonicalMiddleware
 from serve_app.api.docs_page import add_docs, add_document
 from serve_app.api.errors import error_response, on_http_exception, on_validation_error
 from serve_app.api.fetching import Fetcher, HttpFetcher
-from serve_app.api.front import FrontMiddleware
+from serve_app.api.front import CanonicalMiddleware, FrontMiddleware
 from serve_app.api.limits import ApiLimits, key_limits_of, limits_of, shared_key_limits_of
 from serve_app.api.models import ServedModels
 from serve_app.api.parameters import parse_parameters

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel, ValidationError
-from rapidfuzz import fuzz, process
+from rapidfuzz.distance import OSA
 
 from serve_app.settings.model import Settings
 
-_LIKELY = 70.0
-"""Similarity in percent from which a name is taken for a misspelling."""
+_MAX_COMPARED_CHARS = 64
+_NOT_LETTERS = re.compile(r"[^a-z0-9]")
 
 
 def problems_of(error: ValidationError) -> list[str]:
@@ -26,9 +27,39 @@ def setting_names() -> tuple[str, ...]:
 
 
 def nearest_setting(name: str) -> str | None:
-    """Returns the setting that a name was probably meant for, None if none is like it."""
-    found = process.extractOne(name, setting_names(), scorer=fuzz.ratio, score_cutoff=_LIKELY)
-    return None if found is None else str(found[0])
+    """Returns the setting that a name was probably meant for; None if none is similar."""
+    return nearest_name(name, setting_names(), max_typos=len(name) // 3)
+
+
+def nearest_name(name: str, known: Iterable[str], max_typos: int | None = None) -> str | None:
+    """Returns the known name that another one probably misspells; None if none is similar.
+
+    Only letters and digits are compared, in lower case.
+
+    Args:
+        name: as written by a user; nothing is found for one of more than 64 letters.
+        known: names to choose from.
+        max_typos: letters that may be wrong, missing, added or swapped; unless given, none of
+            three, one of four, two of ten, three at most.
+    """
+    folded = _folded(name)
+    if not folded or len(folded) > _MAX_COMPARED_CHARS:
+        return None
+    distances = {one: OSA.distance(folded, _folded(one)) for one in sorted(known)}
+    nearest = min(distances, key=distances.__getitem__, default=None)
+    if nearest is None:
+        return None
+    if max_typos is None:
+        max_typos = _default_max_typos(min(len(folded), len(_folded(nearest))))
+    return nearest if distances[nearest] <= max_typos else None
+
+
+def _default_max_typos(num_letters: int) -> int:
+    return 0 if num_letters < 4 else min(3, max(1, num_letters // 5))
+
+
+def _folded(name: str) -> str:
+    return _NOT_LETTERS.sub("", name.lower())
 
 
 def _line(name: str, kind: str, message: str) -> str:
