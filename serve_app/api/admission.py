@@ -216,5 +216,7 @@ def deadline_of(header: str | None, default_s: float, max_s: float) -> Deadline:
     except ValueError:
         timeout_s = math.nan
     if not 0 < timeout_s <= max_s:
-        raise InvalidParameter(TIMEOUT_HEADER, f"must be seconds, above 0 and at most {max_s:g}")
+        raise InvalidParameter(
+            TIMEOUT_HEADER, f"must be a number of seconds above 0 and at most {max_s:g}"
+        )
     return Deadline(timeout_s)

@@ -170,7 +170,7 @@ class KeyFile:
             if hmac.compare_digest(entry.sha256, presented):
                 found = entry
         if found is None:
-            raise Unauthenticated("the API key is not known here")
+            raise Unauthenticated("the API key is not valid")
         return found
 
     def _limits_of(self, entry: KeyEntry) -> Limits:
@@ -196,7 +196,7 @@ class KeyFile:
         if self._state == "stale" and now - self._good_at >= self._defaults.grace_s:
             self._state = "expired"
             self._logger.error(
-                "API keys have been unusable for too long; everybody is refused",
+                "the API keys file has been unusable for too long; all requests are refused",
                 extra={"path": str(self._path), "keys_grace_s": self._defaults.grace_s},
             )
 
@@ -207,7 +207,7 @@ class KeyFile:
             if self._state == "good":
                 self._state = "stale"
                 self._logger.error(
-                    "API keys cannot be read; the last good ones stay valid for a while",
+                    "the API keys file cannot be read; the last valid keys stay in use for a while",
                     extra={"error": str(error), "keys_grace_s": self._defaults.grace_s},
                 )
             return
@@ -215,7 +215,7 @@ class KeyFile:
         self._take(entries)
         if not entries:
             self._logger.error(
-                "API keys file lists no keys; everybody is refused",
+                "the API keys file lists no keys; all requests are refused",
                 extra={"path": str(self._path)},
             )
         else:
@@ -232,7 +232,7 @@ def _key_in(authorization: str | None) -> str:
     if scheme.lower() != "bearer" or not key:
         raise Unauthenticated("an API key is required")
     if not key.startswith(KEY_PREFIX) or len(key) > _MAX_KEY_CHARS:
-        raise Unauthenticated("the API key is not known here")
+        raise Unauthenticated("the API key is not valid")
     return key
 
 

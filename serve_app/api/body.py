@@ -134,7 +134,7 @@ class RequestBody:
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if working.cancelled():
                 # Not by the caller: the stages behind the ingress gave the work up.
-                raise RecognitionFailed("the work was given up inside the service")
+                raise RecognitionFailed("the service canceled the work")
             if working.done():
                 return working.result()
             raise ClientDisconnect

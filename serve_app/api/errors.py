@@ -115,7 +115,10 @@ def error_response(error: errors.ParaserveError) -> JSONResponse:
 
 def internal_error_response() -> JSONResponse:
     """The answer to a failure that is not the caller's; details are in the log only."""
-    message = "the service failed to answer this request; its log has the request id"
+    message = (
+        "the request failed because of an internal error; the service's log has details "
+        "under its request id"
+    )
     return JSONResponse(_body(message, _type_of(500), None, "internal_error"), 500)
 
 
@@ -126,7 +129,7 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     status = error.status_code
     message = str(error.detail)
     if status == 404:
-        message = f"there is no {request.url.path} here"
+        message = f"no such path: {request.url.path}"
     elif status == 405:
         message = f"{request.method} is not allowed on {request.url.path}"
     code = _CODE_OF_STATUS.get(status, "http_error")

@@ -249,7 +249,7 @@ def _check_unknown(sent_name: str, seen: set[str], refuse: bool) -> None:
         raise InvalidParameter(shown, f"is not a known field; did you mean {meant}?")
     if refuse:
         known = ", ".join(sorted(_NAMES | _BODY_NAMES))
-        raise InvalidParameter(shown, f"is not a known field; known: {known}")
+        raise InvalidParameter(shown, f"is not a known field; known fields: {known}")
 
 
 def _vad_field_meant(key: str, seen: set[str]) -> str | None:

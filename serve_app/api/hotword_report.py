@@ -32,8 +32,8 @@ def report_hotwords(
     if len(check.unwritable) > _MAX_SHOWN_WORDS:
         shown += f" and {len(check.unwritable) - _MAX_SHOWN_WORDS} more"
     if refuses:
-        raise InvalidParameter(param, f"has words that this model cannot write: {shown}")
-    message = f"has words that this model cannot write, which have no effect: {shown}"
+        raise InvalidParameter(param, f"contains words that this model cannot write: {shown}")
+    message = f"contains words that this model cannot write; they have no effect: {shown}"
     return _reported(parameters, message, param, frozenset(check.unwritable))
 
 

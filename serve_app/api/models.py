@@ -21,8 +21,8 @@ _PROBE = Hotword("的")
 def demo_warning(pack: str) -> str:
     """Returns what callers are told of a built-in demo pack."""
     return (
-        f"demo model {pack}: it knows its own synthetic voices only and gives nonsense for real "
-        "speech; serve a published model instead"
+        f"demo model {pack}: it recognizes only its own synthetic voices and returns "
+        "nonsense for real speech; use a published model instead"
     )
 
 

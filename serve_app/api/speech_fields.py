@@ -126,10 +126,10 @@ def parse_language(name: str, value: str, offer: SpokenOffer) -> str | None:
     shown = repr(value.strip()[:_MAX_SHOWN_LETTERS])
     served = ", ".join(offer.languages)
     if names_a_language(value):
-        raise InvalidParameter(name, f"{shown} is not among those of this model: {served}")
+        raise InvalidParameter(name, f"{shown} is not supported by this model; supported: {served}")
     meant = nearest_name(value, NAMES_OF_LANGUAGES) if value.isascii() else None
     if meant is not None:
         raise InvalidParameter(name, f"is {shown}; did you mean {meant}?")
     if offer.unknown_fields == "refuse":
-        raise InvalidParameter(name, f"is {shown}, which is not a language; served: {served}")
+        raise InvalidParameter(name, f"is {shown}, which is not a language; supported: {served}")
     return None

@@ -341,7 +341,7 @@ def _event(line: str) -> StreamEvent | None:
 
 
 def _not_the_api(url: str) -> ServiceUnreachable:
-    return ServiceUnreachable(0, NOT_THE_API, f"what answers at {url} is not Paraserve")
+    return ServiceUnreachable(0, NOT_THE_API, f"the server at {url} is not Paraserve")
 
 
 def _may_succeed_later(error: BaseException) -> bool:

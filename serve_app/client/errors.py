@@ -69,7 +69,7 @@ def unreachable(error: httpx.HTTPError, url: str) -> ServiceUnreachable:
     elif isinstance(error, httpx.TimeoutException):
         message = f"{url} did not answer in time"
     else:
-        message = f"the connection to {url} broke: {str(error) or type(error).__name__}"
+        message = f"the connection to {url} was lost: {str(error) or type(error).__name__}"
     return ServiceUnreachable(0, UNREACHABLE, message)
 
 

@@ -89,7 +89,7 @@ def service_url(given: str) -> str:
         rest = rest.removesuffix("/audio/transcriptions")
     rest = rest.removesuffix("/v1").rstrip("/")
     if scheme.lower() not in ("http", "https") or not rest or any(c.isspace() for c in rest):
-        raise ValueError(f"{given!r} is not the address of a service, as http://localhost:8000")
+        raise ValueError(f"{given!r} is not the URL of a service, such as http://localhost:8000")
     return f"{scheme.lower()}://{rest}"
 
 

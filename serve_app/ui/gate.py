@@ -267,16 +267,18 @@ def _used_at_once(receive: Receive, window: FlowControl | None) -> Receive:
 async def _event_body(scope: Scope, receive: Receive) -> bytes:
     headers = Headers(scope=scope)
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise _Refused(refusal_response("refused", 415, "events are application/json"))
+        raise _Refused(refusal_response("refused", 415, "send events as application/json"))
     num_bytes = body_length(headers)
     if num_bytes is None:
         raise _Refused(refusal_response("refused", 411, "Content-Length is missing or wrong"))
     if num_bytes > MAX_EVENT_BYTES:
-        raise _Refused(refusal_response("refused", 413, f"events have {MAX_EVENT_BYTES} bytes"))
+        raise _Refused(
+            refusal_response("refused", 413, f"an event may have at most {MAX_EVENT_BYTES} bytes")
+        )
     try:
         return await read_body(receive, num_bytes)
     except TimeoutError:
-        raise _Refused(refusal_response("refused", 408, "the event came too slowly")) from None
+        raise _Refused(refusal_response("refused", 408, "the event arrived too slowly")) from None
     except BodyBroken as error:
         raise _Refused(refusal_response("refused", 400, str(error))) from None
 
