@@ -1,4 +1,4 @@
-"""A transcript as server-sent events, with signs of life while there is nothing to tell."""
+"""A transcript as server-sent events, with heartbeats while nothing is ready."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Downloads a recording from a URL into a spool file.
+"""Fetches a recording from a URL into a spool file, from public addresses only.
 
-Connections go to public addresses only. The name is resolved here, each of its addresses is
-checked, and the connection is made to a checked address, so that a second DNS answer cannot
-redirect it.
+The host name is resolved here, each of its addresses is checked, and the connection goes to a
+checked address, so that a second DNS answer cannot redirect it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The fields of a request by their own names, whatever form they were sent in.
+"""The fields of a request, normalized from the forms in which callers send them.
 
 A list may come as `name` or `name[]`, once or repeated, `name[0]`, JSON text, or values with
 commas between them; an object as JSON text or as `name[key]`. Empty fields count as absent.
@@ -55,7 +55,7 @@ _MAX_VALUES = 100
 
 @dataclass(frozen=True, slots=True)
 class RequestFields:
-    """What a request says, by the names of its fields; nothing in it is empty.
+    """The fields of a request by name, without empty ones.
 
     Attributes:
         texts: values of the fields that have one.

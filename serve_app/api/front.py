@@ -1,4 +1,4 @@
-"""What stands before everything else: no request passes unchecked, no failure leaves as text."""
+"""The outermost middleware: checks request heads and turns failures into error responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REQUEST_ID_NAME = b"x-request-id"
 
 
 class FrontMiddleware:
-    """Checks the head of each request, gives it an id, and answers for whatever fails behind it.
+    """Checks the head of each request, assigns its id, and answers unhandled exceptions.
 
     Requests that are refused here, and exceptions that nobody else has handled, are logged
     and counted. What is no HTTP request passes.
@@ -86,7 +86,7 @@ class FrontMiddleware:
 
 
 def log_refusal(logger: logging.Logger, log: RequestLog) -> None:
-    """Writes the one line of a request that was refused before its body was looked at."""
+    """Logs a request that was refused before its body was read."""
     logger.info(
         "request refused",
         extra={
@@ -98,7 +98,7 @@ def log_refusal(logger: logging.Logger, log: RequestLog) -> None:
 
 
 class _Answer:
-    """Passes an answer on, with bounded headers and the request's id once."""
+    """Passes a response on, with bounded headers and one request id."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send

@@ -1,4 +1,4 @@
-"""Hotwords as callers write them: words, never paths or addresses.
+"""Parses hotwords as callers write them: words, never file paths or URLs.
 
 Source: the shapes of a list are those of FunASR's runtime, whose clients send a JSON
 object of words and weights read from lines such as "阿里巴巴 20" (`runtime/docs`, 1.4.16),

@@ -1,4 +1,4 @@
-"""What becomes of a request's hotwords that its model cannot heed."""
+"""Warnings and errors for hotwords that the model cannot use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MAX_SHOWN_WORDS = 8
 def report_hotwords(
     parameters: TranscriptionParameters, check: HotwordCheck, offer: Offer
 ) -> TranscriptionParameters:
-    """Returns the parameters without the words that cannot be heeded, and with a warning of them.
+    """Returns the parameters without the unusable words, and with a warning about them.
 
     Raises:
         InvalidParameter: the words were demanded and the model has no use for any, or some

@@ -1,9 +1,9 @@
-"""What a transcription request asks for, checked.
+"""Parses and validates the parameters of a transcription request.
 
 Field names and values follow OpenAI's `POST /v1/audio/transcriptions`; `stages`, `itn`,
 `replacements`, `hotwords`, `refine_keywords`, `subtitle_...` and the value `utterances` of
-`include` are ours.
-docs/api.md lists them all.
+`include` are extensions. docs/api.md
+lists all fields.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the head of a request must look like before anything is done with it."""
+"""Checks on the head of a request, before any other processing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a transcription request goes through on its way."""
+"""The handler of transcription requests, from admission to the response."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ _STATUS_PATIENCE_S = 1.0
 
 
 class TranscriptionHandler:
-    """Admits, takes in, transcribes and answers.
+    """Admits, receives, transcribes and answers a request.
 
     Args:
         service: transcribes.
         limits: of a request.
         gate: admits.
         intake: takes in the recordings.
-        logger: is told one line a request.
+        logger: gets one line per request.
         observer: is told of the end of each.
     """
 

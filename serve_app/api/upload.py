@@ -1,6 +1,6 @@
-"""Reads a request's body: the recording goes to disk, the fields are returned.
+"""Receives the body of a request: spools the recording to disk and returns the form fields.
 
-The form is parsed as it arrives, within the bytes that admission has reserved.
+The size stays within what admission allows.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MAX_FIELDS_BYTES = 4 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What came in a body.
+    """The content of a request body.
 
     Attributes:
         fields: values by name, in the order in which they came.
@@ -188,7 +188,7 @@ def _as_field(name: str, value: object) -> str:
 
 @dataclass(slots=True)
 class _Form:
-    """Collects what the parser calls out."""
+    """Collects fields and file from the parser's callbacks."""
 
     spool: SpoolFile
     fields: dict[str, list[str]] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a call to the service can end with besides an answer."""
+"""Errors of the client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API as the page uses it, over HTTP, and the page's texts for what the API refuses."""
+"""The page's access to the API, and its names for the API's errors."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""What a browser may send to Gradio: events of the page's own shapes, and nothing else.
+"""Validates the events that a browser sends to Gradio.
 
-Gradio takes any JSON as the value of any component, and reads, copies or fetches whatever
-calls itself a file in there, before the page's code sees it. So each event is parsed here
-and written anew from the parts that were understood: no object that a browser sent reaches
-Gradio, whatever its parser would have made of it.
+Gradio accepts any JSON as the value of any component, and reads, copies or fetches whatever it
+takes for a file in it before the page's code runs. Each event is therefore parsed here and
+rebuilt from its validated parts: no object from a browser reaches Gradio.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The page's own route for recordings: one raw body, one file without a name."""
+"""The page's upload route: the raw body of the request becomes one unnamed file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page shows of one recording, and what can be downloaded of it."""
+"""The transcript as the page shows it, and its downloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All words of the page, in Chinese and English."""
+"""All texts of the page, in Chinese and English."""
 
 from __future__ import annotations
 
