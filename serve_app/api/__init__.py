@@ -1,1 +1,1 @@
-"""The HTTP side: OpenAI's transcription API over any `TranscriptionService`."""
+"""The HTTP layer: OpenAI's transcription API over any `TranscriptionService`."""

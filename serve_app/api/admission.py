@@ -1,6 +1,8 @@
-"""Admission control for HTTP requests: waits for a ticket, resizes it, and enforces deadlines.
+"""Admission and deadlines of HTTP requests.
 
-The decisions are those of `serve_app.scheduling.admission`; this module makes them awaitable.
+`AdmissionGate` puts the queue of `serve_app.scheduling.admission` on an event loop: requests
+wait in it until their body may be read, and again until they may be processed. `Deadline` ends
+a request that takes too long.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from serve_app.scheduling.admission import (
 
 @dataclass(eq=False, slots=True)
 class Admission:
-    """One request's place in the line and at work; leave it in the end, once or more."""
+    """One request's admission; call `leave` at the end, once or more often."""
 
     ticket: AdmissionTicket
     _gate: AdmissionGate
@@ -43,15 +45,15 @@ class Admission:
 
     @property
     def waited_s(self) -> float:
-        """Time in line, without that of the upload."""
+        """Time in the queue, without the upload."""
         return self.ticket.waited_s
 
     def resize(self, num_bytes: int) -> None:
         """Corrects the bytes that are reserved.
 
         Raises:
-            Overloaded: there is no room for so many now.
-            UploadTooLarge: there never is.
+            Overloaded: there is no room for that many now.
+            UploadTooLarge: there never will be.
         """
         self._gate.resize(self.ticket, num_bytes)
 
@@ -73,11 +75,11 @@ class Admission:
 
 
 class AdmissionGate:
-    """Lets requests in as an `AdmissionLine` decides. Belongs to one event loop.
+    """Admits requests as an `AdmissionLine` decides. Belongs to one event loop.
 
     Args:
         limits: of all callers together.
-        max_retry_after_s: longest that a refused caller is told to wait.
+        max_retry_after_s: longest Retry-After that a refused caller gets.
         clock: monotonic time in s.
     """
 
@@ -160,11 +162,11 @@ TIMEOUT_HEADER = "X-Paraserve-Timeout-S"
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Counts from the request's arrival; its upload and its time in line count.
+    """The deadline of a request, counted from its arrival; upload and queueing count.
 
     Attributes:
         timeout_s: how long the request may take.
-        at: monotonic time at which it is given up.
+        at: monotonic time at which the request is canceled.
         unix: the same as Unix time, for other machines.
     """
 
@@ -181,16 +183,16 @@ class Deadline:
 
     @asynccontextmanager
     async def enforced(self) -> AsyncIterator[None]:
-        """Gives up what is awaited in the block when the time has come.
+        """Cancels what the block awaits when the deadline passes.
 
         Raises:
-            DeadlineExceeded: it has.
+            DeadlineExceeded: the deadline has passed.
         """
         try:
             async with asyncio.timeout(self.remaining_s()) as timeout:
                 yield
         except DeadlineExceeded:
-            # From a stage that was sooner to notice and does not know the limit.
+            # A stage noticed first; it does not know the limit.
             raise DeadlineExceeded(self.timeout_s) from None
         except TimeoutError:
             if not timeout.expired():
@@ -202,9 +204,9 @@ def deadline_of(header: str | None, default_s: float, max_s: float) -> Deadline:
     """Returns the deadline of a request that has just arrived.
 
     Args:
-        header: what the caller asks for.
-        default_s: without it.
-        max_s: the longest that may be asked for.
+        header: value of the header, if sent.
+        default_s: timeout without the header.
+        max_s: longest timeout that callers may request.
 
     Raises:
         InvalidParameter: the header is not a number of seconds in range.
@@ -216,5 +218,7 @@ def deadline_of(header: str | None, default_s: float, max_s: float) -> Deadline:
     except ValueError:
         timeout_s = math.nan
     if not 0 < timeout_s <= max_s:
-        raise InvalidParameter(TIMEOUT_HEADER, f"must be seconds, above 0 and at most {max_s:g}")
+        raise InvalidParameter(
+            TIMEOUT_HEADER, f"must be a number of seconds above 0 and at most {max_s:g}"
+        )
     return Deadline(timeout_s)

@@ -1,7 +1,7 @@
-"""API keys: who is calling, and the middleware that asks every request under /v1 for its key.
+"""Authentication by API keys from a file that may change while the service runs.
 
-Keys come from a file that may change while the service runs. Scopes that are not HTTP are
-refused.
+`AuthenticationMiddleware` requires a key for every path under /v1 and rejects connections
+that are not HTTP.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _T = TypeVar("_T", int, float)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request it is.
+    """The caller of a request.
 
     Attributes:
         name: of the API key; never the key.
@@ -63,22 +63,22 @@ class Authenticator(Protocol):
         """Returns who sends this Authorization header.
 
         Raises:
-            Unauthenticated: nobody that is known.
-            KeyNotAllowed: somebody whose key is no longer good.
-            KeysUnavailable: nobody can be known now.
+            Unauthenticated: there is no key, or it is unknown.
+            KeyNotAllowed: the key is disabled or has expired.
+            KeysUnavailable: keys cannot be checked now.
         """
         ...
 
     def stale_s(self) -> float:
-        """Returns how long ago what is known of the keys was last found good, in s."""
+        """Returns how long ago the keys were last read successfully, in s."""
         ...
 
 
 class AllowAll:
-    """Lets everybody in, as one caller.
+    """Admits every request, as one caller.
 
-    They are one because nothing tells them apart: behind the proxy all come from its
-    address, and the headers that might name another are the callers' own.
+    Callers cannot be told apart: behind the proxy all share its address, and callers can set
+    the headers that would name another.
 
     Args:
         limits: of that caller.
@@ -88,7 +88,7 @@ class AllowAll:
         self._caller = Caller(limits=limits)
 
     def caller_of(self, authorization: str | None) -> Caller:
-        # Clients of OpenAI's API always send some key.
+        # OpenAI's clients always send a key.
         return self._caller
 
     def stale_s(self) -> float:
@@ -111,17 +111,17 @@ class KeyDefaults:
 
 
 class KeyFile:
-    """Knows the keys of a file, and reads it again when it has changed.
+    """Checks keys against a file and rereads it when it changes.
 
-    When the file has gone, is empty or cannot be used, the last good keys stay valid for
-    a while, so that a slip while it is edited shuts nobody out; then everybody is refused
-    until it is restored. Each of these changes is logged once. A file that says
-    `keys: []` is a good one: it revokes all keys at once.
+    If the file is missing, empty or invalid, the last valid keys stay in use for a while, so
+    that a mistake while editing locks nobody out; after that all requests are refused until it
+    is restored. Each of these changes is logged once. A file that says `keys: []` is valid: it
+    revokes all keys at once.
 
     Args:
         path: of the keys file.
         defaults: for keys that have no limits of their own.
-        logger: never told a key or a hash.
+        logger: never receives a key or a hash.
         clock: returns the present time, in UTC.
         monotonic: returns monotonic time in s.
 
@@ -165,12 +165,12 @@ class KeyFile:
     def _entry_of(self, key: str) -> KeyEntry:
         presented = hash_of(key)
         found: KeyEntry | None = None
-        # All of them, whether or not one matched, so that time tells nothing.
+        # Compares all keys even after a match, to keep the time constant.
         for entry in self._entries:
             if hmac.compare_digest(entry.sha256, presented):
                 found = entry
         if found is None:
-            raise Unauthenticated("the API key is not known here")
+            raise Unauthenticated("the API key is not valid")
         return found
 
     def _limits_of(self, entry: KeyEntry) -> Limits:
@@ -196,7 +196,7 @@ class KeyFile:
         if self._state == "stale" and now - self._good_at >= self._defaults.grace_s:
             self._state = "expired"
             self._logger.error(
-                "API keys have been unusable for too long; everybody is refused",
+                "the API keys file has been unusable for too long; all requests are refused",
                 extra={"path": str(self._path), "keys_grace_s": self._defaults.grace_s},
             )
 
@@ -207,7 +207,7 @@ class KeyFile:
             if self._state == "good":
                 self._state = "stale"
                 self._logger.error(
-                    "API keys cannot be read; the last good ones stay valid for a while",
+                    "the API keys file cannot be read; the last valid keys stay in use for a while",
                     extra={"error": str(error), "keys_grace_s": self._defaults.grace_s},
                 )
             return
@@ -215,7 +215,7 @@ class KeyFile:
         self._take(entries)
         if not entries:
             self._logger.error(
-                "API keys file lists no keys; everybody is refused",
+                "the API keys file lists no keys; all requests are refused",
                 extra={"path": str(self._path)},
             )
         else:
@@ -232,7 +232,7 @@ def _key_in(authorization: str | None) -> str:
     if scheme.lower() != "bearer" or not key:
         raise Unauthenticated("an API key is required")
     if not key.startswith(KEY_PREFIX) or len(key) > _MAX_KEY_CHARS:
-        raise Unauthenticated("the API key is not known here")
+        raise Unauthenticated("the API key is not valid")
     return key
 
 
@@ -257,10 +257,10 @@ _POLICY_VIOLATION = 1008
 
 
 class AuthenticationMiddleware:
-    """Answers 401 or 403 to requests whose key is not good.
+    """Answers 401 or 403 to requests without a valid key.
 
-    There is nothing here for websockets or any other kind of connection, so these are
-    closed before they are accepted, whatever they are for.
+    Websockets and other connections have no routes here and are closed before they are
+    accepted.
 
     Args:
         app: what is protected.
@@ -322,7 +322,7 @@ class AuthenticationMiddleware:
 
 
 def caller_of(request: Request) -> Caller:
-    """Returns whose request it is, as the middleware found out."""
+    """Returns the caller that the middleware authenticated."""
     caller: Caller = request.scope[_CALLER]
     return caller
 

@@ -1,4 +1,4 @@
-"""A request's body, which is read only as far as there is a use for it."""
+"""The body of a request, read only as far as it is needed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class UploadRate:
-    """What senders must keep up.
+    """The minimum rate of an upload.
 
     Attributes:
         min_bytes_per_s: on average over `grace_s`.
@@ -38,12 +38,12 @@ class UploadRate:
 
 
 @dataclass(slots=True)
-class _Patience:
-    """How long a sender is still waited for.
+class _WaitBudget:
+    """How long to wait for a sender: a token bucket.
 
-    Waiting uses it up, and what arrives earns as much as the demanded rate would have
-    taken for it, up to the grace period. So neither a pause of that length matters nor
-    how the bytes are split, and a sender below the rate runs out of it for certain.
+    Waiting spends time; each byte earns the time that it takes at the minimum rate, up to the
+    grace period. Pauses within the grace period and the size of the pieces do not matter, and
+    a sender below the rate always runs out.
     """
 
     rate: UploadRate
@@ -58,7 +58,7 @@ class _Patience:
 
 
 class RequestBody:
-    """Yields the body, or watches for its sender's departure, one at a time.
+    """Yields the body, or watches for a disconnect of its sender, one at a time.
 
     Close it when the request ends: a read may still be pending then.
 
@@ -75,13 +75,13 @@ class RequestBody:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._receive = request.receive
-        self._patience = None if rate is None else _Patience(rate)
+        self._wait_budget = None if rate is None else _WaitBudget(rate)
         self._clock = clock
         self._window = flow_control_of(request.scope)
         self._ahead: deque[bytes] = deque()
         self._pending: asyncio.Future[Message] | None = None
         self._ended = False
-        # The sender holds the body back until it is asked for it, and asking is to read.
+        # The sender waits for 100 Continue, which reading triggers.
         self._held_back = request.headers.get("expect", "").lower() == "100-continue"
 
     async def stream(self) -> AsyncIterator[bytes]:
@@ -133,8 +133,8 @@ class RequestBody:
         try:
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if working.cancelled():
-                # Not by the caller: the stages behind the ingress gave the work up.
-                raise RecognitionFailed("the work was given up inside the service")
+                # Not by the caller: a stage behind the ingress canceled the work.
+                raise RecognitionFailed("the service canceled the work")
             if working.done():
                 return working.result()
             raise ClientDisconnect
@@ -157,27 +157,27 @@ class RequestBody:
         return data
 
     async def _read_in_time(self) -> None:
-        """Reads the next piece; only the time that the sender takes counts, not ours."""
-        patience = self._patience
-        if patience is None:
+        """Reads the next piece; counts only the time that the sender takes."""
+        budget = self._wait_budget
+        if budget is None:
             await self._read()
             return
-        if patience.left_s <= 0:
-            raise UploadTooSlow(patience.rate.min_bytes_per_s)
+        if budget.left_s <= 0:
+            raise UploadTooSlow(budget.rate.min_bytes_per_s)
         began = self._clock()
         try:
-            async with asyncio.timeout(patience.left_s) as timeout:
+            async with asyncio.timeout(budget.left_s) as timeout:
                 await self._read()
         except TimeoutError:
             if not timeout.expired():
                 raise
-            raise UploadTooSlow(patience.rate.min_bytes_per_s) from None
-        patience.spend(self._clock() - began, sum(map(len, self._ahead)))
+            raise UploadTooSlow(budget.rate.min_bytes_per_s) from None
+        budget.spend(self._clock() - began, sum(map(len, self._ahead)))
 
     async def _read(self) -> None:
         if self._pending is None:
             self._pending = asyncio.ensure_future(self._receive())
-        # Whoever waits may be canceled; the message is then for the next one.
+        # The reader may be canceled; the next reader then gets the message.
         message = await asyncio.shield(self._pending)
         self._pending = None
         if message["type"] == "http.disconnect":

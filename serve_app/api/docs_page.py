@@ -1,7 +1,7 @@
-"""`/openapi.json`, and `/docs`: Swagger UI over it, without anything from the internet.
+"""`/openapi.json`, and Swagger UI at `/docs`, which loads nothing from the internet.
 
-All of it is public and says how long it may be cached: HAProxy then answers in the
-replicas' place (`serve_app.hosting.haproxy_launcher`).
+Both are public and cacheable, so that HAProxy can answer instead of the replicas
+(`serve_app.hosting.haproxy_launcher`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Refuses new requests while the service is being stopped, and counts those under way.
+"""Refuses new requests while the service stops, and counts requests in flight.
 
-Stands before everything else in the processes that answer HTTP: Ray's proxies, and the
-replicas that HAProxy talks to. It does something only below `paraserve serve`, which
-names the run's directory in the environment.
+The middleware is the outermost one in the processes that answer HTTP: Ray's proxies, and the
+replicas behind HAProxy. It is active only under `paraserve serve`, which sets the run's
+directory in the environment.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class DrainMiddleware:
         if not _API.search(path):
             await (_refusal() if counter.is_draining else self._app)(scope, receive, send)
             return
-        # Counted before it is looked whether to refuse: whoever sees the service drained
-        # can then be sure that nothing begins any more.
+        # Counted before the check: once the count is zero and the service drains, no request
+        # can begin.
         counter.enter()
         try:
             await (_refusal() if counter.is_draining else self._app)(scope, receive, send)
@@ -71,6 +71,6 @@ class DrainMiddleware:
 def _refusal() -> JSONResponse:
     _LOGGER.info("request refused", extra={"status": 503, "code": ShuttingDown.code})
     response = error_response(ShuttingDown())
-    # The next try shall find another service, or this one's successor.
+    # A retry must open a new connection, to another service or to this one's successor.
     response.headers["Connection"] = "close"
     return response

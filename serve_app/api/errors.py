@@ -1,4 +1,4 @@
-"""From our errors to HTTP: one table, one body.
+"""HTTP status and body of each error.
 
 Source of the body: OpenAI's API reference, "Error codes" (an object `error` with
 message, type, param and code).
@@ -16,8 +16,8 @@ from starlette.exceptions import HTTPException
 from serve_app.api.response_models import ErrorAnswer, ErrorType
 from serve_app.core import errors
 
-# What is wrong with a recording is a 400 as at OpenAI, whose clients raise `BadRequestError`
-# for it; `code` tells which fault it is.
+# An unusable recording is a 400, as in OpenAI's API, whose clients raise `BadRequestError`;
+# `code` names the fault.
 STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.ParaserveError: 500,
     errors.RequestError: 400,
@@ -115,18 +115,21 @@ def error_response(error: errors.ParaserveError) -> JSONResponse:
 
 def internal_error_response() -> JSONResponse:
     """The answer to a failure that is not the caller's; details are in the log only."""
-    message = "the service failed to answer this request; its log has the request id"
+    message = (
+        "the request failed because of an internal error; the service's log has details "
+        "under its request id"
+    )
     return JSONResponse(_body(message, _type_of(500), None, "internal_error"), 500)
 
 
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
-    """Gives what the framework refuses (unknown path, wrong method) the same body."""
+    """Gives errors of the framework (unknown path, wrong method) the same body."""
     if not isinstance(error, HTTPException):
         return internal_error_response()
     status = error.status_code
     message = str(error.detail)
     if status == 404:
-        message = f"there is no {request.url.path} here"
+        message = f"no such path: {request.url.path}"
     elif status == 405:
         message = f"{request.method} is not allowed on {request.url.path}"
     code = _CODE_OF_STATUS.get(status, "http_error")
@@ -134,7 +137,7 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
 
 
 async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
-    """Gives what the framework finds wrong with a request the same body."""
+    """Gives validation errors of the framework the same body."""
     problems = error.errors() if isinstance(error, RequestValidationError) else ()
     first = next(iter(problems), {"loc": ("request",), "msg": "is not valid"})
     param = str(first["loc"][-1]) if first["loc"] else "request"
@@ -159,7 +162,7 @@ def _body(message: str, kind: ErrorType, param: str | None, code: str) -> ErrorA
 
 
 def _plain(text: str, max_chars: int) -> str:
-    """Returns text that can be sent: callers' own words may be long, or not be Unicode."""
+    """Returns text that can be sent: input quoted in it may be long or not valid Unicode."""
     if len(text) > max_chars:
         text = f"{text[: max_chars - 1]}…"
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

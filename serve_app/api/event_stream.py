@@ -1,4 +1,4 @@
-"""A transcript as server-sent events, with signs of life while there is nothing to tell."""
+"""A transcript as server-sent events, with heartbeats while nothing is ready."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class EventFeed:
             if self._closing:
                 raise
             # Not by the reader: the stages behind the ingress gave the work up.
-            error = RecognitionFailed("the work was given up inside the service")
+            error = RecognitionFailed("the service canceled the work")
         except Exception as raised:
             error = raised
         self._over = True

@@ -1,8 +1,7 @@
-"""Downloads a recording from a URL into a spool file.
+"""Fetches a recording from a URL into a spool file, from public addresses only.
 
-Connections go to public addresses only. The name is resolved here, each of its addresses is
-checked, and the connection is made to a checked address, so that a second DNS answer cannot
-redirect it.
+The host name is resolved here, each of its addresses is checked, and the connection goes to a
+checked address, so that a second DNS answer cannot redirect it.
 """
 
 from __future__ import annotations
@@ -102,11 +101,11 @@ class HttpFetcher:
             limit_s = self._settings.timeout_s
             raise UrlFetchFailed(f"it took longer than {limit_s:g} s") from None
         except httpcore.TimeoutException:
-            raise UrlFetchFailed("its host does not answer in time") from None
+            raise UrlFetchFailed("its host did not answer in time") from None
         except httpcore.ConnectError as error:
             raise UrlFetchFailed(_reason(error)) from None
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol):
-            raise UrlFetchFailed("the connection broke off") from None
+            raise UrlFetchFailed("the connection was lost") from None
         if not spool.size_bytes:
             raise EmptyUpload
 
@@ -131,21 +130,21 @@ class HttpFetcher:
     def _next(self, target: Target, response: httpcore.Response) -> Target:
         location = _header(response, b"location")
         if not location:
-            raise UrlFetchFailed("it redirects nowhere")
+            raise UrlFetchFailed("it redirects without a Location header")
         base = f"{target.scheme}://{_authority(target).decode()}{target.path.decode('latin-1')}"
         try:
             return self._policy.check(urljoin(base, location))
         except (InvalidParameter, ValueError):
-            raise UrlFetchFailed("it redirects to what is not a URL") from None
+            raise UrlFetchFailed("it redirects to an invalid URL") from None
         except UrlNotAllowed as error:
-            raise UrlNotAllowed(f"it redirects elsewhere, and {error.args[0]}") from None
+            raise UrlNotAllowed(f"it redirects to another URL, and {error.args[0]}") from None
 
 
 async def _write(response: httpcore.Response, spool: SpoolFile, clock: Callable[[], float]) -> None:
     if response.status != _OK:
-        raise UrlFetchFailed(f"its host answers {response.status}")
+        raise UrlFetchFailed(f"its host answered with status {response.status}")
     if _header(response, b"content-encoding") not in {"", "identity"}:
-        raise UrlFetchFailed("its host compresses it although it was asked not to")
+        raise UrlFetchFailed("its host sent it compressed although it was asked not to")
     length = _header(response, b"content-length")
     if length.isdecimal() and int(length) > spool.max_bytes:
         raise UploadTooLarge(spool.max_bytes)

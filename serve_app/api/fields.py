@@ -1,4 +1,4 @@
-"""The fields of a request by their own names, whatever form they were sent in.
+"""The fields of a request, normalized from the forms in which callers send them.
 
 A list may come as `name` or `name[]`, once or repeated, `name[0]`, JSON text, or values with
 commas between them; an object as JSON text or as `name[key]`. Empty fields count as absent.
@@ -14,10 +14,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rapidfuzz.distance import OSA
-
 from serve_app.api.subtitle_fields import SUBTITLE_FIELDS
 from serve_app.core.errors import InvalidParameter, MalformedBody
+from serve_app.settings.problems import nearest_name
 
 VAD_FIELDS = ("type", "threshold", "prefix_padding_ms", "silence_duration_ms")
 TEXT_FIELDS = SUBTITLE_FIELDS | {
@@ -49,15 +48,14 @@ _BODY_NAMES = frozenset({"file", "audio_url"})
 _SYNONYMS = {"hotword": "hotwords", "use_itn": "itn"}
 _NAME = re.compile(r"([^\[\]]+)(?:\[([^\[\]]*)\])?")
 _COMMAS = re.compile(r"[,，、]")
-_MAX_COMPARED_LETTERS = 64
+_MAX_SHOWN_CHARS = 64
 _MAX_FIELDS = 512
 _MAX_VALUES = 100
-_NOT_LETTERS = re.compile(r"[^a-z0-9]")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestFields:
-    """What a request says, by the names of its fields; nothing in it is empty.
+    """The fields of a request by name, without empty ones.
 
     Attributes:
         texts: values of the fields that have one.
@@ -243,41 +241,18 @@ def _check_unknown(sent_name: str, seen: set[str], refuse: bool) -> None:
     meant = (
         _vad_field_meant(key, seen)
         if name == "chunking_strategy" and key
-        else meant_name(name, _NAMES - seen)
+        else nearest_name(name, _NAMES - seen)
     )
     # It may hold what no answer can: half of a surrogate pair out of JSON.
-    shown = sent_name[:_MAX_COMPARED_LETTERS].encode(errors="replace").decode()
+    shown = sent_name[:_MAX_SHOWN_CHARS].encode(errors="replace").decode()
     if meant is not None:
         raise InvalidParameter(shown, f"is not a known field; did you mean {meant}?")
     if refuse:
         known = ", ".join(sorted(_NAMES | _BODY_NAMES))
-        raise InvalidParameter(shown, f"is not a known field; known: {known}")
+        raise InvalidParameter(shown, f"is not a known field; known fields: {known}")
 
 
 def _vad_field_meant(key: str, seen: set[str]) -> str | None:
     free = [part for part in VAD_FIELDS if f"chunking_strategy[{part}]" not in seen]
-    meant = meant_name(key, free)
+    meant = nearest_name(key, free)
     return None if meant is None else f"chunking_strategy[{meant}]"
-
-
-def meant_name(name: str, known: Iterable[str]) -> str | None:
-    """Returns which known name another one is likely to be, misspelled; None if none."""
-    folded = _folded(name)
-    if not folded or len(folded) > _MAX_COMPARED_LETTERS:
-        return None
-    distances = {one: OSA.distance(folded, _folded(one)) for one in sorted(known)}
-    nearest = min(distances, key=distances.__getitem__, default=None)
-    if nearest is None or distances[nearest] > _tolerance(min(len(folded), len(_folded(nearest)))):
-        return None
-    return nearest
-
-
-def _tolerance(num_letters: int) -> int:
-    """How many letters of a name may be wrong: none of three, one of four, two of ten."""
-    if num_letters < 4:
-        return 0
-    return min(3, max(1, num_letters // 5))
-
-
-def _folded(name: str) -> str:
-    return _NOT_LETTERS.sub("", name.lower())

@@ -1,9 +1,8 @@
-"""What Ray Serve puts before its own handling of requests.
+"""HTTP middleware that Ray Serve runs before its own request handling.
 
 Ray finds `http_middlewares` by the environment variable `IMPORT_PATH_VARIABLE` in its
 proxies and in all replicas: images, Serve configs and the chart name this path, so it
-stays. The heads of requests are checked here, before Ray makes labels of its metrics of
-them.
+stays. Request heads are checked here, before Ray uses them as metric labels.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _LOGGER_NAME = "ray.serve.paraserve"
 
 
 def http_middlewares() -> list[Middleware]:
-    """Returns what Ray Serve puts before its own handling of requests."""
+    """Returns the middleware that Ray Serve runs before its own request handling."""
     # The last one is the outermost.
     return [
         Middleware(FlowControlMiddleware),

@@ -1,10 +1,10 @@
-"""Keeps Ray Serve from reading bodies that nobody has asked for yet.
+"""Keeps Ray Serve from reading bodies that are not needed yet.
 
 A replica that HAProxy talks to reads every body to its end into a queue without a
 bound, to notice when the caller leaves (Ray 2.60, `ASGIDIReceiveProxy`). The body of
-a request that waits in line would so lie in memory whole. The middleware here stands
-before that: it hands out a bounded number of bytes, and more as they are used, so that
-the rest stays with the sender. Bodies are held back only where `enable` was called.
+a queued request would then be in memory as a whole. This middleware passes on a bounded
+number of bytes, and more as they are used; the rest stays with the sender. It is active only
+after `enable`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What stands before everything else: no request passes unchecked, no failure leaves as text."""
+"""The outermost middleware: checks request heads and turns failures into error responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REQUEST_ID_NAME = b"x-request-id"
 
 
 class FrontMiddleware:
-    """Checks the head of each request, gives it an id, and answers for whatever fails behind it.
+    """Checks the head of each request, assigns its id, and answers unhandled exceptions.
 
     Requests that are refused here, and exceptions that nobody else has handled, are logged
     and counted. What is no HTTP request passes.
@@ -86,7 +86,7 @@ class FrontMiddleware:
 
 
 def log_refusal(logger: logging.Logger, log: RequestLog) -> None:
-    """Writes the one line of a request that was refused before its body was looked at."""
+    """Logs a request that was refused before its body was read."""
     logger.info(
         "request refused",
         extra={
@@ -98,7 +98,7 @@ def log_refusal(logger: logging.Logger, log: RequestLog) -> None:
 
 
 class _Answer:
-    """Passes an answer on, with bounded headers and the request's id once."""
+    """Passes a response on, with bounded headers and one request id."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
@@ -115,3 +115,34 @@ class _Answer:
         # Ray puts the id that it found in the request into the answer by itself.
         others = [(name, value) for name, value in headers if name.lower() != _REQUEST_ID_NAME]
         return [*bounded_headers(others), (_REQUEST_ID_NAME, self._request_id.encode("ascii"))]
+
+
+class CanonicalMiddleware:
+    """Accepts a trailing slash on every path, and HEAD wherever there is GET.
+
+    It rewrites the path: with some clients, a redirect would lose the body of a POST.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path = str(scope["path"])
+        root = f"{scope.get('root_path', '')}/"
+        if path.endswith("/") and path != root:
+            scope = {**scope, "path": path.rstrip("/") or root}
+        if scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        # The server keeps its own scope, in which this is still a HEAD request.
+        scope = {**scope, "method": "GET"}
+
+        async def send_without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        await self._app(scope, receive, send_without_body)

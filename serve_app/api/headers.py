@@ -6,9 +6,12 @@ the transcript with it. So no header grows with what it tells of.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
+
+from fastapi import Response
 
 MAX_VALUE_CHARS = 1024
 MAX_HEADERS_BYTES = 8 * 1024
@@ -18,6 +21,10 @@ WARNING_HEADER = "X-Paraserve-Warning"
 WARNINGS_HEADER = "X-Paraserve-Warnings"
 IGNORED_FIELDS_HEADER = "X-Paraserve-Ignored-Fields"
 
+_MAX_NAMES = 16
+_MAX_NAME_CHARS = 48
+_MAX_WARNINGS_CHARS = 2048
+_NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.\[\]-]")
 _NOT_PLAIN = re.compile(r"[^\x20-\x7e]")
 _NOT_PLAIN_BYTES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _MORE_CHARS = len(", ...(+1000000000 more)")
@@ -62,3 +69,28 @@ def bounded_headers(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes,
         if room >= 0:
             kept.append((index, (name, value)))
     return [header for _, header in sorted(kept)]
+
+
+def shown_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns field names for a header or a log line: few, short, and in safe characters."""
+    shown = [_NOT_IN_NAME.sub("?", name[:_MAX_NAME_CHARS]) for name in names[:_MAX_NAMES]]
+    if len(names) > _MAX_NAMES:
+        shown.append("...")
+    return tuple(shown)
+
+
+def add_warning_headers(
+    response: Response, ignored_fields: Sequence[str], warnings: Sequence[str]
+) -> None:
+    """Lists ignored fields and warnings in the response's headers.
+
+    The warnings are a JSON list of sentences in ASCII. If they are too long for a header, the
+    last ones are left out.
+    """
+    if ignored_fields:
+        response.headers[IGNORED_FIELDS_HEADER] = ",".join(shown_names(ignored_fields))
+    listed = list(warnings)
+    while listed and len(json.dumps(listed)) > _MAX_WARNINGS_CHARS:
+        listed.pop()
+    if listed:
+        response.headers[WARNINGS_HEADER] = json.dumps(listed)

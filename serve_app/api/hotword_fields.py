@@ -1,4 +1,4 @@
-"""Hotwords as callers write them: words, never paths or addresses.
+"""Parses hotwords as callers write them: words, never file paths or URLs.
 
 Source: the shapes of a list are those of FunASR's runtime, whose clients send a JSON
 object of words and weights read from lines such as "阿里巴巴 20" (`runtime/docs`, 1.4.16),
@@ -89,7 +89,7 @@ def unweighted(name: str, values: Sequence[str]) -> tuple[str, ...]:
     for value in values:
         if _is_json(value):
             if value.lstrip().startswith("{"):
-                raise InvalidParameter(name, "must be a list; its words have no weights")
+                raise InvalidParameter(name, "must be a list; weights are not supported here")
             found = [word for word, _ in _of_json(name, value)]
         else:
             found = _BETWEEN_PHRASES.sub(" ", value).split()
@@ -117,7 +117,8 @@ def _of_json(name: str, text: str) -> list[tuple[str, object]]:
         found = [(word, 1.0) for word in words if isinstance(word, str)]
     if not isinstance(words, list) or len(found) < len(words):
         raise InvalidParameter(
-            name, f"must be a JSON list of words, a JSON object of words and weights, or {_PLAIN}"
+            name,
+            f"must be a JSON list of words, a JSON object that maps words to weights, or {_PLAIN}",
         )
     return [(word, weight) for word, weight in found if word.strip()]
 
@@ -141,12 +142,12 @@ def _checked(name: str, word: str) -> str:
     word = " ".join(unicodedata.normalize("NFKC", word).split())
     shown = repr(word[:MAX_WORD_LETTERS])
     if not word.isprintable() or _SPECIAL_TOKEN.fullmatch(word):
-        raise InvalidParameter(name, f"has {shown}, which is not a word")
+        raise InvalidParameter(name, f"contains {shown}, which is not a word")
     if _ADDRESS.match(word) or _FILE_NAME.fullmatch(word) or "://" in word or "\\" in word:
-        raise InvalidParameter(name, f"must be words, not paths or addresses like {shown}")
+        raise InvalidParameter(name, f"must contain words, not file paths or URLs such as {shown}")
     if len(word) > MAX_WORD_LETTERS:
         raise InvalidParameter(
-            name, f"has {shown}…, which is longer than {MAX_WORD_LETTERS} characters"
+            name, f"contains {shown}…, which is longer than {MAX_WORD_LETTERS} characters"
         )
     return word
 
@@ -155,7 +156,7 @@ def _check_amount(name: str, words: list[str]) -> None:
     if len(words) > MAX_WORDS:
         raise InvalidParameter(name, f"has {len(words)} words; at most {MAX_WORDS} are accepted")
     if sum(map(len, words)) > MAX_LETTERS:
-        raise InvalidParameter(name, f"has more than {MAX_LETTERS} characters in all")
+        raise InvalidParameter(name, f"has more than {MAX_LETTERS} characters in total")
 
 
 def _is_number(text: str) -> bool:
@@ -177,6 +178,8 @@ def _weight(name: str, weight: object) -> float:
         or not math.isfinite(number)
     ):
         raise InvalidParameter(
-            name, f"has the weight {weight!r}; a weight is a number above 0, up to {MAX_WEIGHT:.0f}"
+            name,
+            f"has the weight {weight!r}; a weight must be a number above 0 and at "
+            f"most {MAX_WEIGHT:.0f}",
         )
     return float(number)

@@ -1,11 +1,10 @@
-"""What becomes of a request's hotwords that its model cannot heed."""
+"""Warnings and errors for hotwords that the model cannot use."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from serve_app.api.parameters import Offer, TranscriptionParameters
-from serve_app.api.request_warnings import RequestWarning
+from serve_app.api.parameters import Offer, RequestWarning, TranscriptionParameters
 from serve_app.core.errors import InvalidParameter
 from serve_app.core.records import HotwordCheck
 
@@ -15,7 +14,7 @@ _MAX_SHOWN_WORDS = 8
 def report_hotwords(
     parameters: TranscriptionParameters, check: HotwordCheck, offer: Offer
 ) -> TranscriptionParameters:
-    """Returns the parameters without the words that cannot be heeded, and with a warning of them.
+    """Returns the parameters without the unusable words, and with a warning about them.
 
     Raises:
         InvalidParameter: the words were demanded and the model has no use for any, or some
@@ -33,8 +32,8 @@ def report_hotwords(
     if len(check.unwritable) > _MAX_SHOWN_WORDS:
         shown += f" and {len(check.unwritable) - _MAX_SHOWN_WORDS} more"
     if refuses:
-        raise InvalidParameter(param, f"has words that this model cannot write: {shown}")
-    message = f"has words that this model cannot write, which have no effect: {shown}"
+        raise InvalidParameter(param, f"contains words that this model cannot write: {shown}")
+    message = f"contains words that this model cannot write; they have no effect: {shown}"
     return _reported(parameters, message, param, frozenset(check.unwritable))
 
 

@@ -1,4 +1,4 @@
-"""What the routes enforce, as plain values."""
+"""The limits that the routes enforce, derived from the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which model a request means by the name that it gives."""
+"""Resolves the model name of a request to a served model."""
 
 from __future__ import annotations
 

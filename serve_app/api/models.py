@@ -1,4 +1,4 @@
-"""What `/v1/models` says of each model, and what a deployment offers to its callers."""
+"""The responses of `/v1/models`, and what a deployment offers according to its settings."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PROBE = Hotword("的")
 
 
 def demo_warning(pack: str) -> str:
-    """Returns what callers are told of a built-in demo pack."""
+    """Returns the warning for transcripts of a built-in demo pack."""
     return (
-        f"demo model {pack}: it knows its own synthetic voices only and gives nonsense for real "
-        "speech; serve a published model instead"
+        f"demo model {pack}: it recognizes only its own synthetic voices and returns "
+        "nonsense for real speech; use a published model instead"
     )
 
 

@@ -1,6 +1,6 @@
-"""What the OpenAPI document says of requests.
+"""The requests in the OpenAPI document.
 
-The body of a transcription is parsed while it streams, so FastAPI cannot derive it.
+The body of a transcription is parsed while it streams, so FastAPI cannot derive its schema.
 """
 
 from __future__ import annotations
@@ -16,26 +16,30 @@ from serve_app.api.subtitle_fields import subtitle_field_schemas
 TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
 
 _FIELDS: dict[str, dict[str, Any]] = {
-    "file": {"type": "string", "format": "binary", "description": "The recording."},
+    "file": {
+        "type": "string",
+        "format": "binary",
+        "description": "The recording: an audio or video file.",
+    },
     "audio_url": {
         "type": "string",
-        "description": "Where the recording is to be fetched from instead, https or s3, if the "
-        "service is set up for it.",
+        "description": "https or s3 URL that the service fetches the recording from, in place of "
+        "`file`; only where the service enables it.",
     },
     "model": {
         "type": "string",
-        "description": "A name from /v1/models, which has OpenAI's names as well.",
+        "description": "A model name from /v1/models, which lists OpenAI's names as well.",
     },
     "language": {
         "type": "string",
-        "description": "Its language by code or name, as zh, zh-CN, Chinese or 中文; auto to have "
-        "it guessed where the model can.",
+        "description": "Language of the recording as a code or a name, such as zh, zh-CN, Chinese "
+        "or 中文; `auto` detects it if the model can.",
     },
     "languages[]": {
         "type": "array",
         "items": {"type": "string"},
-        "description": "Languages that it may be in; the first one that is served counts, if "
-        "`language` is not given.",
+        "description": "Possible languages of the recording; the first one that the model supports "
+        "is used, unless `language` is given.",
     },
     "response_format": {
         "type": "string",
@@ -45,32 +49,34 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "timestamp_granularities[]": {
         "type": "array",
         "items": {"type": "string", "enum": ["word", "segment"]},
-        "description": "What verbose_json lists with times; segments unless given. Without effect "
-        "on other formats.",
+        "description": "Which timestamps verbose_json includes; segments by default. Other formats "
+        "ignore it.",
     },
     "stream": {
         "type": "boolean",
         "default": False,
-        "description": "Send the text as server-sent events while it is recognized, with the "
-        "formats json and text; without effect on others.",
+        "description": "Stream the text as server-sent events while it is recognized. Works with "
+        "the formats json and text; others ignore it.",
     },
     "stages": {
         "type": "string",
         "description": "Which of vad, asr and punctuation to run, comma-separated or as stages[]; "
-        "all that are deployed unless given.",
+        "by default all that are deployed.",
         "examples": ["vad,asr,punctuation"],
     },
     "include[]": {
         "type": "array",
         "items": {"type": "string", "enum": ["logprobs", "utterances"]},
-        "description": "What the answer has besides: `logprobs` of each token (json, verbose_json "
-        "and streams), `utterances`, where speech was heard (verbose_json).",
+        "description": "Additional parts of the response: `logprobs`, the log-probability of each "
+        "token (json, verbose_json and streams), and `utterances`, the spans in which the VAD "
+        "found speech (verbose_json).",
     },
-    "prompt": {"type": "string", "description": "Accepted and not used."},
-    "temperature": {"type": "number", "description": "Accepted and not used."},
+    "prompt": {"type": "string", "description": "Accepted but ignored."},
+    "temperature": {"type": "number", "description": "Accepted but ignored."},
     "chunking_strategy": {
-        "description": "How speech is found: `auto`, or an object whose values go to the VAD; in a "
-        "form as JSON, or as chunking_strategy[type]=server_vad and so on.",
+        "description": "How speech is detected: `auto`, or an object with parameters for the "
+        "VAD. In "
+        "a form, pass JSON or fields such as chunking_strategy[type]=server_vad.",
         "oneOf": [
             {"type": "string"},
             {
@@ -95,33 +101,36 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "itn": {
         "type": "boolean",
         "default": False,
-        "description": "Write Mandarin numbers, dates and amounts in digits. Times stay.",
+        "description": "Write Mandarin numbers, dates and amounts in digits. Timestamps do "
+        "not change.",
     },
     "replacements": {
         "type": "string",
-        "description": "Phrases that are written otherwise: a JSON object of wrong and right "
-        "phrases, or lines of wrong=>right. At most 200 of at most 64 letters.",
+        "description": "Phrases to replace in the text: a JSON object that maps wrong phrases to "
+        "right ones, or lines of wrong=>right. At most 200 phrases of at most 64 characters.",
         "example": "云梯=>云T",
     },
     "hotwords": {
         "type": "string",
         "maxLength": 20000,
-        "description": "Words that the model should prefer, where it can: a JSON list, a JSON "
-        "object of words and weights, or words with spaces, commas or line breaks between them, "
-        "a weight behind a word that stands alone. At most 100 words of at most 32 characters.",
+        "description": "Words that the model should prefer, if it supports hotwords: a JSON "
+        "list, a "
+        "JSON object that maps words to weights, or words separated by spaces, commas or line "
+        "breaks; a word alone on its line may be followed by its weight. At most 100 words of at "
+        "most 32 characters.",
         "examples": ['["阿里巴巴", "通义实验室"]'],
     },
     "keywords[]": {
         "type": "array",
         "items": {"type": "string"},
-        "description": "Words or phrases that the model should prefer, where it can: hotwords "
-        "under OpenAI's name.",
+        "description": "Words or phrases that the model should prefer: OpenAI's name for "
+        "`hotwords`.",
     },
     "refine_keywords": {
         "type": "string",
         "maxLength": 20000,
-        "description": "Words that make a draft worth refining wherever it contains one, for the "
-        "hybrid recognizer; a JSON list, or words with spaces or commas between them.",
+        "description": "For the hybrid recognizer: a draft that contains one of these words is "
+        "refined. A JSON list, or words separated by spaces or commas.",
     },
     **subtitle_field_schemas(),
 }
@@ -144,7 +153,7 @@ REQUEST_SCHEMAS: dict[str, Any] = {
 }
 
 PROTECTED: dict[str, Any] = {"security": [{"apiKey": []}, {}]}
-"""For routes that may ask for a key."""
+"""For routes that require an API key where authentication is on."""
 
 TRANSCRIPTION_REQUEST: dict[str, Any] = {
     **PROTECTED,
@@ -153,7 +162,7 @@ TRANSCRIPTION_REQUEST: dict[str, Any] = {
             "name": TIMEOUT_HEADER,
             "in": "header",
             "schema": {"type": "number", "exclusiveMinimum": 0},
-            "description": "Seconds from the request's arrival after which it is given up.",
+            "description": "Deadline of the request, in seconds from its arrival.",
         }
     ],
     "requestBody": {
@@ -166,24 +175,28 @@ TRANSCRIPTION_REQUEST: dict[str, Any] = {
 }
 
 SECURITY_SCHEMES: dict[str, Any] = {
-    "apiKey": {"type": "http", "scheme": "bearer", "description": "If the service demands keys."}
+    "apiKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "Required if the service uses API keys.",
+    }
 }
 
 
-def document(written: dict[str, Any]) -> dict[str, Any]:
-    """Returns the document that FastAPI has written, with what it cannot know.
+def document(generated: dict[str, Any]) -> dict[str, Any]:
+    """Completes the document that FastAPI has generated.
 
-    It lists a 422 for each route with a parameter in its path, which never fails here.
+    FastAPI lists a 422 for each route with a path parameter; such a parameter never fails here.
     """
-    for path, operations in written["paths"].items():
+    for path, operations in generated["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)
             for status, response in operation["responses"].items():
                 response["headers"] = describe_headers(
                     int(status), of_transcripts=path == TRANSCRIPTIONS_PATH
                 )
-    written["components"] = {
+    generated["components"] = {
         "schemas": {**REQUEST_SCHEMAS, **component_schemas()},
         "securitySchemes": SECURITY_SCHEMES,
     }
-    return written
+    return generated

@@ -1,9 +1,9 @@
-"""What a transcription request asks for, checked.
+"""Parses and validates the parameters of a transcription request.
 
 Field names and values follow OpenAI's `POST /v1/audio/transcriptions`; `stages`, `itn`,
 `replacements`, `hotwords`, `refine_keywords`, `subtitle_...` and the value `utterances` of
-`include` are ours.
-docs/api.md lists them all.
+`include` are extensions. docs/api.md
+lists all fields.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Literal, cast, get_args
 from serve_app.api.fields import RequestFields, read_fields
 from serve_app.api.hotword_fields import MAX_WORDS, hotwords_of, unweighted
 from serve_app.api.model_names import resolve_model
-from serve_app.api.request_warnings import RequestWarning
 from serve_app.api.speech_fields import parse_chunking, parse_language
 from serve_app.api.subtitle_fields import parse_subtitle_options
 from serve_app.core.errors import InvalidParameter, ModelNotFound, StageNotDeployed
@@ -46,7 +45,7 @@ Granularity = Literal["word", "segment"]
 
 _LOGPROBS, _UTTERANCES = "logprobs", "utterances"
 _DIARIZED = "diarized_json"
-_NO_SPEAKERS = "speaker labels are not offered yet"
+_NO_SPEAKERS = "speaker labels are not supported yet"
 STREAMABLE_FORMATS = ("json", "text")
 _LOGPROB_FORMATS = ("json", "verbose_json")
 _KEYWORDS = "keywords"
@@ -93,6 +92,22 @@ class Offer:
     def models(self) -> tuple[str, ...]:
         """The names of the packs that are served."""
         return (self.model, *self.other_models)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestWarning:
+    """A field that has no effect, or only a partial effect.
+
+    Attributes:
+        param: name of the field.
+        message: the reason, as the predicate of a sentence about the field.
+    """
+
+    param: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.param} {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +314,7 @@ class _Parser:
         for value in values:
             _check_choice(name, value, get_args(Granularity))
         if response_format != "verbose_json" and "word" in values:
-            self._warn(name, "has no effect: times of words are in verbose_json")
+            self._warn(name, "has no effect: only verbose_json includes word times")
         return frozenset(cast(list[Granularity], values)) or frozenset({"segment"})
 
     def _included(self, response_format: ResponseFormat) -> tuple[bool, bool]:
@@ -308,9 +323,13 @@ class _Parser:
         for value in values:
             _check_choice("include", value, (_LOGPROBS, _UTTERANCES))
         if _UTTERANCES in values and response_format != "verbose_json":
-            raise InvalidParameter("include", f"{_UTTERANCES} needs response_format verbose_json")
+            raise InvalidParameter(
+                "include", f"{_UTTERANCES} requires response_format verbose_json"
+            )
         if _LOGPROBS in values and response_format not in _LOGPROB_FORMATS:
-            self._warn("include", f"{_LOGPROBS} has no effect with {response_format}")
+            self._warn(
+                "include", f"{_LOGPROBS} has no effect with response_format {response_format}"
+            )
         has_logprobs = _LOGPROBS in values and response_format in _LOGPROB_FORMATS
         return has_logprobs, _UTTERANCES in values
 
@@ -326,7 +345,7 @@ class _Parser:
         own = tuple(chain.from_iterable(found))
         if len(own) > MAX_REPLACEMENTS:
             raise InvalidParameter(
-                "replacements", f"has {len(own)} entries; at most {MAX_REPLACEMENTS} are taken"
+                "replacements", f"has {len(own)} entries; at most {MAX_REPLACEMENTS} are accepted"
             )
         return TextRules(self._boolean("itn"), merge_replacements(own, self._offer.replacements))
 
@@ -341,7 +360,8 @@ class _Parser:
         merged = {word.text: word for word in (*keywords, *hotwords)}
         if len(merged) > MAX_WORDS:
             raise InvalidParameter(
-                _KEYWORDS, f"and hotwords are {len(merged)} words; at most {MAX_WORDS} are accepted"
+                _KEYWORDS,
+                f"and hotwords have {len(merged)} words together; at most {MAX_WORDS} are accepted",
             )
         return RecognitionOptions(
             model=None if model == self._offer.model else model,
@@ -355,7 +375,7 @@ class _Parser:
         words = unweighted(name, self._fields.lists.get(name, ()))
         if words and not self._offer.takes_keywords:
             raise InvalidParameter(
-                name, "needs recognizer.engine hybrid; this deployment has no drafts to refine"
+                name, "requires recognizer.engine hybrid; this deployment does not refine drafts"
             )
         if not words and keywords and self._offer.takes_keywords:
             self._warn(
@@ -372,7 +392,7 @@ class _Parser:
             raise InvalidParameter(ignored[0], "is not a known field")
         self._ignored += ignored
         if detection != AS_DEPLOYED and "vad" not in stages:
-            self._warn("chunking_strategy", "has no effect without the stage vad")
+            self._warn("chunking_strategy", "has no effect without the vad stage")
         return detection
 
     def _boolean(self, name: str) -> bool:

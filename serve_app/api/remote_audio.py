@@ -86,7 +86,7 @@ class UrlPolicy:
         target = self._parsed(url)
         bucket = self._bucket_in_path(target)
         if bucket is not None and bucket not in self._settings.s3_buckets:
-            raise UrlNotAllowed("its bucket is not among those that this service fetches from")
+            raise UrlNotAllowed("this service does not fetch from its bucket")
         return target
 
     def _parsed(self, url: str) -> Target:
@@ -100,13 +100,13 @@ class UrlPolicy:
             raise UrlNotAllowed(f"it must begin with {' or '.join(schemes)}://")
         # An empty user name leaves no trace in what httpx has parsed.
         if parsed.userinfo or "@" in _authority_in(url):
-            raise UrlNotAllowed("it has credentials in it")
+            raise UrlNotAllowed("it contains credentials")
         if "\\" in url:
-            raise UrlNotAllowed("it has a backslash in it")
+            raise UrlNotAllowed("it contains a backslash")
         port = _DEFAULT_PORTS[parsed.scheme] if parsed.port is None else parsed.port
         target = Target(parsed.scheme, host, port, parsed.raw_path)
         if not host or not self._is_listed(target):
-            raise UrlNotAllowed("its host is not among those that this service fetches from")
+            raise UrlNotAllowed("this service does not fetch from its host")
         return target
 
     def _is_listed(self, target: Target) -> bool:
@@ -132,7 +132,7 @@ class UrlPolicy:
             return None
         path = target.path.partition(b"?")[0].decode("ascii")
         if has_dot_segment(path):
-            raise UrlNotAllowed("it has dot segments in its path")
+            raise UrlNotAllowed("its path contains dot segments")
         decoded = unquote(path)
         if not decoded.startswith(f"{prefix}/"):
             return ""
@@ -140,7 +140,7 @@ class UrlPolicy:
 
     def _target_of(self, found: BucketObject) -> Target:
         if found.bucket not in self._settings.s3_buckets:
-            raise UrlNotAllowed("its bucket is not among those that this service fetches from")
+            raise UrlNotAllowed("this service does not fetch from its bucket")
         if self._signer is None:
             return self._parsed(self._address_of(found))
         target = self._parsed(self._signer.url_of(found))
@@ -198,7 +198,7 @@ class BotocoreSigner:
             )
         except BotoCoreError as error:
             raise ConfigurationError(
-                f"audio_url.s3_sign: {type(error).__name__}; are there credentials?"
+                f"audio_url.s3_sign: {type(error).__name__}; check the credentials"
             ) from None
         return url
 

@@ -1,4 +1,4 @@
-"""What is remembered of a request: its id, and the one log line at its end."""
+"""The request id, and the one log line that each request writes at its end."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class RequestLog:
 
 
 class RequestObserver(Protocol):
-    """Is told of the requests, for metrics."""
+    """Observes requests, for metrics."""
 
     def watch(
         self, line: Callable[[], AdmissionStatistics], keys_stale_s: Callable[[], float]
@@ -125,7 +125,7 @@ class RequestObserver(Protocol):
 
 
 class NoObserver:
-    """Looks away."""
+    """Ignores all requests."""
 
     def watch(
         self, line: Callable[[], AdmissionStatistics], keys_stale_s: Callable[[], float]

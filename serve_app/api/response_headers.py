@@ -1,6 +1,6 @@
-"""The headers of the API's responses, for the OpenAPI document and for browsers.
+"""The headers of the API's responses, for the OpenAPI document and for CORS.
 
-`tests/api/test_response_headers.py` holds that no response has one that is not here.
+`tests/api/test_response_headers.py` checks that no response has a header that is missing here.
 """
 
 from __future__ import annotations
@@ -47,27 +47,27 @@ class ResponseHeader:
 RESPONSE_HEADERS = (
     ResponseHeader(
         REQUEST_ID_HEADER,
-        "Names the request in the service's log: the caller's own id if it sent a well-formed "
-        "one, else a new one. What the proxy itself answers has none.",
+        "The request's id in the service's log: the caller's own if it is well-formed, else a "
+        "new one. Responses by the proxy itself lack it.",
         {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
         always_on=_OK,
     ),
     ResponseHeader(
         PARTIAL_HEADER,
-        "The spans whose text is missing, in seconds: 12.3-15.9,80-81.2. Where there are too many "
-        "for a header, the number of the others comes last.",
+        "Time spans without text, in seconds: 12.3-15.9,80-81.2. If there are too many for a "
+        "header, the last entry gives the number of the others.",
         statuses=_OK,
         only_transcripts=True,
     ),
     ResponseHeader(
         WARNING_HEADER,
-        "What to know before the transcript is relied upon: a demo model made it.",
+        "A warning about the transcript: it was made by a demo model.",
         statuses=_OK,
         only_transcripts=True,
     ),
     ResponseHeader(
         WARNINGS_HEADER,
-        "Fields that were not, or not fully, heeded: a JSON list of sentences in ASCII.",
+        "Fields that had no effect, or only a partial one: a JSON list of sentences in ASCII.",
         {
             "type": "string",
             "contentMediaType": "application/json",
@@ -78,35 +78,35 @@ RESPONSE_HEADERS = (
     ),
     ResponseHeader(
         IGNORED_FIELDS_HEADER,
-        "Names of fields that are unknown and were ignored, with commas between them.",
+        "Names of unknown fields that were ignored, comma-separated.",
         statuses=_OK,
         only_transcripts=True,
     ),
     ResponseHeader(
         "Retry-After",
-        "Seconds until another try may succeed.",
+        "Seconds after which a retry may succeed.",
         {"type": "integer", "minimum": 1},
         statuses=frozenset({429, 503}),
         always_on=frozenset({429, 503}),
     ),
     ResponseHeader(
         "WWW-Authenticate",
-        "How to send a key.",
+        "How to send an API key.",
         statuses=frozenset({401, 403}),
         always_on=frozenset({401}),
         exposed=False,
     ),
     ResponseHeader(
         "Allow",
-        "The methods that the path, or the service, knows.",
+        "The methods that the path or the service supports.",
         statuses=frozenset({405}),
         always_on=frozenset({405}),
         exposed=False,
     ),
     ResponseHeader(
         "Connection",
-        "`close` where the next request needs another connection: the rest of the body is not "
-        "read, or the service is stopping.",
+        "`close` if the connection cannot be reused: the rest of the body is not read, or the "
+        "service is stopping.",
         statuses=frozenset({408, 503}),
         exposed=False,
     ),
@@ -119,7 +119,7 @@ RESPONSE_HEADERS = (
     ),
     ResponseHeader(
         "X-Accel-Buffering",
-        "`no`, on a stream: nginx is to pass on each event as it comes.",
+        "`no`, on a stream: tells nginx not to buffer events.",
         statuses=_OK,
         only_transcripts=True,
         exposed=False,
@@ -130,11 +130,11 @@ EXPOSED_HEADERS = (
     *(header.name for header in RESPONSE_HEADERS if header.exposed),
     "Content-Disposition",
 )
-"""What scripts of other origins may read of an answer, besides what browsers always show."""
+"""Headers that scripts of other origins may read, besides those that CORS always allows."""
 
 
 def describe_headers(status: int, *, of_transcripts: bool) -> dict[str, Any]:
-    """Returns what the OpenAPI document says of the headers of a response."""
+    """Returns the headers of a response for the OpenAPI document."""
     return {
         header.name: {
             "description": header.description,

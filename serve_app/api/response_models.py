@@ -1,6 +1,6 @@
-"""The bodies of the API's answers, as types that the OpenAPI document is made from.
+"""The bodies of the API's responses, as types from which the OpenAPI document is generated.
 
-Source of the fields that are not ours: OpenAI's API reference, "Create transcription" (the
+Source of the standard fields: OpenAI's API reference, "Create transcription" (the
 objects of `json` and `verbose_json`, and the streamed events), "Models" and "Error codes".
 """
 
@@ -10,31 +10,38 @@ from typing import Annotated, Literal, NotRequired, TypeAlias
 
 from pydantic import Field
 
-# pydantic reads no others before Python 3.12.
+# pydantic supports typing.TypedDict only from Python 3.12.
 from typing_extensions import TypedDict
 
-from serve_app.api.logprobs import TokenLogprob
 from serve_app.core.records import UtteranceStatus
 
 Seconds: TypeAlias = Annotated[float, Field(description="Seconds from the recording's start.")]
 
 
+class TokenLogprob(TypedDict):
+    """One token of `logprobs`: its text, its UTF-8 bytes and its log-probability."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
 class DurationUsage(TypedDict):
-    """What a request used, by the length of its recording."""
+    """Usage of a request, by the length of its recording."""
 
     type: Literal["duration"]
     seconds: Annotated[int, Field(description="Length of the recording, rounded up.")]
 
 
 class InputTokenDetails(TypedDict):
-    """What `input_tokens` are made up of."""
+    """Breakdown of `input_tokens`."""
 
     audio_tokens: int
     text_tokens: int
 
 
 class TokenUsage(TypedDict):
-    """What a streamed request used: OpenAI's clients know no other usage in a stream."""
+    """Usage of a streamed request; in streams, OpenAI's clients accept only this type."""
 
     type: Literal["tokens"]
     input_tokens: Annotated[int, Field(description="Tenths of a second of audio, rounded up.")]
@@ -46,7 +53,7 @@ class TokenUsage(TypedDict):
 
 
 class FailedSpan(TypedDict):
-    """A span of the recording for which there is no text because of an error."""
+    """A span of the recording that has no text because of an error."""
 
     start: Seconds
     end: Seconds
@@ -63,27 +70,27 @@ class TranscriptionLanguage(TypedDict):
 Languages: TypeAlias = Annotated[
     list[TranscriptionLanguage],
     Field(
-        description="The language that was asked for or is the service's own; where it is "
-        "guessed, those that were heard, the one with most speech first. Empty without words."
+        description="The requested language or the service's default; if the language is "
+        "detected, all that were found, the one with the most speech first. Empty without words."
     ),
 ]
 
 
 class Transcription(TypedDict):
-    """The answer of `response_format=json`."""
+    """The response for `response_format=json`."""
 
     text: str
     languages: Languages
     usage: DurationUsage
     logprobs: NotRequired[list[TokenLogprob]]
     partial: NotRequired[
-        Annotated[bool, Field(description="True if text is missing; left out if none is.")]
+        Annotated[bool, Field(description="True if text is missing; otherwise omitted.")]
     ]
     failed_ranges: NotRequired[list[FailedSpan]]
 
 
 class Segment(TypedDict):
-    """A sentence; `tokens` and `seek` are Whisper's, and always empty and 0."""
+    """A sentence. `tokens` and `seek` exist for Whisper and are always empty and 0."""
 
     id: int
     seek: int
@@ -94,8 +101,10 @@ class Segment(TypedDict):
     temperature: float
     avg_logprob: Annotated[float, Field(description="Mean logarithm of the confidences.")]
     compression_ratio: float
-    no_speech_prob: Annotated[float, Field(description="Always 0: the VAD removes the rest.")]
-    model: NotRequired[Annotated[str, Field(description="Which of several models heard it.")]]
+    no_speech_prob: Annotated[float, Field(description="Always 0: the VAD removes non-speech.")]
+    model: NotRequired[
+        Annotated[str, Field(description="The model that recognized it, where several run.")]
+    ]
 
 
 class Word(TypedDict):
@@ -105,11 +114,13 @@ class Word(TypedDict):
     start: Seconds
     end: Seconds
     confidence: Annotated[float, Field(ge=0, le=1)]
-    model: NotRequired[Annotated[str, Field(description="Which of several models heard it.")]]
+    model: NotRequired[
+        Annotated[str, Field(description="The model that recognized it, where several run.")]
+    ]
 
 
 class SpokenSpan(TypedDict):
-    """Where the VAD heard speech."""
+    """A span in which the VAD found speech."""
 
     start: Seconds
     end: Seconds
@@ -118,7 +129,7 @@ class SpokenSpan(TypedDict):
 
 
 class VerboseTranscription(Transcription):
-    """The answer of `response_format=verbose_json`."""
+    """The response for `response_format=verbose_json`."""
 
     task: Literal["transcribe"]
     language: str
@@ -127,12 +138,12 @@ class VerboseTranscription(Transcription):
     words: NotRequired[list[Word]]
     utterances: NotRequired[list[SpokenSpan]]
     warnings: NotRequired[
-        Annotated[list[str], Field(description="Fields that were not, or not fully, heeded.")]
+        Annotated[list[str], Field(description="Fields that had no effect, or only a partial one.")]
     ]
 
 
 class TextDelta(TypedDict):
-    """A sentence, as soon as it is there; the deltas in order are the text."""
+    """A sentence as soon as it is ready; the concatenated deltas are the text."""
 
     type: Literal["transcript.text.delta"]
     delta: str
@@ -151,7 +162,7 @@ class TextDone(TypedDict):
     usage: TokenUsage
     logprobs: NotRequired[list[TokenLogprob]]
     partial: NotRequired[
-        Annotated[bool, Field(description="True if text is missing; left out if none is.")]
+        Annotated[bool, Field(description="True if text is missing; otherwise omitted.")]
     ]
     failed_ranges: NotRequired[list[FailedSpan]]
 
@@ -164,12 +175,12 @@ class ErrorDetail(TypedDict):
 
     message: str
     type: ErrorType
-    param: Annotated[str | None, Field(description="The field that is wrong, if it is one.")]
-    code: Annotated[str, Field(description="Stable; programs may rely on it.")]
+    param: Annotated[str | None, Field(description="The field at fault, if there is one.")]
+    code: Annotated[str, Field(description="Stable error code for programs.")]
 
 
 class ErrorAnswer(TypedDict):
-    """The body of every answer that is not a success."""
+    """The body of every error response."""
 
     error: ErrorDetail
 
@@ -181,37 +192,40 @@ class StreamError(ErrorAnswer):
 
 
 StreamEvent: TypeAlias = Annotated[TextDelta | TextDone | StreamError, Field(discriminator="type")]
-"""What a line `data:` of an event stream holds."""
+"""The content of a `data:` line of an event stream."""
 
 
 class ModelDescription(TypedDict):
-    """A name for the field `model`."""
+    """A value for the field `model`."""
 
     id: str
     object: Literal["model"]
-    created: Annotated[int, Field(description="Unix time since which it is served here.")]
+    created: Annotated[int, Field(description="Unix time at which this process began to serve it.")]
     owned_by: str
     root: Annotated[str, Field(description="The pack that the name stands for.")]
-    demo: Annotated[bool, Field(description="Whether it knows the built-in recordings only.")]
-    warning: NotRequired[Annotated[str, Field(description="What a demo model is not for.")]]
-    hotwords: NotRequired[Annotated[bool, Field(description="Whether it takes hotwords.")]]
+    demo: Annotated[
+        bool,
+        Field(description="Whether it is a demo model, which recognizes only the built-in voices."),
+    ]
+    warning: NotRequired[Annotated[str, Field(description="Limits of a demo model.")]]
+    hotwords: NotRequired[Annotated[bool, Field(description="Whether it supports hotwords.")]]
 
 
 class ModelList(TypedDict):
-    """What is served; the first one is the default."""
+    """The served models; the first one is the default."""
 
     object: Literal["list"]
     data: list[ModelDescription]
 
 
 class Health(TypedDict):
-    """The process answers."""
+    """The process is running."""
 
     status: Literal["ok"]
 
 
 class StageDescription(TypedDict):
-    """What a stage runs on, and with which pack."""
+    """Device and model pack of a stage."""
 
     device: str
     pack: str
@@ -219,7 +233,7 @@ class StageDescription(TypedDict):
 
 
 class Readiness(TypedDict):
-    """Every stage has warmed up."""
+    """All stages are ready."""
 
     status: Literal["ready"]
     stages: dict[str, StageDescription]

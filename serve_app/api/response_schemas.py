@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the answers: their schemas, and each status of a route."""
+"""The responses in the OpenAPI document: their schemas, and the statuses of each route."""
 
 from __future__ import annotations
 
@@ -25,35 +25,36 @@ _NAMED: dict[str, Any] = {
 _ERRORS: dict[int, str] = {
     400: (
         "A field is wrong, the body is malformed, or the recording is empty, not audio, damaged, "
-        "cut off, too short or not usable; `code` says which."
+        "truncated, too short or not usable; `code` says which."
     ),
-    401: "The API key is missing or not known.",
+    401: "The API key is missing or not valid.",
     403: "The API key is disabled or has expired, or the URL is not allowed.",
     404: "The model is not served here.",
-    405: "The path is not for this method.",
-    408: "The body arrives too slowly.",
+    405: "The path does not support this method.",
+    408: "The body arrived too slowly.",
     413: "The file is too large or the recording too long.",
     414: "The path and query are too long.",
-    421: "The Host header names none of the service's hosts.",
+    421: "The Host header does not name one of the service's hosts.",
     429: "The service, or the API key, is at its limit.",
     431: "The headers are too many or too long.",
-    500: "The service failed.",
-    503: ("The service is starting, has no room for the recording, or cannot check API keys."),
+    500: "Internal error.",
+    503: "The service is starting or stopping, has no room for the recording, "
+    "or cannot check API keys.",
     504: "The deadline passed.",
 }
-# The head of a request is checked before its route is looked for.
+# The head of every request is checked before routing.
 _EVERYWHERE = (400, 414, 421, 431, 500, 503)
 
 
 def reference(name: str) -> dict[str, Any]:
-    """Returns a reference to the schema of that name."""
+    """Returns a reference to the named schema."""
     return {"$ref": _REFERENCE.format(model=name)}
 
 
 # Its shape is OpenAPI 3.2's, which names the schema of one event `itemSchema`.
 _SERVER_SENT_EVENT: dict[str, Any] = {
     "title": "ServerSentEvent",
-    "description": "One event of a stream; comments between them are heartbeats.",
+    "description": "One event of a stream. Comments between events are heartbeats.",
     "type": "object",
     "required": ["data"],
     "properties": {
@@ -66,14 +67,14 @@ _SERVER_SENT_EVENT: dict[str, Any] = {
             "type": "string",
             "enum": ["message", "error"],
             "default": "message",
-            "description": "Named only where it is an error.",
+            "description": "Sent only with an error.",
         },
     },
 }
 
 
 def component_schemas() -> dict[str, Any]:
-    """Returns every schema that is referred to, by its name."""
+    """Returns all referenced schemas by name."""
     inputs: list[Any] = [
         (name, "serialization", TypeAdapter(kind)) for name, kind in _NAMED.items()
     ]
@@ -86,7 +87,7 @@ def component_schemas() -> dict[str, Any]:
 
 
 def errors(*statuses: int) -> Responses:
-    """Returns what a route says of these statuses, in the shape of OpenAI's errors."""
+    """Returns the error responses of a route, in OpenAI's error format."""
     found: Responses = {}
     for status in statuses:
         found[status] = {
@@ -97,25 +98,25 @@ def errors(*statuses: int) -> Responses:
 
 
 def json_answer(name: str, description: str) -> Responses:
-    """Returns what a route says of its success, if that has one schema."""
+    """Returns the success response of a route that has a single schema."""
     content = {"application/json": {"schema": reference(name)}}
     return {200: {"description": description, "content": content}}
 
 
 TRANSCRIPTION_RESPONSES: Responses = {
     200: {
-        "description": "The transcript, in the format that was asked for.",
+        "description": "The transcript, in the requested format.",
         "content": {
             "application/json": {
                 "schema": {
-                    # What is true of `verbose_json` is true of `json`, so this one comes first.
+                    # The stricter schema first: every verbose_json body is also a valid json body.
                     "anyOf": [reference("VerboseTranscription"), reference("Transcription")]
                 }
             },
             "text/plain": {
-                "schema": {"type": "string", "description": "Of `text` and `srt`."},
+                "schema": {"type": "string", "description": "For `text` and `srt`."},
             },
-            "text/vtt": {"schema": {"type": "string", "description": "Of `vtt`."}},
+            "text/vtt": {"schema": {"type": "string", "description": "For `vtt`."}},
             "text/event-stream": {"schema": reference("ServerSentEvent")},
         },
     },
@@ -123,15 +124,18 @@ TRANSCRIPTION_RESPONSES: Responses = {
 }
 
 MODEL_LIST_RESPONSES: Responses = {
-    **json_answer("ModelList", "The models."),
+    **json_answer("ModelList", "The served models."),
     **errors(401, 403, 405, *_EVERYWHERE),
 }
 MODEL_RESPONSES: Responses = {
     **json_answer("ModelDescription", "The model."),
     **errors(401, 403, 404, 405, *_EVERYWHERE),
 }
-HEALTH_RESPONSES: Responses = {**json_answer("Health", "It does."), **errors(405, *_EVERYWHERE)}
+HEALTH_RESPONSES: Responses = {
+    **json_answer("Health", "The process is running."),
+    **errors(405, *_EVERYWHERE),
+}
 READINESS_RESPONSES: Responses = {
-    **json_answer("Readiness", "All have."),
+    **json_answer("Readiness", "All stages are ready."),
     **errors(405, *_EVERYWHERE),
 }

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 
 from fastapi.responses import Response
 
 from serve_app.api.headers import PARTIAL_HEADER, list_header
-from serve_app.api.logprobs import TokenLogprob, token_logprobs
 from serve_app.api.parameters import ResponseFormat, TranscriptionParameters
 from serve_app.api.response_models import (
     DurationUsage,
@@ -26,6 +25,7 @@ from serve_app.api.response_models import (
     StreamEvent,
     TextDelta,
     TextDone,
+    TokenLogprob,
     TokenUsage,
     Transcription,
     TranscriptionLanguage,
@@ -51,6 +51,7 @@ Source: ISO 639-2, code for undetermined languages.
 """
 
 _AUDIO_TOKEN_MS = 100
+_MIN_PROBABILITY = 1e-10
 
 _MEDIA_TYPES: dict[ResponseFormat, str] = {
     "json": "application/json",
@@ -209,6 +210,35 @@ def verbose_json(
     return body
 
 
+def token_logprobs(sentences: Iterable[Sentence], text_before: str = "") -> list[TokenLogprob]:
+    """Returns one entry per token; their texts, joined, are the text of the sentences.
+
+    A token's text includes the space before it and the punctuation after it. Its probability
+    is the confidence of the word alone.
+
+    Args:
+        sentences: in order.
+        text_before: text that precedes the sentences.
+    """
+    found: list[TokenLogprob] = []
+    text = text_before
+    for sentence in sentences:
+        for marked in sentence.tokens:
+            token = marked.token.text + marked.mark
+            if needs_space(text, token):
+                token = f" {token}"
+            text += token
+            probability = min(1.0, max(marked.token.confidence, _MIN_PROBABILITY))
+            found.append(
+                {
+                    "token": token,
+                    "logprob": round(math.log(probability), 6),
+                    "bytes": list(token.encode()),
+                }
+            )
+    return found
+
+
 def _languages_of(
     transcript: Transcript, parameters: TranscriptionParameters
 ) -> list[TranscriptionLanguage]:
@@ -276,7 +306,7 @@ def _segment(number: int, sentence: Sentence) -> Segment:
 
 
 def _mean_log_confidence(sentence: Sentence) -> float:
-    logs = [math.log(max(marked.token.confidence, 1e-10)) for marked in sentence.tokens]
+    logs = [math.log(max(marked.token.confidence, _MIN_PROBABILITY)) for marked in sentence.tokens]
     return sum(logs) / len(logs)
 
 

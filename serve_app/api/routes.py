@@ -1,4 +1,4 @@
-"""The HTTP routes, and the ASGI application that the settings ask for."""
+"""The routes, and the ASGI application that the settings configure."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ from serve_app.api.auth import (
     KeyDefaults,
     KeyFile,
 )
-from serve_app.api.canonical import CanonicalMiddleware
 from serve_app.api.docs_page import add_docs, add_document
 from serve_app.api.errors import error_response, on_http_exception, on_validation_error
 from serve_app.api.fetching import Fetcher, HttpFetcher
-from serve_app.api.front import FrontMiddleware
+from serve_app.api.front import CanonicalMiddleware, FrontMiddleware
 from serve_app.api.limits import ApiLimits, key_limits_of, limits_of, shared_key_limits_of
 from serve_app.api.models import ServedModels
 from serve_app.api.parameters import parse_parameters
@@ -44,8 +43,8 @@ _PREFLIGHT_HOLDS_S = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Doors:
-    """From where the service may be called.
+class AccessRules:
+    """Hosts and origins from which the service accepts requests.
 
     Attributes:
         allowed_hosts: names by which it may be addressed; empty for any.
@@ -64,18 +63,18 @@ def build_api(
     authenticator: Authenticator | None = None,
     fetcher: Fetcher | None = None,
     observer: RequestObserver | None = None,
-    doors: Doors = Doors(),
+    access: AccessRules = AccessRules(),
 ) -> FastAPI:
     """Returns the ASGI application over a service.
 
     Args:
         service: transcribes.
         limits: of the requests.
-        logger: is told one line a request.
-        authenticator: knows the callers; without it everybody may come in.
-        fetcher: fetches recordings that come as a URL; without it they may not.
-        observer: is told of the line and of the end of each request.
-        doors: from where the service may be called.
+        logger: gets one line per request.
+        authenticator: checks API keys; without it every request is accepted.
+        fetcher: fetches recordings from URLs; without it they are refused.
+        observer: observes the queue and the end of each request.
+        access: hosts and origins that are accepted.
     """
     observer = observer or NoObserver()
     authenticator = authenticator or AllowAll()
@@ -101,10 +100,10 @@ def build_api(
         logger=logger,
         observer=observer,
     )
-    if doors.cors_origins:
+    if access.cors_origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=doors.cors_origins,
+            allow_origins=access.cors_origins,
             allow_methods=("GET", "HEAD", "POST"),
             allow_headers=("*",),
             expose_headers=EXPOSED_HEADERS,
@@ -113,7 +112,7 @@ def build_api(
     app.add_middleware(CanonicalMiddleware)
     # The last one is the outermost.
     app.add_middleware(
-        FrontMiddleware, logger=logger, observer=observer, allowed_hosts=doors.allowed_hosts
+        FrontMiddleware, logger=logger, observer=observer, allowed_hosts=access.allowed_hosts
     )
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation_error)
@@ -128,7 +127,7 @@ def build_api(
     )(handler.transcribe)
 
     write = app.openapi
-    # Once: whoever asks for it over and over would keep callers with recordings waiting.
+    # Cached: repeated requests for it would delay transcriptions.
     app.openapi = cache(lambda: openapi.document(write()))  # type: ignore[method-assign]
     _add_models(app, service)
     _add_health(app, service)
@@ -235,14 +234,14 @@ def assemble_api(
         authenticator=_authenticator(settings, logger),
         fetcher=_fetcher(settings.audio_url),
         observer=observer,
-        doors=_doors(settings.http),
+        access=_access(settings.http),
     )
 
 
-def _doors(http: HttpSettings) -> Doors:
+def _access(http: HttpSettings) -> AccessRules:
     # Whoever checks that it is up calls it by the address that it listens on.
     hosts = (*http.allowed_hosts, http.host) if http.allowed_hosts else ()
-    return Doors(hosts, http.cors_origins)
+    return AccessRules(hosts, http.cors_origins)
 
 
 def _authenticator(settings: Settings, logger: logging.Logger) -> Authenticator:

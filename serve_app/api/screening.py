@@ -1,4 +1,4 @@
-"""What the head of a request must look like before anything is done with it."""
+"""Checks on the head of a request, before any other processing."""
 
 from __future__ import annotations
 
@@ -56,17 +56,19 @@ def screen(scope: Scope) -> None:
         RequestNotAcceptable: it breaks a bound or a rule.
     """
     if scope["method"] not in METHODS:
-        raise MethodNotAllowed("the method of the request is not known here")
+        raise MethodNotAllowed("the request method is not supported")
     _screen_uri(scope)
     headers: list[tuple[bytes, bytes]] = scope["headers"]
     if len(headers) > MAX_NUM_HEADERS:
-        raise HeadersTooLarge(f"a request may have {MAX_NUM_HEADERS} headers")
+        raise HeadersTooLarge(f"a request may have at most {MAX_NUM_HEADERS} headers")
     if sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEADERS_BYTES:
-        raise HeadersTooLarge(f"the headers of a request may have {MAX_HEADERS_BYTES} bytes")
+        raise HeadersTooLarge(
+            f"the headers of a request may have at most {MAX_HEADERS_BYTES} bytes"
+        )
     if not all(_TOKEN.fullmatch(name) for name, _ in headers):
-        raise RequestNotAcceptable("a header has a name that is none")
+        raise RequestNotAcceptable("a header name is not valid")
     if any(_CONTROL_BYTES.search(value) for _, value in headers):
-        raise RequestNotAcceptable("a header has control characters in it")
+        raise RequestNotAcceptable("a header contains control characters")
     for name, num in Counter(name.lower() for name, _ in headers).items():
         if num > 1 and name in _SINGLE:
             raise RequestNotAcceptable(f"the header {name.decode('ascii')} must be given once")
@@ -90,7 +92,7 @@ def check_host(scope: Scope, allowed_hosts: tuple[str, ...]) -> None:
     values = [value for name, value in scope["headers"] if name.lower() == b"host"]
     host = _without_port(values[0].decode("latin-1")) if values else ""
     if not _is_loopback(host) and not any(_matches(host, entry) for entry in allowed_hosts):
-        raise HostNotAllowed("the Host header of the request names none of this service's hosts")
+        raise HostNotAllowed("the Host header does not name one of this service's hosts")
 
 
 def request_id_in(scope: Scope) -> str:
@@ -115,10 +117,10 @@ def _screen_uri(scope: Scope) -> None:
     query: bytes = scope.get("query_string", b"")
     path = str(scope["path"])
     if len(scope.get("raw_path") or path) + len(query) > MAX_URI_BYTES:
-        raise UriTooLong(f"the path and query of a request may have {MAX_URI_BYTES} bytes")
+        raise UriTooLong(f"the path and query of a request may have at most {MAX_URI_BYTES} bytes")
     if _CONTROLS.search(path) or _NOT_IN_QUERY.search(query):
         raise RequestNotAcceptable(
-            "the path or query has characters in it that must be percent-encoded"
+            "the path or query contains characters that must be percent-encoded"
         )
 
 

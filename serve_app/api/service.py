@@ -1,4 +1,4 @@
-"""What the routes need from the rest of the system."""
+"""The interface between the routes and the transcription pipeline."""
 
 from __future__ import annotations
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from serve_app.api.fields import VAD_FIELDS, RequestFields, meant_name, parse_json
+from serve_app.api.fields import VAD_FIELDS, RequestFields, parse_json
 from serve_app.core.errors import InvalidParameter
 from serve_app.core.languages import GUESSED, NAMES_OF_LANGUAGES, language_code, names_a_language
 from serve_app.core.records import AS_DEPLOYED, SpeechDetection
+from serve_app.settings.problems import nearest_name
 
 _FIELD = "chunking_strategy"
 _AUTO, _SERVER_VAD = "auto", "server_vad"
@@ -67,7 +68,7 @@ def _read(text: str) -> object:
 def _unknown(parts: Mapping[str, object]) -> tuple[str, ...]:
     unknown = [name for name in parts if name not in VAD_FIELDS]
     for name in unknown:
-        meant = meant_name(name, [field for field in VAD_FIELDS if field not in parts])
+        meant = nearest_name(name, [field for field in VAD_FIELDS if field not in parts])
         if meant is not None:
             shown = name[:_MAX_SHOWN_LETTERS].encode(errors="replace").decode()
             raise InvalidParameter(
@@ -125,10 +126,10 @@ def parse_language(name: str, value: str, offer: SpokenOffer) -> str | None:
     shown = repr(value.strip()[:_MAX_SHOWN_LETTERS])
     served = ", ".join(offer.languages)
     if names_a_language(value):
-        raise InvalidParameter(name, f"{shown} is not among those of this model: {served}")
-    meant = meant_name(value, NAMES_OF_LANGUAGES) if value.isascii() else None
+        raise InvalidParameter(name, f"{shown} is not supported by this model; supported: {served}")
+    meant = nearest_name(value, NAMES_OF_LANGUAGES) if value.isascii() else None
     if meant is not None:
         raise InvalidParameter(name, f"is {shown}; did you mean {meant}?")
     if offer.unknown_fields == "refuse":
-        raise InvalidParameter(name, f"is {shown}, which is not a language; served: {served}")
+        raise InvalidParameter(name, f"is {shown}, which is not a language; supported: {served}")
     return None

@@ -1,4 +1,4 @@
-"""Where a recording lies while it is worked on: an unnamed file.
+"""Temporary storage of a recording while it is processed: an unnamed file.
 
 It has no directory entry, so it cannot be left behind: the kernel frees it when its
 last handle closes, also when the process is killed.

@@ -1,4 +1,4 @@
-"""The form fields of a request that say how its subtitles are divided into cues."""
+"""The form fields that control how subtitles are divided into cues."""
 
 from __future__ import annotations
 

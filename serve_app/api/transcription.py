@@ -1,4 +1,4 @@
-"""What a transcription request goes through on its way."""
+"""The handler of transcription requests, from admission to the response."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from serve_app.api.auth import caller_of
 from serve_app.api.body import RequestBody
 from serve_app.api.errors import STATUS_OF, error_body, error_response, internal_error_response
 from serve_app.api.event_stream import EventFeed, EventStream
-from serve_app.api.headers import WARNING_HEADER, text_header
+from serve_app.api.headers import (
+    WARNING_HEADER,
+    add_warning_headers,
+    shown_names,
+    text_header,
+)
 from serve_app.api.hotword_report import report_hotwords
 from serve_app.api.limits import ApiLimits
 from serve_app.api.models import demo_warning
 from serve_app.api.parameters import TranscriptionParameters, parse_parameters
 from serve_app.api.request_log import RequestLog, RequestObserver, request_id_of, traceparent_of
-from serve_app.api.request_warnings import add_headers, shown_names
 from serve_app.api.responses import render, sse_error, sse_events
 from serve_app.api.service import TranscriptionJob, TranscriptionService
 from serve_app.api.upload import UploadReader
@@ -43,14 +47,14 @@ _STATUS_PATIENCE_S = 1.0
 
 
 class TranscriptionHandler:
-    """Admits, takes in, transcribes and answers.
+    """Admits, receives, transcribes and answers a request.
 
     Args:
         service: transcribes.
         limits: of a request.
         gate: admits.
         intake: takes in the recordings.
-        logger: is told one line a request.
+        logger: gets one line per request.
         observer: is told of the end of each.
     """
 
@@ -172,7 +176,9 @@ class TranscriptionHandler:
                 with_logprobs=parameters.include_logprobs,
             )
             response = await self._stream(sent, body, log, held)
-        add_headers(response, parameters.ignored_fields, parameters.warnings)
+        add_warning_headers(
+            response, parameters.ignored_fields, [str(one) for one in parameters.warnings]
+        )
         return response
 
     async def _admit(

@@ -1,6 +1,6 @@
-"""Reads a request's body: the recording goes to disk, the fields are returned.
+"""Receives the body of a request: spools the recording to disk and returns the form fields.
 
-The form is parsed as it arrives, within the bytes that admission has reserved.
+The size stays within what admission allows.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MAX_FIELDS_BYTES = 4 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What came in a body.
+    """The content of a request body.
 
     Attributes:
         fields: values by name, in the order in which they came.
@@ -120,7 +120,7 @@ async def _read_small(body: AsyncIterator[bytes]) -> bytes:
     async for data in body:
         content += data
         if len(content) > MAX_JSON_BYTES:
-            raise MalformedBody(f"JSON may have {MAX_JSON_BYTES} bytes")
+            raise MalformedBody(f"a JSON body may have at most {MAX_JSON_BYTES} bytes")
     return bytes(content)
 
 
@@ -155,7 +155,7 @@ def parse_json(content: bytes) -> object:
         # Escapes can name half of a character.
         json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        raise MalformedBody("it has a lone surrogate in it, which is no character") from None
+        raise MalformedBody("it contains a lone surrogate, which is not a character") from None
     except (ValueError, RecursionError):
         raise MalformedBody("it is not JSON") from None
     return parsed
@@ -169,7 +169,7 @@ def _object_of(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _no_number(name: str) -> NoReturn:
-    raise MalformedBody(f"{name} is not a number in JSON")
+    raise MalformedBody(f"{name} is not valid in JSON")
 
 
 def _finite_float(digits: str) -> float:
@@ -188,7 +188,7 @@ def _as_field(name: str, value: object) -> str:
 
 @dataclass(slots=True)
 class _Form:
-    """Collects what the parser calls out."""
+    """Collects fields and file from the parser's callbacks."""
 
     spool: SpoolFile
     fields: dict[str, list[str]] = field(default_factory=dict)
@@ -361,7 +361,9 @@ class UploadReader:
                 raise InvalidParameter(FILE_FIELD, "is required, as a multipart file")
             return fields
         if self._fetcher is None:
-            raise InvalidParameter(_URL_FIELD, "is not enabled here; send the recording as file")
+            raise InvalidParameter(
+                _URL_FIELD, "is not enabled on this service; upload the recording as file"
+            )
         if form.has_file or len(urls) > 1:
             raise InvalidParameter(_URL_FIELD, "must be given once, and without a file")
         spool.max_bytes = self._fetcher.max_bytes

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from serve_app.api.hotword_report import report_hotwords
 from serve_app.api.models import offer_of
-from serve_app.api.parameters import TranscriptionParameters, parse_parameters
+from serve_app.api.parameters import Offer, TranscriptionParameters, parse_parameters
 from serve_app.api.responses import render_body
 from serve_app.audio import AudioDecoder
 from serve_app.cli.console import DEMO_WARNING, FAILED, PARTIAL, console_for, tell
@@ -119,7 +119,8 @@ def transcribe_files(request: TranscribeRequest, settings: Settings) -> int:
     if not recordings:
         tell("error", f"no recordings found in {', '.join(request.patterns)}")
         return FAILED
-    parameters = _parameters(request, settings)
+    offer = offer_of(settings)
+    parameters = _parameters(request, offer)
     console = console_for(sys.stderr)
     with Progress(
         TextColumn("{task.description}", markup=False),
@@ -133,13 +134,13 @@ def transcribe_files(request: TranscribeRequest, settings: Settings) -> int:
         if request.url:
             run.over_http(request.url)
         else:
-            run.in_process(settings)
+            run.in_process(settings, offer)
     return run.exit_code
 
 
-def _parameters(request: TranscribeRequest, settings: Settings) -> TranscriptionParameters:
+def _parameters(request: TranscribeRequest, served: Offer) -> TranscriptionParameters:
     # At a terminal, mistakes are reported rather than ignored.
-    offer = replace(offer_of(settings), unknown_fields="refuse")
+    offer = replace(served, unknown_fields="refuse")
     if request.url is not None:
         # The service checks it.
         offer = replace(offer, takes_keywords=True)
@@ -180,9 +181,9 @@ class _Run:
             return FAILED
         return PARTIAL if self._num_partial else 0
 
-    def in_process(self, settings: Settings) -> None:
+    def in_process(self, settings: Settings, offer: Offer) -> None:
         """Transcribes with models in this process."""
-        asyncio.run(self._in_process(settings))
+        asyncio.run(self._in_process(settings, offer))
 
     def over_http(self, url: str) -> None:
         """Transcribes with a running service.
@@ -216,14 +217,14 @@ class _Run:
             self._report("warning", f"{file}: {warning}")
         self._write(file, answer.text)
 
-    async def _in_process(self, settings: Settings) -> None:
+    async def _in_process(self, settings: Settings, offer: Offer) -> None:
         model = self._request.model or settings.recognizer.pack
         if is_demo_pack(model) and not all(map(_is_sample, self._files)):
             self._report("warning", DEMO_WARNING)
         loading = self._progress.add_task("loading models", total=None, position="")
         async with LocalTranscriber(settings) as transcriber:
             self._progress.remove_task(loading)
-            self._report_hotwords(transcriber, settings)
+            self._report_hotwords(transcriber, offer)
             for file in self._files:
                 try:
                     transcript = await self._transcribe(transcriber, file, settings)
@@ -239,14 +240,14 @@ class _Run:
                     self._report("partial", f"{file}: no text from {span}: {failed.error}")
                 self._write(file, render_body(transcript, self._parameters))
 
-    def _report_hotwords(self, transcriber: LocalTranscriber, settings: Settings) -> None:
+    def _report_hotwords(self, transcriber: LocalTranscriber, offer: Offer) -> None:
         """Warns about options without effect, such as hotwords, and removes them.
 
         Raises:
             InvalidParameter: the model takes no hotwords.
         """
         check = transcriber.check_hotwords(self._parameters.recognition_options)
-        self._parameters = report_hotwords(self._parameters, check, offer_of(settings))
+        self._parameters = report_hotwords(self._parameters, check, offer)
         for warning in self._parameters.warnings:
             self._report("warning", str(warning))
 

@@ -1,4 +1,4 @@
-"""What the service answers, as records; times in seconds from the recording's start."""
+"""Responses of the service as records; times in seconds from the start of the recording."""
 
 from __future__ import annotations
 

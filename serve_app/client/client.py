@@ -1,4 +1,4 @@
-"""Calls to the service, in blocking and in asyncio form."""
+"""The blocking and the asyncio client."""
 
 from __future__ import annotations
 
@@ -63,11 +63,11 @@ class _Caller:
         timeout_s: longest time without a sign of life; a transcription may take longer
             only if it is streamed. The service has deadlines of its own.
         max_retries: further attempts where the service is busy, restarting or cannot be
-            reached. It is waited as long as the service asks for, or 0.5 s and twice as
-            long each time, at most a minute.
+            reached. The pause is what the service asks for, at most a minute, else random
+            and growing up to 8 s.
 
     Raises:
-        ValueError: the address is none.
+        ValueError: base_url is not a URL.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class _Caller:
 
 
 class Paraserve(_Caller):
-    """The service, for code that waits. Used as a context manager, or closed by `close`."""
+    """The blocking client. Used as a context manager, or closed by `close`."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class Paraserve(_Caller):
         Raises:
             ClientError: it refuses, or cannot be reached.
         """
-        with _told(self.url):
+        with _connection_errors(self.url):
             models = self._client.get("/v1/models", timeout=_ASK_S)
             return self._served(models, self._client.get("/readyz", timeout=_ASK_S))
 
@@ -194,7 +194,7 @@ class Paraserve(_Caller):
         form = request.form(self._model(request), "json", stream=True)
         with (
             opened(recording) as content,
-            _told(self.url),
+            _connection_errors(self.url),
             self._client.stream(
                 "POST", _PATH, data=form, files={"file": (name_of(recording), content)}
             ) as response,
@@ -214,7 +214,7 @@ class Paraserve(_Caller):
         return self._default_model
 
     def _first_model(self) -> str:
-        with _told(self.url):
+        with _connection_errors(self.url):
             return self._first(self._client.get("/v1/models", timeout=_ASK_S))
 
     def _post(
@@ -227,14 +227,14 @@ class Paraserve(_Caller):
             return Retrying(**self._retry)(self._send, content, name_of(recording), form)
 
     def _send(self, content: BinaryIO, name: str, form: Form) -> httpx.Response:
-        with _told(self.url):
+        with _connection_errors(self.url):
             return self._checked(
                 self._client.post(_PATH, data=form, files={"file": (name, content)})
             )
 
 
 class AsyncParaserve(_Caller):
-    """The service, for asyncio. Used as an async context manager, or closed by `aclose`."""
+    """The asyncio client. Used as an async context manager, or closed by `aclose`."""
 
     def __init__(
         self,
@@ -261,7 +261,7 @@ class AsyncParaserve(_Caller):
 
     async def served(self) -> Served:
         """As `Paraserve.served`."""
-        with _told(self.url):
+        with _connection_errors(self.url):
             models = await self._client.get("/v1/models", timeout=_ASK_S)
             return self._served(models, await self._client.get("/readyz", timeout=_ASK_S))
 
@@ -290,7 +290,7 @@ class AsyncParaserve(_Caller):
 
     @asynccontextmanager
     async def _streamed(self, recording: Recording, form: Form) -> AsyncIterator[httpx.Response]:
-        with opened(recording) as content, _told(self.url):
+        with opened(recording) as content, _connection_errors(self.url):
             files = {"file": (name_of(recording), content)}
             async with self._client.stream("POST", _PATH, data=form, files=files) as response:
                 if not response.is_success:
@@ -306,7 +306,7 @@ class AsyncParaserve(_Caller):
         return self._default_model
 
     async def _first_model(self) -> str:
-        with _told(self.url):
+        with _connection_errors(self.url):
             return self._first(await self._client.get("/v1/models", timeout=_ASK_S))
 
     async def _post(
@@ -319,14 +319,14 @@ class AsyncParaserve(_Caller):
             return await AsyncRetrying(**self._retry)(self._send, content, name_of(recording), form)
 
     async def _send(self, content: BinaryIO, name: str, form: Form) -> httpx.Response:
-        with _told(self.url):
+        with _connection_errors(self.url):
             files = {"file": (name, content)}
             return self._checked(await self._client.post(_PATH, data=form, files=files))
 
 
 @contextmanager
-def _told(url: str) -> Iterator[None]:
-    """Turns errors of the connection into ours."""
+def _connection_errors(url: str) -> Iterator[None]:
+    """Turns connection errors into `ServiceUnreachable`."""
     try:
         yield
     except httpx.HTTPError as error:
@@ -341,7 +341,7 @@ def _event(line: str) -> StreamEvent | None:
 
 
 def _not_the_api(url: str) -> ServiceUnreachable:
-    return ServiceUnreachable(0, NOT_THE_API, f"what answers at {url} is not Paraserve")
+    return ServiceUnreachable(0, NOT_THE_API, f"the server at {url} is not Paraserve")
 
 
 def _may_succeed_later(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""What a call to the service can end with besides an answer."""
+"""Errors of the client."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def unreachable(error: httpx.HTTPError, url: str) -> ServiceUnreachable:
     elif isinstance(error, httpx.TimeoutException):
         message = f"{url} did not answer in time"
     else:
-        message = f"the connection to {url} broke: {str(error) or type(error).__name__}"
+        message = f"the connection to {url} was lost: {str(error) or type(error).__name__}"
     return ServiceUnreachable(0, UNREACHABLE, message)
 
 

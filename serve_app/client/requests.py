@@ -1,4 +1,4 @@
-"""What is sent: the address of a service, a recording, the fields of a request."""
+"""Requests: the URL of a service, a recording, and the form fields."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def service_url(given: str) -> str:
     """Returns the address of a service: with a scheme, without /v1 and slashes at its end.
 
     Raises:
-        ValueError: it is no address.
+        ValueError: it is not a URL.
     """
     url = given.strip()
     if "://" not in url:
@@ -89,7 +89,7 @@ def service_url(given: str) -> str:
         rest = rest.removesuffix("/audio/transcriptions")
     rest = rest.removesuffix("/v1").rstrip("/")
     if scheme.lower() not in ("http", "https") or not rest or any(c.isspace() for c in rest):
-        raise ValueError(f"{given!r} is not the address of a service, as http://localhost:8000")
+        raise ValueError(f"{given!r} is not the URL of a service, such as http://localhost:8000")
     return f"{scheme.lower()}://{rest}"
 
 
@@ -107,7 +107,7 @@ def opened(recording: Recording) -> AbstractContextManager[BinaryIO]:
 
 
 def name_of(recording: Recording) -> str:
-    """Returns the file name that is sent; the service does not heed it."""
+    """Returns the file name that is sent; the service ignores it."""
     if isinstance(recording, str | os.PathLike):
         return Path(recording).name
     return "recording"

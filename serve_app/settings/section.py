@@ -38,6 +38,7 @@ def tier_of(setting: FieldInfo) -> Tier:
     marks = [mark for mark in setting.metadata if isinstance(mark, _TierMark)]
     return marks[0].tier if marks else "operator"
 
+
 OptionsT = TypeVar("OptionsT")
 
 

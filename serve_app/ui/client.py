@@ -1,8 +1,7 @@
-"""The API as the page uses it, over HTTP, and the page's texts for what the API refuses."""
+"""The page's access to the API, and its names for the API's errors."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import BinaryIO, Literal, TypeAlias, get_args
 import httpx
 from fastapi.responses import JSONResponse
 
-from serve_app.client import AsyncParaserve, ClientError, StreamSentence, TranscriptionRequest
+from serve_app.client import AsyncParaserve, ClientError, StreamEvent, TranscriptionRequest
 from serve_app.core.records import STAGES
 from serve_app.packs.registry import is_demo_pack
 
@@ -45,31 +44,6 @@ class Order:
     model: str
     stages: tuple[str, ...] = ()
     hotwords: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SentenceReceived:
-    """A piece of the transcript, in order."""
-
-    start_ms: int
-    end_ms: int
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class TranscriptEnded:
-    """The end of a transcript.
-
-    Attributes:
-        duration_s: of the recording, rounded up.
-        failed_ranges_ms: spans without text because of an error.
-    """
-
-    duration_s: int
-    failed_ranges_ms: tuple[tuple[int, int], ...] = ()
-
-
-StreamedEvent: TypeAlias = SentenceReceived | TranscriptEnded
 
 
 class ApiClient:
@@ -109,7 +83,7 @@ class ApiClient:
 
     async def transcribe(
         self, recording: BinaryIO, order: Order, key: str
-    ) -> AsyncGenerator[StreamedEvent]:
+    ) -> AsyncGenerator[StreamEvent]:
         """Yields the transcript as it comes; closing it closes the request.
 
         Raises:
@@ -122,21 +96,12 @@ class ApiClient:
             aclosing(service.stream(recording, request)) as events,
         ):
             async for event in events:
-                if isinstance(event, StreamSentence):
-                    text = event.text.strip()
-                    yield SentenceReceived(_ms(event.start_s), _ms(event.end_s), text)
-                else:
-                    failed = tuple((_ms(one.start_s), _ms(one.end_s)) for one in event.failed)
-                    yield TranscriptEnded(math.ceil(event.duration_s), failed)
+                yield event
 
     def _open(self, key: str) -> AsyncParaserve:
         return AsyncParaserve(
             self._base_url, key, timeout_s=self._timeout_s, transport=self._transport
         )
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
 
 
 Problem: TypeAlias = Literal[

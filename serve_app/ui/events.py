@@ -1,9 +1,8 @@
-"""What a browser may send to Gradio: events of the page's own shapes, and nothing else.
+"""Validates the events that a browser sends to Gradio.
 
-Gradio takes any JSON as the value of any component, and reads, copies or fetches whatever
-calls itself a file in there, before the page's code sees it. So each event is parsed here
-and written anew from the parts that were understood: no object that a browser sent reaches
-Gradio, whatever its parser would have made of it.
+Gradio accepts any JSON as the value of any component, and reads, copies or fetches whatever it
+takes for a file in it before the page's code runs. Each event is therefore parsed here and
+rebuilt from its validated parts: no object from a browser reaches Gradio.
 """
 
 from __future__ import annotations
@@ -181,14 +180,14 @@ def choices(value: object) -> object:
     if value is None:
         return None
     if not isinstance(value, list) or len(value) > _MAX_CHOICES:
-        raise EventRefused(f"a choice must be a list of at most {_MAX_CHOICES} texts")
+        raise EventRefused(f"a choice must be a list of at most {_MAX_CHOICES} strings")
     return [_text(one, _MAX_CHOICE_CHARACTERS) for one in value]
 
 
 def upload(value: object) -> object:
     """The recording that the page's own route took in."""
     if not isinstance(value, dict) or set(value) != {"upload", "run"}:
-        raise EventRefused("a recording is named by upload and run, and by nothing else")
+        raise EventRefused("a recording must have the keys upload and run, and no others")
     return UploadNamed(
         _matching(_UPLOAD_ID, value["upload"], "upload"), _matching(_RUN, value["run"], "run")
     )
@@ -210,7 +209,7 @@ def _no_number(value: str) -> NoReturn:
 
 def _number(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _MAX_COMPONENTS:
-        raise EventRefused("fn_index and trigger_id must be small numbers")
+        raise EventRefused("fn_index and trigger_id must be small whole numbers")
     return value
 
 
@@ -222,9 +221,9 @@ def _matching(pattern: re.Pattern[str], value: object, name: str) -> str:
 
 def _text(value: object, max_characters: int) -> str:
     if not isinstance(value, str) or len(value) > max_characters:
-        raise EventRefused(f"a value must be a text of at most {max_characters} characters")
+        raise EventRefused(f"a value must be a string of at most {max_characters} characters")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise EventRefused("a text has characters that are not valid Unicode") from None
+        raise EventRefused("a string contains characters that are not valid Unicode") from None
     return value

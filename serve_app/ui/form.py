@@ -1,4 +1,4 @@
-"""The fields beside the recording: what the served API lets its callers choose."""
+"""The form next to the recording: the options that the API offers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The middleware in front of Gradio: passes only the routes and events that the page needs.
 
-All of it is bounded. Work of a visitor who leaves the page is canceled.
+Everything is bounded. The work of a visitor who leaves the page is canceled.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class PageGate:
     async def _heartbeat(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         visitor = _visitor(scope)
         session = visitor.session(_session(name))
-        with _refusing(), self._sessions.open(visitor, session):
+        with _refusals(), self._sessions.open(visitor, session):
             try:
                 await self._app(_rewritten(scope, f"{_HEARTBEAT}{session}"), receive, send)
             finally:
@@ -162,14 +162,14 @@ class PageGate:
         query: bytes = scope.get("query_string", b"")
         names = parse_qs(query[:_MAX_QUERY_BYTES].decode("latin-1")).get("session_hash", [""])
         session = visitor.session(_session(names[-1]))
-        with _refusing(), self._sessions.stream(visitor, session):
+        with _refusals(), self._sessions.stream(visitor, session):
             query = urlencode({"session_hash": session}).encode()
             await self._app(_rewritten(scope, _RESULTS, query=query), receive, send)
 
     async def _post(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         visitor = _visitor(scope)
         if path == _UPLOAD:
-            with _refusing():
+            with _refusals():
                 self._sessions.count_event(visitor)
             raise _Refused(await self._upload_route.answer(scope, receive, visitor))
         body = await _event_body(scope, receive)
@@ -198,7 +198,7 @@ class PageGate:
         self, visitor: Visitor, event: SentEvent, scope: Scope, receive: Receive, send: Send
     ) -> None:
         session = visitor.session(event.session)
-        with _refusing():
+        with _refusals():
             await self._sessions.admit_event(visitor, session)
             if event.upload is not None:
                 self._uploads.claim(visitor, session, event.upload)
@@ -267,16 +267,18 @@ def _used_at_once(receive: Receive, window: FlowControl | None) -> Receive:
 async def _event_body(scope: Scope, receive: Receive) -> bytes:
     headers = Headers(scope=scope)
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise _Refused(refusal_response("refused", 415, "events are application/json"))
+        raise _Refused(refusal_response("refused", 415, "send events as application/json"))
     num_bytes = body_length(headers)
     if num_bytes is None:
         raise _Refused(refusal_response("refused", 411, "Content-Length is missing or wrong"))
     if num_bytes > MAX_EVENT_BYTES:
-        raise _Refused(refusal_response("refused", 413, f"events have {MAX_EVENT_BYTES} bytes"))
+        raise _Refused(
+            refusal_response("refused", 413, f"an event may have at most {MAX_EVENT_BYTES} bytes")
+        )
     try:
         return await read_body(receive, num_bytes)
     except TimeoutError:
-        raise _Refused(refusal_response("refused", 408, "the event came too slowly")) from None
+        raise _Refused(refusal_response("refused", 408, "the event arrived too slowly")) from None
     except BodyBroken as error:
         raise _Refused(refusal_response("refused", 400, str(error))) from None
 
@@ -300,7 +302,7 @@ def _unknown_page() -> _Refused:
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def _refusals() -> Iterator[None]:
     """Turns what speaks against a visitor's request into the response to it."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""The page's own route for recordings: one raw body, one file without a name."""
+"""The page's upload route: the raw body of the request becomes one unnamed file."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class UploadRoute:
             return refusal_response("page_busy", 503)
         except OSError as error:
             if isinstance(error, TimeoutError):
-                return refusal_response("upload_failed", 408, "the file came too slowly")
+                return refusal_response("upload_failed", 408, "the file arrived too slowly")
             return refusal_response("page_busy", 503, "the page's disk is full")
         except BodyBroken as error:
             return refusal_response("upload_failed", 400, str(error))

@@ -1,17 +1,19 @@
-"""What the page shows of one recording, and what can be downloaded of it."""
+"""The transcript as the page shows it, and its downloads."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import Literal, TypeAlias
 
+from serve_app.client import StreamEvent, StreamSentence
 from serve_app.core.records import Token
 from serve_app.core.words import needs_space, split_words
 from serve_app.transcript.subtitles import to_srt, to_vtt
 from serve_app.transcript.transcript import MarkedToken, Sentence
-from serve_app.ui.client import Problem, SentenceReceived, StreamedEvent
+from serve_app.ui.client import Problem
 
 State: TypeAlias = Literal["idle", "sent", "running", "done", "failed"]
 Json: TypeAlias = dict[str, object]
@@ -33,7 +35,7 @@ class ShownResult:
     run: str
     model: str = ""
     state: State = "sent"
-    sentences: list[SentenceReceived] = field(default_factory=list)
+    sentences: list[StreamSentence] = field(default_factory=list)
     duration_s: int | None = None
     failed_ranges_ms: tuple[tuple[int, int], ...] = ()
     problem: Problem | None = None
@@ -41,14 +43,16 @@ class ShownResult:
     retry_after_s: int | None = None
     demo_models: tuple[str, ...] = ()
 
-    def add(self, event: StreamedEvent) -> None:
-        if isinstance(event, SentenceReceived):
+    def add(self, event: StreamEvent) -> None:
+        if isinstance(event, StreamSentence):
             self.state = "running"
-            self.sentences.append(event)
+            self.sentences.append(replace(event, text=event.text.strip()))
         else:
             self.state = "done"
-            self.duration_s = event.duration_s
-            self.failed_ranges_ms = event.failed_ranges_ms
+            self.duration_s = math.ceil(event.duration_s)
+            self.failed_ranges_ms = tuple(
+                (_ms(failed.start_s), _ms(failed.end_s)) for failed in event.failed
+            )
 
     def fail(self, problem: Problem, detail: str = "", retry_after_s: int | None = None) -> None:
         self.state = "failed"
@@ -59,7 +63,9 @@ class ShownResult:
         return {
             "run": self.run,
             "state": self.state,
-            "sentences": [[said.start_ms, said.end_ms, said.text] for said in self.sentences],
+            "sentences": [
+                [_ms(said.start_s), _ms(said.end_s), said.text] for said in self.sentences
+            ],
             "duration_s": self.duration_s,
             "failed_ranges": [list(span) for span in self.failed_ranges_ms],
             "problem": self.problem,
@@ -89,8 +95,8 @@ class ShownResult:
             "segments": [
                 {
                     "id": number,
-                    "start": said.start_ms / 1000,
-                    "end": said.end_ms / 1000,
+                    "start": said.start_s,
+                    "end": said.end_s,
                     "text": said.text,
                 }
                 for number, said in enumerate(self.sentences)
@@ -102,18 +108,24 @@ class ShownResult:
         }
 
 
-def _sentence(said: SentenceReceived) -> Sentence:
+def _sentence(said: StreamSentence) -> Sentence:
     """Returns a sentence as subtitles want it: its words, which came without times of their own.
 
     They share the sentence's time by the number of their letters.
     """
     words = split_words(said.text)
     edges = [0, *accumulate(len(word) for word, _ in words)]
-    duration_ms = said.end_ms - said.start_ms
-    times_ms = [said.start_ms + round(duration_ms * edge / edges[-1]) for edge in edges]
+    start_ms, end_ms = _ms(said.start_s), _ms(said.end_s)
+    times_ms = [start_ms + round((end_ms - start_ms) * edge / edges[-1]) for edge in edges]
     return Sentence(
         tuple(
-            MarkedToken(Token(word, start_ms, end_ms, 1.0), mark)
-            for (word, mark), (start_ms, end_ms) in zip(words, pairwise(times_ms), strict=True)
+            MarkedToken(Token(word, word_start_ms, word_end_ms, 1.0), mark)
+            for (word, mark), (word_start_ms, word_end_ms) in zip(
+                words, pairwise(times_ms), strict=True
+            )
         )
     )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,4 +1,4 @@
-"""The open pages: how many there are, and how often each visitor may ask for something."""
+"""The open pages: their number, and the request rate of each visitor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an upload to what the page shows, piece by piece."""
+"""Transcribes an upload and yields the page's updates."""
 
 from __future__ import annotations
 

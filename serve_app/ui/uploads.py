@@ -1,7 +1,7 @@
-"""The recordings that lie on the page's disk until their request ends.
+"""Uploaded recordings, on the page's disk until their request ends.
 
-They are files without names: nothing that a request says can lead to another file, nobody
-else finds them, and they are gone with the process, however it ends.
+The files have no names: no request can reach another file, and they vanish with the process,
+however it ends.
 """
 
 from __future__ import annotations

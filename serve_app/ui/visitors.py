@@ -1,4 +1,4 @@
-"""Who a request comes from: the holder of a cookie that this page issued."""
+"""Visitors of the page, identified by a cookie that the page issues."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from serve_app.api.auth import KeyDefaults, KeyFile
 from serve_app.api.limits import ApiLimits
-from serve_app.api.routes import Doors, build_api
+from serve_app.api.routes import AccessRules, build_api
 from serve_app.settings import HttpSettings
 from serve_app.settings.keys import KeyEntry, add_key, hash_of, new_key
 from tests.fakes.service import FAILED_RANGE, FakeService, sentence
@@ -37,7 +37,7 @@ def client_of(tmp_path: Path, *origins: str) -> TestClient:
         ApiLimits(100_000, request_timeout_s=30, spool_dir=tmp_path),
         logger,
         authenticator=KeyFile(keys, KeyDefaults(), logger),
-        doors=Doors(cors_origins=origins),
+        access=AccessRules(cors_origins=origins),
     )
     return TestClient(app)
 

@@ -17,7 +17,7 @@ from serve_app.api import flow
 from serve_app.api.auth import AuthenticationMiddleware, KeyDefaults, KeyFile
 from serve_app.api.front import FrontMiddleware
 from serve_app.api.limits import ApiLimits
-from serve_app.api.routes import Doors, build_api
+from serve_app.api.routes import AccessRules, build_api
 from serve_app.settings.keys import KeyEntry, add_key, hash_of, new_key
 from tests.api.sockets import PATIENCE_S, answer_of, served
 from tests.fakes.observer import EndedRequests
@@ -246,9 +246,9 @@ async def test_connections_other_than_http_do_not_get_in(
     assert [log.code for log in ended.logs] == ["protocol_not_allowed"] * 2
 
 
-def client_of(service: FakeService, doors: Doors) -> httpx.AsyncClient:
+def client_of(service: FakeService, doors: AccessRules) -> httpx.AsyncClient:
     limits = ApiLimits(100_000, request_timeout_s=30, spool_dir=None)
-    app = build_api(service, limits, LOGGER, doors=doors)
+    app = build_api(service, limits, LOGGER, access=doors)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
@@ -273,7 +273,7 @@ def client_of(service: FakeService, doors: Doors) -> httpx.AsyncClient:
 async def test_host_must_be_one_of_those_that_are_set(
     service: FakeService, host: str, passes: bool
 ) -> None:
-    doors = Doors(allowed_hosts=("asr.example.com", "*.internal"))
+    doors = AccessRules(allowed_hosts=("asr.example.com", "*.internal"))
     async with client_of(service, doors) as client:
         answer = await client.get("/v1/models", headers={"Host": host})
     if passes:
@@ -284,13 +284,13 @@ async def test_host_must_be_one_of_those_that_are_set(
 
 
 async def test_any_host_passes_unless_some_are_set(service: FakeService) -> None:
-    async with client_of(service, Doors()) as client:
+    async with client_of(service, AccessRules()) as client:
         assert (await client.get("/healthz", headers={"Host": "any"})).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/health", "/v1/models", "/openapi.json"])
 async def test_head_is_served_where_get_is(service: FakeService, path: str) -> None:
-    async with client_of(service, Doors()) as client:
+    async with client_of(service, AccessRules()) as client:
         got, head = await client.get(path), await client.head(path)
     assert head.status_code == got.status_code
     assert head.content == b""
@@ -311,7 +311,7 @@ async def test_connection_goes_on_after_head(app: ASGIApp) -> None:
 
 
 async def test_slash_at_the_end_changes_nothing_and_redirects_nobody(service: FakeService) -> None:
-    async with client_of(service, Doors()) as client:
+    async with client_of(service, AccessRules()) as client:
         answer = await client.post(f"{URL}/", data={"model": "whisper-1"}, files={"file": b"RIFF"})
         assert answer.status_code == 200
         assert answer.json()["text"] == "你好。再见。"
@@ -322,7 +322,7 @@ async def test_slash_at_the_end_changes_nothing_and_redirects_nobody(service: Fa
 
 async def test_name_of_a_model_may_have_slashes(service: FakeService) -> None:
     service.other_models = ("ms:iic/some_model", "dir:/models/own")
-    async with client_of(service, Doors()) as client:
+    async with client_of(service, AccessRules()) as client:
         for name in service.other_models:
             for path in (name, name.replace("/", "%2F"), f"{name}/"):
                 answer = await client.get(f"/v1/models/{path}")

@@ -63,7 +63,7 @@ async def test_addresses_and_files_are_a_400(
     for value in ("http://host/words.txt", "words.txt", "/etc/passwd"):
         response = await post(client, hotwords=value)
         assert response.status_code == 400
-        assert "not paths or addresses" in error_of(response)["message"]
+        assert "not file paths or URLs" in error_of(response)["message"]
     assert service.jobs == []
 
 

@@ -78,15 +78,15 @@ def test_what_looks_like_a_path_or_an_address_is_refused(value: str) -> None:
         ('["a", ["b"]]', "must be"),
         ("[", "hotwords is not valid JSON; pass a JSON list or words separated by spaces"),
         ("[" * 10_000, "is not valid JSON"),
-        ('{"a": "b"}', "a weight is a number"),
-        ('{"a": ""}', "a weight is a number"),
-        ('{"a": "nan"}', "a weight is a number"),
-        ('{"a": 0}', "a weight is a number"),
-        ('{"a": true}', "a weight is a number"),
-        ('{"a": null}', "a weight is a number"),
-        ('{"a": 1e9}', "a weight is a number"),
-        ('{"a": NaN}', "a weight is a number"),
-        ("一 -3", "a weight is a number"),
+        ('{"a": "b"}', "a weight must be a number"),
+        ('{"a": ""}', "a weight must be a number"),
+        ('{"a": "nan"}', "a weight must be a number"),
+        ('{"a": 0}', "a weight must be a number"),
+        ('{"a": true}', "a weight must be a number"),
+        ('{"a": null}', "a weight must be a number"),
+        ('{"a": 1e9}', "a weight must be a number"),
+        ('{"a": NaN}', "a weight must be a number"),
+        ("一 -3", "a weight must be a number"),
         ("一" * 33, "longer than 32"),
         (" ".join(f"word{n}" for n in range(MAX_WORDS + 1)), "at most 100"),
         (" ".join(f"{n:021d}" for n in range(MAX_WORDS)), "2000 characters"),
@@ -121,7 +121,7 @@ def test_words_to_refine_have_no_weights() -> None:
     assert unweighted("refine_keywords", ["交易 停滞"]) == ("交易", "停滞")
     assert unweighted("refine_keywords", ["交易，停滞", "交易"]) == ("交易", "停滞")
     assert unweighted("refine_keywords", ['["交易", "交易"]']) == ("交易",)
-    with pytest.raises(InvalidParameter, match="no weights"):
+    with pytest.raises(InvalidParameter, match="weights are not supported"):
         unweighted("refine_keywords", ['{"交易": 2}'])
 
 

@@ -207,9 +207,9 @@ async def test_language_is_guessed_where_that_can_be_done(
 @pytest.mark.parametrize(
     ("fields", "param", "said"),
     [
-        ({"language": "French"}, "language", "not among those of this model"),
-        ({"language": "hh"}, "language", "not among those of this model"),
-        ({"languages[]": ["fr", "de"]}, "languages", "not among those of this model"),
+        ({"language": "French"}, "language", "not supported by this model"),
+        ({"language": "hh"}, "language", "not supported by this model"),
+        ({"languages[]": ["fr", "de"]}, "languages", "not supported by this model"),
         ({"language": "manderin"}, "language", "did you mean mandarin"),
         ({"response_format": "diarized_json"}, "response_format", "speaker labels"),
         ({"known_speaker_names[]": "agent"}, "known_speaker_names", "speaker labels"),

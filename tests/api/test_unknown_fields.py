@@ -120,7 +120,7 @@ async def test_hotwords_that_cannot_be_written_are_left_out_and_named(
     assert [word.text for word in service.jobs[0].recognition_options.hotwords] == ["通义"]
     told = json.loads(response.headers[WARNINGS_HEADER])
     assert response.json()["warnings"] == told
-    assert told[0].startswith(f"{param} has words that this model cannot write")
+    assert told[0].startswith(f"{param} contains words that this model cannot write")
     assert "龘" in told[0]
     service.changed = {"unwritable_hotwords": "refuse"}
     refused = await post(client, fields=fields)

@@ -78,7 +78,7 @@ def test_nothing_found_is_an_error(runner: CliRunner, tmp_path: Path) -> None:
     ("arguments", "code", "message"),
     [
         (["transcribe", "x.wav", "--format", "xml"], 2, "response_format"),
-        (["transcribe", "x.wav", "--hotwords", "/etc/passwd"], 2, "not paths"),
+        (["transcribe", "x.wav", "--hotwords", "/etc/passwd"], 2, "not file paths"),
         (["transcribe", "x.wav", "--model", "other"], 2, "not served"),
         (["transcribe", "x.wav", "--profile", "nope"], 2, "nope"),
         (["transcribe", "x.wav", "--set", "recognizer.device=tpu"], 2, "recognizer.device"),

@@ -147,7 +147,7 @@ def test_language_is_the_services_to_judge(service: Service, recording: Path) ->
 
 def test_language_is_checked_where_the_models_run_here(recording: Path) -> None:
     result = transcribe(str(recording), "--language", "tlh")
-    assert "'tlh' is not among those of this model" in str(result.exception)
+    assert "'tlh' is not supported by this model" in str(result.exception)
 
 
 def test_how_subtitles_are_divided_is_sent(service: Service, recording: Path) -> None:

@@ -116,7 +116,7 @@ def test_address_is_taken_with_and_without_scheme_and_v1(given: str, url: str) -
 
 @pytest.mark.parametrize("given", ["", "ftp://a", "http://", "a b"])
 def test_other_addresses_are_refused(given: str) -> None:
-    with pytest.raises(ValueError, match="address"):
+    with pytest.raises(ValueError, match="URL of a service"):
         service_url(given)
 
 

@@ -14,7 +14,7 @@ from playwright.sync_api import Page
 
 from loadtests.ports import free_port
 from serve_app.api.limits import ApiLimits
-from serve_app.api.routes import Doors, build_api
+from serve_app.api.routes import AccessRules, build_api
 from tests.compatibility.conftest import TEXT
 from tests.fakes.service import FakeService
 from tests.ui.chromium import HOW_TO_GET_IT, chromium, executable
@@ -60,7 +60,7 @@ def elsewhere() -> Iterator[Page]:
 def call(page: Page, tmp_path: Path, *origins: str, stream: bool = False) -> Any:
     limits = ApiLimits(8 * 2**20, request_timeout_s=60, spool_dir=tmp_path)
     logger = logging.getLogger("tests.compatibility")
-    app = build_api(FakeService(), limits, logger, doors=Doors(cors_origins=origins))
+    app = build_api(FakeService(), limits, logger, access=AccessRules(cors_origins=origins))
     with serving(app) as url:
         return page.evaluate(CALL, [url, stream])
 

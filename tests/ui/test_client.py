@@ -6,8 +6,8 @@ import json
 import httpx
 import pytest
 
-from serve_app.client import ClientError
-from serve_app.ui.client import ApiClient, Order, SentenceReceived, TranscriptEnded
+from serve_app.client import ClientError, FailedSpan, StreamEnd, StreamSentence
+from serve_app.ui.client import ApiClient, Order
 from tests.ui.scripted_api import SAID, Refusal, ScriptedApi
 
 
@@ -19,8 +19,8 @@ async def test_transcript_comes_as_sentences_and_an_end() -> None:
     api = ScriptedApi()
     order = Order("paraformer-demo", ("asr",), "")
     events = [event async for event in client_of(api).transcribe(io.BytesIO(b"sounds"), order, "")]
-    assert events[0] == SentenceReceived(500, 1600, SAID[0][2])
-    assert events[-1] == TranscriptEnded(6)
+    assert events[0] == StreamSentence(0.5, 1.6, SAID[0][2])
+    assert isinstance(events[-1], StreamEnd)
     assert len(events) == len(SAID) + 1
     assert api.orders == [
         {
@@ -43,7 +43,7 @@ async def test_refusal_carries_what_the_api_said() -> None:
 
 async def test_error_in_the_stream_is_a_refusal_after_the_sentences() -> None:
     events = client_of(ScriptedApi(error_after=2)).transcribe(io.BytesIO(), Order("x"), "")
-    assert await anext(events) == SentenceReceived(500, 1600, SAID[0][2])
+    assert await anext(events) == StreamSentence(0.5, 1.6, SAID[0][2])
     await anext(events)
     with pytest.raises(ClientError, match="a replica died"):
         await anext(events)
@@ -63,7 +63,7 @@ async def test_failed_ranges_come_with_the_end() -> None:
 
     client = ApiClient("http://test", 10, httpx.MockTransport(answer))
     events = [event async for event in client.transcribe(io.BytesIO(), Order("x"), "")]
-    assert events == [TranscriptEnded(3, ((500, 1250),))]
+    assert events == [StreamEnd("", 2.4, (FailedSpan(0.5, 1.25, "x"),))]
 
 
 async def test_offer_tells_models_stages_and_who_takes_hotwords() -> None:

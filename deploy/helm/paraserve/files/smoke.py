@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 import httpx
+
 from serve_app.transcript.cer import character_error_rate
 
 KEY_FILE = Path("/etc/paraserve/api-key/key")
