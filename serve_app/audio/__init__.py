@@ -1,4 +1,4 @@
-"""Bytes of any audio file -> windows of int16 mono 16 kHz, never whole in memory."""
+"""Bytes of any audio file -> blocks of int16 mono 16 kHz, never whole in memory."""
 
 from serve_app.audio.containers import sniff
 from serve_app.audio.decoding import AudioDecoder

@@ -14,7 +14,7 @@ from serve_app.audio.bytesource import ByteSource
 from serve_app.audio.containers import SEARCHED_BYTES, UNKNOWN_KIND, sniff_source
 from serve_app.audio.damage import DamageReport
 from serve_app.audio.ffmpeg_container import find_links
-from serve_app.audio.layout import AudioInfo, AudioLimits, Block
+from serve_app.audio.layout import AudioInfo, AudioLimits, MonoFrame
 from serve_app.audio.mp4 import walk_mp4_layout
 from serve_app.audio.pcm_headers import check_first_chunks, read_pcm_header, wave_prefix
 from serve_app.audio.readers import AvReader, PcmReader
@@ -34,7 +34,7 @@ class Reader(Protocol):
     base_s: float
     """Audio that came before it."""
 
-    def blocks(self) -> Iterator[Block]: ...
+    def frames(self) -> Iterator[MonoFrame]: ...
     def close(self) -> None: ...
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from serve_app.audio.layout import Block, FloatMono
+from serve_app.audio.layout import MonoFrame, FloatMono
 from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
 
 # Past this a sample is an accident; libsoxr's sums must stay finite.
@@ -16,7 +16,7 @@ _MAX_AMPLITUDE = 4.0
 
 
 class PcmResampler:
-    """Turns blocks into int16 samples; the rate may change between blocks.
+    """Turns frames into int16 samples; the rate may change between frames.
 
     16 kHz passes through unchanged, so 16-bit samples come out bit for bit.
     """
@@ -25,23 +25,23 @@ class PcmResampler:
         self._rate_hz = SAMPLE_RATE_HZ
         self._stream: soxr.ResampleStream | None = None
 
-    def push(self, block: Block) -> Pcm:
+    def push(self, frame: MonoFrame) -> Pcm:
         """Returns what is ready, possibly nothing."""
         flushed = np.zeros(0, np.int16)
-        if block.rate_hz != self._rate_hz:
+        if frame.rate_hz != self._rate_hz:
             flushed = self.finish()
-            self._rate_hz = block.rate_hz
+            self._rate_hz = frame.rate_hz
             self._stream = soxr.ResampleStream(
-                block.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ"
+                frame.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ"
             )
         if self._stream is None:
-            return _to_int16(block.samples)
-        samples = np.ascontiguousarray(np.clip(block.samples, -_MAX_AMPLITUDE, _MAX_AMPLITUDE))
+            return _to_int16(frame.samples)
+        samples = np.ascontiguousarray(np.clip(frame.samples, -_MAX_AMPLITUDE, _MAX_AMPLITUDE))
         resampled = _to_int16(self._stream.resample_chunk(samples))
         return np.concatenate([flushed, resampled]) if len(flushed) else resampled
 
     def finish(self) -> Pcm:
-        """Returns the samples that the filter still holds; the next block starts anew."""
+        """Returns the samples that the filter still holds; the next frame starts a new filter."""
         if self._stream is None:
             return np.zeros(0, np.int16)
         rest = self._stream.resample_chunk(np.zeros(0, np.float32), last=True)

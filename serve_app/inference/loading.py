@@ -80,7 +80,7 @@ def segmentation_options(settings: Settings) -> SegmentationOptions:
         limits=AudioLimits(
             max_duration_s=audio.max_duration_s,
             min_duration_s=audio.min_duration_s,
-            window_s=audio.decode_block_s,
+            block_s=audio.decode_block_s,
         ),
         max_segment_s=settings.segmenter.max_segment_s,
         max_group_s=settings.segmenter.max_group_s,

@@ -1,4 +1,4 @@
-"""From a file's bytes to the cuts that are to be recognized, window by window."""
+"""From a file's bytes to the cuts that are to be recognized, block by block."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Segmentation:
     def steps(self) -> Generator[list[ChunkAudio]]:
         """Yields, for each piece of work, the cuts that it completed.
 
-        That is a window, or a slice of CPU time in which none was gained.
+        That is a block of samples, or a slice of CPU time in which none was gained.
 
         Raises:
             AudioError: the file is not usable audio; cuts before the place where
@@ -156,7 +156,7 @@ class Segmentation:
         yield chunker.finish()
 
     def groups(self, context: RequestContext) -> Generator[list[Chunk]]:
-        """Yields the groups of chunks, and an empty one for each window without any.
+        """Yields the groups of chunks, and an empty one for each block without any.
 
         The first chunks go out at once, for their text to come early; later ones are
         gathered, since a call costs as much as a short chunk. An empty group lets the
@@ -200,7 +200,7 @@ class Segmentation:
     ) -> AsyncGenerator[list[Chunk]]:
         """Yields the groups that are not empty; the work is done on `thread`.
 
-        Between two windows the thread is free for other recordings.
+        Between two blocks the thread is free for other recordings.
         """
         groups = self.groups(context)
         try:
