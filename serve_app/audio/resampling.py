@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from serve_app.audio.layout import MonoFrame, FloatMono
+from serve_app.audio.layout import FloatMono, MonoFrame
 from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
 
 # Past this a sample is an accident; libsoxr's sums must stay finite.
