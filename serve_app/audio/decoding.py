@@ -1,4 +1,4 @@
-"""The decoder: one recording in, blocks of samples out."""
+"""Decodes a recording into blocks of samples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from serve_app.core.errors import (
 from serve_app.core.records import SAMPLE_RATE_HZ, DamagedRange, Pcm
 from serve_app.scheduling.preemption import yield_point
 
-# All that the libraries raise for bytes that they cannot make sense of.
+# Whatever the libraries raise for malformed data.
 _LIBRARY_ERRORS = (
     av.FFmpegError,
     ValueError,
@@ -45,7 +45,7 @@ _NOTHING = np.empty(0, np.int16)
 class AudioDecoder:
     """Decodes a recording in blocks; memory does not depend on its length.
 
-    What is damaged becomes silence, so that times stay true, and is listed in `damage`.
+    Damaged parts become silence, so that times stay correct, and are listed in `damage`.
     Opening reads the header only. A context manager; not thread-safe, but each step may
     run on another thread.
 
@@ -107,7 +107,7 @@ class AudioDecoder:
 
     @property
     def work_is_usual(self) -> bool:
-        """Whether it has taken no more CPU time so far than ordinary recordings do."""
+        """Whether decoding has used no more CPU time than an ordinary recording needs."""
         return self._meter.is_usual(self._heard_samples / SAMPLE_RATE_HZ)
 
     def opening(self) -> Iterator[None]:
@@ -287,7 +287,7 @@ class AudioDecoder:
         return None
 
     def _check_end(self) -> None:
-        """Raises what can only be known when everything is decoded."""
+        """Raises the errors that are known only after everything is decoded."""
         self._source.reraise_failure()
         self._meter.check(self._heard_samples / SAMPLE_RATE_HZ)
         heard_s = self._heard_samples / SAMPLE_RATE_HZ

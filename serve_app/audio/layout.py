@@ -1,4 +1,4 @@
-"""What is known of a recording before it is decoded, and what is accepted."""
+"""The format of a recording as its header declares it, and the accepted limits."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class MonoFrame:
 
 
 IDLE = MonoFrame(np.zeros(0, np.float32), 16_000)
-"""Work was done and no audio gained; whoever reads may let others go on."""
+"""An empty frame: work was done that yielded no audio; the caller may pause."""
 
 
 def missing_s(decoded_s: float, declared_s: float | None) -> float:

@@ -1,4 +1,4 @@
-"""Readers: a file's blocks of samples, by FFmpeg or, for uncompressed files, by our own code.
+"""Readers: decode a file into frames of samples, with FFmpeg or, if uncompressed, directly.
 
 A packet that cannot be decoded becomes silence of its length, and decoding goes on with the
 next one, so that the rest keeps its times. For uncompressed files the header alone decides
@@ -73,7 +73,7 @@ _QUIET_POWER = 1e-5
 
 
 class AvReader:
-    """Reads one audio stream of a file in blocks.
+    """Reads one audio stream of a file in frames.
 
     Encoder delay and padding are left out as the container says, so that times
     agree with those of a player.
@@ -398,7 +398,7 @@ _CODEC_NAMES = {
 
 
 class PcmReader:
-    """Reads "wav", "rf64", "w64" and "aiff" in blocks.
+    """Reads "wav", "rf64", "w64" and "aiff" in frames.
 
     Args:
         source: the file.

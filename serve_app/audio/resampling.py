@@ -56,7 +56,7 @@ def _to_int16(samples: FloatMono) -> Pcm:
 
 
 # Over this much audio the channels are compared.
-_WINDOW_S = 0.5
+_AVERAGED_S = 0.5
 # Of what channels without any relation would leave of their energy in the mean; two equally
 # loud ones reach it at a correlation of -0.8.
 _CANCELLED_SHARE = 0.2
@@ -103,10 +103,10 @@ class Downmixer:
     def _compare(
         self, energy: npt.NDArray[np.float64], mean_energy: float, duration_s: float
     ) -> None:
-        """Takes a block into averages that forget what is older than the window."""
+        """Adds a frame to averages that forget audio older than `_AVERAGED_S`."""
         if not (np.isfinite(energy).all() and math.isfinite(mean_energy)):
             return
-        kept = math.exp(-duration_s / _WINDOW_S)
+        kept = math.exp(-duration_s / _AVERAGED_S)
         if self._channel_energy is None or len(self._channel_energy) != len(energy):
             self._channel_energy, self._mean_energy = energy, mean_energy
         else:
