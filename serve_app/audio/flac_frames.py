@@ -1,7 +1,7 @@
 """Splits a packet that holds several FLAC frames.
 
-FFmpeg's parser puts a damaged frame and its intact neighbors into one packet. The decoder stops
-at the damaged frame, and the rest of the packet would be lost.
+FFmpeg's parser puts a damaged frame and its intact neighbors into one packet. The decoder
+stops at the damaged frame, and the rest of the packet would be lost.
 
 Source: RFC 9639, 9.1 (frame header).
 """

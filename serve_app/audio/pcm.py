@@ -1,4 +1,4 @@
-"""Uncompressed samples as files store them, converted to float32; NaN and infinities become silence."""
+"""Uncompressed samples as files store them, as float32; NaN and infinity become silence."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 FunASR 1.4.16 silently accepts an incomplete pack: without model.pt it uses random
 weights, it ignores a vocabulary of the wrong length, and a missing am.mvn ruins the
-text. Here each of these is an error that names the missing file. Nothing in a pack is ever executed.
+text. Here each of these is an error that names the missing file. Nothing in a pack is ever
+executed.
 """
 
 from __future__ import annotations
