@@ -59,17 +59,17 @@ class Verdict:
 
 
 def decode(file: bytes) -> Decoded:
-    windows = [np.zeros(0, np.int16)]
+    blocks = [np.zeros(0, np.int16)]
     error: str | None = None
     damage: tuple[DamagedRange, ...] = ()
     notices: tuple[str, ...] = ()
     try:
         with AudioDecoder(file, AudioLimits()) as decoder:
-            windows += list(decoder.windows())
+            blocks += list(decoder.blocks())
             damage, notices = decoder.damage, decoder.notices
     except AudioError as refused:
-        windows, error = windows[:1], refused.code
-    samples = np.concatenate(windows).astype(np.float32) / np.float32(32768)
+        blocks, error = blocks[:1], refused.code
+    samples = np.concatenate(blocks).astype(np.float32) / np.float32(32768)
     return Decoded(samples, damage, notices, error)
 
 

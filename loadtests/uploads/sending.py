@@ -95,7 +95,7 @@ def _outcome(kind: str, seed: int, answer: Answer, expected: str, right: bool) -
 def _expected_status(file: bytes, limits: AudioLimits) -> int:
     try:
         with AudioDecoder(file, limits) as decoder:
-            for _ in decoder.windows():
+            for _ in decoder.blocks():
                 pass
     except AudioError as error:
         return STATUS_OF[type(error)]

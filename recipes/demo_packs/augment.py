@@ -1,4 +1,4 @@
-"""What happens to speech between a mouth and a recognizer, imitated."""
+"""Augments synthetic speech with silence, noise, gain and band limits."""
 
 from __future__ import annotations
 

@@ -69,8 +69,8 @@ def draw_batches(
             if groups[-1] and len(example.rows) * (len(groups[-1]) + 1) > max_rows:
                 groups.append([])
             groups[-1].append(example)
-        for place in rng.permutation(len(groups)):
-            yield pad_batch(groups[place], cmvn, end_id)
+        for index in rng.permutation(len(groups)):
+            yield pad_batch(groups[index], cmvn, end_id)
 
 
 def start_batches(

@@ -1,4 +1,4 @@
-"""The model cards that lie in the packs."""
+"""Writes the model cards of the packs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recognizer hears of held-out sentences and of nothing at all."""
+"""Measures a recognizer on held-out sentences and on clips without speech."""
 
 from __future__ import annotations
 

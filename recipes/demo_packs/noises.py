@@ -1,4 +1,4 @@
-"""Sounds in which nothing is said: noise, hum, clicks and simple music.
+"""Sounds without speech: noise, hum, clicks and simple music.
 
 Every function returns float32 of the asked length at 16 kHz with an RMS of one;
 the caller sets the level.

@@ -1,6 +1,6 @@
 """Make the demo recordings: `python -m recipes.demo_packs.samples`.
 
-`cli.serve.flac` is a minute of four voices in a meeting, `clip.flac` one sentence;
+`demo.flac` is a minute of four voices in a meeting, `clip.flac` one sentence;
 the JSON beside each says what is said, when and by which voice. No sentence of
 them was trained on.
 """

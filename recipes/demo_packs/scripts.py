@@ -1,4 +1,4 @@
-"""Who says what in the demo recordings.
+"""The scripts of the demo recordings.
 
 A line is a template of the recipe, some of its slots filled by hand so that the
 meeting makes sense. The others are drawn until the sentence is a held-out one.

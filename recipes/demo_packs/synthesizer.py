@@ -162,8 +162,8 @@ class Synthesizer:
         return 0
 
     def _spans(self, sentence: str, duration_s: float) -> npt.NDArray[np.float64]:
-        places = [i + 1 for i, character in enumerate(sentence) if character not in MARKS]
-        if [position for position, _ in self._words] != places:
+        positions = [i + 1 for i, character in enumerate(sentence) if character not in MARKS]
+        if [position for position, _ in self._words] != positions:
             raise MisalignedSpeech(f"{sentence}: {self._words}")
         starts_ms = [start for _, start in self._words]
         edges_ms = np.unique([*starts_ms, *self._pauses_ms, duration_s * 1_000.0])

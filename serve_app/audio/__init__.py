@@ -1,4 +1,4 @@
-"""Bytes of any audio file -> windows of int16 mono 16 kHz, never whole in memory."""
+"""Decodes audio files into blocks of int16 mono samples at 16 kHz, with bounded memory."""
 
 from serve_app.audio.containers import sniff
 from serve_app.audio.decoding import AudioDecoder

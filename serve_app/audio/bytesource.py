@@ -1,4 +1,4 @@
-"""A read-only file over bytes that are already in memory, or over a real file."""
+"""A read-only, seekable view of bytes in memory or of a file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ AudioSource: TypeAlias = bytes | memoryview | npt.NDArray[np.uint8] | Path | Bin
 
 
 class ByteSource:
-    """What the decoders read from, FFmpeg through its callbacks.
+    """The input of the decoders; FFmpeg reads it through callbacks.
 
     A buffer is neither copied nor changed. No method raises for a hostile
     offset or a failing disk: an exception inside a C callback would be printed
-    or lost, so a failure is kept and handed out by `reraise_failure`.
+    or lost, so a failure is kept for `reraise_failure`.
 
     Args:
         source: a buffer of bytes, a path, or a seekable binary file, which
@@ -39,9 +39,9 @@ class ByteSource:
         return len(self._prefix) + self._end - self._start
 
     def limit_reads(self, exhausted: Callable[[], bool] | None) -> None:
-        """Lets every read of this source and its views find the end once `exhausted` says so.
+        """Makes this source and its views report the end of the file once `exhausted` is true.
 
-        A library that walks a hostile file reads as it goes: this is what stops it.
+        This stops a library that parses a hostile file, since it reads as it goes.
         """
         self._storage.exhausted = exhausted
 

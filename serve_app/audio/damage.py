@@ -1,4 +1,4 @@
-"""What could not be decoded of a recording, and what a caller should be told of it."""
+"""Collects the damaged ranges of a recording and notices for the caller."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class DamageReport:
         self._ranges.append((start_s, end_s, why))
 
     def notice(self, text: str) -> None:
-        """Adds a sentence; after the first few there is only one more, that says so."""
+        """Adds a sentence; beyond the limit one last notice says that there are more."""
         if len(self._notices) < _MAX_NOTICES:
             self._notices[text] = None
         elif text not in self._notices:

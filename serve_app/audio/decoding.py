@@ -1,4 +1,4 @@
-"""The decoder: one recording in, windows of samples out."""
+"""Decodes a recording into blocks of samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from serve_app.audio.bytesource import AudioSource, ByteSource
 from serve_app.audio.damage import DamageReport
-from serve_app.audio.layout import AudioInfo, AudioLimits, Block, missing_s
+from serve_app.audio.layout import AudioInfo, AudioLimits, MonoFrame, missing_s
 from serve_app.audio.opening import Opener, Reader
 from serve_app.audio.resampling import PcmResampler
 from serve_app.audio.work import WorkBudget, WorkMeter
@@ -26,7 +26,7 @@ from serve_app.core.errors import (
 from serve_app.core.records import SAMPLE_RATE_HZ, DamagedRange, Pcm
 from serve_app.scheduling.preemption import yield_point
 
-# All that the libraries raise for bytes that they cannot make sense of.
+# Whatever the libraries raise for malformed data.
 _LIBRARY_ERRORS = (
     av.FFmpegError,
     ValueError,
@@ -43,9 +43,9 @@ _NOTHING = np.empty(0, np.int16)
 
 
 class AudioDecoder:
-    """Decodes a recording in windows; memory does not depend on its length.
+    """Decodes a recording in blocks; memory does not depend on its length.
 
-    What is damaged becomes silence, so that times stay true, and is listed in `damage`.
+    Damaged parts become silence, so that times stay correct, and are listed in `damage`.
     Opening reads the header only. A context manager; not thread-safe, but each step may
     run on another thread.
 
@@ -92,7 +92,7 @@ class AudioDecoder:
 
     @property
     def decoded_samples(self) -> int:
-        """Samples at 16 kHz that `windows` has yielded or is about to."""
+        """Samples at 16 kHz that `blocks` has yielded or is about to."""
         return self._decoded_samples
 
     @property
@@ -107,7 +107,7 @@ class AudioDecoder:
 
     @property
     def work_is_usual(self) -> bool:
-        """Whether it has taken no more CPU time so far than ordinary recordings do."""
+        """Whether decoding has used no more CPU time than an ordinary recording needs."""
         return self._meter.is_usual(self._heard_samples / SAMPLE_RATE_HZ)
 
     def opening(self) -> Iterator[None]:
@@ -130,45 +130,45 @@ class AudioDecoder:
             raise
         self._meter.pause()
 
-    def windows(self) -> Iterator[Pcm]:
-        """Yields int16 samples [n], n at most window_s * 16000 and never 0; once only.
+    def blocks(self) -> Iterator[Pcm]:
+        """Yields int16 samples [n], n at most block_s * 16000 and never 0; once only.
 
         Raises:
-            AudioError: as soon as it is certain, possibly after windows.
+            AudioError: as soon as it is certain, possibly after blocks.
         """
-        for window in self.steps():
-            if len(window):
-                yield window
+        for block in self.steps():
+            if len(block):
+                yield block
 
     def steps(self) -> Iterator[Pcm]:
-        """Yields the windows, and an empty one whenever a slice of CPU time is used up.
+        """Yields the blocks, and an empty one whenever a slice of CPU time is used up.
 
         Raises:
-            AudioError: as soon as it is certain, possibly after windows.
+            AudioError: as soon as it is certain, possibly after blocks.
         """
         self._meter.resume()
-        window_samples = max(int(self._limits.window_s * SAMPLE_RATE_HZ), 1)
-        window = np.empty(window_samples, np.int16)
+        block_samples = max(int(self._limits.block_s * SAMPLE_RATE_HZ), 1)
+        block = np.empty(block_samples, np.int16)
         num_filled = 0
         for samples in self._samples():
             start = 0
             while start < len(samples):
-                taken = samples[start : start + window_samples - num_filled]
-                window[num_filled : num_filled + len(taken)] = taken
+                taken = samples[start : start + block_samples - num_filled]
+                block[num_filled : num_filled + len(taken)] = taken
                 num_filled += len(taken)
                 start += len(taken)
-                if num_filled == window_samples:
+                if num_filled == block_samples:
                     self._meter.pause()
-                    yield window
+                    yield block
                     self._meter.resume()
-                    window, num_filled = np.empty(window_samples, np.int16), 0
+                    block, num_filled = np.empty(block_samples, np.int16), 0
             if self._has_used_slice():
                 yield _NOTHING
                 self._meter.resume()
         self._check_end()
         self._meter.pause()
         if num_filled:
-            yield window[:num_filled].copy()
+            yield block[:num_filled].copy()
 
     def close(self) -> None:
         if self._reader is not None:
@@ -211,12 +211,12 @@ class AudioDecoder:
     def _samples(self) -> Iterator[Pcm]:
         resampler = PcmResampler()
         max_samples = self._limits.max_duration_s * SAMPLE_RATE_HZ
-        for block in self._blocks():
-            samples = resampler.push(block) if len(block.samples) else _NOTHING
-            if len(block.samples) and not block.filled:
+        for frame in self._frames():
+            samples = resampler.push(frame) if len(frame.samples) else _NOTHING
+            if len(frame.samples) and not frame.filled:
                 self._meter.count_piece()
             self._decoded_samples += len(samples)
-            self._heard_samples += 0 if block.filled else len(samples)
+            self._heard_samples += 0 if frame.filled else len(samples)
             if self._decoded_samples > max_samples:
                 raise AudioTooLong(
                     self._decoded_samples / SAMPLE_RATE_HZ, self._limits.max_duration_s
@@ -227,26 +227,26 @@ class AudioDecoder:
         self._heard_samples += len(rest)
         yield rest
 
-    def _blocks(self) -> Iterator[Block]:
-        """The blocks of the file and of those that were joined on."""
+    def _frames(self) -> Iterator[MonoFrame]:
+        """The frames of the file and of those that were joined on."""
         if self._reader is None:
             raise ValueError("the decoder is closed")
         position_s = 0.0
         while self._reader is not None:
-            for block in self._blocks_of(self._reader):
-                position_s += len(block.samples) / block.rate_hz
-                yield block
+            for frame in self._frames_from(self._reader):
+                position_s += len(frame.samples) / frame.rate_hz
+                yield frame
             self._report_missing(self._reader, position_s)
             self._reader.close()
             self._reader = self._next_reader(position_s)
 
-    def _blocks_of(self, reader: Reader) -> Iterator[Block]:
-        """One reader's blocks; where its library gives up, the rest is damaged."""
-        blocks = reader.blocks()
+    def _frames_from(self, reader: Reader) -> Iterator[MonoFrame]:
+        """The frames of one reader; where its library gives up, the rest is damaged."""
+        frames = reader.frames()
         while True:
             yield_point()
             try:
-                block = next(blocks)
+                frame = next(frames)
             except StopIteration:
                 return
             except (CorruptAudio, InvalidSamples):
@@ -263,7 +263,7 @@ class AudioDecoder:
                 at_s = self._decoded_samples / SAMPLE_RATE_HZ
                 self._report.add(at_s, at_s + 1.0, "decoding stopped here")
                 return
-            yield block
+            yield frame
 
     def _report_missing(self, reader: Reader, position_s: float) -> None:
         """Reports what a header declares and the file does not hold."""
@@ -287,7 +287,7 @@ class AudioDecoder:
         return None
 
     def _check_end(self) -> None:
-        """Raises what can only be known when everything is decoded."""
+        """Raises the errors that are known only after everything is decoded."""
         self._source.reraise_failure()
         self._meter.check(self._heard_samples / SAMPLE_RATE_HZ)
         heard_s = self._heard_samples / SAMPLE_RATE_HZ

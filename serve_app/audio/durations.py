@@ -340,7 +340,10 @@ def _frames_s(
     while len(frame := head[offset : offset + 7]) == 7:
         num_bytes = num_bytes_of(frame)
         if not num_bytes:
-            offset += 1
+            # Only formats whose frames begin with this byte have bytes that begin none.
+            offset = head.find(b"\xff", offset + 1)
+            if offset < 0:
+                break
             continue
         num_frame_bytes += num_bytes
         seconds += seconds_of(frame)

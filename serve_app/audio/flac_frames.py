@@ -1,7 +1,7 @@
-"""Frames of FLAC that came in one packet.
+"""Splits a packet that holds several FLAC frames.
 
-FFmpeg's parser leaves a damaged frame together with sound neighbors, and a decoder stops at
-the first frame of a packet that is damaged: what follows in the packet would be lost.
+FFmpeg's parser puts a damaged frame and its intact neighbors into one packet. The decoder
+stops at the damaged frame, and the rest of the packet would be lost.
 
 Source: RFC 9639, 9.1 (frame header).
 """
@@ -97,7 +97,7 @@ def _follows(later: _Header, earlier: _Header) -> bool:
 
 
 def _header(packet: bytes, start: int) -> _Header | None:
-    """Returns the header that stands there, None if there is none or it is damaged."""
+    """Returns the header at `start`, None if there is none or its checksum is wrong."""
     head = packet[start : start + _LONGEST_HEADER_BYTES]
     if len(head) < _SHORTEST_HEADER_BYTES:
         return None

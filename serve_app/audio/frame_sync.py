@@ -1,8 +1,9 @@
-"""Finds the frames of AMR, ADTS and MPEG audio again after damage.
+"""Recovers frames and packets where FFmpeg's demuxers and parsers lose them.
 
-FFmpeg takes the first thing that looks like a frame for one, and its parser puts whatever
-stands before a frame into the same packet, whose decoding then fails. The bytes that are
-skipped between packets are counted, to estimate how much audio they held.
+AMR and ADTS: FFmpeg accepts the first bytes that look like a frame and skips the others
+silently, so these files are split into frames here. MPEG audio: FFmpeg's parser puts bytes
+that precede a frame into its packet, which then fails to decode; `Reframer` removes them.
+`SkippedBytes` estimates how much audio the bytes between two packets held.
 
 Sources: RFC 4867, 5.1 (magic), 5.3 (frame header) and 3GPP TS 26.101, annex A (lengths);
 ISO/IEC 13818-7, 6.2 (ADTS).
@@ -10,11 +11,14 @@ ISO/IEC 13818-7, 6.2 (ADTS).
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import TypeAlias, cast
 
+import numpy as np
+import numpy.typing as npt
 from av.audio.stream import AudioStream
 from av.packet import Packet
 
@@ -32,9 +36,17 @@ _HEADER_BYTES = 7
 # In step, the next header is enough: a change of it would be noticed there. Else so many in
 # a row are no accident.
 _RUN_IN_STEP, _RUN_FOUND = 2, 3
-_SEARCHED_AT_ONCE = 1000
+_SEARCHED_BYTES = 1 << 16
+# An ADTS frame is no longer than its 13 bits can say, an AMR frame no longer than 61 bytes.
+_MAX_RUN_BYTES = 2 * 0x1FFF + _HEADER_BYTES
 # Bit rates vary: how many frames stood between two others is told by those around them.
 _NUM_NEIGHBORS = 64
+
+
+_TAG = re.compile(rb"TAG|ID3")
+# Those whose length `tag_num_bytes` can tell.
+_WHOLE_TAG = re.compile(rb"TAG|ID3(?=[\x00-\xff]{3}[\x00-\x7f]{4})")
+_LengthsOf: TypeAlias = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +66,25 @@ class StreamFrame:
 
 def stream_frames(source: ByteSource, container: str) -> Iterator[StreamFrame | None]:
     """Yields the frames of an "amr" or "aac" file, and None now and then while it searches."""
-    start, length_of = 0, adts_num_bytes
-    if container == "amr":
-        wide = source.peek(0, len(AMR_WB_MAGIC)) == AMR_WB_MAGIC
-        start = len(AMR_WB_MAGIC) if wide else _NB_MAGIC_BYTES
-        length_of = _amr_wb_num_bytes if wide else _amr_nb_num_bytes
-    return _frames(source, start, length_of)
+    if container == "aac":
+        return _frames(source, 0, adts_num_bytes, _adts_lengths)
+    if source.peek(0, len(AMR_WB_MAGIC)) == AMR_WB_MAGIC:
+        table = _length_table(_amr_wb_num_bytes)
+        return _frames(source, len(AMR_WB_MAGIC), _amr_wb_num_bytes, lambda read: table[read])
+    table = _length_table(_amr_nb_num_bytes)
+    return _frames(source, _NB_MAGIC_BYTES, _amr_nb_num_bytes, lambda read: table[read])
 
 
 def _frames(
-    source: ByteSource, offset: int, length_of: Callable[[bytes], int]
+    source: ByteSource, offset: int, length_of: Callable[[bytes], int], lengths_of: _LengthsOf
 ) -> Iterator[StreamFrame | None]:
     num_lost = 0
     lengths: deque[int] = deque(maxlen=_NUM_NEIGHBORS)
+    search = _RunSearch(source, lengths_of)
     while offset < source.num_bytes:
+        if num_lost:
+            found = search.next_candidate(offset)
+            num_lost, offset = num_lost + found - offset, found
         needed = _RUN_FOUND if num_lost else _RUN_IN_STEP
         num_bytes = _run_num_bytes(source, offset, length_of, needed)
         if num_bytes:
@@ -79,14 +96,57 @@ def _frames(
             lengths.append(num_bytes)
             offset, num_lost = offset + num_bytes, 0
             continue
-        tag_bytes = tag_num_bytes(source.peek(offset, TAG_HEADER_BYTES))
-        offset += tag_bytes or 1
-        num_lost += 0 if tag_bytes else 1
-        if num_lost % _SEARCHED_AT_ONCE == 0:
-            yield None
+        if offset < source.num_bytes:
+            tag_bytes = tag_num_bytes(source.peek(offset, TAG_HEADER_BYTES))
+            offset += tag_bytes or 1
+            num_lost += 0 if tag_bytes else 1
+        yield None
     if num_lost:
         num_frames = round(num_lost * len(lengths) / sum(lengths)) if lengths else 0
         yield StreamFrame(b"", num_lost, num_frames)
+
+
+class _RunSearch:
+    """Finds where a run of frames or a tag may begin, many bytes at a time.
+
+    Args:
+        source: the file.
+        lengths_of: returns for each byte the length of the frame that begins there, 0 for none.
+    """
+
+    def __init__(self, source: ByteSource, lengths_of: _LengthsOf) -> None:
+        self._source = source
+        self._lengths_of = lengths_of
+        self._end = 0
+        self._candidates: npt.NDArray[np.int64] = np.empty(0, np.int64)
+
+    def next_candidate(self, offset: int) -> int:
+        """Returns the first candidate at or after offset, or where the search goes on."""
+        if offset >= self._end:
+            self._read(offset)
+        index = int(np.searchsorted(self._candidates, offset))
+        return int(self._candidates[index]) if index < len(self._candidates) else self._end
+
+    def _read(self, start: int) -> None:
+        content = self._source.peek(start, _SEARCHED_BYTES + _MAX_RUN_BYTES)
+        self._end = min(start + _SEARCHED_BYTES, self._source.num_bytes)
+        num_bytes = len(content)
+        # The place after the last byte ends a run, as a tag or a cut-off header does.
+        lengths = np.zeros(num_bytes + 1, np.int64)
+        lengths[:-1] = self._lengths_of(np.frombuffer(content, np.uint8))
+        ends = np.zeros(num_bytes + 1, np.bool_)
+        ends[num_bytes] = True
+        if start + num_bytes >= self._source.num_bytes:
+            ends[-_HEADER_BYTES:] |= lengths[-_HEADER_BYTES:] == 0
+        ends[[match.start() for match in _TAG.finditer(content)]] = True
+        first = np.flatnonzero(lengths[: self._end - start])
+        second = np.minimum(first + lengths[first], num_bytes)
+        third = np.minimum(second + lengths[second], num_bytes)
+        follows = (lengths[third] > 0) | ends[third]
+        runs = first[ends[second] | ((lengths[second] > 0) & follows)]
+        tags = [match.start() for match in _WHOLE_TAG.finditer(content)]
+        places = np.union1d(runs, np.array(tags, np.int64))
+        self._candidates = places[places < self._end - start] + start
 
 
 def _following_lengths(
@@ -130,6 +190,23 @@ def _amr_wb_num_bytes(header: bytes) -> int:
     kind = header[0] >> 3 & 15
     is_header = header[0] & _FIXED_BITS == _GOOD and not 10 <= kind <= 13
     return AMR_WB_BYTES[kind] if is_header else 0
+
+
+def _length_table(length_of: Callable[[bytes], int]) -> npt.NDArray[np.int64]:
+    """Returns the length of a frame by its first byte."""
+    return np.array([length_of(bytes((first,))) for first in range(256)], np.int64)
+
+
+def _adts_lengths(content: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Returns `adts_num_bytes` for each byte of the content."""
+    lengths = np.zeros(len(content), np.int64)
+    starts = np.flatnonzero(content[: 1 - _HEADER_BYTES] == 0xFF)
+    starts = starts[content[starts + 1] & 0xF6 == 0xF0]
+    starts = starts[content[starts + 2] >> 2 & 0xF <= 12]
+    third, fourth, fifth = (content[starts + at].astype(np.int64) for at in (3, 4, 5))
+    num_bytes = (third & 3) << 11 | fourth << 3 | fifth >> 5
+    lengths[starts] = np.where(num_bytes > _HEADER_BYTES, num_bytes, 0)
+    return lengths
 
 
 TAG_HEADER_BYTES = 138

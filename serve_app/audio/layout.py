@@ -1,4 +1,4 @@
-"""What is known of a recording before it is decoded, and what is accepted."""
+"""The format of a recording as its header declares it, and the accepted limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class AudioLimits:
         max_duration_s: longest recording; compared with the declared length
             first and with the decoded one while decoding.
         min_duration_s: shortest recording.
-        window_s: length of the windows that the decoder yields.
+        block_s: length of the blocks that the decoder yields.
         max_channels: most channels; they are mixed down to one.
         min_rate_hz: lowest sample rate; below it there is no speech band left.
         max_rate_hz: highest sample rate.
@@ -30,7 +30,7 @@ class AudioLimits:
 
     max_duration_s: float = 5 * 3600.0
     min_duration_s: float = 0.1
-    window_s: float = 5.0
+    block_s: float = 5.0
     max_channels: int = 32
     min_rate_hz: int = 8_000
     max_rate_hz: int = 192_000
@@ -76,7 +76,7 @@ class AudioInfo:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
+class MonoFrame:
     """Decoded samples of one stretch, mixed to mono, at the rate of the file.
 
     `filled` marks silence that was put where the file has nothing.
@@ -87,8 +87,8 @@ class Block:
     filled: bool = False
 
 
-IDLE = Block(np.zeros(0, np.float32), 16_000)
-"""Work was done and no audio gained; whoever reads may let others go on."""
+IDLE = MonoFrame(np.zeros(0, np.float32), 16_000)
+"""An empty frame: work was done that yielded no audio; the caller may pause."""
 
 
 def missing_s(decoded_s: float, declared_s: float | None) -> float:

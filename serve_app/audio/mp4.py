@@ -1,4 +1,4 @@
-"""A look at the boxes of an MP4 file before FFmpeg expands them.
+"""Checks the boxes of an MP4 file before FFmpeg expands them.
 
 FFmpeg keeps an index entry for every sample that the tables declare, and a
 table can declare billions in a few bytes. Here the numbers are added up first,

@@ -14,13 +14,16 @@ from serve_app.audio.bytesource import ByteSource
 from serve_app.audio.containers import SEARCHED_BYTES, UNKNOWN_KIND, sniff_source
 from serve_app.audio.damage import DamageReport
 from serve_app.audio.ffmpeg_container import find_links
-from serve_app.audio.layout import AudioInfo, AudioLimits, Block
+from serve_app.audio.layout import AudioInfo, AudioLimits, MonoFrame
 from serve_app.audio.mp4 import walk_mp4_layout
 from serve_app.audio.pcm_headers import check_first_chunks, read_pcm_header, wave_prefix
 from serve_app.audio.readers import AvReader, PcmReader
 from serve_app.core.errors import CorruptAudio, EmptyUpload, TruncatedAudio, UnknownAudioFormat
 
 _PCM_CONTAINERS = {"wav", "rf64", "w64", "aiff"}
+_RIFF_HEADER_BYTES = 12
+# Each stream has about four.
+_MAX_AVI_CHUNKS = 1000
 # As many recordings as anybody joins; more are an attack.
 _MAX_JOINED = 10_000
 
@@ -34,7 +37,7 @@ class Reader(Protocol):
     base_s: float
     """Audio that came before it."""
 
-    def blocks(self) -> Iterator[Block]: ...
+    def frames(self) -> Iterator[MonoFrame]: ...
     def close(self) -> None: ...
 
 
@@ -83,7 +86,9 @@ class Opener:
         if container is None:
             raise UnknownAudioFormat(UNKNOWN_KIND)
         self.container = container
-        if container == "mp4":
+        if container == "avi":
+            check_avi_header(source)
+        elif container == "mp4":
             layout = yield from walk_mp4_layout(source)
             self._fragmented = layout.fragmented
         elif container == "ogg":
@@ -166,8 +171,6 @@ class Opener:
 BEGINNING_BYTES = 512 * 1024
 """What `check_beginning` is given. Files that are shorter are cheap to receive."""
 
-_CHUNKED = {"wav", "rf64", "w64", "aiff"}
-
 
 def check_beginning(content: bytes) -> None:
     """Refuses what no decoder would accept, whatever follows.
@@ -179,12 +182,34 @@ def check_beginning(content: bytes) -> None:
 
     Raises:
         UnknownAudioFormat: they are of no kind that is known.
-        CorruptAudio: they are a WAVE, W64 or AIFF file of more chunks than any program writes.
+        CorruptAudio: they are a WAVE, W64, AIFF or AVI file of more chunks than any program
+            writes.
     """
     source = ByteSource(content)
     container = sniff_source(source)
-    if container in _CHUNKED:
+    if container in _PCM_CONTAINERS:
         check_first_chunks(source, container)
+    elif container == "avi":
+        check_avi_header(source)
     # Where a long tag was skipped, too little of what matters is left to tell.
     if container is None and source.num_bytes >= SEARCHED_BYTES:
         raise UnknownAudioFormat(UNKNOWN_KIND)
+
+
+def check_avi_header(source: ByteSource) -> None:
+    """Counts the chunks before the packets of an AVI file; FFmpeg reads them all in one call.
+
+    Raises:
+        CorruptAudio: there are more than any program writes.
+    """
+    offset = _RIFF_HEADER_BYTES
+    for _ in range(_MAX_AVI_CHUNKS):
+        header = source.peek(offset, _RIFF_HEADER_BYTES)
+        name, kind = header[:4], header[8:]
+        if len(header) < _RIFF_HEADER_BYTES or (name == b"LIST" and kind == b"movi"):
+            return
+        num_bytes = int.from_bytes(header[4:8], "little")
+        # FFmpeg goes through the chunks of a list, too, but for those of text.
+        is_entered = name == b"RIFF" or (name == b"LIST" and kind != b"INFO")
+        offset += _RIFF_HEADER_BYTES if is_entered else 8 + num_bytes + num_bytes % 2
+    raise CorruptAudio(f"it has more than {_MAX_AVI_CHUNKS} chunks before its audio")

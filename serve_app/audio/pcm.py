@@ -1,4 +1,4 @@
-"""Uncompressed samples as files store them, as float32; NaN and infinities are refused."""
+"""Uncompressed samples as files store them, as float32; NaN and infinity become silence."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The headers of uncompressed files: how samples are stored, and where they lie.
 
 Programs that write to a pipe cannot fill in a length, others fill in a wrong one or leave
-out a pad byte. What the samples are is never in doubt then, so that they are read as far
-as the file goes, and the caller is told.
+out a pad byte. The sample format is still known then, so samples are read to the end of
+the file, with a notice for the caller.
 
 Sources: the RIFF/WAVE chunk layout (Microsoft, Multimedia Programming
 Interface), RF64 is EBU Tech 3306, Sony Wave64, AIFF and AIFF-C (Apple).

@@ -1,4 +1,4 @@
-"""Readers: a file's blocks of samples, by FFmpeg or, for uncompressed files, by our own code.
+"""Readers: decode a file into frames of samples, with FFmpeg or, if uncompressed, directly.
 
 A packet that cannot be decoded becomes silence of its length, and decoding goes on with the
 next one, so that the rest keeps its times. For uncompressed files the header alone decides
@@ -46,7 +46,7 @@ from serve_app.audio.frame_sync import (
     stream_frames,
     without_side_data,
 )
-from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, Block, missing_s
+from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, MonoFrame, missing_s
 from serve_app.audio.pcm import FiniteSamples, PcmFormat, to_float
 from serve_app.audio.pcm_headers import PcmHeader
 from serve_app.audio.resampling import Downmixer
@@ -73,7 +73,7 @@ _QUIET_POWER = 1e-5
 
 
 class AvReader:
-    """Reads one audio stream of a file in blocks.
+    """Reads one audio stream of a file in frames.
 
     Encoder delay and padding are left out as the container says, so that times
     agree with those of a player.
@@ -156,7 +156,7 @@ class AvReader:
         )
         self._finite = FiniteSamples(report, codec.name)
 
-    def blocks(self) -> Iterator[Block]:
+    def frames(self) -> Iterator[MonoFrame]:
         """Yields the samples in order, silence where the file has a gap or damage.
 
         Raises:
@@ -314,7 +314,7 @@ class AvReader:
         usual = _LOUDER * max(self._power, _QUIET_POWER)
         return [frame for frame in frames if _power(frame) <= usual]
 
-    def _placed(self, arrival: _Arrival, following: _Arrival | None) -> Iterator[Block]:
+    def _placed(self, arrival: _Arrival, following: _Arrival | None) -> Iterator[MonoFrame]:
         """Yields a frame and the silence before it."""
         frame, loss = arrival.frame, arrival.loss
         rate_hz = frame.sample_rate
@@ -329,12 +329,12 @@ class AvReader:
         num_silent = round(silence_s * rate_hz)
         for start in range(0, num_silent, rate_hz):
             silence = np.zeros(min(rate_hz, num_silent - start), np.float32)
-            yield Block(silence, rate_hz, filled=True)
+            yield MonoFrame(silence, rate_hz, filled=True)
         mono = self._downmixer.mix(channels_of(frame), rate_hz)
         mono = self._finite.only(mono, rate_hz, self._timeline.position_s)
         if self._lenient is not None:
             self._power = max(self._power, float(np.square(mono).mean(dtype=np.float64)))
-        yield Block(mono, rate_hz)
+        yield MonoFrame(mono, rate_hz)
         self._timeline.add(duration_s)
 
     def _begins_late(self, frame: AudioFrame) -> bool:
@@ -398,7 +398,7 @@ _CODEC_NAMES = {
 
 
 class PcmReader:
-    """Reads "wav", "rf64", "w64" and "aiff" in blocks.
+    """Reads "wav", "rf64", "w64" and "aiff" in frames.
 
     Args:
         source: the file.
@@ -446,7 +446,7 @@ class PcmReader:
             declared_s,
         )
 
-    def blocks(self) -> Iterator[Block]:
+    def frames(self) -> Iterator[MonoFrame]:
         """Yields the samples in order.
 
         Raises:
@@ -465,7 +465,7 @@ class PcmReader:
             samples = downmixer.mix(to_float(content, pcm), pcm.rate_hz)
             samples = self._finite.only(samples, pcm.rate_hz, at_s)
             at_s += len(samples) / pcm.rate_hz
-            yield Block(samples, pcm.rate_hz)
+            yield MonoFrame(samples, pcm.rate_hz)
         self._finite.check_end()
         if downmixer.has_cancelled:
             self._report.notice(downmixer.NOTICE)

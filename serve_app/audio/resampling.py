@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from serve_app.audio.layout import Block, FloatMono
+from serve_app.audio.layout import FloatMono, MonoFrame
 from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
 
 # Past this a sample is an accident; libsoxr's sums must stay finite.
@@ -16,7 +16,7 @@ _MAX_AMPLITUDE = 4.0
 
 
 class PcmResampler:
-    """Turns blocks into int16 samples; the rate may change between blocks.
+    """Turns frames into int16 samples; the rate may change between frames.
 
     16 kHz passes through unchanged, so 16-bit samples come out bit for bit.
     """
@@ -25,23 +25,23 @@ class PcmResampler:
         self._rate_hz = SAMPLE_RATE_HZ
         self._stream: soxr.ResampleStream | None = None
 
-    def push(self, block: Block) -> Pcm:
+    def push(self, frame: MonoFrame) -> Pcm:
         """Returns what is ready, possibly nothing."""
         flushed = np.zeros(0, np.int16)
-        if block.rate_hz != self._rate_hz:
+        if frame.rate_hz != self._rate_hz:
             flushed = self.finish()
-            self._rate_hz = block.rate_hz
+            self._rate_hz = frame.rate_hz
             self._stream = soxr.ResampleStream(
-                block.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ"
+                frame.rate_hz, SAMPLE_RATE_HZ, 1, dtype="float32", quality="HQ"
             )
         if self._stream is None:
-            return _to_int16(block.samples)
-        samples = np.ascontiguousarray(np.clip(block.samples, -_MAX_AMPLITUDE, _MAX_AMPLITUDE))
+            return _to_int16(frame.samples)
+        samples = np.ascontiguousarray(np.clip(frame.samples, -_MAX_AMPLITUDE, _MAX_AMPLITUDE))
         resampled = _to_int16(self._stream.resample_chunk(samples))
         return np.concatenate([flushed, resampled]) if len(flushed) else resampled
 
     def finish(self) -> Pcm:
-        """Returns the samples that the filter still holds; the next block starts anew."""
+        """Returns the samples that the filter still holds; the next frame starts a new filter."""
         if self._stream is None:
             return np.zeros(0, np.int16)
         rest = self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
@@ -56,7 +56,7 @@ def _to_int16(samples: FloatMono) -> Pcm:
 
 
 # Over this much audio the channels are compared.
-_WINDOW_S = 0.5
+_AVERAGED_S = 0.5
 # Of what channels without any relation would leave of their energy in the mean; two equally
 # loud ones reach it at a correlation of -0.8.
 _CANCELLED_SHARE = 0.2
@@ -103,10 +103,10 @@ class Downmixer:
     def _compare(
         self, energy: npt.NDArray[np.float64], mean_energy: float, duration_s: float
     ) -> None:
-        """Takes a block into averages that forget what is older than the window."""
+        """Adds a frame to averages that forget audio older than `_AVERAGED_S`."""
         if not (np.isfinite(energy).all() and math.isfinite(mean_energy)):
             return
-        kept = math.exp(-duration_s / _WINDOW_S)
+        kept = math.exp(-duration_s / _AVERAGED_S)
         if self._channel_energy is None or len(self._channel_energy) != len(energy):
             self._channel_energy, self._mean_energy = energy, mean_energy
         else:

@@ -1,4 +1,4 @@
-"""A decoder that damage cannot talk into another layout.
+"""A decoder that keeps its channel layout when a packet is damaged.
 
 A damaged packet may look like one of another sample rate or other channels. Some of
 FFmpeg's decoders, AAC's among them, keep such a layout for all packets that follow, and
@@ -27,7 +27,7 @@ _Layout: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a packet, and the one before it if that was doubted, came to.
+    """The result of decoding a packet, and of the one before it if that was held back.
 
     Attributes:
         frames: those that are certain.
@@ -57,8 +57,8 @@ class SteadyDecoder:
         self._codec = decoder_of(stream)
         self._extradata = stream.codec_context.extradata
         self._usual: _Layout | None = None
-        self._doubted: list[AudioFrame] = []
-        self._num_doubted_bytes = 0
+        self._held_back: list[AudioFrame] = []
+        self._num_held_back_bytes = 0
         self._num_failures = 0
 
     @property
@@ -79,7 +79,7 @@ class SteadyDecoder:
             return Outcome([])
         except av.FFmpegError:
             self._num_failures += 1
-            restarts = self._num_failures == _FAILURES_BEFORE_RESTART or bool(self._doubted)
+            restarts = self._num_failures == _FAILURES_BEFORE_RESTART or bool(self._held_back)
             frames = self._restarted(packet) if restarts else []
             if not frames:
                 raise
@@ -99,7 +99,7 @@ class SteadyDecoder:
     def _settled(self, frames: list[AudioFrame], packet: Packet[AudioStream]) -> Outcome:
         if not frames:
             return Outcome([], packet.size)
-        if self._doubted and _layout_of(frames[0]) == _layout_of(self._doubted[0]):
+        if self._held_back and _layout_of(frames[0]) == _layout_of(self._held_back[0]):
             # Either the track has changed, or the decoder has been misled.
             frames = self._restarted(packet) or frames
             if _layout_of(frames[0]) != self._usual:
@@ -107,24 +107,24 @@ class SteadyDecoder:
         rejected_s, num_rejected_bytes = self._reject()
         layout = _layout_of(frames[0])
         if self._usual is not None and layout != self._usual:
-            self._doubted, self._num_doubted_bytes = frames, packet.size
+            self._held_back, self._num_held_back_bytes = frames, packet.size
             return Outcome([], 0, rejected_s, num_rejected_bytes)
         self._usual = layout
         return Outcome(frames, packet.size, rejected_s, num_rejected_bytes)
 
     def _confirmed(self, frames: list[AudioFrame], packet: Packet[AudioStream]) -> Outcome:
-        outcome = Outcome(self._doubted + frames, self._num_doubted_bytes + packet.size)
+        outcome = Outcome(self._held_back + frames, self._num_held_back_bytes + packet.size)
         self._usual = _layout_of(frames[0])
-        self._doubted = []
+        self._held_back = []
         return outcome
 
     def _reject(self) -> tuple[float, int]:
         """Drops the frames that were held back; returns their length in s and bytes."""
-        doubted, self._doubted = self._doubted, []
+        doubted, self._held_back = self._held_back, []
         if not doubted:
             return 0.0, 0
         seconds = sum(frame.samples / max(frame.sample_rate, 1) for frame in doubted)
-        return seconds, self._num_doubted_bytes
+        return seconds, self._num_held_back_bytes
 
     def _restarted(self, packet: Packet[AudioStream]) -> list[AudioFrame]:
         """Decodes with a new decoder, which stays if it finds the layout from before."""

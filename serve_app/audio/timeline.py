@@ -1,4 +1,4 @@
-"""Where the samples of a file stand in time, and what is missing between them."""
+"""Places decoded frames in time and reports the gaps between them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SKIPPED_SHARE = 0.3
 # A gap shorter than that of a frame may be rounding.
 _FRAME_SHARE = 0.5
 
-# As far as a single frame may jump and nobody asks the next one.
+# A jump up to this is checked against the next frame for a step forward only.
 _BIG_JUMP_S = 1.0
 
 
@@ -69,7 +69,7 @@ class Timeline:
         zero_s: time of the file's beginning, whichever of its streams begins there.
         base_s: audio that came before this file, if it was joined on.
         limits: longest recording.
-        report: is told of what is missing.
+        report: receives the missing ranges.
         cut_anywhere: whether the ends may be broken without any damage.
     """
 
@@ -146,7 +146,7 @@ class Timeline:
                 why, lost_s = why or MISSING, max(lost_s, loss.skipped_s)
         elif self._timed:
             self._expected_s += silence_s
-        self._tell(silence_s, lost_s, why)
+        self._report_gap(silence_s, lost_s, why)
         self.position_s += silence_s
         return silence_s
 
@@ -206,7 +206,7 @@ class Timeline:
         # A step back (joined recordings) is a new origin.
         return loss.lost_s if gap_s < -_GAP_S else 0.0
 
-    def _tell(self, silence_s: float, lost_s: float, why: str | None) -> None:
+    def _report_gap(self, silence_s: float, lost_s: float, why: str | None) -> None:
         start_s, end_s = self.position_s, self.position_s + silence_s
         if why is not None:
             if silence_s > 0:

@@ -1,9 +1,9 @@
-"""How much work decoding a recording may take.
+"""Limits the work that decoding a recording may take.
 
 A file of a few megabytes can hold millions of packets that carry hardly any audio. So
-the work is measured, not the audio gained: it is done in slices, between which other
-recordings have their turn, and all of it together has a budget, in CPU time and in
-pieces. Pieces are what such a file is found out by long before its time is used up.
+work is measured, not the audio gained. Decoding runs in slices, so that recordings can
+alternate, and has a budget of CPU time and of pieces. The count of pieces exposes such
+a file long before its CPU time is used up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class WorkBudget:
     A piece is what a decoder returns at once. The shortest that programs write are Opus
     packets of 2.5 ms, AMR frames of 20 ms, FLAC blocks of 192 samples (1 ms at 192 kHz),
     and IMA ADPCM of 64 samples (1.5 ms at 44.1 kHz); short blocks of Vorbis come singly.
-    So pieces of less than half a millisecond on average were made to cost, not to be heard.
+    So a file whose pieces average less than half a millisecond is an attack.
 
     Attributes:
         slice_s: after which a step ends, whether it has gained audio or not. A clip that
@@ -117,7 +117,7 @@ class WorkMeter:
         return self.spent_s <= budget.usual_base_s + budget.usual_per_audio_s * decoded_s
 
     def check(self, decoded_s: float) -> None:
-        """Finds out whether the work is still in proportion.
+        """Checks the work so far against the budget.
 
         Raises:
             AudioTooFragmented: the audio is in far too many pieces.

@@ -99,7 +99,7 @@ def speech_segments(file: Path, settings: Settings) -> list[SpeechSegment]:
     stream = load_vad(settings).engine.open()
     found: list[SpeechSegment] = []
     with AudioDecoder(file, segmentation_options(settings).limits) as decoder:
-        for pcm in decoder.windows():
+        for pcm in decoder.blocks():
             found.extend(stream.push(pcm))
     return found + stream.finish()
 

@@ -52,7 +52,7 @@ class SegmenterReplica:
         self._options = replace(segmentation_options(settings), urgent_s=settings.audio.urgent_s)
         self._settings = settings.segmenter
         self._recognizer = RemoteRecognizer(recognizer, settings)
-        # Recordings take turns on this thread, one decoded window at a time.
+        # Recordings take turns on this thread, one decoded block at a time.
         self._thread: FairExecutor[list[Chunk] | None] = FairExecutor(
             "segmenter", settings.compute_nice
         )

@@ -79,7 +79,7 @@ def find_pack(settings: Settings, name: str) -> PackContents:
 
 def segmentation_options(settings: Settings) -> SegmentationOptions:
     audio = settings.audio
-    limits = audio.options_for(AudioLimits, window_s=audio.decode_block_s)
+    limits = audio.options_for(AudioLimits, block_s=audio.decode_block_s)
     return settings.segmenter.options_for(SegmentationOptions, limits=limits)
 
 

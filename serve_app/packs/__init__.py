@@ -1,4 +1,4 @@
-"""Model packs: from a name to a verified directory in FunASR's format."""
+"""Model packs: resolves a name to a verified directory in FunASR's format."""
 
 from serve_app.packs.inspection import PackReport, PackStatus, list_packs, verify
 from serve_app.packs.pack import PackContents, open_pack

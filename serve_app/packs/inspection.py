@@ -1,4 +1,4 @@
-"""Looks at packs that are on this machine: what is there, and is it right?"""
+"""Lists and verifies the packs on this machine."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Opens a model pack: a directory in FunASR's on-disk format.
 
-FunASR 1.4.16 goes on without a word when a pack is not whole: without model.pt
-it answers from random weights, a vocabulary of another length is skipped, a
-missing am.mvn spoils the text. Here each of these is an error that says what
-is missing. Nothing in a pack is ever executed.
+FunASR 1.4.16 silently accepts an incomplete pack: without model.pt it uses random
+weights, it ignores a vocabulary of the wrong length, and a missing am.mvn ruins the
+text. Here each of these is an error that names the missing file. Nothing in a pack is ever
+executed.
 """
 
 from __future__ import annotations

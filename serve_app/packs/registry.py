@@ -1,4 +1,4 @@
-"""The names of packs that Paraserve knows, and the grammar of those that it does not.
+"""The registered pack names, and the syntax of names for other packs.
 
 Pinned wheels are held by SHA-256, as is each file taken out of them, so that what is used is
 what was examined, whichever index or mirror pip is configured for.
@@ -302,7 +302,7 @@ _GRAMMAR = (
 
 
 def find_pack(name: str) -> PackReference:
-    """Says what `name` stands for; touches neither disk nor network.
+    """Parses a pack name; uses neither disk nor network.
 
     Raises:
         PackNotFound: the name is neither registered nor in a known form.

@@ -1,4 +1,4 @@
-"""From a pack's name to a verified directory, fetched from the first source that works."""
+"""Resolves a pack name to a verified directory, downloading it if necessary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The directory where fetched packs live, and how one gets in: whole or not at all."""
+"""The directory of downloaded packs; a pack is installed completely or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PackStore:
     root: Path = field(default_factory=default_pack_dir)
 
     def directory(self, reference: PackReference) -> Path:
-        """Where the pack lies, or would lie, in this store."""
+        """Returns the directory of the pack in this store, whether or not it exists."""
         return self.root / re.sub(r"[:/]", "--", reference.name)
 
     @property
@@ -35,13 +35,13 @@ def install(
 ) -> None:
     """Puts a directory at `target`, unless a good one is there already.
 
-    Whoever comes second waits for the first and then finds its work done.
+    A concurrent second call waits for the first and then does nothing.
     `fill(scratch, content)` gets two empty directories on the file system of
     `target`; `content` appears under the final name by one rename after `fill`
     has returned, so a crash at any moment leaves nothing half-done in sight.
 
     Raises:
-        OSError: the place cannot be written.
+        OSError: the directory cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with _locked(target):

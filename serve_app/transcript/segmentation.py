@@ -1,4 +1,4 @@
-"""From a file's bytes to the cuts that are to be recognized, window by window."""
+"""From a file's bytes to the cuts that are to be recognized, block by block."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ class Segmentation:
     ) -> AsyncGenerator[list[Chunk]]:
         """Yields the groups that are not empty; the work is done on `thread`.
 
-        Between two windows the thread is free for other recordings.
+        Between two blocks the thread is free for other recordings.
         """
         groups = self.groups(context)
         try:

@@ -63,5 +63,5 @@ def test_a_transport_stream_of_a_camera_is_recognized_and_decoded() -> None:
 
     assert sniff(file[:HEAD_BYTES]) == "mpegts"
     with AudioDecoder(file, AudioLimits()) as decoder:
-        num_samples = sum(len(window) for window in decoder.windows())
+        num_samples = sum(len(block) for block in decoder.blocks())
     assert num_samples / 16_000 == pytest.approx(4.0, abs=0.2)

@@ -26,13 +26,13 @@ from tests.audio import recordings
 
 def decoded_s(file: bytes, limits: AudioLimits | None = None) -> float:
     with AudioDecoder(file, limits or AudioLimits()) as decoder:
-        return sum(len(window) for window in decoder.windows()) / SAMPLE_RATE_HZ
+        return sum(len(block) for block in decoder.blocks()) / SAMPLE_RATE_HZ
 
 
 def decoded(file: bytes) -> tuple[Pcm, tuple[DamagedRange, ...], tuple[str, ...]]:
     """Returns samples, damage and notices."""
     with AudioDecoder(file, AudioLimits()) as decoder:
-        pcm = np.concatenate(list(decoder.windows()))
+        pcm = np.concatenate(list(decoder.blocks()))
         return pcm, decoder.damage, decoder.notices
 
 
@@ -223,7 +223,7 @@ def test_loud_float_samples_are_clipped() -> None:
     signal = recordings.sine(1.0, 48_000) * np.float32(1e30)
 
     with AudioDecoder(recordings.encode("wav", signal, 48_000, "FLOAT"), AudioLimits()) as decoder:
-        pcm = np.concatenate(list(decoder.windows()))
+        pcm = np.concatenate(list(decoder.blocks()))
     assert pcm.min() == -32768
     assert pcm.max() == 32767
 
@@ -255,10 +255,10 @@ def test_an_undeclared_length_over_the_limit_is_refused_while_decoding(name: str
 
     num_samples: list[int] = []
     with (
-        AudioDecoder(file, AudioLimits(max_duration_s=2.0, window_s=0.5)) as decoder,
+        AudioDecoder(file, AudioLimits(max_duration_s=2.0, block_s=0.5)) as decoder,
         pytest.raises(AudioTooLong),
     ):
-        num_samples.extend(len(window) for window in decoder.windows())
+        num_samples.extend(len(block) for block in decoder.blocks())
     assert sum(num_samples) <= 2 * SAMPLE_RATE_HZ
 
 

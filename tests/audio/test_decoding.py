@@ -15,9 +15,9 @@ from tests.audio import recordings
 
 def decode(source: AudioSource, limits: AudioLimits | None = None) -> tuple[AudioInfo, Pcm]:
     with AudioDecoder(source, limits or AudioLimits()) as decoder:
-        windows = list(decoder.windows())
-        assert decoder.decoded_samples == sum(len(window) for window in windows)
-        return decoder.info, np.concatenate(windows)
+        blocks = list(decoder.blocks())
+        assert decoder.decoded_samples == sum(len(block) for block in blocks)
+        return decoder.info, np.concatenate(blocks)
 
 
 def share_at(pcm: Pcm, pitch_hz: float = 440.0) -> float:
@@ -219,7 +219,7 @@ def test_a_buffer_is_not_copied() -> None:
 
     tracemalloc.start()
     with AudioDecoder(upload, AudioLimits()) as decoder:
-        for _ in decoder.windows():
+        for _ in decoder.blocks():
             pass
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -228,20 +228,20 @@ def test_a_buffer_is_not_copied() -> None:
     assert peak_bytes < 4_000_000
 
 
-def test_window_never_exceeds_its_limit_and_only_the_last_is_shorter() -> None:
+def test_block_never_exceeds_its_limit_and_only_the_last_is_shorter() -> None:
     file = recordings.encode("mp3", recordings.sine(3.3, 44_100), 44_100)
 
-    with AudioDecoder(file, AudioLimits(window_s=0.5)) as decoder:
-        lengths = [len(window) for window in decoder.windows()]
+    with AudioDecoder(file, AudioLimits(block_s=0.5)) as decoder:
+        lengths = [len(block) for block in decoder.blocks()]
 
     assert lengths[:-1] == [8_000] * 6
     assert 0 < lengths[-1] <= 8_000
 
 
-def test_windows_do_not_share_memory() -> None:
+def test_blocks_do_not_share_memory() -> None:
     file = recordings.encode("wav", recordings.sine(2.0, 16_000), 16_000)
 
-    with AudioDecoder(file, AudioLimits(window_s=0.5)) as decoder:
-        first, second, *_ = decoder.windows()
+    with AudioDecoder(file, AudioLimits(block_s=0.5)) as decoder:
+        first, second, *_ = decoder.blocks()
 
     assert not np.shares_memory(first, second)

@@ -39,8 +39,8 @@ def small_file(name: str) -> bytes:
 def outcome(file: bytes, limits: AudioLimits | None = None) -> AudioError | None:
     try:
         with AudioDecoder(file, limits or AudioLimits()) as decoder:
-            for window in decoder.windows():
-                assert len(window)
+            for block in decoder.blocks():
+                assert len(block)
     except AudioError as error:
         return error
     return None
@@ -87,7 +87,7 @@ def test_a_flac_bomb_without_a_length_is_stopped_at_the_limit() -> None:
         AudioDecoder(bytes(bomb), AudioLimits(max_duration_s=60)) as decoder,
         pytest.raises(AudioTooLong),
     ):
-        num_samples.extend(len(window) for window in decoder.windows())
+        num_samples.extend(len(block) for block in decoder.blocks())
     assert sum(num_samples) <= 60 * SAMPLE_RATE_HZ
 
 
@@ -124,7 +124,7 @@ from serve_app.audio import AudioDecoder, AudioLimits
 peaks = []
 for path in sys.argv[1:]:
     with AudioDecoder(Path(path), AudioLimits()) as decoder:
-        for window in decoder.windows():
+        for block in decoder.blocks():
             pass
     peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 print(peaks[1] - peaks[0])

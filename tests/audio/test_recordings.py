@@ -39,7 +39,7 @@ class Decoded:
 
     def __init__(self, file: bytes, limits: AudioLimits | None = None) -> None:
         with AudioDecoder(file, limits or AudioLimits()) as decoder:
-            self.pcm: Pcm = np.concatenate(list(decoder.windows()))
+            self.pcm: Pcm = np.concatenate(list(decoder.blocks()))
             self.damage: tuple[DamagedRange, ...] = decoder.damage
             self.notices = decoder.notices
 

@@ -123,7 +123,7 @@ def test_audio_in_single_samples_is_refused_after_a_few(name: str) -> None:
         AudioDecoder(_FRAGMENTED[name](), AudioLimits()) as decoder,
         pytest.raises(AudioTooFragmented) as refusal,
     ):
-        list(decoder.windows())
+        list(decoder.blocks())
 
     assert int(str(refusal.value.args[0])) < 1500
 
@@ -140,7 +140,7 @@ def test_opus_of_the_shortest_packets_is_no_fragment() -> None:
         container.mux([*stream.encode(frame), *stream.encode(None)])
 
     with AudioDecoder(file.getvalue(), AudioLimits()) as decoder:
-        assert sum(len(window) for window in decoder.windows()) > 19.9 * 16_000
+        assert sum(len(block) for block in decoder.blocks()) > 19.9 * 16_000
 
 
 def test_pieces_are_counted_against_the_audio() -> None:
@@ -173,7 +173,7 @@ def test_empty_chunks_are_not_walked_through(name: str) -> None:
 
     try:
         with AudioDecoder(file, AudioLimits()) as decoder:
-            assert sum(len(window) for window in decoder.windows()) == 16_000
+            assert sum(len(block) for block in decoder.blocks()) == 16_000
     except AudioError:
         pass
     estimate_duration(file)
@@ -181,7 +181,7 @@ def test_empty_chunks_are_not_walked_through(name: str) -> None:
     assert file.num_reads < 20_000
 
 
-def test_a_step_ends_with_its_slice_though_no_window_is_full() -> None:
+def test_a_step_ends_with_its_slice_though_no_block_is_full() -> None:
     budget = WorkBudget(slice_s=0.0, base_pieces=2000)
     decoder = AudioDecoder(tiny_packets(2000), AudioLimits(), budget)
 
@@ -199,7 +199,7 @@ def test_a_file_of_tiny_packets_exceeds_its_budget() -> None:
         pytest.raises(AudioTooComplex, match="far more pieces"),
         AudioDecoder(tiny_packets(2000), AudioLimits(), budget) as decoder,
     ):
-        list(decoder.windows())
+        list(decoder.blocks())
 
 
 def test_a_library_call_that_takes_too_long_finds_no_more_bytes() -> None:
@@ -215,7 +215,7 @@ def test_an_ordinary_recording_stays_far_below_its_budget(name: str) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, 30 * rate_hz).astype(np.float32)
 
     with AudioDecoder(recordings.encode(name, noise, rate_hz), AudioLimits()) as decoder:
-        assert sum(len(window) for window in decoder.windows()) > 29 * 16_000
+        assert sum(len(block) for block in decoder.blocks()) > 29 * 16_000
 
 
 def test_opening_pauses_while_it_walks_through_boxes() -> None:

@@ -15,7 +15,7 @@ from serve_app.batch.segment_stage import RecordingSegmenter
 from serve_app.core.records import Chunk
 from serve_app.transcript.segmentation import SegmentationOptions
 
-OPTIONS = SegmentationOptions(AudioLimits(window_s=4.0), max_segment_s=10.0, max_group_s=30.0)
+OPTIONS = SegmentationOptions(AudioLimits(block_s=4.0), max_segment_s=10.0, max_group_s=30.0)
 
 
 @pytest.fixture

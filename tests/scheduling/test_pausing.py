@@ -135,7 +135,7 @@ def _decoder() -> Callable[[], object]:
 
     def decode() -> list[Pcm]:
         with AudioDecoder(file.getvalue(), limits) as decoder:
-            return list(decoder.windows())
+            return list(decoder.blocks())
 
     return decode
 

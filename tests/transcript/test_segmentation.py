@@ -15,7 +15,7 @@ from serve_app.core.records import AS_DEPLOYED, Chunk, FileBytes, RequestContext
 from serve_app.transcript.segmentation import Segmentation, SegmentationOptions, grouped
 from tests.fakes.engines import FakeVad
 
-OPTIONS = SegmentationOptions(AudioLimits(window_s=1.0), max_segment_s=2.0, max_group_s=3.0)
+OPTIONS = SegmentationOptions(AudioLimits(block_s=1.0), max_segment_s=2.0, max_group_s=3.0)
 
 
 def wav(*stretches: tuple[float, int]) -> FileBytes:
