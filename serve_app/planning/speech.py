@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from serve_app.transcript.segmentation import grouped
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
@@ -76,15 +78,18 @@ def group_of(chunks_s: Sequence[float], frame_s: float) -> Group:
     return Group(frames, sum(frames), float(sum(chunks_s)))
 
 
-def grouped(chunks_s: Sequence[float], options: SpeechOptions) -> tuple[Group, ...]:
-    """Divides chunks into groups as the segmenter does."""
-    groups: list[list[float]] = []
-    for chunk_s in chunks_s:
-        if groups and sum(groups[-1]) + chunk_s <= options.max_group_s:
-            groups[-1].append(chunk_s)
-        else:
-            groups.append([chunk_s])
-    return tuple(group_of(group, options.frame_s) for group in groups)
+@dataclass(frozen=True, slots=True)
+class _DrawnChunk:
+    duration_s: float
+
+
+def _groups_of(chunks_s: Sequence[float], options: SpeechOptions) -> tuple[Group, ...]:
+    """Divides chunks into groups with the segmenter's own function."""
+    chunks = [_DrawnChunk(chunk_s) for chunk_s in chunks_s]
+    return tuple(
+        group_of([chunk.duration_s for chunk in group], options.frame_s)
+        for group in grouped(chunks, options.max_group_s)
+    )
 
 
 class DrawnSpeech:
@@ -125,7 +130,7 @@ class DrawnSpeech:
             chunk_s = min(left_s, self._chunk_s())
             chunks_s.append(chunk_s)
             left_s -= chunk_s
-        return DecodedBlock(audio_s, grouped(chunks_s, self._options))
+        return DecodedBlock(audio_s, _groups_of(chunks_s, self._options))
 
     def _chunk_s(self) -> float:
         spread = self._options.spread
@@ -148,7 +153,7 @@ class DrawnSpeech:
             ends[index].append(chunk_s)
             now_s += self._random.expovariate(1.0) * pauses_per_speech * options.mean_chunk_s
         for chunks_s in ends:
-            yield DecodedBlock(options.block_s, grouped(chunks_s, options))
+            yield DecodedBlock(options.block_s, _groups_of(chunks_s, options))
 
 
 class MeasuredSpeech:
