@@ -1,4 +1,4 @@
-"""What recordings consist of: which chunks each decoded block completes."""
+"""Simulated recordings: the chunks that each decoded block completes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class DecodedBlock:
-    """What decoding a stretch of a recording leads to.
+    """The result of decoding one block of a recording.
 
     Attributes:
-        audio_s: length of the stretch.
-        groups: the groups that it completed.
+        audio_s: length of the block.
+        groups: groups of chunks that it completed.
     """
 
     audio_s: float
@@ -43,23 +43,23 @@ Recording: TypeAlias = Sequence[DecodedBlock]
 
 
 class Speech(Protocol):
-    """Says what a recording of a given length consists of."""
+    """Source of recordings by length."""
 
     def recording(self, audio_s: float) -> Recording: ...
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechOptions:
-    """How people speak and how the segmenter cuts.
+    """Statistics of speech, and limits of the segmenter.
 
     Attributes:
-        block_s: audio decoded at a time.
+        block_s: length of a decoded block.
         max_group_s: longest group.
         max_chunk_s: longest chunk.
         frame_s: audio in an encoder frame.
-        speech_share: part of the audio that is speech.
+        speech_share: fraction of the audio that is speech.
         mean_chunk_s: mean length of an utterance.
-        spread: of the lengths, the deviation of their logarithm.
+        spread: standard deviation of the logarithm of the length.
         period_s: after this much audio the pattern repeats.
     """
 
@@ -93,14 +93,14 @@ def _groups_of(chunks_s: Sequence[float], options: SpeechOptions) -> tuple[Group
 
 
 class DrawnSpeech:
-    """Utterances with lognormal lengths and pauses between them, drawn once.
+    """Utterances of lognormal length with pauses between them, drawn once.
 
-    Every recording is a stretch of the same long pattern from a random block on, so
-    that a day of recordings takes no more memory than one of them.
+    Every recording is a part of one long pattern, starting at a random block, so a day of
+    recordings takes no more memory than one.
 
     Args:
-        options: how people speak.
-        seed: of all that is random.
+        options: of the speech.
+        seed: of the random numbers.
     """
 
     def __init__(self, options: SpeechOptions, seed: int) -> None:
@@ -157,10 +157,10 @@ class DrawnSpeech:
 
 
 class MeasuredSpeech:
-    """Recordings that were cut before, by their length.
+    """Recordings that were cut in advance, by length.
 
     Args:
-        recordings: what a recording of each length in s consists of.
+        recordings: the recording for each length in s.
     """
 
     def __init__(self, recordings: Mapping[float, Recording]) -> None:
@@ -171,7 +171,7 @@ class MeasuredSpeech:
 
 
 class SingleChunks:
-    """Every recording is one chunk of its own length, as queueing theory has it.
+    """Every recording is one chunk of its own length, as in queueing theory.
 
     Args:
         frame_s: audio in an encoder frame.
