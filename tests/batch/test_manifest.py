@@ -103,7 +103,7 @@ def test_every_unusable_row_is_named_by_its_line(tmp_path: Path) -> None:
     message = problem(tmp_path, "\n".join(rows))
     lines = [line.strip().split(":")[0] for line in message.splitlines()[1:]]
     assert lines == [f"line {number}" for number in range(2, 14)]
-    assert "that of line 1 already" in message
+    assert "is already used in line 1" in message
 
 
 def test_long_lists_of_problems_are_cut(tmp_path: Path) -> None:
