@@ -132,7 +132,7 @@ def shipped_costs(profile: str) -> Costs:
         )
         raise CostsError(
             f"there are no costs for profile {profile!r} (only for {', '.join(known)}); "
-            "measure them with `python -m loadtests.simulation measure` and pass --costs"
+            "measure them with `python -m loadtests simulation measure` and pass --costs"
         )
     return _parse(json.loads(file.read_text(encoding="utf-8")), file.name)
 
