@@ -33,6 +33,7 @@ ALL = [
         ("onnx", "1.20.1"),
         ("gradio", "6.15.0"),
         ("pyarrow", "14.0.0"),
+        ("jinja2", "3.1.5"),
     ],
 )
 def test_release_with_a_known_hole_is_not_taken(name: str, bad: str) -> None:

@@ -28,29 +28,28 @@ def run_batch(
     itn: bool | None = None,
     retry_failed: bool = False,
 ) -> BatchReport:
-    """Transcribes every recording of a source once; called again, it goes on.
+    """Transcribes every recording of a source; a repeated call resumes.
 
-    Uses the Ray cluster that this process is connected to, or the one that
-    `settings.cluster.address` or RAY_ADDRESS names, or one of its own on this machine.
+    Uses the Ray cluster that this process is connected to, else the one at
+    `settings.cluster.address` or RAY_ADDRESS, else a new one on this machine.
 
     Args:
         source: manifest (JSONL, CSV), directory, glob or bucket prefix.
         output: directory or bucket prefix of the results.
         settings: None for the demo profile.
-        stages: to run; None for all of the settings.
-        formats: to write beside JSON; None for what the settings say.
-        itn: write numbers in digits; None for what the settings say.
-        retry_failed: try recordings again that were found to be no good.
+        stages: to run; None for all in the settings.
+        formats: to write beside JSON; None for those of the settings.
+        itn: write numbers in digits; None for the value of the settings.
+        retry_failed: retry recordings that failed permanently.
 
     Returns:
-        The report; `report.totals` and `report.failures` tell what became of them. Recordings
-        that failed raise nothing, and `batch.accept_failures` of the settings has no say here:
-        it is about exit codes.
+        The report, with counts in `report.totals` and failed recordings in `report.failures`.
+        These raise no error; `batch.accept_failures` only affects exit codes.
 
     Raises:
-        ManifestError: the source cannot be made sense of.
+        ManifestError: the source is invalid or empty.
         PackError: a model cannot be used.
-        ConfigurationError: the settings do not fit what is asked for.
+        ConfigurationError: the settings do not support the request.
     """
     from serve_app.batch.job import BatchJob, JobOrder
     from serve_app.settings import DEFAULT_PROFILE, load_settings

@@ -12,17 +12,17 @@ from serve_app.batch.arguments import parse_arguments
 from serve_app.batch.job import BatchJob, JobOrder
 from serve_app.batch.job_status import ExitCode
 from serve_app.batch.report_data import BatchReport
-from serve_app.batch.session import Stopped, leaving_in_time
+from serve_app.batch.session import Stopped, exit_deadline
 from serve_app.batch.uris import UnusableUri
 from serve_app.core.errors import ConfigurationError, ManifestError, ParaserveError
 from serve_app.settings import load_settings
 
-_LEAVE_S = 10.0
-"""Longest time from SIGTERM to the end of the process; the state is written in the first one."""
+_EXIT_LIMIT_S = 10.0
+"""Longest time from SIGTERM to the end of the process."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 all done, 3 some recordings failed, 1 the job did, 2 usage."""
+    """Returns the exit code: 0 success, 1 job failed, 2 usage error, 3 some recordings failed."""
     options = parse_arguments(arguments, __doc__)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.itn,
             options.retry_failed,
         )
-        with leaving_in_time(_LEAVE_S):
+        with exit_deadline(_EXIT_LIMIT_S):
             report = BatchJob(settings, order).run()
     except (ConfigurationError, ValidationError, ManifestError, UnusableUri) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -47,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.FAILED
     except Stopped:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; run the same command to resume", file=sys.stderr)
         return ExitCode.FAILED
     except Exception:
-        logging.getLogger(__name__).exception("the job failed; the same command goes on from here")
+        logging.getLogger(__name__).exception("the job failed; run the same command to resume")
         return ExitCode.FAILED
     totals = report.totals
     print(
@@ -61,12 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def exit_code_of(report: BatchReport, *, accept_failures: bool) -> ExitCode:
-    """Returns what a job that came to its end ends with.
+    """Returns the exit code of a job that ran to its end.
 
     Args:
         report: of the job.
-        accept_failures: recordings that failed for good are nothing to report by the exit
-            code. Those that another run tries again are, so that it is run again.
+        accept_failures: ignore permanent failures. Failures that another run would retry
+            still count.
     """
     failures = report.failures
     if accept_failures:

@@ -1,4 +1,4 @@
-"""The arguments of `python -m serve_app.batch`, and how they are found in a command."""
+"""The arguments of `python -m serve_app.batch`, parsed from its own or another command line."""
 
 from __future__ import annotations
 
@@ -20,49 +20,49 @@ _SHELL_OPERATORS = frozenset("();<>|&")
 
 @dataclass(frozen=True, slots=True)
 class JobPaths:
-    """What a job reads, and where it writes."""
+    """Source and output of a job."""
 
     source: str
     output: str
 
 
-class _Unreadable(Exception):
-    """The words are not those of a batch job."""
+class _NotABatchCommand(Exception):
+    """The arguments are not those of a batch job."""
 
 
-class _Reader(argparse.ArgumentParser):
-    """Reads the words of others: neither prints nor ends the process."""
+class _QuietParser(argparse.ArgumentParser):
+    """Raises on bad arguments, instead of printing and ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise _Unreadable(message)
+        raise _NotABatchCommand(message)
 
 
 def parse_arguments(arguments: Sequence[str] | None, description: str | None) -> argparse.Namespace:
-    """Returns the options of the command line; ends the process if they make no sense."""
+    """Returns the options of the command line; ends the process if they are invalid."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=description)
-    return _with_arguments(parser).parse_args(arguments)
+    return _add_arguments(parser).parse_args(arguments)
 
 
 def find_job_paths(command: str) -> JobPaths | None:
     """Returns source and output of a shell command that runs a batch job.
 
-    Variables of the shell stay as they are written. What comes before the module, options
-    that are unknown here, and what follows the command in the same line do not matter.
+    Shell variables are not expanded. Text before the module name, unknown options and
+    further commands in the same line are ignored.
 
     Returns:
-        None if it is another command.
+        None if the command does not run a batch job.
     """
-    arguments = _arguments_in(command)
+    arguments = _batch_arguments(command)
     if arguments is None:
         return None
     try:
-        found, _ = _with_arguments(_Reader(add_help=False)).parse_known_args(arguments)
-    except _Unreadable:
+        found, _ = _add_arguments(_QuietParser(add_help=False)).parse_known_args(arguments)
+    except _NotABatchCommand:
         return None
     return JobPaths(found.source, found.output)
 
 
-def _arguments_in(command: str) -> list[str] | None:
+def _batch_arguments(command: str) -> list[str] | None:
     lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     lexer.commenters = ""
@@ -78,7 +78,7 @@ def _arguments_in(command: str) -> list[str] | None:
     return None
 
 
-def _with_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def _add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     add = parser.add_argument
     add("source", help="manifest (JSONL, CSV), directory, glob or bucket prefix")
     add("output", help="directory or bucket prefix of the results")
@@ -86,18 +86,18 @@ def _with_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--profile",
         "-p",
         default=DEFAULT_PROFILE,
-        help="built-in profile, a YAML file, or what would be in one as {...}",
+        help="built-in profile, YAML file, or inline YAML as {...}",
     )
-    add("--stages", type=_stages, help="as vad,asr,punctuation; all by default")
-    add("--formats", type=_formats, help="beside JSON, as srt,vtt,txt")
-    add("--itn", action=argparse.BooleanOptionalAction, help="numbers in digits, or not")
-    add("--retry-failed", action="store_true", help="try recordings again that were no good")
+    add("--stages", type=_stages, help="stages to run, such as vad,asr,punctuation; all by default")
+    add("--formats", type=_formats, help="formats to write beside JSON, such as srt,vtt,txt")
+    add("--itn", action=argparse.BooleanOptionalAction, help="write numbers in digits")
+    add("--retry-failed", action="store_true", help="retry recordings that failed permanently")
     add(
         "--accept-failures",
         action=argparse.BooleanOptionalAction,
-        help="exit code 0 where the only failures are those that trying again does not help",
+        help="exit with 0 if all failures are permanent",
     )
-    add("--set", action="append", metavar="NAME=VALUE", help="a setting; may be repeated")
+    add("--set", action="append", metavar="NAME=VALUE", help="override a setting; may be repeated")
     return parser
 
 

@@ -1,13 +1,13 @@
-"""The Arrow tables that travel between the stages of a batch job.
+"""The Arrow tables between the stages of a batch job.
 
-    plan      one row per recording to process
-    audio     one row per utterance, and one where a recording ends
-    words     the same rows, words instead of samples
+    plan      a row per recording
+    audio     a row per chunk, and one at the end of each recording
+    words     the same rows with words instead of samples
 
-A recording is named by its number within the run, the same in every stage. Samples are a
-binary column, which Arrow passes on without a copy. `Assembler` puts the utterances of each
-recording together in whatever order they arrive; it holds words only, for as many recordings
-as the segmenters may have open.
+A recording is identified by its number in this run. Samples are a binary column, which Arrow
+passes on without a copy. `Assembler` joins the rows of words of each recording, in any order;
+it holds only words, and only of recordings that the segmenters have open or that are in
+transit.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ from serve_app.transcript.fanout import to_recording_time
 RecordT = TypeVar("RecordT")
 
 KEY = "batch"
-"""Name under which a job's work lays claim to models that it shares."""
+"""Key of a job's calls to models that it shares with the service."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A recording for a segmenter.
+    """A recording that is assigned to a segmenter.
 
     Attributes:
         number: of the recording in this run.
         id: of the item, for logs.
         uri: where it is.
-        use_vad: find the speech, or cut everything.
-        language: of the item, for the recognizer; None if it names none.
+        use_vad: detect speech; otherwise all audio is cut into chunks.
+        language: of the item, for the recognizer; None for the default.
     """
 
     number: int
@@ -61,18 +61,18 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class AudioEnd:
-    """The last that a segmenter tells of a recording.
+    """The end of a recording, as its segmenter reports it.
 
     Attributes:
-        num_chunks: rows that came before this one.
+        num_chunks: number of chunks of the recording.
         duration_ms: of the recording, as far as it could be decoded.
-        segment_s: compute that reading, decoding and cutting took.
-        began_unix_s: when it was opened.
-        error: kind and reason, if the recording is no good.
-        permanent: trying again is of no use.
-        attempts: how often reading was tried.
-        damage: what could not be decoded, in order of time.
-        notices: what else is to be known of the file, in plain English.
+        segment_s: CPU time of reading, decoding and cutting.
+        began_unix_s: time at which it was opened.
+        error: kind and reason, if the recording failed.
+        permanent: a retry would fail again.
+        attempts: number of attempts to read it.
+        damage: ranges that could not be decoded, in order of time.
+        notices: further remarks on the file, in English.
     """
 
     num_chunks: int
@@ -93,8 +93,8 @@ class RecognizedWords:
     Attributes:
         number: of the recording.
         utterance: None in the row that ends a recording.
-        recognize_s: its part of the batch's time.
-        end: None in the others.
+        recognize_s: its share of the batch time.
+        end: None in all other rows.
     """
 
     number: int
@@ -140,7 +140,7 @@ def read_plan(table: pa.Table) -> list[Planned]:
 
 
 class AudioRows:
-    """Rows of audio that are not yet handed on."""
+    """Rows of audio that are not yet in a table."""
 
     def __init__(self) -> None:
         self._rows: list[tuple[int, int, int, str | None, bytes | None]] = []
@@ -159,7 +159,7 @@ class AudioRows:
         self._pcm.append(np.empty(0, np.int16))
 
     def take(self) -> pa.Table:
-        """Returns the rows as a table, and has none left."""
+        """Returns the rows as a table and removes them."""
         rows, pcm = self._rows, self._pcm
         self._rows, self._pcm, self.num_bytes = [], [], 0
         columns = zip(*rows, strict=True) if rows else [()] * 5
@@ -178,7 +178,7 @@ class AudioRows:
 
 
 def _binary(pcm: Sequence[Pcm]) -> pa.Array:
-    """Returns the samples as one column of bytes; they are copied once, into its buffer."""
+    """Returns the samples as a column of bytes, with a single copy into its buffer."""
     lengths = [one.nbytes for one in pcm]
     offsets = np.zeros(len(pcm) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
@@ -188,7 +188,7 @@ def _binary(pcm: Sequence[Pcm]) -> pa.Array:
 
 
 def read_audio(table: pa.Table) -> tuple[list[tuple[int, Chunk]], list[tuple[int, AudioEnd]]]:
-    """Returns the chunks, whose samples are the table's own, and the ends."""
+    """Returns the chunks, whose samples share the table's memory, and the ends."""
     chunks: list[tuple[int, Chunk]] = []
     ends: list[tuple[int, AudioEnd]] = []
     names = ("number", "index", "start_ms", "language", "end")
@@ -217,17 +217,21 @@ def _samples(column: pa.ChunkedArray) -> Iterator[Pcm]:
 
 
 def words_table(
-    heard: Sequence[tuple[int, Chunk, Recognition | ChunkFailure, float]],
+    recognized: Sequence[tuple[int, Chunk, Recognition | ChunkFailure, float]],
     ends: Sequence[tuple[int, AudioEnd]],
 ) -> pa.Table:
-    """Returns the rows that tell what was heard in chunks, and which recordings ended."""
-    utterances = [pickle.dumps(to_recording_time(chunk, result)) for _, chunk, result, _ in heard]
+    """Returns a row per recognized chunk and a row per ended recording."""
+    utterances = [
+        pickle.dumps(to_recording_time(chunk, result)) for _, chunk, result, _ in recognized
+    ]
     return pa.table(
         [
-            pa.array([one[0] for one in heard] + [one[0] for one in ends], pa.int32()),
+            pa.array([one[0] for one in recognized] + [one[0] for one in ends], pa.int32()),
             pa.array([*utterances, *[None] * len(ends)], pa.binary()),
-            pa.array([one[3] for one in heard] + [0.0] * len(ends), pa.float64()),
-            pa.array([*[None] * len(heard), *(pickle.dumps(end) for _, end in ends)], pa.binary()),
+            pa.array([one[3] for one in recognized] + [0.0] * len(ends), pa.float64()),
+            pa.array(
+                [*[None] * len(recognized), *(pickle.dumps(end) for _, end in ends)], pa.binary()
+            ),
         ],
         schema=WORDS_SCHEMA,
     )
@@ -255,13 +259,13 @@ def _unpickled(data: bytes, kind: type[RecordT]) -> RecordT:
 
 @dataclass(frozen=True, slots=True)
 class RecognizedRecording:
-    """All that was heard in a recording.
+    """All utterances of a recording.
 
     Attributes:
         number: of the recording in this run.
         utterances: in order of time.
-        recognize_s: its part of the recognizer's batches.
-        end: how the segmenter came to its end.
+        recognize_s: its share of the recognizer's batches.
+        end: as reported by the segmenter.
     """
 
     number: int
@@ -271,7 +275,7 @@ class RecognizedRecording:
 
     @property
     def error(self) -> tuple[str, str] | None:
-        """Kind and reason, if there can be no transcript."""
+        """Kind and reason, if the recording has no transcript."""
         if self.end.error is not None:
             return self.end.error
         failed = [one for one in self.utterances if one.status == "failed"]
@@ -281,7 +285,7 @@ class RecognizedRecording:
         kind, _, message = (first.error or "engine_error: ").partition(": ")
         where = f"{first.start_ms / 1000:.1f}-{first.end_ms / 1000:.1f} s"
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        return kind, f"what was said at {where} could not be recognized: {message}{more}"
+        return kind, f"the speech at {where} could not be recognized: {message}{more}"
 
 
 @dataclass(slots=True)
@@ -292,12 +296,12 @@ class _Open:
 
 
 class Assembler:
-    """Collects rows of words until recordings are complete."""
+    """Collects the rows of words of each recording until it is complete."""
 
     def __init__(self) -> None:
         self._open: dict[int, _Open] = {}
         self.audio_ms = 0
-        """Of all utterances so far."""
+        """Length of all utterances so far."""
 
     @property
     def num_open(self) -> int:
@@ -305,11 +309,11 @@ class Assembler:
 
     @property
     def open_numbers(self) -> list[int]:
-        """Recordings that are not complete yet."""
+        """Numbers of the recordings that are not complete yet."""
         return sorted(self._open)
 
     def add(self, rows: Iterable[RecognizedWords]) -> list[RecognizedRecording]:
-        """Returns the recordings that are complete with these rows."""
+        """Returns the recordings that these rows complete."""
         complete: list[RecognizedRecording] = []
         for row in rows:
             recording = self._open.setdefault(row.number, _Open())

@@ -1,8 +1,7 @@
-"""The journal of a job's attempts: what each of them did, for the work that was lost.
+"""The journal of a job's attempts, from which the report computes lost work.
 
-An attempt is one run of the job's driver, from its start to its end or its death. Its
-record is written anew every few seconds, whole; after a kill it tells what was done until
-the last time.
+An attempt is one run of the job's driver. Its record is rewritten every few seconds, so it
+survives a kill with the state of the last write.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ class Attempt:
     Attributes:
         number: from 1.
         config: `config_fingerprint` of its configuration.
-        started_unix_s: by the driver's clock.
-        wall_s: until the record was written.
-        end: "running" in the record of an attempt that was killed.
-        num_finished: recordings whose result it wrote.
-        num_failed: recordings that it gave up.
-        recognized_s: speech that went through the recognizer, each time it did.
-        finished_audio_s: length of the recordings whose result it wrote.
+        started_unix_s: start, by the driver's clock.
+        wall_s: from the start until the record was written.
+        end: how it ended; "running" if it was killed.
+        num_finished: recordings whose results it wrote.
+        num_failed: recordings that failed.
+        recognized_s: speech that was recognized, repeated work included.
+        finished_audio_s: length of the finished recordings.
         useful_frames: encoder frames of speech in its batches.
-        computed_frames: those and what batches were filled up with.
-        segment_s: compute of that stage, over all workers; likewise the next two.
-        recognize_s: see above.
-        punctuate_s: see above.
+        computed_frames: encoder frames in its batches, padding included.
+        segment_s: compute time of segmentation, over all workers.
+        recognize_s: the same of recognition.
+        punctuate_s: the same of punctuation.
     """
 
     number: int
@@ -74,9 +73,9 @@ class AttemptJournal:
         self._files.put(f"{_FOLDER}/{attempt.number:05d}.json", content.encode())
 
     def attempts(self) -> list[Attempt]:
-        """Returns all attempts, the first one first; what cannot be read is left out."""
+        """Returns all attempts in order; unreadable records are skipped."""
         found = []
-        for path in sorted(self._files.entries(_FOLDER)):
+        for path in sorted(self._files.list_files(_FOLDER)):
             content = self._files.read(path)
             try:
                 found.append(Attempt(**json.loads(content or b"")))
@@ -87,13 +86,13 @@ class AttemptJournal:
 
 @dataclass(frozen=True, slots=True)
 class WastedWork:
-    """Speech that was recognized without becoming part of a result, or more than once.
+    """Speech that was recognized more than once, or for no result.
 
     Attributes:
-        recognized_s: what went through the recognizer in all attempts.
+        recognized_s: speech that all attempts recognized.
         kept_s: speech in the results.
-        killed_attempts: attempts that died before their record was closed; what they did
-            after it was written last is not counted.
+        killed_attempts: attempts whose record was never closed; their work since its last
+            write is not counted.
     """
 
     recognized_s: float
@@ -106,12 +105,12 @@ class WastedWork:
 
     @property
     def share(self) -> float:
-        """Of all that was recognized; 0 where nothing was."""
+        """Fraction of the recognized speech; 0 without any."""
         return self.wasted_s / self.recognized_s if self.recognized_s else 0.0
 
 
 def wasted_work(attempts: list[Attempt], kept_s: float) -> WastedWork:
-    """Compares what the attempts recognized with the speech in their results."""
+    """Compares the recognized speech with the speech in the results."""
     return WastedWork(
         sum(attempt.recognized_s for attempt in attempts),
         kept_s,

@@ -1,7 +1,7 @@
 """Batch jobs on a cluster, over the Ray Job API.
 
-A job is the command `python -m serve_app.batch`; what is needed to find and resume it
-is in its entrypoint and metadata, so that nothing has to be kept on the caller's side.
+A job is the command `python -m serve_app.batch`. Its entrypoint and metadata hold all that is
+needed to find and resume it, so callers store nothing.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from serve_app.batch.arguments import MODULE
 from serve_app.batch.job_status import KIND, JobInfo, is_batch, job_info_of, last_progress
-from serve_app.batch.session import LivingSupervisors, ask_for_supervisors
+from serve_app.batch.session import LiveSupervisors, live_supervisors
 from serve_app.core.errors import ClusterError
 
 _POLL_S = 1.0
 _NO_AGENT = "No available agent"
-_AGENT_PATIENCE_S = 60.0
+_AGENT_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """A job as it is asked for.
+    """A job to submit.
 
     Attributes:
-        source: manifest, directory, glob or prefix, as the cluster sees it.
-        output: directory or prefix of the results, as the cluster sees it.
+        source: manifest, directory, glob or prefix, as seen from the cluster.
+        output: directory or prefix of the results, as seen from the cluster.
         options: further arguments of `python -m serve_app.batch`.
     """
 
@@ -48,8 +48,8 @@ def connect(address: str, token: str | None = None) -> BatchJobs:
     """Returns the batch jobs of the cluster at an address.
 
     Args:
-        address: of Ray's dashboard, as http://127.0.0.1:8265.
-        token: Ray's; None where it asks for none.
+        address: of Ray's dashboard, such as http://127.0.0.1:8265.
+        token: for Ray; None if it requires none.
 
     Raises:
         ClusterError: there is no Ray at the address, or it refuses the token.
@@ -57,31 +57,31 @@ def connect(address: str, token: str | None = None) -> BatchJobs:
     headers = {"Authorization": f"Bearer {token}"} if token else None
     with _ray_errors(f"cannot reach Ray's jobs at {address}"):
         client = JobSubmissionClient(address, headers=headers)
-    return BatchJobs(client, lambda: ask_for_supervisors(address, headers))
+    return BatchJobs(client, lambda: live_supervisors(address, headers))
 
 
 class BatchJobs:
     """The batch jobs of one cluster.
 
     Args:
-        client: Ray's.
-        supervisors: tells whose drivers are looked after; by default nobody does, and a job is
-            taken to be as Ray says.
+        client: of Ray's Job API.
+        supervisors: returns the jobs whose supervisor is alive; by default unknown, so that
+            a job's state is Ray's.
     """
 
     def __init__(
         self,
         client: JobSubmissionClient,
-        supervisors: LivingSupervisors = lambda: None,
+        supervisors: LiveSupervisors = lambda: None,
     ) -> None:
         self._client = client
         self._supervisors = supervisors
 
     def submit(self, request: JobRequest) -> str:
-        """Begins a job; returns its id.
+        """Submits a job and returns its id.
 
         Raises:
-            ClusterError: another job that writes to the same place is not over yet, or Ray refuses.
+            ClusterError: a job that writes to the same output is still active, or Ray refuses.
         """
         return self._submit(request.entrypoint, request.source, request.output, None)
 
@@ -94,7 +94,7 @@ class BatchJobs:
                     f"job {other.job_id} is writing to {output}: wait for it or cancel it"
                 )
         metadata = {"kind": KIND, "source": source, "output": output}
-        give_up_at = time.monotonic() + _AGENT_PATIENCE_S
+        give_up_at = time.monotonic() + _AGENT_TIMEOUT_S
         while True:
             with _ray_errors("Ray did not take the job"):
                 try:
@@ -104,49 +104,49 @@ class BatchJobs:
                         )
                     )
                 except RuntimeError as error:
-                    # A cluster that has just started or lost a node; nothing was submitted.
+                    # The cluster has just started or lost a node; nothing was submitted.
                     if _NO_AGENT not in str(error) or time.monotonic() >= give_up_at:
                         raise
             time.sleep(_POLL_S)
 
     def resume(self, job_id: str) -> str:
-        """Begins a job's command anew; what is finished is not done again.
+        """Submits the command of a job again; finished recordings are kept.
 
         Raises:
-            ClusterError: there is no such job, it is not over yet, or Ray refuses.
+            ClusterError: there is no such job, it is still active, or Ray refuses.
         """
         job = self.view(job_id)
         if not job.ended:
             raise ClusterError(f"job {job_id} is {job.phase}; there is nothing to resume")
         details = self._details(job_id)
-        # Word for word, with the files and variables that it had: it may not be one of ours.
+        # Unchanged, with its runtime environment: others may have submitted it.
         return self._submit(
             str(details.entrypoint), job.source, job.output, details.runtime_env or None
         )
 
     def jobs(self) -> list[JobInfo]:
-        """Returns the cluster's batch jobs, the last one first, without their progress."""
+        """Returns the batch jobs of the cluster, the latest first, without progress."""
         with _ray_errors("Ray does not list its jobs"):
             found: list[JobDetails] = self._client.list_jobs()
         batch = [details for details in found if is_batch(details)]
         lost = self._lost_among(batch)
-        views = [job_info_of(each, {}, is_lost=_id_of(each) in lost) for each in batch]
-        return sorted(views, key=lambda view: view.began_unix_s or 0.0, reverse=True)
+        infos = [job_info_of(each, {}, is_lost=_id_of(each) in lost) for each in batch]
+        return sorted(infos, key=lambda info: info.began_unix_s or 0.0, reverse=True)
 
     def view(self, job_id: str) -> JobInfo:
-        """Returns a job with its progress, as far as its node can still be asked for it.
+        """Returns a job, with its progress if its node still answers.
 
         Raises:
             ClusterError: there is no such job.
         """
         details = self._details(job_id)
         if self._lost_among([details]):
-            # Its log lies, or lay, on the node that is gone.
+            # Its log was on the node that is gone.
             return job_info_of(details, {}, is_lost=True)
         return job_info_of(details, last_progress(self.logs(job_id)))
 
     def logs(self, job_id: str) -> str:
-        """Returns what the job's driver has written.
+        """Returns the log of the job's driver.
 
         Raises:
             ClusterError: there is no such job.
@@ -155,7 +155,7 @@ class BatchJobs:
             return str(self._client.get_job_logs(job_id))
 
     async def follow(self, job_id: str) -> AsyncIterator[str]:
-        """Yields what the job's driver writes, until it ends.
+        """Yields the log of the job's driver until the job ends.
 
         Raises:
             ClusterError: there is no such job.
@@ -165,23 +165,23 @@ class BatchJobs:
                 yield lines
 
     def wait(self, job_id: str, on_change: Callable[[JobInfo], None]) -> JobInfo:
-        """Waits for a job's end, telling of each change.
+        """Waits for the end of a job; calls `on_change` after each change.
 
         Raises:
             ClusterError: there is no such job, or the cluster went away.
         """
-        told: JobInfo | None = None
+        last: JobInfo | None = None
         while True:
             job = self.view(job_id)
-            if job != told:
+            if job != last:
                 on_change(job)
-                told = job
+                last = job
             if job.ended:
                 return job
             time.sleep(_POLL_S)
 
     def cancel(self, job_id: str) -> bool:
-        """Ends a job; what it finished stays. Returns whether it was still under way.
+        """Stops a job and keeps its results. Returns whether it was still active.
 
         Raises:
             ClusterError: there is no such job.
@@ -190,17 +190,17 @@ class BatchJobs:
             return bool(self._client.stop_job(job_id))
 
     def _lost_among(self, jobs: Sequence[JobDetails]) -> set[str]:
-        """Returns the ids of jobs that Ray calls running although nobody runs them.
+        """Returns the ids of jobs that Ray reports as running although their driver is gone.
 
-        Ray notes a job's end by the actor that looks after its driver, or by a process that
-        watches that actor. When both are on a node that dies, nobody notes it, ever.
+        The supervisor actor of a job records its end, or a process that monitors that actor.
+        If both are on a node that dies, the end is never recorded.
         """
         running = [_id_of(each) for each in jobs if each.status == JobStatus.RUNNING]
         living = self._supervisors() if running else None
         if living is None:
             return set()
         suspects = [job_id for job_id in running if job_id not in living]
-        # A supervisor notes the end before it goes, so that what is asked now is true.
+        # A supervisor records the end before it exits, so the state is final now.
         return {job_id for job_id in suspects if self._details(job_id).status == JobStatus.RUNNING}
 
     def _details(self, job_id: str) -> JobDetails:
@@ -208,8 +208,8 @@ class BatchJobs:
             details: JobDetails = self._client.get_job_info(job_id)
         if not is_batch(details):
             raise ClusterError(
-                f"job {job_id} is not a batch transcription: neither does its command run "
-                f"python -m {MODULE} SOURCE OUTPUT, nor has it metadata of the kind {KIND}"
+                f"job {job_id} is not a batch transcription: its command does not run "
+                f"python -m {MODULE} SOURCE OUTPUT, and its metadata has no kind {KIND}"
             )
         return details
 
@@ -220,12 +220,12 @@ def _id_of(details: JobDetails) -> str:
 
 @contextmanager
 def _ray_errors(what: str) -> Iterator[None]:
-    """Turns what Ray's client raises into one line of ours."""
+    """Turns errors of Ray's client into a one-line `ClusterError`."""
     try:
         yield
     except (RuntimeError, ConnectionError, OSError) as error:
-        raise ClusterError(f"{what}: {_line(error)}") from None
+        raise ClusterError(f"{what}: {_last_line(error)}") from None
 
 
-def _line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__

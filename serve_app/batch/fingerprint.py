@@ -1,4 +1,4 @@
-"""What makes a result the result of this file and this configuration."""
+"""Fingerprints that tie a result to the content of its file and to the configuration."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from serve_app.settings import Settings
 from serve_app.transcript.subtitles import SubtitleOptions
 
 OUTPUT_VERSION = 1
-"""Of the JSON that is written per recording; another one means other results."""
+"""Version of the result JSON; results of other versions are computed again."""
 
 _LENGTH = 32
 
 
 @dataclass(frozen=True, slots=True)
 class TranscriptConfig:
-    """Everything but the recording itself that a transcript depends on.
+    """All settings that a transcript depends on.
 
-    Devices and batch sizes are missing on purpose: results do not depend on them.
+    Results do not depend on devices and batch sizes.
 
     Attributes:
-        models: by what they are for, those that run unless an item leaves some out.
+        models: by role, those of all stages of the job.
         recognizer_dtype: of the matrix products.
         punctuator_dtype: of the matrix products.
         max_end_silence_ms: of the VAD.
         max_segment_s: longest chunk.
-        sentence_break_s: pause that ends a sentence.
-        min_duration_s: shorter recordings are refused.
-        max_duration_s: longer recordings are refused.
-        language: where an item names none.
-        itn: numbers are written in digits.
-        replacements: wrong phrases and right ones, in order.
-        engine: what runs the recognizer's pack.
-        drafting: how Whisper drafts and what is refined; {} for an engine without drafts.
-        subtitles: how they are divided into cues.
-        output_version: of the JSON.
+        sentence_break_s: pause that ends a sentence; None for none.
+        min_duration_s: shorter recordings are rejected.
+        max_duration_s: longer recordings are rejected.
+        language: of items that name none.
+        itn: write numbers in digits.
+        replacements: pairs of wrong and right phrases, in order.
+        engine: of the recognizer.
+        drafting: settings of Whisper drafts and their refinement; {} without drafts.
+        subtitles: how text is divided into cues.
+        output_version: `OUTPUT_VERSION`.
     """
 
     models: Mapping[PackRole, PackIdentity]
@@ -62,7 +62,7 @@ class TranscriptConfig:
 
 
 def config_of(settings: Settings, models: Mapping[PackRole, PackIdentity]) -> TranscriptConfig:
-    """Returns what of the settings a transcript depends on, with the packs as loaded."""
+    """Returns the settings that a transcript depends on, with the loaded packs."""
     recognizer = settings.recognizer
     return TranscriptConfig(
         models=dict(models),
@@ -83,23 +83,23 @@ def config_of(settings: Settings, models: Mapping[PackRole, PackIdentity]) -> Tr
 
 
 def config_fingerprint(config: TranscriptConfig) -> str:
-    """Returns 32 hexadecimal digits that change with anything in the configuration."""
+    """Returns 32 hexadecimal digits that depend on the whole configuration."""
     return _digest(asdict(config))
 
 
 def item_fingerprint(config_digest: str, item: BatchItem, file: FileInfo) -> str:
-    """Returns 32 hexadecimal digits that change with configuration, wishes or content.
+    """Returns 32 hexadecimal digits that depend on configuration, options and content.
 
-    The id is not part of it, nor are place, reference and metadata: a bucket may move, and
-    a corrected reference is no reason to transcribe again.
+    They do not depend on id, location, reference and metadata: a moved bucket or a corrected
+    reference is no reason to transcribe again.
 
     Args:
         config_digest: `config_fingerprint`.
         item: its language and stages count.
-        file: as the store describes the content now.
+        file: current size and version of the content.
     """
-    wishes = [item.language, list(item.stages) if item.stages is not None else None]
-    return _digest([config_digest, wishes, file.size_bytes, file.version])
+    options = [item.language, list(item.stages) if item.stages is not None else None]
+    return _digest([config_digest, options, file.size_bytes, file.version])
 
 
 def file_info(item: BatchItem) -> FileInfo:
@@ -107,7 +107,7 @@ def file_info(item: BatchItem) -> FileInfo:
 
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: the store does not answer; trying again may help.
+        OSError: the store does not answer; a retry may help.
     """
     if item.file is not None:
         return item.file

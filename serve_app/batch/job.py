@@ -1,4 +1,4 @@
-"""A batch job from its source to its report; what is finished is never done again."""
+"""A batch job from its source to its report; finished recordings are never repeated."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from serve_app.batch.fingerprint import config_fingerprint, config_of
 from serve_app.batch.manifest import read_items
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.pending import PendingRecordings, Work, find_pending
-from serve_app.batch.progress import Counters, JobState, ProgressTeller
+from serve_app.batch.progress import Counters, JobState, ProgressReporter
 from serve_app.batch.records import BatchItem, Failure, PackIdentity
 from serve_app.batch.report import report_of, write_report
 from serve_app.batch.report_data import BatchReport
 from serve_app.batch.session import (
-    RoomWatch,
+    CapacityWatch,
     Stopped,
     connected,
     num_cluster_cpus,
@@ -54,15 +54,15 @@ _WRITES_PER_RECORD = 5
 
 @dataclass(frozen=True, slots=True)
 class JobOrder:
-    """What a job is asked to do.
+    """A job to run.
 
     Attributes:
         source: manifest, directory, glob or prefix.
         output: directory or prefix of the results.
-        stages: to run; None for all of the settings.
-        formats: to write beside JSON; None for what the settings say.
-        itn: write numbers in digits; None for what the settings say.
-        retry_failed: try recordings again that were found to be no good.
+        stages: to run; None for all in the settings.
+        formats: to write beside JSON; None for those of the settings.
+        itn: write numbers in digits; None for the value of the settings.
+        retry_failed: retry recordings that failed permanently.
     """
 
     source: str
@@ -79,10 +79,10 @@ class BatchJob:
     Args:
         settings: of the job.
         order: what to do.
-        log: told the lines of progress.
+        log: called with lines of progress.
 
     Raises:
-        ConfigurationError: the order asks for what the settings do not have.
+        ConfigurationError: the settings do not support the order.
     """
 
     def __init__(
@@ -101,34 +101,34 @@ class BatchJob:
         self._attempt: Attempt | None = None
         self._counters = Counters()
         self._num_writes = 0
-        self._teller: ProgressTeller | None = None
+        self._reporter: ProgressReporter | None = None
 
     def run(self) -> BatchReport:
-        """Does the job.
+        """Runs the job.
 
         Raises:
-            ManifestError: the source cannot be made sense of.
+            ManifestError: the source is invalid or empty.
             PackError: a model cannot be used.
-            StartFailed: the service on whose spare capacity it is to run is not there.
-            RayError: the cluster gave the job up.
+            StartFailed: `batch.resources` is "serve" and the service is not running.
+            RayError: the job failed on the cluster.
             OSError: the output cannot be written.
-            ClusterError: the cluster has become too small for it.
-            Stopped: it was told to.
+            ClusterError: the cluster has become too small for the job.
+            Stopped: SIGTERM was received.
         """
         interval_s = self._settings.batch.log_interval_s
-        # A put to a bucket costs money.
+        # Each put to a bucket costs money.
         often = (1.0,) if isinstance(self._store.files, LocalFiles) else (interval_s,)
-        teller = ProgressTeller(self._counters, self._write, self._log, interval_s, *often)
-        self._teller = teller
-        with teller:
+        reporter = ProgressReporter(self._counters, self._write, self._log, interval_s, *often)
+        self._reporter = reporter
+        with reporter:
             try:
                 with stoppable():
                     report = self._run()
             except BaseException as error:
                 if isinstance(error, Stopped):
-                    self._ended("stopped", "cancelled")
+                    self._record_end("stopped", "cancelled")
                 else:
-                    self._ended("failed", "failed")
+                    self._record_end("failed", "failed")
                 raise
             self._counters.state = "done"
         return report
@@ -136,7 +136,7 @@ class BatchJob:
     def _run(self) -> BatchReport:
         self._store.sweep(_LEFTOVER_AGE_S)
         items = list(read_items(self._order.source))
-        # Nothing in a job names a model: the recognizer's first is all that it uses.
+        # A job uses only the first model of the recognizer.
         needed = packs_of(with_pack(self._settings, self._settings.recognizer.pack))
         found = {each.role: find_pack(self._settings, each.name) for each in needed}
         models = {
@@ -149,20 +149,20 @@ class BatchJob:
         )
         for failure in pending.failures:
             self._store.write_failure(failure)
-        self._begin(items, pending)
+        self._count_pending(items, pending)
         self._attempt = self._journal.begin(digest, time.time())
         if pending.works:
-            # Ray has its own answer to SIGTERM from when it is connected.
-            with connected(self._settings), stoppable(), watched(self._room()):
-                self._work(pending.works, models)
+            # `stoppable` again: connecting replaces the handler of SIGTERM.
+            with connected(self._settings), stoppable(), watched(self._capacity_watch()):
+                self._process(pending.works, models)
         self._counters.state = "finishing"
         self._store.sweep(_WRITE_S)
         self._record("completed")
         return self._report([item.id for item in items], digest, pending.fingerprints)
 
-    def _room(self) -> RoomWatch:
+    def _capacity_watch(self) -> CapacityWatch:
         batch = self._settings.batch
-        return RoomWatch(num_cpus_of(batch), batch.room_timeout_s, num_cluster_cpus)
+        return CapacityWatch(num_cpus_of(batch), batch.room_timeout_s, num_cluster_cpus)
 
     def _report(
         self, ids: Sequence[str], digest: str, fingerprints: Mapping[str, str]
@@ -173,7 +173,7 @@ class BatchJob:
         write_report(report, self._store.files)
         return report
 
-    def _begin(self, items: Sequence[BatchItem], pending: PendingRecordings) -> None:
+    def _count_pending(self, items: Sequence[BatchItem], pending: PendingRecordings) -> None:
         counters = self._counters
         counters.total = len(items)
         counters.done = pending.num_done
@@ -184,11 +184,11 @@ class BatchJob:
         counters.planned_bytes = sum(known) if len(known) == len(sizes) else None
         counters.state = "running"
         _LOG.info(
-            "%d recordings: %d finished before, %d no good, %d to do",
+            "%d recordings: %d already finished, %d failed, %d to do",
             *(len(items), pending.num_done, counters.failed, len(pending.works)),
         )
 
-    def _work(self, works: Sequence[Work], models: Mapping[PackRole, PackIdentity]) -> None:
+    def _process(self, works: Sequence[Work], models: Mapping[PackRole, PackIdentity]) -> None:
         self._counters.working_since_s = time.monotonic()
         seen: set[int] = set()
         actors = self._actors(models)
@@ -196,28 +196,28 @@ class BatchJob:
         self._counters.ask = actors.computed
         try:
             for outcome in outcomes:
-                self._note(outcome, works, seen)
+                self._handle(outcome, works, seen)
             self._counters.refresh()
         except Stopped:
-            # Whoever says so kills within seconds; to end Ray's work may take longer.
-            self._ended("stopped", "cancelled")
+            # A kill follows within seconds, and stopping Ray may take longer.
+            self._record_end("stopped", "cancelled")
             raise
         finally:
             self._counters.ask = None
             outcomes.close()
         missing = [work.item.id for number, work in enumerate(works) if number not in seen]
         if missing:
-            raise RuntimeError(f"{len(missing)} recordings got lost, {missing[0]} among them")
+            raise RuntimeError(f"{len(missing)} recordings have no outcome, such as {missing[0]}")
 
     def _actors(self, models: Mapping[PackRole, PackIdentity]) -> OwnActors | SpareCapacity:
-        # They import Ray, whose environment is prepared by who runs this.
+        # They import Ray, whose environment must be set first.
         from serve_app.batch.ray_data import OwnActors
         from serve_app.batch.via_service import SpareCapacity
 
         kind = OwnActors if self._settings.batch.resources == "own" else SpareCapacity
         return kind(self._settings, self._order.output, self._formats, models)
 
-    def _note(self, outcome: Outcome, works: Sequence[Work], seen: set[int]) -> None:
+    def _handle(self, outcome: Outcome, works: Sequence[Work], seen: set[int]) -> None:
         from serve_app.batch.punctuate_stage import Failed, Recognized
 
         counters = self._counters
@@ -231,7 +231,7 @@ class BatchJob:
         seen.add(outcome.number)
         if isinstance(outcome, Failed):
             self._store.write_failure(_failure(work, outcome))
-        counters.deal_with(
+        counters.count_handled(
             outcome.audio_s,
             work.size_bytes,
             None if isinstance(outcome, Failed) else outcome.times,
@@ -243,21 +243,21 @@ class BatchJob:
         if self._num_writes % _WRITES_PER_RECORD == 0:
             self._record("running")
 
-    def _ended(self, state: JobState, end: AttemptEnd) -> None:
-        """Notes how the attempt ends, where those who look see it and the next one goes on."""
+    def _record_end(self, state: JobState, end: AttemptEnd) -> None:
+        """Records the end of the attempt in its journal and in the progress file."""
         if self._counters.state in ("stopped", "failed"):
             return
         self._counters.state = state
         self._record(end)
-        if self._teller is not None:
-            self._teller.tell()
+        if self._reporter is not None:
+            self._reporter.report()
 
     def _record(self, end: AttemptEnd) -> None:
         attempt, counters = self._attempt, self._counters
         if attempt is None or attempt.end != "running":
             return
         times = counters.times
-        # What the schedule on a GPU fills up is not counted anywhere.
+        # Padding on a GPU is not counted.
         packed = self._settings.recognizer.device == "cpu"
         num_frames = counters.computed_frames if packed else 0
         self._attempt = Attempt(
@@ -267,7 +267,7 @@ class BatchJob:
             wall_s=time.monotonic() - counters.began_s,
             end=end,
             num_finished=counters.num_finished,
-            num_failed=counters.dealt_files - counters.num_finished,
+            num_failed=counters.handled_files - counters.num_finished,
             recognized_s=counters.computed_audio_s,
             finished_audio_s=counters.finished_audio_s,
             useful_frames=num_frames,
@@ -282,20 +282,20 @@ class BatchJob:
 def job_settings(
     settings: Settings, stages: tuple[Stage, ...], itn: bool | None = None
 ) -> Settings:
-    """Returns the settings as the job's actors are given them.
+    """Returns the settings for the job's actors.
 
     Args:
         settings: as they were loaded.
         stages: to run.
-        itn: in place of `batch.itn`, unless None.
+        itn: replaces `batch.itn` unless None.
 
     Raises:
-        ConfigurationError: a stage is not there, or a model is to run on a GPU and its
-            actors reserve none.
+        ConfigurationError: a stage is missing, or a model runs on a GPU that its actors do
+            not reserve.
     """
     if "asr" not in stages or not set(stages) <= set(settings.stages):
         raise ConfigurationError(
-            f"stages {', '.join(stages)}: asr must be among them, and each must be one of "
+            f"stages {', '.join(stages)}: they must include asr, and each must be one of "
             f"{', '.join(settings.stages)}"
         )
     changed: dict[str, object] = {"stages": tuple(s for s in settings.stages if s in stages)}

@@ -1,7 +1,7 @@
-"""How the batch jobs of a cluster stand, out of what Ray knows of them.
+"""The state of the batch jobs of a cluster, from Ray's job details.
 
-Jobs that others submitted to Ray count, too: with `ray job submit`, or as a RayJob. They
-are known by their command, or by metadata like ours where a script of theirs runs it.
+Jobs submitted by other means (`ray job submit`, a RayJob) count as well. They are recognized
+by their command, or by our metadata if a script runs the command.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from serve_app.batch.arguments import find_job_paths
 JobPhase = Literal[
     "pending", "running", "done", "done_with_failures", "failed", "cancelled", "lost"
 ]
-"""Where a job is; "lost" if its driver's node died and Ray has not noticed."""
+"""Phase of a job; "lost" if the node of its driver died and Ray has not noticed."""
 
 KIND = "paraserve-batch"
-"""What metadata call such a job, as `kind`."""
+"""Value of `kind` in the metadata of batch jobs."""
 
 _MAX_LOG_LINES = 400
 _LOST = (
-    "the node of its driver is gone; what it finished is kept, and `paraserve batch resume` goes "
-    "on from there"
+    "the node of its driver is gone; finished recordings are kept, and `paraserve batch resume` "
+    "continues from there"
 )
 
 
 class ExitCode(IntEnum):
-    """What the commands of `paraserve batch` and the job itself end with."""
+    """Exit codes of `paraserve batch` and of the job itself."""
 
     DONE = 0
     FAILED = 1
@@ -54,17 +54,17 @@ EXIT_CODES: Mapping[JobPhase, ExitCode] = {
 
 @dataclass(frozen=True, slots=True)
 class JobInfo:
-    """A job as it stands.
+    """The state of a job.
 
     Attributes:
         job_id: Ray's submission id.
-        phase: where it is.
-        source: what it reads.
+        phase: of the job.
+        source: where it reads.
         output: where it writes.
-        began_unix_s: when it was begun, None if it was not.
-        ended_unix_s: when it ended, None if it did not.
-        message: Ray's word on how it ended.
-        progress: the last figures that the job logged; empty before the first.
+        began_unix_s: start; None if it has not started.
+        ended_unix_s: end; None if it has not ended.
+        message: Ray's message about its end.
+        progress: the last progress that the job logged; empty before the first.
     """
 
     job_id: str
@@ -82,7 +82,7 @@ class JobInfo:
 
 
 def last_progress(logs: str) -> Mapping[str, Any]:
-    """Returns the figures of the last line that a job logged about its progress."""
+    """Returns the last progress that a job logged; empty if there is none."""
     for line in reversed(logs.splitlines()[-_MAX_LOG_LINES:]):
         if '"progress"' not in line:
             continue
@@ -97,7 +97,7 @@ def last_progress(logs: str) -> Mapping[str, Any]:
 
 def is_batch(details: JobDetails) -> bool:
     """Returns whether a job of the cluster transcribes recordings, whoever submitted it."""
-    # Of a driver that was not submitted Ray keeps neither logs nor how it ended.
+    # Ray keeps neither logs nor exit code of a driver that was not submitted.
     if details.type != JobType.SUBMISSION:
         return False
     if (details.metadata or {}).get("kind") == KIND:
@@ -108,12 +108,12 @@ def is_batch(details: JobDetails) -> bool:
 def job_info_of(
     details: JobDetails, progress: Mapping[str, Any], *, is_lost: bool = False
 ) -> JobInfo:
-    """Returns how a job stands; without metadata its command says where it reads and writes.
+    """Returns the state of a job; without metadata, source and output come from its command.
 
     Args:
-        details: what Ray knows of it.
+        details: Ray's.
         progress: `last_progress`.
-        is_lost: whoever runs it is gone, whatever Ray says.
+        is_lost: its driver is gone, whatever Ray reports.
     """
     metadata = details.metadata or {}
     found = find_job_paths(str(details.entrypoint))

@@ -30,24 +30,30 @@ _DIGEST_CHARACTERS = 16
 
 
 def read_items(source: str) -> Iterator[BatchItem]:
-    """Returns the recordings that a source names, in its order.
+    """Returns the recordings of a source, in its order.
 
-    All of a manifest is checked before the first item comes, and read again then: memory
-    grows by the ids only, not by rows.
+    A manifest is read twice: first to check it as a whole, then to yield its items, so that
+    memory grows with the ids only.
 
     Args:
         source: a `.jsonl`, `.ndjson`, `.csv` or `.tsv` manifest, a directory, a glob, a
             bucket's prefix or a single recording; a path or a URL of one of `uris.PROTOCOLS`.
 
     Raises:
-        ManifestError: there is nothing, or rows cannot be used; the message names them.
+        ManifestError: there are no recordings, or rows are invalid; the message lists them.
     """
     try:
         filesystem, path = filesystem_of(source)
         if filesystem.isfile(path):
             if _suffix(path) in (*_JSONL_SUFFIXES, *_DELIMITERS):
                 return _from_manifest(source, filesystem, path)
-            return iter([_listed(filesystem, path, path.rpartition("/")[0], filesystem.info(path))])
+            return iter(
+                [
+                    _item_from_listing(
+                        filesystem, path, path.rpartition("/")[0], filesystem.info(path)
+                    )
+                ]
+            )
         return iter(list_recordings(source))
     except (ImportError, ValueError, OSError) as error:
         raise ManifestError(
@@ -56,9 +62,9 @@ def read_items(source: str) -> Iterator[BatchItem]:
 
 
 def list_recordings(source: str) -> list[BatchItem]:
-    """Returns the recordings in a directory, below a prefix or that a glob matches.
+    """Returns the recordings in a directory, below a prefix or matched by a glob.
 
-    Ids are paths relative to the directory, or to what comes before the first wildcard.
+    Ids are paths relative to the directory, or to the folder before the first wildcard.
 
     Raises:
         ManifestError: there are none.
@@ -66,21 +72,21 @@ def list_recordings(source: str) -> list[BatchItem]:
     filesystem, path = filesystem_of(source)
     if filesystem.isdir(path):
         root, found = path.rstrip("/"), filesystem.find(path, detail=True)
-        found = _picked(filesystem, found, len(root))
+        found = _recordings_among(filesystem, found, len(root))
     elif glob.has_magic(path):
-        root = path[: _first_magic(path)].rpartition("/")[0]
+        root = path[: _first_wildcard(path)].rpartition("/")[0]
         found = filesystem.glob(path, detail=True)
     else:
         root, found = path.rpartition("/")[0], _below_prefix(filesystem, path)
     files = {name: info for name, info in found.items() if info.get("type") != "directory"}
     if not files:
         raise ManifestError(f"{plain_uri(source)}: no recordings found")
-    listed = [_listed(filesystem, name, root, files[name]) for name in sorted(files)]
-    return list(_with_ids_of_their_own(listed))
+    listed = [_item_from_listing(filesystem, name, root, files[name]) for name in sorted(files)]
+    return list(_with_unique_ids(listed))
 
 
 def _below_prefix(filesystem: AbstractFileSystem, path: str) -> dict[str, Mapping[str, object]]:
-    """What a bucket calls a prefix need not end at a slash."""
+    """Lists a bucket's prefix, which need not end at a slash."""
     found: dict[str, Mapping[str, object]] = {}
     if "file" in filesystem.protocol:
         return found
@@ -90,22 +96,22 @@ def _below_prefix(filesystem: AbstractFileSystem, path: str) -> dict[str, Mappin
         else:
             found[name] = info
     start = len(path.rpartition("/")[0])
-    return _picked(filesystem, found, start)
+    return _recordings_among(filesystem, found, start)
 
 
-def _picked(
+def _recordings_among(
     filesystem: AbstractFileSystem, found: Mapping[str, Mapping[str, object]], start: int
 ) -> dict[str, Mapping[str, object]]:
-    """Returns what is named like a recording below the first `start` characters."""
+    """Returns the files whose names, from `start` on, are those of recordings."""
     return {
         name: info
         for name, info in found.items()
-        if is_recording_name(name[start:].lstrip("/")) and _looks_right(filesystem, name, info)
+        if is_recording_name(name[start:].lstrip("/")) and _is_recording(filesystem, name, info)
     }
 
 
-def _looks_right(filesystem: AbstractFileSystem, name: str, info: Mapping[str, object]) -> bool:
-    """Looks into a local file that may be source code; in a bucket that would be a request each."""
+def _is_recording(filesystem: AbstractFileSystem, name: str, info: Mapping[str, object]) -> bool:
+    """Checks the content of a local .ts file, which may be TypeScript; a bucket's is skipped."""
     if info.get("type") == "directory" or not needs_look(name):
         return True
     if "file" not in filesystem.protocol:
@@ -114,29 +120,29 @@ def _looks_right(filesystem: AbstractFileSystem, name: str, info: Mapping[str, o
         with filesystem.open(name, "rb") as file:
             return is_transport_stream(file.read(TRANSPORT_STREAM_HEAD_BYTES))
     except OSError:
-        # Whoever transcribes it says what is wrong.
+        # The error is reported when the recording is processed.
         return True
 
 
-def _listed(
+def _item_from_listing(
     filesystem: AbstractFileSystem, path: str, root: str, info: Mapping[str, object]
 ) -> BatchItem:
     relative = path[len(root) :].lstrip("/") if path.startswith(root) else path
-    recording_id = "".join(map(_readable, relative))
+    recording_id = "".join(map(_escaped, relative))
     local = "file" in filesystem.protocol
     uri = path if local else filesystem.unstrip_protocol(path)
     return BatchItem(recording_id, uri, file=info_of(info))
 
 
-def _readable(character: str) -> str:
-    """A name that is not UTF-8, or has control characters, still needs an id without."""
+def _escaped(character: str) -> str:
+    """Percent-encodes bytes that are not UTF-8, and control characters, for an id."""
     if "\udc80" <= character <= "\udcff":
         return f"%{ord(character) - 0xDC00:02X}"
     return f"%{ord(character):02X}" if unicodedata.category(character) == "Cc" else character
 
 
-def _with_ids_of_their_own(items: Iterable[BatchItem]) -> Iterator[BatchItem]:
-    """A name that is not UTF-8 can be spelled as another one is; the later one gets a digest."""
+def _with_unique_ids(items: Iterable[BatchItem]) -> Iterator[BatchItem]:
+    """Appends a digest to an id that percent-encoding made equal to an earlier one."""
     taken: set[str] = set()
     for item in items:
         recording_id = item.id
@@ -159,7 +165,7 @@ def _from_manifest(source: str, filesystem: AbstractFileSystem, path: str) -> It
             else:
                 yield from csv_rows(lines, _DELIMITERS[_suffix(path)])
 
-    _check(source, rows(), root)
+    _check_rows(source, rows(), root)
     return (item for row in rows() if isinstance(item := _item(row, root), BatchItem))
 
 
@@ -167,7 +173,7 @@ def _item(row: Row | RowProblem, root: str) -> BatchItem | RowProblem:
     return row if isinstance(row, RowProblem) else item_of(row, root)
 
 
-def _check(source: str, rows: Iterable[Row | RowProblem], root: str) -> None:
+def _check_rows(source: str, rows: Iterable[Row | RowProblem], root: str) -> None:
     problems: list[str] = []
     num_problems = 0
     line_of: dict[str, int] = {}
@@ -177,21 +183,21 @@ def _check(source: str, rows: Iterable[Row | RowProblem], root: str) -> None:
             first = line_of.setdefault(item.id, row.line)
             if first == row.line:
                 continue
-            item = RowProblem(row.line, f"id {item.id!r} is that of line {first} already")
+            item = RowProblem(row.line, f"id {item.id!r} is already used in line {first}")
         num_problems += 1
         if len(problems) < _MAX_PROBLEMS:
             problems.append(f"line {item.line}: {plain_text(item.problem)}")
     if num_problems > len(problems):
         problems.append(f"and {num_problems - len(problems)} more")
     if problems:
-        raise ManifestError("\n  ".join([f"{plain_uri(source)} cannot be used:", *problems]))
+        raise ManifestError("\n  ".join([f"{plain_uri(source)} is invalid:", *problems]))
     if not line_of:
-        raise ManifestError(f"{plain_uri(source)}: no recordings in it")
+        raise ManifestError(f"{plain_uri(source)}: it names no recordings")
 
 
 def _suffix(path: str) -> str:
     return posixpath.splitext(path)[1].lower()
 
 
-def _first_magic(path: str) -> int:
+def _first_wildcard(path: str) -> int:
     return min(at for at in (path.find(mark) for mark in "*?[") if at >= 0)

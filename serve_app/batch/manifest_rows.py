@@ -1,4 +1,4 @@
-"""The rows of a manifest, each checked by itself."""
+"""Parsing and validation of the rows of a manifest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Fields by name, as they were written."""
+    """Raw fields of a line by name."""
 
     line: int
     fields: Mapping[str, JsonValue]
@@ -34,18 +34,18 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class RowProblem:
-    """Why a line cannot be used."""
+    """Why a line is invalid."""
 
     line: int
     problem: str
 
 
 class _Unusable(Exception):
-    """The row's problem, as a sentence."""
+    """A problem of a row; the message completes "line N ..."."""
 
 
 def jsonl_rows(lines: Iterable[bytes]) -> Iterator[Row | RowProblem]:
-    """Yields the object of each line that is not empty."""
+    """Yields the JSON object of each non-empty line."""
     for number, text in _text_lines(lines):
         if isinstance(text, RowProblem):
             yield text
@@ -62,7 +62,7 @@ def jsonl_rows(lines: Iterable[bytes]) -> Iterator[Row | RowProblem]:
 
 
 def csv_rows(lines: Iterable[bytes], delimiter: str) -> Iterator[Row | RowProblem]:
-    """Yields the fields of each row that is not empty, by the names in the first."""
+    """Yields the fields of each non-empty row, named by the header row."""
     unreadable: list[RowProblem] = []
 
     def texts() -> Iterator[str]:
@@ -101,7 +101,7 @@ def item_of(row: Row, root: str) -> BatchItem | RowProblem:
 
     Args:
         row: of either format.
-        root: the manifest's directory, where relative URIs start.
+        root: directory of the manifest, to which relative URIs refer.
     """
     try:
         return _item(row.fields, root)
@@ -139,7 +139,7 @@ def _item(fields: Mapping[str, JsonValue], root: str) -> BatchItem:
 def _one_of(fields: Mapping[str, JsonValue], names: tuple[str, ...]) -> str | None:
     found = {name: text for name in names if (text := _text(name, fields.get(name)))}
     if len(found) > 1:
-        raise _Unusable(f"has {' and '.join(found)}; one of them is enough")
+        raise _Unusable(f"has {' and '.join(found)}; use only one of them")
     return next(iter(found.values()), None)
 
 
@@ -156,7 +156,7 @@ def _check_unicode(name: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise _Unusable(f"has a {name} with half a surrogate pair in it") from None
+        raise _Unusable(f"has a {name} with an unpaired surrogate") from None
 
 
 def _language(value: JsonValue) -> str | None:
@@ -164,7 +164,7 @@ def _language(value: JsonValue) -> str | None:
     code = language_code(written)
     if code == GUESSED:
         return None
-    # What has no code is left as it is, for the job to refuse by its name.
+    # An unknown language is kept as written; the job rejects it by name.
     return code or written or None
 
 
@@ -184,7 +184,7 @@ def _stages(value: JsonValue) -> tuple[Stage, ...] | None:
 
 def _metadata(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     metadata = fields.get("metadata")
-    if isinstance(metadata, str):  # a column of that name
+    if isinstance(metadata, str):  # a CSV column of that name
         metadata = {"metadata": metadata} if metadata else None
     if metadata is not None and not isinstance(metadata, dict):
         raise _Unusable("has a metadata that is not an object")
@@ -231,7 +231,7 @@ def _text_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, str | RowProblem]
                 number,
                 RowProblem(
                     number,
-                    "is not UTF-8 (GBK, perhaps, as Excel writes by default); save the manifest "
+                    "is not UTF-8 (possibly GBK, the default of Excel); save the manifest "
                     'as "CSV UTF-8" or convert it: iconv -f GB18030 -t UTF-8',
                 ),
             )
@@ -253,9 +253,9 @@ def _header_problem(header: list[str]) -> str | None:
     if repeated:
         return f"names the column {repeated[0]!r} twice"
     if not set(named) & set(_URI_NAMES):
-        return f"must name the columns, one of them {', '.join(_URI_NAMES)}"
+        return f"must name the columns, with one of {', '.join(_URI_NAMES)} among them"
     return None
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(f"{name} is not valid JSON")

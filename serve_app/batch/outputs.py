@@ -1,16 +1,16 @@
-"""Where the results of a job are kept, and how a result is written whole or not at all.
+"""The results of a job in a directory or bucket; a result that exists is complete.
 
 ```
-OUTPUT/transcripts/<shard>/<name>.json   a recording, and its .srt, .vtt, .txt
-OUTPUT/failures.jsonl                    and report.json, .html, .png: of the last run
+OUTPUT/transcripts/<shard>/<name>.json   result of a recording, with its .srt, .vtt, .txt
+OUTPUT/failures.jsonl                    of the last run, as report.json, .html and .png
 OUTPUT/_run/failures/<shard>/<name>.json a failure, until the recording succeeds
-OUTPUT/_run/index.jsonl                  summaries of results, so that each is read once
-OUTPUT/_run/attempts/                    and progress.json: of the job itself
+OUTPUT/_run/index.jsonl                  cached summaries of results
+OUTPUT/_run/attempts/                    journal of the job, beside progress.json
 ```
 
-At any moment, wherever a writer is killed: a JSON file is whole, the texts beside it belong to
-the same transcript, and a recording without one is processed again. File names come from the
-recording's id.
+At any moment, even after a writer is killed, each JSON is complete and the texts beside it are
+of the same transcript; a recording without a JSON is processed again. File names are derived
+from the recording's id.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _NUM_READERS = 32
 
 @dataclass(frozen=True, slots=True)
 class _Indexed:
-    """A summary, and the version of the file that it was read from."""
+    """A summary, and the version of the file from which it was read."""
 
     file: FileInfo
     summary: ResultSummary
@@ -54,14 +54,14 @@ class _Indexed:
 class OutputStore:
     """The results of a job, in a directory or a bucket.
 
-    Any number of processes may write; two that write the same recording at the same time
-    leave one whole result. Can be pickled, and costs nothing to open.
+    Any number of processes may write; if two write the same recording at the same time, one
+    complete result remains. Instances can be pickled; opening one does no I/O.
 
     Args:
         url: a path or a URL of fsspec.
-        formats: what to write beside the JSON.
-        files: instead of what `url` leads to.
-        subtitles: how they are divided.
+        formats: to write beside the JSON.
+        files: used instead of `url`.
+        subtitles: how text is divided into cues.
     """
 
     def __init__(
@@ -78,21 +78,21 @@ class OutputStore:
     def write(self, finished: FinishedRecording) -> bool:
         """Writes a result; the JSON comes last and makes it visible.
 
-        Returns False, and writes nothing, if the same result is already there: a task that
-        is run again after its worker died does no harm.
+        Returns False, and writes nothing, if the same result already exists, so a repeated
+        task does no harm.
 
         Raises:
-            OSError: it could not be written; nothing half written can be seen.
+            OSError: it could not be written; no partial result is visible.
         """
         base = _base(finished.item.id)
         head = self.files.read(f"{base}.json", HEAD_BYTES)
         if head is not None:
-            there = parse_head(head)
-            if there is not None and self._is_same(there, finished):
+            existing = parse_head(head)
+            if existing is not None and self._is_same(existing, finished):
                 return False
             for name in set(TEXT_FORMATS) - set(self.formats):
                 self.files.remove(f"{base}.{name}")
-            # From here until the end the recording counts as not done.
+            # From here until the end the recording counts as unfinished.
             self.files.remove(f"{base}.json")
         self.files.remove(_failure_path(finished.item.id))
         for name in self.formats:
@@ -106,11 +106,11 @@ class OutputStore:
     def write_failure(self, failure: Failure) -> bool:
         """Records why a recording has no result.
 
-        An older transcript of it, of another content or configuration, stays. Returns
-        False, and records nothing, if the result is there after all.
+        An older transcript, of another content or configuration, is kept. Returns False,
+        and records nothing, if the result exists.
         """
-        there = self._summary(f"{_base(failure.id)}.json")
-        if there is not None and there.fingerprint == failure.fingerprint:
+        existing = self._summary(f"{_base(failure.id)}.json")
+        if existing is not None and existing.fingerprint == failure.fingerprint:
             return False
         shown = asdict(failure) | {
             "uri": plain_uri(failure.uri),
@@ -120,27 +120,28 @@ class OutputStore:
         return True
 
     def finished(self) -> dict[str, str]:
-        """Returns the fingerprint of each recording that is done, by id."""
+        """Returns the fingerprint of each finished recording, by id."""
         return {key: summary.fingerprint for key, summary in self.summaries().items()}
 
     def summaries(self) -> dict[str, ResultSummary]:
-        """Returns what is done, by id: a JSON is there, and a file for each format.
+        """Returns the summaries of finished recordings, by id.
 
-        One listing; only the beginnings of results that no call has read before are read.
+        These have a JSON and a file for each format. Lists the folder once, and reads only
+        the beginnings of results that are not in the index.
         """
-        listing = self.files.entries(_TRANSCRIPTS)
-        documents = {path: file for path, file in listing.items() if path.endswith(".json")}
+        listing = self.files.list_files(_TRANSCRIPTS)
+        results = {path: file for path, file in listing.items() if path.endswith(".json")}
         indexed = self._read_index()
         known = {
             path: entry
-            for path, file in documents.items()
+            for path, file in results.items()
             if (entry := indexed.get(path)) is not None and entry.file == file
         }
-        unread = [path for path in documents if path not in known]
+        unread = [path for path in results if path not in known]
         with ThreadPoolExecutor(_NUM_READERS) as readers:
             for path, summary in zip(unread, readers.map(self._summary, unread), strict=True):
                 if summary is not None and path == f"{_base(summary.id)}.json":
-                    known[path] = _Indexed(documents[path], summary)
+                    known[path] = _Indexed(results[path], summary)
         if unread:
             self._write_index(known)
         return {
@@ -151,7 +152,7 @@ class OutputStore:
 
     def failures(self) -> list[Failure]:
         """Returns the recordings whose last attempt failed, in order of their ids."""
-        paths = sorted(path for path in self.files.entries(_FAILURES) if path.endswith(".json"))
+        paths = sorted(path for path in self.files.list_files(_FAILURES) if path.endswith(".json"))
         with ThreadPoolExecutor(_NUM_READERS) as readers:
             contents = list(readers.map(self.files.read, paths))
         found = [_failure_from(content) for content in contents if content is not None]
@@ -161,7 +162,7 @@ class OutputStore:
         """Writes `failures.jsonl`, a line a recording, and returns what it holds.
 
         Args:
-            ids: of the job's recordings, to leave out what failed in other jobs; None for all.
+            ids: recordings of the job; failures of others are left out. None for all.
         """
         wanted = None if ids is None else set(ids)
         failures = [each for each in self.failures() if wanted is None or each.id in wanted]
@@ -169,16 +170,15 @@ class OutputStore:
         return failures
 
     def sweep(self, older_than_s: float = 0.0) -> int:
-        """Removes the unfinished files of writers that died; returns their number.
+        """Removes temporary files of dead writers; returns their number.
 
-        They are never seen as results. Those that a living writer is at must be spared:
-        give an age while one may be.
+        They never count as results. Pass an age while other writers may be active.
         """
         return self.files.sweep(older_than_s)
 
-    def _is_same(self, there: ResultSummary, finished: FinishedRecording) -> bool:
+    def _is_same(self, existing: ResultSummary, finished: FinishedRecording) -> bool:
         base = _base(finished.item.id)
-        return there.fingerprint == finished.fingerprint and all(
+        return existing.fingerprint == finished.fingerprint and all(
             self.files.read(f"{base}.{name}", 1) is not None for name in self.formats
         )
 
@@ -213,7 +213,7 @@ def _failure_from(content: bytes) -> Failure | None:
 
 
 def _indexed_lines(content: bytes) -> Iterator[tuple[str, _Indexed]]:
-    """The index only saves work: a line that cannot be read is left out."""
+    """The index is only a cache: unreadable lines are skipped."""
     for line in content.splitlines():
         try:
             fields = json.loads(line)
@@ -233,14 +233,14 @@ _DIGEST_CHARACTERS = 32
 
 
 def shard_of(recording_id: str) -> str:
-    """Returns the folder of a recording: one of 256, so that none grows too large."""
+    """Returns the folder of a recording, one of 256 to keep each small."""
     return hashlib.sha256(recording_id.encode()).hexdigest()[:2]
 
 
 def file_name(recording_id: str) -> str:
-    """Returns a name that any file system and store takes; no two ids have the same.
+    """Returns a unique name that any file system or store accepts.
 
-    What is unsafe is percent-encoded, letters of any script stay. A name that would be too
+    Unsafe characters are percent-encoded; letters of any script stay. A name that is too
     long is cut and ends in `~` and a digest of the whole id.
     """
     name = "".join(_escaped(character, at) for at, character in enumerate(recording_id))
@@ -258,7 +258,7 @@ def _escaped(character: str, position: int) -> str:
         character in _UNSAFE
         or (character == "." and position == 0)
         or unicodedata.category(character)[0] in "CZ"
-        # Some file systems compose what others keep apart.
+        # Some file systems normalize composed characters, others do not.
         or unicodedata.normalize("NFC", character) != character
         or unicodedata.combining(character) != 0
     )

@@ -1,4 +1,4 @@
-"""Which recordings of a source are to be done, and which are not."""
+"""Selection of the recordings that a run still has to process."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _BACKOFF = Backoff(first_s=0.5)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A recording that is to be done.
+    """A recording to process.
 
     Attributes:
-        item: what was asked for.
-        fingerprint: of its content and the configuration.
-        stages: that its transcript is to have.
-        size_bytes: of its file, None if that is not known.
+        item: as the source names it.
+        fingerprint: of content and configuration.
+        stages: to run.
+        size_bytes: of its file; None if unknown.
     """
 
     item: BatchItem
@@ -39,14 +39,14 @@ class Work:
 
 @dataclass(slots=True)
 class PendingRecordings:
-    """All recordings of a source, sorted.
+    """The recordings of a source by what is left to do.
 
     Attributes:
-        works: those that are to be done.
-        failures: those that fail before anything is done.
-        num_done: those whose transcript is there.
-        num_given_up: those that were found to be no good, and have not changed.
-        fingerprints: of all whose file is there, by id.
+        works: recordings to process.
+        failures: recordings that fail before processing.
+        num_done: recordings with a current transcript.
+        num_given_up: recordings that failed permanently and have not changed.
+        fingerprints: of all recordings whose file exists, by id.
     """
 
     works: list[Work] = field(default_factory=list)
@@ -64,20 +64,20 @@ def find_pending(
     *,
     retry_failed: bool,
 ) -> PendingRecordings:
-    """Compares what is asked for with what is there.
+    """Compares the items of a source with the existing results.
 
     Args:
         items: of the source.
         store: of the outputs.
         config_digest: `config_fingerprint`.
         settings: of the job.
-        retry_failed: do again what was found to be no good.
+        retry_failed: retry recordings that failed permanently.
     """
     finished = store.finished()
     given_up = {} if retry_failed else _given_up(store)
     pending = PendingRecordings()
     with ThreadPoolExecutor(_STAT_THREADS) as threads:
-        for item, info in zip(items, threads.map(look, items), strict=True):
+        for item, info in zip(items, threads.map(stat_item, items), strict=True):
             if isinstance(info, Failure):
                 pending.failures.append(info)
                 continue
@@ -95,8 +95,8 @@ def find_pending(
     return pending
 
 
-def look(item: BatchItem) -> FileInfo | Failure:
-    """Returns what the store says of an item's file, or why it cannot be read."""
+def stat_item(item: BatchItem) -> FileInfo | Failure:
+    """Returns size and version of an item's file, or why it cannot be read."""
     retrying = Retrying(
         stop=stop_after_attempt(_STAT_ATTEMPTS),
         wait=_BACKOFF,
@@ -119,18 +119,18 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _given_up(store: OutputStore) -> Mapping[str, str]:
-    """Returns the fingerprints of recordings that are no use trying again, by id."""
+    """Returns the fingerprints of permanently failed recordings, by id."""
     return {one.id: one.fingerprint for one in store.failures() if one.permanent}
 
 
 def _refused(item: BatchItem, fingerprint: str, settings: Settings) -> Failure | None:
-    """Returns why an item cannot be done with these settings."""
+    """Returns why these settings cannot process an item; None if they can."""
     kind = reason = ""
     languages = settings.recognizer.languages
     unknown = [stage for stage in item.stages or () if stage not in settings.stages]
     if item.language not in (None, *languages):
         kind = "unsupported_language"
-        reason = f"language {item.language} is none of the recognizer's: {', '.join(languages)}"
+        reason = f"language {item.language} is not one of the recognizer's: {', '.join(languages)}"
     elif unknown:
         kind = "stage_not_deployed"
         reason = f"the job does not run {', '.join(unknown)}"

@@ -1,4 +1,4 @@
-"""How far a job is: counters, a file that is always whole, and a line in the log."""
+"""Progress of a job: counters, a progress file that is always complete, and log lines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOTHING = StageTimes(0.0, 0.0, 0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What went through the models.
+    """Audio that the models have processed.
 
     Attributes:
         audio_s: seconds of speech.
@@ -37,23 +37,22 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Where a job is.
+    """Progress of a job at one moment.
 
     Attributes:
-        state: what it is at.
+        state: of the job.
         total: recordings of the source.
-        done: of them, those that have a transcript, the ones from earlier runs included.
-        failed: of them, those that have none and are not tried again in this run.
+        done: of them, those with a transcript, earlier runs included.
+        failed: of them, those that failed and are not retried in this run.
         left: of them, the rest.
-        open: recordings of which a part is recognized.
-        audio_h: hours of the recordings that this run has dealt with.
-        recognized_audio_h: hours of speech that came back from this run's recognizers.
-        computed_audio_h: hours of speech that they have computed, what was lost with one of
-            them and done again included.
-        elapsed_s: since this run began.
-        rtfx: seconds of audio a second of this run; None before the first.
-        eta_s: seconds left at this pace; None if it cannot be told yet.
-        unix_s: when this was true.
+        open: recordings that are partly recognized.
+        audio_h: hours of the recordings that this run has handled.
+        recognized_audio_h: hours of speech that this run's recognizers returned.
+        computed_audio_h: hours of speech that they have computed, repeated work included.
+        elapsed_s: since the start of this run.
+        rtfx: seconds of audio per second of this run; None before the first.
+        eta_s: estimated seconds left; None if not known yet.
+        unix_s: time of the snapshot.
     """
 
     state: JobState
@@ -73,26 +72,26 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Counters:
-    """What a run has counted; written by one thread, read by others.
+    """Counters of a run; written by one thread, read by others.
 
     Attributes:
-        state: what the run is at.
+        state: of the run.
         total: recordings of the source.
         done: see `Snapshot`.
         failed: see `Snapshot`.
         open: see `Snapshot`.
-        audio_s: of the recordings that this run has dealt with.
-        recognized_audio_s: speech that came back from this run's recognizers.
+        audio_s: length of the recordings that this run has handled.
+        recognized_audio_s: speech that this run's recognizers returned.
         computed_audio_s: see `Snapshot`.
         computed_frames: encoder frames of it.
-        planned_bytes: of the files that this run has to do; None if a size is not known.
+        planned_bytes: size of the files that this run has to process; None if unknown.
         planned_files: their number.
-        dealt_bytes: of the files that it has dealt with.
-        dealt_files: their number.
+        handled_bytes: size of the files that it has handled.
+        handled_files: their number.
         num_finished: of them, those with a transcript.
-        finished_audio_s: of those.
-        times: compute that those took.
-        ask: tells what this run has computed; None while nobody knows.
+        finished_audio_s: their length.
+        times: compute time that they took.
+        ask: returns what this run has computed; None while unknown.
     """
 
     state: JobState = "preparing"
@@ -106,8 +105,8 @@ class Counters:
     computed_frames: int = 0
     planned_bytes: int | None = 0
     planned_files: int = 0
-    dealt_bytes: int = 0
-    dealt_files: int = 0
+    handled_bytes: int = 0
+    handled_files: int = 0
     began_s: float = field(default_factory=time.monotonic)
     working_since_s: float | None = None
     num_finished: int = 0
@@ -116,7 +115,7 @@ class Counters:
     ask: Callable[[], Computed] | None = None
 
     def refresh(self) -> None:
-        """Asks what was computed."""
+        """Updates what was computed."""
         ask = self.ask
         if ask is None:
             return
@@ -124,11 +123,13 @@ class Counters:
         self.computed_audio_s = computed.audio_s
         self.computed_frames = computed.num_frames
 
-    def deal_with(self, audio_s: float, size_bytes: int | None, times: StageTimes | None) -> None:
-        """Counts a recording; `times` is None if it has no transcript."""
+    def count_handled(
+        self, audio_s: float, size_bytes: int | None, times: StageTimes | None
+    ) -> None:
+        """Counts a handled recording; `times` is None if it failed."""
         self.audio_s += audio_s
-        self.dealt_bytes += size_bytes or 0
-        self.dealt_files += 1
+        self.handled_bytes += size_bytes or 0
+        self.handled_files += 1
         if times is None:
             self.failed += 1
             return
@@ -142,16 +143,16 @@ class Counters:
             self.times.wall_s + times.wall_s,
         )
 
-    def share_dealt(self) -> float:
-        """Returns the share of this run's work that is done, 0 to 1, as sizes tell."""
+    def handled_share(self) -> float:
+        """Returns the fraction of this run's work that is done, 0 to 1, by file size."""
         if self.planned_files == 0:
             return 1.0
         if not self.planned_bytes:
-            return self.dealt_files / self.planned_files
-        share = self.dealt_bytes / self.planned_bytes
+            return self.handled_files / self.planned_files
+        share = self.handled_bytes / self.planned_bytes
         recognized_s = max(self.recognized_audio_s, self.computed_audio_s)
         if self.audio_s > 0 and recognized_s > self.audio_s:
-            # Parts of long recordings that are not complete count as well.
+            # Count the finished parts of open recordings as well.
             share *= recognized_s / self.audio_s
         return min(share, 1.0)
 
@@ -159,7 +160,7 @@ class Counters:
         elapsed_s = now_s - self.began_s
         working_s = 0.0 if self.working_since_s is None else now_s - self.working_since_s
         audio_s = max(self.audio_s, self.recognized_audio_s, self.computed_audio_s)
-        share = self.share_dealt()
+        share = self.handled_share()
         eta_s = working_s * (1 - share) / share if share > 0 and working_s > 0 else None
         return Snapshot(
             state=self.state,
@@ -178,14 +179,14 @@ class Counters:
         )
 
 
-class ProgressTeller:
-    """Tells of a run's progress from a thread of its own, as long as it lasts.
+class ProgressReporter:
+    """Reports the progress of a run from a thread, for the length of the block.
 
     Args:
         counters: of the run.
-        write: puts the snapshot as JSON where others read it; may raise OSError.
-        log: told a line of JSON, `{"progress": {...}}`.
-        log_interval_s: between two lines.
+        write: stores the snapshot as JSON; may raise OSError.
+        log: called with a line of JSON, `{"progress": {...}}`.
+        log_interval_s: between two log lines.
         write_interval_s: between two writes.
     """
 
@@ -203,10 +204,10 @@ class ProgressTeller:
         self._log_interval_s = log_interval_s
         self._write_interval_s = write_interval_s
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._go_on, name="progress", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._logger = logging.getLogger(__name__)
 
-    def __enter__(self) -> ProgressTeller:
+    def __enter__(self) -> ProgressReporter:
         self._thread.start()
         return self
 
@@ -216,30 +217,30 @@ class ProgressTeller:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Tells a last time."""
+        """Reports a last time."""
         self._ended.set()
         self._thread.join()
-        self._tell(logged=True)
+        self._report(logged=True)
 
-    def tell(self) -> None:
-        """Tells now, from the thread that calls."""
-        self._tell(logged=True)
+    def report(self) -> None:
+        """Reports now, from the calling thread."""
+        self._report(logged=True)
 
-    def _go_on(self) -> None:
+    def _run(self) -> None:
         next_line_s = time.monotonic()
         while not self._ended.wait(self._write_interval_s):
             due = time.monotonic() >= next_line_s
             if due:
                 next_line_s = time.monotonic() + self._log_interval_s
-            self._tell(logged=due)
+            self._report(logged=due)
 
-    def _tell(self, *, logged: bool) -> None:
+    def _report(self, *, logged: bool) -> None:
         self._counters.refresh()
         snapshot = asdict(self._counters.snapshot(time.monotonic(), time.time()))
         try:
             self._write(json.dumps(snapshot).encode() + b"\n")
         except OSError as error:
-            # The work itself will tell, if it cannot be written either.
-            self._logger.warning("the progress cannot be written: %s", error)
+            # If results cannot be written either, the job itself fails.
+            self._logger.warning("cannot write the progress: %s", error)
         if logged:
             self._log(json.dumps({"progress": snapshot}))

@@ -1,7 +1,7 @@
-"""The last stage of a batch job: punctuates recordings and writes their results.
+"""The last stage of a batch job: punctuation, and writing the results.
 
-It is a pool of actors beside Ray Data's, driven from the driver, where all utterances of a
-recording meet; see decision 0015.
+A recording is assembled in the driver, the only place that receives all of its utterances.
+Hence this stage is a pool of actors outside of Ray Data (`FinisherPool`); see decision 0015.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from serve_app.transcript.sentences import PunctuationResult, PunctuationTask
 from serve_app.transcript.transcript import Transcript, collect
 
 _WORDS_AT_ONCE = 400
-"""Of a long text, so that short ones get their turn between."""
+"""Words of a long text per call, so that short texts need not wait for all of it."""
 
 _WRITE_ATTEMPTS = 5
 _BACKOFF = Backoff(first_s=0.5)
@@ -41,13 +41,13 @@ _BACKOFF = Backoff(first_s=0.5)
 
 @dataclass(frozen=True, slots=True)
 class FinishTask:
-    """A recording whose words are all there.
+    """A completely recognized recording to punctuate and write.
 
     Attributes:
-        item: what was asked for.
-        fingerprint: of its content and the configuration.
-        stages: that its transcript is to have.
-        heard: its words.
+        item: as the source names it.
+        fingerprint: of content and configuration.
+        stages: to run.
+        heard: its utterances.
     """
 
     item: BatchItem
@@ -63,7 +63,7 @@ class Finished:
     Attributes:
         number: of the recording in this run.
         audio_s: its length.
-        times: what it took.
+        times: that it took.
     """
 
     number: int
@@ -72,14 +72,14 @@ class Finished:
 
 
 class TimedPunctuator(BatchedPunctuator):
-    """Knows what each task's part of its batch took."""
+    """A punctuator that measures the share of each task in the time of its batch."""
 
     def __init__(self, engine: Punctuator, limits: BatchLimits) -> None:
         super().__init__(engine, limits)
         self._took_s: dict[int, float] = {}
 
     async def punctuate_timed(self, task: PunctuationTask) -> tuple[PunctuationResult, float]:
-        """Returns the marks and the compute that they took, in s."""
+        """Returns the punctuation and its compute time in s."""
         result = await self.punctuate(task)
         return result, self._took_s.pop(id(task), 0.0)
 
@@ -94,18 +94,18 @@ class TimedPunctuator(BatchedPunctuator):
 
 
 PunctuateTimed: TypeAlias = Callable[[PunctuationTask], Awaitable[tuple[PunctuationResult, float]]]
-"""Returns the marks and the compute that they took, in s."""
+"""Returns the punctuation and its compute time in s."""
 
 
 class TranscriptWriter:
-    """Turns what was heard into a transcript, and writes it.
+    """Turns recognized recordings into transcripts, and writes them.
 
     Args:
         punctuate: None without a punctuation stage.
-        break_s: a pause that ends a sentence, None for never.
+        break_s: pause that ends a sentence; None for none.
         models: that the stages use.
         store: where to write.
-        rules: what the text is changed by.
+        rules: changes to the text.
     """
 
     def __init__(
@@ -124,17 +124,17 @@ class TranscriptWriter:
         self._rules = rules
 
     async def finish(self, task: FinishTask) -> Finished:
-        """Returns once the outputs are written; doing it twice does no harm.
+        """Punctuates a recording and writes its outputs; a repeated call does no harm.
 
         Raises:
-            OSError: the place of the outputs cannot be written to.
+            OSError: the outputs cannot be written.
         """
         heard = task.heard
         transcript, punctuate_s = await self._transcript(task)
         audio_s = transcript.duration_ms / 1000
         wall_s = time.time() - heard.end.began_unix_s
         times = StageTimes(heard.end.segment_s, heard.recognize_s, punctuate_s, wall_s)
-        # Who recognizes, drafts.
+        # Drafts are part of recognition.
         roles: set[PackRole] = {*task.stages, "draft"}
         models = {role: pack for role, pack in self._models.items() if role in roles}
         await self._write(
@@ -172,7 +172,7 @@ class TranscriptWriter:
         return transcript, spent_s
 
     async def _write(self, record: FinishedRecording) -> None:
-        # Every store has its own errors for a connection that breaks: all are tried again.
+        # Each store has its own errors for a broken connection, so all are retried.
         retrying = AsyncRetrying(
             stop=stop_after_attempt(_WRITE_ATTEMPTS), wait=_BACKOFF, reraise=True
         )
@@ -180,7 +180,7 @@ class TranscriptWriter:
 
 
 class Finisher:
-    """Punctuates recordings side by side and writes their outputs; an actor.
+    """An actor that punctuates several recordings at once and writes their outputs.
 
     Args:
         settings: of the job.
@@ -198,7 +198,7 @@ class Finisher:
     ) -> None:
         punctuate: PunctuateTimed | None = None
         if "punctuation" in settings.stages:
-            # Nobody waits whom a long batch would hold up.
+            # No caller waits, so batches may be long.
             limits = replace(punctuator_limits(settings), max_s=None)
             engine = load_punctuator(settings).engine
             punctuate = TimedPunctuator(engine, limits).punctuate_timed
@@ -211,10 +211,10 @@ class Finisher:
         )
 
     async def finish(self, tasks: Sequence[FinishTask]) -> list[Finished]:
-        """Returns once the outputs of all are written; doing it twice does no harm.
+        """Punctuates recordings and writes their outputs; a repeated call does no harm.
 
         Raises:
-            OSError: the place of the outputs cannot be written to.
+            OSError: the outputs cannot be written.
         """
         return list(await asyncio.gather(*(self._writer.finish(task) for task in tasks)))
 
@@ -222,10 +222,10 @@ class Finisher:
 async def punctuate_in_parts(
     punctuate: PunctuateTimed, task: PunctuationTask
 ) -> tuple[PunctuationResult, float]:
-    """Punctuates a text a few hundred words at a time; the result is that of the whole.
+    """Punctuates a text a few hundred words at a time, with the result of the whole.
 
     Returns:
-        The marks, and the compute that they took, in s.
+        The punctuation, and its compute time in s.
     """
     pairs: list[tuple[str, str]] = []
     state = task.state
@@ -252,7 +252,7 @@ _FINISH_RETRIES = 3
 
 
 class FinisherPool:
-    """Hands recordings to the finishers, only so many at a time."""
+    """Distributes recordings to the finishers, a limited number at a time."""
 
     def __init__(
         self,
@@ -267,38 +267,38 @@ class FinisherPool:
             max_task_retries=_FINISH_RETRIES,
         )
         self._actors = [actor.remote(*arguments) for _ in range(pool.num_actors)]
-        self._waiting: list[FinishTask] = []
+        self._queued: list[FinishTask] = []
         self._calls: dict[ray.ObjectRef[Any], tuple[int, list[FinishTask]]] = {}
         self._load = [0] * pool.num_actors
 
     def add(self, task: FinishTask) -> None:
-        self._waiting.append(task)
+        self._queued.append(task)
 
     def take(self) -> Iterator[Finished | Failed]:
-        """Yields what is finished; waits only while too much is waiting."""
-        self._call(len(self._waiting) >= _FINISHES_PER_CALL)
+        """Yields finished recordings; blocks only while too many are queued."""
+        self._call_finishers(len(self._queued) >= _FINISHES_PER_CALL)
         yield from self._collect(0.0)
-        while len(self._waiting) > _FINISHES_PER_CALL:
+        while len(self._queued) > _FINISHES_PER_CALL:
             yield from self._collect(None)
-            self._call(full=True)
+            self._call_finishers(full=True)
 
     def drain(self) -> Iterator[Finished | Failed]:
-        """Yields all the rest."""
-        while self._waiting or self._calls:
-            self._call(full=False)
+        """Yields all remaining recordings."""
+        while self._queued or self._calls:
+            self._call_finishers(full=False)
             yield from self._collect(None)
 
     def close(self) -> None:
         for actor in self._actors:
             ray.kill(actor)
 
-    def _call(self, full: bool) -> None:
-        """Makes calls while there is room; only full ones if asked for, unless all idle."""
-        while self._waiting and min(self._load) < _CALLS_PER_FINISHER:
-            if full and len(self._waiting) < _FINISHES_PER_CALL and any(self._load):
+    def _call_finishers(self, full: bool) -> None:
+        """Makes calls while there is room; with `full`, partial ones only if all are idle."""
+        while self._queued and min(self._load) < _CALLS_PER_FINISHER:
+            if full and len(self._queued) < _FINISHES_PER_CALL and any(self._load):
                 return
-            tasks = self._waiting[:_FINISHES_PER_CALL]
-            del self._waiting[:_FINISHES_PER_CALL]
+            tasks = self._queued[:_FINISHES_PER_CALL]
+            del self._queued[:_FINISHES_PER_CALL]
             self._submit(tasks)
 
     def _submit(self, tasks: list[FinishTask]) -> None:
@@ -318,17 +318,17 @@ class FinisherPool:
             except RayTaskError:
                 raise
             except RayActorError as error:
-                yield from self._lost(tasks, error)
+                yield from self._handle_lost(tasks, error)
                 continue
             yield from finished
 
-    def _lost(self, tasks: list[FinishTask], error: RayActorError) -> Iterator[Failed]:
-        """Tries recordings alone that several finishers died of; gives up one that kills."""
+    def _handle_lost(self, tasks: list[FinishTask], error: RayActorError) -> Iterator[Failed]:
+        """Retries recordings alone after repeated deaths; one that still kills has failed."""
         if len(tasks) > 1:
             for task in tasks:
                 self._submit([task])
             return
-        reason = f"{_FINISH_RETRIES + 1} finishers died while they had it: {error}".splitlines()[0]
+        reason = f"{_FINISH_RETRIES + 1} finishers died on it: {error}".splitlines()[0]
         heard = tasks[0].heard
         audio_s = heard.end.duration_ms / 1000
         yield Failed(heard.number, "finisher_died", reason, False, 1, audio_s)
@@ -336,15 +336,15 @@ class FinisherPool:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A recording that has no transcript.
+    """A recording that failed.
 
     Attributes:
         number: of the recording in this run.
         kind: code of the error.
         reason: a sentence.
-        permanent: trying again is of no use.
-        attempts: how often it was tried.
-        audio_s: of it that was decoded.
+        permanent: a retry would fail again.
+        attempts: number of attempts.
+        audio_s: decoded length.
     """
 
     number: int
@@ -357,11 +357,11 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Recognized:
-    """Tells how far the recognizers are.
+    """Progress of the recognizers.
 
     Attributes:
-        audio_s: of all utterances that came back so far.
-        num_open: recordings of which some came back, and not yet all.
+        audio_s: length of all utterances returned so far.
+        num_open: recordings of which only a part has returned.
     """
 
     audio_s: float

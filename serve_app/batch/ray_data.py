@@ -1,16 +1,15 @@
-"""A batch job's recordings through Ray Data, on actors of the job's own.
+"""Runs the recordings of a batch job through Ray Data, on the job's own actors.
 
     plan -> segmenters -> audio -> recognizers -> words -> assembler (driver) -> finishers
 
-What is on its way is bounded: by the blocks that Ray Data lets lie in the object store
-between the stages, by those that each recognizer holds, and by the recordings that wait
-for a finisher. Whoever is ahead waits.
+Data in transit is bounded: by the blocks that Ray Data keeps in the object store between the
+stages, by the blocks that each recognizer holds, and by the recordings queued for a finisher.
+A full stage blocks the one before it.
 
-How Ray Data 2.60 does what is relied on here (data/_internal/execution/operators/
-actor_pool_map_operator.py and planner/plan_udf_map_op.py): what a callable class yields is
-passed on block by block, but only if it is an ordinary generator (what an asynchronous one
-yields is gathered first); a lost actor is started again and its tasks with it, without end;
-a block that is lost is made again by running its task anew.
+This relies on Ray Data 2.60 (data/_internal/execution/operators/actor_pool_map_operator.py and
+planner/plan_udf_map_op.py): the output of a callable class is passed on block by block if it is
+an ordinary generator (that of an asynchronous one is collected first); a lost actor is
+restarted and its tasks are repeated, without limit; a lost block is recomputed.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ from serve_app.settings.batch import BatchPool, TextFormat
 
 _RECORDINGS_PER_BLOCK = 8
 _BYTES_PER_BLOCK = 4 * 2**20
-_ASK_TIMEOUT_S = 2.0
+_POLL_TIMEOUT_S = 2.0
 
 
 def plan_blocks(works: Sequence[Work]) -> list[list[int]]:
-    """Divides recordings into what a segmenter takes at once; returns their numbers.
+    """Divides recordings into blocks for the segmenters; returns their numbers.
 
-    Long ones are a block each, the longest first, and every other block until there
-    are none left: begun early, they do not stick out at the end, and short ones flow
-    beside them. A recording of unknown size counts as short.
+    Each long recording is a block. Blocks of long recordings, the longest first, alternate
+    with blocks of short ones: so the long ones start early and do not delay the end, and
+    short ones are processed beside them. A recording of unknown size counts as short.
     """
     sizes = [work.size_bytes or 0 for work in works]
     long = [i for i, size in enumerate(sizes) if size > _BYTES_PER_BLOCK]
@@ -69,14 +68,14 @@ def plan_blocks(works: Sequence[Work]) -> list[list[int]]:
 
 
 class OwnActors:
-    """Recordings through actors of the job's own.
+    """Processes recordings on the job's own actors.
 
     Args:
         settings: of the job.
-        output: where the finishers write.
-        formats: what they write beside JSON.
+        output: of the job.
+        formats: to write beside JSON.
         models: that the stages use.
-        recognize: what Ray Data runs as recognizer.
+        recognize: class that Ray Data runs as recognizer.
     """
 
     def __init__(
@@ -93,23 +92,25 @@ class OwnActors:
         self._computed = PolledProgress()
 
     def outcomes(self, works: Sequence[Work]) -> Generator[Outcome]:
-        """Does the work; yields what became of each recording, as it is known.
+        """Processes recordings; yields the outcome of each as soon as it is known.
 
         Raises:
-            RayError: the job as a whole cannot go on.
+            RayError: the job as a whole has failed.
         """
         assembler = Assembler()
         finishers = FinisherPool(self._settings, *self._finishing)
         progress_actor = open_progress_actor()
-        self._computed.ask(progress_actor)
+        self._computed.follow(progress_actor)
         try:
             for table in self._words(works, progress_actor):
-                for heard in assembler.add(read_words(table)):
-                    if heard.error is None:
-                        work = works[heard.number]
-                        finishers.add(FinishTask(work.item, work.fingerprint, work.stages, heard))
+                for recording in assembler.add(read_words(table)):
+                    if recording.error is None:
+                        work = works[recording.number]
+                        finishers.add(
+                            FinishTask(work.item, work.fingerprint, work.stages, recording)
+                        )
                     else:
-                        yield failed_of(heard)
+                        yield failed_of(recording)
                 yield Recognized(assembler.audio_ms / 1000, assembler.num_open)
                 yield from finishers.take()
             yield from finishers.drain()
@@ -117,11 +118,11 @@ class OwnActors:
             finishers.close()
 
     def computed(self) -> Computed:
-        """Returns what the recognizers have computed in this run; from any thread."""
+        """Returns what the recognizers have computed in this run; thread-safe."""
         return self._computed.value()
 
     def _words(self, works: Sequence[Work], progress_actor: Any) -> Iterator[pa.Table]:
-        """Yields tables of words; closing it ends Ray Data's actors."""
+        """Yields tables of words; closing the generator ends Ray Data's actors."""
         dataset = self._dataset(works, progress_actor)
         yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
@@ -131,7 +132,7 @@ class OwnActors:
             plan_table([planned_of(number, works[number]) for number in numbers])
             for numbers in plan_blocks(works)
         ]
-        with configured(batch.block_bytes, batch.object_store_bytes):
+        with data_context(batch.block_bytes, batch.object_store_bytes):
             dataset: Dataset = (
                 ray.data.from_blocks(tables)
                 .map_batches(
@@ -149,8 +150,8 @@ class OwnActors:
 
 
 @contextmanager
-def configured(block_bytes: int, object_store_bytes: int) -> Iterator[None]:
-    """Sets Ray Data's context for the datasets that are made within the block."""
+def data_context(block_bytes: int, object_store_bytes: int) -> Iterator[None]:
+    """Sets Ray Data's context for datasets that are created within the block."""
     before = DataContext.get_current()
     context = before.copy()
     context.target_max_block_size = block_bytes
@@ -160,7 +161,7 @@ def configured(block_bytes: int, object_store_bytes: int) -> Iterator[None]:
     )
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    # A recording is a row, whatever is wrong with it; an exception is a defect of ours.
+    # A bad recording is a row with an error; an exception is a bug.
     context.max_errored_blocks = 0
     DataContext._set_current(context)
     try:
@@ -180,7 +181,7 @@ def _stage(pool: BatchPool, num_calls: int) -> dict[str, Any]:
         "compute": ActorPoolStrategy(
             size=pool.num_actors,
             max_concurrent_calls_per_actor=num_calls,
-            # One more lies ready.
+            # One more is prefetched.
             max_tasks_in_flight_per_actor=num_calls + 1,
             enable_true_multi_threading=True,
         ),
@@ -188,7 +189,7 @@ def _stage(pool: BatchPool, num_calls: int) -> dict[str, Any]:
 
 
 def planned_of(number: int, work: Work) -> Planned:
-    """Returns what a segmenter needs to know of a recording."""
+    """Returns the row of the plan for a recording."""
     item = work.item
     return Planned(number, item.id, item.uri, "vad" in work.stages, item.language)
 
@@ -196,37 +197,39 @@ def planned_of(number: int, work: Work) -> Planned:
 def open_progress_actor() -> Any:
     """Returns the handle of a new `ProgressActor` beside the driver."""
     progress_actor = ray.remote(ProgressActor).options(
-        num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=_here()
+        num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=_on_this_node()
     )
     return progress_actor.remote()
 
 
 class PolledProgress:
-    """What a ledger has counted, for whoever asks now and then."""
+    """Totals of a `ProgressActor`, polled and kept across its restarts."""
 
     def __init__(self) -> None:
         self._progress_actor: Any = None
         self._lost = Computed(0.0, 0)
         self._latest = Computed(0.0, 0)
 
-    def ask(self, progress_actor: Any) -> None:
-        """Has it ask this one from now on."""
+    def follow(self, progress_actor: Any) -> None:
+        """Polls this actor from now on."""
         self._progress_actor = progress_actor
 
     def value(self) -> Computed:
-        """Returns the present value, or the last one that could be had."""
+        """Returns the current totals, or the last known ones."""
         if self._progress_actor is not None and ray.is_initialized():
             with suppress(RayError):
-                self.take(ray.get(self._progress_actor.computed.remote(), timeout=_ASK_TIMEOUT_S))
+                self.update(
+                    ray.get(self._progress_actor.computed.remote(), timeout=_POLL_TIMEOUT_S)
+                )
         return self._lost + self._latest
 
-    def take(self, counted: Computed) -> None:
-        """Takes note of an answer; a ledger that was lost with its node begins at 0 anew."""
+    def update(self, counted: Computed) -> None:
+        """Records an answer; an actor that was lost with its node counts from 0 again."""
         if counted.audio_s < self._latest.audio_s:
             self._lost += self._latest
         self._latest = counted
 
 
-def _here() -> NodeAffinitySchedulingStrategy:
-    """Asks for the driver's node: what lives there dies only with the job."""
+def _on_this_node() -> NodeAffinitySchedulingStrategy:
+    """Schedules on the driver's node, where an actor dies only with the job."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)

@@ -1,12 +1,12 @@
-"""The recognizers of a batch job: utterances of any recordings in, words out.
+"""The recognizers of a batch job, which turn chunks of any recordings into words.
 
-Several blocks are under way in each at once, and the batches of the model are formed out
-of all of them, by the same `MicroBatcher` as in the service.
+Each actor runs several blocks at once and batches their chunks with the `MicroBatcher` of the
+service.
 
-If an actor is lost, Ray starts another one and gives it the same blocks again, as often
-as it takes. A chunk that kills would do so for ever. Hence an actor that was started
-again first runs as many blocks as may have been there one at a time, a block that has
-been there at two deaths chunk by chunk, and tells the `ProgressActor` before each.
+Ray restarts a lost actor and repeats its blocks without limit, so a chunk that kills its
+actor would do so forever. Hence a restarted actor first runs its blocks one at a time, and a
+block that was running at two deaths chunk by chunk (`PoisonGuard`). It reports each of them to
+the `ProgressActor` first, which survives the recognizers.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _STUCK_EXIT_CODE = 70
 
 
 class LoopThread:
-    """An event loop on a thread of its own, for code that is called by several threads."""
+    """An event loop on its own thread, which several threads may use."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -56,16 +56,16 @@ class LoopThread:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-        """Returns what the coroutine returns; the calling thread waits."""
+        """Returns the result of a coroutine; blocks the calling thread."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
 class TimedRecognizer:
-    """A recognizer that remembers what each item's part of its batch took.
+    """A recognizer that measures the share of each item in the time of its batch.
 
     Args:
-        engine: does the work.
-        on_batch: told of the seconds and encoder frames of each batch.
+        engine: the recognizer.
+        on_batch: called with the seconds and encoder frames of each batch.
     """
 
     def __init__(self, engine: Recognizer, on_batch: Callable[[float, int], object]) -> None:
@@ -98,27 +98,27 @@ class TimedRecognizer:
         return results
 
     def take_time(self, pcm: Pcm) -> float:
-        """Returns and forgets what an item took, in s; the array must be the one given."""
+        """Returns and removes the time of an item in s; needs the same array object."""
         return self._took_s.pop(id(pcm), 0.0)
 
 
 class ProgressActor:
-    """An actor beside the driver that remembers what must outlive the recognizers."""
+    """An actor on the driver's node with the state that must outlive the recognizers."""
 
     def __init__(self) -> None:
         self._begun: dict[str, int] = {}
         self._computed = Computed(0.0, 0)
 
     def add(self, audio_s: float, num_frames: int) -> None:
-        """Takes note of audio that went through a model, whatever became of it."""
+        """Counts audio that a model has processed, whatever becomes of it."""
         self._computed += Computed(audio_s, num_frames)
 
     def computed(self) -> Computed:
-        """Returns what went through the models so far, repeated work included."""
+        """Returns what the models have processed so far, repeated work included."""
         return self._computed
 
     def begin(self, key: str) -> int:
-        """Returns how often the work was begun before and never ended."""
+        """Returns how often the work was begun before without being ended."""
         num_before = self._begun.get(key, 0)
         self._begun[key] = num_before + 1
         return num_before
@@ -128,13 +128,13 @@ class ProgressActor:
 
 
 class PoisonGuard:
-    """Runs the first blocks of an actor that was started again one at a time.
+    """Runs the first blocks of a restarted actor one at a time, to isolate deadly chunks.
 
     Args:
-        num_blocks: how many; 0 for an actor that is new.
+        num_blocks: number of these blocks; 0 for a new actor.
         begin: `ProgressActor.begin`.
         end: `ProgressActor.end`.
-        max_deaths: a chunk under which so many actors have died is given up.
+        max_deaths: a chunk fails after this many deaths while it ran alone.
     """
 
     def __init__(
@@ -159,59 +159,59 @@ class PoisonGuard:
         if self._num_left > 0 and chunks:
             with self._lock:
                 if self._num_left > 0:
-                    results = self._carefully(list(chunks), transcribe)
+                    results = self._run_block(list(chunks), transcribe)
                     self._num_left -= 1
                     return results
         return transcribe(list(chunks))
 
-    def _carefully(
+    def _run_block(
         self,
         chunks: list[Chunk],
         transcribe: Callable[[list[Chunk]], list[Recognition | ChunkFailure]],
     ) -> list[Recognition | ChunkFailure]:
-        block = f"block {_name(chunks[0])}"
+        block = f"block {_chunk_name(chunks[0])}"
         results: list[Recognition | ChunkFailure] = []
         if self._begin(block) == 0:
             results = transcribe(chunks)
         else:
             for chunk in chunks:
-                results += self._alone(chunk, transcribe)
+                results += self._run_chunk(chunk, transcribe)
         self._end(block)
         return results
 
-    def _alone(
+    def _run_chunk(
         self,
         chunk: Chunk,
         transcribe: Callable[[list[Chunk]], list[Recognition | ChunkFailure]],
     ) -> list[Recognition | ChunkFailure]:
-        num_deaths = self._begin(_name(chunk))
+        num_deaths = self._begin(_chunk_name(chunk))
         if (failure := poison_failure(num_deaths, self._max_deaths)) is not None:
             return [failure]
         results = transcribe([chunk])
-        self._end(_name(chunk))
+        self._end(_chunk_name(chunk))
         return results
 
 
-def _name(chunk: Chunk) -> str:
+def _chunk_name(chunk: Chunk) -> str:
     return f"{chunk.context.request_id}:{chunk.index}"
 
 
 class RecognizeChunks:
-    """A recognizer as Ray Data calls it, a thread for each block.
+    """The recognizer for Ray Data, which calls it with a thread per block.
 
     Args:
-        settings: of the job; `recognizer.deployment` has what the actor reserves.
+        settings: of the job; the actor reserves what `recognizer.deployment` says.
         progress_actor: handle of a `ProgressActor`.
     """
 
     def __init__(self, settings: Settings, progress_actor: Any) -> None:
         self._engine = TimedRecognizer(self.load(settings), progress_actor.add.remote)
-        # Nobody waits whom a long batch would hold up.
+        # No caller waits, so batches may be long.
         limits = replace(recognizer_limits(settings), max_s=None)
         self._loop = LoopThread("recognizer-loop")
         self._recognizer = BatchedRecognizer(self._engine, limits, _LOG)
         self._stuck_after_s = settings.recognizer.stuck_after_s
-        # Whoever comes for the second time was lost in between.
+        # An actor that begins a second time was lost in between.
         name = f"actor {ray.get_runtime_context().get_actor_id()}"
         restarted = ray.get(progress_actor.begin.remote(name)) > 0
         self._poison_guard = PoisonGuard(
@@ -223,23 +223,23 @@ class RecognizeChunks:
 
     @staticmethod
     def load(settings: Settings) -> Recognizer:
-        """Returns the engine; for subclasses to replace."""
+        """Returns the engine; subclasses may override it."""
         return load_recognizer(settings).engine
 
     def __call__(self, audio: pa.Table) -> pa.Table:
         chunks, ends = read_audio(audio)
         results = self._poison_guard.run([chunk for _, chunk in chunks], self._transcribe)
-        heard = [
+        recognized = [
             (number, chunk, result, self._engine.take_time(chunk.pcm))
             for (number, chunk), result in zip(chunks, results, strict=True)
         ]
-        return words_table(heard, ends)
+        return words_table(recognized, ends)
 
     def _transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
-        return self._loop.run(self._watched(chunks)) if chunks else []
+        return self._loop.run(self._transcribe_or_exit(chunks)) if chunks else []
 
-    async def _watched(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
-        """Returns a result per chunk; an engine that is stuck ends this process."""
+    async def _transcribe_or_exit(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        """Returns a result per chunk; a stuck engine ends this process."""
         call = asyncio.ensure_future(self._recognizer.transcribe(chunks))
         while True:
             done, _ = await asyncio.wait([call], timeout=self._stuck_after_s / 4)
@@ -249,7 +249,7 @@ class RecognizeChunks:
                 self._recognizer.check(self._stuck_after_s)
             except EngineStuck:
                 call.cancel()
-                _LOG.exception("the recognizer does not come back")
-                # Ray starts another one and gives it the same work, which it would not
-                # after an orderly exit.
+                _LOG.exception("the recognizer is stuck")
+                # After an abrupt exit Ray restarts the actor and repeats its work; after an
+                # orderly one it would not.
                 os._exit(_STUCK_EXIT_CODE)

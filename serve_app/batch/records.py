@@ -1,4 +1,4 @@
-"""The records of a batch job that travel between its parts, all plain data."""
+"""The plain records that the parts of a batch job exchange."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, J
 TEXT_FORMATS: tuple[TextFormat, ...] = get_args(TextFormat)
 
 READ_ERROR = "read_error"
-"""Kind of a failure whose cause is the way to the file, not the file."""
+"""Kind of a failure to reach a file, whatever its content."""
 
 NOT_FOUND = "not_found"
-"""Kind of a failure whose recording is not where the manifest says."""
+"""Kind of a failure whose recording does not exist at its URI."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """What tells one content of a file from another without reading it.
+    """Identifies the content of a file without reading it.
 
     Attributes:
-        size_bytes: None where the store does not say.
-        version: entity tag, checksum or time of the last change, as the store
-            gives it; None where it gives none.
+        size_bytes: None if the store does not report it.
+        version: entity tag, checksum or modification time, as the store reports it;
+            None if it reports none.
     """
 
     size_bytes: int | None
@@ -37,16 +37,16 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class BatchItem:
-    """A recording that is to be transcribed.
+    """A recording to transcribe.
 
     Attributes:
-        id: unique in a job; names the outputs.
+        id: unique in a job; determines the names of the outputs.
         uri: an absolute path, or a URL that fsspec can open.
-        language: None for the recognizer's own.
-        stages: in the order of `STAGES`; None for all that the job runs.
-        reference: what was said, for the CER; None if it is not known.
-        metadata: passed on to the output as it is.
-        file: size and version where a listing gave them; None to ask the store
+        language: None for the recognizer's default.
+        stages: in the order of `STAGES`; None for all of the job.
+        reference: reference text for the CER; None if there is none.
+        metadata: copied to the output.
+        file: size and version if a listing gave them; None to ask the store
             (`fingerprint.file_info`).
     """
 
@@ -65,12 +65,12 @@ class Failure:
 
     Attributes:
         id: of the item.
-        uri: of the item; its secrets are removed before it is written anywhere.
-        kind: code of the error: `corrupt_audio`, `not_found`, `read_error`.
-        reason: a sentence for people.
-        permanent: trying again is of no use unless the file changes.
-        attempts: how often it was tried in this run of the job.
-        fingerprint: of the item when it failed; "" where the file could not even be found.
+        uri: of the item; secrets are removed before it is written anywhere.
+        kind: error code, such as `corrupt_audio`, `not_found`, `read_error`.
+        reason: a sentence in English.
+        permanent: a retry would fail again unless the file changes.
+        attempts: number of attempts in this run of the job.
+        fingerprint: of the item when it failed; "" if its file was not reached.
     """
 
     id: str
@@ -84,7 +84,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class PackIdentity:
-    """Which weights did the work."""
+    """Name and checksum of the weights of a model."""
 
     name: str
     checksum: str
@@ -92,14 +92,14 @@ class PackIdentity:
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
-    """Seconds that a recording took.
+    """Processing times of a recording.
 
-    Those of a stage are compute, shared out by audio where recordings shared a batch,
-    so that all recordings together took what the stage took.
+    The time of a stage is compute time; that of a batch is divided among its recordings in
+    proportion to their audio.
 
     Attributes:
         segment_s: reading, decoding, VAD.
-        recognize_s: its part of the recognizer's batches.
+        recognize_s: its share of the recognizer's batches.
         punctuate_s: punctuation.
         wall_s: from the first byte read to the finished transcript.
     """
@@ -112,14 +112,14 @@ class StageTimes:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRecording:
-    """A transcript, and how it came about.
+    """A transcript, with how it was made.
 
     Attributes:
-        item: what was asked for.
+        item: as the source names it.
         fingerprint: `fingerprint.item_fingerprint` of content and configuration.
-        transcript: complete; it may be partial in the sense of `Transcript.partial`.
-        times: what it took.
-        models: by what they are for, those that ran.
+        transcript: of the whole recording; see `Transcript.partial` for failed spans.
+        times: that it took.
+        models: those that ran, by role.
         audio_s: length of the recording.
     """
 

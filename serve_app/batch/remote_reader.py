@@ -1,7 +1,7 @@
-"""Opens recordings wherever they are, and reads them piece by piece.
+"""Opens local and remote recordings for the decoder.
 
-A local file is read as it is. Of anything else, ranges of bounded size are fetched when
-the decoder wants them; a fetch that fails for a reason that may pass is made again.
+Local files are read directly. Remote files are fetched in ranges of bounded size as the
+decoder reads them; transient errors are retried.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ ResultT = TypeVar("ResultT")
 _BACKOFF = Backoff(first_s=0.5, longest_s=20.0)
 _RANGES_KEPT = 8
 READ_RANGE_BYTES = 2**20
-"""Fetched at once: large enough that latency does not dominate, and eight are kept in memory."""
-# Asking again gives the same answer.
+"""Fetched at once: large enough that latency does not dominate; eight are kept in memory."""
+# A retry gives the same answer.
 _FINAL = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError, ImportError)
 
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How to read what is not a local file.
+    """How to read remote files.
 
     Attributes:
-        range_bytes: fetched at once.
-        attempts: tries of a fetch, at least 1.
-        idle: entered while this thread waits for bytes, so that others may compute.
-        sleep: waits between two tries.
+        range_bytes: size of a fetched range.
+        attempts: maximum attempts of a fetch, at least 1.
+        idle: entered while this thread waits for bytes, to let other threads compute.
+        sleep: waits between two attempts.
     """
 
     range_bytes: int
@@ -51,10 +51,10 @@ class ReadOptions:
 
 
 class ReadFailed(OSError):
-    """The bytes could not be had, though they may be there.
+    """A fetch failed for a reason that may be transient.
 
     Attributes:
-        attempts: how often it was tried.
+        attempts: number of attempts.
     """
 
     def __init__(self, reason: str, attempts: int) -> None:
@@ -67,13 +67,13 @@ class ReadFailed(OSError):
 
 @contextmanager
 def open_audio(uri: str, options: ReadOptions) -> Iterator[AudioSource]:
-    """Yields what a decoder can read from.
+    """Yields a source for the decoder.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: the file does not exist.
         ReadFailed: its store does not answer.
-        OSError: it may not be read.
-        UnusableUri: no file system is opened for it.
+        OSError: it cannot be read.
+        UnusableUri: see `parse_uri`.
     """
     if not has_scheme(uri):
         yield _existing(Path(uri))
@@ -82,7 +82,7 @@ def open_audio(uri: str, options: ReadOptions) -> Iterator[AudioSource]:
     if isinstance(filesystem, LocalFileSystem):
         yield _existing(Path(path))
         return
-    file = _PatientFile(filesystem, path, options)
+    file = _RetryingFile(filesystem, path, options)
     try:
         yield cast(BinaryIO, file)
     finally:
@@ -99,8 +99,8 @@ def _existing(path: Path) -> Path:
         return path
 
 
-class _PatientFile(io.RawIOBase):
-    """A file in an fsspec store whose reads are tried again, on a new handle."""
+class _RetryingFile(io.RawIOBase):
+    """A file in an fsspec store; failed reads are retried on a new handle."""
 
     def __init__(
         self, filesystem: fsspec.AbstractFileSystem, path: str, options: ReadOptions
@@ -111,7 +111,7 @@ class _PatientFile(io.RawIOBase):
         self._options = options
         self._position = 0
         self._file: BinaryIO | None = None
-        self._size = self._try(lambda file: file.seek(0, io.SEEK_END))
+        self._size = self._retry(lambda file: file.seek(0, io.SEEK_END))
 
     def readable(self) -> bool:
         return True
@@ -138,10 +138,10 @@ class _PatientFile(io.RawIOBase):
             file.seek(position)
             data = file.read(wanted)
             if len(data) != wanted:
-                raise OSError(f"{len(data)} bytes came instead of {wanted}")
+                raise OSError(f"{len(data)} bytes received instead of {wanted}")
             return data
 
-        data = self._try(fetch)
+        data = self._retry(fetch)
         self._position += len(data)
         return data
 
@@ -150,7 +150,7 @@ class _PatientFile(io.RawIOBase):
             self._drop()
         super().close()
 
-    def _try(self, fetch: Callable[[BinaryIO], ResultT]) -> ResultT:
+    def _retry(self, fetch: Callable[[BinaryIO], ResultT]) -> ResultT:
         retrying = Retrying(
             stop=stop_after_attempt(self._options.attempts),
             wait=_BACKOFF,
@@ -180,7 +180,7 @@ class _PatientFile(io.RawIOBase):
             self._options.sleep(time_s)
 
     def _open(self) -> BinaryIO:
-        # A header at the end of the file is fetched without what lies between.
+        # The block cache fetches an index at the end of a file without the part in between.
         file = self._filesystem.open(
             self._path,
             "rb",
@@ -193,6 +193,6 @@ class _PatientFile(io.RawIOBase):
     def _drop(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            # It is broken, which is why it is dropped.
+            # The handle may be broken.
             with suppress(Exception):
                 file.close()

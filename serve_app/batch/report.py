@@ -1,4 +1,4 @@
-"""The report of a job: report.json, report.html and report.png."""
+"""The report of a job as report.json, report.html and report.png, and as text."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def report_of(
     attempts: Sequence[Attempt],
     expected: Mapping[str, str] | None = None,
 ) -> BatchReport:
-    """Reads the results and failures of a job and puts its report together.
+    """Builds the report of a job from its results and failures.
 
     Args:
         store: of the job.
         ids: of its recordings.
-        attempts: `AttemptJournal.attempts`, those of its configuration.
+        attempts: those of its configuration, from `AttemptJournal.attempts`.
         expected: fingerprints by id, see `build_report`.
     """
     summaries = store.summaries().values()
@@ -75,7 +75,7 @@ def read_report(output: str) -> dict[str, JsonValue]:
     """Returns the content of an output's report.json.
 
     Raises:
-        ConfigurationError: there is none, or the place cannot be read.
+        ConfigurationError: there is none, or the output cannot be read.
     """
     try:
         content = open_files(output).read(_JSON)
@@ -83,14 +83,14 @@ def read_report(output: str) -> dict[str, JsonValue]:
         raise ConfigurationError(f"{plain_uri(output)} cannot be read: {error}") from None
     if content is None:
         raise ConfigurationError(
-            f"{plain_uri(output)} has no {_JSON}: it is written when a job has come to its end"
+            f"{plain_uri(output)} has no {_JSON}: it is written at the end of a job"
         )
     report: dict[str, JsonValue] = json.loads(content)
     return report
 
 
 def describe_report(report: Mapping[str, JsonValue]) -> str:
-    """Returns the figures of a report.json in a few lines for a terminal."""
+    """Returns a short summary of a report.json for a terminal."""
     totals, wasted = _object(report, "totals"), _object(report, "wasted_work")
     shares = _object(_object(report, "stages"), "share")
     lines = [

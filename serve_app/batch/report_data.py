@@ -1,4 +1,4 @@
-"""What became of a job, in figures."""
+"""The figures of the report of a job."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _NUM_LISTED = 20
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Of the job, over all attempts.
+    """Totals of a job over all attempts.
 
     Attributes:
-        num_recordings: that the job names.
-        num_finished: of them, with a result.
-        num_partial: of those, with spans that could not be recognized.
-        num_failed: of them, given up.
-        num_missing: neither; another attempt would do them.
-        audio_s: length of the finished ones.
-        speech_s: of it, speech.
-        wall_s: of all attempts.
-        rtfx: audio per wall time, over all attempts; 0 without one.
+        num_recordings: recordings of the job.
+        num_finished: of them, those with a result.
+        num_partial: of those, results with spans that could not be recognized.
+        num_failed: recordings that failed.
+        num_missing: recordings without result or failure.
+        audio_s: length of the finished recordings.
+        speech_s: speech in them.
+        wall_s: time of all attempts.
+        rtfx: audio per wall time; 0 without attempts.
         num_characters: recognized letters and digits.
     """
 
@@ -44,14 +44,14 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class StageTotals:
-    """Compute seconds of each stage, of the results."""
+    """Compute time of each stage, over all results."""
 
     segment_s: float
     recognize_s: float
     punctuate_s: float
 
     def shares(self) -> dict[str, float]:
-        """Returns each stage's part of their sum; zeros where nothing was measured."""
+        """Returns the share of each stage; zeros without measurements."""
         seconds = asdict(self)
         total = sum(seconds.values())
         return {
@@ -62,13 +62,13 @@ class StageTotals:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Against the references, as `transcript.cer` counts.
+    """Character error rate against the references, as in `transcript.cer`.
 
     Attributes:
-        num_references: finished recordings that have one.
-        num_characters: of all references.
-        num_edits: in all of them.
-        worst: highest CER first.
+        num_references: finished recordings with a reference.
+        num_characters: characters of all references.
+        num_edits: edits over all of them.
+        worst: recordings with the highest CER, highest first.
     """
 
     num_references: int
@@ -78,7 +78,7 @@ class Accuracy:
 
     @property
     def cer(self) -> float:
-        """Of all references as one text; 0 where they are empty."""
+        """CER of all references as one text; 0 if they are empty."""
         return self.num_edits / self.num_characters if self.num_characters else 0.0
 
 
@@ -89,15 +89,15 @@ class BatchReport:
     Attributes:
         totals: of the job.
         stages: compute.
-        padding_ratio: part of the computed encoder frames that carried no speech; None
-            where nothing was counted.
-        wasted: work that was lost, over all attempts.
-        attempts: the first one first.
-        slowest: most wall time first.
+        padding_ratio: fraction of the computed encoder frames that is padding; None if not
+            measured.
+        wasted: lost work over all attempts.
+        attempts: in order.
+        slowest: recordings with the most wall time, most first.
         failures: in order of their ids.
         failures_by_kind: the most frequent first.
         accuracy: None without references.
-        lengths_s: of all finished recordings, with the compute that each took.
+        lengths_s: length and compute time of each finished recording.
     """
 
     totals: Totals
@@ -119,15 +119,15 @@ def build_report(
     attempts: Sequence[Attempt],
     expected: Mapping[str, str] | None = None,
 ) -> BatchReport:
-    """Puts the report together.
+    """Builds the report.
 
     Args:
         ids: of the job's recordings.
-        summaries: results that count as finished; others than the job's are left out.
-        failures: recordings given up; those that have a result are left out.
+        summaries: of all results; those of other jobs are ignored.
+        failures: of all recordings; those with a result are ignored.
         attempts: of this job and configuration.
-        expected: fingerprints by id; a result with another one, of an older content or
-            configuration, is none. None to take what is there.
+        expected: fingerprints by id; results with others, of an older content or
+            configuration, are ignored. None to accept all.
     """
     wanted = set(ids)
     done = {
@@ -162,7 +162,7 @@ def build_report(
 
 
 def compute_s(summary: ResultSummary) -> float:
-    """Returns the compute of all stages for one recording, in s."""
+    """Returns the compute time of all stages for one recording, in s."""
     times = summary.times
     return times.segment_s + times.recognize_s + times.punctuate_s
 

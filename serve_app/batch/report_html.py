@@ -1,53 +1,77 @@
-"""The report as one HTML file that needs nothing else."""
+"""The report as one HTML file that loads nothing and runs no script.
+
+`assets/report.html` is the template; Jinja2 escapes every value that it inserts.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 
-from serve_app.batch.report_data import BatchReport, compute_s
-from serve_app.batch.result_json import ResultSummary
+import jinja2
+
+from serve_app.batch.report_data import Accuracy, BatchReport, compute_s
 
 _MAX_FAILURES = 200
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-       color: #222; background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-table { border-collapse: collapse; width: 100%; } td, th { padding: .25rem .6rem;
-       border-bottom: 1px solid #ddd; text-align: left; vertical-align: top;
-       overflow-wrap: anywhere; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums;
-       white-space: nowrap; }
-img { max-width: 100%; } .note { color: #666; }
-"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A section of the page; one without rows is left out.
+
+    Attributes:
+        title: heading.
+        header: a name per column.
+        rows: cells as text.
+        num_texts: number of leading columns that hold text; the others hold numbers.
+        note: a line below the table.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    num_texts: int = 1
+    note: str = ""
 
 
 def render_page(report: BatchReport, picture: bytes | None) -> str:
-    """Returns the page. All that comes from outside is escaped.
+    """Returns the page.
 
     Args:
         report: what to show.
         picture: PNG to embed; None for none.
     """
-    parts = [
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
-        "<meta http-equiv='Content-Security-Policy' "
-        "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">",
-        f"<title>Batch report</title><style>{_STYLE}</style></head><body>",
-        "<h1>Batch report</h1>",
-        _overview(report),
-        _picture(picture),
+    tables = [
         _attempts(report),
-        _slowest(report.slowest),
+        _slowest(report),
+        _failures_by_kind(report),
         _failures(report),
-        _accuracy(report),
-        "</body></html>\n",
+        *([_least_accurate(report.accuracy)] if report.accuracy is not None else []),
     ]
-    return "\n".join(part for part in parts if part)
+    return _template().render(
+        overview=_overview(report),
+        picture=None if picture is None else base64.b64encode(picture).decode(),
+        tables=tables,
+    )
 
 
-def _overview(report: BatchReport) -> str:
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    page = resources.files("serve_app.batch") / "assets" / "report.html"
+    return environment.from_string(page.read_text(encoding="utf-8"))
+
+
+def _overview(report: BatchReport) -> list[tuple[str, str]]:
+    """Returns names and values of the first table."""
     totals = report.totals
     rows = [
         ("Recordings", f"{totals.num_recordings:,}"),
@@ -81,10 +105,7 @@ def _overview(report: BatchReport) -> str:
                 f"{report.accuracy.cer:.2%} over {report.accuracy.num_references:,} references",
             )
         )
-    body = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows
-    )
-    return f"<table>{body}</table>"
+    return rows
 
 
 def _stage_shares(report: BatchReport) -> str:
@@ -95,15 +116,7 @@ def _stage_shares(report: BatchReport) -> str:
     )
 
 
-def _picture(picture: bytes | None) -> str:
-    if picture is None:
-        return "<p class='note'>No picture: Matplotlib is not installed.</p>"
-    encoded = base64.b64encode(picture).decode()
-    source = f"data:image/png;base64,{encoded}"
-    return f"<p><img alt='stages, recordings, attempts and failures' src='{source}'></p>"
-
-
-def _attempts(report: BatchReport) -> str:
+def _attempts(report: BatchReport) -> _Table:
     rows = [
         (
             str(each.number),
@@ -116,10 +129,10 @@ def _attempts(report: BatchReport) -> str:
         for each in report.attempts
     ]
     header = ("attempt", "end", "time", "finished", "failed", "speech recognized")
-    return _section("Attempts", header, rows, num_texts=2)
+    return _Table("Attempts", header, rows, num_texts=2)
 
 
-def _slowest(summaries: Sequence[ResultSummary]) -> str:
+def _slowest(report: BatchReport) -> _Table:
     rows = [
         (
             each.id,
@@ -127,60 +140,34 @@ def _slowest(summaries: Sequence[ResultSummary]) -> str:
             f"{each.times.wall_s:,.2f}",
             f"{compute_s(each):,.2f}",
         )
-        for each in summaries
+        for each in report.slowest
     ]
-    return _section("Slowest recordings", ("recording", "length", "wall s", "compute s"), rows)
+    return _Table("Slowest recordings", ("recording", "length", "wall s", "compute s"), rows)
 
 
-def _failures(report: BatchReport) -> str:
-    kinds = [(kind, f"{num:,}") for kind, num in report.failures_by_kind]
+def _failures_by_kind(report: BatchReport) -> _Table:
+    rows = [(kind, f"{num:,}") for kind, num in report.failures_by_kind]
+    return _Table("Failures by kind", ("kind", "recordings"), rows)
+
+
+def _failures(report: BatchReport) -> _Table:
     rows = [(each.id, each.kind, each.reason) for each in report.failures[:_MAX_FAILURES]]
-    left_out = len(report.failures) - len(rows)
-    note = f"<p class='note'>{left_out:,} more are in failures.jsonl.</p>" if left_out else ""
-    return (
-        _section("Failures by kind", ("kind", "recordings"), kinds)
-        + _section("Failures", ("recording", "kind", "reason"), rows, num_texts=3)
-        + note
-    )
+    num_omitted = len(report.failures) - len(rows)
+    note = f"{num_omitted:,} more are in failures.jsonl." if num_omitted else ""
+    return _Table("Failures", ("recording", "kind", "reason"), rows, num_texts=3, note=note)
 
 
-def _accuracy(report: BatchReport) -> str:
-    if report.accuracy is None:
-        return ""
+def _least_accurate(accuracy: Accuracy) -> _Table:
     rows = [
         (each.id, f"{each.cer:.2%}", f"{each.num_edits:,}", f"{each.num_reference_characters:,}")
-        for each in report.accuracy.worst
+        for each in accuracy.worst
     ]
     header = ("recording", "CER", "edits", "characters in reference")
-    return _section("Furthest from their references", header, rows)
-
-
-def _section(
-    title: str, header: Sequence[str], rows: Iterable[Sequence[str]], num_texts: int = 1
-) -> str:
-    """A table whose first `num_texts` columns are text and the others numbers."""
-    lines = "".join(_row("td", row, num_texts) for row in rows)
-    if not lines:
-        return ""
-    return (
-        f"<h2>{escape(title)}</h2><table><thead>{_row('th', header, num_texts)}</thead>"
-        f"<tbody>{lines}</tbody></table>"
-    )
-
-
-def _row(tag: str, cells: Sequence[str], num_texts: int) -> str:
-    return (
-        "<tr>"
-        + "".join(
-            f"<{tag}{'' if at < num_texts else ' class=number'}>{escape(cell)}</{tag}>"
-            for at, cell in enumerate(cells)
-        )
-        + "</tr>"
-    )
+    return _Table("Furthest from their references", header, rows)
 
 
 def duration_text(seconds: float) -> str:
-    """Returns a length of time in the units that suit it."""
+    """Returns a duration in hours and minutes, minutes and seconds, or seconds."""
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     if hours:

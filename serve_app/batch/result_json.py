@@ -1,4 +1,4 @@
-"""The JSON of one recording, and what its first lines tell without the rest."""
+"""The result JSON of one recording, and the summary in its first lines."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from serve_app.transcript.subtitles import SubtitleOptions, to_srt, to_vtt
 from serve_app.transcript.transcript import Transcript
 
 HEAD_BYTES = 16_384
-"""So much of a document holds its summary."""
+"""Length of the beginning of a result that holds its summary."""
 
 _ROWS = ("segments", "words", "utterances")
 
 
 @dataclass(frozen=True, slots=True)
 class ResultSummary:
-    """What the report and a resumed run need to know of a finished recording.
+    """The part of a result that the report and a resumed run need.
 
     Attributes:
         id: of the item.
         fingerprint: of content and configuration.
         audio_s: length of the recording.
-        speech_s: of it, what went through the recognizer.
-        partial: parts of it could not be recognized.
+        speech_s: of it, the recognized speech.
+        partial: spans could not be recognized.
         times: seconds by stage.
         num_characters: recognized letters and digits.
         num_edits: against the reference; None without one.
@@ -51,7 +51,7 @@ class ResultSummary:
 
     @property
     def cer(self) -> float | None:
-        """As `transcript.cer` defines it; None without a reference."""
+        """Character error rate as in `transcript.cer`; None without a reference."""
         if self.num_edits is None or self.num_reference_characters is None:
             return None
         if self.num_reference_characters == 0:
@@ -81,7 +81,7 @@ def summary_of(finished: FinishedRecording) -> ResultSummary:
 
 
 def render_result_json(finished: FinishedRecording) -> bytes:
-    """Returns the JSON, its summary in its first lines; a line a segment and a word."""
+    """Returns the JSON: the summary first, then a line per segment and word."""
     summary = summary_of(finished)
     head = {"format_version": OUTPUT_VERSION, **asdict(summary), "cer": summary.cer}
     body: Mapping[str, object] = verbose_json(finished.transcript, _parameters(finished))
@@ -117,8 +117,8 @@ def render_text(
 
 
 def parse_head(head: bytes) -> ResultSummary | None:
-    """Returns the summary from a document's beginning; None if it is not one of ours."""
-    known = dict(_known_lines(head))
+    """Returns the summary from the beginning of a result; None if it is no valid result."""
+    known = dict(_head_fields(head))
     try:
         if known["format_version"] != OUTPUT_VERSION:
             return None
@@ -128,12 +128,12 @@ def parse_head(head: bytes) -> ResultSummary | None:
 
 
 def summary_from(fields: Mapping[str, object]) -> ResultSummary:
-    """The inverse of `asdict`; further fields are ignored.
+    """Parses the fields of `asdict(summary)`; further fields are ignored.
 
     Raises:
         KeyError: a field is missing.
-        TypeError: a field is not what it must be.
-        ValueError: a field is not what it must be.
+        TypeError: a field has a wrong type.
+        ValueError: a field has a wrong value.
     """
     times = fields["times"]
     if not isinstance(times, dict):
@@ -151,7 +151,7 @@ def summary_from(fields: Mapping[str, object]) -> ResultSummary:
     )
 
 
-def _known_lines(head: bytes) -> Iterator[tuple[str, object]]:
+def _head_fields(head: bytes) -> Iterator[tuple[str, object]]:
     for line in head.split(b"\n")[1:]:
         try:
             yield from json.loads(b"{" + line.removesuffix(b",") + b"}").items()

@@ -1,7 +1,8 @@
-"""The first stage of a batch job: recordings in, utterances out.
+"""The segmenters of a batch job, which cut recordings into chunks.
 
-Each segmenter has several recordings open. They share one core by a FIFO lock, one decoded
-block at a time, and a recording that waits for its storage gives the lock up.
+Each segmenter has several recordings open, a thread each. They share one core by a
+first-in-first-out lock, which a thread holds for one decoded block and releases while it
+waits for storage.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from serve_app.settings import Settings
 from serve_app.transcript.chunking import ChunkAudio
 from serve_app.transcript.segmentation import Segmentation, SegmentationOptions
 
-_PIECE_BYTES = 512 * 2**10
-"""Audio that is put into one table; Ray Data puts those together into blocks."""
+_TABLE_BYTES = 512 * 2**10
+"""Audio in one table; Ray Data combines tables into blocks."""
 
 
 @dataclass(slots=True)
-class _Account:
-    """What became of one recording so far."""
+class _RecordingState:
+    """What is known of one recording so far."""
 
     began_unix_s: float
     num_chunks: int = 0
@@ -63,10 +64,10 @@ class _Account:
 
 
 class RecordingSegmenter:
-    """Decodes and cuts recordings; may be called by several threads at once.
+    """Decodes and cuts recordings; thread-safe.
 
     Args:
-        vad: finds the speech; None to cut everything that there is.
+        vad: detects speech; None to cut all audio.
         segmentation: how to cut.
         reading: how to read; its `idle` is replaced.
     """
@@ -81,61 +82,61 @@ class RecordingSegmenter:
         self._segmentation = segmentation
         self._lock = FifoLock()
         self._reading = ReadOptions(
-            reading.range_bytes, reading.attempts, self._lock.given_up, reading.sleep
+            reading.range_bytes, reading.attempts, self._lock.released, reading.sleep
         )
 
     def tables(self, planned: list[Planned]) -> Iterator[pa.Table]:
         """Yields the rows of the recordings, one recording after another.
 
-        A recording that is no good ends with a row that says so. The rows are the same
-        each time, which is what lets Ray do the work again after a crash.
+        A failed recording ends with a row that has its error. The rows are deterministic, so
+        Ray can repeat the work after a crash.
         """
         rows = AudioRows()
         for one in planned:
             for _ in self._recording(one, rows):
-                if rows.num_bytes >= _PIECE_BYTES:
+                if rows.num_bytes >= _TABLE_BYTES:
                     yield rows.take()
         yield rows.take()
 
     def _recording(self, one: Planned, rows: AudioRows) -> Iterator[None]:
-        """Adds the rows of a recording, pausing after each window."""
-        account = _Account(time.time())
-        windows = self._windows(one, account)
+        """Adds the rows of a recording; yields after each decoded block."""
+        state = _RecordingState(time.time())
+        windows = self._windows(one, state)
         try:
             while True:
-                with self._lock.mine():
+                with self._lock.held():
                     cuts = next(windows, None)
                 if cuts is None:
                     break
                 for cut in cuts:
-                    at = (one.number, account.num_chunks, cut.start_ms)
+                    at = (one.number, state.num_chunks, cut.start_ms)
                     rows.add_chunk(*at, cut.pcm, one.language)
-                    account.num_chunks += 1
+                    state.num_chunks += 1
                 yield
-            end = account.end()
+            end = state.end()
         except AudioError as error:
-            end = account.end((error.code, str(error)), permanent=True)
+            end = state.end((error.code, str(error)), permanent=True)
         except FileNotFoundError as error:
-            end = account.end((NOT_FOUND, f"there is no such file: {error}"))
+            end = state.end((NOT_FOUND, f"there is no such file: {error}"))
         except ReadFailed as error:
             reason = f"it cannot be read: {error}"
-            end = account.end((READ_ERROR, reason), attempts=error.attempts)
+            end = state.end((READ_ERROR, reason), attempts=error.attempts)
         except OSError as error:
-            end = account.end((READ_ERROR, f"it cannot be read: {error}"))
-        # Whatever a library does with a hostile file, it concerns this recording alone.
+            end = state.end((READ_ERROR, f"it cannot be read: {error}"))
+        # Any library error on a hostile file fails this recording only.
         except Exception as error:
-            end = account.end(("segmenter_error", f"{type(error).__name__}: {error}"))
+            end = state.end(("segmenter_error", f"{type(error).__name__}: {error}"))
         finally:
-            with self._lock.mine():
+            with self._lock.held():
                 windows.close()
         rows.add_end(one.number, end)
 
-    def _windows(self, one: Planned, account: _Account) -> Generator[list[ChunkAudio]]:
+    def _windows(self, one: Planned, state: _RecordingState) -> Generator[list[ChunkAudio]]:
         with open_audio(one.uri, self._reading) as source:
-            yield from self._steps(source, one, account)
+            yield from self._steps(source, one, state)
 
     def _steps(
-        self, source: AudioSource, one: Planned, account: _Account
+        self, source: AudioSource, one: Planned, state: _RecordingState
     ) -> Iterator[list[ChunkAudio]]:
         vad = self._vad if one.use_vad else None
         segmentation = Segmentation(source, vad, self._segmentation)
@@ -144,18 +145,18 @@ class RecordingSegmenter:
             while True:
                 began_s = time.thread_time()
                 cuts = next(steps, None)
-                account.segment_s += time.thread_time() - began_s
+                state.segment_s += time.thread_time() - began_s
                 if cuts is None:
-                    account.damage, account.notices = segmentation.damage, segmentation.notices
+                    state.damage, state.notices = segmentation.damage, segmentation.notices
                     return
-                account.duration_ms = segmentation.duration_ms
+                state.duration_ms = segmentation.duration_ms
                 yield cuts
         finally:
             steps.close()
 
 
 class SegmentRecordings:
-    """`RecordingSegmenter` as Ray Data calls it, a thread for each open recording."""
+    """`RecordingSegmenter` for Ray Data, which calls it with a thread per open recording."""
 
     def __init__(self, settings: Settings) -> None:
         batch = settings.batch
@@ -171,47 +172,47 @@ class SegmentRecordings:
 
 
 class FifoLock:
-    """A lock that goes to whoever has waited the longest.
+    """A lock that threads acquire in order of arrival.
 
-    Python's own lets a thread that releases it take it again at once, so that one
-    recording could keep the others waiting to its end.
+    With `threading.Lock`, a thread that releases it may acquire it again at once, so one
+    recording could block the others until its end.
     """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._taken = False
+        self._is_held = False
         self._waiting: deque[threading.Event] = deque()
 
     @contextmanager
-    def mine(self) -> Iterator[None]:
-        """Waits for the turn and has it for the length of the block."""
-        self._take()
+    def held(self) -> Iterator[None]:
+        """Holds the lock for the length of the block."""
+        self._acquire()
         try:
             yield
         finally:
-            self._pass_on()
+            self._release()
 
     @contextmanager
-    def given_up(self) -> Iterator[None]:
-        """Lets others have the turn for the length of the block; only within `mine`."""
-        self._pass_on()
+    def released(self) -> Iterator[None]:
+        """Releases the lock for the length of the block; only within `held`."""
+        self._release()
         try:
             yield
         finally:
-            self._take()
+            self._acquire()
 
-    def _take(self) -> None:
+    def _acquire(self) -> None:
         with self._guard:
-            if not self._taken:
-                self._taken = True
+            if not self._is_held:
+                self._is_held = True
                 return
-            mine = threading.Event()
-            self._waiting.append(mine)
-        mine.wait()
+            ready = threading.Event()
+            self._waiting.append(ready)
+        ready.wait()
 
-    def _pass_on(self) -> None:
+    def _release(self) -> None:
         with self._guard:
             if self._waiting:
                 self._waiting.popleft().set()
             else:
-                self._taken = False
+                self._is_held = False

@@ -1,4 +1,4 @@
-"""The Ray cluster under a job: connecting, waiting for room, and stopping on a signal."""
+"""The surroundings of a job: its Ray cluster, SIGTERM, and the supervisors of submitted jobs."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _LOG = logging.getLogger(__name__)
 
 
 class Stopped(BaseException):
-    """The job was told to stop."""
+    """SIGTERM was received: the job must stop."""
 
 
 @dataclass(slots=True)
 class _Stopping:
-    """What SIGTERM has begun in this process.
+    """State of the SIGTERM handler of this process.
 
     Attributes:
-        depth: blocks that are `stoppable`, one within the other.
-        begun: a SIGTERM is being seen to.
-        told: called when one comes.
+        depth: number of nested `stoppable` blocks.
+        begun: a SIGTERM is being handled.
+        callbacks: called on SIGTERM.
     """
 
     depth: int = 0
     begun: bool = False
-    told: list[Callable[[], None]] = field(default_factory=list)
+    callbacks: list[Callable[[], None]] = field(default_factory=list)
 
 
 _STOPPING = _Stopping()
@@ -48,10 +48,10 @@ _STOPPING = _Stopping()
 
 @contextmanager
 def connected(settings: Settings) -> Iterator[None]:
-    """Connects to a Ray cluster for the length of the block, unless this process is.
+    """Connects to a Ray cluster for the length of the block, unless already connected.
 
-    It is the one that `cluster.address` or RAY_ADDRESS names (a job that was submitted has
-    it); without either, one on this machine that ends with the block.
+    Its address is `cluster.address` or RAY_ADDRESS, which Ray sets for submitted jobs. Without
+    either, a cluster on this machine is started that ends with the block.
     """
     import ray
 
@@ -66,7 +66,7 @@ def connected(settings: Settings) -> Iterator[None]:
         wanted = num_cpus_of(settings.batch)
         ray.init(
             address="local",
-            # Reservations are logical; a machine with one core is slow and not stuck.
+            # Reservations are logical: a machine with fewer cores is slower, but not stuck.
             num_cpus=settings.cluster.num_cpus or max(os.cpu_count() or 1, -int(-wanted // 1)),
             object_store_memory=settings.cluster.object_store_bytes,
             include_dashboard=False,
@@ -88,7 +88,7 @@ def num_cpus_of(batch: BatchSettings) -> float:
 
 
 def num_cluster_cpus() -> float:
-    """Returns the cores of the cluster that this process is connected to, taken or not."""
+    """Returns the total cores of the connected cluster, whether free or not."""
     import ray
 
     resources = ray.cluster_resources()  # type: ignore[no-untyped-call]  # as Ray has it
@@ -99,7 +99,7 @@ def num_cluster_cpus() -> float:
 def stoppable() -> Iterator[None]:
     """Turns SIGTERM into `Stopped` for the length of the block; in the main thread only.
 
-    Another SIGTERM, while the first one is being seen to, is ignored.
+    Further SIGTERMs are ignored while the first one is handled.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -109,8 +109,8 @@ def stoppable() -> Iterator[None]:
         if _STOPPING.begun:
             return
         _STOPPING.begun = True
-        for tell in _STOPPING.told:
-            tell()
+        for callback in _STOPPING.callbacks:
+            callback()
         raise Stopped
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -125,18 +125,18 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def leaving_in_time(
+def exit_deadline(
     limit_s: float, leave: Callable[[int], object] = os._exit, code: int = 1
 ) -> Iterator[None]:
-    """Ends the process if it is still here so long after SIGTERM; for the command, not a library.
+    """Ends the process if it still runs `limit_s` after SIGTERM; for the command only.
 
-    A job's state is written at once; what takes long after that is Ray, which waits for nodes
-    that may be gone, and whoever sent the signal kills before long.
+    The state of a job is written at once. Ray may then wait for nodes that are gone, and the
+    sender of the signal kills the process before long.
 
     Args:
-        limit_s: from SIGTERM on.
+        limit_s: time from SIGTERM.
         leave: ends the process.
-        code: to end it with.
+        code: its exit code.
     """
     timers: list[threading.Timer] = []
 
@@ -146,23 +146,23 @@ def leaving_in_time(
         timers.append(timer)
         timer.start()
 
-    _STOPPING.told.append(begin)
+    _STOPPING.callbacks.append(begin)
     try:
         yield
     finally:
-        _STOPPING.told.remove(begin)
+        _STOPPING.callbacks.remove(begin)
         for timer in timers:
             timer.cancel()
 
 
-class RoomWatch:
-    """Ends a job whose cluster has become too small for it and stays so.
+class CapacityWatch:
+    """Detects that the cluster has become too small for a job and stays so.
 
-    A node that dies takes its cores along; Ray waits for others, forever if none come.
+    After the death of a node Ray waits for new cores, forever if none are added.
 
     Args:
-        wanted: cores that the job's actors reserve.
-        limit_s: longest time without them; None to wait for ever.
+        wanted: cores that the actors of the job reserve.
+        limit_s: longest time without them; None to wait forever.
         read: returns the cluster's cores.
         clock: in seconds, monotonic.
     """
@@ -181,7 +181,7 @@ class RoomWatch:
         self._short_since_s: float | None = None
 
     def check(self) -> str | None:
-        """Returns why the job is to end; None while it may go on."""
+        """Returns why the job must end; None while it may continue."""
         total = self._read()
         if total >= self._wanted:
             self._short_since_s = None
@@ -190,7 +190,7 @@ class RoomWatch:
         if self._short_since_s is None:
             self._short_since_s = now_s
             _LOG.warning(
-                "the job reserves %g cores and the cluster has %g: it waits until there are more",
+                "the job reserves %g cores and the cluster has %g: waiting for more",
                 self._wanted,
                 total,
             )
@@ -199,13 +199,13 @@ class RoomWatch:
             return None
         return (
             f"the job reserves {self._wanted:g} cores, and the cluster has had only {total:g} for "
-            f"{short_s:.0f} s; the same command goes on from here"
+            f"{short_s:.0f} s; run the same command to resume"
         )
 
 
 @contextmanager
-def watched(watch: RoomWatch, every_s: float = 10.0) -> Iterator[None]:
-    """Runs the block in the main thread, and ends it with `ClusterError` when the watch says so.
+def watched(watch: CapacityWatch, every_s: float = 10.0) -> Iterator[None]:
+    """Runs the block, and ends it with `ClusterError` when the watch has a reason.
 
     Raises:
         ClusterError: the cluster stayed too small.
@@ -216,23 +216,23 @@ def watched(watch: RoomWatch, every_s: float = 10.0) -> Iterator[None]:
     ended = threading.Event()
     reason: list[str] = []
 
-    def look() -> None:
+    def check_regularly() -> None:
         while not ended.wait(every_s):
             try:
                 problem = watch.check()
-            # Whatever Ray has to say about a control store that is away, the job is told itself.
+            # If Ray's control store is unreachable, the job gets an error of its own.
             except Exception as error:
-                _LOG.warning("the cluster's cores cannot be told: %s", error)
+                _LOG.warning("cannot read the cluster's cores: %s", error)
                 continue
             if problem is not None:
-                # At once: what follows may take longer than this process has.
+                # Log first: the process may not live long enough to report it later.
                 _LOG.error("%s", problem)
                 reason.append(problem)
-                # Interrupts whatever the main thread waits for.
+                # Interrupts the main thread.
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
                 return
 
-    thread = threading.Thread(target=look, name="room", daemon=True)
+    thread = threading.Thread(target=check_regularly, name="capacity", daemon=True)
     thread.start()
     try:
         yield
@@ -244,22 +244,22 @@ def watched(watch: RoomWatch, every_s: float = 10.0) -> Iterator[None]:
         ended.set()
 
 
-LivingSupervisors: TypeAlias = Callable[[], frozenset[str] | None]
-"""Returns the submission ids of the jobs that have one; None if that cannot be told."""
+LiveSupervisors: TypeAlias = Callable[[], frozenset[str] | None]
+"""Returns the submission ids of the jobs with a live supervisor; None if unknown."""
 
-# Ray 2.60, dashboard/modules/job/common.py: what it calls these actors, and where.
+# Name and namespace of these actors in Ray 2.60: dashboard/modules/job/common.py.
 _NAME = "_ray_internal_job_actor_"
 _NAMESPACE = "SUPERVISOR_ACTOR_RAY_NAMESPACE"
 _MAX_ACTORS = 10_000
 _TIMEOUT_S = 10
 
 
-def ask_for_supervisors(address: str, headers: Mapping[str, str] | None) -> frozenset[str] | None:
-    """Asks the state API of a cluster.
+def live_supervisors(address: str, headers: Mapping[str, str] | None) -> frozenset[str] | None:
+    """Returns the submission ids of the jobs whose supervisor actor is alive; None if unknown.
 
     Args:
         address: of Ray's dashboard.
-        headers: with Ray's token; None where it asks for none.
+        headers: with Ray's token; None if it requires none.
     """
     options = ListApiOptions(
         limit=_MAX_ACTORS, timeout=_TIMEOUT_S, filters=[("ray_namespace", "=", _NAMESPACE)]
@@ -268,8 +268,8 @@ def ask_for_supervisors(address: str, headers: Mapping[str, str] | None) -> froz
         client = StateApiClient(address, headers=dict(headers or {}))
         actors = client.list(StateResource.ACTORS, options, raise_on_missing_output=False)
     except (RayStateApiException, RayError, RuntimeError, OSError) as error:
-        # What Ray's Job API says is all that is known, then.
-        _LOG.warning("cannot tell whether jobs are looked after: %s", error)
+        # Only Ray's Job API is left as a source.
+        _LOG.warning("cannot list the supervisors of jobs: %s", error)
         return None
     if len(actors) >= _MAX_ACTORS:
         return None

@@ -1,4 +1,4 @@
-"""The directory or bucket that a job writes to, with writes that are whole or absent."""
+"""The directory or bucket that a job writes to, with atomic writes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serve_app.batch.records import FileInfo
 from serve_app.batch.uris import parse_uri
 
 _TEMPORARY = ".part-"
-"""How the names of files begin that are not complete yet."""
+"""Prefix of the names of incomplete files."""
 
 _VERSION_KEYS = (
     "ETag", "etag", "md5Hash", "content_md5", "checksum", "mtime", "LastModified",
@@ -29,26 +29,26 @@ class Files(Protocol):
     """A tree of small files; paths are relative to its root, with slashes."""
 
     def put(self, path: str, content: bytes) -> None:
-        """Makes the file's content this; who reads sees all of it or what was before."""
+        """Replaces the content of a file; readers see the old or the new content as a whole."""
 
     def read(self, path: str, max_bytes: int | None = None) -> bytes | None:
-        """Returns the file's beginning, or all of it; None if there is no such file."""
+        """Returns the content of a file, or its beginning; None if it does not exist."""
 
     def remove(self, path: str) -> bool:
-        """Removes the file; False if there was none."""
+        """Removes a file; returns False if it did not exist."""
 
-    def entries(self, folder: str) -> dict[str, FileInfo]:
-        """Returns the files below a folder, none that is incomplete."""
+    def list_files(self, folder: str) -> dict[str, FileInfo]:
+        """Returns the complete files below a folder."""
 
     def sweep(self, older_than_s: float) -> int:
-        """Removes what writers that died left behind; returns the number of files."""
+        """Removes incomplete files of dead writers; returns their number."""
 
 
 def filesystem_of(uri: str) -> tuple[AbstractFileSystem, str]:
     """Returns the file system of a path or URL, and the path within it.
 
-    All of a job's places are opened here, and never by fsspec's own functions for URLs: they
-    follow chains and open whatever protocol is named.
+    Jobs open all paths and URLs here, never with fsspec's functions for URLs: those follow
+    chains and open any protocol.
 
     Raises:
         UnusableUri: see `parse_uri`.
@@ -56,13 +56,13 @@ def filesystem_of(uri: str) -> tuple[AbstractFileSystem, str]:
     """
     location = parse_uri(uri)
     kind = fsspec.get_filesystem_class(location.protocol)
-    # Azure's account is part of the URL; the options that S3 would take from one are not wanted.
+    # The account of Azure is part of the URL; options from an S3 URL are ignored.
     options = kind._get_kwargs_from_urls(location.uri) if location.protocol == "abfs" else {}
     return kind(**options), str(kind._strip_protocol(location.uri))
 
 
 def open_files(url: str) -> Files:
-    """Opens a path or a URL; nothing is created yet.
+    """Opens a path or a URL; creates nothing.
 
     Raises:
         UnusableUri: see `parse_uri`.
@@ -75,7 +75,7 @@ def open_files(url: str) -> Files:
 
 
 def info_of(details: Mapping[str, object]) -> FileInfo:
-    """Returns what one of fsspec's `info` dictionaries says about a content."""
+    """Returns size and version from an `info` dictionary of fsspec."""
     size = details.get("size")
     version = next((details[key] for key in _VERSION_KEYS if details.get(key) is not None), None)
     return FileInfo(
@@ -85,10 +85,10 @@ def info_of(details: Mapping[str, object]) -> FileInfo:
 
 
 class LocalFiles:
-    """A directory. A file is written under another name, synced and renamed.
+    """A directory. Files are written under a temporary name, synced and renamed.
 
-    Source: POSIX rename() replaces its target atomically; fsync of the file before and of
-    its directory after make that hold when the power fails.
+    Source: POSIX rename() replaces its target atomically; fsync of the file before, and of
+    its directory after, make this hold over a power failure.
     """
 
     def __init__(self, root: Path) -> None:
@@ -123,7 +123,7 @@ class LocalFiles:
             return False
         return True
 
-    def entries(self, folder: str) -> dict[str, FileInfo]:
+    def list_files(self, folder: str) -> dict[str, FileInfo]:
         found: dict[str, FileInfo] = {}
         for entry in _walk(self._root / folder):
             if entry.name.startswith(_TEMPORARY):
@@ -132,7 +132,7 @@ class LocalFiles:
                 state = entry.stat()
             except FileNotFoundError:
                 continue
-            # A rename always brings another inode, even within a clock tick.
+            # A rename always changes the inode, even within a clock tick.
             version = f"{state.st_mtime_ns}-{state.st_ino}"
             path = os.path.relpath(entry.path, self._root).replace(os.sep, "/")
             found[path] = FileInfo(state.st_size, version)
@@ -153,7 +153,7 @@ class LocalFiles:
 
 
 class RemoteFiles:
-    """A bucket's prefix. A put shows the whole object or the one before.
+    """A prefix of a bucket, whose puts are atomic.
 
     Args:
         filesystem: fsspec's.
@@ -183,14 +183,14 @@ class RemoteFiles:
             return False
         return True
 
-    def entries(self, folder: str) -> dict[str, FileInfo]:
+    def list_files(self, folder: str) -> dict[str, FileInfo]:
         return {path: info_of(details) for path, details in self._find(folder)}
 
     def sweep(self, older_than_s: float) -> int:
         return 0
 
     def _find(self, folder: str) -> list[tuple[str, Mapping[str, object]]]:
-        # What another process wrote must be seen, so listings are not kept.
+        # Other processes write as well, so cached listings are dropped.
         self._filesystem.invalidate_cache()
         try:
             found = self._filesystem.find(f"{self._root}/{folder}".rstrip("/"), detail=True)

@@ -1,4 +1,4 @@
-"""Where recordings and results lie: paths and URLs, taken apart once, and how they are shown."""
+"""Paths and URLs of recordings and results: parsing, and display without secrets."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ PROTOCOLS: Mapping[str, str] = {
     "az": "abfs",
     "abfs": "abfs",
     "abfss": "abfs",
-    # Of this process alone: only tests put anything there.
+    # In the memory of this process; used by tests.
     "memory": "memory",
 }
-"""What a URL may begin with, and fsspec's name for it.
+"""Supported URL schemes, and fsspec's name for each.
 
-fsspec knows dozens more. Some run code that a file describes (reference), some read files of
-this machine or of any host in the network for whoever writes a manifest (chains, http, ftp,
-github, smb): no protocol is used that is not listed here.
+fsspec has dozens more. Some run code from a file (reference); others let the author of a manifest
+read local files or any host in the network (chains, http, ftp, github, smb). Hence all others
+are rejected.
 """
 
 
 class UnusableUri(ValueError):
-    """A path or URL that no file system is opened for; its text says why."""
+    """A path or URL is not supported; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A path or URL that has been taken apart.
+    """A parsed path or URL.
 
     Attributes:
         protocol: one of the values of `PROTOCOLS`.
-        uri: as it is given to the file system of that protocol.
+        uri: for the file system of that protocol.
     """
 
     protocol: str
@@ -55,21 +55,21 @@ class Location:
 
 
 def has_scheme(uri: str) -> bool:
-    """True for a URL, also for a chained one; a path has none."""
+    """Returns whether this is a URL, possibly a chained one, and not a path."""
     return _SCHEME.match(uri) is not None
 
 
 def parse_uri(uri: str) -> Location:
-    """Takes a path or URL apart.
+    """Parses a path or URL.
 
-    Percent signs, `?`, `#` and `::` in a path or key stand for themselves.
+    Percent signs, `?`, `#` and `::` in a path or key are literal.
 
     Raises:
-        UnusableUri: its protocol is not one of `PROTOCOLS`, it chains protocols, or it can be
-            understood in more than one way.
+        UnusableUri: its protocol is not one of `PROTOCOLS`, it chains protocols, or it is
+            ambiguous.
     """
     if "\0" in uri:
-        raise UnusableUri("it has a NUL in it")
+        raise UnusableUri("it contains a NUL")
     match = _SCHEME.match(uri)
     if match is None:
         return Location("file", uri)
@@ -82,15 +82,15 @@ def parse_uri(uri: str) -> Location:
     rest = uri[match.end() :]
     if protocol == "file":
         if not rest.startswith("/"):
-            raise UnusableUri("a file:// URL names an absolute path, as in file:///data/a.wav")
+            raise UnusableUri("a file:// URL must name an absolute path, as in file:///data/a.wav")
         return Location("file", rest)
     if protocol != "memory":
         _check_bucket_url(protocol, rest)
     if {".", ".."} & set(rest.split("/")):
-        raise UnusableUri("it has . or .. as a segment of its key")
+        raise UnusableUri("its key has . or .. as a segment")
     if protocol == "s3" and "?versionId=" in rest:
-        # s3fs would read the newest version, for each of them.
-        raise UnusableUri("versions of an object cannot be named")
+        # s3fs would read the newest version instead.
+        raise UnusableUri("versions of an object are not supported")
     return Location(protocol, f"{match[1].lower()}://{rest}")
 
 
@@ -102,18 +102,18 @@ def _check_bucket_url(protocol: str, rest: str) -> None:
     allowed = r"[\w.\-]+(@[\w.\-]+)?" if protocol == "abfs" else r"[\w.\-]+"
     if not re.fullmatch(allowed, bucket):
         raise UnusableUri(
-            "the name of its bucket has characters that no bucket has; credentials belong into "
-            "the environment, not into a URL"
+            "its bucket name has invalid characters; credentials belong in the environment, not "
+            "in a URL"
         )
 
 
 def resolved(uri: str, root: str) -> str:
-    """Returns where a URI of a manifest leads: relative ones start at the manifest's root.
+    """Resolves a URI of a manifest; relative ones refer to the root of the manifest.
 
-    None leads out of the root's bucket.
+    A relative URI cannot leave the bucket of the root.
 
     Args:
-        uri: as it was written.
+        uri: as in the manifest.
         root: an absolute path or a URL.
     """
     if has_scheme(uri) or uri.startswith("/"):
@@ -147,13 +147,13 @@ def plain_uri(uri: str) -> str:
 
 
 def _without_secret(userinfo: re.Match[str]) -> str:
-    """Azure's container@account has no secret in it."""
+    """Keeps Azure's container@account, which is no secret."""
     scheme = userinfo.string[: userinfo.start()].rpartition("://")[0]
     is_container = scheme.lower() in ("az", "abfs", "abfss") and ":" not in userinfo[0]
     return userinfo[0] if is_container else ""
 
 
 def plain_text(text: str) -> str:
-    """Returns a message in which every URL is one that may be shown."""
+    """Returns a message whose URLs are without secrets."""
     readable = text.encode("utf-8", "replace").decode("utf-8")
     return _URL.sub(lambda match: plain_uri(match.group()), readable)

@@ -1,9 +1,9 @@
-"""Runs a batch job's recordings through the running service, on its spare capacity.
+"""Runs the recordings of a batch job on the spare capacity of the running service.
 
-Decoding and cutting are done by the job's own actors at low CPU priority. Recognition and
-punctuation are calls to the service's deployments marked `background`: they run in short
-batches, only while no other request waits, and few at a time. Before that, the job checks that
-the service would give the texts that its fingerprints promise.
+The job's own actors decode and cut recordings, at a low CPU priority. Recognition and
+punctuation are calls to the deployments of the service, marked as `background` in their
+request context: these run in short batches, only while no other request waits, and few at
+once. Before it starts, the job checks that the service's texts would match its fingerprints.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from serve_app.batch.punctuate_stage import (
 )
 from serve_app.batch.ray_data import (
     PolledProgress,
-    configured,
+    data_context,
     open_progress_actor,
     plan_blocks,
     planned_of,
@@ -82,17 +82,17 @@ from serve_app.transcript.sentences import PunctuationResult, PunctuationTask
 ResultT = TypeVar("ResultT")
 
 _NICE = 15
-_PATIENCE_S = 900.0
+_GIVE_UP_AFTER_S = 900.0
 _BACKOFF = Backoff(first_s=1.0, longest_s=15.0)
 
 
 class SpareCapacity:
-    """Recordings through the running service; see the module.
+    """Processes recordings on the running service.
 
     Args:
         settings: of the job; `app_name` names the service.
-        output: where to write.
-        formats: what to write beside JSON.
+        output: of the job.
+        formats: to write beside JSON.
         models: that the stages use.
     """
 
@@ -109,19 +109,19 @@ class SpareCapacity:
         self._computed = PolledProgress()
 
     def outcomes(self, works: Sequence[Work]) -> Generator[Outcome]:
-        """Does the work; yields what became of each recording, as it is known.
+        """Processes recordings; yields the outcome of each as soon as it is known.
 
         Raises:
-            StartFailed: the service does not run.
-            ConfigurationError: it would give other texts than the job's settings say.
-            RayError: the job as a whole cannot go on.
+            StartFailed: the service is not running.
+            ConfigurationError: its texts would not be those of the job's settings.
+            RayError: the job as a whole has failed.
         """
         check_service(self._settings, self._models)
         progress_actor = open_progress_actor()
-        self._computed.ask(progress_actor)
+        self._computed.follow(progress_actor)
         batch = self._settings.batch
         tables = [_work_table(numbers, works) for numbers in plan_blocks(works)]
-        with configured(batch.block_bytes, batch.object_store_bytes):
+        with data_context(batch.block_bytes, batch.object_store_bytes):
             dataset = ray.data.from_blocks(tables).map_batches(
                 TranscribeOnServe,
                 fn_constructor_args=(*self._arguments, progress_actor),
@@ -141,12 +141,12 @@ class SpareCapacity:
                 yield outcome
 
     def computed(self) -> Computed:
-        """Returns what the service has recognized for this run; from any thread."""
+        """Returns what the service has recognized for this run; thread-safe."""
         return self._computed.value()
 
 
 class TranscribeOnServe:
-    """As Ray Data calls it, a thread for each open recording."""
+    """Transcribes recordings for Ray Data, which calls it with a thread per open recording."""
 
     def __init__(
         self,
@@ -167,7 +167,7 @@ class TranscribeOnServe:
             ReadOptions(READ_RANGE_BYTES, batch.read_attempts),
         )
         self._loop = LoopThread("serve-calls")
-        self._room = asyncio.Semaphore(batch.serve_in_flight)
+        self._call_slots = asyncio.Semaphore(batch.serve_in_flight)
         recognizer = serve.get_deployment_handle("Recognizer", settings.app_name)
         self._recognizer = RemoteRecognizer(recognizer, settings)
         self._retry_policy = RetryPolicy(
@@ -193,7 +193,7 @@ class TranscribeOnServe:
             yield pa.table({"outcome": pa.array([pickle.dumps(outcome)], pa.binary())})
 
     async def _transcribe(self, number: int, work: Work) -> Finished | Failed:
-        # The number alone would be that of another job's recording, too.
+        # Another job may have a recording with the same number.
         context = RequestContext(f"{KEY}-{work.fingerprint[:8]}-{number}", KEY, background=True)
         planned = planned_of(number, work)
         ends: list[AudioEnd] = []
@@ -201,32 +201,32 @@ class TranscribeOnServe:
         spent = [0.0]
 
         async def recognize(chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
-            async with self._room:
+            async with self._call_slots:
                 began_s = time.monotonic()
-                results = await patiently(lambda: self._recognizer.recognize(chunks))
+                results = await retry_while_unreachable(lambda: self._recognizer.recognize(chunks))
                 spent[0] += time.monotonic() - began_s
                 self._progress_actor.add.remote(sum(chunk.duration_s for chunk in chunks), 0)
                 return results
 
         groups = self._groups(planned, context, ends)
         try:
-            window = self._settings.batch.serve_in_flight + 1
-            recognized = fan_out(groups, recognize, window)
+            max_in_flight = self._settings.batch.serve_in_flight + 1
+            recognized = fan_out(groups, recognize, max_in_flight)
             async with aclosing(groups), aclosing(recognized):
                 utterances += [utterance async for utterance in recognized]
-            heard = RecognizedRecording(number, tuple(utterances), spent[0], ends[0])
-            if heard.error is not None:
-                return failed_of(heard)
-            task = FinishTask(work.item, work.fingerprint, work.stages, heard)
+            recording = RecognizedRecording(number, tuple(utterances), spent[0], ends[0])
+            if recording.error is not None:
+                return failed_of(recording)
+            task = FinishTask(work.item, work.fingerprint, work.stages, recording)
             return await self._writer.finish(task)
         except (ServiceError, RayError) as error:
-            reason = f"the service did not do it: {error}".splitlines()[0]
+            reason = f"the service failed: {error}".splitlines()[0]
             return Failed(number, "service_error", reason, False, 1, 0.0)
 
     async def _groups(
         self, planned: Planned, context: RequestContext, ends: list[AudioEnd]
     ) -> AsyncGenerator[list[Chunk]]:
-        """Yields the chunks that travel together; puts the recording's end into `ends`."""
+        """Yields groups of chunks; appends the end of the recording to `ends`."""
         tables = self._segmenter.tables([planned])
         max_group_s = self._settings.segmenter.max_group_s
         while True:
@@ -251,25 +251,25 @@ class TranscribeOnServe:
                 context=background.context,
             )
 
-        result = await patiently(call)
+        result = await retry_while_unreachable(call)
         return result, time.monotonic() - began_s
 
 
-async def patiently(
+async def retry_while_unreachable(
     call: Callable[[], Awaitable[ResultT]],
-    patience_s: float = _PATIENCE_S,
+    timeout_s: float = _GIVE_UP_AFTER_S,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> ResultT:
-    """Returns a call's result, however often the service is away meanwhile.
+    """Returns the result of a call, retried while the service is unreachable.
 
-    A service that is deployed anew is away for a minute, and nobody waits for this.
+    A redeployment takes about a minute, and no caller waits for a job.
 
     Raises:
-        ServiceError: it was away for longer than `patience_s`.
+        ServiceError: the service was unreachable for longer than `timeout_s`.
         RayError: likewise.
     """
-    gives_up_s = clock() + patience_s
+    gives_up_s = clock() + timeout_s
     retrying = AsyncRetrying(
         stop=lambda state: clock() + state.upcoming_sleep > gives_up_s,
         wait=_BACKOFF,
@@ -290,35 +290,35 @@ def _work_table(numbers: Sequence[int], works: Sequence[Work]) -> pa.Table:
 
 
 _ASK_TIMEOUT_S = 120.0
-_SHOWN_CHARACTERS = 24
+_MAX_SHOWN_CHARACTERS = 24
 _DEPLOYMENTS: Mapping[Stage, str] = {"asr": "Recognizer", "punctuation": "Punctuator"}
-"""The stages that the service runs for a job; the others are the job's own."""
+"""Stages that the service runs for a job, with their deployments."""
 
 
 def check_running(settings: Settings) -> None:
-    """Finds out whether the service is there.
+    """Checks that the service is running.
 
     Raises:
         StartFailed: it is not.
     """
     application = serve.status().applications.get(settings.app_name)
     if application is None or application.status != "RUNNING":
-        state = "not there" if application is None else application.status
+        state = "not deployed" if application is None else application.status
         raise StartFailed(
             f"the application {settings.app_name} is {state}; batch.resources=serve needs it"
         )
 
 
 def check_service(settings: Settings, models: Mapping[PackRole, PackIdentity]) -> None:
-    """Asks the service what its texts come from.
+    """Checks that the service gives the texts of the job's settings.
 
     Args:
         settings: of the job; `app_name` names the service.
-        models: that the job's fingerprints name.
+        models: of the job's fingerprints.
 
     Raises:
-        StartFailed: it does not run.
-        ConfigurationError: it would give other texts; the message names the differences.
+        StartFailed: it is not running.
+        ConfigurationError: it would not; the message lists the differences.
     """
     check_running(settings)
     found: list[str] = []
@@ -329,7 +329,7 @@ def check_service(settings: Settings, models: Mapping[PackRole, PackIdentity]) -
             found += differences(answer, settings, models)
     if found:
         raise ConfigurationError(
-            "the service is not what the job's settings say, so that its texts would be others: "
+            "the settings of the service differ from the job's, so its texts would differ: "
             f"{'; '.join(found)}. Give the job the profile and the --set of the service"
         )
 
@@ -337,23 +337,23 @@ def check_service(settings: Settings, models: Mapping[PackRole, PackIdentity]) -
 def differences(
     served: StageReadiness, settings: Settings, models: Mapping[PackRole, PackIdentity]
 ) -> list[str]:
-    """Returns what of a stage is other than in a job's settings, a phrase each."""
+    """Returns the differences of a stage from a job's settings, a phrase each."""
     found: list[str] = []
     wanted = models[served.stage]
     if served.checksum != wanted.checksum:
         found.append(
-            f"{served.stage} runs the pack {served.pack} ({_shown(served.checksum)}), "
-            f"the job names {wanted.name} ({_shown(wanted.checksum)})"
+            f"{served.stage} runs the pack {served.pack} ({_shortened(served.checksum)}), "
+            f"the job has {wanted.name} ({_shortened(wanted.checksum)})"
         )
     drafter = models.get("draft")
     ours = dict(output_settings_of(settings, served.stage, drafter.checksum if drafter else None))
     theirs = dict(served.output_settings)
     for name in sorted(ours.keys() | theirs.keys()):
         if ours.get(name) != theirs.get(name):
-            there, here = (_shown(values.get(name, "unset")) for values in (theirs, ours))
-            found.append(f"{name} is {there} there and {here} in the job")
+            there, here = (_shortened(values.get(name, "unset")) for values in (theirs, ours))
+            found.append(f"{name} is {there} in the service and {here} in the job")
     return found
 
 
-def _shown(value: str) -> str:
-    return value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…"
+def _shortened(value: str) -> str:
+    return value if len(value) <= _MAX_SHOWN_CHARACTERS else f"{value[:_MAX_SHOWN_CHARACTERS]}…"

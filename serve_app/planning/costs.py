@@ -1,4 +1,4 @@
-"""What the stages cost, as measured, and where those figures come from."""
+"""Measured costs of the stages, and where the figures come from."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PartT = TypeVar("PartT")
 
 @dataclass(frozen=True, slots=True)
 class LineCost:
-    """Time of a call that does several things at once: a fixed part and one per unit.
+    """Time of a batched call: a fixed part, and parts per unit and per item.
 
     Attributes:
         fixed_s: per call.
-        unit_s: per encoder frame, word or second of audio, as the owner says.
+        unit_s: per encoder frame, word or second of audio; see `Costs`.
         item_s: per item in the call.
     """
 
@@ -34,12 +34,12 @@ class LineCost:
 
 @dataclass(frozen=True, slots=True)
 class CallCost:
-    """What a call from one replica to another takes beside its work.
+    """Overhead of a call from one replica to another.
 
     Attributes:
-        cpu_s: core seconds that the caller spends until it is on its way.
-        delay_s: further time on the way.
-        handover_s: from a batch's being due until the model has it, which its items wait.
+        cpu_s: core seconds that the caller spends on sending it.
+        delay_s: further time until it arrives.
+        handover_s: from the formation of a batch until the model has it.
         answer_s: core seconds that the caller spends on the answer.
     """
 
@@ -51,11 +51,11 @@ class CallCost:
 
 @dataclass(frozen=True, slots=True)
 class StartCost:
-    """What it takes until a replica that was asked for works.
+    """Time until a requested replica is ready.
 
     Attributes:
-        replica_s: process start, loading and warming up, where there is room.
-        node_s: until a node is there, where there is none.
+        replica_s: process start, loading and warm-up on a node with room.
+        node_s: start of a node, where none has room.
     """
 
     replica_s: float
@@ -69,7 +69,7 @@ class Costs:
     Attributes:
         name: of the profile.
         origin: where and how they were measured.
-        assumed: names of the figures that nobody measured, with the reason.
+        assumed: figures that were not measured, with the reason.
         recognizer: of a batch; units are encoder frames.
         segmenter: of a decoded block; units are seconds of audio.
         punctuator: of a batch; units are words.
@@ -78,7 +78,7 @@ class Costs:
         start: of a recognizer replica.
         words_per_s: words in a second of speech.
         frame_s: audio in an encoder frame.
-        slowdown: how much longer work takes while all cores of the machine are busy.
+        slowdown: factor by which work takes longer while all cores are busy.
     """
 
     name: str
@@ -96,15 +96,15 @@ class Costs:
 
     @property
     def recognizer_rtfx(self) -> float:
-        """Audio seconds per second of a replica whose batches are large."""
+        """Seconds of audio per second of one replica with large batches."""
         return self.frame_s / self.recognizer.unit_s
 
 
 def read_costs(path: Path) -> Costs:
-    """Reads what `write_costs` wrote.
+    """Reads a file of `write_costs`.
 
     Raises:
-        CostsError: the file cannot be read, or says something else than costs.
+        CostsError: the file cannot be read or does not hold costs.
     """
     try:
         return _parse(json.loads(path.read_text(encoding="utf-8")), path.name)
@@ -117,10 +117,10 @@ def write_costs(costs: Costs, path: Path) -> None:
 
 
 def shipped_costs(profile: str) -> Costs:
-    """Returns the costs that come with a built-in profile.
+    """Returns the costs included for a built-in profile.
 
     Raises:
-        CostsError: none were measured for it.
+        CostsError: there are none for it.
     """
     folder = resources.files("serve_app.planning") / "costs"
     file = folder / f"{profile}.json"
@@ -131,8 +131,8 @@ def shipped_costs(profile: str) -> Costs:
             if entry.name.endswith(".json")
         )
         raise CostsError(
-            f"no costs are known for profile {profile!r} (there are for {', '.join(known)}); "
-            "measure them with `python -m loadtests.simulation measure` and give --costs"
+            f"there are no costs for profile {profile!r} (only for {', '.join(known)}); "
+            "measure them with `python -m loadtests simulation measure` and pass --costs"
         )
     return _parse(json.loads(file.read_text(encoding="utf-8")), file.name)
 
@@ -166,7 +166,7 @@ def _mapping(content: object, name: str) -> dict[str, Any]:
 def _build(kind: type[PartT], values: dict[str, Any], name: str) -> PartT:
     known = {entry.name for entry in fields(kind)}  # type: ignore[arg-type]  # all are dataclasses
     if unknown := sorted(set(values) - known):
-        raise CostsError(f"{name}: {unknown[0]} is not known")
+        raise CostsError(f"{name}: {unknown[0]} is not a known field")
     for key, value in values.items():
         if isinstance(value, bool) or (
             isinstance(value, int | float) and not (math.isfinite(value) and value >= 0)

@@ -1,4 +1,8 @@
-"""The simulated clock, and the cores that simulated work runs on: its own or shared ones."""
+"""The simulated clock, and the CPU cores on which simulated work runs.
+
+Work runs on a core of its own (`OwnCores`) or on cores shared by all threads of a machine
+(`SharedCores`).
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,17 @@ from typing import Any, Protocol, TypeAlias
 
 
 class Cores(Protocol):
-    """Runs work that is given in seconds of one undisturbed core."""
+    """Runs work, which is given in seconds of one otherwise idle core."""
 
     def run(
         self, work_s: float, handler: Handler, argument: Any = None, delay_s: float = 0.0
     ) -> None:
-        """Calls `handler(argument)` once the work is done and a delay has passed."""
+        """Calls `handler(argument)` when the work is done and then the delay has passed."""
         ...
 
 
 class OwnCores:
-    """Every thread has a core, as on nodes sized for what Ray places on them."""
+    """Every thread has its own core, as on nodes sized for the replicas that Ray places there."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -31,17 +35,17 @@ class OwnCores:
 
 
 class SharedCores:
-    """All threads share a machine's cores equally.
+    """All threads share the cores of a machine equally.
 
-    Processor sharing in virtual time: with k threads at work each advances by
-    `speeds[k] * dt`, so that a thread that starts now with work w is done when the
-    virtual time has grown by w, whoever comes and goes.
+    Processor sharing in virtual time: while k threads run, virtual time advances at the
+    speed of one of them. A thread that starts with work w ends when virtual time has
+    advanced by w, however many threads start and end meanwhile.
 
     Args:
         clock: the simulation's.
         num_cores: cores of the machine.
-        slowdown: how much longer work takes on a core while the others are busy, for
-            threads share caches and execution units; 1.0 for not at all.
+        slowdown: factor by which work on a core takes longer while the others are busy,
+            since threads share caches and execution units; 1.0 for none.
 
     Source: virtual time of egalitarian processor sharing, as in Kleinrock,
     Queueing Systems II (1976), ch. 4.4.
@@ -65,13 +69,13 @@ class SharedCores:
         return self._busy_s
 
     def compete(self, num_threads: float) -> None:
-        """Has this many threads of others share the cores from now on."""
+        """Lets this many threads of other programs share the cores from now on."""
         self._advance()
         self._num_others = num_threads
         self._schedule()
 
     def follow(self, changes: Sequence[tuple[float, float]]) -> None:
-        """Has others come and go: pairs of a time in s and their threads from then on."""
+        """Schedules `compete` calls: pairs of a time in s and the threads from then on."""
         for time_s, num_threads in changes:
             self._clock.at(time_s, self.compete, num_threads)
 
@@ -102,7 +106,7 @@ class SharedCores:
             self._since_s = self._clock.now
 
     def _schedule(self) -> None:
-        """Plans the next completion; the plans before it are void."""
+        """Schedules the next completion; earlier schedules become void."""
         self._version += 1
         if self._works:
             left_s = max(0.0, self._works[0][0] - self._virtual_s)
@@ -112,7 +116,7 @@ class SharedCores:
         if version != self._version:
             return
         self._advance()
-        # What rounding left over must not make the clock stand still.
+        # A rounding error must not stop the clock.
         virtual_s, _, handler, argument, delay_s = heapq.heappop(self._works)
         self._virtual_s = max(self._virtual_s, virtual_s)
         self._schedule()
@@ -122,13 +126,13 @@ class SharedCores:
             handler(argument)
 
 
-# The argument is whatever its handler takes; a typed event per kind would cost more
-# time than the handlers do.
+# `Any`, since each handler has its own argument type; an event class for each would take
+# longer than the handlers themselves.
 Handler: TypeAlias = Callable[[Any], None]
 
 
 class Clock:
-    """Calls handlers at their times; of those due together, the first one asked for."""
+    """Calls handlers at their times; those due at the same time in the order of scheduling."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -137,7 +141,7 @@ class Clock:
         self._stopped = False
 
     def at(self, time_s: float, handler: Handler, argument: Any = None) -> None:
-        """Has `handler(argument)` called at a time; one in the past counts as now."""
+        """Schedules `handler(argument)` at a time; a time in the past means now."""
         self.num_events += 1
         heapq.heappush(self._events, (time_s, self.num_events, handler, argument))
 
@@ -146,11 +150,11 @@ class Clock:
         heapq.heappush(self._events, (self.now + delay_s, self.num_events, handler, argument))
 
     def stop(self) -> None:
-        """Ends `run` once the handler that is being called returns."""
+        """Ends `run` after the current handler."""
         self._stopped = True
 
     def run(self, until_s: float = math.inf) -> None:
-        """Runs until nothing is left to happen, it is stopped, or until a time."""
+        """Runs until no event is left, `stop` is called, or a time is reached."""
         events = self._events
         pop = heapq.heappop
         while events and events[0][0] <= until_s and not self._stopped:

@@ -1,4 +1,4 @@
-"""The recognizer replicas that there are, decided on by the service's scaling policy."""
+"""The recognizer replicas over time, as the service's scaling policy decides."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from serve_app.scheduling.autoscaling import LoadSample, ScalingPolicy
 
 
 class Fleet:
-    """Starts and stops replicas of the recognizer.
+    """Starts and stops recognizer replicas.
 
     Args:
         clock: the simulation's.
-        station: the recognizer's.
+        group: the recognizers.
         shape: of the service.
-        start: what it takes until a replica works.
-        backlog_s: audio that is still to be recognized.
-        seed: of the failures.
+        start: time until a replica is ready.
+        backlog_s: returns the audio that is still to be recognized, in s.
+        seed: of the random failures.
     """
 
     def __init__(
         self,
         clock: Clock,
-        station: ReplicaGroup,
+        group: ReplicaGroup,
         shape: ServiceShape,
         start: StartCost,
         backlog_s: Callable[[], float],
         seed: int,
     ) -> None:
         self._clock = clock
-        self._station = station
+        self._group = group
         self._shape = shape
         self._start = start
         self._backlog_s = backlog_s
@@ -46,25 +46,25 @@ class Fleet:
         self._since_s = 0.0
         self._direction = 0
         self.requested = 0
-        """Replicas that were asked for."""
+        """Number of replicas that the policy wants."""
         self.peak = 0
         self.num_scalings = 0
         self.num_reversals = 0
-        station.on_drained = self._drained
+        group.on_drained = self._drained
 
     @property
     def num_working(self) -> int:
-        return len(self._station.replicas)
+        return len(self._group.replicas)
 
     @property
     def held_s(self) -> float:
-        """Replica seconds so far, from the order to the end of each."""
+        """Replica seconds so far, from the request for each replica to its end."""
         return self._held_s + (self._clock.now - self._since_s) * self._num_held
 
     def begin(self) -> None:
-        """Has the first replicas there, warm, and starts to look after them."""
+        """Adds the initial replicas, already warm, and starts the scaling loop."""
         for _ in range(self._shape.recognizer.num_replicas):
-            self._hold(1)
+            self._count_held(1)
             self._add()
         self.requested = self._shape.recognizer.num_replicas
         if self._policy is not None:
@@ -72,14 +72,14 @@ class Fleet:
 
     def _decide(self, _: object) -> None:
         if self._policy is not None:
-            self._follow(self._policy.decide(self._sample(), self._clock.now))
+            self._scale_to(self._policy.decide(self._sample(), self._clock.now))
         self._clock.after(self._shape.report_interval_s, self._decide)
 
     def _sample(self) -> LoadSample:
-        station, now = self._station, self._clock.now
-        queued_s, running_s = station.queued_audio_s, station.running_audio_s
-        done = [replica.throughput.read(now) for replica in station.replicas]
-        rates = [replica.pace.rtfx for replica in station.replicas if replica.pace.rtfx > 0]
+        group, now = self._group, self._clock.now
+        queued_s, running_s = group.queued_audio_s, group.running_audio_s
+        done = [replica.throughput.read(now) for replica in group.replicas]
+        rates = [replica.pace.rtfx for replica in group.replicas if replica.pace.rtfx > 0]
         return LoadSample(
             queued_audio_s=queued_s,
             running_audio_s=running_s,
@@ -89,7 +89,7 @@ class Fleet:
             throughput=sum(done) if done else None,
         )
 
-    def _follow(self, wanted: int) -> None:
+    def _scale_to(self, wanted: int) -> None:
         change = wanted - self.requested
         if change == 0:
             return
@@ -99,14 +99,14 @@ class Fleet:
         self._direction = direction
         self.requested = wanted
         for _ in range(change):
-            self._order()
+            self._request_replica()
         for _ in range(-change):
-            self._dismiss()
+            self._remove_replica()
 
-    def _order(self) -> None:
+    def _request_replica(self) -> None:
         per_node = self._shape.replicas_per_gpu
         has_room = -(-self._num_held // per_node) * per_node > self._num_held
-        self._hold(1)
+        self._count_held(1)
         token = object()
         self._starting.append(token)
         delay_s = self._start.replica_s + (0.0 if has_room else self._start.node_s)
@@ -118,29 +118,29 @@ class Fleet:
             self._add()
 
     def _add(self) -> None:
-        replica = self._station.add_replica()
+        replica = self._group.add_replica()
         if self._shape.mtbf_s is not None:
             life_s = self._random.expovariate(1.0 / self._shape.mtbf_s)
             self._clock.after(life_s, self._fail, replica)
 
-    def _dismiss(self) -> None:
-        """Stops a replica; those that have not even started go first."""
+    def _remove_replica(self) -> None:
+        """Stops a replica, preferably one that is still starting."""
         if self._starting:
             self._starting.pop()
-            self._hold(-1)
+            self._count_held(-1)
         else:
-            self._station.drain(self._station.replicas[-1])
+            self._group.drain(self._group.replicas[-1])
 
     def _drained(self, _: ReplicaModel) -> None:
-        self._hold(-1)
+        self._count_held(-1)
 
     def _fail(self, replica: ReplicaModel) -> None:
         if replica.alive and not replica.draining:
-            self._station.kill(replica)
-            self._hold(-1)
-            self._order()
+            self._group.kill(replica)
+            self._count_held(-1)
+            self._request_replica()
 
-    def _hold(self, change: int) -> None:
+    def _count_held(self, change: int) -> None:
         self._held_s = self.held_s
         self._since_s = self._clock.now
         self._num_held += change

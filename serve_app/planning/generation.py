@@ -1,4 +1,4 @@
-"""Traces of days that nobody has lived through yet."""
+"""Synthetic traces: a day with a daily curve and bursts, or an even load."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class LengthClass:
-    """Recordings of similar length; lengths are spread evenly over their logarithm.
+    """Recordings of similar length; lengths are log-uniform.
 
     Attributes:
         min_s: shortest.
         max_s: longest.
-        audio_share: part of all audio that is in this class.
+        audio_share: fraction of all audio in this class.
     """
 
     min_s: float
@@ -46,11 +46,11 @@ class DayShape:
     """How arrivals are spread over a day.
 
     Attributes:
-        night_share: rate at the quietest time, as a share of that at the busiest.
-        peak_hour: the busiest time of day.
-        num_bursts: sudden waves a day.
-        burst_factor: how many times the usual rate a burst brings.
-        burst_s: how long one lasts.
+        night_share: lowest rate as a fraction of the highest.
+        peak_hour: hour of the highest rate.
+        num_bursts: bursts per day.
+        burst_factor: rate during a burst, as a multiple of the usual one.
+        burst_s: length of a burst.
     """
 
     night_share: float = 0.15
@@ -65,8 +65,8 @@ class Generation:
     """What to generate.
 
     Attributes:
-        kind: a day with its curve and bursts, or arrivals at an even rate.
-        audio_hours: audio in all.
+        kind: "day" (daily curve and bursts) or "poisson" (an even rate).
+        audio_hours: total audio.
         span_s: time over which it arrives.
     """
 
@@ -79,7 +79,7 @@ _PATTERN = re.compile(r"(day|poisson):(\d+(?:\.\d+)?)h(?:/(\d+(?:\.\d+)?)h)?")
 
 
 def parse_generation(text: str) -> Generation:
-    """Reads `day:100000h`, `poisson:500h` or, within fewer than 24 hours, `poisson:500h/2h`.
+    """Parses `day:100000h`, `poisson:500h` (over 24 hours) or `poisson:500h/2h`.
 
     Raises:
         TraceError: it is none of these.
@@ -99,14 +99,14 @@ def generate(
     mix: tuple[LengthClass, ...] = MIX,
     shape: DayShape | None = None,
 ) -> Trace:
-    """Returns a trace with the wanted audio, up to chance in its last recording."""
+    """Returns a trace with the requested audio, to within its last recording."""
     random = np.random.default_rng(seed)
     audio_s = _lengths(wanted.audio_hours * 3600, mix, random)
     if wanted.kind == "day":
         arrival_s = _over_a_day(len(audio_s), shape or DayShape(), random)
     else:
         arrival_s = random.uniform(0.0, wanted.span_s, len(audio_s))
-    # Rounded to what a trace file says, so that writing and reading changes nothing.
+    # Rounded as in a trace file, so that writing and reading changes nothing.
     return Trace(np.sort(arrival_s).round(3), audio_s.round(3), np.zeros(len(audio_s), np.int32))
 
 
@@ -126,7 +126,7 @@ def _lengths(total_s: float, mix: tuple[LengthClass, ...], random: np.random.Gen
 
 
 def _over_a_day(num: int, shape: DayShape, random: np.random.Generator) -> Seconds:
-    """Returns arrival times by the inverse of the day's cumulative rate."""
+    """Returns arrival times, drawn by inverting the day's cumulative rate."""
     times_s = np.arange(0.0, DAY_S + 1, 10.0)
     angle = (times_s / 3600 - shape.peak_hour) / 24 * 2 * np.pi
     rate = shape.night_share + (1 - shape.night_share) * (0.5 + 0.5 * np.cos(angle)) ** 1.5

@@ -1,4 +1,4 @@
-"""The ingress replicas: admission lines in front, answers at the end."""
+"""The ingress replicas: admission, punctuation calls and answers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from serve_app.planning.speech import Group
 from serve_app.scheduling.admission import AdmissionLine, AdmissionTicket
 
 
-class Front:
-    """Admits requests, has them worked on, and joins what comes back.
+class IngressModel:
+    """Admits requests, passes them to the segmenters and answers them.
 
     Args:
         clock: the simulation's.
-        cores: what the ingress replicas compute on.
+        cores: of the ingress replicas.
         shape: of the service.
         cost: of a request at the ingress.
-        segmenting: where the recordings go.
-        punctuator: where the words go, None without a queue for them.
+        segmenting: the segmenters.
+        punctuator: its replicas; None to model punctuation as a delay.
         words_per_audio_s: words in a second of speech.
-        last_words_s: what punctuation adds to the end of a request without that queue.
-        outcomes: told how each request went.
+        last_words_s: that delay, at the end of each request.
+        outcomes: collects the outcome of each request.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Front:
         self._next_line = 0
         self._in_line: dict[int, Request] = {}
         self.num_open = 0
-        """Requests that have no answer yet."""
+        """Requests without an answer."""
         self.on_all_answered: Callable[[], None] = _ignore
         segmenting.on_answer = self._recognized
         segmenting.on_end = self._recording_ended
@@ -70,7 +70,7 @@ class Front:
         return len(self._in_line)
 
     def arrive(self, request: Request) -> None:
-        """A request comes in; the proxy takes the ingresses in turns."""
+        """Handles a new request; ingresses are chosen round-robin, as by the proxy."""
         self.num_open += 1
         request.ingress = self._next_line
         self._next_line = (self._next_line + 1) % len(self._lines)
@@ -94,10 +94,10 @@ class Front:
             self._received(request)
 
     def _received(self, request: Request) -> None:
-        """The upload is complete: in a simulation, as soon as it may begin."""
+        """Handles the end of an upload, which takes no simulated time."""
         ticket = request.ticket
         if ticket is None:
-            raise RuntimeError("a request without a place was received")
+            raise RuntimeError("a request without an admission ticket was received")
         try:
             line = self._lines[request.ingress]
             promoted = line.received(ticket, request.audio_s, self._clock.now)
@@ -136,7 +136,7 @@ class Front:
         self._close(request)
 
     def _expire(self, request: Request) -> None:
-        """The deadline has passed; does nothing for a request that has its answer."""
+        """Handles a deadline; does nothing for a request that has been answered."""
         if request.finished:
             return
         self._outcomes.expired(request)
@@ -151,7 +151,7 @@ class Front:
             self._punctuate(request)
 
     def _punctuate(self, request: Request) -> None:
-        """Sends the words that have piled up; one call of a request at a time."""
+        """Sends the accumulated words; a request has one call at a time."""
         num_words = round(request.words)
         if self._punctuator is None or num_words < 1:
             return

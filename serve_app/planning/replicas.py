@@ -1,6 +1,8 @@
-"""Simulated replicas of one model, and the requests, calls and batches that move through them.
+"""Simulated replicas of one model, and the requests and calls that they process.
 
-Queues and batch budgets are the service's own; costs are measured.
+`ReplicaGroup` routes calls to replicas and forms batches from the service's own `FairQueue`
+and `BatchLimits`; a batch takes its measured cost. It models the loop of `MicroBatcher` and
+the router of Ray Serve.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import TypeAlias
 
 from serve_app.planning.costs import CallCost, LineCost
 from serve_app.planning.cpu import Clock, Cores
-from serve_app.planning.service_config import StationShape
+from serve_app.planning.service_config import ReplicaGroupShape
 from serve_app.planning.speech import Group, Recording
 from serve_app.scheduling.admission import AdmissionTicket
 from serve_app.scheduling.autoscaling import EwmaRate, RecordingBacklog
@@ -25,18 +27,18 @@ _FIRST_RETRY_S = 0.5
 class ReplicaGroup:
     """Routes calls to replicas and runs their batches.
 
-    Calls go to the emptier of two replicas drawn at random, as Ray Serve's router
-    sends them; while all are full they wait in order of their arrival.
+    Calls go to the emptier of two replicas drawn at random, as in Ray Serve's router.
+    While all replicas are full, calls wait in order of arrival.
 
     Args:
         clock: the simulation's.
-        cores: what the models compute on.
+        cores: on which the models run.
         shape: of the replicas.
-        costs: of a batch, and of the way there.
+        costs: of a batch, and of a call.
         unit_s: audio in a unit of cost.
-        by_item: have every chunk of a call be an item, as in the service; otherwise
-            the call is one item, which is what makes large simulations fast.
-        call_cores: what the callers compute on, by default the same.
+        by_item: treat every chunk of a call as an item, as in the service; otherwise
+            the call is one item, which makes large simulations fast.
+        call_cores: on which the callers run, by default the same.
         seed: of the routing.
 
     Source: Mitzenmacher, "The power of two choices in randomized load balancing",
@@ -47,7 +49,7 @@ class ReplicaGroup:
         self,
         clock: Clock,
         cores: Cores,
-        shape: StationShape,
+        shape: ReplicaGroupShape,
         costs: tuple[LineCost, CallCost],
         *,
         unit_s: float = 0.0,
@@ -68,20 +70,20 @@ class ReplicaGroup:
         self._running_units = 0
         self._lost_busy_s = 0.0
         self.replicas: list[ReplicaModel] = []
-        """Those that take calls."""
+        """Those that accept calls."""
         self.on_answer: Callable[[Call], None] = _ignore
-        """Told of each call that is done."""
+        """Called with each finished call."""
         self.on_begin: Callable[[Call, float], None] | None = None
-        """Told of each item that a batch takes, and for how long it waited here."""
+        """Called with each item of a new batch, and how long it waited here in s."""
         self.on_drained: Callable[[ReplicaModel], None] = _ignore
-        """Told of each replica that was to go and has nothing left."""
+        """Called with each draining replica once it is empty."""
         self.num_batches = 0
         self.num_items = 0
         self.num_retries = 0
 
     @property
     def busy_s(self) -> float:
-        """Time that models were at work, of all replicas that there have been."""
+        """Time that models were busy, over all replicas so far."""
         return self._lost_busy_s + sum(replica.busy_s for replica in self.replicas)
 
     @property
@@ -99,13 +101,13 @@ class ReplicaGroup:
         return replica
 
     def drain(self, replica: ReplicaModel) -> None:
-        """Sends a replica no more calls."""
+        """Stops sending calls to a replica."""
         self.replicas.remove(replica)
         replica.draining = True
         self._check_drained(replica)
 
     def kill(self, replica: ReplicaModel) -> None:
-        """Loses a replica that takes calls; what it had is sent anew after a pause."""
+        """Kills a replica that accepts calls; its calls are sent again after a pause."""
         self.replicas.remove(replica)
         replica.alive = False
         self._lost_busy_s += replica.busy_s
@@ -118,7 +120,7 @@ class ReplicaGroup:
             self._clock.after(_FIRST_RETRY_S, self._route, call)
 
     def submit(self, call: Call) -> None:
-        """Sends a call on its way."""
+        """Sends a call."""
         cost = self._call_cost
         self._call_cores.run(cost.cpu_s, self._route, call, cost.delay_s)
 
@@ -147,7 +149,7 @@ class ReplicaGroup:
         chosen = one if one.num_calls <= other.num_calls else other
         if chosen.num_calls < self._shape.max_calls:
             return chosen
-        # Ray draws again and again until one has room.
+        # Ray keeps drawing until one has room.
         chosen = min(replicas, key=lambda replica: replica.num_calls)
         return chosen if chosen.num_calls < self._shape.max_calls else None
 
@@ -160,7 +162,7 @@ class ReplicaGroup:
         call.items_left = len(costs)
         has_room = len(replica.batches) < self._shape.concurrency
         if has_room and len(costs) == 1 and not len(replica.queue):
-            # A queue with one item has nothing to decide, and remembers nothing of it.
+            # An empty queue keeps no state of a single item that passes through it.
             self._queued_units += group.total_frames
             self._run(replica, [(call, costs[0])])
             return
@@ -276,8 +278,8 @@ def _num_chunks(items: list[Item]) -> int:
 class Request:
     """A recording on its way through the service.
 
-    There are millions of them and of their calls, so both are plain slots that the
-    stages write to; each says who does.
+    There are millions of requests and calls, so both are mutable objects with slots;
+    comments name the stage that writes each group of fields.
     """
 
     __slots__ = (
@@ -320,8 +322,8 @@ class Request:
         self.deadline_s = deadline_s
         self.num_bytes = 0
         self.ingress = 0
-        self.ticket: AdmissionTicket | None = None  # the ingress
-        self.segmenter: SegmenterModel | None = None  # the segmenters, and the next six
+        self.ticket: AdmissionTicket | None = None  # ingress
+        self.segmenter: SegmenterModel | None = None  # segmenters, as the next seven
         self.backlog: RecordingBacklog | None = None
         self.blocks: Recording = ()
         self.next_block = 0
@@ -329,9 +331,9 @@ class Request:
         self.calls: deque[Call] = deque()
         self.started_s = 0.0
         self.longest_wait_s = 0.0
-        self.words = 0.0  # the joining
+        self.words = 0.0  # ingress, as the next two
         self.punctuating = False
-        self.finished = False  # the ingress: answered or given up
+        self.finished = False  # answered, refused or expired
 
 
 class Call:
@@ -343,24 +345,24 @@ class Call:
         self.request = request
         self.group = group
         self.sent_s = sent_s
-        self.arrived_s = sent_s  # the station, and what follows
+        self.arrived_s = sent_s  # `ReplicaGroup`, as the next two
         self.items_left = 0
         self.replica: ReplicaModel | None = None
         self.done = False
 
 
 Item: TypeAlias = tuple[Call, int]
-"""A call, and what one of its items costs."""
+"""A call, and the cost of one of its items."""
 
 _RATE_MEMORY_S = 60.0
 
 
 class ReplicaModel:
-    """One replica; the station that it belongs to does the work.
+    """State of one replica; its `ReplicaGroup` does the work.
 
     Attributes:
         num_calls: calls that it holds.
-        busy_s: time that its model was at work.
+        busy_s: time that its model was busy.
     """
 
     __slots__ = (
@@ -386,7 +388,7 @@ class ReplicaModel:
 
 
 class Batch:
-    """Items that are computed together; the first batch of a replica is at the model."""
+    """Items that are computed together; the model runs the first batch of a replica."""
 
     __slots__ = ("began_s", "cost", "items", "replica", "work_s")
 
@@ -401,12 +403,12 @@ class Batch:
 
 
 class SegmenterModel:
-    """One segmenter replica: its recordings take fair turns on one thread."""
+    """State of one segmenter replica: its recordings share one thread fairly."""
 
-    __slots__ = ("busy", "busy_s", "num_recordings", "turns")
+    __slots__ = ("busy", "busy_s", "num_recordings", "queue")
 
     def __init__(self) -> None:
-        self.turns: FairQueue[Request] = FairQueue()
+        self.queue: FairQueue[Request] = FairQueue()
         self.num_recordings = 0
         self.busy = False
         self.busy_s = 0.0

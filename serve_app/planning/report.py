@@ -1,4 +1,4 @@
-"""A plan as a table, as JSON and as pictures."""
+"""A plan as a table, as JSON and as plots."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from serve_app.planning.trace import Seconds
 
 
 def trial_table(trials: tuple[Trial, ...], goal: Goal, shape: ServiceShape) -> Table:
-    """Returns a row per trial."""
+    """Returns a table with a row per trial."""
     waits = "queue delay" if goal.measure == "queue" else "latency"
     table = Table(
         "recognizers", "trace", "GPUs", f"{waits} p50 s", "p95 s", "refused",
@@ -42,7 +42,7 @@ def trial_table(trials: tuple[Trial, ...], goal: Goal, shape: ServiceShape) -> T
 
 
 def class_table(result: RunResult) -> Table:
-    """Returns a row per class of lengths."""
+    """Returns a table with a row per class of lengths."""
     table = Table(
         "recordings", "number", "queue delay p50 s", "p95 s", "p99 s",
         "latency p50 s", "p95 s", "p99 s",
@@ -70,14 +70,14 @@ def gpus_of(trial: Trial, shape: ServiceShape) -> str:
 
 
 def num_gpus(num_replicas: int, shape: ServiceShape) -> int:
-    """Returns the GPUs that recognizers and punctuators take together, rounded up."""
+    """Returns the GPUs of recognizers and punctuators together, rounded up."""
     share = shape.recognizer.gpu_share
     others = 0.0
     if shape.punctuator is not None:
         others = shape.punctuator.num_replicas * shape.punctuator.gpu_share
     if share <= 0:
         return math.ceil(others)
-    # A recognizer is on one GPU; what is left of GPUs may hold punctuators.
+    # A recognizer runs on one GPU; punctuators may use the rest of it.
     per_gpu = shape.replicas_per_gpu
     gpus = math.ceil(num_replicas / per_gpu)
     left = gpus - num_replicas * share
@@ -87,7 +87,7 @@ def num_gpus(num_replicas: int, shape: ServiceShape) -> int:
 def write_plan(
     plan: Plan, goal: Goal, shape: ServiceShape, costs: Costs, price: float | None, path: Path
 ) -> None:
-    """Writes all figures, and what they rest on, as JSON."""
+    """Writes all results, with the costs and sizes behind them, as JSON."""
     content = {
         "goal": asdict(goal),
         "costs": asdict(costs),
@@ -117,21 +117,21 @@ def _plain(trial: Trial, shape: ServiceShape, price: float | None) -> dict[str, 
 
 
 def check_plotting() -> None:
-    """Finds out whether pictures can be drawn, before hours of simulation.
+    """Checks that plots can be drawn, before hours of simulation.
 
     Raises:
         ConfigurationError: Matplotlib is not installed.
     """
     try:
-        import matplotlib  # noqa: F401  # asked whether it is there
+        import matplotlib  # noqa: F401  # only to see whether it is installed
     except ImportError:
         raise ConfigurationError(
-            "pictures need Matplotlib: pip install 'paraserve[bench]', or leave out --plots"
+            "plots need Matplotlib: pip install 'paraserve[bench]', or leave out --plots"
         ) from None
 
 
 def plot_trial(trial: Trial, title: str, path: Path) -> None:
-    """Draws queue delay, recognizers, GPU hours and waiting audio over the run as a PNG."""
+    """Plots queue delay, recognizers, GPU hours and queued audio over the run as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -143,8 +143,8 @@ def plot_trial(trial: Trial, title: str, path: Path) -> None:
     delay, replicas, backlog = figure.subplots(3, 1, sharex=True)
     delay.plot(time, timeline.delay_s, color="tab:red", linewidth=0.8)
     delay.set_ylabel("longest queue delay [s]")
-    replicas.step(time, timeline.replicas, where="post", label="working")
-    replicas.step(time, timeline.requested, where="post", label="asked for", linestyle=":")
+    replicas.step(time, timeline.replicas, where="post", label="running")
+    replicas.step(time, timeline.requested, where="post", label="requested", linestyle=":")
     replicas.set_ylabel("recognizers")
     replicas.set_ylim(bottom=0)
     replicas.legend(loc="upper left")
@@ -154,7 +154,7 @@ def plot_trial(trial: Trial, title: str, path: Path) -> None:
         hours.set_ylabel("GPU hours so far", color="tab:gray")
         hours.set_ylim(bottom=0)
     backlog.plot(time, timeline.backlog_s / 3600, color="tab:green", linewidth=0.8)
-    backlog.set_ylabel("audio that waits [h]")
+    backlog.set_ylabel("queued audio [h]")
     backlog.set_xlabel("time [h]" if long else "time [min]")
     for axes in (delay, replicas, backlog):
         axes.grid(alpha=0.3)
@@ -163,8 +163,10 @@ def plot_trial(trial: Trial, title: str, path: Path) -> None:
 
 
 def spent_gpu_hours(result: RunResult) -> Seconds:
-    """Returns the GPU hours spent by each moment of the timeline: in all as many as the
-    result says, in proportion to the recognizers that were asked for."""
+    """Returns the GPU hours used up to each sample of the timeline.
+
+    The total of the result is distributed in proportion to the requested recognizers.
+    """
     timeline = result.timeline
     lengths_s = np.diff(timeline.time_s, prepend=timeline.time_s[0])
     spent = np.cumsum(timeline.requested * lengths_s)

@@ -1,4 +1,4 @@
-"""How a simulated run went."""
+"""Results of a simulated run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LENGTH_CLASSES: tuple[tuple[str, float], ...] = (
     ("10 min to 1 h", 3600.0),
     ("over 1 h", float("inf")),
 )
-"""Names, and the length in s that each ends before."""
+"""Names, and the exclusive upper bound of each in s."""
 
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Of some times in s; all 0 where there were none."""
+    """Percentiles of times in s; all 0 if there are none."""
 
     p50_s: float
     p95_s: float
@@ -53,14 +53,14 @@ class ClassResult:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """The run at even intervals; arrays of shape [samples].
+    """Samples of a run at even intervals; arrays of shape [samples].
 
     Attributes:
-        time_s: when.
-        replicas: recognizers that work.
-        requested: recognizers that were asked for.
+        time_s: time of the sample.
+        replicas: running recognizers.
+        requested: recognizers that the scaling policy wants.
         backlog_s: audio that is still to be recognized.
-        delay_s: longest wait of an item that a batch took since the sample before.
+        delay_s: longest queue delay of an item since the previous sample.
         open_requests: requests without an answer.
     """
 
@@ -74,33 +74,33 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """All figures of a run.
+    """Results of a run.
 
     Attributes:
-        num_requests: that arrived.
-        num_answered: in full.
-        num_refused: for want of room, with 429.
-        num_expired: given up at their deadline.
-        num_rejected: that no service of this shape takes, such as too large uploads.
-        audio_hours: of what was answered.
-        item_delay: wait of what batches are made of, from its arrival at a recognizer.
+        num_requests: requests that arrived.
+        num_answered: requests answered.
+        num_refused: requests refused with 429.
+        num_expired: requests that missed their deadline.
+        num_rejected: requests that never fit this service, such as too large uploads.
+        audio_hours: audio of the answered requests.
+        item_delay: wait of a batch item, from its arrival at a recognizer.
         queue_delay: of an answered request: its wait for admission and a segmenter,
-            and the longest one of its groups for a batch.
+            plus the longest wait of one of its groups for a batch.
         latency: from arrival to answer.
-        classes: the same by length.
-        replica_hours: of recognizers, from the order to the end.
-        gpu_hours: theirs and the punctuators', by their shares.
+        classes: the same by length of the recording.
+        replica_hours: of recognizers, from the request for each to its end.
+        gpu_hours: GPU hours of recognizers and punctuators.
         peak_replicas: most recognizers at once.
-        utilization: part of the recognizers' time that their models were at work.
-        segmenter_utilization: of the segmenters' time.
-        mean_batch_items: in a batch of the recognizer.
+        utilization: fraction of the recognizers' time that their models were busy.
+        segmenter_utilization: the same of the segmenters.
+        mean_batch_items: mean items in a recognizer batch.
         num_scalings: changes of the number of recognizers.
-        num_reversals: changes that undo the direction of the one before.
-        num_retries: calls made again because their replica died.
+        num_reversals: changes in the opposite direction of the previous one.
+        num_retries: calls repeated because their replica died.
         span_s: simulated time.
-        num_events: of the simulation.
-        elapsed_s: that the simulation took.
-        timeline: over the run.
+        num_events: simulated events.
+        elapsed_s: real time of the simulation.
+        timeline: samples over the run.
     """
 
     num_requests: int
@@ -133,10 +133,10 @@ class RunResult:
 
 
 class Outcomes:
-    """Collects how requests and items fare, in arrays of numbers.
+    """Collects the outcomes of requests and items in compact arrays.
 
     Args:
-        warm_up_s: what arrives before this time is not counted in the percentiles.
+        warm_up_s: requests that arrive earlier are left out of the percentiles.
     """
 
     def __init__(self, warm_up_s: float = 0.0) -> None:
@@ -154,13 +154,13 @@ class Outcomes:
         self._longest_s = 0.0
 
     def begun(self, call: Call, waited_s: float) -> None:
-        """A batch takes an item."""
+        """Records that a batch has taken an item."""
         request = call.request
         if request.arrived_s >= self._warm_up_s:
             self._item_delays_s.append(waited_s)
         if waited_s > self._longest_s:
             self._longest_s = waited_s
-        waited_s += call.arrived_s - call.sent_s  # while all replicas were full
+        waited_s += call.arrived_s - call.sent_s  # the call, and all replicas full
         if waited_s > request.longest_wait_s:
             request.longest_wait_s = waited_s
 
@@ -182,7 +182,7 @@ class Outcomes:
         self.num_rejected += 1
 
     def take_longest_s(self) -> float:
-        """Returns the longest wait since it was asked for last."""
+        """Returns the longest wait since the previous call."""
         longest_s, self._longest_s = self._longest_s, 0.0
         return longest_s
 
@@ -200,11 +200,11 @@ class Outcomes:
 
     @property
     def audio_s(self) -> npt.NDArray[np.float32]:
-        """Lengths of what was answered, in the order of the delays and latencies."""
+        """Lengths of the answered recordings, in the order of delays and latencies."""
         return np.frombuffer(self._audio_s, np.float32)
 
     def classes(self) -> tuple[ClassResult, ...]:
-        """Returns the figures by length; classes without requests are left out."""
+        """Returns the results by length, without empty classes."""
         audio_s = self.audio_s
         results = []
         start_s = 0.0

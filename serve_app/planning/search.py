@@ -1,4 +1,4 @@
-"""How many replicas a trace needs for its goal."""
+"""The search for the number of replicas that meets a goal."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ Mode = Literal["fixed", "scaled"]
 _MAX_REPLICAS = 4096
 _SEGMENTER_LOAD = 0.6
 _OPEN_S = 20.0
-"""Time for which a request may hold its place at an ingress of the size chosen here."""
+"""Time that a request may hold an admission slot, for the number of ingresses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a plan has to reach.
+    """What a plan has to meet.
 
     Attributes:
-        p95_s: 95 % of the requests that were answered wait at most this long.
-        measure: what counts as waiting: in queues, or from arrival to answer.
-        max_refused_share: part of the requests that may be refused or given up.
+        p95_s: 95 % of the answered requests wait at most this long.
+        measure: "queue" for time in queues, "latency" for arrival to answer.
+        max_refused_share: fraction of requests that may be refused or expire.
     """
 
     p95_s: float
@@ -55,15 +55,15 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One size of the service and how it did.
+    """One size of the service and its result.
 
     Attributes:
-        mode: a fixed number of recognizers, or scaling between two bounds.
+        mode: a fixed number of recognizers, or autoscaling.
         min_replicas: least recognizers.
         max_replicas: most recognizers.
-        whole: all of the trace was simulated, not only its busiest stretch.
-        met: the goal was reached.
-        result: of the simulation.
+        whole: the whole trace was simulated, not only its busiest period.
+        met: the goal was met.
+        result: of the run.
     """
 
     mode: Mode
@@ -79,9 +79,9 @@ class Plan:
     """The answer.
 
     Attributes:
-        trials: all that was simulated, in order.
-        fixed: the smallest fixed size that reaches the goal.
-        scaled: the one with scaling that does; None if none does or none was wanted.
+        trials: all trials, in order.
+        fixed: the smallest fixed size that meets the goal.
+        scaled: the smallest with autoscaling; None if none does or none was requested.
     """
 
     trials: tuple[Trial, ...]
@@ -94,12 +94,12 @@ class Planner:
 
     Args:
         trace: the requests.
-        shape: of the service, but for the number of recognizers.
+        shape: of the service; the number of recognizers is searched for.
         costs: of its stages.
-        speech: makes what recordings consist of, the same each time it is called.
+        speech: returns the source of recordings, an equal one on each call.
         options: how to simulate.
-        goal: what to reach.
-        on_trial: told of each trial.
+        goal: what to meet.
+        on_trial: called with each trial.
     """
 
     def __init__(
@@ -123,23 +123,23 @@ class Planner:
         self._trials: list[Trial] = []
 
     def search_in(self, stretch_s: float) -> None:
-        """Has sizes tried on the busiest stretch alone; the best ones get all of it."""
+        """Tries sizes on the busiest period only; the best are confirmed on the whole trace."""
         self._busiest = self._trace.between(*self._trace.busiest(stretch_s))
 
     def plan(self, scaling: ScalingLimits | None) -> Plan:
-        """Returns the smallest sizes that reach the goal.
+        """Returns the smallest sizes that meet the goal.
 
         Args:
-            scaling: limits whose bounds are to be found; None to plan a fixed size only.
+            scaling: policy whose bounds are searched for; None to plan a fixed size only.
 
         Raises:
-            ConfigurationError: no size reaches the goal.
+            ConfigurationError: no size meets the goal.
         """
         smallest = self._smallest(self._fixed, self._first_guess())
         fixed = self._confirmed("fixed", self._fixed, smallest)
         scaled = None
         if scaling is not None:
-            # A quarter more than what is enough makes good what starting up loses.
+            # A quarter more than the fixed size makes up for start-up times.
             most = math.ceil(fixed.max_replicas * 1.25) + 1
 
             def with_least(least: int, trace: Trace) -> Trial:
@@ -155,23 +155,23 @@ class Planner:
         return max(1, math.ceil(load))
 
     def _smallest(self, run: Callable[[int, Trace], Trial], guess: int) -> int:
-        """Returns the smallest size that reaches the goal, by doubling and halving."""
+        """Returns the smallest size that meets the goal, by doubling, then bisection."""
         failed, size = 0, guess
         while not run(size, self._busiest).met:
             failed, size = size, size * 2
             if size > _MAX_REPLICAS:
-                raise ConfigurationError(self._hopeless())
+                raise ConfigurationError(self._unreachable_message())
         return self._bisect(run, failed, size)
 
-    def _hopeless(self) -> str:
+    def _unreachable_message(self) -> str:
         last = self._trials[-1]
         goal = self._goal
         return (
-            f"no number of recognizers reaches a p95 of {goal.p95_s:g} s: with "
+            f"no number of recognizers meets a p95 of {goal.p95_s:g} s: with "
             f"{last.max_replicas} it is {goal.measured(last.result).p95_s:.2f} s, and "
             f"{last.result.refused_share:.2%} are refused; the segmenters "
             f"({self._shape.num_segmenters}, {last.result.segmenter_utilization:.0%} busy) or the "
-            f"ingresses ({self._shape.num_ingresses}) hold it back, or the goal is out of reach"
+            f"ingresses ({self._shape.num_ingresses}) are the bottleneck, or the goal cannot be met"
         )
 
     def _bisect(self, run: Callable[[int, Trace], Trial], failed: int, met: int) -> int:
@@ -190,15 +190,15 @@ class Planner:
         size: int,
         largest: int = _MAX_REPLICAS,
     ) -> Trial:
-        """Returns the trial with all of the trace, of a larger size where it needs one."""
-        trial = self._seen(mode, size) or run(size, self._trace)
+        """Returns a trial on the whole trace, with a larger size if necessary."""
+        trial = self._earlier_trial(mode, size) or run(size, self._trace)
         while not trial.met and trial.min_replicas < largest:
             size += max(1, size // 16)
             size = min(size, largest)
-            trial = self._seen(mode, size) or run(size, self._trace)
+            trial = self._earlier_trial(mode, size) or run(size, self._trace)
         return trial
 
-    def _seen(self, mode: Mode, size: int) -> Trial | None:
+    def _earlier_trial(self, mode: Mode, size: int) -> Trial | None:
         for trial in self._trials:
             if trial.whole and (trial.mode, trial.min_replicas) == (mode, size):
                 return trial
@@ -228,10 +228,10 @@ class Planner:
 
 
 def sized_for(trace: Trace, shape: ServiceShape, costs: Costs) -> ServiceShape:
-    """Returns the service with segmenters and ingresses that hold nothing back.
+    """Returns the service with enough segmenters and ingresses to not limit recognizers.
 
-    Never fewer than it has: segmenters for the busiest five minutes at 60 % load, and
-    ingresses with places for as many requests as come in 20 s then.
+    At least as many as it has: segmenters for the busiest five minutes at 60 % load, and
+    ingresses with slots for the requests of 20 s of these.
     """
     stretch_s = min(300.0, max(trace.span_s, 1.0))
     busiest = trace.between(*trace.busiest(stretch_s))
@@ -239,9 +239,9 @@ def sized_for(trace: Trace, shape: ServiceShape, costs: Costs) -> ServiceShape:
     work_s = costs.segmenter.unit_s + costs.segmenter.fixed_s / 20.0
     segmenters = math.ceil(audio_per_s * work_s / _SEGMENTER_LOAD)
     per_second = len(busiest) / stretch_s
-    places = shape.admission.max_running or 1_000_000
-    ingresses = math.ceil(per_second * _OPEN_S / places)
-    # An average over five minutes hides that a long recording holds a segmenter alone.
+    slots = shape.admission.max_running or 1_000_000
+    ingresses = math.ceil(per_second * _OPEN_S / slots)
+    # The average over five minutes hides that a long recording keeps one segmenter busy.
     longest = float(np.max(trace.audio_s)) if len(trace) else 0.0
     return replace(
         shape,

@@ -1,4 +1,8 @@
-"""Segmenters: recordings decoded block by block, with a bounded number of calls in flight."""
+"""Simulated segmenters: recordings decoded block by block, with few calls in flight each.
+
+Models `fan_out` of the service; which recording is decoded next is up to the service's own
+`FairQueue`.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +25,12 @@ class Segmenting:
 
     Args:
         clock: the simulation's.
-        cores: what the segmenters compute on.
+        cores: on which the segmenters run.
         cost: of a decoded block.
         speech: what recordings consist of.
-        recognizer: where the groups go.
-        num_segmenters: replicas.
-        max_recordings: of a replica at once; others wait.
+        recognizer: its replicas.
+        num_segmenters: number of segmenter replicas.
+        max_recordings: recordings of one segmenter at once; others wait.
         max_in_flight: groups of one recording in flight.
         seed: of the routing.
     """
@@ -56,14 +60,14 @@ class Segmenting:
         self._unrouted: deque[Request] = deque()
         self._backlog = Backlog()
         self.on_answer: Callable[[Request, Call], None] = _ignore_call
-        """Told of each group that was recognized."""
+        """Called with each recognized group."""
         self.on_end: Callable[[Request], None] = _ignore
-        """Told of each recording that is through."""
+        """Called with each recording whose groups are all recognized."""
         recognizer.on_answer = self._answered
 
     @property
     def backlog_audio_s(self) -> float:
-        """Audio that is still to be recognized, as the segmenters would report it."""
+        """Audio that is still to be recognized, as segmenters report it."""
         return self._backlog.audio_s
 
     @property
@@ -71,7 +75,7 @@ class Segmenting:
         return sum(segmenter.busy_s for segmenter in self._segmenters)
 
     def submit(self, request: Request) -> None:
-        """Takes on a recording as soon as a segmenter has room for it."""
+        """Assigns a recording to a segmenter as soon as one has room."""
         self._unrouted.append(request)
         self._route()
 
@@ -101,10 +105,10 @@ class Segmenting:
 
     def _enqueue(self, segmenter: SegmenterModel, request: Request) -> None:
         if not segmenter.busy:
-            # Nobody waits while the thread is free, so there is nothing to decide.
+            # While the thread is free, the queue is empty.
             self._decode(segmenter, request)
             return
-        segmenter.turns.push(
+        segmenter.queue.push(
             request,
             key=request.key,
             flow=request.flow,
@@ -123,10 +127,10 @@ class Segmenting:
     def _decode_next(self, segmenter: SegmenterModel) -> None:
         segmenter.busy = False
         now = self._clock.now
-        for request in segmenter.turns.pop_expired(now):
+        for request in segmenter.queue.pop_expired(now):
             self._leave(request)
-        while not segmenter.busy and len(segmenter.turns):
-            for request in segmenter.turns.pop_batch(_ONE_STEP, now):
+        while not segmenter.busy and len(segmenter.queue):
+            for request in segmenter.queue.pop_batch(_ONE_STEP, now):
                 if request.finished:
                     self._leave(request)
                 else:
@@ -138,18 +142,18 @@ class Segmenting:
         request.pending.extend(block.groups)
         segmenter, backlog = request.segmenter, request.backlog
         if segmenter is None or backlog is None:
-            raise RuntimeError("a block was decoded of a recording that no segmenter has")
-        decoded_s = backlog_decoded_s(request)
+            raise RuntimeError("a block of a recording without a segmenter was decoded")
+        decoded_s = _decoded_s(request)
         backlog.decoded(decoded_s, request.audio_s)
-        # The thread goes on after the recording that it served has asked again; where
-        # nobody else waits, it may have it at once.
-        segmenter.busy = len(segmenter.turns) > 0
-        self._pump(request)
-        if segmenter.turns:
+        # This recording queues again before the thread takes the next one; if no other
+        # recording waits, it is decoded at once.
+        segmenter.busy = len(segmenter.queue) > 0
+        self._advance(request)
+        if segmenter.queue:
             self._decode_next(segmenter)
 
-    def _pump(self, request: Request) -> None:
-        """Sends what the bound allows, then asks for more, or ends the recording."""
+    def _advance(self, request: Request) -> None:
+        """Sends as many groups as allowed, then decodes on or ends the recording."""
         segmenter, backlog = request.segmenter, request.backlog
         if segmenter is None or backlog is None:
             return
@@ -178,12 +182,12 @@ class Segmenting:
         self.on_answer(request, call)
         calls = request.calls
         was_full = len(calls) >= self._max_in_flight
-        # Utterances leave in order, so the oldest call holds the others' places.
+        # Utterances are in order: calls count as in flight until the oldest is done.
         while calls and calls[0].done:
             calls.popleft()
         decoded = request.next_block >= len(request.blocks) and not request.pending
         if (was_full and len(calls) < self._max_in_flight) or (decoded and not calls):
-            self._pump(request)
+            self._advance(request)
 
     def _leave(self, request: Request) -> None:
         if request.segmenter is None or request.backlog is None:
@@ -194,8 +198,8 @@ class Segmenting:
         self._route()
 
 
-def backlog_decoded_s(request: Request) -> float:
-    """Returns how much has been decoded; all blocks but the last are of one length."""
+def _decoded_s(request: Request) -> float:
+    """Returns the decoded audio in s; all blocks but the last have the same length."""
     if request.next_block >= len(request.blocks):
         return request.audio_s
     return request.next_block * request.blocks[0].audio_s

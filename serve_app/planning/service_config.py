@@ -1,4 +1,4 @@
-"""How large the simulated service is, and by what limits it decides."""
+"""Size and limits of the simulated service, from the settings."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from serve_app.scheduling.batch_budget import BatchLimits
 from serve_app.settings import Settings
 
 _GPU_STREAMS = 2
-"""Batches in flight of the GPU engines: one is computed, one prepared."""
+"""Batches in flight of a GPU engine: one is computed, one prepared."""
 
 
 @dataclass(frozen=True, slots=True)
-class StationShape:
+class ReplicaGroupShape:
     """Replicas of one model.
 
     Attributes:
         num_replicas: at the start.
         max_calls: calls that a replica holds at once.
         limits: of a batch.
-        concurrency: batches in flight; all but one of them wait for the model.
-        gpu_share: of a GPU, per replica.
+        concurrency: batches in flight; the model computes one at a time.
+        gpu_share: fraction of a GPU per replica.
     """
 
     num_replicas: int
@@ -42,16 +42,16 @@ class ServiceShape:
         num_ingresses: each with an admission line of its own.
         admission: limits of one line.
         key_admission: limits of one key in it.
-        max_retry_after_s: bound of what a refused caller is told to wait.
+        max_retry_after_s: upper bound of `Retry-After` in a refusal.
         request_timeout_s: deadline of a request.
         num_segmenters: each with one thread.
-        segmenter_max_recordings: that a segmenter works on at once.
-        max_in_flight: groups in flight of one recording.
-        recognizer: replicas of the recognizer; `num_replicas` is where scaling begins.
-        punctuator: replicas of the punctuator, None without punctuation.
+        segmenter_max_recordings: recordings of one segmenter at once.
+        max_in_flight: groups of one recording in flight.
+        recognizer: its replicas; `num_replicas` is the initial number.
+        punctuator: its replicas; None without punctuation.
         scaling: None for a fixed number of recognizers.
-        report_interval_s: time between two decisions to scale.
-        mtbf_s: mean time until a recognizer replica dies, None for never.
+        report_interval_s: time between two scaling decisions.
+        mtbf_s: mean time until a recognizer replica dies; None for never.
         bytes_per_s: size of an upload per second of its audio.
     """
 
@@ -63,8 +63,8 @@ class ServiceShape:
     num_segmenters: int
     segmenter_max_recordings: int
     max_in_flight: int
-    recognizer: StationShape
-    punctuator: StationShape | None
+    recognizer: ReplicaGroupShape
+    punctuator: ReplicaGroupShape | None
     scaling: ScalingLimits | None = None
     report_interval_s: float = 2.0
     mtbf_s: float | None = None
@@ -76,7 +76,7 @@ class ServiceShape:
         return replace(self, recognizer=recognizer, scaling=None)
 
     def with_scaling(self, limits: ScalingLimits) -> ServiceShape:
-        """Returns the same service with recognizers that follow the load."""
+        """Returns the same service with autoscaled recognizers."""
         recognizer = replace(self.recognizer, num_replicas=max(1, limits.min_replicas))
         return replace(self, recognizer=recognizer, scaling=limits)
 
@@ -88,7 +88,7 @@ class ServiceShape:
 
 
 def shape_of(settings: Settings) -> ServiceShape:
-    """Returns the service that the settings describe."""
+    """Returns the service of the settings."""
     admission = settings.admission
     recognizer = settings.recognizer
     scaling = recognizer.deployment.autoscaling
@@ -119,7 +119,7 @@ def shape_of(settings: Settings) -> ServiceShape:
 
 
 def scaling_limits(settings: Settings, **changes: int) -> ScalingLimits:
-    """Returns the policy's limits, those of the settings' autoscaling or the defaults."""
+    """Returns the limits of the scaling policy, from the settings or the defaults."""
     scaling = settings.recognizer.deployment.autoscaling
     if scaling is None:
         limits = ScalingLimits(1, max(1, settings.recognizer.deployment.num_replicas))
@@ -137,10 +137,10 @@ def speech_options(settings: Settings, frame_s: float) -> SpeechOptions:
     )
 
 
-def _recognizer(settings: Settings) -> StationShape:
+def _recognizer(settings: Settings) -> ReplicaGroupShape:
     recognizer = settings.recognizer
     deployment = recognizer.deployment
-    return StationShape(
+    return ReplicaGroupShape(
         num_replicas=deployment.num_replicas,
         max_calls=deployment.max_ongoing_requests,
         limits=recognizer_limits(settings),
@@ -149,10 +149,10 @@ def _recognizer(settings: Settings) -> StationShape:
     )
 
 
-def _punctuator(settings: Settings) -> StationShape:
+def _punctuator(settings: Settings) -> ReplicaGroupShape:
     punctuator = settings.punctuator
     deployment = punctuator.deployment
-    return StationShape(
+    return ReplicaGroupShape(
         num_replicas=deployment.num_replicas,
         max_calls=deployment.max_ongoing_requests,
         limits=punctuator_limits(settings),

@@ -1,4 +1,4 @@
-"""A trace through the simulated service."""
+"""The simulation of a trace."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import numpy as np
 from serve_app.planning.costs import Costs
 from serve_app.planning.cpu import Clock, Cores, OwnCores, SharedCores
 from serve_app.planning.fleet import Fleet
-from serve_app.planning.ingress import Front
+from serve_app.planning.ingress import IngressModel
 from serve_app.planning.replicas import Call, ReplicaGroup, Request
 from serve_app.planning.results import Outcomes, Percentiles, RunResult, Timeline
 from serve_app.planning.segmenting import Segmenting
-from serve_app.planning.service_config import ServiceShape, StationShape
+from serve_app.planning.service_config import ReplicaGroupShape, ServiceShape
 from serve_app.planning.speech import Speech
 from serve_app.planning.trace import Trace
 
@@ -30,9 +30,9 @@ class MachineShape:
     """Cores that all processes of the service share.
 
     Attributes:
-        num_cores: of the machine, a fraction if others use a part of one all the time.
-        others: times in s, and how many threads of other programs want a core from then on.
-        recognizers_apart: each recognizer has a core of its own beside these.
+        num_cores: of the machine; a fraction if other programs always use a part.
+        others: times in s, and the busy threads of other programs from then on.
+        recognizers_apart: each recognizer has its own core in addition.
     """
 
     num_cores: float
@@ -46,12 +46,11 @@ class RunOptions:
 
     Attributes:
         seed: of all that is random.
-        by_item: have every chunk be an item, as the service has it. Otherwise a group
-            is one, and punctuation a delay that nobody queues for, which is several
-            times as fast.
-        chunks_per_group: to scale the bound of a batch's items when groups are items.
-        machine: one that all processes share; None where each thread has its core.
-        warm_up_s: what arrives before is left out of the percentiles.
+        by_item: treat every chunk as an item, as in the service. Otherwise a group is an
+            item and punctuation a fixed delay, which is several times as fast.
+        chunks_per_group: scales the limit on items in a batch when groups are items.
+        machine: one that all processes share; None if each thread has its own core.
+        warm_up_s: requests that arrive earlier are left out of the percentiles.
     """
 
     seed: int = 0
@@ -91,7 +90,7 @@ class Simulation:
         self._recognizer = ReplicaGroup(
             self._clock,
             OwnCores(self._clock) if apart else cores,
-            shape.recognizer if options.by_item else _grouped(shape.recognizer, options),
+            shape.recognizer if options.by_item else _limits_in_groups(shape.recognizer, options),
             (costs.recognizer, costs.call),
             unit_s=costs.frame_s,
             by_item=options.by_item,
@@ -110,7 +109,7 @@ class Simulation:
             max_in_flight=shape.max_in_flight,
             seed=options.seed + 1,
         )
-        self._front = Front(
+        self._ingress = IngressModel(
             self._clock,
             cores,
             shape,
@@ -137,7 +136,7 @@ class Simulation:
         self._samples = array("d")
 
     def watch_items(self, on_item: Callable[[Call, float], None]) -> None:
-        """Has each item that a recognizer's batch takes told, and how long it waited there."""
+        """Calls `on_item` with each item of a new recognizer batch, and its wait in s."""
         begun = self.outcomes.begun
 
         def both(call: Call, waited_s: float) -> None:
@@ -150,10 +149,10 @@ class Simulation:
         """Runs until every request has its answer."""
         began = time.perf_counter()
         self._fleet.begin()
-        self._front.on_all_answered = self._stop_at_end
+        self._ingress.on_all_answered = self._stop_at_end
         self._next_arrival()
         self._sample(None)
-        with _garbage_left_alone():
+        with _no_garbage_collection():
             self._clock.run()
         return self._result(time.perf_counter() - began)
 
@@ -169,10 +168,10 @@ class Simulation:
         if shape is None:
             return None
         costs = (self._costs.punctuator, self._costs.call)
-        station = ReplicaGroup(self._clock, cores, shape, costs, seed=options.seed + 2)
+        group = ReplicaGroup(self._clock, cores, shape, costs, seed=options.seed + 2)
         for _ in range(shape.num_replicas):
-            station.add_replica()
-        return station
+            group.add_replica()
+        return group
 
     def _next_arrival(self) -> None:
         entry = next(self._arrivals, None)
@@ -191,12 +190,12 @@ class Simulation:
         self._clock.at(arrival_s, self._arrive, request)
 
     def _arrive(self, request: Request) -> None:
-        # The next one first, so that this one's answer does not look like the end.
+        # Schedule the next arrival first: this one's answer must not look like the end.
         self._next_arrival()
-        self._front.arrive(request)
+        self._ingress.arrive(request)
 
     def _stop_at_end(self) -> None:
-        if self._num_arrived == len(self._trace) and self._front.num_open == 0:
+        if self._num_arrived == len(self._trace) and self._ingress.num_open == 0:
             last_s = float(self._trace.arrival_s[-1])
             if self._clock.now >= last_s:
                 self._clock.stop()
@@ -209,7 +208,7 @@ class Simulation:
                 self._fleet.requested,
                 self._segmenting.backlog_audio_s,
                 self.outcomes.take_longest_s(),
-                self._front.num_open,
+                self._ingress.num_open,
             )
         )
         self._clock.after(self._sample_every_s, self._sample)
@@ -256,25 +255,25 @@ def simulate(
     speech: Speech,
     options: RunOptions | None = None,
 ) -> RunResult:
-    """Returns how the trace fares; the same arguments give the same result."""
+    """Returns the result of a run; the same arguments give the same result."""
     return Simulation(trace, shape, costs, speech, options).result()
 
 
 def _last_words_s(costs: Costs) -> float:
-    """Returns how long the last utterance's words take at an idle punctuator."""
+    """Returns the time that an idle punctuator takes for the last utterance."""
     num_words = 5.0 * costs.words_per_s
     return costs.call.cpu_s + costs.call.delay_s + costs.punctuator.of(num_words)
 
 
-def _grouped(shape: StationShape, options: RunOptions) -> StationShape:
-    """Bounds a batch's groups so that it has as many chunks as the service would take."""
+def _limits_in_groups(shape: ReplicaGroupShape, options: RunOptions) -> ReplicaGroupShape:
+    """Limits the groups of a batch so that it holds as many chunks as in the service."""
     max_items = max(1, round(shape.limits.max_items / options.chunks_per_group))
     return replace(shape, limits=replace(shape.limits, max_items=max_items))
 
 
 @contextmanager
-def _garbage_left_alone() -> Iterator[None]:
-    """Spares the collector's walks over millions of live objects; ours have few cycles."""
+def _no_garbage_collection() -> Iterator[None]:
+    """Turns the collector off: it would scan millions of live objects, few in cycles."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

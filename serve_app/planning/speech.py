@@ -1,4 +1,4 @@
-"""What recordings consist of: which chunks each decoded block completes."""
+"""Simulated recordings: the chunks that each decoded block completes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+from serve_app.transcript.segmentation import grouped
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class DecodedBlock:
-    """What decoding a stretch of a recording leads to.
+    """The result of decoding one block of a recording.
 
     Attributes:
-        audio_s: length of the stretch.
-        groups: the groups that it completed.
+        audio_s: length of the block.
+        groups: groups of chunks that it completed.
     """
 
     audio_s: float
@@ -41,23 +43,23 @@ Recording: TypeAlias = Sequence[DecodedBlock]
 
 
 class Speech(Protocol):
-    """Says what a recording of a given length consists of."""
+    """Source of recordings by length."""
 
     def recording(self, audio_s: float) -> Recording: ...
 
 
 @dataclass(frozen=True, slots=True)
 class SpeechOptions:
-    """How people speak and how the segmenter cuts.
+    """Statistics of speech, and limits of the segmenter.
 
     Attributes:
-        block_s: audio decoded at a time.
+        block_s: length of a decoded block.
         max_group_s: longest group.
         max_chunk_s: longest chunk.
         frame_s: audio in an encoder frame.
-        speech_share: part of the audio that is speech.
+        speech_share: fraction of the audio that is speech.
         mean_chunk_s: mean length of an utterance.
-        spread: of the lengths, the deviation of their logarithm.
+        spread: standard deviation of the logarithm of the length.
         period_s: after this much audio the pattern repeats.
     """
 
@@ -76,26 +78,29 @@ def group_of(chunks_s: Sequence[float], frame_s: float) -> Group:
     return Group(frames, sum(frames), float(sum(chunks_s)))
 
 
-def grouped(chunks_s: Sequence[float], options: SpeechOptions) -> tuple[Group, ...]:
-    """Divides chunks into groups as the segmenter does."""
-    groups: list[list[float]] = []
-    for chunk_s in chunks_s:
-        if groups and sum(groups[-1]) + chunk_s <= options.max_group_s:
-            groups[-1].append(chunk_s)
-        else:
-            groups.append([chunk_s])
-    return tuple(group_of(group, options.frame_s) for group in groups)
+@dataclass(frozen=True, slots=True)
+class _DrawnChunk:
+    duration_s: float
+
+
+def _groups_of(chunks_s: Sequence[float], options: SpeechOptions) -> tuple[Group, ...]:
+    """Divides chunks into groups with the segmenter's own function."""
+    chunks = [_DrawnChunk(chunk_s) for chunk_s in chunks_s]
+    return tuple(
+        group_of([chunk.duration_s for chunk in group], options.frame_s)
+        for group in grouped(chunks, options.max_group_s)
+    )
 
 
 class DrawnSpeech:
-    """Utterances with lognormal lengths and pauses between them, drawn once.
+    """Utterances of lognormal length with pauses between them, drawn once.
 
-    Every recording is a stretch of the same long pattern from a random block on, so
-    that a day of recordings takes no more memory than one of them.
+    Every recording is a part of one long pattern, starting at a random block, so a day of
+    recordings takes no more memory than one.
 
     Args:
-        options: how people speak.
-        seed: of all that is random.
+        options: of the speech.
+        seed: of the random numbers.
     """
 
     def __init__(self, options: SpeechOptions, seed: int) -> None:
@@ -125,7 +130,7 @@ class DrawnSpeech:
             chunk_s = min(left_s, self._chunk_s())
             chunks_s.append(chunk_s)
             left_s -= chunk_s
-        return DecodedBlock(audio_s, grouped(chunks_s, self._options))
+        return DecodedBlock(audio_s, _groups_of(chunks_s, self._options))
 
     def _chunk_s(self) -> float:
         spread = self._options.spread
@@ -148,14 +153,14 @@ class DrawnSpeech:
             ends[index].append(chunk_s)
             now_s += self._random.expovariate(1.0) * pauses_per_speech * options.mean_chunk_s
         for chunks_s in ends:
-            yield DecodedBlock(options.block_s, grouped(chunks_s, options))
+            yield DecodedBlock(options.block_s, _groups_of(chunks_s, options))
 
 
 class MeasuredSpeech:
-    """Recordings that were cut before, by their length.
+    """Recordings that were cut in advance, by length.
 
     Args:
-        recordings: what a recording of each length in s consists of.
+        recordings: the recording for each length in s.
     """
 
     def __init__(self, recordings: Mapping[float, Recording]) -> None:
@@ -166,7 +171,7 @@ class MeasuredSpeech:
 
 
 class SingleChunks:
-    """Every recording is one chunk of its own length, as queueing theory has it.
+    """Every recording is one chunk of its own length, as in queueing theory.
 
     Args:
         frame_s: audio in an encoder frame.

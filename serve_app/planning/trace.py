@@ -1,4 +1,4 @@
-"""A record of requests: when each arrived and how long its audio was."""
+"""Traces of requests: arrival time and length of each recording."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from serve_app.core.records import ANONYMOUS
 Seconds = npt.NDArray[np.float64]
 
 COLUMNS = ("arrival_s", "audio_s", "key", "weight")
-"""Of a trace file; the last two may be left out."""
+"""Columns of a trace file; the last two are optional."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Requests in order of their arrival.
+    """Requests in order of arrival.
 
     Attributes:
         arrival_s: seconds from the trace's start, shape [requests], ascending.
         audio_s: length of each recording, shape [requests].
-        key_index: which of `keys` sent it, shape [requests].
-        keys: names of the callers.
-        weights: the share of each key, relative to the others.
+        key_index: index into `keys`, shape [requests].
+        keys: names of the API keys.
+        weights: relative share of each key.
     """
 
     arrival_s: Seconds
@@ -63,14 +63,14 @@ class Trace:
         )
 
     def thinned(self, share: float, seed: int) -> Trace:
-        """Returns a share of the requests, each kept or not by chance."""
+        """Returns a random sample of the requests, each kept with probability `share`."""
         kept = np.random.default_rng(seed).random(len(self)) < share
         return Trace(
             self.arrival_s[kept], self.audio_s[kept], self.key_index[kept], self.keys, self.weights
         )
 
     def busiest(self, length_s: float) -> tuple[float, float]:
-        """Returns start and end of the stretch of this length that brings most audio."""
+        """Returns start and end of the period of this length with the most audio."""
         if length_s >= self.span_s:
             return 0.0, self.span_s + 1.0
         total = np.concatenate([[0.0], np.cumsum(self.audio_s)])
@@ -80,7 +80,7 @@ class Trace:
 
 
 def make_trace(arrival_s: Sequence[float] | Seconds, audio_s: Sequence[float] | Seconds) -> Trace:
-    """Returns a trace of one caller, sorted by arrival."""
+    """Returns a trace of a single key, sorted by arrival."""
     arrivals = np.asarray(arrival_s, np.float64)
     order = np.argsort(arrivals, kind="stable")
     return Trace(
@@ -93,11 +93,11 @@ def make_trace(arrival_s: Sequence[float] | Seconds, audio_s: Sequence[float] | 
 def read_trace(path: Path) -> Trace:
     """Reads a CSV file of `arrival_s,audio_s[,key[,weight]]`, with or without a header.
 
-    Lines need not be sorted; empty ones and those that start with # are skipped. A
-    key's weight is that of its first line that gives one.
+    Lines may be in any order; empty lines and those that start with # are skipped. The
+    first weight given for a key counts.
 
     Raises:
-        TraceError: the file cannot be read, or a line is not as it should be.
+        TraceError: the file cannot be read, or a line is invalid.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -107,7 +107,7 @@ def read_trace(path: Path) -> Trace:
 
 
 def write_trace(trace: Trace, path: Path) -> None:
-    """Writes what `read_trace` reads."""
+    """Writes a file for `read_trace`."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)

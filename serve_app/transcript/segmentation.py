@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.audio.bytesource import AudioSource
@@ -243,12 +244,22 @@ class Segmentation:
                 await asyncio.shield(closing)
 
 
-def grouped(chunks: list[Chunk], max_group_s: float) -> list[list[Chunk]]:
+class Timed(Protocol):
+    """Anything with a length in s, as a `Chunk` or a simulated one."""
+
+    @property
+    def duration_s(self) -> float: ...
+
+
+TimedT = TypeVar("TimedT", bound=Timed)
+
+
+def grouped(chunks: list[TimedT], max_group_s: float) -> list[list[TimedT]]:
     """Divides chunks, in order, into groups of at most max_group_s of audio.
 
     A chunk that is longer goes alone.
     """
-    groups: list[list[Chunk]] = []
+    groups: list[list[TimedT]] = []
     group_s = 0.0
     for chunk in chunks:
         if groups and group_s + chunk.duration_s <= max_group_s:

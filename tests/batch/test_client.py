@@ -72,7 +72,7 @@ def test_cluster_without_agents_is_given_up_in_the_end(
     jobs: BatchJobs, ray_jobs: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serve_app.batch.client._POLL_S", 0.0)
-    monkeypatch.setattr("serve_app.batch.client._AGENT_PATIENCE_S", 0.0)
+    monkeypatch.setattr("serve_app.batch.client._AGENT_TIMEOUT_S", 0.0)
     ray_jobs.num_refusals = 2
 
     with pytest.raises(ClusterError, match="did not take the job"):

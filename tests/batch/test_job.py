@@ -155,7 +155,7 @@ def test_recording_with_a_chunk_that_kills_fails_alone(
 
 
 def test_stages_that_are_not_deployed_are_refused(settings: Settings) -> None:
-    with pytest.raises(ConfigurationError, match="asr must be among them"):
+    with pytest.raises(ConfigurationError, match="they must include asr"):
         job_settings(settings, ("vad",))
 
 

@@ -30,7 +30,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> OutputStore:
 
 
 def document(store: OutputStore) -> dict[str, Any]:
-    paths = [path for path in store.files.entries("transcripts") if path.endswith(".json")]
+    paths = [path for path in store.files.list_files("transcripts") if path.endswith(".json")]
     assert len(paths) == 1
     content: dict[str, Any] = json.loads(store.files.read(paths[0]) or b"")
     return content
@@ -39,7 +39,7 @@ def document(store: OutputStore) -> dict[str, Any]:
 def texts(store: OutputStore, recording_id: str) -> dict[str, bytes]:
     return {
         path.rpartition(".")[2]: store.files.read(path) or b""
-        for path in store.files.entries("transcripts")
+        for path in store.files.list_files("transcripts")
     }
 
 
@@ -76,7 +76,7 @@ def test_secrets_of_a_url_are_not_written(store: OutputStore) -> None:
     reason = "https://u:secret@host/x?token=hidden refused"
     store.write_failure(failure(reason=reason, uri="s3://k:secret@b/x?X-Signature=hidden"))
     store.collect_failures_jsonl()
-    for path in store.files.entries(""):
+    for path in store.files.list_files(""):
         content = store.files.read(path) or b""
         assert b"secret" not in content, path
         assert b"hidden" not in content, path
@@ -90,9 +90,9 @@ def test_recording_without_speech_is_finished(store: OutputStore) -> None:
 
 def test_same_result_is_not_written_twice(store: OutputStore) -> None:
     assert store.write(recording())
-    before = store.files.entries("transcripts")
+    before = store.files.list_files("transcripts")
     assert not store.write(recording())
-    assert store.files.entries("transcripts") == before
+    assert store.files.list_files("transcripts") == before
 
 
 def test_result_of_another_content_replaces_the_old_one(store: OutputStore) -> None:

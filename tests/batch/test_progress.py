@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from serve_app.batch.progress import Counters, ProgressTeller
+from serve_app.batch.progress import Counters, ProgressReporter
 from serve_app.batch.records import StageTimes
 
 TIMES = StageTimes(1.0, 2.0, 0.5, 4.0)
@@ -26,7 +26,7 @@ def counters() -> Counters:
 def test_snapshot_tells_what_is_left_and_how_long_it_takes() -> None:
     run = counters()
     for _ in range(4):
-        run.deal_with(30.0, 1000, TIMES)
+        run.count_handled(30.0, 1000, TIMES)
     shown = run.snapshot(30.0, 1000.0)
     assert (shown.done, shown.failed, shown.left) == (6, 0, 4)
     assert shown.rtfx == 6.0
@@ -36,7 +36,7 @@ def test_snapshot_tells_what_is_left_and_how_long_it_takes() -> None:
 
 def test_recording_that_failed_is_dealt_with_and_not_done() -> None:
     run = counters()
-    run.deal_with(0.0, 1000, None)
+    run.count_handled(0.0, 1000, None)
     shown = run.snapshot(30.0, 1000.0)
     assert (shown.done, shown.failed, shown.left) == (2, 1, 7)
     assert run.num_finished == 0
@@ -44,7 +44,7 @@ def test_recording_that_failed_is_dealt_with_and_not_done() -> None:
 
 def test_parts_of_a_long_recording_count_for_the_time_that_is_left() -> None:
     run = counters()
-    run.deal_with(30.0, 1000, TIMES)
+    run.count_handled(30.0, 1000, TIMES)
     run.recognized_audio_s = 120.0
     assert run.snapshot(30.0, 1000.0).eta_s == 20.0
 
@@ -52,8 +52,8 @@ def test_parts_of_a_long_recording_count_for_the_time_that_is_left() -> None:
 def test_time_left_is_told_by_number_where_sizes_are_not_known() -> None:
     run = counters()
     run.planned_bytes = None
-    run.deal_with(30.0, None, TIMES)
-    run.deal_with(30.0, None, TIMES)
+    run.count_handled(30.0, None, TIMES)
+    run.count_handled(30.0, None, TIMES)
     assert run.snapshot(20.0, 1000.0).eta_s == 30.0
 
 
@@ -64,8 +64,8 @@ def test_nothing_is_told_of_the_pace_before_there_is_one() -> None:
 
 def test_compute_of_all_recordings_adds_up() -> None:
     run = counters()
-    run.deal_with(30.0, 1, TIMES)
-    run.deal_with(30.0, 1, TIMES)
+    run.count_handled(30.0, 1, TIMES)
+    run.count_handled(30.0, 1, TIMES)
     assert run.times == StageTimes(2.0, 4.0, 1.0, 8.0)
 
 
@@ -80,7 +80,7 @@ def test_teller_writes_while_it_lasts_and_once_more_at_the_end() -> None:
             twice.set()
 
     run = counters()
-    with ProgressTeller(run, write, lines.append, 1000.0, 0.01):
+    with ProgressReporter(run, write, lines.append, 1000.0, 0.01):
         assert twice.wait(10)
         run.state = "done"
     assert json.loads(written[-1])["state"] == "done"
@@ -94,7 +94,7 @@ def test_teller_goes_on_when_the_progress_cannot_be_written(
         raise OSError("disk full")
 
     lines: list[str] = []
-    with ProgressTeller(counters(), write, lines.append, 1000.0, 1000.0):
+    with ProgressReporter(counters(), write, lines.append, 1000.0, 1000.0):
         pass
     assert len(lines) == 1
     assert "disk full" in caplog.text

@@ -83,7 +83,7 @@ async def test_transcript_is_written_with_what_it_took(tmp_path: Path, stages: s
 
 
 def written(store: OutputStore, name: str) -> str:
-    (path,) = (path for path in store.files.entries("transcripts") if path.endswith(f"/{name}"))
+    (path,) = (path for path in store.files.list_files("transcripts") if path.endswith(f"/{name}"))
     return (store.files.read(path) or b"").decode()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serve_app.batch.session import RoomWatch, Stopped, leaving_in_time, stoppable, watched
+from serve_app.batch.session import CapacityWatch, Stopped, exit_deadline, stoppable, watched
 from serve_app.core.errors import ClusterError
 
 
@@ -70,21 +70,21 @@ def test_process_leaves_although_what_is_to_end_hangs() -> None:
         finally:
             assert left.wait(60)
 
-    with leaving_in_time(0.05, leave), pytest.raises(Stopped), stoppable():
+    with exit_deadline(0.05, leave), pytest.raises(Stopped), stoppable():
         work()
     assert codes == [1]
 
 
 def test_process_that_ends_by_itself_is_left_alone() -> None:
     codes: list[int] = []
-    with leaving_in_time(60.0, codes.append), pytest.raises(Stopped), stoppable():
+    with exit_deadline(60.0, codes.append), pytest.raises(Stopped), stoppable():
         terminate_and_wait()
     assert codes == []
 
 
 def test_cluster_that_lost_a_node_is_waited_for_and_then_given_up() -> None:
     cores, now_s = 4.0, 0.0
-    watch = RoomWatch(3.0, 60.0, lambda: cores, lambda: now_s)
+    watch = CapacityWatch(3.0, 60.0, lambda: cores, lambda: now_s)
     assert watch.check() is None
     cores = 2.0
     assert watch.check() is None
@@ -100,13 +100,13 @@ def test_cluster_that_lost_a_node_is_waited_for_and_then_given_up() -> None:
 
 def test_cluster_may_be_waited_for_without_end() -> None:
     now_s = 0.0
-    watch = RoomWatch(3.0, None, lambda: 1.0, lambda: now_s)
+    watch = CapacityWatch(3.0, None, lambda: 1.0, lambda: now_s)
     assert watch.check() is None
     now_s = 1e9
     assert watch.check() is None
 
 
 def test_job_without_room_ends_with_the_reason() -> None:
-    watch = RoomWatch(3.0, 1e-9, lambda: 1.0)
+    watch = CapacityWatch(3.0, 1e-9, lambda: 1.0)
     with pytest.raises(ClusterError, match="reserves 3 cores"), stoppable(), watched(watch, 0.01):
         threading.Event().wait(60)

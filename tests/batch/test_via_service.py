@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve_app.batch.via_service import patiently
+from serve_app.batch.via_service import retry_while_unreachable
 from serve_app.core.errors import AudioError, NotReady
 
 
@@ -35,7 +35,7 @@ class Away:
 async def test_service_that_comes_back_is_waited_for() -> None:
     clock = Clock()
     call = Away(clock, 60.0)
-    assert await patiently(call, 900.0, clock, clock.sleep) == "text"
+    assert await retry_while_unreachable(call, 900.0, clock, clock.sleep) == "text"
     assert 60 <= clock() <= 75
     assert call.num_calls < 12
 
@@ -43,7 +43,7 @@ async def test_service_that_comes_back_is_waited_for() -> None:
 async def test_service_that_stays_away_is_given_up() -> None:
     clock = Clock()
     with pytest.raises(NotReady):
-        await patiently(Away(clock, 1e9), 900.0, clock, clock.sleep)
+        await retry_while_unreachable(Away(clock, 1e9), 900.0, clock, clock.sleep)
     assert 880 <= clock() <= 900
 
 
@@ -54,5 +54,5 @@ async def test_other_errors_are_not_waited_out() -> None:
         raise AudioError
 
     with pytest.raises(AudioError):
-        await patiently(call, 900.0, clock, clock.sleep)
+        await retry_while_unreachable(call, 900.0, clock, clock.sleep)
     assert clock() == 0.0

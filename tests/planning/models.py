@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from serve_app.planning.costs import CallCost, Costs, LineCost, StartCost
-from serve_app.planning.service_config import ServiceShape, StationShape
+from serve_app.planning.service_config import ReplicaGroupShape, ServiceShape
 from serve_app.planning.trace import Trace, make_trace
 from serve_app.scheduling.admission import NO_LIMITS
 from serve_app.scheduling.batch_budget import BatchLimits
@@ -42,7 +42,7 @@ def shape(num_replicas: int = 1, *, max_items: int = 1, max_calls: int = 10**9) 
         num_segmenters=1,
         segmenter_max_recordings=10**9,
         max_in_flight=8,
-        recognizer=StationShape(num_replicas, max_calls, BatchLimits(10**9, max_items)),
+        recognizer=ReplicaGroupShape(num_replicas, max_calls, BatchLimits(10**9, max_items)),
         punctuator=None,
     )
 

@@ -46,7 +46,7 @@ def test_an_unknown_profile_is_told_how_to_measure() -> None:
         ({"recognizer": {"fixed_s": -1, "unit_s": 1}}, "recognizer: fixed_s must be a number"),
         ({"recognizer": {"fixed_s": 1}}, "unit_s"),
         ({"recognizer": 3}, "recognizer: not a mapping"),
-        ({"speed": 3}, "speed is not known"),
+        ({"speed": 3}, "speed is not a known field"),
         ({"words_per_s": "many"}, "words_per_s must be a number"),
     ],
 )

@@ -92,7 +92,7 @@ def test_every_item_is_told_with_its_wait() -> None:
     assert told == pytest.approx(run.outcomes.item_delays_s.tolist(), abs=1e-6)
 
 
-def test_a_long_recording_never_has_more_groups_in_flight_than_its_window() -> None:
+def test_a_long_recording_never_has_more_groups_in_flight_than_allowed() -> None:
     speech = DrawnSpeech(SpeechOptions(), 1)
     most = 0
     run = Simulation(make_trace([0.0], [3600.0]), shape(4), costs(50.0), speech)
@@ -221,8 +221,8 @@ def test_calls_of_dead_replicas_are_made_again() -> None:
 
 
 def test_batches_keep_to_the_budget_of_time() -> None:
-    station = replace(shape().recognizer, limits=BatchLimits(10**9, 64, max_s=1.0))
-    service = replace(shape(), recognizer=station)
+    group = replace(shape().recognizer, limits=BatchLimits(10**9, 64, max_s=1.0))
+    service = replace(shape(), recognizer=group)
     result = simulate(make_trace([0.0] * 200, [6.0] * 200), service, costs(20.0), SINGLE)
     # 0.3 s an item: three fit, and the first batch has one.
     assert 2.0 < result.mean_batch_items <= 3.0

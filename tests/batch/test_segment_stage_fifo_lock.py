@@ -12,11 +12,11 @@ def test_threads_have_their_turns_in_order_of_arrival() -> None:
 
     def take(number: int) -> None:
         arrived[number].set()
-        with lock.mine():
+        with lock.held():
             order.append(number)
 
     threads = []
-    with lock.mine():
+    with lock.held():
         for number in range(3):
             thread = threading.Thread(target=take, args=(number,))
             thread.start()
@@ -34,10 +34,10 @@ def test_turn_is_free_while_it_is_given_up() -> None:
     had_it = threading.Event()
 
     def other() -> None:
-        with lock.mine():
+        with lock.held():
             had_it.set()
 
-    with lock.mine(), lock.given_up():
+    with lock.held(), lock.released():
         thread = threading.Thread(target=other)
         thread.start()
         assert had_it.wait(10)
@@ -47,9 +47,9 @@ def test_turn_is_free_while_it_is_given_up() -> None:
 def test_turn_is_passed_on_after_an_error() -> None:
     lock = FifoLock()
     try:
-        with lock.mine():
+        with lock.held():
             raise ValueError
     except ValueError:
         pass
-    with lock.mine():
+    with lock.held():
         pass

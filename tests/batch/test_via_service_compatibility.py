@@ -47,12 +47,12 @@ def test_service_may_compute_elsewhere_and_in_other_batches() -> None:
 def test_other_weights_differ() -> None:
     other = replace(served(settings()), pack="paraformer-large", checksum="ee")
     (found,) = differences(other, settings(), MODELS)
-    assert "asr runs the pack paraformer-large (ee), the job names paraformer-demo (bb)" in found
+    assert "asr runs the pack paraformer-large (ee), the job has paraformer-demo (bb)" in found
 
 
 def test_other_dtype_of_the_same_weights_differs() -> None:
     (found,) = differences(served(settings(dtype="int8")), settings(), MODELS)
-    assert found == 'recognizer.dtype is "int8" there and "float32" in the job'
+    assert found == 'recognizer.dtype is "int8" in the service and "float32" in the job'
 
 
 def test_other_dtype_of_the_punctuator_differs() -> None:
@@ -65,7 +65,7 @@ def test_other_dtype_of_the_punctuator_differs() -> None:
 def test_other_engine_of_the_same_pack_differs() -> None:
     there = served(settings(engine="hybrid"), models=DRAFTED)
     found = "; ".join(differences(there, settings(), MODELS))
-    assert 'recognizer.engine is "hybrid" there and "paraformer" in the job' in found
+    assert 'recognizer.engine is "hybrid" in the service and "paraformer" in the job' in found
 
 
 def test_other_drafter_differs() -> None:
