@@ -15,7 +15,8 @@ from serve_app.deployments import punctuator as module
 from serve_app.deployments.punctuator import PunctuatorReplica
 from serve_app.scheduling.micro_batcher import EngineStuck
 from serve_app.settings import Settings
-from serve_app.transcript.sentences import PunctuationState, PunctuationTask
+from serve_app.transcript.punctuation import PunctuationState
+from serve_app.transcript.sentences import PunctuationTask
 from tests.deployments.conftest import Recorded
 from tests.fakes.engines import FakePunctuator
 

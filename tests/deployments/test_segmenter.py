@@ -69,7 +69,7 @@ async def test_utterances_come_in_order_and_then_the_end(replica_of: Open) -> No
     assert isinstance(end, RecordingEnd)
     assert (utterance.start_ms, utterance.end_ms, utterance.status) == (1000, 2500, "done")
     assert end.duration_ms == 3500
-    assert end.utterances == (utterance.span,)
+    assert end.utterances == (utterance.summary,)
     (chunks,) = handle.asked
     assert [type(chunk) for chunk in chunks] == [Chunk]
 

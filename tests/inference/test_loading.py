@@ -74,7 +74,7 @@ def test_segmentation_takes_the_settings_of_audio_and_segmenter() -> None:
         }
     )
     assert segmentation_options(settings) == SegmentationOptions(
-        limits=AudioLimits(max_duration_s=60, min_duration_s=1, window_s=2),
+        limits=AudioLimits(max_duration_s=60, min_duration_s=1, block_s=2),
         max_segment_s=20,
         max_group_s=10,
         gather_s=5,
