@@ -29,7 +29,7 @@ from serve_app.engines.cuda.options import GpuOptions as EngineOptions
 from serve_app.engines.fsmn_vad.engine import FsmnVad
 from serve_app.transcript.punctuation import punctuate_all
 
-RECOGNISER_SHARE = 0.5
+RECOGNIZER_SHARE = 0.5
 PUNCTUATOR_SHARE = 0.25
 _POLL_S = 0.005
 _PATIENCE_S = 600.0
@@ -40,7 +40,7 @@ def compare_sharing(options: Trial, audio_s: float) -> Table:
     alone = {part: _run(options, [part])[part] for part in ("asr", "punctuation")}
     together = _run(options, ["asr", "punctuation"])
     rows: list[tuple[Cell, ...]] = []
-    for part, share in (("asr", RECOGNISER_SHARE), ("punctuation", PUNCTUATOR_SHARE)):
+    for part, share in (("asr", RECOGNIZER_SHARE), ("punctuation", PUNCTUATOR_SHARE)):
         alone_s, num_bytes = alone[part]
         together_s, _ = together[part]
         rows.append(
@@ -92,7 +92,7 @@ def _work(part: str, go: Path, options: Trial) -> None:
     ]
     if part == "asr":
         pack = open_named(options.pack)
-        recognizer = Ours(pack, options, DTYPE, memory_fraction=RECOGNISER_SHARE)
+        recognizer = Ours(pack, options, DTYPE, memory_fraction=RECOGNIZER_SHARE)
         recognizer.hear(segments)
         _measure(go, options, lambda: recognizer.hear(segments))
         return

@@ -128,7 +128,7 @@ class TranscriptionParameters:
         subtitles: how to divide them.
         speech_detection: for the VAD.
         needs_hotwords: whether hotwords were given as `hotwords`, so that a model that has
-            no use for any is a mistake; OpenAI's `keywords` are no more than a hint.
+            no use for any is a mistake; OpenAI's `keywords` are only a preference.
         ignored_fields: names of fields that mean nothing here, as they were sent.
         warnings: fields that are not, or not fully, heeded.
     """

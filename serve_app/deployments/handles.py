@@ -89,7 +89,7 @@ class RemoteRecognizer:
         Raises:
             DeadlineExceeded: the request's deadline passed.
             NotReady: the deployment failed to start, or no live replica was found in time.
-            Exception: the last trouble, if as many replicas did not answer as may.
+            Exception: the last failure, once the policy allows no further replica.
         """
         try:
             return await call_until_answered(

@@ -188,7 +188,7 @@ class ModelCacheMetrics:
     """Set by a recognizer replica of its models.
 
     Args:
-        statistics: reads the shelf's.
+        statistics: reads those of the model cache.
     """
 
     def __init__(self, statistics: Callable[[], ModelCacheStatistics]) -> None:

@@ -34,10 +34,10 @@ _THROUGHPUT_MEMORY_S = 60.0
 
 
 class RecognizerReplica:
-    """A shelf of models that take turns at the device, most often of one.
+    """Recognizes chunks with the models of its cache, usually one, which share the device.
 
-    Which replicas have a model loaded is told to Serve, whose handles then prefer them
-    for calls that name it.
+    The replica reports its loaded models to Serve, whose handles then prefer it for calls
+    that name one of them.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -129,11 +129,11 @@ class RecognizerReplica:
 
 
 def _announcer(num_models: int) -> Callable[[str], Awaitable[str]]:
-    """Returns a function that tells Serve of a model that this replica is about to use.
+    """Returns a function that reports to Serve which model this replica is about to use.
 
-    Serve's own shelf counts models where ours counts bytes, and sends them away with
-    their work, so it is given names only. A call that comes to a replica which has given
-    the model up meanwhile waits for it to be loaded again.
+    Serve's own model cache counts models, not bytes, and evicts those that still have work,
+    so it gets names only. A call that reaches a replica after the model was evicted waits
+    until it is loaded again.
     """
 
     async def announce(model_id: str) -> str:

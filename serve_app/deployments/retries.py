@@ -1,4 +1,4 @@
-"""Tries a call again when the replica that had it is lost.
+"""Repeats a call when its replica is lost.
 
 All calls between the stages are idempotent: the same input gives the same result on
 any replica.
@@ -167,7 +167,7 @@ async def call_until_answered(
         DeadlineExceeded: the request's deadline passed meanwhile.
         ReplicaDied: the replica died, and `retry_deaths` is False.
         NotReady: the deployment failed to start, or no live replica was found in time.
-        Exception: what the call itself raised, or the last trouble.
+        Exception: what the call itself raised, or the last failure.
     """
     losses = Losses(retry_policy, clock)
     while True:

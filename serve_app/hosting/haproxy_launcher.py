@@ -319,7 +319,7 @@ def _cache_section() -> str:
 
 
 def _cache_rules() -> str:
-    """Returns rules that answer from the cache what everybody may read.
+    """Returns rules that answer public documents from the cache.
 
     A replica needs about a millisecond for each answer, however small, in the event loop
     that also serves recordings. What the documents do not depend on (key, query, cache

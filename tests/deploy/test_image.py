@@ -48,7 +48,7 @@ def test_extra_is_in_the_image_or_said_not_to_be() -> None:
     assert extras_of_the_image() | NOT_IN_THE_IMAGE == set(extras_of_the_project())
 
 
-def test_buckets_of_the_readme_have_their_file_system_in_an_extra() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "paraserve[batch,s3]" in readme
+def test_buckets_of_the_docs_have_their_file_system_in_an_extra() -> None:
+    page = (ROOT / "docs" / "batch.md").read_text(encoding="utf-8")
+    assert "paraserve[batch,s3]" in page
     assert any(entry.startswith("s3fs") for entry in extras_of_the_project()["s3"])

@@ -44,7 +44,7 @@ def test_change_that_the_running_cluster_takes_leaves_its_pods_alone(changes: Js
 @pytest.mark.parametrize(
     "changes",
     [
-        {"image": {"tag": "0.2.0"}},
+        {"image": {"tag": "99.0.0"}},
         {"settings": {"recognizer": {"pack": "paraformer-large-vanilla"}}},
         {"pods": {"annotations": {"rotated": "today"}}},
     ],

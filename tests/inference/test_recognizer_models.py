@@ -1,4 +1,4 @@
-"""Settings on a shelf, under the names that callers use."""
+"""The models of the settings in a cache, under the names that callers use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serve_app.inference.recognizer_models import RecognizerModels
 from serve_app.settings import Settings
 from tests.fakes.tiny_packs import TinyParaformer, write_paraformer
 
-LOGGER = logging.getLogger("shelving")
+LOGGER = logging.getLogger("models")
 
 
 def _settings(*packs: Path, **recognizer: object) -> Settings:

@@ -20,12 +20,12 @@ from serve_app.modeltools.random_packs.weights import punctuation_tokens, speech
 from serve_app.packs.pack import PackContents
 from tests.fakes.signals import speech_like
 
-RECOGNISER = "paraformer-small"
+RECOGNIZER = "paraformer-small"
 
 
 @pytest.fixture(scope="module")
 def recognizer(tmp_path_factory: pytest.TempPathFactory) -> PackContents:
-    return synthesize(RECOGNISER, tmp_path_factory.mktemp("synth") / "pack")
+    return synthesize(RECOGNIZER, tmp_path_factory.mktemp("synth") / "pack")
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +34,12 @@ def engine(recognizer: PackContents) -> ParaformerEngine:
 
 
 def test_same_seed_gives_same_file(recognizer: PackContents, tmp_path: Path) -> None:
-    again = synthesize(RECOGNISER, tmp_path / "again", seed=0)
+    again = synthesize(RECOGNIZER, tmp_path / "again", seed=0)
     assert again.checksum == recognizer.checksum
 
 
 def test_other_seed_gives_other_weights(recognizer: PackContents, tmp_path: Path) -> None:
-    other = synthesize(RECOGNISER, tmp_path / "other", seed=1)
+    other = synthesize(RECOGNIZER, tmp_path / "other", seed=1)
     assert other.checksum != recognizer.checksum
 
 
@@ -97,7 +97,7 @@ def test_unknown_architecture_is_refused(tmp_path: Path) -> None:
 def test_nonempty_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("data")
     with pytest.raises(PackFetchFailed, match="taken"):
-        synthesize(RECOGNISER, tmp_path)
+        synthesize(RECOGNIZER, tmp_path)
     assert (tmp_path / "precious").read_text() == "data"
 
 

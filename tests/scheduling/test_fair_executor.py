@@ -1,4 +1,4 @@
-"""FairThread: one step at a time, and a newcomer's before the others' next ones."""
+"""FairExecutor: one step at a time, and a newcomer's before the others' next ones."""
 
 from __future__ import annotations
 

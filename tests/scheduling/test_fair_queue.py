@@ -1,4 +1,4 @@
-"""FairQueue: everybody gets their share, nobody starves, nothing is lost."""
+"""FairQueue: every key gets its share, nobody starves, nothing is lost."""
 
 from __future__ import annotations
 

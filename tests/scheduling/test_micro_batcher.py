@@ -323,7 +323,7 @@ async def test_caller_with_many_clips_overtakes_no_further_than_its_share() -> N
     for _ in range(100):
         streams.urgent.gate.release()
         await settle()
-    # The usual lane has not moved, and yet the flood stands still by now.
+    # The usual batches have not moved, and yet the flood stands still by now.
     assert len(streams.usual.batches) == 1
     assert 0 < sum(len(batch) for batch in streams.urgent.batches) < 30
     for _ in range(100):

@@ -131,7 +131,7 @@ def test_what_takes_unusual_work_is_not_urgent_until_audio_makes_up_for_it(
 
 def test_speech_detection_of_a_request_reaches_its_vad() -> None:
     vad = FakeVad()
-    wishes = SpeechDetection(silence_duration_ms=300)
-    list(Segmentation(wav((1, 500)), vad, OPTIONS, detection=wishes).steps())
+    asked = SpeechDetection(silence_duration_ms=300)
+    list(Segmentation(wav((1, 500)), vad, OPTIONS, detection=asked).steps())
     list(Segmentation(wav((1, 500)), vad, OPTIONS).steps())
-    assert vad.detections == [wishes, AS_DEPLOYED]
+    assert vad.detections == [asked, AS_DEPLOYED]

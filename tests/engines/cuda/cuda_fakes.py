@@ -1,4 +1,4 @@
-"""Enough of `torch.cuda` to run a lane's device path on the CPU, in order."""
+"""Enough of `torch.cuda` to run the device path of a stream on the CPU, in order."""
 
 from __future__ import annotations
 

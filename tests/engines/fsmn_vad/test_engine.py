@@ -182,8 +182,8 @@ def test_other_recordings_give_funasrs_segments(
 
 
 def test_options_of_one_recording_do_not_affect_others(vad: FsmnVad, example: Pcm) -> None:
-    wishes = SpeechDetection(silence_duration_ms=200, prefix_padding_ms=0, threshold=0.9)
-    other, plain = vad.open(wishes), vad.open()
+    detection = SpeechDetection(silence_duration_ms=200, prefix_padding_ms=0, threshold=0.9)
+    other, plain = vad.open(detection), vad.open()
     found: list[SpeechSegment] = []
     for first in range(0, len(example), 100_000):
         part = example[first : first + 100_000]
