@@ -84,15 +84,29 @@ def paraserve(
 
 
 @app.command()
-def serve(profile: ProfileOption = DEFAULT_PROFILE, set_: SetOption = None) -> None:
+def serve(
+    profile: ProfileOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
+    restart: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Number of times in a row to start again in this process if the Ray node dies; "
+            "requests get a 503 with Retry-After meanwhile.",
+        ),
+    ] = 0,
+) -> None:
     """Run the service on this machine until Ctrl-C.
 
     Exit codes: 0 all requests finished, 1 the start failed, 2 invalid usage or settings,
     3 requests were cut off, 4 the Ray node died.
     """
     from serve_app.cli.serve import serve_until_interrupted
+    from serve_app.hosting.restarts import Restarts
 
-    raise typer.Exit(serve_until_interrupted(_settings(profile, set_), console_for(sys.stderr)))
+    restarts = Restarts.from_environment(restart)
+    settings = _settings(profile, set_)
+    raise typer.Exit(serve_until_interrupted(settings, console_for(sys.stderr), restarts))
 
 
 @app.command()
