@@ -43,6 +43,10 @@ class _Commands(LazyGroup):
             "Inspect and operate a release on Kubernetes.",
         ),
         "batch": ("serve_app.cli.batch:batch_app", "Transcribe many recordings as a job."),
+        "logs": (
+            "serve_app.cli.logs:logs_command",
+            "Print the logs of the service that runs on this machine.",
+        ),
         "plan": (
             "serve_app.cli.plan:plan_command",
             "Estimate how many GPUs a day's traffic needs.",

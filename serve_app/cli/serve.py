@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from serve_app.cli.console import DEMO_WARNING, note, tell
+from serve_app.cli.logs import logs_directory
 from serve_app.client import Paraserve, Transcription, TranscriptionRequest
 from serve_app.core.in_flight import num_in_flight
 from serve_app.hosting.restarts import Restarts
@@ -66,7 +67,7 @@ def serve_until_interrupted(settings: Settings, console: Console, restarts: Rest
             signals.started()
             if any(map(is_demo_pack, settings.recognizer.packs)):
                 tell("warning", DEMO_WARNING, console)
-            print_urls(console, application.url, application.page_url)
+            print_urls(console, application)
             return serve_until_stopped(application, settings, signals, console, restarts)
     except StopRequested as stop:
         return 128 + stop.number
@@ -77,13 +78,16 @@ def serve_until_interrupted(settings: Settings, console: Console, restarts: Rest
         return 128 + signal.SIGTERM
 
 
-def print_urls(console: Console, url: str, page_url: str | None = None) -> None:
+def print_urls(console: Console, application: RunningApplication) -> None:
+    url, page_url, run = application.url, application.page_url, application.run
     console.print(f"[green]ready[/green] at {url}")
     console.print(f"  transcribe  POST {url}/v1/audio/transcriptions")
     if page_url is not None:
         console.print(f"  web page    {page_url}")
     console.print(f"  API docs    {url}/docs")
     console.print(f"  readiness   {url}/readyz")
+    if run is not None:
+        console.print(f"  logs        paraserve logs --follow, or {logs_directory(run)}")
     console.print("Ctrl-C stops it.")
 
 
@@ -195,7 +199,7 @@ def run_demo(settings: Settings, *, stay_up: bool) -> int:
             signals = stop_signals(console)
             signals.install()
             signals.started()
-            print_urls(console, application.url, application.page_url)
+            print_urls(console, application)
             code = serve_until_stopped(application, settings, signals, console)
             return code if right else max(code, 1)
     return 0 if right else 1
