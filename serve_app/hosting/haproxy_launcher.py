@@ -53,6 +53,7 @@ class ProxyOptions:
         expects_root: the API answers every path, so that a path which leads nowhere only
             means that its routes are not here yet, and its public documents are cached.
         start_s: Retry-After while the service starts, that is, while it has no routes.
+        shares_port: a `stand_in` of this service may listen on the port until HAProxy does.
         listen_host: on which HAProxy listens, while Serve's own listeners, which would go
             round it, are told another address; empty for the same one.
     """
@@ -61,6 +62,7 @@ class ProxyOptions:
     max_connections_per_address: int = 1024
     expects_root: bool = False
     start_s: int = _RETRY_AFTER_S
+    shares_port: bool = False
     listen_host: str = ""
 
 
@@ -218,6 +220,9 @@ def main() -> None:
             file.write(bounded)
         os.replace(draft, path)
         arguments = takeover_arguments(arguments, path)
+        if options.shares_port:
+            # Ray's option against SO_REUSEPORT.
+            arguments = [argument for argument in arguments if argument != "-dR"]
     except (UnknownConfiguration, ValueError, TypeError, OSError) as error:
         # Ray shows the last lines of it when HAProxy does not start.
         sys.exit(f"paraserve cannot start HAProxy: {error}")

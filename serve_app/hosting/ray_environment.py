@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from serve_app.api import flow
 from serve_app.core.in_flight import NODE_ADDRESS_VARIABLE, RUN_DIRECTORY_VARIABLE
@@ -109,11 +109,12 @@ def proxy_options(settings: Settings, expected_start_s: float | None = None) -> 
         settings: of the service.
         expected_start_s: of a restarted service, in s; None for `haproxy_launcher`'s own guess.
     """
-    start = {} if expected_start_s is None else {"start_s": max(1, round(expected_start_s))}
-    return ProxyOptions(
-        **start,
+    options = ProxyOptions(
         header_timeout_s=settings.http.header_timeout_s,
         max_connections_per_address=settings.http.max_connections_per_address,
         expects_root=True,
         listen_host=settings.http.host,
     )
+    if expected_start_s is None:
+        return options
+    return replace(options, start_s=max(1, round(expected_start_s)), shares_port=True)
