@@ -22,7 +22,7 @@ Settings of `--set` and the files of `--profile` are in [settings.md](settings.m
 | 0 | success |
 | 1 | failure: of a file, a model, the machine or the service |
 | 2 | wrong usage or settings |
-| 3 | partial success: parts of a recording or some recordings have no text; `serve`: requests were cut off |
+| 3 | partial: some recordings, or parts of one, have no text; `serve`: requests were cut off |
 | 4 | `serve`: the Ray node died; `batch status`: the job is not finished |
 | 130, 143 | interrupted by Ctrl-C, ended by SIGTERM before the service was up |
 
