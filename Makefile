@@ -48,6 +48,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python docs/generate_api.py
 	$(BIN)/python docs/generate_settings.py
 	$(BIN)/python docs/generate_metrics.py
+	$(BIN)/python docs/generate_cli.py
 
 # The browser of the tests of the web page, from Debian, where that can be had.
 .chromium:

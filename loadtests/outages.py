@@ -2,8 +2,7 @@
 
     python -m loadtests outages [--only haproxy raylet ...]
 
-Runs `paraserve serve` as a process of its own, started again when it ends, as an init system
-would. Clips of 3 s are sent at a steady rate, each tried again as OpenAI's clients do (a pause
+Runs `paraserve serve --restart 3`, and starts it again should it end, as an init system would. Clips of 3 s are sent at a steady rate, each tried again as OpenAI's clients do (a pause
 of 0.5 s, twice as long each time, at most 8 s, or Retry-After), while one process of a kind is
 killed with SIGKILL. OpenAI's clients try twice again unless told otherwise (`max_retries`); here
 a request is tried until it is answered, and those that took more than two retries are counted.
@@ -52,6 +51,7 @@ _STOP_LIMIT_S = 60.0
 _BEFORE_S = 5.0
 _AFTER_S = 20.0
 _MAX_ATTEMPTS = 30
+_RESTARTS = 3
 _DEFAULT_RETRIES = 2
 """Of OpenAI's clients, version 3.57 for Python."""
 _POLL_S = 0.25
@@ -85,7 +85,7 @@ class Outage:
         num_beyond_default: requests that two retries would not have got answered.
         longest_s: from the beginning of a request to its right answer.
         refused_s: from the first to the last attempt that was not answered right.
-        restarts: times that the service had to be started again.
+        restarts: times that the service ended and had to be started again.
         slowest: the request that took longest.
     """
 
@@ -149,7 +149,7 @@ class SupervisedService:
 
     def _start(self, port: int | None) -> ServingProcess:
         with self._log.open("ab") as log:
-            return start_serving(port=port, output=log)
+            return start_serving(port=port, output=log, restarts=_RESTARTS)
 
 
 @contextmanager

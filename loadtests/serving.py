@@ -67,7 +67,10 @@ class ServingProcess:
 
 
 def start_serving(
-    *assignments: str, port: int | None = None, output: IO[bytes] | int | None = None
+    *assignments: str,
+    port: int | None = None,
+    output: IO[bytes] | int | None = None,
+    restarts: int = 0,
 ) -> ServingProcess:
     """Starts the command and does not wait until it is ready.
 
@@ -75,6 +78,7 @@ def start_serving(
         assignments: settings, `NAME=VALUE` each.
         port: of HTTP; a free one by default.
         output: for both of its streams; those of this process by default.
+        restarts: see `paraserve serve --restart`.
     """
     chosen = free_port() if port is None else port
     options = [
@@ -86,7 +90,7 @@ def start_serving(
         name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)
     }
     process = subprocess.Popen(  # noqa: S603, our own command
-        [sys.executable, "-m", "serve_app.cli.main", "serve", *options],
+        [sys.executable, "-m", "serve_app.cli.main", "serve", "--restart", str(restarts), *options],
         env={**environment, "PYTHONUNBUFFERED": "1"},
         stdout=output,
         stderr=None if output is None else subprocess.STDOUT,

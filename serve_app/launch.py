@@ -52,10 +52,14 @@ class RunningApplication:
         return None if self.watch is None else self.watch.loss()
 
 
-def prepare_environment(settings: Settings) -> None:
+def prepare_environment(settings: Settings, expected_start_s: float | None = None) -> None:
     """Sets the environment variables that Ray reads when it is imported.
 
     Must run before the first import of Ray in this process.
+
+    Args:
+        settings: of the service.
+        expected_start_s: for the Retry-After of refusals during the start; None if unknown.
 
     Raises:
         StartFailed: the run directory cannot be created.
@@ -70,7 +74,9 @@ def prepare_environment(settings: Settings) -> None:
         run = create_run_directory()
         atexit.register(close_run, run)
         write_private_files(run)
-    fixed, changeable = run_environment(settings, run, free_port(settings.cluster.host))
+    fixed, changeable = run_environment(
+        settings, run, free_port(settings.cluster.host), expected_start_s
+    )
     os.environ.update(fixed)
     for name, value in changeable.items():
         os.environ.setdefault(name, value)
@@ -80,7 +86,10 @@ def prepare_environment(settings: Settings) -> None:
 
 @contextmanager
 def running(
-    settings: Settings, on_progress: Callable[[str], None] = lambda message: None
+    settings: Settings,
+    on_progress: Callable[[str], None] = lambda message: None,
+    *,
+    shares_port: bool = False,
 ) -> Iterator[RunningApplication]:
     """Runs the application for the length of the `with` block.
 
@@ -91,6 +100,7 @@ def running(
     Args:
         settings: of the application.
         on_progress: called with progress messages.
+        shares_port: a stand-in of this service listens on the port until the proxy does.
 
     Raises:
         ConfigurationError: API keys are required and there is no keys file.
@@ -107,7 +117,7 @@ def running(
         return
     for process in end_leftovers():
         on_progress(f"ended process {process.pid} of an earlier run that had crashed")
-    _check_port(settings.http)
+    _check_port(settings.http, shared=shares_port)
     run = own_run_directory()
     if run is None:
         raise StartFailed("prepare_environment was not called in this process")
@@ -218,7 +228,7 @@ def free_port(host: str) -> int:
         return port
 
 
-def _check_port(http: HttpSettings) -> None:
+def _check_port(http: HttpSettings, *, shared: bool) -> None:
     """Checks that the port is free, before a cluster is started in vain.
 
     Raises:
@@ -227,6 +237,8 @@ def _check_port(http: HttpSettings) -> None:
     with socket.socket(socket.AF_INET6 if ":" in http.host else socket.AF_INET) as probe:
         # As the proxy does: a port with connections in TIME_WAIT is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             probe.bind((http.host, http.port))
         except OSError as error:

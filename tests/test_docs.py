@@ -60,6 +60,7 @@ def generated(module_name: str, function: str) -> str:
         ("metrics", "generate_metrics"),
         ("api", "generate_api"),
         ("errors", "generate_api"),
+        ("cli", "generate_cli"),
     ],
 )
 def test_generated_page_is_that_of_the_code(page: str, module_name: str) -> None:

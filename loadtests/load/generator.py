@@ -19,6 +19,8 @@ _CONNECT_TIMEOUT_S = 10.0
 # the proxy is just closing.
 _KEEPALIVE_S = 2.0
 _FIRST_PAUSE_S = 0.5
+_LONGEST_TOLD_S = 60.0
+"""The longest Retry-After that OpenAI's clients heed."""
 _LONGEST_PAUSE_S = 8.0
 
 
@@ -48,7 +50,9 @@ class Retries:
             return told_s or _FIRST_PAUSE_S
         if tried.fate in {Fate.BROKEN, Fate.UNAVAILABLE} and self.breaks:
             growing_s = _FIRST_PAUSE_S * 2.0 ** (num_attempts - 1)
-            return min(_LONGEST_PAUSE_S, told_s or growing_s)
+            if told_s is not None and 0 < told_s <= _LONGEST_TOLD_S:
+                return told_s
+            return min(_LONGEST_PAUSE_S, growing_s)
         return None
 
 

@@ -147,7 +147,7 @@ async def _write(response: httpcore.Response, spool: SpoolFile, clock: Callable[
         raise UrlFetchFailed("its host sent it compressed although it was asked not to")
     length = _header(response, b"content-length")
     if length.isdecimal() and int(length) > spool.max_bytes:
-        raise UploadTooLarge(spool.max_bytes)
+        raise UploadTooLarge(spool.max_bytes, "audio_url.max_bytes")
     began_s = clock()
     async for chunk in response.aiter_stream():
         spool.write(chunk)

@@ -6,12 +6,12 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 from serve_app.batch.records import TEXT_FORMATS
 from serve_app.core.records import STAGES, Stage
 from serve_app.settings import DEFAULT_PROFILE
-from serve_app.settings.batch import TextFormat
+from serve_app.settings.batch import Layout, TextFormat
 
 MODULE = "serve_app.batch"
 
@@ -90,6 +90,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     add("--stages", type=_stages, help="stages to run, such as vad,asr,punctuation; all by default")
     add("--formats", type=_formats, help="formats to write beside JSON, such as srt,vtt,txt")
+    add("--layout", choices=get_args(Layout), help="folders of a new output")
     add("--itn", action=argparse.BooleanOptionalAction, help="write numbers in digits")
     add("--retry-failed", action="store_true", help="retry recordings that failed permanently")
     add(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,13 @@ from serve_app.batch.fingerprint import config_fingerprint, config_of
 from serve_app.batch.manifest import read_items
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.pending import PendingRecordings, Work, find_pending
-from serve_app.batch.progress import Counters, JobState, ProgressReporter
+from serve_app.batch.progress import (
+    Counters,
+    JobState,
+    ProgressReporter,
+    Snapshot,
+    print_json_line,
+)
 from serve_app.batch.records import BatchItem, Failure, PackIdentity
 from serve_app.batch.report import report_of, write_report
 from serve_app.batch.report_data import BatchReport
@@ -28,6 +33,7 @@ from serve_app.batch.session import (
     watched,
 )
 from serve_app.batch.storage import LocalFiles
+from serve_app.batch.uris import plain_uri
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.records import PackRole, Stage
 from serve_app.inference.fingerprint import weights_checksum
@@ -79,7 +85,7 @@ class BatchJob:
     Args:
         settings: of the job.
         order: what to do.
-        log: called with lines of progress.
+        show: called with the progress; prints lines of JSON by default.
 
     Raises:
         ConfigurationError: the settings do not support the order.
@@ -89,14 +95,14 @@ class BatchJob:
         self,
         settings: Settings,
         order: JobOrder,
-        log: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+        show: Callable[[Snapshot], None] | None = None,
     ) -> None:
         self._settings = job_settings(settings, order.stages or settings.stages, order.itn)
         self._order = order
-        self._log = log
+        self._show = show or print_json_line
         formats = settings.batch.formats if order.formats is None else order.formats
         self._formats: tuple[TextFormat, ...] = formats
-        self._store = OutputStore(order.output, formats)
+        self._store = OutputStore(order.output, formats, layout=settings.batch.layout)
         self._journal = AttemptJournal(self._store.files)
         self._attempt: Attempt | None = None
         self._counters = Counters()
@@ -114,18 +120,25 @@ class BatchJob:
             OSError: the output cannot be written.
             ClusterError: the cluster has become too small for the job.
             Stopped: SIGTERM was received.
+            KeyboardInterrupt: SIGINT was received.
         """
-        interval_s = self._settings.batch.log_interval_s
+        batch = self._settings.batch
+        layout = self._store.settle_layout()
+        if layout != batch.layout:
+            _LOG.info("%s keeps its layout, %s", plain_uri(self._order.output), layout)
+            batch = batch.model_copy(update={"layout": layout})
+            self._settings = self._settings.model_copy(update={"batch": batch})
+        interval_s = batch.log_interval_s
         # Each put to a bucket costs money.
         often = (1.0,) if isinstance(self._store.files, LocalFiles) else (interval_s,)
-        reporter = ProgressReporter(self._counters, self._write, self._log, interval_s, *often)
+        reporter = ProgressReporter(self._counters, self._write, self._show, interval_s, *often)
         self._reporter = reporter
         with reporter:
             try:
                 with stoppable():
                     report = self._run()
             except BaseException as error:
-                if isinstance(error, Stopped):
+                if isinstance(error, Stopped | KeyboardInterrupt):
                     self._record_end("stopped", "cancelled")
                 else:
                     self._record_end("failed", "failed")
@@ -170,7 +183,7 @@ class BatchJob:
         self._store.collect_failures_jsonl(ids)
         attempts = [one for one in self._journal.attempts() if one.config == digest]
         report = report_of(self._store, ids, attempts, fingerprints)
-        write_report(report, self._store.files)
+        write_report(report, self._store)
         return report
 
     def _count_pending(self, items: Sequence[BatchItem], pending: PendingRecordings) -> None:
@@ -198,7 +211,7 @@ class BatchJob:
             for outcome in outcomes:
                 self._handle(outcome, works, seen)
             self._counters.refresh()
-        except Stopped:
+        except (Stopped, KeyboardInterrupt):
             # A kill follows within seconds, and stopping Ray may take longer.
             self._record_end("stopped", "cancelled")
             raise

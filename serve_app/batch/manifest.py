@@ -19,7 +19,7 @@ from serve_app.audio.containers import (
 )
 from serve_app.batch.manifest_rows import Row, RowProblem, csv_rows, item_of, jsonl_rows
 from serve_app.batch.records import BatchItem
-from serve_app.batch.storage import filesystem_of, info_of
+from serve_app.batch.storage import filesystem_of, info_of, storage_problem
 from serve_app.batch.uris import plain_text, plain_uri
 from serve_app.core.errors import ManifestError
 
@@ -55,10 +55,14 @@ def read_items(source: str) -> Iterator[BatchItem]:
                 ]
             )
         return iter(list_recordings(source))
-    except (ImportError, ValueError, OSError) as error:
-        raise ManifestError(
-            f"{plain_uri(source)}: {plain_text(str(error)) or type(error).__name__}"
-        ) from None
+    except ManifestError:
+        raise
+    except Exception as error:
+        problem = storage_problem(error)
+        if problem is None and not isinstance(error, ImportError | ValueError):
+            raise
+        reason = problem or plain_text(str(error)) or type(error).__name__
+        raise ManifestError(f"{plain_uri(source)}: {reason}") from None
 
 
 def list_recordings(source: str) -> list[BatchItem]:
@@ -80,7 +84,10 @@ def list_recordings(source: str) -> list[BatchItem]:
         root, found = path.rpartition("/")[0], _below_prefix(filesystem, path)
     files = {name: info for name, info in found.items() if info.get("type") != "directory"}
     if not files:
-        raise ManifestError(f"{plain_uri(source)}: no recordings found")
+        is_missing = not glob.has_magic(path) and not filesystem.exists(path)
+        raise ManifestError(
+            f"{plain_uri(source)}: {'it does not exist' if is_missing else 'no recordings found'}"
+        )
     listed = [_item_from_listing(filesystem, name, root, files[name]) for name in sorted(files)]
     return list(_with_unique_ids(listed))
 

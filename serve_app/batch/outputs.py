@@ -1,27 +1,28 @@
 """The results of a job in a directory or bucket; a result that exists is complete.
 
 ```
-OUTPUT/transcripts/<shard>/<name>.json   result of a recording, with its .srt, .vtt, .txt
+OUTPUT/transcripts/<path>.json           result of a recording, with its .srt, .vtt, .txt
 OUTPUT/failures.jsonl                    of the last run, as report.json, .html and .png
 OUTPUT/_run/failures/<shard>/<name>.json a failure, until the recording succeeds
 OUTPUT/_run/index.jsonl                  cached summaries of results
+OUTPUT/_run/layout.json                  how paths are derived from ids
 OUTPUT/_run/attempts/                    journal of the job, beside progress.json
 ```
 
 At any moment, even after a writer is killed, each JSON is complete and the texts beside it are
-of the same transcript; a recording without a JSON is processed again. File names are derived
-from the recording's id.
+of the same transcript; a recording without a JSON is processed again. `output_paths` derives
+the paths from the recordings' ids.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from typing import get_args
 
+from serve_app.batch.output_paths import FAILURES, TRANSCRIPTS, failure_path, result_path
 from serve_app.batch.records import TEXT_FORMATS, Failure, FileInfo, FinishedRecording
 from serve_app.batch.result_json import (
     HEAD_BYTES,
@@ -33,11 +34,11 @@ from serve_app.batch.result_json import (
 )
 from serve_app.batch.storage import Files, open_files
 from serve_app.batch.uris import plain_text, plain_uri
-from serve_app.settings.batch import TextFormat
+from serve_app.settings.batch import Layout, TextFormat
 from serve_app.transcript.subtitles import DEFAULT_SUBTITLES, SubtitleOptions
 
-_TRANSCRIPTS = "transcripts"
-_FAILURES = "_run/failures"
+_LAYOUT = "_run/layout.json"
+_PROGRESS = "_run/progress.json"
 _INDEX = "_run/index.jsonl"
 _FAILURES_JSONL = "failures.jsonl"
 _NUM_READERS = 32
@@ -62,6 +63,10 @@ class OutputStore:
         formats: to write beside the JSON.
         files: used instead of `url`.
         subtitles: how text is divided into cues.
+        layout: of a new output; see `settle_layout`.
+
+    Attributes:
+        layout: how paths are derived from ids.
     """
 
     def __init__(
@@ -70,10 +75,30 @@ class OutputStore:
         formats: Iterable[TextFormat] = (),
         files: Files | None = None,
         subtitles: SubtitleOptions = DEFAULT_SUBTITLES,
+        layout: Layout = "mirror",
     ) -> None:
         self._subtitles = subtitles
+        self.layout: Layout = layout
         self.formats = tuple(name for name in TEXT_FORMATS if name in set(formats))
         self.files = files if files is not None else open_files(url)
+
+    def settle_layout(self) -> Layout:
+        """Records the layout of a new output, and takes over the layout of an older one.
+
+        Results would otherwise be made again under other names.
+        """
+        recorded = _layout_from(self.files.read(_LAYOUT) or b"")
+        if recorded is None and self.files.read(_PROGRESS, 1) is not None:
+            recorded = "hashed"  # the only layout before it was recorded
+        self.layout = recorded or self.layout
+        if recorded is None:
+            self.files.put(_LAYOUT, _json_line({"layout": self.layout}))
+        return self.layout
+
+    def text_path_of(self, recording_id: str) -> str:
+        """Returns the path of the file with a recording's text that is best read by people."""
+        suffix = next((name for name in ("txt", "srt", "vtt") if name in self.formats), "json")
+        return f"{self._base(recording_id)}.{suffix}"
 
     def write(self, finished: FinishedRecording) -> bool:
         """Writes a result; the JSON comes last and makes it visible.
@@ -84,7 +109,7 @@ class OutputStore:
         Raises:
             OSError: it could not be written; no partial result is visible.
         """
-        base = _base(finished.item.id)
+        base = self._base(finished.item.id)
         head = self.files.read(f"{base}.json", HEAD_BYTES)
         if head is not None:
             existing = parse_head(head)
@@ -94,7 +119,7 @@ class OutputStore:
                 self.files.remove(f"{base}.{name}")
             # From here until the end the recording counts as unfinished.
             self.files.remove(f"{base}.json")
-        self.files.remove(_failure_path(finished.item.id))
+        self.files.remove(failure_path(finished.item.id))
         for name in self.formats:
             self.files.put(f"{base}.{name}", self._text(finished, name))
         self.files.put(f"{base}.json", render_result_json(finished))
@@ -109,14 +134,14 @@ class OutputStore:
         An older transcript, of another content or configuration, is kept. Returns False,
         and records nothing, if the result exists.
         """
-        existing = self._summary(f"{_base(failure.id)}.json")
+        existing = self._summary(f"{self._base(failure.id)}.json")
         if existing is not None and existing.fingerprint == failure.fingerprint:
             return False
         shown = asdict(failure) | {
             "uri": plain_uri(failure.uri),
             "reason": plain_text(failure.reason),
         }
-        self.files.put(_failure_path(failure.id), _json_line(shown))
+        self.files.put(failure_path(failure.id), _json_line(shown))
         return True
 
     def finished(self) -> dict[str, str]:
@@ -129,7 +154,7 @@ class OutputStore:
         These have a JSON and a file for each format. Lists the folder once, and reads only
         the beginnings of results that are not in the index.
         """
-        listing = self.files.list_files(_TRANSCRIPTS)
+        listing = self.files.list_files(TRANSCRIPTS)
         results = {path: file for path, file in listing.items() if path.endswith(".json")}
         indexed = self._read_index()
         known = {
@@ -140,7 +165,7 @@ class OutputStore:
         unread = [path for path in results if path not in known]
         with ThreadPoolExecutor(_NUM_READERS) as readers:
             for path, summary in zip(unread, readers.map(self._summary, unread), strict=True):
-                if summary is not None and path == f"{_base(summary.id)}.json":
+                if summary is not None and path == f"{self._base(summary.id)}.json":
                     known[path] = _Indexed(results[path], summary)
         if unread:
             self._write_index(known)
@@ -152,7 +177,7 @@ class OutputStore:
 
     def failures(self) -> list[Failure]:
         """Returns the recordings whose last attempt failed, in order of their ids."""
-        paths = sorted(path for path in self.files.list_files(_FAILURES) if path.endswith(".json"))
+        paths = sorted(path for path in self.files.list_files(FAILURES) if path.endswith(".json"))
         with ThreadPoolExecutor(_NUM_READERS) as readers:
             contents = list(readers.map(self.files.read, paths))
         found = [_failure_from(content) for content in contents if content is not None]
@@ -176,8 +201,11 @@ class OutputStore:
         """
         return self.files.sweep(older_than_s)
 
+    def _base(self, recording_id: str) -> str:
+        return result_path(recording_id, self.layout)
+
     def _is_same(self, existing: ResultSummary, finished: FinishedRecording) -> bool:
-        base = _base(finished.item.id)
+        base = self._base(finished.item.id)
         return existing.fingerprint == finished.fingerprint and all(
             self.files.read(f"{base}.{name}", 1) is not None for name in self.formats
         )
@@ -197,12 +225,12 @@ class OutputStore:
         )
 
 
-def _base(recording_id: str) -> str:
-    return f"{_TRANSCRIPTS}/{shard_of(recording_id)}/{file_name(recording_id)}"
-
-
-def _failure_path(recording_id: str) -> str:
-    return f"{_FAILURES}/{shard_of(recording_id)}/{file_name(recording_id)}.json"
+def _layout_from(content: bytes) -> Layout | None:
+    try:
+        layout = json.loads(content)["layout"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return layout if layout in get_args(Layout) else None
 
 
 def _failure_from(content: bytes) -> Failure | None:
@@ -225,45 +253,3 @@ def _indexed_lines(content: bytes) -> Iterator[tuple[str, _Indexed]]:
 
 def _json_line(fields: Mapping[str, object]) -> bytes:
     return json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-
-
-_MAX_NAME_BYTES = 180
-_UNSAFE = frozenset('%/\\:*?"<>|~')
-_DIGEST_CHARACTERS = 32
-
-
-def shard_of(recording_id: str) -> str:
-    """Returns the folder of a recording, one of 256 to keep each small."""
-    return hashlib.sha256(recording_id.encode()).hexdigest()[:2]
-
-
-def file_name(recording_id: str) -> str:
-    """Returns a unique name that any file system or store accepts.
-
-    Unsafe characters are percent-encoded; letters of any script stay. A name that is too
-    long is cut and ends in `~` and a digest of the whole id.
-    """
-    name = "".join(_escaped(character, at) for at, character in enumerate(recording_id))
-    if name.endswith((".", " ")):
-        name = name[:-1] + _percent(name[-1])
-    if len(name.encode()) <= _MAX_NAME_BYTES:
-        return name
-    digest = hashlib.sha256(recording_id.encode()).hexdigest()[:_DIGEST_CHARACTERS]
-    room = _MAX_NAME_BYTES - 1 - _DIGEST_CHARACTERS
-    return f"{name.encode()[:room].decode(errors='ignore')}~{digest}"
-
-
-def _escaped(character: str, position: int) -> str:
-    unsafe = (
-        character in _UNSAFE
-        or (character == "." and position == 0)
-        or unicodedata.category(character)[0] in "CZ"
-        # Some file systems normalize composed characters, others do not.
-        or unicodedata.normalize("NFC", character) != character
-        or unicodedata.combining(character) != 0
-    )
-    return _percent(character) if unsafe and character != " " else character
-
-
-def _percent(character: str) -> str:
-    return "".join(f"%{byte:02X}" for byte in character.encode())

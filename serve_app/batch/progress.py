@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 
 from serve_app.batch.records import StageTimes
 
@@ -144,16 +148,21 @@ class Counters:
         )
 
     def handled_share(self) -> float:
-        """Returns the fraction of this run's work that is done, 0 to 1, by file size."""
+        """Returns the fraction of this run's work that is done, 0 to 1, by file size.
+
+        Finished parts of open recordings count, up to the share of the rest that as many average
+        recordings have: recordings that are not open yet are never done.
+        """
         if self.planned_files == 0:
             return 1.0
         if not self.planned_bytes:
             return self.handled_files / self.planned_files
         share = self.handled_bytes / self.planned_bytes
         recognized_s = max(self.recognized_audio_s, self.computed_audio_s)
-        if self.audio_s > 0 and recognized_s > self.audio_s:
-            # Count the finished parts of open recordings as well.
-            share *= recognized_s / self.audio_s
+        num_left = self.planned_files - self.handled_files
+        if num_left > 0 and self.audio_s > 0 and recognized_s > self.audio_s:
+            in_open = share * (recognized_s / self.audio_s - 1)
+            share += min(in_open, (1 - share) * min(self.open, num_left) / num_left)
         return min(share, 1.0)
 
     def snapshot(self, now_s: float, unix_s: float) -> Snapshot:
@@ -179,14 +188,72 @@ class Counters:
         )
 
 
+def print_json_line(snapshot: Snapshot) -> None:
+    """Prints `{"progress": {...}}` to standard error; `job_status` reads it from a job's log."""
+    print(json.dumps({"progress": asdict(snapshot)}), file=sys.stderr, flush=True)
+
+
+class ProgressBar:
+    """Shows the progress of a run on a terminal, for the length of the block."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[figures]}", markup=False),
+            console=console,
+        )
+        self._task = self._bar.add_task("preparing", total=None, figures="")
+
+    def __enter__(self) -> ProgressBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, snapshot: Snapshot) -> None:
+        self._bar.update(
+            self._task,
+            description=snapshot.state,
+            total=snapshot.total or None,
+            completed=snapshot.done + snapshot.failed,
+            figures=", ".join(progress_figures(asdict(snapshot))),
+        )
+
+
+def progress_figures(progress: Mapping[str, Any]) -> list[str]:
+    """Returns the known figures of a snapshot's fields as phrases."""
+    shown = []
+    if "done" in progress:
+        shown.append(f"{progress['done']:,} of {progress.get('total', 0):,} done")
+    if progress.get("failed"):
+        shown.append(f"{progress['failed']:,} failed")
+    for name, unit in (("audio_h", "h of audio"), ("rtfx", "x real time")):
+        if progress.get(name) is not None:
+            shown.append(f"{progress[name]:,.1f} {unit}")
+    if progress.get("eta_s") is not None and progress.get("left"):
+        shown.append(f"{duration_text(progress['eta_s'])} left")
+    return shown
+
+
+def duration_text(seconds: float) -> str:
+    """Returns a duration in hours and minutes, minutes and seconds, or seconds."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    if hours:
+        return f"{hours:,} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
+
+
 class ProgressReporter:
     """Reports the progress of a run from a thread, for the length of the block.
 
     Args:
         counters: of the run.
         write: stores the snapshot as JSON; may raise OSError.
-        log: called with a line of JSON, `{"progress": {...}}`.
-        log_interval_s: between two log lines.
+        show: called with the progress, for logs or a terminal.
+        show_interval_s: between two of its calls.
         write_interval_s: between two writes.
     """
 
@@ -194,14 +261,14 @@ class ProgressReporter:
         self,
         counters: Counters,
         write: Callable[[bytes], None],
-        log: Callable[[str], None],
-        log_interval_s: float,
+        show: Callable[[Snapshot], None],
+        show_interval_s: float,
         write_interval_s: float = _WRITE_INTERVAL_S,
     ) -> None:
         self._counters = counters
         self._write = write
-        self._log = log
-        self._log_interval_s = log_interval_s
+        self._show = show
+        self._show_interval_s = show_interval_s
         self._write_interval_s = write_interval_s
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
@@ -220,27 +287,27 @@ class ProgressReporter:
         """Reports a last time."""
         self._ended.set()
         self._thread.join()
-        self._report(logged=True)
+        self._report(shown=True)
 
     def report(self) -> None:
         """Reports now, from the calling thread."""
-        self._report(logged=True)
+        self._report(shown=True)
 
     def _run(self) -> None:
-        next_line_s = time.monotonic()
+        next_shown_s = time.monotonic()
         while not self._ended.wait(self._write_interval_s):
-            due = time.monotonic() >= next_line_s
+            due = time.monotonic() >= next_shown_s
             if due:
-                next_line_s = time.monotonic() + self._log_interval_s
-            self._report(logged=due)
+                next_shown_s = time.monotonic() + self._show_interval_s
+            self._report(shown=due)
 
-    def _report(self, *, logged: bool) -> None:
+    def _report(self, *, shown: bool) -> None:
         self._counters.refresh()
-        snapshot = asdict(self._counters.snapshot(time.monotonic(), time.time()))
+        snapshot = self._counters.snapshot(time.monotonic(), time.time())
         try:
-            self._write(json.dumps(snapshot).encode() + b"\n")
+            self._write(json.dumps(asdict(snapshot)).encode() + b"\n")
         except OSError as error:
             # If results cannot be written either, the job itself fails.
             self._logger.warning("cannot write the progress: %s", error)
-        if logged:
-            self._log(json.dumps({"progress": snapshot}))
+        if shown:
+            self._show(snapshot)

@@ -206,7 +206,12 @@ class Finisher:
             punctuate,
             settings.punctuator.sentence_break_s,
             models,
-            OutputStore(output, formats, subtitles=settings.subtitles.options()),
+            OutputStore(
+                output,
+                formats,
+                subtitles=settings.subtitles.options(),
+                layout=settings.batch.layout,
+            ),
             rules=TextRules(settings.batch.itn, settings.text.all_replacements()),
         )
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from serve_app.batch.attempts import Attempt
 from serve_app.batch.outputs import OutputStore
+from serve_app.batch.progress import duration_text
 from serve_app.batch.records import JsonValue
 from serve_app.batch.report_data import Accuracy, BatchReport, build_report, compute_s
-from serve_app.batch.report_html import duration_text, render_page
+from serve_app.batch.report_html import render_page
 from serve_app.batch.result_json import ResultSummary
-from serve_app.batch.storage import Files, open_files
+from serve_app.batch.storage import open_files
 from serve_app.batch.uris import plain_uri
 from serve_app.core.errors import ConfigurationError
 
@@ -38,18 +39,20 @@ def report_json(report: BatchReport) -> str:
         "failures_by_kind": dict(report.failures_by_kind),
         "failures": [asdict(each) for each in report.failures],
         "accuracy": _accuracy_fields(report.accuracy),
+        "folders": [asdict(each) for each in report.folders],
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def write_report(report: BatchReport, files: Files) -> None:
+def write_report(report: BatchReport, store: OutputStore) -> None:
     """Writes report.json, report.html and, where Matplotlib is installed, report.png."""
+    files = store.files
     picture = draw_charts(report)
     if picture is None:
         files.remove("report.png")
     else:
         files.put("report.png", picture)
-    files.put("report.html", render_page(report, picture).encode())
+    files.put("report.html", render_page(report, picture, store.text_path_of).encode())
     files.put(_JSON, report_json(report).encode())
 
 
@@ -150,19 +153,21 @@ _MAX_KINDS = 8
 def draw_charts(report: BatchReport) -> bytes | None:
     """Returns a PNG of stages, lengths, attempts and failures; None without Matplotlib."""
     try:
+        from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         return None
-    figure = Figure(figsize=(10, 7), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2)
-    _stages(axes[0][0], report)
-    _lengths(axes[0][1], report)
-    _attempts(axes[1][0], report)
-    _failures(axes[1][1], report)
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110)
+    with rc_context({"font.size": 13}):
+        figure = Figure(figsize=(12, 9), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(2, 2)
+        _stages(axes[0][0], report)
+        _lengths(axes[0][1], report)
+        _attempts(axes[1][0], report)
+        _failures(axes[1][1], report)
+        figure.savefig(picture, format="png", dpi=150)
     return picture.getvalue()
 
 
@@ -176,8 +181,8 @@ def _stages(axes: Axes, report: BatchReport) -> None:
 
 
 def _lengths(axes: Axes, report: BatchReport) -> None:
-    minutes = [max(audio_s, 0.1) / 60 for audio_s, _ in report.lengths_s]
-    compute = [max(seconds, 1e-4) for _, seconds in report.lengths_s]
+    minutes = [max(each.audio_s, 0.1) / 60 for each in report.results]
+    compute = [max(compute_s(each), 1e-4) for each in report.results]
     axes.scatter(minutes, compute, s=6, alpha=0.5, color="tab:green", edgecolors="none")
     if minutes:
         axes.set_xscale("log")

@@ -11,6 +11,8 @@ from serve_app.batch.records import Failure
 from serve_app.batch.result_json import ResultSummary
 
 _NUM_LISTED = 20
+_NUM_FOLDERS = 100
+_FOLDER_DEPTH = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,27 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True)
+class FolderTotals:
+    """The recordings of a folder of the source.
+
+    Attributes:
+        folder: up to two names deep; "" for recordings in none.
+        num_recordings: of the job.
+        num_finished: of them, those with a result.
+        num_failed: recordings that failed.
+        audio_s: length of the finished recordings.
+        cer: over all references of the folder; None without any.
+    """
+
+    folder: str
+    num_recordings: int
+    num_finished: int
+    num_failed: int
+    audio_s: float
+    cer: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class BatchReport:
     """Everything that the report shows.
 
@@ -97,7 +120,8 @@ class BatchReport:
         failures: in order of their ids.
         failures_by_kind: the most frequent first.
         accuracy: None without references.
-        lengths_s: length and compute time of each finished recording.
+        folders: those with the most recordings, in order of their names.
+        results: of the finished recordings, in order of their ids.
     """
 
     totals: Totals
@@ -109,7 +133,8 @@ class BatchReport:
     failures: tuple[Failure, ...]
     failures_by_kind: tuple[tuple[str, int], ...]
     accuracy: Accuracy | None
-    lengths_s: tuple[tuple[float, float], ...]
+    folders: tuple[FolderTotals, ...]
+    results: tuple[ResultSummary, ...]
 
 
 def build_report(
@@ -157,7 +182,8 @@ def build_report(
         failures=tuple(failed),
         failures_by_kind=tuple(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))),
         accuracy=_accuracy(results),
-        lengths_s=tuple((each.audio_s, compute_s(each)) for each in results),
+        folders=_folders(wanted, results, failed),
+        results=tuple(sorted(results, key=lambda each: each.id)),
     )
 
 
@@ -197,6 +223,33 @@ def _accuracy(results: list[ResultSummary]) -> Accuracy | None:
         sum(each.num_edits or 0 for each in scored),
         tuple(each for each in worst[:_NUM_LISTED] if each.num_edits),
     )
+
+
+def _folders(
+    ids: Collection[str], results: Sequence[ResultSummary], failed: Sequence[Failure]
+) -> tuple[FolderTotals, ...]:
+    num_recordings = Counter(map(folder_of, ids))
+    num_failed = Counter(folder_of(each.id) for each in failed)
+    finished: dict[str, list[ResultSummary]] = {}
+    for each in results:
+        finished.setdefault(folder_of(each.id), []).append(each)
+    largest = [folder for folder, _ in num_recordings.most_common(_NUM_FOLDERS)]
+    return tuple(
+        FolderTotals(
+            folder,
+            num_recordings[folder],
+            len(finished.get(folder, ())),
+            num_failed[folder],
+            sum(each.audio_s for each in finished.get(folder, ())),
+            accuracy.cer if (accuracy := _accuracy(finished.get(folder, []))) else None,
+        )
+        for folder in sorted(largest)
+    )
+
+
+def folder_of(recording_id: str) -> str:
+    """Returns the folder of a recording in the report, at most two names deep."""
+    return "/".join(recording_id.split("/")[:-1][:_FOLDER_DEPTH])
 
 
 def _slowness(each: ResultSummary) -> float:

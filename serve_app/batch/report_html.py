@@ -6,16 +6,35 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import TypeAlias
+from urllib.parse import quote
 
 import jinja2
 
+from serve_app.batch.progress import duration_text
 from serve_app.batch.report_data import Accuracy, BatchReport, compute_s
 
 _MAX_FAILURES = 200
+_MAX_RECORDINGS = 500
+
+LinkOf: TypeAlias = Callable[[str], str]
+"""Returns the path of a recording's text, relative to the page."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A cell that leads to a file beside the page."""
+
+    text: str
+    path: str
+
+    @property
+    def url(self) -> str:
+        return quote(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,36 +44,37 @@ class _Table:
     Attributes:
         title: heading.
         header: a name per column.
-        rows: cells as text.
+        rows: cells as text, or links.
         num_texts: number of leading columns that hold text; the others hold numbers.
         note: a line below the table.
     """
 
     title: str
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | _Link]]
     num_texts: int = 1
     note: str = ""
 
 
-def render_page(report: BatchReport, picture: bytes | None) -> str:
+def render_page(report: BatchReport, picture: bytes | None, link_of: LinkOf) -> str:
     """Returns the page.
 
     Args:
         report: what to show.
         picture: PNG to embed; None for none.
+        link_of: see `LinkOf`.
     """
-    tables = [
-        _attempts(report),
-        _slowest(report),
-        _failures_by_kind(report),
-        _failures(report),
-        *([_least_accurate(report.accuracy)] if report.accuracy is not None else []),
-    ]
     return _template().render(
         overview=_overview(report),
+        first=[_failures_by_kind(report), _failures(report), _folders(report)],
         picture=None if picture is None else base64.b64encode(picture).decode(),
-        tables=tables,
+        details=[
+            *([_least_accurate(report.accuracy, link_of)] if report.accuracy else []),
+            _slowest(report, link_of),
+            _attempts(report),
+            _compute(report),
+            _recordings(report, link_of),
+        ],
     )
 
 
@@ -81,22 +101,6 @@ def _overview(report: BatchReport) -> list[tuple[str, str]]:
         ("Audio", f"{totals.audio_s / 3600:,.2f} h, {totals.speech_s / 3600:,.2f} h of it speech"),
         ("Time", f"{duration_text(totals.wall_s)} in {len(report.attempts)} attempts"),
         ("Speed", f"{totals.rtfx:,.1f} times real time"),
-        ("Compute", _stage_shares(report)),
-        (
-            "Padding",
-            "not measured"
-            if report.padding_ratio is None
-            else f"{report.padding_ratio:.1%} of the computed frames",
-        ),
-        (
-            "Work lost",
-            f"{duration_text(report.wasted.wasted_s)} of speech, {report.wasted.share:.1%}"
-            + (
-                f" (what {report.wasted.killed_attempts} killed attempts did last is not known)"
-                if report.wasted.killed_attempts
-                else ""
-            ),
-        ),
     ]
     if report.accuracy is not None:
         rows.append(
@@ -106,6 +110,59 @@ def _overview(report: BatchReport) -> list[tuple[str, str]]:
             )
         )
     return rows
+
+
+def _compute(report: BatchReport) -> _Table:
+    killed = report.wasted.killed_attempts
+    unknown = f"; what {killed} killed attempts did last is not known" if killed else ""
+    rows = [
+        ("Stages", _stage_shares(report)),
+        (
+            "Padding",
+            "not measured"
+            if report.padding_ratio is None
+            else f"{report.padding_ratio:.1%} of the computed frames",
+        ),
+        (
+            "Work lost",
+            f"{duration_text(report.wasted.wasted_s)} of speech, "
+            f"{report.wasted.share:.1%}{unknown}",
+        ),
+    ]
+    return _Table("Compute", ("", ""), rows, num_texts=2)
+
+
+def _folders(report: BatchReport) -> _Table:
+    if len(report.folders) < 2:
+        return _Table("Folders", (), ())
+    rows = [
+        (
+            each.folder or "(none)",
+            f"{each.num_recordings:,}",
+            f"{each.num_finished:,}",
+            f"{each.num_failed:,}",
+            f"{each.audio_s / 3600:,.2f}",
+            "" if each.cer is None else f"{each.cer:.2%}",
+        )
+        for each in report.folders
+    ]
+    header = ("folder", "recordings", "finished", "failed", "audio h", "CER")
+    return _Table("Folders", header, rows)
+
+
+def _recordings(report: BatchReport, link_of: LinkOf) -> _Table:
+    rows = [
+        (
+            _Link(each.id, link_of(each.id)),
+            duration_text(each.audio_s),
+            f"{each.num_characters:,}",
+            "yes" if each.partial else "",
+        )
+        for each in report.results[:_MAX_RECORDINGS]
+    ]
+    num_omitted = len(report.results) - len(rows)
+    note = f"{num_omitted:,} more are below transcripts/." if num_omitted else ""
+    return _Table("Transcripts", ("recording", "length", "characters", "partial"), rows, note=note)
 
 
 def _stage_shares(report: BatchReport) -> str:
@@ -132,10 +189,10 @@ def _attempts(report: BatchReport) -> _Table:
     return _Table("Attempts", header, rows, num_texts=2)
 
 
-def _slowest(report: BatchReport) -> _Table:
+def _slowest(report: BatchReport, link_of: LinkOf) -> _Table:
     rows = [
         (
-            each.id,
+            _Link(each.id, link_of(each.id)),
             duration_text(each.audio_s),
             f"{each.times.wall_s:,.2f}",
             f"{compute_s(each):,.2f}",
@@ -157,19 +214,15 @@ def _failures(report: BatchReport) -> _Table:
     return _Table("Failures", ("recording", "kind", "reason"), rows, num_texts=3, note=note)
 
 
-def _least_accurate(accuracy: Accuracy) -> _Table:
+def _least_accurate(accuracy: Accuracy, link_of: LinkOf) -> _Table:
     rows = [
-        (each.id, f"{each.cer:.2%}", f"{each.num_edits:,}", f"{each.num_reference_characters:,}")
+        (
+            _Link(each.id, link_of(each.id)),
+            f"{each.cer:.2%}",
+            f"{each.num_edits:,}",
+            f"{each.num_reference_characters:,}",
+        )
         for each in accuracy.worst
     ]
     header = ("recording", "CER", "edits", "characters in reference")
     return _Table("Furthest from their references", header, rows)
-
-
-def duration_text(seconds: float) -> str:
-    """Returns a duration in hours and minutes, minutes and seconds, or seconds."""
-    whole = round(seconds)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    if hours:
-        return f"{hours:,} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"

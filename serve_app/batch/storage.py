@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from serve_app.batch.records import FileInfo
-from serve_app.batch.uris import parse_uri
+from serve_app.batch.uris import parse_uri, plain_text
 
 _TEMPORARY = ".part-"
 """Prefix of the names of incomplete files."""
@@ -72,6 +72,23 @@ def open_files(url: str) -> Files:
     if isinstance(filesystem, LocalFileSystem):
         return LocalFiles(Path(root))
     return RemoteFiles(filesystem, root)
+
+
+_STORAGE_PACKAGES = frozenset(
+    ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs")
+)
+
+
+def storage_problem(error: BaseException) -> str | None:
+    """Returns what is wrong with the storage as one sentence; None for any other error."""
+    seen: BaseException | None = error
+    while seen is not None:
+        package = type(seen).__module__.partition(".")[0]
+        if package in _STORAGE_PACKAGES or isinstance(seen, OSError):
+            lines = plain_text(str(seen)).split("\n")
+            return f"the storage failed: {lines[0] or type(seen).__name__}"
+        seen = seen.__cause__
+    return None
 
 
 def info_of(details: Mapping[str, object]) -> FileInfo:

@@ -182,7 +182,12 @@ class TranscribeOnServe:
             self._punctuate if self._punctuator is not None else None,
             settings.punctuator.sentence_break_s,
             models,
-            OutputStore(output, formats, subtitles=settings.subtitles.options()),
+            OutputStore(
+                output,
+                formats,
+                subtitles=settings.subtitles.options(),
+                layout=settings.batch.layout,
+            ),
             rules=TextRules(settings.batch.itn, settings.text.all_replacements()),
         )
 

@@ -7,11 +7,11 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from serve_app.cli.console import console_for
 from serve_app.cli.options import JsonOption, ProfileOption, SetOption, read_secret, with_options
@@ -95,6 +95,13 @@ def submit_command(
     stages: Annotated[
         str | None, typer.Option(help="Stages to run, such as vad,asr,punctuation; all by default.")
     ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            help="Folders of a new output: mirror for those of the source, hashed for millions "
+            "of recordings; as in the settings by default."
+        ),
+    ] = None,
     itn: Annotated[
         bool | None, typer.Option(help="Write numbers in digits; as in the settings by default.")
     ] = None,
@@ -120,7 +127,7 @@ def submit_command(
     options = ["--profile", _portable(cluster.profile)]
     for assignment in cluster.assignments:
         options += ["--set", assignment]
-    for name, value in (("--formats", formats), ("--stages", stages)):
+    for name, value in (("--formats", formats), ("--layout", layout), ("--stages", stages)):
         if value:
             options += [name, value]
     if itn is not None:
@@ -259,31 +266,21 @@ def _report_start(jobs: BatchJobs, job_id: str, wait: bool) -> None:
 
 
 def _print_progress(job: JobInfo) -> None:
-    figures = ", ".join(_figures(job.progress))
+    from serve_app.batch.progress import progress_figures
+
+    figures = ", ".join(progress_figures(job.progress))
     console = console_for(sys.stderr)
     console.print(f"{job.job_id}: {job.phase}{': ' if figures else ''}{figures}", markup=False)
     if job.ended and job.phase == "failed" and job.message:
         console.print(job.message.strip(), markup=False)
 
 
-def _figures(progress: Any) -> list[str]:
-    """Returns the known figures of a job's progress as phrases."""
-    shown = []
-    if "done" in progress:
-        shown.append(f"{progress['done']} of {progress.get('total', '?')} done")
-    if progress.get("failed"):
-        shown.append(f"{progress['failed']} failed")
-    for name, unit in (("audio_h", "h of audio"), ("rtfx", "x real time"), ("eta_s", "s left")):
-        if progress.get(name) is not None:
-            shown.append(f"{progress[name]:,.1f} {unit}")
-    return shown
-
-
 def _show_all(jobs: list[JobInfo], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(job) for job in jobs], ensure_ascii=False))
         return
-    table = Table("job", "state", "source", "output")
+    # Ids are pasted into commands: they are never cut.
+    table = Table(Column("job", no_wrap=True, overflow="ignore"), "state", "source", "output")
     for job in jobs:
         table.add_row(*map(escape, (job.job_id, job.phase, job.source, job.output)))
     console_for().print(table)

@@ -15,14 +15,12 @@ from serve_app.cli.options import JsonOption, StoreOption
 from serve_app.core.errors import PackError, ParaserveError
 from serve_app.core.paths import default_pack_dir
 from serve_app.modeltools.memory_bench import (
-    BenchPacks,
-    Row,
     choose_packs,
     markdown,
     measure_rows,
     rows_of,
 )
-from serve_app.modeltools.memory_bench.rows import choose_rows
+from serve_app.modeltools.memory_bench.rows import choose_rows, roles_of
 from serve_app.packs import PackStore
 
 bench_app = typer.Typer(no_args_is_help=True, help="Measure on this machine.")
@@ -68,14 +66,15 @@ def memory_command(
     """
     pack_dir = default_pack_dir() if store is None else store.expanduser().absolute()
     random_dir = pack_dir.parent / "bench-packs" if synth_dir is None else synth_dir.expanduser()
+    needed = roles_of(rows or [], device)
     try:
-        chosen = choose_packs(_roles(packs), PackStore(pack_dir), random_dir, _say)
+        chosen = choose_packs(_roles(packs), PackStore(pack_dir), random_dir, _say, needed)
     except (PackError, ParaserveError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error
     measured = list(
         measure_rows(
-            _chosen_rows(chosen, device, rows or []),
+            choose_rows(rows_of(chosen, device), rows or []),
             device=device,
             num_threads=num_threads,
             seconds=seconds,
@@ -102,15 +101,6 @@ def _roles(given: list[str] | None) -> dict[str, str]:
         path = Path(name).expanduser()
         roles[role] = f"dir:{path.absolute()}" if path.is_dir() else name
     return roles
-
-
-def _chosen_rows(packs: BenchPacks, device: str, keys: list[str]) -> tuple[Row, ...]:
-    every = rows_of(packs, device)
-    try:
-        return choose_rows(every, keys)
-    except KeyError as error:
-        known = ", ".join(row.key for row in every)
-        raise typer.BadParameter(f"no row {error.args[0]!r}; there are {known}") from error
 
 
 def _machine() -> str:

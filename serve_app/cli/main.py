@@ -43,6 +43,10 @@ class _Commands(LazyGroup):
             "Inspect and operate a release on Kubernetes.",
         ),
         "batch": ("serve_app.cli.batch:batch_app", "Transcribe many recordings as a job."),
+        "logs": (
+            "serve_app.cli.logs:logs_command",
+            "Print the logs of the service that runs on this machine.",
+        ),
         "plan": (
             "serve_app.cli.plan:plan_command",
             "Estimate how many GPUs a day's traffic needs.",
@@ -84,15 +88,29 @@ def paraserve(
 
 
 @app.command()
-def serve(profile: ProfileOption = DEFAULT_PROFILE, set_: SetOption = None) -> None:
+def serve(
+    profile: ProfileOption = DEFAULT_PROFILE,
+    set_: SetOption = None,
+    restart: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Number of times in a row to start again in this process if the Ray node dies; "
+            "requests get a 503 with Retry-After meanwhile.",
+        ),
+    ] = 0,
+) -> None:
     """Run the service on this machine until Ctrl-C.
 
     Exit codes: 0 all requests finished, 1 the start failed, 2 invalid usage or settings,
     3 requests were cut off, 4 the Ray node died.
     """
     from serve_app.cli.serve import serve_until_interrupted
+    from serve_app.hosting.restarts import Restarts
 
-    raise typer.Exit(serve_until_interrupted(_settings(profile, set_), console_for(sys.stderr)))
+    restarts = Restarts.from_environment(restart)
+    settings = _settings(profile, set_)
+    raise typer.Exit(serve_until_interrupted(settings, console_for(sys.stderr), restarts))
 
 
 @app.command()

@@ -42,17 +42,35 @@ def list_command(
 
 @models_app.command("pull")
 def pull_command(
-    name: NameArgument,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A registered name, ms:ORG/NAME[@REVISION], hf:... or dir:/PATH."),
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option("--profile", "-p", help="Download every pack that a profile needs."),
+    ] = None,
     to: Annotated[
         Path | None,
         typer.Option("--to", help="Directory for the pack, instead of the store."),
     ] = None,
     store: StoreOption = None,
 ) -> None:
-    """Download a pack, verify it and print its directory."""
+    """Download packs, verify them and print their directories.
+
+    Mirrors: MODELSCOPE_ENDPOINT, HF_ENDPOINT. Proxy: HTTPS_PROXY. For a machine without a
+    connection use --to, and copy the directory.
+    """
+    if (name is None) == (profile is None) or (profile is not None and to is not None):
+        raise typer.BadParameter("give either a name, with or without --to, or --profile")
+    pack_store = _store(store)
+    names = [name] if name is not None else _packs_of(profile or "")
     with _errors_to_exit_code():
-        contents = pull(name, _store(store), _say, to=to)
-    typer.echo(f"{name}: {contents.model_class} in {contents.directory}")
+        for each in names:
+            contents = pull(each, pack_store, _say, to=to)
+            typer.echo(f"{each}: {contents.model_class} in {contents.directory}")
+    if name is not None:
+        _say_what_else(name, pack_store)
 
 
 @models_app.command("verify")
@@ -124,6 +142,28 @@ def export_command(
         typer.echo(f"{name}: {original.model_class} in {dtype} in {exported.directory}")
         if check:
             typer.echo(f"compared with PyTorch in float32: {check_export(original, exported)}")
+
+
+def _packs_of(profile: str) -> list[str]:
+    """Returns the names of a profile's packs, each once."""
+    from serve_app.inference.loading import packs_of
+    from serve_app.settings import load_settings
+
+    return list(dict.fromkeys(each.name for each in packs_of(load_settings(profile))))
+
+
+def _say_what_else(name: str, store: PackStore) -> None:
+    """Names the packs that the profiles with this pack need and that are not here."""
+    from serve_app.settings import profile_names
+
+    known = {pack.name: pack for pack in list_packs(store)}
+    for profile in profile_names():
+        needed = _packs_of(profile)
+        missing = [known[each] for each in needed if each in known and not known[each].present]
+        if name in needed and missing:
+            listed = ", ".join(f"{pack.name} ({_megabytes(pack.size_bytes)})" for pack in missing)
+            command = f"paraserve models pull --profile {profile}"
+            typer.echo(f"profile {profile} also needs {listed}: {command}", err=True)
 
 
 def _store(root: Path | None) -> PackStore:

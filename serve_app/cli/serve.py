@@ -12,8 +12,10 @@ from pathlib import Path
 from rich.console import Console
 
 from serve_app.cli.console import DEMO_WARNING, note, tell
+from serve_app.cli.logs import logs_directory
 from serve_app.client import Paraserve, Transcription, TranscriptionRequest
 from serve_app.core.in_flight import num_in_flight
+from serve_app.hosting.restarts import Restarts
 from serve_app.hosting.run_directory import own_run_directory
 from serve_app.hosting.stopping import (
     Drain,
@@ -32,8 +34,13 @@ from serve_app.transcript.cer import character_error_rate
 _POLL_S = 0.5
 
 
-def serve_until_interrupted(settings: Settings, console: Console) -> int:
+def serve_until_interrupted(settings: Settings, console: Console, restarts: Restarts) -> int:
     """Starts the service, prints its URLs, and waits for SIGINT or SIGTERM.
+
+    Args:
+        settings: of the service.
+        console: for messages.
+        restarts: what to do when the node has died.
 
     Returns:
         The exit code: an `ExitCode`, or 128 and the signal's number where a signal came
@@ -51,16 +58,17 @@ def serve_until_interrupted(settings: Settings, console: Console) -> int:
         note(message, console)
 
     try:
-        prepare_environment(settings)
+        prepare_environment(settings, restarts.expected_start_s if restarts.is_restarted else None)
         fetch_packs(settings, progress)
-        with running(settings, progress) as application:
+        with running(settings, progress, shares_port=restarts.is_restarted) as application:
+            restarts.ready()
             # Ray has replaced the handlers with its own.
             signals.install()
             signals.started()
             if any(map(is_demo_pack, settings.recognizer.packs)):
                 tell("warning", DEMO_WARNING, console)
-            print_urls(console, application.url, application.page_url)
-            return serve_until_stopped(application, settings, signals, console)
+            print_urls(console, application)
+            return serve_until_stopped(application, settings, signals, console, restarts)
     except StopRequested as stop:
         return 128 + stop.number
     except SystemExit as stop:
@@ -70,13 +78,16 @@ def serve_until_interrupted(settings: Settings, console: Console) -> int:
         return 128 + signal.SIGTERM
 
 
-def print_urls(console: Console, url: str, page_url: str | None = None) -> None:
+def print_urls(console: Console, application: RunningApplication) -> None:
+    url, page_url, run = application.url, application.page_url, application.run
     console.print(f"[green]ready[/green] at {url}")
     console.print(f"  transcribe  POST {url}/v1/audio/transcriptions")
     if page_url is not None:
         console.print(f"  web page    {page_url}")
     console.print(f"  API docs    {url}/docs")
     console.print(f"  readiness   {url}/readyz")
+    if run is not None:
+        console.print(f"  logs        paraserve logs --follow, or {logs_directory(run)}")
     console.print("Ctrl-C stops it.")
 
 
@@ -93,13 +104,21 @@ def stop_signals(console: Console) -> StopSignals:
 
 
 def serve_until_stopped(
-    application: RunningApplication, settings: Settings, signals: StopSignals, console: Console
+    application: RunningApplication,
+    settings: Settings,
+    signals: StopSignals,
+    console: Console,
+    restarts: Restarts | None = None,
 ) -> ExitCode:
     """Waits for a signal, then for the end of all running requests.
 
-    If the node dies, this process exits with `ExitCode.NODE_LOST`.
+    If the node dies, this process becomes the command again as often as `restarts` allows, and
+    else exits with `ExitCode.NODE_LOST`.
     """
     while not signals.is_told:
+        if restarts is not None and restarts.may_restart() and application.loss() is not None:
+            tell("warning", f"the Ray node has died: {application.loss()}; restarting", console)
+            restarts.restart(settings.http, application.run)
         _end_if_lost(application, console)
         time.sleep(_POLL_S)
     run = application.run
@@ -180,7 +199,7 @@ def run_demo(settings: Settings, *, stay_up: bool) -> int:
             signals = stop_signals(console)
             signals.install()
             signals.started()
-            print_urls(console, application.url, application.page_url)
+            print_urls(console, application)
             code = serve_until_stopped(application, settings, signals, console)
             return code if right else max(code, 1)
     return 0 if right else 1

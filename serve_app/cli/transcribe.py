@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -202,7 +204,10 @@ class _Run:
             for file in self._files:
                 task = self._begin(file, total_s=None)
                 try:
-                    answer = service.transcribe_as(file, self._request.response_format, request)
+                    with _Upload(file, partial(self._show_sent, task)) as upload:
+                        answer = service.transcribe_as(
+                            upload, self._request.response_format, request
+                        )
                 except (ClientError, OSError) as error:
                     self._fail(file, _reason(error))
                 else:
@@ -282,6 +287,14 @@ class _Run:
         position_s = position_ms / 1000
         self._progress.update(task, completed=position_s, position=f"{position_s:.0f} s")
 
+    def _show_sent(self, task: TaskID, sent_bytes: int, total_bytes: int) -> None:
+        if sent_bytes < total_bytes:
+            position = f"sending, {sent_bytes / 1e6:.1f} of {total_bytes / 1e6:.1f} MB"
+            self._progress.update(task, completed=sent_bytes, total=total_bytes, position=position)
+        else:
+            # The bar pulses: how long recognition takes is not known.
+            self._progress.update(task, total=None, position="recognizing")
+
     def _finish(self, task: TaskID, position: str) -> None:
         self._progress.update(task, total=1, completed=1, position=position)
 
@@ -304,6 +317,28 @@ class _Run:
         if len(self._files) > 1:
             typer.echo(f"==> {file} <==")
         typer.echo(content.rstrip("\n"))
+
+
+class _Upload(io.FileIO):
+    """A file that reports how much of it has been read.
+
+    Args:
+        file: to send.
+        on_read: called with the bytes read so far and the size of the file.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, file: Path, on_read: Callable[[int, int], None]) -> None:
+        super().__init__(file, "rb")
+        self._total_bytes = file.stat().st_size
+        self._on_read = on_read
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        content = super().read(-1 if size is None else size)
+        self._on_read(self.tell(), self._total_bytes)
+        return content
 
 
 def _is_sample(file: Path) -> bool:

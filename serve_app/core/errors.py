@@ -285,12 +285,15 @@ class UploadTooLarge(RequestError):
 
     code = "upload_too_large"
 
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(limit_bytes)
+    def __init__(self, limit_bytes: int, setting: str = "audio.max_upload_bytes") -> None:
+        super().__init__(limit_bytes, setting)
 
     def __str__(self) -> str:
         limit = int(str(self.args[0]))
-        return f"the upload is larger than the limit of {limit} bytes ({limit / 2**20:.1f} MiB)"
+        return (
+            f"the upload is larger than the limit of {limit} bytes ({limit / 2**20:.1f} MiB, "
+            f"setting {self.args[1]}); compress it, to FLAC or Opus for example, or split it"
+        )
 
 
 class UploadTooSlow(RequestError):
@@ -450,7 +453,10 @@ class AudioTooLong(AudioError):
 
     def __str__(self) -> str:
         duration_s, limit_s = (float(str(arg)) for arg in self.args)
-        return f"the audio lasts at least {duration_s:.1f} s; the limit is {limit_s:.0f} s"
+        return (
+            f"the audio lasts at least {duration_s:.1f} s; the limit is {limit_s:.0f} s (setting "
+            "audio.max_duration_s); split the recording"
+        )
 
 
 class AudioTooComplex(AudioError):

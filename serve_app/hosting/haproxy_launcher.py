@@ -52,6 +52,8 @@ class ProxyOptions:
             0 for no such bound.
         expects_root: the API answers every path, so that a path which leads nowhere only
             means that its routes are not here yet, and its public documents are cached.
+        start_s: Retry-After while the service starts, that is, while it has no routes.
+        shares_port: a `stand_in` of this service may listen on the port until HAProxy does.
         listen_host: on which HAProxy listens, while Serve's own listeners, which would go
             round it, are told another address; empty for the same one.
     """
@@ -59,6 +61,8 @@ class ProxyOptions:
     header_timeout_s: int = 10
     max_connections_per_address: int = 1024
     expects_root: bool = False
+    start_s: int = _RETRY_AFTER_S
+    shares_port: bool = False
     listen_host: str = ""
 
 
@@ -79,7 +83,7 @@ class ProxyError:
     def body(self) -> str:
         return error_body(self.message, self.kind, self.code)
 
-    def response(self) -> str:
+    def response(self, retry_after_s: int = _RETRY_AFTER_S) -> str:
         """Returns it as HAProxy reads it from a file."""
         body = self.body()
         head = [
@@ -89,7 +93,7 @@ class ProxyError:
             "Cache-Control: no-cache",
         ]
         if self.status == 503:
-            head.append(f"Retry-After: {_RETRY_AFTER_S}")
+            head.append(f"Retry-After: {retry_after_s}")
         return "\r\n".join(head) + "\r\n\r\n" + body
 
 
@@ -166,13 +170,13 @@ def rewrite(configuration: str, options: ProxyOptions, directory: str) -> str:
     return _changed(text, r"(\n)(?=frontend http_frontend\n)", _cache_section())
 
 
-def write_error_files(directory: str) -> None:
+def write_error_files(directory: str, retry_after_s: int = _RETRY_AFTER_S) -> None:
     """Writes the errors that the rewritten configuration names."""
     for error in _ERRORS:
         path = _error_file(directory, error.status)
         descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii", newline="") as file:
-            file.write(error.response())
+            file.write(error.response(retry_after_s))
 
 
 def takeover_arguments(arguments: list[str], configuration_path: str) -> list[str]:
@@ -209,12 +213,16 @@ def main() -> None:
         with open(path, encoding="utf-8") as file:
             configuration = file.read()
         bounded = rewrite(configuration, options, directory)
-        write_error_files(directory)
+        has_routes = _has_routes(bounded)
+        write_error_files(directory, _RETRY_AFTER_S if has_routes else options.start_s)
         draft = f"{path}.{os.getpid()}"
         with open(draft, "w", encoding="utf-8") as file:
             file.write(bounded)
         os.replace(draft, path)
         arguments = takeover_arguments(arguments, path)
+        if options.shares_port:
+            # Ray's option against SO_REUSEPORT.
+            arguments = [argument for argument in arguments if argument != "-dR"]
     except (UnknownConfiguration, ValueError, TypeError, OSError) as error:
         # Ray shows the last lines of it when HAProxy does not start.
         sys.exit(f"paraserve cannot start HAProxy: {error}")
@@ -353,8 +361,7 @@ def _cache_rules() -> str:
 
 
 def _with_default_answer(text: str, options: ProxyOptions) -> str:
-    has_routes = re.search(r"(?m)^    use_backend ", text) is not None
-    if options.expects_root or not has_routes:
+    if options.expects_root or not _has_routes(text):
         # The error file, with its Retry-After: no server can take the request.
         answer = ""
     else:
@@ -365,6 +372,10 @@ def _with_default_answer(text: str, options: ProxyOptions) -> str:
         )
     pattern = r"(\nbackend default_backend\n)    http-request return status 404 [^\n]*\n"
     return _changed(text, pattern, answer)
+
+
+def _has_routes(text: str) -> bool:
+    return re.search(r"(?m)^    use_backend ", text) is not None
 
 
 def _quoted(text: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from serve_app.api import flow
 from serve_app.core.in_flight import NODE_ADDRESS_VARIABLE, RUN_DIRECTORY_VARIABLE
@@ -57,7 +57,10 @@ def hard_stop_after_s(ingress: IngressSettings) -> int:
 
 
 def run_environment(
-    settings: Settings, run: RunDirectory, fallback_port: int
+    settings: Settings,
+    run: RunDirectory,
+    fallback_port: int,
+    expected_start_s: float | None = None,
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Returns what a cluster of our own needs besides.
 
@@ -65,6 +68,7 @@ def run_environment(
         settings: of the service.
         run: where its files lie.
         fallback_port: one that is free, for the proxy that HAProxy falls back on.
+        expected_start_s: see `proxy_options`.
 
     Returns:
         What must be so, and what the operator's own environment may say otherwise.
@@ -73,7 +77,7 @@ def run_environment(
     fixed = {
         RUN_DIRECTORY_VARIABLE: path,
         NODE_ADDRESS_VARIABLE: settings.cluster.host,
-        OPTIONS_VARIABLE: json.dumps(asdict(proxy_options(settings))),
+        OPTIONS_VARIABLE: json.dumps(asdict(proxy_options(settings, expected_start_s))),
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(run.haproxy),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": f"{path}/haproxy.cfg",
         # Short names: Ray adds a directory of 56 characters, HAProxy a suffix.
@@ -98,11 +102,19 @@ def run_environment(
     return fixed, changeable
 
 
-def proxy_options(settings: Settings) -> ProxyOptions:
-    """Returns what `haproxy_launcher` puts into HAProxy's configuration."""
-    return ProxyOptions(
+def proxy_options(settings: Settings, expected_start_s: float | None = None) -> ProxyOptions:
+    """Returns what `haproxy_launcher` puts into HAProxy's configuration.
+
+    Args:
+        settings: of the service.
+        expected_start_s: of a restarted service, in s; None for `haproxy_launcher`'s own guess.
+    """
+    options = ProxyOptions(
         header_timeout_s=settings.http.header_timeout_s,
         max_connections_per_address=settings.http.max_connections_per_address,
         expects_root=True,
         listen_host=settings.http.host,
     )
+    if expected_start_s is None:
+        return options
+    return replace(options, start_s=max(1, round(expected_start_s)), shares_port=True)

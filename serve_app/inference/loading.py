@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from serve_app.audio import AudioLimits
+from serve_app.core.errors import PackNotFound
 from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
 from serve_app.core.records import PackRole, Stage, StageReadiness
 from serve_app.engines.fsmn_vad.endpointing import VadOptions
@@ -74,7 +75,15 @@ def find_pack(settings: Settings, name: str) -> PackContents:
     Raises:
         PackError: it is missing or damaged, or the download failed.
     """
-    return resolve(name, PackStore(settings.pack_dir), fetch=not settings.offline)
+    try:
+        return resolve(name, PackStore(settings.pack_dir), fetch=not settings.offline)
+    except PackNotFound as error:
+        if settings.recognizer.engine == "onnx" and name in settings.recognizer.packs:
+            directory = name.removeprefix("dir:")
+            command = f"paraserve models export paraformer-large {directory}"
+            pack, problem = error.args[:2]
+            raise PackNotFound(pack, problem, f"Make it by `{command}`") from None
+        raise
 
 
 def segmentation_options(settings: Settings) -> SegmentationOptions:

@@ -33,6 +33,8 @@ ALLOWED_PATTERNS = (
     "LICENSE*",
 )
 
+_MIRRORS = {Hub.MODELSCOPE: "MODELSCOPE_ENDPOINT", Hub.HUGGING_FACE: "HF_ENDPOINT"}
+"""Environment variables that the hubs' clients read."""
 _EXTRAS = {Hub.MODELSCOPE: "modelscope", Hub.HUGGING_FACE: "huggingface"}
 _MODULES = {Hub.MODELSCOPE: "modelscope", Hub.HUGGING_FACE: "huggingface_hub"}
 
@@ -65,8 +67,9 @@ def fetch_from_hub(pack: str, source: HubSource, scratch: Path, content: Path) -
         raise PackFetchFailed(
             pack,
             f"{source} could not be downloaded ({problem})",
-            "See that the hub can be reached from here and the name is right, or fetch the "
-            "pack on a connected machine and copy it",
+            f"Check the name and the connection. {_MIRRORS[source.hub]} names a mirror, "
+            "HTTPS_PROXY a proxy. Offline: run `paraserve models pull NAME --to DIR` on a "
+            "connected machine and copy DIR",
         ) from error
     _keep_pack_files(scratch, content, _patterns(source))
     if not any(content.iterdir()):

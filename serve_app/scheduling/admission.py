@@ -287,7 +287,7 @@ class AdmissionLine:
         self._throughput.advance(now, self._all.num_running > 0)
         for limits in (self._limits, key_limits):
             if limits.max_bytes is not None and num_bytes > limits.max_bytes:
-                raise UploadTooLarge(limits.max_bytes)
+                raise UploadTooLarge(limits.max_bytes, "admission.max_bytes")
         self._num_arrivals += 1
         ticket = AdmissionTicket(
             key, key_limits, weight, deadline, now, self._num_arrivals, num_bytes
@@ -315,7 +315,7 @@ class AdmissionLine:
         if growth > 0:
             for load, limits in self._loads(ticket):
                 if limits.max_bytes is not None and num_bytes > limits.max_bytes:
-                    raise UploadTooLarge(limits.max_bytes)
+                    raise UploadTooLarge(limits.max_bytes, "admission.max_bytes")
                 if not load.has_bytes(limits, growth):
                     self._counts.refused += 1
                     raise Overloaded(self._retry_after_s(ticket, load is not self._all))

@@ -88,7 +88,7 @@ class AdmissionSettings(Section):
         "wait.",
     )
     max_bytes: int = Field(
-        default=512 * 2**20,
+        default=2 * 2**30,
         ge=1024,
         description="Maximum size of all uploads in flight at an ingress replica, in bytes. It is "
         "also the most that the spool directory holds. At least one upload.",

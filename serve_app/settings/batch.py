@@ -12,6 +12,9 @@ from serve_app.settings.section import Advanced, NumGpus, Section
 TextFormat: TypeAlias = Literal["srt", "vtt", "txt"]
 """Formats that can be written beside the JSON of a recording."""
 
+Layout: TypeAlias = Literal["mirror", "hashed"]
+"""How the paths of results are derived from the ids of recordings."""
+
 
 class BatchPool(Section):
     """The actors of one stage of a batch job."""
@@ -70,6 +73,12 @@ class BatchSettings(Section):
     formats: tuple[TextFormat, ...] = Field(
         default=(),
         description="Text formats written beside each recording's JSON: srt, vtt, txt.",
+    )
+    layout: Layout = Field(
+        default="mirror",
+        description="Folders of a new output: `mirror` has those of the source, `hashed` spreads "
+        "results over 256 folders, for millions of recordings. An output keeps the layout with "
+        "which it was begun.",
     )
     itn: bool = Field(
         default=False,

@@ -22,9 +22,10 @@ class AudioSettings(Section):
     """Accepted audio, and how it is decoded."""
 
     max_upload_bytes: int = Field(
-        default=50 * 2**20,
+        default=600 * 2**20,
         ge=1024,
-        description="Maximum size of an upload in bytes.",
+        description="Maximum size of an upload in bytes. The default holds five hours of WAV with "
+        "16 kHz, the default `audio.max_duration_s`.",
     )
     max_duration_s: float = Field(
         default=5 * 3600.0,

@@ -18,6 +18,7 @@ import soundfile
 
 from serve_app.batch.job import BatchJob, JobOrder, job_settings
 from serve_app.batch.pending import Work
+from serve_app.batch.progress import Snapshot
 from serve_app.batch.punctuate_stage import Failed, Finished
 from serve_app.batch.ray_data import OwnActors
 from serve_app.batch.recognize_stage import RecognizeChunks
@@ -67,7 +68,7 @@ def done(cluster: None, settings: Settings, source: Path, output: Path) -> Any:
 
 
 def documents(output: Path) -> dict[str, dict[str, Any]]:
-    found = [json.loads(path.read_text()) for path in output.glob("transcripts/*/*.json")]
+    found = [json.loads(path.read_text()) for path in output.glob("transcripts/*.json")]
     return {document["id"]: document for document in found}
 
 
@@ -89,7 +90,7 @@ async def test_texts_are_those_of_the_pipeline_without_ray(
 @pytest.mark.ray
 def test_other_formats_are_beside_the_documents(done: Any, output: Path) -> None:
     for suffix in ("srt", "txt"):
-        assert len(list(output.glob(f"transcripts/*/*.{suffix}"))) == 5
+        assert len(list(output.glob(f"transcripts/*.{suffix}"))) == 5
 
 
 @pytest.mark.ray
@@ -104,18 +105,18 @@ def test_bad_file_has_its_line_and_the_rest_is_done(done: Any, output: Path) -> 
 def test_same_command_again_does_nothing_again(
     done: Any, settings: Settings, source: Path, output: Path
 ) -> None:
-    before = {path: path.stat().st_mtime_ns for path in output.glob("transcripts/*/*")}
-    leftover = next(output.glob("transcripts/*")) / ".part-of-one-that-died"
+    before = {path: path.stat().st_mtime_ns for path in output.glob("transcripts/*")}
+    leftover = output / "transcripts" / ".part-of-one-that-died"
     leftover.write_bytes(b"{")
     os.utime(leftover, (0, time.time() - 60))
-    lines: list[str] = []
+    shown: list[Snapshot] = []
     order = JobOrder(str(source), str(output), formats=("srt", "txt"))
-    report = BatchJob(settings, order, lines.append).run()
-    assert {path: path.stat().st_mtime_ns for path in output.glob("transcripts/*/*")} == before
+    report = BatchJob(settings, order, shown.append).run()
+    assert {path: path.stat().st_mtime_ns for path in output.glob("transcripts/*")} == before
     assert (report.totals.num_finished, report.totals.num_failed) == (5, 1)
-    progress = json.loads(lines[-1])["progress"]
-    assert (progress["state"], progress["done"], progress["failed"]) == ("done", 5, 1)
-    assert progress["computed_audio_h"] == 0
+    last = shown[-1]
+    assert (last.state, last.done, last.failed) == ("done", 5, 1)
+    assert last.computed_audio_h == 0
     assert not leftover.exists()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from serve_app.batch.__main__ import main
 from serve_app.batch.job import BatchJob, JobOrder
 from serve_app.batch.records import Failure
 from serve_app.batch.report_data import BatchReport, build_report
+from serve_app.batch.session import Stopped
 from serve_app.settings import Settings
 from tests.batch.recordings import failure
 
@@ -54,3 +56,38 @@ def test_failures_that_another_run_tries_again_are_never_accepted(
 def test_command_line_wins_over_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--set", "batch.accept_failures=true", "--no-accept-failures"]
     assert exit_code(monkeypatch, [FOR_GOOD], *options) == 3
+
+
+def test_end_names_report_and_failures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exit_code(monkeypatch, [FOR_GOOD])
+    printed = capsys.readouterr().out
+    assert "out/report.html" in printed
+    assert "out/failures.jsonl" in printed
+    assert "--retry-failed" in printed
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "Run the same command to continue"),
+        (Stopped(), 1, "Run the same command to continue"),
+        (EndpointConnectionError(endpoint_url="http://x/"), 1, 'endpoint URL: "http://x/"'),
+    ],
+)
+def test_interruption_or_unreachable_storage_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    message: str,
+) -> None:
+    def run(self: BatchJob) -> BatchReport:
+        raise error
+
+    monkeypatch.setattr(BatchJob, "__init__", lambda *_: None)
+    monkeypatch.setattr(BatchJob, "run", run)
+    assert main(["in", "out"]) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 import serve_app
 from serve_app.batch.fingerprint import file_info
 from serve_app.batch.manifest import read_items
-from serve_app.batch.outputs import OutputStore, file_name
+from serve_app.batch.output_paths import file_name
+from serve_app.batch.outputs import OutputStore
 from serve_app.batch.records import BatchItem
 from serve_app.batch.remote_reader import ReadOptions, open_audio
 from serve_app.batch.report import read_report

@@ -322,3 +322,20 @@ def test_index_writer_killed_at_any_line_does_no_harm(tmp_path: Path) -> None:
         assert OutputStore(str(copy)).finished() == {OLD.item.id: "f1"}
 
     assert _before_each_line(lambda: store._write_index({}), look) > 5
+
+
+def test_new_output_records_its_layout(tmp_path: Path) -> None:
+    assert OutputStore(str(tmp_path), layout="hashed").settle_layout() == "hashed"
+    assert OutputStore(str(tmp_path), layout="mirror").settle_layout() == "hashed"
+
+
+def test_output_begun_before_layouts_were_recorded_stays_hashed(tmp_path: Path) -> None:
+    store = OutputStore(str(tmp_path), layout="mirror")
+    store.files.put("_run/progress.json", b"{}")
+    assert store.settle_layout() == "hashed"
+
+
+def test_mirrored_output_has_the_folders_of_the_source(tmp_path: Path) -> None:
+    OutputStore(str(tmp_path), ("txt",)).write(recording("calls/a.wav"))
+    assert (tmp_path / "transcripts/calls/a.wav.json").exists()
+    assert (tmp_path / "transcripts/calls/a.wav.txt").exists()

@@ -5,7 +5,7 @@ import unicodedata
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from serve_app.batch.outputs import file_name, shard_of
+from serve_app.batch.output_paths import file_name, result_path, shard_of
 
 IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=400)
 
@@ -36,3 +36,36 @@ def test_names_of_two_ids_differ(one: str, other: str) -> None:
 def test_ordinary_name_stays_readable() -> None:
     assert file_name("会议 2024-05.wav") == "会议 2024-05.wav"
     assert file_name("calls/7.wav") == "calls%2F7.wav"
+
+
+@given(IDS)
+@example("a//b")
+@example("../../etc/passwd")
+@example("/" * 300)
+@example("录音/" * 200 + "a.wav")
+def test_mirrored_path_stays_below_the_output(recording_id: str) -> None:
+    path = result_path(recording_id, "mirror")
+    top, *names = path.split("/")
+    assert top == "transcripts"
+    assert len(path.encode()) < 1000
+    for name in names:
+        assert name not in ("", ".", "..")
+        assert len(name.encode()) <= 200
+
+
+@given(st.lists(IDS, min_size=2, max_size=2, unique=True))
+@example(["a", "a.json/b"])
+@example(["a", "a.SRT/b"])
+@example(["a//b", "a/%/b"])
+@example(["a/b", "a%2Fb"])
+def test_mirrored_files_of_two_ids_do_not_meet(ids: list[str]) -> None:
+    one, other = (result_path(each, "mirror") for each in ids)
+    assert one != other
+    # A file of one is never a folder of the other.
+    for suffix in ("json", "srt", "vtt", "txt"):
+        assert not other.startswith(f"{one}.{suffix}/")
+
+
+def test_mirrored_path_keeps_folders_and_name() -> None:
+    assert result_path("会议/2024/7.wav", "mirror") == "transcripts/会议/2024/7.wav"
+    assert result_path("会议/2024/7.wav", "hashed").endswith("/会议%2F2024%2F7.wav")

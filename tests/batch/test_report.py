@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -80,13 +81,13 @@ def test_cer_is_of_all_references_together(report: BatchReport) -> None:
 def test_empty_job_has_a_report(tmp_path: Path) -> None:
     store = OutputStore(str(tmp_path))
     empty = build_report([], [], [], [])
-    write_report(empty, store.files)
+    write_report(empty, store)
     assert empty.accuracy is None
     assert "0 of 0 recordings finished" in describe_report(read_report(str(tmp_path)))
 
 
 def test_page_runs_and_loads_nothing(store: OutputStore, report: BatchReport) -> None:
-    write_report(report, store.files)
+    write_report(report, store)
     page = Elements()
     page.feed((store.files.read("report.html") or b"").decode())
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.found}
@@ -99,7 +100,7 @@ def test_page_runs_and_loads_nothing(store: OutputStore, report: BatchReport) ->
 
 
 def test_picture_is_a_png(store: OutputStore, report: BatchReport) -> None:
-    write_report(report, store.files)
+    write_report(report, store)
     assert (store.files.read("report.png") or b"").startswith(b"\x89PNG")
 
 
@@ -114,7 +115,7 @@ def test_report_without_matplotlib_says_so(
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", importing)
-    write_report(report, store.files)
+    write_report(report, store)
     assert store.files.read("report.png") is None
     assert b"Matplotlib is not installed" in (store.files.read("report.html") or b"")
 
@@ -122,7 +123,7 @@ def test_report_without_matplotlib_says_so(
 def test_json_has_the_figures_with_units_in_their_names(
     store: OutputStore, report: BatchReport, tmp_path: Path
 ) -> None:
-    write_report(report, store.files)
+    write_report(report, store)
     content: Mapping[str, Any] = read_report(str(tmp_path))
     assert content["totals"]["audio_s"] == 16.0
     assert content["wasted_work"]["wasted_s"] == pytest.approx(2.0)
@@ -135,7 +136,7 @@ def test_json_has_the_figures_with_units_in_their_names(
 def test_description_tells_the_outcome_in_a_few_lines(
     store: OutputStore, report: BatchReport, tmp_path: Path
 ) -> None:
-    write_report(report, store.files)
+    write_report(report, store)
     lines = describe_report(read_report(str(tmp_path))).splitlines()
     assert lines[0] == "2 of 4 recordings finished (1 partial), 1 failed, 1 not done yet"
     assert "CER: 12.50% over 2 references" in lines
@@ -145,3 +146,28 @@ def test_description_tells_the_outcome_in_a_few_lines(
 def test_missing_report_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"has no report\.json"):
         read_report(str(tmp_path))
+
+
+def test_page_shows_failures_first_and_links_to_transcripts(
+    store: OutputStore, report: BatchReport
+) -> None:
+    write_report(report, store)
+    content = (store.files.read("report.html") or b"").decode()
+    assert content.index("Failures") < content.index("Slowest") < content.index("Attempts")
+    page = Elements()
+    page.feed(content)
+    links = [str(attributes["href"]) for tag, attributes in page.found if tag == "a"]
+    assert "transcripts/a.wav.json" in links
+    assert all(store.files.read(unquote(link), 1) is not None for link in links)
+
+
+def test_folders_have_their_own_totals(tmp_path: Path) -> None:
+    store = OutputStore(str(tmp_path))
+    for name in ("north/a/1.wav", "north/a/2.wav", "south/3.wav"):
+        store.write(recording(name, reference="你好世界"))
+    store.write_failure(failure("south/4.wav"))
+    ids = ["north/a/1.wav", "north/a/2.wav", "south/3.wav", "south/4.wav"]
+    north, south = report_of(store, ids, ATTEMPTS).folders
+    assert (north.folder, north.num_recordings, north.num_failed) == ("north/a", 2, 0)
+    assert (south.folder, south.num_recordings, south.num_failed) == ("south", 2, 1)
+    assert (north.audio_s, south.audio_s, south.cer) == (16.0, 8.0, 0.0)

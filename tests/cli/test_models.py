@@ -70,3 +70,22 @@ def test_verify_goes_on_after_an_absent_pack(store: Path) -> None:
     assert result.exit_code == 1
     assert "ct-punc" in result.stderr
     assert "fsmn-vad: ok" in result.stdout
+
+
+def test_pull_names_what_the_profiles_of_the_pack_need_besides(store: Path) -> None:
+    result = CliRunner().invoke(models_app, ["pull", "fsmn-vad", "--store", str(store)])
+    (line,) = [line for line in result.stderr.splitlines() if "profile paraformer-large " in line]
+    assert "paraformer-large (1000.0 MB)" in line
+    assert "ct-punc (" in line
+    assert "paraserve models pull --profile paraformer-large" in line
+
+
+def test_pull_takes_a_profile_or_a_name_and_not_both(store: Path) -> None:
+    for arguments in ([], ["fsmn-vad", "--profile", "demo"], ["--profile", "demo", "--to", "x"]):
+        assert CliRunner().invoke(models_app, ["pull", *arguments]).exit_code == 2
+
+
+def test_pull_of_a_profile_gets_each_of_its_packs(tmp_path: Path) -> None:
+    result = CliRunner().invoke(models_app, ["pull", "-p", "demo", "--store", str(tmp_path)])
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 3

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from serve_app.cli.main import app
+from serve_app.cli.transcribe import _Upload
 
 KEY = "psk_of-a-test"
 
@@ -167,3 +168,18 @@ def test_wrong_division_of_subtitles_is_told(
     result = transcribe(str(recording), "--url", service.url, "--subtitle", assignment)
     assert result.exit_code != 0
     assert told in f"{result.exception} {' '.join(result.output.split())}"
+
+
+def test_missing_onnx_pack_names_the_command_that_makes_it(recording: Path) -> None:
+    result = transcribe(str(recording), "--profile", "cpu-int8-onnx", "--set", "offline=true")
+    assert "paraserve models export paraformer-large /models/" in str(result.exception)
+
+
+def test_upload_reports_how_much_was_sent(tmp_path: Path) -> None:
+    file = tmp_path / "audio.wav"
+    file.write_bytes(bytes(1000))
+    seen: list[tuple[int, int]] = []
+    with _Upload(file, lambda sent, total: seen.append((sent, total))) as upload:
+        while upload.read(400):
+            pass
+    assert seen == [(400, 1000), (800, 1000), (1000, 1000), (1000, 1000)]

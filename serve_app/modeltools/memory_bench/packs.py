@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -53,7 +53,11 @@ class BenchPacks:
 
 
 def choose_packs(
-    named: Mapping[str, str], store: PackStore, synth_dir: Path, report: Report
+    named: Mapping[str, str],
+    store: PackStore,
+    synth_dir: Path,
+    report: Report,
+    needed: Collection[str] | None = None,
 ) -> BenchPacks:
     """Chooses named or installed packs, and writes random ones for the rest.
 
@@ -62,6 +66,7 @@ def choose_packs(
         store: of pulled packs; nothing is downloaded.
         synth_dir: directory of packs with random weights, which are reused.
         report: called with progress messages.
+        needed: roles whose pack must exist; None for all.
 
     Raises:
         ConfigurationError: a role is unknown.
@@ -70,15 +75,18 @@ def choose_packs(
     roles = [field.name for field in fields(BenchPacks)]
     if unknown := sorted(set(named) - set(roles)):
         raise ConfigurationError(f"no role {', '.join(unknown)}; there are {', '.join(roles)}")
+    needed = set(roles if needed is None else needed)
+    if "onnx" in needed:
+        needed.add("asr")  # it is exported from that
     packs = BenchPacks()
     chosen = {
         role: PackChoice(name, name.rpartition("/")[2] or name) for role, name in named.items()
     }
     for role in roles:
         default: PackChoice | None = getattr(packs, role)
-        if role not in chosen and default is not None:
+        if role in needed and role not in chosen and default is not None:
             chosen[role] = _local_or_random(default, store, synth_dir, report)
-    if "onnx" not in chosen:
+    if "onnx" in needed and "onnx" not in chosen:
         exported = _export(chosen["asr"], store, synth_dir, report)
         if exported is not None:
             chosen["onnx"] = exported

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+from serve_app.core.errors import ConfigurationError
 from serve_app.core.records import Stage
 from serve_app.modeltools.memory_bench.packs import BenchPacks, PackChoice
 
@@ -79,7 +80,24 @@ def choose_rows(rows: Sequence[Row], keys: Sequence[str]) -> tuple[Row, ...]:
     """Returns the rows with these keys, or all rows without keys.
 
     Raises:
-        KeyError: a key is unknown.
+        ConfigurationError: a key is unknown; the message lists the known ones.
     """
     by_key = {row.key: row for row in rows}
+    for key in keys:
+        if key not in by_key:
+            raise ConfigurationError(f"no row {key!r}; there are {', '.join(by_key)}")
     return tuple(by_key[key] for key in keys) if keys else tuple(rows)
+
+
+def roles_of(keys: Sequence[str], device: str) -> frozenset[str]:
+    """Returns the roles of `BenchPacks` that the rows with these keys load.
+
+    Raises:
+        ConfigurationError: a key is unknown.
+    """
+    packs = BenchPacks(onnx=PackChoice("onnx", "onnx"))
+    rows = choose_rows(rows_of(packs, device), keys)
+    loaded = {pack.name for row in rows for pack in row.packs}
+    return frozenset(
+        field.name for field in fields(packs) if getattr(packs, field.name).name in loaded
+    )

@@ -77,3 +77,10 @@ def test_unknown_role_is_refused(tmp_path: Path) -> None:
 
 def test_defaults_are_the_published_packs() -> None:
     assert [BenchPacks().asr.name, BenchPacks().punctuation.name] == ["paraformer-large", "ct-punc"]
+
+
+def test_packs_that_no_row_needs_are_not_written(tmp_path: Path) -> None:
+    said: list[str] = []
+    choose_packs({}, PackStore(tmp_path), tmp_path / "synth", said.append, needed=["vad"])
+    assert not said
+    assert not (tmp_path / "synth").exists()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
+from serve_app.core.errors import ConfigurationError
 from serve_app.modeltools.memory_bench import (
     BenchPacks,
     MeasuredRow,
@@ -12,7 +14,7 @@ from serve_app.modeltools.memory_bench import (
     measure_rows,
     rows_of,
 )
-from serve_app.modeltools.memory_bench.rows import choose_rows
+from serve_app.modeltools.memory_bench.rows import choose_rows, roles_of
 from serve_app.packs import PackContents
 from tests.fakes.tiny_packs import write_paraformer
 
@@ -69,7 +71,7 @@ def test_row_for_onnx_needs_an_exported_pack(packs: BenchPacks) -> None:
 
 
 def test_unknown_row_is_refused(packs: BenchPacks) -> None:
-    with pytest.raises(KeyError, match="tiny"):
+    with pytest.raises(ConfigurationError, match="tiny"):
         choose_rows(rows_of(packs, "cpu"), ["tiny"])
 
 
@@ -80,3 +82,10 @@ def test_memory_of_the_gpu_is_counted(packs: BenchPacks, tmp_path: Path) -> None
     assert row.problem is None
     assert row.gpu_bytes is not None
     assert row.gpu_bytes > 1e6
+
+
+def test_row_needs_only_the_packs_that_it_loads() -> None:
+    assert roles_of(["int8-asr"], "cpu") == {"asr"}
+    assert roles_of(["onnx-asr"], "cpu") == {"onnx"}
+    assert roles_of(["imports"], "cpu") == set()
+    assert roles_of([], "cpu") == {each.name for each in fields(BenchPacks)}

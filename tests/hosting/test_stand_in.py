@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Callable
+
+import httpx
+import openai
+import pytest
+
+from serve_app.hosting.stand_in import leave_stand_in, listeners, refusal, stand_in
+from serve_app.launch import free_port
+
+HOST = "127.0.0.1"
+
+
+def listener(port: int) -> socket.socket:
+    """A socket as HAProxy opens it."""
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    server.bind((HOST, port))
+    server.listen()
+    return server
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("the condition did not come true within a minute")
+
+
+async def until_listening(port: int) -> None:
+    await until(lambda: bool(listeners(port)))
+
+
+async def test_every_request_is_refused_with_the_rest_of_the_start() -> None:
+    port = free_port(HOST)
+    standing = asyncio.create_task(stand_in(HOST, port, start_s=20.0, limit_s=120.0))
+    await until_listening(port)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.post(f"http://{HOST}:{port}/v1/x", content=bytes(20_000_000))
+    assert answer.status_code == 503
+    assert 10 <= int(answer.headers["Retry-After"]) <= 20
+    assert answer.json()["error"]["code"] == "not_ready"
+    standing.cancel()
+
+
+async def test_openai_client_waits_as_long_as_it_is_told() -> None:
+    port = free_port(HOST)
+    standing = asyncio.create_task(stand_in(HOST, port, start_s=20.0, limit_s=120.0))
+    await until_listening(port)
+    client = openai.AsyncOpenAI(base_url=f"http://{HOST}:{port}/v1", api_key="k", max_retries=0)
+    with pytest.raises(openai.InternalServerError, match="restarting"):
+        await client.models.list()
+    standing.cancel()
+
+
+async def test_stand_in_leaves_when_the_service_listens_again() -> None:
+    port = free_port(HOST)
+    standing = asyncio.create_task(stand_in(HOST, port, start_s=20.0, limit_s=120.0))
+    await until_listening(port)
+    # It has to see itself alone first.
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(standing), 0.5)
+    with listener(port):
+        await asyncio.wait_for(standing, 60)
+
+
+async def test_stand_in_waits_for_the_end_of_the_dead_service() -> None:
+    port = free_port(HOST)
+    dead = listener(port)
+    standing = asyncio.create_task(stand_in(HOST, port, start_s=20.0, limit_s=120.0))
+    await until(lambda: len(listeners(port)) == 2)
+    dead.close()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(standing), 0.5)
+    standing.cancel()
+
+
+async def test_stand_in_ends_at_its_limit() -> None:
+    await asyncio.wait_for(stand_in(HOST, free_port(HOST), start_s=1.0, limit_s=0.2), 60)
+
+
+async def test_process_outlives_its_parent_and_takes_no_variable_of_the_run() -> None:
+    port = free_port(HOST)
+    leave_stand_in(HOST, port, 5.0, 120.0, os.environ)
+    await until_listening(port)
+    with listener(port):
+        await until(lambda: len(listeners(port)) == 1)
+
+
+def test_refusal_is_in_the_shape_of_the_api() -> None:
+    head, _, body = refusal(7).partition(b"\r\n\r\n")
+    assert b"Retry-After: 7" in head
+    assert f"Content-Length: {len(body)}".encode() in head
+    assert json.loads(body)["error"]["type"] == "server_error"
