@@ -10,20 +10,12 @@ from serve_app.api.parameters import Offer
 from serve_app.api.response_models import ModelDescription
 from serve_app.api.service import TranscriptionService
 from serve_app.core.records import Hotword, RecognitionOptions, RequestContext
-from serve_app.packs.registry import is_demo_pack
+from serve_app.packs.registry import demo_warning, is_demo_pack
 from serve_app.settings import Settings
 
 _PATIENCE_S = 2.0
 # Every model that writes Mandarin has it.
 _PROBE = Hotword("的")
-
-
-def demo_warning(pack: str) -> str:
-    """Returns the warning for transcripts of a built-in demo pack."""
-    return (
-        f"demo model {pack}: it recognizes only its own synthetic voices and returns "
-        "nonsense for real speech; use a published model instead"
-    )
 
 
 class ServedModels:

@@ -25,7 +25,6 @@ from serve_app.api.headers import (
 )
 from serve_app.api.hotword_report import report_hotwords
 from serve_app.api.limits import ApiLimits
-from serve_app.api.models import demo_warning
 from serve_app.api.parameters import TranscriptionParameters, parse_parameters
 from serve_app.api.request_log import RequestLog, RequestObserver, request_id_of, traceparent_of
 from serve_app.api.responses import render, sse_error, sse_events
@@ -33,7 +32,7 @@ from serve_app.api.service import TranscriptionJob, TranscriptionService
 from serve_app.api.upload import UploadReader
 from serve_app.core.errors import ParaserveError, RecognitionFailed, UploadTooSlow
 from serve_app.core.records import RecordingEnd, RequestContext
-from serve_app.packs.registry import is_demo_pack
+from serve_app.packs.registry import demo_warning, is_demo_pack
 from serve_app.transcript.itn import AS_SAID, apply_rules
 from serve_app.transcript.transcript import FailedRange, TranscriptEvent, collect
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from serve_app.cli.console import DEMO_WARNING, note, tell
+from serve_app.cli.console import note, tell
 from serve_app.client import Paraserve, Transcription, TranscriptionRequest
 from serve_app.core.in_flight import num_in_flight
 from serve_app.hosting.run_directory import own_run_directory
@@ -25,7 +25,7 @@ from serve_app.hosting.stopping import (
 )
 from serve_app.inference.loading import fetch_packs
 from serve_app.launch import RunningApplication, prepare_environment, running
-from serve_app.packs.registry import is_demo_pack
+from serve_app.packs.registry import demo_warning, is_demo_pack
 from serve_app.settings import Settings
 from serve_app.transcript.cer import character_error_rate
 
@@ -57,8 +57,8 @@ def serve_until_interrupted(settings: Settings, console: Console) -> int:
             # Ray has replaced the handlers with its own.
             signals.install()
             signals.started()
-            if any(map(is_demo_pack, settings.recognizer.packs)):
-                tell("warning", DEMO_WARNING, console)
+            for pack in filter(is_demo_pack, settings.recognizer.packs):
+                tell("warning", demo_warning(pack), console)
             print_urls(console, application.url, application.page_url)
             return serve_until_stopped(application, settings, signals, console)
     except StopRequested as stop:

@@ -334,8 +334,7 @@ def shown_name(name: str) -> str:
 def is_demo_pack(name: str) -> bool:
     """Says whether a pack is one of the built-in demo models.
 
-    They know made-up office sentences in synthetic voices only: what they make of real
-    recordings is nonsense, and whoever shows their results must say so.
+    Whoever shows their transcripts must show `demo_warning` as well.
 
     Args:
         name: of a pack, as in the settings or as callers of a service see it.
@@ -343,6 +342,15 @@ def is_demo_pack(name: str) -> bool:
     reference = REGISTERED.get(name)
     return reference is not None and any(
         isinstance(source, BuiltinSource) for source in reference.sources
+    )
+
+
+def demo_warning(name: str) -> str:
+    """Returns the warning for transcripts of a built-in demo pack."""
+    return (
+        f"demo model {name}: it recognizes only made-up office sentences in synthetic voices "
+        "and returns nonsense for real recordings; use a published model instead, such as "
+        "--profile paraformer-large"
     )
 
 
