@@ -361,7 +361,7 @@ def test_foreign_bytes_after_the_samples_are_ignored_and_said() -> None:
 
     assert decoded.duration_s == _SECONDS
     assert decoded.notices == (
-        "The file goes on after its audio with bytes that are no audio; they were ignored.",
+        "The bytes after the audio of the file are not audio; they were ignored.",
     )
 
 
