@@ -92,7 +92,7 @@ def test_builtin_pack_is_compared_with_the_committed_checksums(
 
 def test_changed_builtin_pack_is_corrupt(builtin: Path, store: PackStore) -> None:
     (builtin / "paraformer-demo" / "config.yaml").write_text("model: Other\n")
-    with pytest.raises(PackCorrupt, match="Install Paraserve again"):
+    with pytest.raises(PackCorrupt, match="Reinstall Paraserve"):
         resolve("paraformer-demo", store)
 
 
