@@ -99,7 +99,7 @@ def serve_until_stopped(
 
     If the node dies, this process exits with `ExitCode.NODE_LOST`.
     """
-    while not signals.is_told:
+    while not signals.is_stop_requested:
         _end_if_lost(application, console)
         time.sleep(_POLL_S)
     run = application.run

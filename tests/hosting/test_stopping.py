@@ -55,8 +55,8 @@ def test_requests_under_way_are_waited_for(tmp_path: Path, counter: InFlightCoun
     time.due = [(20.0, counter.leave), (41.0, counter.leave)]
     assert drain(tmp_path, time, told).run() == 0
     assert 41 <= time.now_s < 43
-    assert told[0].startswith("waiting for 2 requests")
-    assert told[-1].startswith("waiting for 1 requests")
+    assert told[0].startswith("waiting for 2 running requests")
+    assert told[-1].startswith("waiting for 1 running requests")
 
 
 def test_wait_has_a_limit(tmp_path: Path, counter: InFlightCounter) -> None:
@@ -85,7 +85,7 @@ def test_first_signal_asks_and_second_one_ends() -> None:
     signals = StopSignals(lambda: ended.append(True))
     signals.started()
     signals.receive(signal.SIGTERM)
-    assert signals.is_told
+    assert signals.is_stop_requested
     assert not ended
     signals.receive(signal.SIGINT)
     assert ended

@@ -104,5 +104,5 @@ def test_repository_without_pack_files_is_refused(
 ) -> None:
     hub.origin = tmp_path / "empty"
     hub.origin.mkdir()
-    with pytest.raises(PackFetchFailed, match="no file of a model pack"):
+    with pytest.raises(PackFetchFailed, match="no files of a model pack"):
         fetch_from_hub("pack", MODELSCOPE, *places)
