@@ -186,7 +186,7 @@ async def test_caller_who_leaves_cancels_the_segmenters_call() -> None:
         await anext(events)
         assert service.segmenter.num_cancelled == 0
     async with asyncio.timeout(TIMEOUT_S):
-        while not service.segmenter.num_cancelled:  # the event loop closes the generator
+        while not service.segmenter.num_cancelled:  # noqa: ASYNC110, no event to wait for
             await asyncio.sleep(0)
 
 
