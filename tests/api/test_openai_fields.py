@@ -45,7 +45,7 @@ EVERYTHING: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("stream", ["false", "true"])
-async def test_every_field_at_once_is_accepted_and_what_has_no_effect_is_said(
+async def test_all_fields_together_are_accepted_and_ineffective_ones_named(
     client: httpx.AsyncClient, service: FakeService, stream: str
 ) -> None:
     service.changed = {"model_aliases": ("gpt-4o-transcribe",)}
@@ -144,7 +144,7 @@ async def test_weights_may_be_keys_of_the_field(
     )
 
 
-async def test_a_hundred_words_may_be_a_hundred_fields(
+async def test_a_list_of_hotwords_may_have_one_field_per_word(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
     words = [f"word {number}" for number in range(100)]

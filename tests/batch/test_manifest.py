@@ -134,7 +134,9 @@ def test_utf_16_is_a_clear_error(tmp_path: Path) -> None:
         ("", "it names no recordings"),
     ],
 )
-def test_csv_that_cannot_be_used_says_why(tmp_path: Path, content: str, expected: str) -> None:
+def test_error_for_an_invalid_csv_names_the_reason(
+    tmp_path: Path, content: str, expected: str
+) -> None:
     assert expected in problem(tmp_path, content, "list.csv")
 
 

@@ -89,7 +89,7 @@ def test_other_settings_of_drafts_are_named(name: str, section: dict[str, object
     assert found.startswith(f"{name} is")
 
 
-def test_service_that_does_not_say_is_no_agreement() -> None:
+def test_service_without_a_fingerprint_does_not_match() -> None:
     silent = StageReadiness("asr", "cpu", "paraformer-demo", "bb")
     assert len(differences(silent, settings(), MODELS)) == 2
 

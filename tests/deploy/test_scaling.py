@@ -55,9 +55,7 @@ def test_scaled_deployment_survives_an_upgrade(
     assert config["applications"][0]["args"]["log_level"] == "DEBUG"
 
 
-def test_scaling_is_undone_when_that_is_asked_for(
-    releases: helm.Config, services: RayServices
-) -> None:
+def test_scaling_is_undone_on_request(releases: helm.Config, services: RayServices) -> None:
     install(releases, gpu_values())
     scale_group(services, NAME, "gpu", maxReplicas=20)
     releases.upgrade(CHART, "speech", gpu_values(keepScaling=False))

@@ -246,7 +246,7 @@ async def test_stage_that_does_not_answer_in_time_is_not_ready(
         await service.tested.readiness()
 
 
-async def test_stage_of_fixed_size_is_asked_for_every_probe() -> None:
+async def test_stage_of_fixed_size_is_called_for_every_probe() -> None:
     service = ready_service()
     await service.tested.readiness()
     await service.tested.readiness()

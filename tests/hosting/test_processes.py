@@ -53,7 +53,7 @@ def test_processes_of_other_runs_and_of_none_are_left_alone(tmp_path: Path, star
     assert all(other.poll() is None for other in others)
 
 
-def test_reader_of_a_runs_log_is_no_process_of_the_run(tmp_path: Path, start: Start) -> None:
+def test_reader_of_a_log_does_not_belong_to_the_run(tmp_path: Path, start: Start) -> None:
     (tmp_path / "log").touch()
     reader = start(None, f"f = open({str(tmp_path / 'log')!r})")
     assert processes_of_run(tmp_path) == []

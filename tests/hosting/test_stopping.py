@@ -48,7 +48,7 @@ def test_service_without_requests_is_drained_at_once(
     assert counter.is_draining
 
 
-def test_requests_under_way_are_waited_for(tmp_path: Path, counter: InFlightCounter) -> None:
+def test_drain_waits_for_running_requests(tmp_path: Path, counter: InFlightCounter) -> None:
     time, told = Time(), list[str]()
     counter.enter()
     counter.enter()
@@ -75,12 +75,14 @@ def test_request_that_reaches_its_replica_late_is_still_waited_for(
     assert time.now_s >= 5
 
 
-def test_nobody_waits_for_a_node_that_has_died(tmp_path: Path, counter: InFlightCounter) -> None:
+def test_drain_does_not_wait_for_a_node_that_has_died(
+    tmp_path: Path, counter: InFlightCounter
+) -> None:
     counter.enter()
     assert drain(tmp_path, Time(), []).run(lambda: "raylet has ended") == 1
 
 
-def test_first_signal_asks_and_second_one_ends() -> None:
+def test_first_signal_stops_gracefully_and_the_second_at_once() -> None:
     ended: list[bool] = []
     signals = StopSignals(lambda: ended.append(True))
     signals.started()

@@ -42,7 +42,7 @@ def test_every_setting_of_a_section_is_an_option(
     assert section.model_fields.keys() - elsewhere <= names
 
 
-def test_hybrid_refines_what_the_settings_say(
+def test_hybrid_refines_according_to_the_settings(
     whisper_pack: PackContents, pack_store: PackStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[HybridOptions] = []

@@ -95,6 +95,6 @@ def test_nothing_restarts_while_a_rollout_is_under_way() -> None:
         kube.restart(all_workers)
 
 
-def test_nothing_chosen_is_told() -> None:
+def test_missing_choice_is_reported() -> None:
     with pytest.raises(ClusterError, match="no worker pod"):
         Operated().restart(workers_of_group("tpu"))

@@ -66,7 +66,7 @@ def test_only_named_members_are_taken(
     )
 
 
-def test_pips_last_errors_are_told(
+def test_last_errors_of_pip_are_reported(
     pin: WheelPin, places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stderr = "WARNING: Retrying\nERROR: No matching distribution found for some-pack==1.0\n"

@@ -96,7 +96,7 @@ def test_changed_builtin_pack_is_corrupt(builtin: Path, store: PackStore) -> Non
         resolve("paraformer-demo", store)
 
 
-def test_absent_builtin_pack_says_so(builtin: Path, store: PackStore) -> None:
+def test_missing_builtin_pack_is_reported(builtin: Path, store: PackStore) -> None:
     with pytest.raises(PackNotFound, match="this installation lacks"):
         resolve("ct-punc-demo", store)
 

@@ -31,11 +31,11 @@ def test_shipped_costs_say_where_they_come_from(profile: str) -> None:
     }  # fmt: skip
 
 
-def test_figures_of_gpus_that_nobody_measured_are_marked() -> None:
+def test_figures_of_unmeasured_gpus_are_marked() -> None:
     assert "recognizer" in shipped_costs("paraformer-large").assumed
 
 
-def test_an_unknown_profile_is_told_how_to_measure() -> None:
+def test_error_for_an_unknown_profile_explains_how_to_measure() -> None:
     with pytest.raises(CostsError, match="simulation measure"):
         shipped_costs("mine")
 
@@ -58,7 +58,7 @@ def test_what_is_wrong_is_named(change: dict[str, object], message: str, tmp_pat
         read_costs(path)
 
 
-def test_a_file_that_is_no_json_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_json_raises_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "costs.json").write_text("{")
     with pytest.raises(CostsError, match=r"costs\.json"):
         read_costs(tmp_path / "costs.json")

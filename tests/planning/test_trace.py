@@ -102,7 +102,7 @@ def test_the_busiest_stretch_is_the_one_with_most_audio() -> None:
 
 @given(seed=st.integers(0, 50), hours=st.floats(1.0, 2000.0))
 @settings(max_examples=20, deadline=None)
-def test_a_generated_day_has_the_audio_that_was_asked_for(seed: int, hours: float) -> None:
+def test_a_generated_day_has_the_requested_audio(seed: int, hours: float) -> None:
     trace = generate(parse_generation(f"day:{hours:.2f}h"), seed)
     assert hours - 0.01 <= trace.audio_hours <= hours + 3.01
     assert 0 <= trace.arrival_s[0] <= trace.arrival_s[-1] <= DAY_S

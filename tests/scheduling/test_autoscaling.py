@@ -166,7 +166,7 @@ def test_a_trickle_keeps_one_replica() -> None:
 
 
 @pytest.mark.parametrize("place", ["queued_audio_s", "running_audio_s", "hidden_audio_s"])
-def test_any_audio_wakes_at_once(place: str) -> None:
+def test_any_audio_scales_up_from_zero_at_once(place: str) -> None:
     cluster = Cluster(replace(LIMITS, min_replicas=0), num_replicas=0)
     assert cluster.run(load(0), 50) == 0
     asleep = LoadSample(0.0, 0.0, 0.0, None, 0)
@@ -219,7 +219,7 @@ def test_limits_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     high=st.floats(101, 5000),
     low=st.floats(0, 100),
 )
-def test_a_square_wave_faster_than_the_downscale_delay_turns_nothing(
+def test_a_square_wave_faster_than_the_downscale_delay_causes_no_scaling(
     high_s: int, low_s: int, high: float, low: float
 ) -> None:
     cluster = Cluster()
@@ -236,7 +236,7 @@ def test_a_square_wave_faster_than_the_downscale_delay_turns_nothing(
     low=st.floats(0, 5000),
     min_replicas=st.integers(0, 3),
 )
-def test_a_square_wave_never_turns_more_often_than_itself(
+def test_replicas_change_direction_no_more_often_than_the_square_wave(
     period_s: int, high: float, low: float, min_replicas: int
 ) -> None:
     cluster = Cluster(replace(LIMITS, min_replicas=min_replicas), max(1, min_replicas))

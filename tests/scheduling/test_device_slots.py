@@ -44,7 +44,7 @@ def test_who_has_nothing_left_lets_the_next_one_go() -> None:
     assert third.begins()
 
 
-def test_device_takes_as_many_batches_as_it_can() -> None:
+def test_device_runs_as_many_batches_as_it_supports() -> None:
     turns = DeviceSlots(2)
     first, second, third = (_Batcher(turns) for _ in range(3))
     assert first.begins()

@@ -171,7 +171,7 @@ def test_wait_of_a_newcomer_is_bounded_by_one_item_of_each_rival(
         assert before[key] <= before[own_key] + 100 + 100
 
 
-def test_flood_of_newcomers_takes_no_more_than_its_share() -> None:
+def test_flood_of_new_callers_gets_no_more_than_its_share() -> None:
     queue: FairQueue[Item] = FairQueue()
     for number in range(1000):
         push(queue, "key", "old", number, cost=500)

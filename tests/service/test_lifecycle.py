@@ -179,7 +179,7 @@ def test_killed_command_leaves_nothing_and_a_node_without_its_agent_ends_the_ser
     assert processes_of_run(directory) == []
 
 
-def test_second_signal_ends_at_once_and_says_that_requests_were_cut(demo_flac: bytes) -> None:
+def test_second_signal_ends_at_once_and_reports_cut_requests(demo_flac: bytes) -> None:
     long, _ = long_and_short(demo_flac)
     with serving("http.drain_timeout_s=300", "cluster.num_cpus=4") as service:
         directory = service.directory

@@ -147,7 +147,7 @@ def test_a_sentence_over_the_limit_ends_at_its_last_comma() -> None:
     assert session.accept(["", "", "，", "，", "，"])[-1] == ("四", "。")
 
 
-def test_a_carry_without_further_words_still_comes_out() -> None:
+def test_carried_words_are_returned_without_further_words() -> None:
     session = PunctuationSession(PunctuationState(carry=("一", "二")))
     session.finish()
     assert session.next_window() == ["一", "二"]
