@@ -52,7 +52,7 @@ class TranscriptionHandler:
         service: transcribes.
         limits: of a request.
         gate: admits requests.
-        intake: receives the recordings.
+        upload_reader: receives the recordings.
         logger: gets one line per request.
         observer: notified at the end of each request.
     """
@@ -62,14 +62,14 @@ class TranscriptionHandler:
         service: TranscriptionService,
         limits: ApiLimits,
         gate: AdmissionGate,
-        intake: UploadReader,
+        upload_reader: UploadReader,
         logger: logging.Logger,
         observer: RequestObserver,
     ) -> None:
         self._service = service
         self._limits = limits
         self._gate = gate
-        self._intake = intake
+        self._upload_reader = upload_reader
         self._logger = logger
         self._observer = observer
 
@@ -121,7 +121,7 @@ class TranscriptionHandler:
             admission = await self._admit(request, body, deadline, log)
             held.callback(admission.leave)
             async with deadline.enforced():
-                recording = await self._intake.receive(request, body, admission)
+                recording = await self._upload_reader.receive(request, body, admission)
                 held.callback(recording.spool.close)
         except ParaserveError as error:
             if admission is not None:
@@ -183,7 +183,7 @@ class TranscriptionHandler:
     async def _admit(
         self, request: Request, body: RequestBody, deadline: Deadline, log: RequestLog
     ) -> Admission:
-        num_bytes = self._intake.reserved_bytes(request)
+        num_bytes = self._upload_reader.reserved_bytes(request)
         admission = await self._gate.enter(caller_of(request), num_bytes, deadline, body)
         log.waited_s = admission.waited_s
         return admission

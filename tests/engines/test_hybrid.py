@@ -84,7 +84,8 @@ class NotingRefiner:
         self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
         self.asked += [
-            (int(pcm[0]) - 1, hint) for pcm, hint in zip(batch, recognition_options, strict=True)
+            (int(pcm[0]) - 1, options)
+            for pcm, options in zip(batch, recognition_options, strict=True)
         ]
         if self.fails:
             return [ChunkFailure("engine_error", "broken")] * len(batch)

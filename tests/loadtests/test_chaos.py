@@ -25,8 +25,8 @@ def planned(number: int = 24, seed: int = 1) -> list[Kill]:
 
 
 def outcome(*attempts: tuple[Fate, float]) -> Outcome:
-    tries = tuple(Attempt(fate, ended_s, detail="why") for fate, ended_s in attempts)
-    return Outcome(Arrival(0.0, 3.0), 3.0, tries, 0.0, None, attempts[-1][1])
+    made = tuple(Attempt(fate, ended_s, detail="why") for fate, ended_s in attempts)
+    return Outcome(Arrival(0.0, 3.0), 3.0, made, 0.0, None, attempts[-1][1])
 
 
 def death(target: Target, at_s: float) -> Death:

@@ -19,8 +19,8 @@ def test_request_answered_by_the_second_retry_is_within_two() -> None:
 
 
 def test_request_that_took_three_retries_would_have_failed_by_default() -> None:
-    tries = [(Fate.UNAVAILABLE, float(number)) for number in range(3)]
-    found = outage("raylet", [sent(0.0, *tries, (Fate.RIGHT, 4.0))], 1)
+    attempts = [(Fate.UNAVAILABLE, float(number)) for number in range(3)]
+    found = outage("raylet", [sent(0.0, *attempts, (Fate.RIGHT, 4.0))], 1)
     assert (found.num_right, found.num_beyond_default, found.restarts) == (1, 1, 1)
 
 
