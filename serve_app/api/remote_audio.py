@@ -30,7 +30,7 @@ class Target:
 
     Attributes:
         scheme: "https" or "http".
-        host: in lower case, internationalised names in their ASCII form.
+        host: in lower case, internationalized names in their ASCII form.
         port: never left out.
         path: with the query, percent-encoded.
     """

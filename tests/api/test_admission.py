@@ -124,7 +124,7 @@ async def test_body_without_room_for_its_bytes_is_not_read_on(
         assert num_read == 64
 
 
-async def test_what_begins_as_no_audio_is_not_read_to_its_end(
+async def test_body_that_does_not_start_as_audio_is_not_read_to_its_end(
     service: FakeService, tmp_path: Path
 ) -> None:
     num_read = 0

@@ -317,7 +317,7 @@ async def test_chunking_strategy_without_a_vad_has_no_effect(
 
 
 @pytest.mark.parametrize("response_format", ["srt", "vtt", "verbose_json"])
-async def test_stream_is_ignored_where_there_is_nothing_to_stream(
+async def test_stream_is_ignored_for_formats_that_cannot_stream(
     client: httpx.AsyncClient, response_format: str
 ) -> None:
     response = await post(client, stream="true", response_format=response_format)

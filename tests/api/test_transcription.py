@@ -110,7 +110,7 @@ async def test_numbers_are_written_in_digits_if_asked_for(
     assert json.loads(streamed.text.split("\n\n")[-2][6:])["text"] == "共25人。"
 
 
-async def test_phrases_are_replaced_as_the_request_asks(
+async def test_phrases_are_replaced_as_requested(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
     service.events = [sentence("共二十五人", 0)]

@@ -69,7 +69,7 @@ def test_no_bytes_is_an_empty_upload() -> None:
     ],
     ids=["text", "byte", "zeros", "webp", "hls", "concat", "dash", "noise"],
 )
-def test_what_is_not_audio_is_an_unknown_format(content: bytes) -> None:
+def test_bytes_that_are_not_audio_are_an_unknown_format(content: bytes) -> None:
     with pytest.raises(UnknownAudioFormat):
         decoded_s(content)
 

@@ -105,7 +105,7 @@ def test_damage_in_the_middle_loses_only_the_damaged_part(name: str, content: by
 
 
 @pytest.mark.parametrize("name", ["mp3", "aac", "ogg", "webm", "flac", "mpegts", "flv", "amr"])
-def test_what_was_overwritten_is_reported(name: str) -> None:
+def test_overwritten_audio_is_reported(name: str) -> None:
     file = compressed(name)
     content = np.random.default_rng(1).bytes(2000 if name == "amr" else 6000)
 
@@ -116,7 +116,7 @@ def test_what_was_overwritten_is_reported(name: str) -> None:
 
 
 @pytest.mark.parametrize("start", [1_500, 2_400, 4_000])
-def test_what_is_lost_soon_after_the_start_of_an_mp3_keeps_its_length(start: int) -> None:
+def test_loss_near_the_start_of_an_mp3_keeps_the_length(start: int) -> None:
     decoded = Decoded(overwritten(compressed("mp3"), start, bytes(6_600)))
 
     assert decoded.duration_s == pytest.approx(_SECONDS, abs=0.1)

@@ -128,7 +128,7 @@ def test_damage_near_the_end_of_a_fragmented_mp4_is_reported_to_its_declared_end
 
 
 @pytest.mark.parametrize("name", ["webm", "matroska", "flv"])
-def test_what_is_lost_before_the_declared_end_is_reported(name: str) -> None:
+def test_audio_lost_before_the_declared_end_is_reported(name: str) -> None:
     file = compressed(name)
 
     decoded = Decoded(file[: len(file) * 9 // 10] + file[-100:])

@@ -366,7 +366,7 @@ ROWS = st.lists(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(ROWS, st.booleans())
-def test_what_was_written_is_read_from_either_format(
+def test_both_formats_are_read_back(
     tmp_path: Path, rows: list[tuple[str, str, str]], with_bom: bool
 ) -> None:
     expected = [BatchItem(key, uri, reference=text or None) for key, uri, text in rows]

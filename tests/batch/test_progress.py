@@ -87,7 +87,7 @@ def test_teller_writes_while_it_lasts_and_once_more_at_the_end() -> None:
     assert json.loads(lines[-1])["progress"]["total"] == 10
 
 
-def test_teller_goes_on_when_the_progress_cannot_be_written(
+def test_reporter_continues_if_the_progress_cannot_be_written(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def write(content: bytes) -> None:

@@ -106,7 +106,7 @@ def test_block_without_chunks_is_not_counted() -> None:
     assert poison_guard(ProgressActor()).run([], model) == []
 
 
-def test_ledger_adds_up_what_was_computed() -> None:
+def test_progress_actor_adds_up_the_computed_work() -> None:
     progress_actor = ProgressActor()
     for audio_s in (1.5, 2.0):
         progress_actor.add(audio_s, 10)

@@ -120,7 +120,7 @@ def test_job_is_refused_that_would_write_fingerprints_of_other_texts(
         check_service(settings(), MODELS)
 
 
-def test_job_with_the_settings_of_the_service_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_with_the_settings_of_the_service_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(via_service, "serve", FakeServe(settings(dtype="int8")))
     check_service(settings(dtype="int8"), MODELS)
 

@@ -64,7 +64,7 @@ def test_verify_of_spoiled_pack_exits_with_1(store: Path) -> None:
     assert "fsmn-vad: WRONG" in result.stdout
 
 
-def test_verify_goes_on_after_an_absent_pack(store: Path) -> None:
+def test_verify_continues_after_a_missing_pack(store: Path) -> None:
     arguments = ["verify", "ct-punc", "fsmn-vad", "--store", str(store)]
     result = CliRunner().invoke(models_app, arguments)
     assert result.exit_code == 1

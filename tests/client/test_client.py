@@ -161,7 +161,7 @@ def test_other_formats_come_as_they_are_with_what_the_headers_say() -> None:
     assert answer.warnings == ("demo model", "language has no effect: 通")
 
 
-def test_stream_yields_sentences_and_the_end_and_skips_what_it_does_not_know() -> None:
+def test_stream_yields_sentences_and_the_end_and_skips_unknown_events() -> None:
     with client_of(FakeService()) as client:
         assert list(client.stream(b"RIFF")) == [
             StreamSentence(0.1, 1.2, "你好。"),

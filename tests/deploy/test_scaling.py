@@ -153,7 +153,7 @@ def test_rays_autoscaler_scales_the_gpu_group_up_to_its_bound(
     assert "capped by maxReplicas" in str(provider.poll_errors()[0])
 
 
-def test_rays_autoscaler_reads_what_the_groups_offer(ray_cluster: Json) -> None:
+def test_rays_autoscaler_reads_the_resources_of_the_groups(ray_cluster: Json) -> None:
     types = _derive_autoscaling_config_from_ray_cr(ray_cluster)["available_node_types"]
     offered = {name: entry["resources"] for name, entry in types.items()}
     assert offered["headgroup"]["CPU"] == 0

@@ -39,7 +39,7 @@ async def test_answered_group_takes_one_call() -> None:
     assert len(handle.asked) == 1
 
 
-async def test_group_whose_replica_dies_goes_on_chunk_by_chunk() -> None:
+async def test_group_whose_replica_dies_is_retried_chunk_by_chunk() -> None:
     remote, handle = recognizer([DIED], [["begun", HEARD]] * 3)
     assert await remote.recognize(CHUNKS) == [HEARD] * 3
     assert handle.asked == [CHUNKS, *CHUNKS]

@@ -33,7 +33,7 @@ def test_replica_listens_on_the_nodes_address(monkeypatch: pytest.MonkeyPatch) -
     assert bind(monkeypatch, "::1") == ["[::1]:0"]
 
 
-def test_replica_on_a_foreign_cluster_listens_where_ray_wants(
+def test_replica_on_a_foreign_cluster_listens_on_rays_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert bind(monkeypatch, "") == ["[::]:0"]

@@ -73,7 +73,7 @@ def test_later_process_with_the_same_number_is_another_one() -> None:
     assert not Process(own.pid, own.start_ticks - 1).is_alive
 
 
-def test_process_that_has_ended_and_was_not_waited_for_is_gone(start: Start) -> None:
+def test_zombie_process_counts_as_ended(start: Start) -> None:
     child = start(None, then="pass")
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert process_of(child.pid) is None

@@ -62,7 +62,7 @@ def test_whisper_alone_is_refused_on_a_gpu(whisper_pack: PackContents) -> None:
         open_recognizer(on_gpu, whisper_pack)
 
 
-def test_engine_whispercpp_wants_a_whisper_pack(pack_store: PackStore) -> None:
+def test_engine_whispercpp_requires_a_whisper_pack(pack_store: PackStore) -> None:
     with pytest.raises(PackCorrupt, match="no Whisper model"):
         open_recognizer(settings(engine="whispercpp"), resolve("paraformer-demo", pack_store))
 

@@ -18,7 +18,7 @@ def entries(text: object) -> dict[str, dict[str, object]]:
     return {entry["name"]: entry for entry in document["applications"][0]["deployments"]}
 
 
-def test_fixed_number_goes_into_serves_list_of_deployments() -> None:
+def test_fixed_number_is_set_in_serves_list_of_deployments() -> None:
     change = of_deployment(SERVICE, "Punctuator", ScaleRequest(replicas=6))
     (operation,) = change.operations
     assert operation.path == "/spec/serveConfigV2"

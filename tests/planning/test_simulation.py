@@ -63,7 +63,7 @@ def test_latency_of_an_idle_service_is_the_sum_of_its_stages() -> None:
     assert result.queue_delay.p50_s == pytest.approx(0.2, abs=1e-5)
 
 
-def test_a_recognizer_with_a_core_of_its_own_is_not_slowed_by_the_others() -> None:
+def test_a_recognizer_with_its_own_core_is_not_slowed_by_others() -> None:
     stages = costs(10.0, segmenter=LineCost(3.0, 0.0), recognizer=LineCost(3.0, 0.0))
     trace = make_trace([0.0, 3.0], [6.0, 6.0])
 

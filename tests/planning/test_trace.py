@@ -24,7 +24,7 @@ def read(text: str, folder: Path) -> Trace:
 
 @given(rows=st.lists(st.tuples(MILLISECONDS, MILLISECONDS, st.sampled_from("abc")), min_size=1))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_what_is_written_is_read_back(rows: list[tuple[int, int, str]], tmp_path: Path) -> None:
+def test_written_value_is_read_back(rows: list[tuple[int, int, str]], tmp_path: Path) -> None:
     rows.sort(key=lambda row: row[0])
     keys = sorted({key for _, _, key in rows})
     trace = Trace(
@@ -122,6 +122,6 @@ def test_the_same_seed_generates_the_same_trace() -> None:
 
 
 @pytest.mark.parametrize("text", ["day", "day:0h", "night:3h", "day:3h/2h", "poisson:2h/0h"])
-def test_what_cannot_be_generated_is_refused(text: str) -> None:
+def test_load_that_cannot_be_generated_is_refused(text: str) -> None:
     with pytest.raises(TraceError):
         parse_generation(text)

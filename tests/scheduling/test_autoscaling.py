@@ -75,7 +75,7 @@ def test_all_three_places_where_audio_waits_count() -> None:
     assert ScalingPolicy(LIMITS).wanted(sample) == 3
 
 
-def test_goes_up_after_the_delay_and_not_before() -> None:
+def test_replicas_scale_up_after_the_delay_and_not_before() -> None:
     cluster = Cluster()
     assert cluster.run(load(300), 5) == 1
     assert cluster.run(load(300), 1) == 3
@@ -89,14 +89,14 @@ def test_a_short_burst_starts_nothing() -> None:
     assert set(cluster.history) == {1}
 
 
-def test_goes_up_by_a_step_a_period() -> None:
+def test_replicas_scale_up_by_one_step_per_period() -> None:
     cluster = Cluster()
     cluster.run(load(10_000), 40)
     changes = [(t, n) for t, (m, n) in enumerate(pairwise(cluster.history)) if m != n]
     assert changes == [(5, 3), (15, 5), (25, 7), (35, 8)]
 
 
-def test_goes_down_after_the_delay_one_step_a_period() -> None:
+def test_replicas_scale_down_after_the_delay_one_step_per_period() -> None:
     cluster = Cluster(num_replicas=3)
     assert cluster.run(load(0), 60) == 3
     assert cluster.run(load(0), 1) == 2
@@ -134,7 +134,7 @@ def test_unusable_rtfx_falls_back(rtfx: float | None) -> None:
     assert ScalingPolicy(LIMITS).wanted(load(300, rtfx=rtfx)) == 3
 
 
-def test_idle_goes_to_zero_only_after_its_own_delay() -> None:
+def test_idle_deployment_scales_to_zero_only_after_its_own_delay() -> None:
     cluster = Cluster(replace(LIMITS, min_replicas=0))
     assert cluster.run(load(0), 100) == 1
     assert cluster.run(load(0), 1) == 0
@@ -150,7 +150,7 @@ def test_replica_that_is_starting_is_not_stopped_as_idle() -> None:
     assert cluster.run(load(0), 10) == 0
 
 
-def test_work_for_which_nobody_waits_holds_the_last_replica_and_no_other() -> None:
+def test_background_work_keeps_only_the_last_replica() -> None:
     cluster = Cluster(replace(LIMITS, min_replicas=0), num_replicas=4)
     assert cluster.run(replace(load(0), in_use=True), 300) == 1
     assert cluster.run(load(0), 101) == 0

@@ -32,7 +32,7 @@ def test_one_batch_of_all_models_runs_at_a_time_and_they_alternate() -> None:
     assert one.begins()
 
 
-def test_who_has_nothing_left_lets_the_next_one_go() -> None:
+def test_key_without_work_does_not_block_the_next() -> None:
     device_slots = DeviceSlots()
     first, second, third = (_Batcher(device_slots) for _ in range(3))
     assert first.begins()

@@ -289,7 +289,7 @@ def test_batch_of_a_clip_is_not_filled_up_with_the_backlog_of_files() -> None:
     assert len(queue.pop_batch(limits, 0.0)) == 10
 
 
-def test_item_that_wants_to_be_alone_shares_no_batch() -> None:
+def test_item_that_must_run_alone_shares_no_batch() -> None:
     queue: FairQueue[Item] = FairQueue()
     push(queue, "key", "a", cost=1)
     push(queue, "key", "b", cost=2, alone=True)

@@ -87,7 +87,7 @@ async def test_batch_stays_within_its_budget_and_skips_what_does_not_fit(
     assert engine.batches == [[1], [40, 50], [60]]
 
 
-async def test_item_over_the_budget_goes_alone(
+async def test_item_over_the_budget_runs_alone(
     engine: GatedEngine, batcher: MicroBatcher[int, int]
 ) -> None:
     first = asyncio.create_task(batcher.submit(1, CONTEXT))
@@ -267,7 +267,7 @@ async def test_urgent_batch_is_run_beside_one_that_is_not() -> None:
     await streams.batcher.close()
 
 
-async def test_what_is_not_urgent_joins_no_batch_that_overtakes() -> None:
+async def test_non_urgent_item_joins_no_urgent_batch() -> None:
     streams = TwoStreams()
     first = streams.submit(0, "file", urgent=False)
     await streams.usual.wait_started()

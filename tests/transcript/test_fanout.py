@@ -54,7 +54,7 @@ async def test_window_is_never_exceeded() -> None:
     assert most == 3
 
 
-async def test_utterance_and_its_span_tell_the_language_that_was_heard() -> None:
+async def test_utterance_and_its_summary_have_the_recognized_language() -> None:
     async def recognize(group: list[Chunk]) -> Sequence[Recognition]:
         return [Recognition((Token("x", 100, 200, 0.9),), language="ja") for _ in group]
 

@@ -101,7 +101,7 @@ def test_any_split_of_the_words_gives_the_pairs_of_the_whole_text(
 
 
 @given(labeler=labelers, lengths=st.lists(st.integers(0, 90), max_size=6))
-def test_texts_side_by_side_give_what_each_gives_alone(
+def test_texts_in_one_batch_give_the_same_result_as_each_alone(
     labeler: HashLabeler, lengths: list[int]
 ) -> None:
     texts = [[f"t{t}w{i}" for i in range(length)] for t, length in enumerate(lengths)]

@@ -114,7 +114,7 @@ def test_only_the_beginning_of_a_recording_is_urgent() -> None:
     assert not Segmentation(wav((5, 500)), None, OPTIONS).is_urgent
 
 
-def test_what_takes_unusual_work_is_not_urgent_until_audio_makes_up_for_it(
+def test_recording_with_unusual_work_is_urgent_only_after_enough_audio(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     usual = iter([True, False, False, True, True, True, True])

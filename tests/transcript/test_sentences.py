@@ -101,7 +101,7 @@ async def test_error_of_the_utterances_is_passed_on() -> None:
             pass
 
 
-async def test_short_texts_cost_one_call() -> None:
+async def test_short_texts_take_one_call() -> None:
     calls = 0
 
     async def punctuate(task: PunctuationTask) -> PunctuationResult:

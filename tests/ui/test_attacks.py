@@ -165,7 +165,7 @@ class TestFilesOfTheServer:
         assert_untouched(visit, api, upload_dir)
 
     @pytest.mark.parametrize("field", ["event_data", "meta", "oauth_token", "request"])
-    def test_what_the_page_does_not_send_is_dropped(
+    def test_fields_that_the_page_does_not_send_are_dropped(
         self, visit: Visit, field: str, secret: Path, api: ScriptedApi, upload_dir: Path
     ) -> None:
         response = visit.join("load", ["en", ""], **{field: file_value(str(secret))})
@@ -371,7 +371,7 @@ class TestUploadRoute:
 
 class TestEvents:
     @pytest.mark.parametrize("route", ["gradio_api/queue/join", "gradio_api/cancel"])
-    def test_what_is_no_event_gets_one_clear_answer(
+    def test_request_that_is_not_an_event_gets_one_clear_answer(
         self, visit: Visit, page_url: str, route: str
     ) -> None:
         with prompt(page_url):

@@ -57,7 +57,7 @@ def test_leaving_the_page_closes_the_request(
     assert eventually(lambda: uploads.num_bytes == 0)
 
 
-def test_upload_has_no_name_and_is_gone_with_its_request(
+def test_upload_has_no_name_and_is_deleted_with_its_request(
     opened: OpenPage, api: ScriptedApi, uploads: UploadStore
 ) -> None:
     api.hold_after = 1

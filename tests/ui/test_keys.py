@@ -47,7 +47,7 @@ def test_nothing_is_stored_of_somebody_without_a_key(
     assert uploads.num_bytes == 0
 
 
-def test_key_is_gone_with_the_page(context: BrowserContext, page_url: str) -> None:
+def test_key_is_deleted_with_the_page(context: BrowserContext, page_url: str) -> None:
     opened = open_page(context, page_url)
     opened.page.locator("#ps-key input").fill(KEY)
     opened.page.locator("#ps-key input").press("Enter")

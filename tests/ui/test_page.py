@@ -100,7 +100,7 @@ def test_clicked_sentence_plays_from_its_start_to_its_end(opened: OpenPage) -> N
     )
 
 
-def test_click_in_the_waveform_winds_there(opened: OpenPage) -> None:
+def test_click_in_the_waveform_seeks_to_that_time(opened: OpenPage) -> None:
     opened.choose(CLIP)
     opened.page.wait_for_function("paraserve.result.peaks")
     box = opened.page.locator(".ps-wave").bounding_box()

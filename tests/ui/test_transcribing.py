@@ -44,7 +44,7 @@ async def test_pieces_belong_to_their_run_and_end_with_downloads(tmp_path: Path)
     assert list(downloads) == ["srt", "vtt", "txt", "json"]
 
 
-async def test_refusal_is_the_last_piece_and_the_upload_is_gone(tmp_path: Path) -> None:
+async def test_refusal_is_the_last_piece_and_the_upload_is_deleted(tmp_path: Path) -> None:
     pieces = await pieces_of(ScriptedApi(refusal=Refusal(429, "overloaded", "full", 9)), tmp_path)
     last = pieces[-1]
     assert (last["state"], last["problem"], last["detail"]) == ("failed", "busy", "full")

@@ -113,7 +113,7 @@ def test_bias_of_an_utterance_does_not_depend_on_its_batch(
     assert engine.token_ids(batch[::-1], RECOGNITION_OPTIONS[::-1]) == alone[::-1]
 
 
-def test_groups_of_utterances_give_what_all_at_once_give(
+def test_groups_of_utterances_give_the_same_result_as_all_at_once(
     engine: GpuParaformer, batch: list[Pcm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = engine.token_ids(batch, RECOGNITION_OPTIONS)
