@@ -236,8 +236,8 @@ def test_unknown_profile_names_the_known_ones() -> None:
 
 def test_environment_variable_of_an_unknown_setting_is_refused() -> None:
     check_environment({"PARASERVE_RECOGNIZER__DEPLOYMENT__NUM_GPUS": "0.5", "PATH": "/bin"})
-    with pytest.raises(ConfigurationError, match="PARASERVE_RECOGNIZER__DEVICE"):
-        check_environment({"PARASERVE_RECOGNIZER__DEVICE": "cpu"})
+    with pytest.raises(ConfigurationError, match="PARASERVE_RECOGNISER__DEVICE"):
+        check_environment({"PARASERVE_RECOGNISER__DEVICE": "cpu"})
     with pytest.raises(ConfigurationError, match="PARASERVE_HTTP__PROT"):
         check_environment({"PARASERVE_HTTP__PROT": "1"})
 
