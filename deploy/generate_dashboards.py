@@ -193,7 +193,7 @@ STAGES = [
         "Replicas by what they have loaded: two checksums of one pack are an upgrade under way.",
     ),
     Panel(
-        "Models on the shelves",
+        "Models in the cache",
         "bytes",
         {"{{replica}}": _gauge("max", "models_loaded_bytes", "replica")},
         "What the loaded models take, estimated; the bound is recognizer.models_bytes.",

@@ -2,11 +2,12 @@
 
     python -m loadtests outages [--only haproxy raylet ...]
 
-Runs `paraserve serve --restart 3`, and starts it again should it end, as an init system would. Clips of 3 s are sent at a steady rate, each tried again as OpenAI's clients do (a pause
-of 0.5 s, twice as long each time, at most 8 s, or Retry-After), while one process of a kind is
-killed with SIGKILL. OpenAI's clients try twice again unless told otherwise (`max_retries`); here
-a request is tried until it is answered, and those that took more than two retries are counted.
-Exit code 0 if every request was answered right in the end.
+Runs `paraserve serve --restart 3`, and starts it again should it end, as an init system would.
+Clips of 3 s are sent at a steady rate, each tried again as OpenAI's clients do (a pause of 0.5 s,
+twice as long each time, at most 8 s, or Retry-After), while one process of a kind is killed with
+SIGKILL. OpenAI's clients try twice again unless told otherwise (`max_retries`); here a request is
+tried until it is answered, and those that took more than two retries are counted. Exit code 0 if
+every request was answered right in the end.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from serve_app.launch import running
 from serve_app.settings import Settings
 
 
-def test_port_that_is_taken_is_told_before_anything_starts() -> None:
+def test_port_in_use_is_reported_before_anything_starts() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -21,7 +21,7 @@ def test_port_that_is_taken_is_told_before_anything_starts() -> None:
             pass
 
 
-def test_missing_api_keys_are_told_before_a_cluster_is_started() -> None:
+def test_missing_api_keys_are_reported_before_a_cluster_starts() -> None:
     settings = Settings.model_validate({"auth": {"mode": "keys"}})
     told: list[str] = []
     with pytest.raises(ConfigurationError, match="keys_file"), running(settings, told.append):

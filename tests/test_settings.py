@@ -77,7 +77,7 @@ def test_setting_that_became_a_constant_is_refused_with_the_reason(name: str, re
         check_environment({variable: "7"})
 
 
-def test_names_of_earlier_versions_are_no_settings_and_their_successors_are() -> None:
+def test_names_of_earlier_versions_were_replaced_by_settings_that_exist() -> None:
     names = {setting.name for setting in all_settings()}
     assert not names & {*RENAMED, *REMOVED}
     assert names >= set(RENAMED.values())
@@ -127,7 +127,7 @@ def test_profile_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) 
     assert Settings().stages == ("asr",)
 
 
-def test_section_keeps_its_own_defaults_beside_what_is_set() -> None:
+def test_section_keeps_its_defaults_for_unset_fields() -> None:
     settings = Settings.model_validate({"ingress": {"deployment": {"num_replicas": 2}}})
     assert settings.ingress.deployment.max_ongoing_requests == 256
 
@@ -189,7 +189,7 @@ def test_models_of_one_name_are_refused(others: list[str]) -> None:
         ),
     ],
 )
-def test_default_language_is_the_one_that_is_heard(
+def test_response_names_the_default_language(
     recognizer: dict[str, object], language: str | None
 ) -> None:
     settings = Settings.model_validate({"recognizer": recognizer})
@@ -234,7 +234,7 @@ def test_unknown_profile_names_the_known_ones() -> None:
         read_profile("no-such-profile")
 
 
-def test_environment_variable_that_is_no_setting_is_refused() -> None:
+def test_environment_variable_of_an_unknown_setting_is_refused() -> None:
     check_environment({"PARASERVE_RECOGNIZER__DEPLOYMENT__NUM_GPUS": "0.5", "PATH": "/bin"})
     with pytest.raises(ConfigurationError, match="PARASERVE_RECOGNISER__DEVICE"):
         check_environment({"PARASERVE_RECOGNISER__DEVICE": "cpu"})
@@ -272,7 +272,7 @@ def test_admission_that_cannot_work_is_refused(values: dict[str, object], place:
         ({"mode": "keys"}, "127.0.0.1", True),
     ],
 )
-def test_keys_are_demanded_unless_nobody_else_can_call(
+def test_keys_are_required_unless_only_this_machine_can_call(
     auth: dict[str, object], host: str, demanded: bool
 ) -> None:
     settings = Settings.model_validate({"auth": auth, "http": {"host": host}})

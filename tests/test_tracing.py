@@ -58,7 +58,7 @@ def test_spans_of_two_stages_form_one_trace_below_the_callers(receiver: Receiver
     assert spans["segmenter"].service == "paraserve-segmenter"
 
 
-def test_an_error_is_told_by_its_class_alone(receiver: Receiver) -> None:
+def test_span_records_only_the_class_of_an_error(receiver: Receiver) -> None:
     tracer = open_tracer(TracingSettings(otlp_endpoint=receiver.url), "ingress")
     with pytest.raises(ValueError, match="secret"), tracer.span("ingress", RequestContext("r")):
         raise ValueError("secret")

@@ -49,7 +49,7 @@ def pad_with_silence(speech: Speech, before_s: float, after_s: float) -> Speech:
 
 
 def trim_edges(speech: Speech, keep_s: float = 0.02) -> Speech:
-    """Cut the synthesizer's own silence away, but for keep_s at either end."""
+    """Cut the synthesizer's own silence, except for keep_s at either end."""
     after_s = len(speech.samples) / SAMPLE_RATE_HZ - float(speech.spans[-1, 1])
     before_s = float(speech.spans[0, 0])
     return pad_with_silence(speech, min(0.0, keep_s - before_s), min(0.0, keep_s - after_s))
@@ -65,13 +65,13 @@ def add_noise(samples: Samples, noise: Samples, snr_db: float) -> Samples:
 
 
 def set_peak(samples: Samples, peak: float) -> Samples:
-    """Scale to a peak, for instance one that no clipping can follow."""
+    """Scale to a peak, for instance one without clipping."""
     loudest = float(np.max(np.abs(samples), initial=0.0))
     return samples * np.float32(peak / loudest) if loudest > 0 else samples
 
 
 def distort(samples: Samples, rng: np.random.Generator, babble: Samples | None) -> Samples:
-    """Apply gain, noise and now and then a telephone's band to clean speech."""
+    """Apply gain, noise and sometimes a telephone's band to clean speech."""
     if rng.random() < 0.65:
         samples = add_noise(samples, _draw_noise(len(samples), rng, babble), rng.uniform(8, 40))
     if rng.random() < 0.05:
@@ -81,7 +81,7 @@ def distort(samples: Samples, rng: np.random.Generator, babble: Samples | None) 
 
 
 def draw_wordless(rng: np.random.Generator, num_samples: int) -> Samples:
-    """Draw a clip in which nothing is said, from digital silence to loud music."""
+    """Draw a clip without speech, from digital silence to loud music."""
     kind = rng.random()
     if kind < 0.15:
         return np.zeros(num_samples, np.float32)

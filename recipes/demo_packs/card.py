@@ -39,7 +39,7 @@ The text, the recipe and the weights are part of this project and come under its
 The training code builds on FunASR's model classes (MIT license). No recording of a person and
 no third party's text was used.
 {voices}"""
-_RECOGNISER = """# paraformer-demo
+_RECOGNIZER = """# paraformer-demo
 
 A Paraformer of the published architecture (SANM encoder of 6 blocks, CIF predictor, SANM
 decoder of 2 blocks, 160 wide, 3.4 million parameters, weights kept as float16) in FunASR's
@@ -78,7 +78,7 @@ class Making:
 
 def recognizer_card(making: Making, figures: dict[str, float]) -> str:
     """The recognizer's card with its own figures."""
-    return _RECOGNISER + _COMMON.format(
+    return _RECOGNIZER + _COMMON.format(
         num_characters=len(speech_tokens()) - 4,
         speech=_SPEECH.format(variants=", ".join(f"+{voice}" for voice in VOICES)),
         command=making.command,

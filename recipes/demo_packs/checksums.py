@@ -22,7 +22,7 @@ def hash_builtin_files(builtin: Path) -> dict[str, dict[str, str]]:
 
 
 def write_builtin_checksums(builtin: Path) -> Path:
-    """Rewrites the list from the files that are there; returns where it lies."""
+    """Rewrites the list from the existing files; returns its path."""
     path = builtin / BUILTIN_CHECKSUMS_NAME
     text = json.dumps(hash_builtin_files(builtin), indent=2, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")

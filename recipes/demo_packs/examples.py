@@ -16,7 +16,7 @@ from recipes.demo_packs.augment import (
     pad_with_silence,
     trim_edges,
 )
-from recipes.demo_packs.features import Matrix, log_mel, row_centres_s, stack_frames
+from recipes.demo_packs.features import Matrix, log_mel, row_centers_s, stack_frames
 from recipes.demo_packs.noises import Samples
 from recipes.demo_packs.sentences import draw_training_sentence
 from recipes.demo_packs.synthesizer import SAMPLE_RATE_HZ, VOICES, Speech, Voice, shared_synthesizer
@@ -127,7 +127,7 @@ class ExampleStream:
 def make_example(speech: Speech, token_ids: dict[str, int]) -> Example:
     """Compute the features and targets of an utterance."""
     rows = stack_frames(log_mel(speech.samples))
-    centers_s = row_centres_s(len(rows))
+    centers_s = row_centers_s(len(rows))
     tokens = np.array([token_ids[c] for c in speech.characters], np.int64)
     return Example(
         rows=rows,

@@ -1,4 +1,4 @@
-"""The acoustic features that FunASR's WavFrontend computes, vectorised in numpy.
+"""The acoustic features that FunASR's WavFrontend computes, vectorized in numpy.
 
 80 log mel filter bank energies of 25 ms Hamming windows every 10 ms at int16
 scale, seven frames stacked every six (60 ms a row), then mean and variance
@@ -50,7 +50,7 @@ def stack_frames(frames: Matrix) -> Matrix:
     return np.asarray(rows.reshape(num_rows, WIDTH), np.float32)
 
 
-def row_centres_s(num_rows: int) -> npt.NDArray[np.float64]:
+def row_centers_s(num_rows: int) -> npt.NDArray[np.float64]:
     """The time at the middle of each stacked row, in seconds."""
     return np.arange(num_rows, dtype=np.float64) * ROW_S + _WINDOW / SAMPLE_RATE_HZ / 2
 

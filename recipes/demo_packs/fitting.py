@@ -56,7 +56,7 @@ class FitSettings:
 
 
 def learning_rate(step: int, spent: float, settings: FitSettings) -> float:
-    """Warm up, stay, then fall in a straight line to 2 %."""
+    """Warm up, stay constant, then fall linearly to 2 %."""
     warm = min(1.0, (step + 1) / settings.warm_up_steps)
     left = (1.0 - spent) / (1.0 - settings.fall_from)
     fall = min(1.0, max(0.02, 0.02 + 0.98 * left))
@@ -92,7 +92,7 @@ class MovingAverage:
 def save_checkpoint(
     path: Path, average: nn.Module, cmvn: Matrix, runs: list[dict[str, Any]]
 ) -> None:
-    """Write the averaged weights so that no reader sees half a file."""
+    """Write the averaged weights atomically."""
     partial = path.with_suffix(".partial")
     state = {"model": average.state_dict(), "cmvn": torch.from_numpy(cmvn), "runs": runs}
     torch.save(state, partial)

@@ -22,7 +22,7 @@ from recipes.demo_packs.features import (
     Matrix,
     log_mel,
     normalize,
-    row_centres_s,
+    row_centers_s,
     stack_frames,
 )
 from recipes.demo_packs.noises import MUSIC, NOISES, Samples, make_music, make_noise, scale_to_rms
@@ -55,7 +55,7 @@ class Listener:
         """Decode 16 kHz samples."""
         rows = normalize(stack_frames(log_mel(samples)), self._cmvn)
         ids, fires = decode(self._model, rows.astype(np.float32))
-        centers_s = row_centres_s(1)[0] + np.array(fires, np.float64) * ROW_S
+        centers_s = row_centers_s(1)[0] + np.array(fires, np.float64) * ROW_S
         return Heard("".join(self._tokens[i] for i in ids), centers_s)
 
 
@@ -104,7 +104,7 @@ def speech_errors(listener: Listener, count: int, seed: int) -> dict[str, float]
 
 
 def mean(values: npt.NDArray[np.float64]) -> float:
-    """The mean, or -1 of nothing, which JSON can hold and a NaN cannot."""
+    """The mean, or -1 without values, since JSON has no NaN."""
     return float(np.mean(values)) if len(values) else -1.0
 
 
@@ -125,7 +125,7 @@ def center_errors_ms(heard: Heard, speech: Speech) -> list[float]:
 
 
 def _starts_s(heard: Heard) -> npt.NDArray[np.float64]:
-    return np.asarray(heard.fires_s - row_centres_s(1)[0] - 1.5 * ROW_S)
+    return np.asarray(heard.fires_s - row_centers_s(1)[0] - 1.5 * ROW_S)
 
 
 def wordless_characters(listener: Listener, count: int, seed: int) -> dict[str, int]:

@@ -67,7 +67,7 @@ def scale_to_rms(samples: Samples, rms: float) -> Samples:
 
 
 def root_mean_square(samples: Samples) -> float:
-    """The root mean square of some samples, 0.0 of none."""
+    """The root mean square of samples, 0.0 without any."""
     return float(np.sqrt(np.mean(np.square(samples)))) if len(samples) else 0.0
 
 

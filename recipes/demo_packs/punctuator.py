@@ -85,7 +85,7 @@ class Marked:
 
 
 def split_marks(sentence: str) -> Marked:
-    """Take a punctuated text apart."""
+    """Split a punctuated text into characters and marks."""
     characters: list[str] = []
     marks: list[int] = []
     for character in sentence:
@@ -98,7 +98,7 @@ def split_marks(sentence: str) -> Marked:
 
 
 def draw_passage(rng: random.Random) -> Marked:
-    """Draw what the punctuator sees at work: windows that often end mid-sentence."""
+    """Draw windows as in production: they often end in the middle of a sentence."""
     wanted = rng.randint(6, 44)
     characters, marks = "", []
     skipped = rng.randint(1, 8) if rng.random() < 0.15 else 0
@@ -151,7 +151,7 @@ def _batch(
 
 
 def _disguise(token: int, ids: dict[str, int], rng: random.Random) -> int:
-    """Now and then hide a character, so that an unknown one does no harm."""
+    """Sometimes hide a character, so that the model tolerates unknown ones."""
     kind = rng.random()
     if kind < _UNKNOWN_SHARE:
         return ids[UNKNOWN]

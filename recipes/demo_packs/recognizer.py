@@ -22,7 +22,7 @@ _SHARED = {
     "attention_heads": 4,
     "linear_units": 640,
     # The synthesizer never says the same thing twice: there is nothing to
-    # regularise against, and dropout only slows a model this small down.
+    # regularize against, and dropout only slows a model this small down.
     "dropout_rate": 0.0,
     "positional_dropout_rate": 0.0,
     "kernel_size": 11,

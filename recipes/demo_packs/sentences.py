@@ -51,7 +51,7 @@ def fill_template(template: str, rng: random.Random) -> str:
 
 
 def is_held_out(sentence: str) -> bool:
-    """Whether a sentence belongs to the held-out side of the split."""
+    """Whether a sentence is held out."""
     digest = hashlib.sha256(strip_marks(sentence).encode()).digest()
     return int.from_bytes(digest[:4], "big") % HELD_OUT_SHARE == 0
 

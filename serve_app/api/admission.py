@@ -79,7 +79,7 @@ class AdmissionGate:
 
     Args:
         limits: of all callers together.
-        max_retry_after_s: longest Retry-After that a refused caller gets.
+        max_retry_after_s: longest Retry-After of a rejected request.
         clock: monotonic time in s.
     """
 
@@ -192,7 +192,7 @@ class Deadline:
             async with asyncio.timeout(self.remaining_s()) as timeout:
                 yield
         except DeadlineExceeded:
-            # A stage noticed first; it does not know the limit.
+            # A stage raised it first and does not know the limit.
             raise DeadlineExceeded(self.timeout_s) from None
         except TimeoutError:
             if not timeout.expired():

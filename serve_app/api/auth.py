@@ -60,7 +60,7 @@ class Caller:
 
 class Authenticator(Protocol):
     def caller_of(self, authorization: str | None) -> Caller:
-        """Returns who sends this Authorization header.
+        """Returns the caller that an Authorization header identifies.
 
         Raises:
             Unauthenticated: there is no key, or it is unknown.
@@ -75,13 +75,13 @@ class Authenticator(Protocol):
 
 
 class AllowAll:
-    """Admits every request, as one caller.
+    """Accepts every request, as one caller.
 
-    Callers cannot be told apart: behind the proxy all share its address, and callers can set
-    the headers that would name another.
+    Callers cannot be distinguished: behind the proxy they share its address, and they can forge
+    the headers that name another.
 
     Args:
-        limits: of that caller.
+        limits: of all requests together.
     """
 
     def __init__(self, limits: Limits = NO_LIMITS) -> None:
@@ -97,12 +97,12 @@ class AllowAll:
 
 @dataclass(frozen=True, slots=True)
 class KeyDefaults:
-    """What holds for keys that have no limits of their own.
+    """Defaults for keys without limits of their own.
 
     Attributes:
-        limits: that are set for every key.
-        shared: for what those leave open, where there are other keys to leave room for.
-        grace_s: how long keys stay good when their file is not.
+        limits: of every key.
+        shared: further limits if there are several keys, which leave room for the others.
+        grace_s: time for which keys stay valid while their file is not.
     """
 
     limits: Limits = NO_LIMITS
@@ -114,8 +114,8 @@ class KeyFile:
     """Checks keys against a file and rereads it when it changes.
 
     If the file is missing, empty or invalid, the last valid keys stay in use for a while, so
-    that a mistake while editing locks nobody out; after that all requests are refused until it
-    is restored. Each of these changes is logged once. A file that says `keys: []` is valid: it
+    that an editing mistake locks nobody out; then all requests are rejected until it is
+    restored. Each of these changes is logged once. A file that says `keys: []` is valid: it
     revokes all keys at once.
 
     Args:
@@ -189,7 +189,7 @@ class KeyFile:
         if version == self._version and self._state == "good":
             self._good_at = now
             return
-        # What could not be read for another reason than its content is tried again.
+        # After a read error, other than invalid content, the file is read again.
         if version != self._version or now - self._tried_at >= _RETRY_S:
             self._version, self._tried_at = version, now
             self._read()
@@ -263,10 +263,10 @@ class AuthenticationMiddleware:
     accepted.
 
     Args:
-        app: what is protected.
-        authenticator: knows the keys.
-        logger: for one line a refusal.
-        observer: is told of the end of each refused request.
+        app: the protected application.
+        authenticator: checks the keys.
+        logger: for one line per rejection.
+        observer: notified of each rejected request.
     """
 
     def __init__(

@@ -39,11 +39,11 @@ class UploadRate:
 
 @dataclass(slots=True)
 class _WaitBudget:
-    """How long to wait for a sender: a token bucket.
+    """Bounds the wait for a sender with a token bucket.
 
     Waiting spends time; each byte earns the time that it takes at the minimum rate, up to the
-    grace period. Pauses within the grace period and the size of the pieces do not matter, and
-    a sender below the rate always runs out.
+    grace period. Pauses within the grace period and the size of the pieces do not matter; a
+    sender below the minimum rate always runs out of time.
     """
 
     rate: UploadRate
@@ -63,8 +63,8 @@ class RequestBody:
     Close it when the request ends: a read may still be pending then.
 
     Args:
-        request: whose body nobody else reads.
-        rate: that its sender must keep up while the body is read; None for any.
+        request: the request; nothing else may read its body.
+        rate: minimum rate of the sender; None for any.
         clock: monotonic time in s.
     """
 
@@ -77,7 +77,7 @@ class RequestBody:
         self._receive = request.receive
         self._wait_budget = None if rate is None else _WaitBudget(rate)
         self._clock = clock
-        self._window = flow_control_of(request.scope)
+        self._flow = flow_control_of(request.scope)
         self._ahead: deque[bytes] = deque()
         self._pending: asyncio.Future[Message] | None = None
         self._ended = False
@@ -85,11 +85,11 @@ class RequestBody:
         self._held_back = request.headers.get("expect", "").lower() == "100-continue"
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """Yields what has not been read yet.
+        """Yields the unread rest.
 
         Raises:
-            ClientDisconnect: the sender went away before the end.
-            UploadTooSlow: the sender does not keep up the rate.
+            ClientDisconnect: the sender disconnected before the end.
+            UploadTooSlow: the sender is below the minimum rate.
         """
         while self._ahead or not self._ended:
             if not self._ahead:
@@ -98,10 +98,10 @@ class RequestBody:
                 yield self._take()
 
     async def departure(self) -> None:
-        """Returns when the sender has gone.
+        """Returns when the sender has disconnected.
 
-        Of a body that has not been read, a little is read ahead. A sender of more
-        than that is noticed when the rest of it is read.
+        A little of an unread body is read ahead. If the sender has more to send, its disconnect
+        is noticed only when the rest is read.
         """
         with suppress(ClientDisconnect):
             while self._ended or self._may_read_ahead():
@@ -109,10 +109,10 @@ class RequestBody:
             await asyncio.Event().wait()
 
     async def discard(self) -> None:
-        """Reads on for a moment after a request was refused.
+        """Reads the rest for a moment after a request was rejected.
 
-        Closing a connection with unread data resets it, and most clients then report
-        the reset instead of the answer.
+        Closing a connection with unread data resets it, and most clients then report the reset
+        instead of the response.
         """
         num_bytes = 0
         with suppress(TimeoutError, ClientDisconnect):
@@ -123,17 +123,17 @@ class RequestBody:
                         num_bytes += len(self._take())
 
     async def unless_departed(self, work: Awaitable[_T]) -> _T:
-        """Waits for work on a body that has been read, or cancels it when the sender goes.
+        """Waits for work on a body that has been read; cancels it if the sender disconnects.
 
         Raises:
-            ClientDisconnect: the sender went away.
+            ClientDisconnect: the sender disconnected.
         """
         working = asyncio.ensure_future(work)
         leaving = asyncio.ensure_future(self.departure())
         try:
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if working.cancelled():
-                # Not by the caller: a stage behind the ingress canceled the work.
+                # A stage behind the ingress canceled the work, not the caller.
                 raise RecognitionFailed("the service canceled the work")
             if working.done():
                 return working.result()
@@ -152,8 +152,8 @@ class RequestBody:
 
     def _take(self) -> bytes:
         data = self._ahead.popleft()
-        if self._window is not None:
-            self._window.used(len(data))
+        if self._flow is not None:
+            self._flow.used(len(data))
         return data
 
     async def _read_in_time(self) -> None:

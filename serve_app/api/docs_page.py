@@ -25,7 +25,7 @@ _POLICY = (
 _FRESH_S = 60
 _NO_SNIFF = {"X-Content-Type-Options": "nosniff"}
 _OWN = "serve_app.api"
-# Its package holds a build of Swagger UI; nothing of its code is used.
+# Its package contains a build of Swagger UI; its code is not used.
 _SWAGGER_UI = "fastapi_offline"
 _ASSETS = {
     "start.js": (_OWN, "assets", "text/javascript"),
@@ -35,12 +35,12 @@ _ASSETS = {
 
 
 def add_docs(app: FastAPI) -> None:
-    """Adds the page and what it loads."""
+    """Adds the page and its files."""
 
     @app.get("/docs", include_in_schema=False)
     async def page(request: Request) -> Response:
         template = Template((resources.files(_OWN) / "assets" / "docs.html").read_text("utf-8"))
-        # The page may have been asked for with a slash at its end, so it names whole paths.
+        # The page may be requested with a trailing slash, so it uses absolute paths.
         root = escape(request.scope.get("root_path", "").rstrip("/"))
         return HTMLResponse(
             template.substitute(root=root),
@@ -74,7 +74,7 @@ def add_document(app: FastAPI) -> None:
 
     @app.get("/openapi.json", include_in_schema=False)
     async def document(request: Request) -> Response:
-        # Serve sets the route prefix; callers have no part in it.
+        # Serve sets the route prefix; callers cannot.
         content, etag = written(request.scope.get("root_path", "").rstrip("/"))
         headers = {"Cache-Control": f"public, max-age={_FRESH_S}", "ETag": etag}
         if request.headers.get("if-none-match") == etag:

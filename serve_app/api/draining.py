@@ -23,15 +23,15 @@ from serve_app.core.in_flight import RUN_DIRECTORY_VARIABLE, InFlightCounter
 _LOGGER = logging.getLogger("ray.serve.paraserve")
 
 _API = re.compile(r"(^|/)v1(/|$)")
-"""Paths whose requests are waited for; those of the page hold connections for hours."""
+"""Paths whose requests delay the end; those of the page hold connections for hours."""
 
 _ALWAYS_ANSWERED = re.compile(r"(^/-/)|(/healthz$)")
-"""What Ray's own proxies ask, and whether the process is alive."""
+"""Requests of Ray's own proxies, and the liveness probe."""
 
 
 @cache
 def counter_of_process() -> InFlightCounter | None:
-    """Returns the counter of this process, None where nobody would read it."""
+    """Returns the counter of this process, None outside of `paraserve serve`."""
     directory = os.environ.get(RUN_DIRECTORY_VARIABLE)
     if directory is None or not Path(directory).is_dir():
         return None
@@ -42,8 +42,8 @@ class DrainMiddleware:
     """Answers 503 once the service is draining.
 
     Args:
-        app: what comes after it.
-        counter: None to let everything pass.
+        app: the wrapped application.
+        counter: None to accept every request.
     """
 
     def __init__(self, app: ASGIApp, counter: InFlightCounter | None = None) -> None:

@@ -106,7 +106,7 @@ def error_response(error: errors.ParaserveError) -> JSONResponse:
     elif isinstance(error, errors.Unauthenticated | errors.KeyNotAllowed):
         headers["WWW-Authenticate"] = 'Bearer realm="paraserve"'
     elif isinstance(error, errors.UploadTooSlow):
-        # The rest of the body is not waited for.
+        # The rest of the body is not read.
         headers["Connection"] = "close"
     elif isinstance(error, errors.MethodNotAllowed):
         headers["Allow"] = "GET, HEAD, OPTIONS, POST"
@@ -114,7 +114,7 @@ def error_response(error: errors.ParaserveError) -> JSONResponse:
 
 
 def internal_error_response() -> JSONResponse:
-    """The answer to a failure that is not the caller's; details are in the log only."""
+    """Returns the response to an internal failure; details are in the log only."""
     message = (
         "the request failed because of an internal error; the service's log has details "
         "under its request id"
@@ -123,7 +123,7 @@ def internal_error_response() -> JSONResponse:
 
 
 async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
-    """Gives errors of the framework (unknown path, wrong method) the same body."""
+    """Converts the framework's errors (unknown path, wrong method) to the same body."""
     if not isinstance(error, HTTPException):
         return internal_error_response()
     status = error.status_code
@@ -137,7 +137,7 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
 
 
 async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
-    """Gives validation errors of the framework the same body."""
+    """Converts the framework's validation errors to the same body."""
     problems = error.errors() if isinstance(error, RequestValidationError) else ()
     first = next(iter(problems), {"loc": ("request",), "msg": "is not valid"})
     param = str(first["loc"][-1]) if first["loc"] else "request"
@@ -162,7 +162,7 @@ def _body(message: str, kind: ErrorType, param: str | None, code: str) -> ErrorA
 
 
 def _plain(text: str, max_chars: int) -> str:
-    """Returns text that can be sent: input quoted in it may be long or not valid Unicode."""
+    """Returns text that can be sent; quoted input may be long or invalid Unicode."""
     if len(text) > max_chars:
         text = f"{text[: max_chars - 1]}…"
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -20,11 +20,11 @@ HEARTBEAT = ": keep-alive\n\n"
 Source: WHATWG HTML, "Server-sent events", authoring notes.
 """
 
-# Gateways cut connections that are silent for 30 to 100 s.
+# Gateways close connections that are idle for 30 to 100 s.
 _HEARTBEAT_S = 10.0
 _HEADERS = {
     "Cache-Control": "no-store",
-    # nginx collects an answer before it passes it on unless it is told not to.
+    # By default nginx buffers a response before it passes it on.
     "X-Accel-Buffering": "no",
 }
 
@@ -35,9 +35,9 @@ class _End:
 
 
 class EventFeed:
-    """Runs a source of events in a task of its own, so that waiting for one can be given up.
+    """Runs a source of events in a separate task, so that a wait for an event can time out.
 
-    The source is never more than an event ahead of its reader. Close the feed in the end.
+    The source is at most one event ahead of the reader. Close the feed at the end.
 
     Args:
         events: the source; the feed closes it.
@@ -55,14 +55,14 @@ class EventFeed:
 
     @property
     def delivered(self) -> bool:
-        """Whether there was nothing left to read, noticed by the reader or not."""
+        """Whether all events have been read, even if the reader does not know yet."""
         return self._over and not self._num_unread
 
     async def read(self, patience_s: float) -> str | None:
-        """Returns the next event; None if none came in time, or if there is none any more.
+        """Returns the next event; None after the timeout or at the end.
 
         Raises:
-            Exception: what the source raised; it has ended then.
+            Exception: raised by the source, which has ended then.
         """
         if self.ended:
             return None
@@ -80,7 +80,7 @@ class EventFeed:
         return None
 
     async def close(self) -> None:
-        """Cancels what still runs, and returns when it has stopped."""
+        """Cancels the source, and returns when it has stopped."""
         self._closing = True
         self._task.cancel()
         await asyncio.wait({self._task})
@@ -95,7 +95,7 @@ class EventFeed:
         except asyncio.CancelledError:
             if self._closing:
                 raise
-            # Not by the reader: the stages behind the ingress gave the work up.
+            # The stages behind the ingress canceled the work, not the reader.
             error = RecognitionFailed("the service canceled the work")
         except Exception as raised:
             error = raised
@@ -104,18 +104,18 @@ class EventFeed:
 
 
 class EventStream(StreamingResponse):
-    """Sends what a feed yields, and a comment whenever it has been silent for long.
+    """Sends the events of a feed, and a comment after every long pause.
 
-    However the sending ends, it closes the feed and frees what the request held.
+    In any case it closes the feed and releases the request's resources at the end.
 
     Args:
-        feed: its events are sent.
-        first: the event that has been read from the feed, if any.
-        body: tells whether the caller is still there.
-        held: is closed at the end.
-        last_event: makes of an error in the feed the event that ends the stream.
-        departed: is called when the caller has left before the end.
-        at_end: is called last.
+        feed: source of the events.
+        first: an event that was read from the feed already, if any.
+        body: detects that the caller has disconnected.
+        held: resources to close at the end.
+        last_event: returns the event that reports an error of the feed.
+        departed: called if the caller disconnects before the end.
+        at_end: called last.
     """
 
     def __init__(
@@ -141,10 +141,10 @@ class EventStream(StreamingResponse):
         try:
             await self._body.unless_departed(self.stream_response(send))
         except (ClientDisconnect, OSError):
-            # A server says by an OSError that there is nobody to send to any more.
+            # A server raises OSError if the caller has disconnected.
             self._note_departure()
         except asyncio.CancelledError:
-            # Ray Serve cancels a request whose caller has left.
+            # Ray Serve cancels a request whose caller has disconnected.
             self._note_departure()
             raise
         finally:
@@ -155,7 +155,7 @@ class EventStream(StreamingResponse):
                 self._at_end()
 
     def _note_departure(self) -> None:
-        # Many hang up as soon as they have read the last event.
+        # Many clients disconnect right after the last event.
         if not self._feed.delivered:
             self._departed()
 

@@ -34,7 +34,7 @@ _STALL_S = 30.0
 MAX_REDIRECTS = 3
 """Redirects that are followed; each target is checked again. Object stores need one or two."""
 _MIN_BYTES_PER_S = 1024
-"""A host that sends less over `_STALL_S` or longer is given up: its fetch holds a place."""
+"""A fetch below this rate over `_STALL_S` or longer is canceled: it occupies a slot."""
 _HEADERS = ((b"Accept", b"*/*"), (b"Accept-Encoding", b"identity"), (b"User-Agent", b"paraserve"))
 
 
@@ -45,7 +45,7 @@ class Fetcher(Protocol):
         ...
 
     async def fetch(self, url: str, spool: SpoolFile) -> None:
-        """Writes the recording that the URL leads to.
+        """Downloads the recording at a URL.
 
         Raises:
             InvalidParameter: it is not a URL.
@@ -61,10 +61,10 @@ class HttpFetcher:
     """Fetches over HTTP; redirects are followed by hand and checked like the first URL.
 
     Args:
-        settings: what is allowed.
-        policy: decides over URLs.
-        ssl_context: whom to trust; the system's authorities unless given.
-        backend: makes connections; only to checked addresses unless given.
+        settings: limits and allowed hosts.
+        policy: checks URLs.
+        ssl_context: trusted authorities; the system's by default.
+        backend: makes connections; by default only to checked addresses.
         clock: in seconds, monotonic.
     """
 
@@ -87,7 +87,7 @@ class HttpFetcher:
         return self._settings.max_bytes
 
     async def fetch(self, url: str, spool: SpoolFile) -> None:
-        # Signing may ask the network for credentials.
+        # Signing may fetch credentials from the network.
         target = await asyncio.to_thread(self._policy.requested, url)
         try:
             async with (
@@ -169,7 +169,7 @@ def _header(response: httpcore.Response, name: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """Returns our own words for it; those of the system may tell of our network."""
+    """Returns a message of our own; the system's may reveal details of our network."""
     if isinstance(error.__cause__, ssl.SSLError) or "CERTIFICATE" in str(error).upper():
         return "its certificate is not valid"
     return "its host does not answer"
@@ -179,23 +179,23 @@ _SocketOption: TypeAlias = (
     tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 )
 
-# Prefixes that carry an IPv4 address; what they lead to depends on the network.
+# Prefixes that contain an IPv4 address; their target depends on the network.
 _TRANSLATED = tuple(map(ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
 # The low half of an ISATAP address: this, then an IPv4 address. Source: RFC 5214, section 6.1.
 _ISATAP = frozenset({0x00005EFE, 0x02005EFE})
-# Services of cloud providers that answer to whoever runs on the machine, in ranges that are
-# otherwise anybody's: Azure's wire server, AWS's metadata over IPv6, Alibaba's metadata.
+# Services of cloud providers for any process on the machine, in ranges that are public
+# otherwise: Azure's wire server, AWS's metadata over IPv6, Alibaba's metadata.
 _METADATA = frozenset(map(ip_address, ("168.63.129.16", "fd00:ec2::254", "100.100.100.200")))
 # Source: RFC 1918, RFC 4193, RFC 6598.
 _OWN = tuple(
     map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
 )
-# Relays of 6to4, which RFC 7526 gave up.
+# Relays of 6to4, deprecated by RFC 7526.
 _RELAYS = ip_network("192.88.99.0/24")
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
-    """True if the address is one of the internet and of nobody's own network.
+    """True if the address is public and not in any private network.
 
     Source: the IANA special-purpose address registries, as `ipaddress` has them.
     """
@@ -220,7 +220,7 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
 
 
 def is_private(address: IPv4Address | IPv6Address) -> bool:
-    """True if a host of one's own network can have the address.
+    """True if a host in a private network can have the address.
 
     Link-local addresses do not count: what answers there speaks to this machine alone, as
     the metadata of cloud providers, with credentials in them.
@@ -233,10 +233,10 @@ def is_private(address: IPv4Address | IPv6Address) -> bool:
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Connects as httpcore asks for, once all addresses of the name have passed.
+    """Connects for httpcore after all addresses of the host name have passed the check.
 
     Args:
-        allow_private: let addresses of one's own network pass as well.
+        allow_private: accept addresses of private networks as well.
         backend: makes the connections.
     """
 
@@ -279,7 +279,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
             )
         except (OSError, UnicodeError):
             raise httpcore.ConnectError("the host's name is not known") from None
-        # A scope is cut off: such an address is link-local and does not pass anyway.
+        # The scope is removed: such an address is link-local and is rejected anyway.
         addresses = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
         if not addresses:
             raise httpcore.ConnectError("the host's name has no address")

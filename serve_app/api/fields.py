@@ -42,9 +42,9 @@ _LISTS = frozenset(
 )
 _KEYED = frozenset({"chunking_strategy", "hotwords", "replacements"})
 _NAMES = TEXT_FIELDS | _LISTS | _KEYED
-# Read before these are, by `UploadReader`.
+# `UploadReader` reads these earlier.
 _BODY_NAMES = frozenset({"file", "audio_url"})
-# FunASR's names of ours.
+# FunASR's names for fields of ours.
 _SYNONYMS = {"hotword": "hotwords", "use_itn": "itn"}
 _NAME = re.compile(r"([^\[\]]+)(?:\[([^\[\]]*)\])?")
 _COMMAS = re.compile(r"[,，、]")
@@ -61,12 +61,12 @@ class RequestFields:
         texts: values of the fields that have one.
         lists: values of the fields that have several, as they were sent.
         hotwords: values of `hotwords`, as they were sent.
-        hotword_entries: values of `hotwords[]`, each meant as one word or phrase.
+        hotword_entries: values of `hotwords[]`, each one word or phrase.
         hotword_weights: weights by word, of `hotwords[word]`.
         replacements: values of `replacements`, each JSON or lines; `replacements[wrong]` as JSON.
         chunking_strategy: its text, if it was sent as one.
         vad: parts of `chunking_strategy[...]`, by name.
-        ignored: names that mean nothing here, as they were sent.
+        ignored: unknown names, as they were sent.
     """
 
     texts: Mapping[str, str]
@@ -83,7 +83,7 @@ class RequestFields:
         """Returns the values of a list, each once, in order.
 
         Raises:
-            InvalidParameter: it begins like JSON and is not a JSON list of strings, or it has
+            InvalidParameter: it starts like JSON but is not a JSON list of strings, or it has
                 too many values.
         """
         values = tuple(dict.fromkeys(split_values(name, self.lists.get(name, ()))))
@@ -95,14 +95,14 @@ class RequestFields:
 
 
 def read_fields(sent: Mapping[str, Sequence[str]], refuse_unknown: bool = False) -> RequestFields:
-    """Sorts what was sent by the names of the fields.
+    """Sorts the values by field.
 
-    A name that is unknown is ignored, unless it is likely to be one of ours misspelled and that
-    one was not sent as well.
+    An unknown name is ignored, unless it is probably a misspelled name of a field that was not
+    sent.
 
     Raises:
-        InvalidParameter: a name is misspelled or, where that is wanted, unknown; or a field with
-            one value was sent with several.
+        InvalidParameter: a name is misspelled or, if `refuse_unknown`, unknown; or a field for
+            one value has several.
         MalformedBody: there are too many fields.
     """
     if len(sent) > _MAX_FIELDS:
@@ -243,7 +243,7 @@ def _check_unknown(sent_name: str, seen: set[str], refuse: bool) -> None:
         if name == "chunking_strategy" and key
         else nearest_name(name, _NAMES - seen)
     )
-    # It may hold what no answer can: half of a surrogate pair out of JSON.
+    # JSON may contain a lone surrogate, which a response cannot.
     shown = sent_name[:_MAX_SHOWN_CHARS].encode(errors="replace").decode()
     if meant is not None:
         raise InvalidParameter(shown, f"is not a known field; did you mean {meant}?")

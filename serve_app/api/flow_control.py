@@ -1,10 +1,9 @@
 """Keeps Ray Serve from reading bodies that are not needed yet.
 
-A replica that HAProxy talks to reads every body to its end into a queue without a
-bound, to notice when the caller leaves (Ray 2.60, `ASGIDIReceiveProxy`). The body of
-a queued request would then be in memory as a whole. This middleware passes on a bounded
-number of bytes, and more as they are used; the rest stays with the sender. It is active only
-after `enable`.
+A replica behind HAProxy reads every body to its end into an unbounded queue, to notice when the
+caller disconnects (Ray 2.60, `ASGIDIReceiveProxy`). So the whole body of a queued request would
+be in memory. This middleware passes on a limited number of bytes, and more as they are used; the
+sender keeps the rest. It is active only after `enable`.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ class _Switch:
 
 
 def enable() -> None:
-    """Has this process's requests limited; their bodies must be read with the window."""
+    """Enables flow control in this process; bodies must then be read with `FlowControl`."""
     _Switch.on = True
 
 
 class FlowControl:
-    """How much of one body may be read ahead of its use.
+    """Limits how much of one body is read ahead of its use.
 
     Args:
-        loop: that of the server; the body may be used in another one.
+        loop: of the server; the body may be used in another one.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -45,13 +44,13 @@ class FlowControl:
         await self._room.wait()
 
     def taken(self, num_bytes: int) -> None:
-        """Counts what was read. In the server's loop only."""
+        """Counts bytes that were read. Call it in the server's loop only."""
         self._num_ahead += num_bytes
         if self._num_ahead >= _FLOW_CONTROL_BYTES:
             self._room.clear()
 
     def used(self, num_bytes: int) -> None:
-        """Makes room for as much more. From any thread."""
+        """Makes room for as many bytes. May be called from any thread."""
         self._loop.call_soon_threadsafe(self._free, num_bytes)
 
     def _free(self, num_bytes: int) -> None:
@@ -61,7 +60,7 @@ class FlowControl:
 
 
 class FlowControlMiddleware:
-    """Reads a body only as far as its window goes."""
+    """Reads each body only as far as its `FlowControl` allows."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -70,18 +69,18 @@ class FlowControlMiddleware:
         if not _Switch.on or scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        window = scope[_SCOPE_KEY] = FlowControl(asyncio.get_running_loop())
+        flow = scope[_SCOPE_KEY] = FlowControl(asyncio.get_running_loop())
 
         async def receive_with_flow_control() -> Message:
-            await window.wait_for_room()
+            await flow.wait_for_room()
             message = await receive()
-            window.taken(len(message.get("body", b"")))
+            flow.taken(len(message.get("body", b"")))
             return message
 
         await self._app(scope, receive_with_flow_control, send)
 
 
 def flow_control_of(scope: Scope) -> FlowControl | None:
-    """Returns the window of a request, None where none is kept."""
-    window: FlowControl | None = scope.get(_SCOPE_KEY)
-    return window
+    """Returns the flow control of a request, None if it is not enabled."""
+    flow: FlowControl | None = scope.get(_SCOPE_KEY)
+    return flow

@@ -26,10 +26,10 @@ class FrontMiddleware:
     and counted. What is no HTTP request passes.
 
     Args:
-        app: what is behind.
-        logger: for one line a refusal or failure.
-        observer: is told of the end of each such request.
-        allowed_hosts: names by which the service may be addressed; empty for any.
+        app: the wrapped application.
+        logger: for one line per rejection or failure.
+        observer: notified at the end of each such request.
+        allowed_hosts: accepted Host names; empty for any.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class FrontMiddleware:
             log.status, log.code = 500, "internal_error"
             self._observer.ended(log)
             if answer.begun:
-                # Only a broken connection tells the caller now that the answer is not whole.
+                # Only a closed connection can now show the caller that the response is incomplete.
                 raise
             await internal_error_response()(scope, receive, answer.send)
 
@@ -112,7 +112,7 @@ class _Answer:
         await self._send(message)
 
     def _headers(self, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        # Ray puts the id that it found in the request into the answer by itself.
+        # Ray copies the id of the request into the response itself.
         others = [(name, value) for name, value in headers if name.lower() != _REQUEST_ID_NAME]
         return [*bounded_headers(others), (_REQUEST_ID_NAME, self._request_id.encode("ascii"))]
 

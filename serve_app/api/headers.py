@@ -1,7 +1,7 @@
-"""Response headers made from data: always short, plain ASCII, and fit for the proxy.
+"""Builds response headers from data: always short and in plain ASCII.
 
-HAProxy refuses an answer whose headers exceed its buffer (16 KiB by default) with 502, and
-the transcript with it. So no header grows with what it tells of.
+HAProxy replaces a response whose headers exceed its buffer (16 KiB by default) by 502, and the
+transcript is lost. So the length of every header is limited.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _MORE_CHARS = len(", ...(+1000000000 more)")
 
 
 def text_header(text: str) -> str:
-    """Returns a header value that says text: one line of ASCII, cut off where it is too long."""
+    """Returns a text as a header value: one line of ASCII, truncated if it is too long."""
     plain = _NOT_PLAIN.sub("?", text)
     return plain if len(plain) <= MAX_VALUE_CHARS else f"{plain[: MAX_VALUE_CHARS - 3]}..."
 
 
 def list_header(items: Iterable[str], separator: str = ",") -> str:
-    """Returns a header value that lists items, and how many it leaves out for want of room."""
+    """Returns a header value that lists items, and the number of those that did not fit."""
     plain = [_NOT_PLAIN.sub("?", item) for item in items]
     whole = separator.join(plain)
     if len(whole) <= MAX_VALUE_CHARS:
@@ -50,16 +50,16 @@ def list_header(items: Iterable[str], separator: str = ",") -> str:
 
 
 def bounded_headers(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Returns the headers of an answer without control characters and within the bounds.
+    """Returns the headers of a response without control characters and within the limits.
 
-    Those who set headers use the functions above; this is for what they forget.
+    This is a safety net for code that does not use the functions above.
     """
     bounded = [(name, _NOT_PLAIN_BYTES.sub(b" ", value)) for name, value in headers]
     room = MAX_HEADERS_BYTES
     if sum(len(name) + len(value) + 4 for name, value in bounded) <= room:
         return bounded
     kept = []
-    # The shortest first, so that it is the long ones that lose.
+    # The shortest first, so that long ones are dropped.
     order = sorted(range(len(bounded)), key=lambda index: len(bounded[index][1]))
     for index in order:
         name, value = bounded[index]

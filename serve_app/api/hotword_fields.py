@@ -37,7 +37,7 @@ def parse_hotwords(value: str) -> tuple[Hotword, ...]:
     between two commas or breaks is its weight.
 
     Raises:
-        InvalidParameter: the text has none of these forms, holds something else than
+        InvalidParameter: the text has none of these forms, holds something other than
             words, or too much.
     """
     return hotwords_of([value], (), None)

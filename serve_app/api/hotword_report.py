@@ -17,7 +17,7 @@ def report_hotwords(
     """Returns the parameters without the unusable words, and with a warning about them.
 
     Raises:
-        InvalidParameter: the words were demanded and the model has no use for any, or some
+        InvalidParameter: hotwords are required and the model supports none, or some
             cannot be written and that is to be refused.
     """
     param = "hotwords" if parameters.needs_hotwords else "keywords"

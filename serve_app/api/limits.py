@@ -14,17 +14,17 @@ _KEY_SHARE = 0.75
 
 @dataclass(frozen=True, slots=True)
 class ApiLimits:
-    """Bounds that the routes enforce.
+    """Limits that the routes enforce.
 
     Attributes:
         max_upload_bytes: largest file.
-        request_timeout_s: deadline of a request that asks for none, from its arrival.
+        request_timeout_s: default deadline of a request, from its arrival.
         spool_dir: where recordings are spooled, None for the system's directory.
-        max_request_timeout_s: longest deadline that may be asked for.
+        max_request_timeout_s: longest deadline that a request may set.
         max_audio_s: longest recording.
-        in_flight: of all callers together.
-        max_retry_after_s: longest that a refused caller is told to wait.
-        upload_rate: that senders must keep up; None for any.
+        in_flight: limits of all callers together.
+        max_retry_after_s: longest Retry-After of a rejected request.
+        upload_rate: minimum rate of senders; None for any.
     """
 
     max_upload_bytes: int
@@ -55,7 +55,7 @@ def limits_of(settings: Settings) -> ApiLimits:
 
 
 def key_limits_of(settings: Settings) -> Limits:
-    """Returns the bounds that the settings give a key which has none of its own."""
+    """Returns the limits of a key that has none of its own."""
     admission = settings.admission
     return Limits(
         admission.key_max_running,

@@ -19,7 +19,7 @@ _FUNASR_PACKS = {"paraformer-zh": "paraformer-large", "paraformer": "paraformer-
 
 
 class ServedNames(Protocol):
-    """The names that a deployment answers to."""
+    """The names that a deployment accepts."""
 
     @property
     def models(self) -> tuple[str, ...]: ...
@@ -32,7 +32,7 @@ class ServedNames(Protocol):
 
 
 def resolve_model(name: str, served: ServedNames) -> str | None:
-    """Returns the model that is served by a name; None if there is none.
+    """Returns the served model for a name; None if there is none.
 
     An alias stands for the first model, with a date behind it as well, as OpenAI's have them.
     Where a Paraformer is served, FunASR's names for one stand for the pack that they name, if
@@ -53,7 +53,7 @@ def resolve_model(name: str, served: ServedNames) -> str | None:
 
 
 def _pack_of_repository(repository: str) -> str | None:
-    # The organization was called damo before.
+    # The organization's former name is damo.
     names = {repository, repository.replace("damo/", "iic/", 1)}
     for name, sources in _hub_sources().items():
         if any(source.repository in names for source in sources):

@@ -10,32 +10,25 @@ from serve_app.api.parameters import Offer
 from serve_app.api.response_models import ModelDescription
 from serve_app.api.service import TranscriptionService
 from serve_app.core.records import Hotword, RecognitionOptions, RequestContext
-from serve_app.packs.registry import is_demo_pack
+from serve_app.packs.registry import demo_warning, is_demo_pack
 from serve_app.settings import Settings
 
 _PATIENCE_S = 2.0
-# Every model that writes Mandarin has it.
+# In the vocabulary of every Mandarin model.
 _PROBE = Hotword("的")
-
-
-def demo_warning(pack: str) -> str:
-    """Returns the warning for transcripts of a built-in demo pack."""
-    return (
-        f"demo model {pack}: it recognizes only its own synthetic voices and returns "
-        "nonsense for real speech; use a published model instead"
-    )
 
 
 class ServedModels:
     """Describes the models that a service offers.
 
-    Beside OpenAI's fields there are `root`, the pack that a name stands for, `demo`, whether
-    it is one of the built-in packs that know no real speech (`warning` says so in words), and
-    `hotwords`, whether it takes them, which is left out while nobody can say. `created` is
-    when this process began to serve it.
+    In addition to OpenAI's fields there are `root`, the pack that a name refers to, `demo`,
+    whether it is a built-in demo pack (with `warning`), and `hotwords`, whether it supports them,
+    which is omitted while unknown. `created` is the time at which this process started to serve
+    it.
 
     Args:
-        service: is asked once for each pack, as a sleeping recognizer wakes from it.
+        service: called once for each pack, since each call wakes a recognizer that has scaled
+            to zero.
     """
 
     def __init__(self, service: TranscriptionService) -> None:
@@ -49,7 +42,7 @@ class ServedModels:
         return [await self.model(name) for name in (*offer.models, *offer.model_aliases)]
 
     async def model(self, name: str) -> ModelDescription:
-        """Returns one that is offered."""
+        """Returns a model that is offered."""
         offer = self._service.offer
         root = resolve_model(name, offer) or offer.model
         described: ModelDescription = {
@@ -76,7 +69,7 @@ class ServedModels:
                     RecognitionOptions(model, (_PROBE,)), context
                 )
         except Exception:
-            # The names can be told while the recognizer cannot be asked.
+            # The names are known even if the recognizer does not answer.
             return
         self._takes_hotwords[model] = check.no_use is None
 

@@ -55,23 +55,22 @@ _MAX_REPLACEMENT_LETTERS = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What this deployment can do for a request.
+    """The models, stages and options that a deployment offers.
 
     Attributes:
-        model: name of the pack that is served first.
-        model_aliases: further names for it.
+        model: name of the default pack.
+        model_aliases: other names for it.
         languages: accepted values of `language`.
         stages: stages that are deployed.
-        default_language: what is heard where a request names none; None where that is
-            guessed.
-        other_models: further packs that are served.
+        default_language: language of requests without one; None if it is guessed.
+        other_models: other served packs.
         takes_keywords: whether the recognizer refines drafts that contain certain words.
         guesses_language: whether the recognizer can guess the language.
         serves_paraformer: whether FunASR's names for Paraformer are understood.
-        unknown_fields: what becomes of fields that mean nothing here.
-        unwritable_hotwords: what becomes of hotwords that the model cannot heed.
-        replacements: of the service; those of a request come before them.
-        subtitles: how they are divided where a request does not say.
+        unknown_fields: how to treat unknown fields.
+        unwritable_hotwords: how to treat hotwords that the model cannot use.
+        replacements: of the service; those of a request take precedence.
+        subtitles: defaults of the subtitle options.
     """
 
     model: str
@@ -112,25 +111,25 @@ class RequestWarning:
 
 @dataclass(frozen=True, slots=True)
 class TranscriptionParameters:
-    """What the caller asked for.
+    """The validated parameters of a request.
 
     Attributes:
-        model: the pack that is to hear it.
-        language: what is spoken; None where the recognizer is to guess it.
+        model: the pack that recognizes it.
+        language: spoken language; None if the recognizer guesses it.
         stages: to run.
         response_format: of the answer.
-        granularities: what `verbose_json` lists with times.
+        granularities: of the times that `verbose_json` lists.
         stream: send the text while it is recognized.
-        include_utterances: list in `verbose_json` where speech was heard.
+        include_utterances: list utterances in `verbose_json`.
         include_logprobs: list the log-probability of each token.
-        text_rules: what the text is changed by.
+        text_rules: rules that change the text.
         recognition_options: for the recognizer.
-        subtitles: how to divide them.
+        subtitles: options of the cues.
         speech_detection: for the VAD.
         needs_hotwords: whether hotwords were given as `hotwords`, so that a model that has
             no use for any is a mistake; OpenAI's `keywords` are only a preference.
-        ignored_fields: names of fields that mean nothing here, as they were sent.
-        warnings: fields that are not, or not fully, heeded.
+        ignored_fields: names of unknown fields, as they were sent.
+        warnings: about fields without effect, or with a partial effect.
     """
 
     model: str
@@ -153,9 +152,9 @@ class TranscriptionParameters:
 def parse_parameters(sent: Mapping[str, Sequence[str]], offer: Offer) -> TranscriptionParameters:
     """Checks the fields of a request against what is offered.
 
-    Fields that mean nothing here are named in the result, or refused where the offer says so.
-    `prompt` and `temperature` are accepted for the sake of clients that always send them;
-    greedy decoding has no use for them.
+    Unknown fields are named in the result, or rejected if the offer says so.
+    `prompt` and `temperature` are accepted for clients that always send them;
+    greedy decoding does not use them.
 
     Raises:
         InvalidParameter: a field is misspelled, repeated or has a value out of range.
@@ -166,7 +165,7 @@ def parse_parameters(sent: Mapping[str, Sequence[str]], offer: Offer) -> Transcr
 
 
 class _Parser:
-    """Reads one request's fields, and notes what it does not heed."""
+    """Reads one request's fields, and records those without effect."""
 
     def __init__(self, fields: RequestFields, offer: Offer) -> None:
         self._fields = fields
@@ -235,7 +234,7 @@ class _Parser:
         return cast(ResponseFormat, value)
 
     def _check_speakers(self) -> None:
-        """Refuses known speakers where they ask for labels, which `diarized_json` alone has.
+        """Rejects known speakers, which need the labels of `diarized_json`.
 
         A name needs a sample, and a sample is a data URL: with another format, what is neither
         is no more than a field without effect, at OpenAI as well.
@@ -258,7 +257,7 @@ class _Parser:
             self._warn(name, f"has no effect: {_NO_SPEAKERS}")
 
     def _language(self) -> str | None:
-        """Returns the code that was asked for, GUESSED, or None where none was."""
+        """Returns the requested code, GUESSED, or None without one."""
         text = self._text("language")
         language = None if text is None else self._parse_language("language", text)
         if language is not None:

@@ -1,4 +1,4 @@
-"""Which `audio_url` values may be fetched, and how `s3://` URLs become HTTPS ones.
+"""Decides which `audio_url` values may be fetched, and converts `s3://` URLs to HTTPS.
 
 A URL is parsed once: the rules are checked on its parts, and the connection is made from the
 same parts.
@@ -30,7 +30,7 @@ class Target:
 
     Attributes:
         scheme: "https" or "http".
-        host: in lower case, internationalised names in their ASCII form.
+        host: in lower case, internationalized names in their ASCII form.
         port: never left out.
         path: with the query, percent-encoded.
     """
@@ -46,16 +46,16 @@ class Target:
 
 
 class Signer(Protocol):
-    """Gives a URL of a bucket that can be fetched for a short while."""
+    """Returns a URL of an object in a bucket that can be fetched for a short time."""
 
     def url_of(self, found: BucketObject) -> str: ...
 
 
 class UrlPolicy:
-    """Decides over every URL, also over each that a redirect leads to.
+    """Checks every URL, including the targets of redirects.
 
     Args:
-        settings: what is allowed.
+        settings: allowed hosts and buckets.
         signer: signs the URLs of buckets; None to leave them unsigned.
     """
 
@@ -64,11 +64,11 @@ class UrlPolicy:
         self._signer = signer
 
     def requested(self, url: str) -> Target:
-        """Checks what a caller asks for; s3://bucket/key becomes the bucket's address.
+        """Checks a caller's URL; converts s3://bucket/key to the bucket's URL.
 
         Raises:
             InvalidParameter: it is not a URL.
-            UrlNotAllowed: it leads where this service does not fetch from.
+            UrlNotAllowed: this service does not fetch from that address.
         """
         if len(url) > _MAX_URL_CHARS or not url.isprintable():
             raise InvalidParameter(_PARAM, f"must be a URL of at most {_MAX_URL_CHARS} characters")
@@ -77,11 +77,11 @@ class UrlPolicy:
         return self.check(url)
 
     def check(self, url: str) -> Target:
-        """Checks an address.
+        """Checks a URL.
 
         Raises:
             InvalidParameter: it is not a URL.
-            UrlNotAllowed: it leads where this service does not fetch from.
+            UrlNotAllowed: this service does not fetch from that address.
         """
         target = self._parsed(url)
         bucket = self._bucket_in_path(target)
@@ -98,7 +98,7 @@ class UrlPolicy:
         schemes = ("https", "http") if self._settings.allow_http else ("https",)
         if parsed.scheme not in schemes:
             raise UrlNotAllowed(f"it must begin with {' or '.join(schemes)}://")
-        # An empty user name leaves no trace in what httpx has parsed.
+        # httpx drops an empty user name when it parses.
         if parsed.userinfo or "@" in _authority_in(url):
             raise UrlNotAllowed("it contains credentials")
         if "\\" in url:
@@ -144,7 +144,7 @@ class UrlPolicy:
         if self._signer is None:
             return self._parsed(self._address_of(found))
         target = self._parsed(self._signer.url_of(found))
-        # The signer builds an address of its own; what it leads to must be what was checked.
+        # The signer builds its own URL, which must point to the checked object.
         path = unquote(target.path.partition(b"?")[0].decode("ascii"))
         if not path.endswith(f"/{found.key}"):
             raise UrlNotAllowed("its key cannot be addressed in a URL")
@@ -162,7 +162,7 @@ class UrlPolicy:
 
 
 class BotocoreSigner:
-    """Signs with the credentials that botocore finds: environment, files, roles.
+    """Signs with botocore's credentials: environment, files, roles.
 
     Raises:
         ConfigurationError: botocore is not installed.
@@ -204,7 +204,7 @@ class BotocoreSigner:
 
 
 def _authority_in(url: str) -> str:
-    """Returns what lies between `//` and the first character that can end it."""
+    """Returns the authority: the text between `//` and the first character that can end it."""
     rest = url.partition("//")[2]
     ends = [at for mark in "/?#\\" if (at := rest.find(mark)) >= 0]
     return rest[: min(ends, default=len(rest))]
@@ -233,7 +233,7 @@ class BucketObject:
     """An object in a bucket.
 
     Attributes:
-        bucket: its name, without dot segments or anything that has a meaning in a URL.
+        bucket: its name, without dot segments or special characters of URLs.
         key: as the store has it, not percent-encoded; without `.` and `..` as a segment, so
             that no one who resolves paths can make another bucket or key of it.
     """
@@ -243,12 +243,12 @@ class BucketObject:
 
 
 def parse_bucket_uri(uri: str) -> BucketObject:
-    """Takes `s3://bucket/key` apart; the key is percent-decoded, once.
+    """Parses `s3://bucket/key`; the key is percent-decoded once.
 
     A `?`, `#` or `%` that belongs to the key is written as `%3F`, `%23` or `%25`.
 
     Args:
-        uri: begins with `s3://`, in any case.
+        uri: starts with `s3://`, in upper or lower case.
 
     Raises:
         InvalidParameter: it does not name an object of a bucket, or not in one way only.

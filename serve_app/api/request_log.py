@@ -35,7 +35,7 @@ def traceparent_of(request: Request) -> str | None:
 
 @dataclass(slots=True)
 class RequestLog:
-    """What the one log line of a request says; never audio, text or a key's secret.
+    """The content of a request's log line; never audio, text or a key's secret.
 
     Attributes:
         request_id: the caller's or a new one.
@@ -44,16 +44,16 @@ class RequestLog:
         status: HTTP status of the answer; 200 for a stream, also for one that ended in an
             error; 499 if the caller left before the end.
         code: error code, of an error in the stream as well.
-        waited_s: time in line.
+        waited_s: time in the queue.
         upload_bytes: of the file.
         audio_s: length of the recording, 0 if it never became known.
         num_chunks: chunks that were recognized or failed.
-        num_failed_ranges: stretches that are missing from the text.
-        stages: what was asked for.
-        model: the pack that was named; None for the deployment's first.
-        language: the code that was named, None for none.
-        ignored_fields: names of fields that mean nothing here, bounded.
-        cost: time by stage, and calls made again.
+        num_failed_ranges: ranges that are missing from the text.
+        stages: requested stages.
+        model: requested pack; None for the default.
+        language: requested code, None without one.
+        ignored_fields: names of unknown fields, up to a limit.
+        cost: time by stage, and retries.
     """
 
     request_id: str
@@ -111,16 +111,16 @@ class RequestObserver(Protocol):
     def watch(
         self, line: Callable[[], AdmissionStatistics], keys_stale_s: Callable[[], float]
     ) -> None:
-        """Takes what is looked at from time to time; called once, in the event loop or not.
+        """Receives functions to sample regularly; called once, inside or outside of the loop.
 
         Args:
-            line: tells the state of the line.
-            keys_stale_s: tells how long ago the API keys were last found good.
+            line: returns the state of the queue.
+            keys_stale_s: returns the time since the API keys were last read successfully.
         """
         ...
 
     def ended(self, log: RequestLog) -> None:
-        """A request was answered, refused or given up."""
+        """Records a request that was answered, rejected or canceled."""
         ...
 
 

@@ -27,10 +27,10 @@ class ResponseHeader:
 
     Attributes:
         name: as it is sent.
-        description: what it says.
+        description: of its content.
         schema: of its value.
-        statuses: of the responses that may have it; None for any.
-        always_on: those of them that never lack it, whichever part of the service answers.
+        statuses: of responses that may have it; None for any.
+        always_on: those that always have it, whichever part of the service answers.
         only_transcripts: whether no other route sends it.
         exposed: whether scripts of other origins may read it.
     """

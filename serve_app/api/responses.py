@@ -81,7 +81,7 @@ def render(transcript: Transcript, parameters: TranscriptionParameters) -> Respo
 
 
 def render_body(transcript: Transcript, parameters: TranscriptionParameters) -> str:
-    """Returns the transcript in the format that the parameters ask for."""
+    """Returns the transcript in the requested format."""
     match parameters.response_format:
         case "json":
             return json.dumps(_json(transcript, parameters), ensure_ascii=False)
@@ -107,7 +107,7 @@ async def sse_events(
 
     Args:
         events: the transcript.
-        language: what is spoken; None where it was guessed.
+        language: spoken language; None if it was guessed.
         with_logprobs: list the log-probability of each token.
     """
     text = ""
@@ -153,7 +153,7 @@ async def sse_events(
 
 
 def sse_error(body: ErrorAnswer) -> str:
-    """Returns the event that tells of an error after the stream has begun."""
+    """Returns the error event of a stream that has started."""
     return f"event: error\n{_sse({'type': 'error', 'error': body['error']})}"
 
 
@@ -249,7 +249,7 @@ def _languages_of(
 def _languages(
     language: str | None, utterances: Sequence[UtteranceSummary], *, has_words: bool
 ) -> list[TranscriptionLanguage]:
-    """Returns what is spoken: the given language, or what was heard if it was to be guessed."""
+    """Returns the given language, or the recognized one if it was guessed."""
     if not has_words:
         return []
     codes = [language] if language else languages_of(utterances)

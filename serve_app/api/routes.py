@@ -47,8 +47,8 @@ class AccessRules:
     """Hosts and origins from which the service accepts requests.
 
     Attributes:
-        allowed_hosts: names by which it may be addressed; empty for any.
-        cors_origins: whose web pages may call it from a browser.
+        allowed_hosts: accepted Host names; empty for any.
+        cors_origins: origins whose web pages may call it from a browser.
     """
 
     allowed_hosts: tuple[str, ...] = ()
@@ -71,8 +71,8 @@ def build_api(
         service: transcribes.
         limits: of the requests.
         logger: gets one line per request.
-        authenticator: checks API keys; without it every request is accepted.
-        fetcher: fetches recordings from URLs; without it they are refused.
+        authenticator: checks API keys; None to accept every request.
+        fetcher: fetches recordings from URLs; None to reject them.
         observer: observes the queue and the end of each request.
         access: hosts and origins that are accepted.
     """
@@ -83,7 +83,7 @@ def build_api(
         version=__version__,
         description="Long Mandarin speech to punctuated, timed text.",
         redirect_slashes=False,
-        # FastAPI writes the document anew for each request.
+        # FastAPI would generate the document for each request.
         openapi_url=None,
         # FastAPI's own pages load their scripts from the internet.
         docs_url=None,
@@ -224,7 +224,7 @@ def assemble_api(
     """Returns the application over a service.
 
     Raises:
-        ConfigurationError: keys are demanded and cannot be read, or a package is missing.
+        ConfigurationError: keys are required but cannot be read, or a package is missing.
     """
     flow_control.enable()
     return build_api(
@@ -239,7 +239,7 @@ def assemble_api(
 
 
 def _access(http: HttpSettings) -> AccessRules:
-    # Whoever checks that it is up calls it by the address that it listens on.
+    # Health checks use the address that it listens on.
     hosts = (*http.allowed_hosts, http.host) if http.allowed_hosts else ()
     return AccessRules(hosts, http.cors_origins)
 

@@ -20,7 +20,7 @@ from serve_app.core.errors import (
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 )
-"""The methods of HTTP itself; each other one would be a label of Ray's metrics for ever.
+"""The methods that HTTP defines; any other would stay in Ray's metrics as a label.
 
 Source: RFC 9110, section 9, and RFC 5789.
 """
@@ -36,9 +36,9 @@ _CONTROL_BYTES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 # Source: RFC 9110, section 5.6.2 (tokens).
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_IN_QUERY = re.compile(rb"[^\x21-\x7e]")
-# Two of these mean different things to different readers.
+# Duplicates of these are ambiguous.
 _SINGLE = frozenset({b"host", b"authorization", b"content-length", b"content-type"})
-# By these a caller would set what Ray does with the request (Ray 2.60, `constants.py`).
+# With these a caller could control how Ray handles the request (Ray 2.60, `constants.py`).
 _RAYS_OWN = frozenset(
     {
         b"serve-multiplexed-model-id",
@@ -53,7 +53,7 @@ def screen(scope: Scope) -> None:
     """Checks the head of an HTTP request.
 
     Raises:
-        RequestNotAcceptable: it breaks a bound or a rule.
+        RequestNotAcceptable: it exceeds a limit or breaks a rule.
     """
     if scope["method"] not in METHODS:
         raise MethodNotAllowed("the request method is not supported")
@@ -75,7 +75,7 @@ def screen(scope: Scope) -> None:
 
 
 def check_host(scope: Scope, allowed_hosts: tuple[str, ...]) -> None:
-    """Checks what name the caller addresses the service by.
+    """Checks the Host header.
 
     Loopback addresses pass: only a caller on this machine reaches the service by one, and
     no name of a foreign web page can look like one.
@@ -96,7 +96,7 @@ def check_host(scope: Scope, allowed_hosts: tuple[str, ...]) -> None:
 
 
 def request_id_in(scope: Scope) -> str:
-    """Returns the caller's request id if it gives one that is well-formed, else a new one."""
+    """Returns the caller's request id if it is well-formed, else a new one."""
     values = [value for name, value in scope.get("headers", ()) if name.lower() == _REQUEST_ID_NAME]
     given = values[0].decode("latin-1") if len(values) == 1 else ""
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex

@@ -28,7 +28,7 @@ class TranscriptionJob:
     Attributes:
         context: the request, its caller and its deadline.
         audio: the file as it was uploaded, shape [bytes].
-        stages: what is to be done with it.
+        stages: to run.
         recognition_options: for the recognizer.
         speech_detection: for the VAD.
     """
@@ -49,7 +49,7 @@ class TranscriptionService(Protocol):
     async def check_hotwords(
         self, recognition_options: RecognitionOptions, context: RequestContext
     ) -> HotwordCheck:
-        """Returns what the model that is hinted at makes of the hotwords."""
+        """Returns which of the hotwords the requested model can use."""
         ...
 
     def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:

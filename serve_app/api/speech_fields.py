@@ -24,7 +24,7 @@ _MAX_SHOWN_LETTERS = 64
 
 
 def parse_chunking(fields: RequestFields) -> tuple[SpeechDetection, tuple[str, ...]]:
-    """Returns how speech is to be found, and names of parts that mean nothing here.
+    """Returns the detection options, and the names of unknown parts.
 
     Raises:
         InvalidParameter: it is neither `auto` nor of type `server_vad`, or a value is out of
@@ -93,7 +93,7 @@ def _number(parts: Mapping[str, object], name: str, lowest: float, highest: floa
 
 
 class SpokenOffer(Protocol):
-    """What a deployment can hear, and how strict it is."""
+    """The languages that a deployment supports, and how strict it is."""
 
     @property
     def languages(self) -> tuple[str, ...]: ...
@@ -109,7 +109,7 @@ class SpokenOffer(Protocol):
 
 
 def parse_language(name: str, value: str, offer: SpokenOffer) -> str | None:
-    """Returns the code of a language that is asked for, and GUESSED where it is to be guessed.
+    """Returns the code of the requested language, GUESSED if it should be guessed.
 
     None where the value says nothing: it is to be guessed and nothing here guesses, or it is
     neither a code nor a name of a language, and that is not refused here.

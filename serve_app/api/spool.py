@@ -31,7 +31,7 @@ class SpoolFile:
 
     Attributes:
         max_bytes: the limit.
-        on_growth: told of the new size before it is reached; may refuse it.
+        on_growth: called with the new size before each write; may raise an error.
         check_beginning: is given the first `BEGINNING_BYTES` once they
             are there; may refuse them. None to take any.
         size_bytes: written so far.
@@ -45,12 +45,12 @@ class SpoolFile:
     _content: FileBytes | None = field(default=None, init=False)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Appends.
+        """Appends bytes.
 
         Raises:
             UploadTooLarge: the file would exceed its limit.
             StorageFull: the disk is full.
-            AudioError: what is there so far is not the beginning of a recording.
+            AudioError: the bytes so far are not the beginning of a recording.
         """
         size_bytes = self.size_bytes + len(data)
         if size_bytes > self.max_bytes:
@@ -102,7 +102,7 @@ class SpoolDirectory:
             StorageFull: the disk is full.
         """
         try:
-            # It outlives this function inside of the returned object.
+            # The returned object owns the file.
             file = tempfile.TemporaryFile(dir=self.path, buffering=0)  # noqa: SIM115
         except OSError as error:
             raise _as_full(error) from error

@@ -14,18 +14,18 @@ from serve_app.transcript.subtitles import SubtitleOptions
 _PREFIX = "subtitle_"
 
 SUBTITLE_FIELDS = frozenset(f"{_PREFIX}{name}" for name in SubtitleSettings.model_fields)
-"""Their names; other formats than srt and vtt have no use for them."""
+"""Names of the fields; only the formats srt and vtt use them."""
 
 
 def parse_subtitle_options(
     single: Mapping[str, str], defaults: SubtitleSettings
 ) -> SubtitleOptions:
-    """Returns how to divide subtitles: as the fields say, else as the service is set.
+    """Returns the options of subtitles: those of the fields, else of the service.
 
-    A field without a value counts as not given.
+    A field without a value counts as absent.
 
     Args:
-        single: form fields; others than ours do not matter.
+        single: form fields; unknown ones are ignored.
         defaults: of the service.
 
     Raises:

@@ -25,7 +25,6 @@ from serve_app.api.headers import (
 )
 from serve_app.api.hotword_report import report_hotwords
 from serve_app.api.limits import ApiLimits
-from serve_app.api.models import demo_warning
 from serve_app.api.parameters import TranscriptionParameters, parse_parameters
 from serve_app.api.request_log import RequestLog, RequestObserver, request_id_of, traceparent_of
 from serve_app.api.responses import render, sse_error, sse_events
@@ -33,7 +32,7 @@ from serve_app.api.service import TranscriptionJob, TranscriptionService
 from serve_app.api.upload import UploadReader
 from serve_app.core.errors import ParaserveError, RecognitionFailed, UploadTooSlow
 from serve_app.core.records import RecordingEnd, RequestContext
-from serve_app.packs.registry import is_demo_pack
+from serve_app.packs.registry import demo_warning, is_demo_pack
 from serve_app.transcript.itn import AS_SAID, apply_rules
 from serve_app.transcript.transcript import FailedRange, TranscriptEvent, collect
 
@@ -41,21 +40,21 @@ _OK = 200
 _CLIENT_CLOSED_REQUEST = 499
 _FIRST_SERVER_ERROR = 500
 
-# An unusable recording is found out in milliseconds, and can then be told by the status
-# of a stream as well; whoever waits longer gets the headers of a stream.
+# An unusable recording is detected within milliseconds, so that even a streamed request can
+# get an error status; after this time the headers of the stream are sent.
 _STATUS_PATIENCE_S = 1.0
 
 
 class TranscriptionHandler:
-    """Admits, receives, transcribes and answers a request.
+    """Handles a request: admission, upload, transcription and response.
 
     Args:
         service: transcribes.
         limits: of a request.
-        gate: admits.
-        intake: takes in the recordings.
+        gate: admits requests.
+        upload_reader: receives the recordings.
         logger: gets one line per request.
-        observer: is told of the end of each.
+        observer: notified at the end of each request.
     """
 
     def __init__(
@@ -63,14 +62,14 @@ class TranscriptionHandler:
         service: TranscriptionService,
         limits: ApiLimits,
         gate: AdmissionGate,
-        intake: UploadReader,
+        upload_reader: UploadReader,
         logger: logging.Logger,
         observer: RequestObserver,
     ) -> None:
         self._service = service
         self._limits = limits
         self._gate = gate
-        self._intake = intake
+        self._upload_reader = upload_reader
         self._logger = logger
         self._observer = observer
 
@@ -90,7 +89,7 @@ class TranscriptionHandler:
             response = Response(status_code=_CLIENT_CLOSED_REQUEST)
             _forget_frames(error)
         except asyncio.CancelledError:
-            # Ray Serve cancels a request whose caller has left.
+            # Ray Serve cancels a request whose caller has disconnected.
             _mark_departed(log)
             self._end(log)
             raise
@@ -122,7 +121,7 @@ class TranscriptionHandler:
             admission = await self._admit(request, body, deadline, log)
             held.callback(admission.leave)
             async with deadline.enforced():
-                recording = await self._intake.receive(request, body, admission)
+                recording = await self._upload_reader.receive(request, body, admission)
                 held.callback(recording.spool.close)
         except ParaserveError as error:
             if admission is not None:
@@ -131,7 +130,7 @@ class TranscriptionHandler:
                 await body.discard()
             raise
         log.upload_bytes = recording.spool.size_bytes
-        # As declared; the end of the recording corrects it.
+        # The declared length; the end of the recording corrects it.
         log.audio_s = recording.audio_s
         offer = self._service.offer
         parameters = parse_parameters(_with_query(recording.fields, request), offer)
@@ -184,7 +183,7 @@ class TranscriptionHandler:
     async def _admit(
         self, request: Request, body: RequestBody, deadline: Deadline, log: RequestLog
     ) -> Admission:
-        num_bytes = self._intake.reserved_bytes(request)
+        num_bytes = self._upload_reader.reserved_bytes(request)
         admission = await self._gate.enter(caller_of(request), num_bytes, deadline, body)
         log.waited_s = admission.waited_s
         return admission
@@ -212,11 +211,11 @@ class TranscriptionHandler:
         log: RequestLog,
         held: ExitStack,
     ) -> EventStream:
-        """Begins to answer with events, unless it is clear at once that there are none.
+        """Starts the event stream, unless transcription fails at once.
 
         Raises:
-            ParaserveError: the recording cannot be transcribed, as was found out soon.
-            ClientDisconnect: the caller went away.
+            ParaserveError: the recording cannot be transcribed.
+            ClientDisconnect: the caller disconnected.
         """
         feed = EventFeed(events)
         try:
@@ -235,10 +234,10 @@ class TranscriptionHandler:
         )
 
     def _last_event(self, error: Exception, log: RequestLog) -> str:
-        """Returns the event that tells of an error, which ends a stream."""
+        """Returns the error event that ends a stream."""
         if isinstance(error, ParaserveError):
             log.code = error.code
-            told = error
+            reported = error
         else:
             self._logger.error(
                 "stream failed unexpectedly",
@@ -246,8 +245,8 @@ class TranscriptionHandler:
                 exc_info=error,
             )
             log.code = "internal_error"
-            told = ParaserveError("the service failed")
-        event = sse_error(error_body(told))
+            reported = ParaserveError("the service failed")
+        event = sse_error(error_body(reported))
         _forget_frames(error)
         return event
 
@@ -272,15 +271,15 @@ class TranscriptionHandler:
 
 
 def _mark_departed(log: RequestLog) -> None:
-    """Has a request count as one whose caller left, whatever it was answered until then."""
+    """Marks a request as one whose caller disconnected, regardless of the response so far."""
     log.code, log.status = "client_disconnected", _CLIENT_CLOSED_REQUEST
 
 
 def _forget_frames(error: BaseException) -> None:
-    """Empties the frames of an error that has been told.
+    """Clears the frames of an error that has been reported.
 
-    Errors that pass through tasks end in circles of frames and tracebacks, which
-    would keep the recording on disk until the next garbage collection.
+    Errors that pass through tasks leave reference cycles of frames and tracebacks, which would
+    keep the recording on disk until the next garbage collection.
     """
     seen: set[int] = set()
     chain: BaseException | None = error
@@ -291,11 +290,11 @@ def _forget_frames(error: BaseException) -> None:
 
 
 def _with_query(fields: Mapping[str, Sequence[str]], request: Request) -> dict[str, list[str]]:
-    """Returns the fields of a body with those of its address; the body's come first."""
-    asked: dict[str, list[str]] = {}
+    """Returns the fields of the body and of the query; those of the body take precedence."""
+    in_query: dict[str, list[str]] = {}
     for name, value in request.query_params.multi_items():
-        asked.setdefault(name, []).append(value)
-    return asked | {name: list(values) for name, values in fields.items()}
+        in_query.setdefault(name, []).append(value)
+    return in_query | {name: list(values) for name, values in fields.items()}
 
 
 async def _answer(

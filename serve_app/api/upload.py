@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MAX_JSON_BYTES = 64 * 1024
 _MAX_FIELD_BYTES = 64 * 1024
-# A list of hotwords may come as a field a word.
+# A list of hotwords may have one field per word.
 _MAX_FIELDS = 256
 # Of all headers of one part together.
 _MAX_HEADER_BYTES = 16 * 1024
@@ -41,7 +41,7 @@ _JSON_CHARSETS = frozenset({b"utf-8", b"utf8", b"us-ascii"})
 FILE_FIELD = "file"
 _SINGLE = TEXT_FIELDS | {"audio_url"}
 
-# It warns of every malformed body; the request's own log line says so already.
+# It warns about every malformed body; the request's log line already reports it.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 MAX_FIELDS_BYTES = 4 * 2**20
@@ -54,7 +54,7 @@ class Form:
 
     Attributes:
         fields: values by name, in the order in which they came.
-        has_file: whether the recording came too; it is in the spool file then.
+        has_file: whether the recording was sent; it is in the spool file then.
     """
 
     fields: dict[str, list[str]]
@@ -100,7 +100,7 @@ async def _receive_multipart(body: AsyncIterator[bytes], boundary: bytes, spool:
     try:
         parser = MultipartParser(boundary, form.callbacks())
         async for data in body:
-            # What is before, between and after the parts counts as well.
+            # Bytes before, between and after the parts count as well.
             num_bytes += len(data)
             if num_bytes > spool.max_bytes + MAX_FIELDS_BYTES:
                 raise UploadTooLarge(spool.max_bytes)
@@ -125,7 +125,7 @@ async def _read_small(body: AsyncIterator[bytes]) -> bytes:
 
 
 def _fields_of(content: bytes) -> dict[str, list[str]]:
-    """Returns the fields of a JSON object, as if they had come in a form."""
+    """Returns the fields of a JSON object in the format of form fields."""
     parsed = parse_json(content)
     if not isinstance(parsed, dict):
         raise MalformedBody("it is not a JSON object")
@@ -135,7 +135,7 @@ def _fields_of(content: bytes) -> dict[str, list[str]]:
 
 
 def parse_json(content: bytes) -> object:
-    """Returns what a JSON document says, which means the same to every reader.
+    """Parses a JSON document strictly, so that every parser would read the same.
 
     Raises:
         MalformedBody: it is not JSON in UTF-8, names a key twice, is nested too deeply, or
@@ -180,7 +180,7 @@ def _finite_float(digits: str) -> float:
 
 
 def _as_field(name: str, value: object) -> str:
-    """Returns a value as it would come in a form: lists and objects as JSON text."""
+    """Returns a value as a form field: lists and objects become JSON text."""
     if name in _SINGLE and isinstance(value, list | dict):
         raise InvalidParameter(name, "must be a string, a number or a boolean")
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -279,7 +279,7 @@ class _Form:
 
 
 _URL_FIELD = "audio_url"
-# What a body without a declared length reserves at first; it grows while it streams.
+# Reserved at first for a body without a declared length; grows while it is received.
 _RESERVED_BYTES = 1024
 
 
@@ -290,7 +290,7 @@ class Recording:
     Attributes:
         spool: its bytes.
         fields: the other fields of the form.
-        audio_s: its length as far as that can be told without decoding, else 0; never more
+        audio_s: its length if known without decoding, else 0; never more
             than may be admitted, since only a decoder tells for certain that it is too long.
     """
 
@@ -300,11 +300,11 @@ class Recording:
 
 
 class UploadReader:
-    """Takes in recordings.
+    """Receives recordings.
 
     Args:
         limits: of one recording.
-        fetcher: of recordings that come as a URL; None where they may not.
+        fetcher: of recordings that are given as a URL; None to reject URLs.
     """
 
     def __init__(self, limits: ApiLimits, fetcher: Fetcher | None) -> None:
@@ -324,12 +324,12 @@ class UploadReader:
         if length > self._limits.max_upload_bytes + MAX_FIELDS_BYTES:
             raise UploadTooLarge(self._limits.max_upload_bytes)
         if request.headers.get("content-type", "").lower().startswith("application/json"):
-            # No more of it is read, whatever it declares.
+            # No more of it is read, whatever length it declares.
             length = min(length, MAX_JSON_BYTES)
         return min(length, self._limits.max_upload_bytes)
 
     async def receive(self, request: Request, body: RequestBody, admission: Admission) -> Recording:
-        """Reads the body, or fetches what it names.
+        """Reads the body, and fetches the recording if it names a URL.
 
         Raises:
             RequestError: the body or the recording is not acceptable.
@@ -353,7 +353,7 @@ class UploadReader:
         return Recording(spool, fields, audio_s)
 
     async def _complete(self, form: Form, spool: SpoolFile) -> dict[str, list[str]]:
-        """Returns the fields that remain when the recording is there."""
+        """Returns the fields without those that name the recording."""
         fields = dict(form.fields)
         urls = fields.pop(_URL_FIELD, [])
         if not urls:

@@ -16,9 +16,9 @@ AudioSource: TypeAlias = bytes | memoryview | npt.NDArray[np.uint8] | Path | Bin
 class ByteSource:
     """The input of the decoders; FFmpeg reads it through callbacks.
 
-    A buffer is neither copied nor changed. No method raises for a hostile
-    offset or a failing disk: an exception inside a C callback would be printed
-    or lost, so a failure is kept for `reraise_failure`.
+    A buffer is neither copied nor changed. No method raises on an invalid offset or a failing
+    disk: an exception inside a C callback would be printed or lost, so the failure is stored
+    for `reraise_failure`.
 
     Args:
         source: a buffer of bytes, a path, or a seekable binary file, which
@@ -46,17 +46,17 @@ class ByteSource:
         self._storage.exhausted = exhausted
 
     def skip(self, num_bytes: int) -> None:
-        """Hides the first bytes from every later reader."""
+        """Drops the first bytes for this source and its later views."""
         self._start = min(self._start + num_bytes, self._end)
         self._position = 0
 
     def view(self, start: int = 0, end: int | None = None, prefix: bytes = b"") -> Self:
-        """Returns another reader of the same bytes, with a position of its own.
+        """Returns another reader of the same bytes, with its own position.
 
         Args:
-            start: first byte of this source that it shows.
-            end: one past the last byte, None for all.
-            prefix: bytes that stand before them.
+            start: offset of its first byte in this source.
+            end: offset one past its last byte, None for all.
+            prefix: bytes that are read before them.
         """
         other = type(self).__new__(type(self))
         other._storage = self._storage
@@ -116,7 +116,7 @@ class ByteSource:
             raise self._storage.failure
 
     def close(self) -> None:
-        """Closes the file if it was opened here; views can read nothing any more."""
+        """Closes the file if it was opened here; afterwards all views are empty."""
         self._end = self._start
         self._storage.close()
 
@@ -133,7 +133,7 @@ class _Storage:
         if isinstance(source, Path):
             self._file = source.open("rb")
         elif isinstance(source, bytes | bytearray | memoryview | np.ndarray):
-            # The stubs know no buffer protocol on arrays before Python 3.12.
+            # The type stubs lack the buffer protocol of arrays before Python 3.12.
             self._view = (
                 memoryview(cast(bytes, source)).cast("B") if len(source) else memoryview(b"")
             )

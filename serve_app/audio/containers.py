@@ -1,7 +1,7 @@
-"""Which container a file is, by its first bytes, and which of FFmpeg's demuxers may read it.
+"""Recognizes the container of a file by its first bytes and names the FFmpeg demuxer for it.
 
-The name of an upload and its content type prove nothing. FFmpeg's own probing is not used: it
-also recognizes playlists, which make it open other files and addresses.
+File names and content types are not trusted. FFmpeg's own probing is not used, since it also
+recognizes playlists, which make it open other files and URLs.
 
 Sources: the containers' specifications for their magic numbers; MPEG audio headers ISO/IEC
 11172-3 (2.4.1.3), ADTS ISO/IEC 13818-7 (6.2), ID3 tags
@@ -20,18 +20,18 @@ _ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _W64 = b"riff\x2e\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _MP4_BOXES = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp", b"pnot"}
 _MAX_ID3_TAGS = 8
-# Text editors and scripts put it before files that are no text.
+# Text editors and scripts add it to binary files, too.
 _UTF8_BOM = b"\xef\xbb\xbf"
 SEARCHED_BYTES = 1 << 18
-"""As far as frames are searched for behind a damaged beginning."""
-UNKNOWN_KIND = "its content is of no known kind"
+"""How far a damaged beginning is searched for frames."""
+UNKNOWN_KIND = "its content is not a known audio format"
 _TS_SYNC_BYTE = 0x47
-# Packets of 188 bytes, with 4 bytes of time before each in the files of cameras.
+# Packets have 188 bytes; cameras put a time stamp of 4 bytes before each.
 _TS_SYNC_OFFSETS = ((0, 188, 376), (4, 196, 388))
 TRANSPORT_STREAM_HEAD_BYTES = 389
-# So many frames in a row are no accident.
+# This many frames in a row are not a coincidence.
 _RUN_FRAMES = 8
-_MAX_TRIES = 2000
+_MAX_CANDIDATES = 2000
 _MPEG_BITRATES_KBPS = {
     # (is MPEG 1, layer) -> rate by index, index 0 and 15 are invalid here
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -44,10 +44,10 @@ _MPEG_BITRATES_KBPS = {
 
 
 def sniff(head: bytes) -> str | None:
-    """Returns the container's name, None if it is not one of audio.
+    """Returns the container's name, None if it is not an audio container.
 
     Args:
-        head: the first bytes of the file, `HEAD_BYTES` of them if there are.
+        head: the first `HEAD_BYTES` bytes of the file, or all of a shorter file.
     """
     if head[:3] == b"ID3":
         inner = head[id3_num_bytes(head) :]
@@ -56,9 +56,9 @@ def sniff(head: bytes) -> str | None:
 
 
 def sniff_source(source: ByteSource) -> str | None:
-    """Returns the container's name and hides ID3 tags that stand before the audio.
+    """Returns the container's name and skips ID3 tags before the audio.
 
-    A tag may hold compressed pictures; no decoder needs to see it.
+    A tag may hold compressed pictures, which no decoder needs.
     """
     if source.peek(0, len(_UTF8_BOM)) == _UTF8_BOM:
         source.skip(len(_UTF8_BOM))
@@ -94,7 +94,7 @@ def _sniff_magic(head: bytes) -> str | None:
         return "aiff" if head[8:12] in {b"AIFF", b"AIFC"} else None
     if head[:4] == b"\x1aE\xdf\xa3":
         return "webm" if b"webm" in head[:64] else "matroska"
-    # A box starts with its length, whose first byte is 0 but in absurd files.
+    # A box starts with its length, whose first byte is 0 below 16 MiB.
     if head[:1] == b"\0" and head[4:8] in _MP4_BOXES:
         return "mp4"
     for magic, container in (
@@ -127,7 +127,7 @@ def is_transport_stream(head: bytes) -> bool:
 
 
 def _sniff_frames(head: bytes) -> str | None:
-    """Looks for frames without a container; a stream may start inside of one."""
+    """Searches for bare frames; a stream may start in the middle of one."""
     for start in range(max(len(head) - 8, 0)):
         if head[start] != 0xFF:
             continue
@@ -138,10 +138,10 @@ def _sniff_frames(head: bytes) -> str | None:
 
 
 def _sniff_run(content: bytes) -> str | None:
-    """Looks for many frames in a row, anywhere."""
+    """Searches for many frames in a row, anywhere."""
     for container, length_of in (("aac", adts_num_bytes), ("mp3", mpeg_num_bytes)):
         start = -1
-        for _ in range(_MAX_TRIES):
+        for _ in range(_MAX_CANDIDATES):
             start = content.find(b"\xff", start + 1)
             if start < 0:
                 break
@@ -157,7 +157,7 @@ def _sniff_run(content: bytes) -> str | None:
 
 
 def _has_frames(head: bytes, start: int, num_bytes: int, container: str) -> bool:
-    """True if a second frame follows; at the very start of a short file one is enough."""
+    """True if a second frame follows; at the start of a short file one frame is enough."""
     if not num_bytes:
         return False
     following = head[start + num_bytes : start + num_bytes + 7]
@@ -168,7 +168,7 @@ def _has_frames(head: bytes, start: int, num_bytes: int, container: str) -> bool
 
 
 def adts_num_bytes(header: bytes) -> int:
-    """Returns the length of the ADTS frame that begins here, 0 if none does."""
+    """Returns the length of the ADTS frame that starts here, 0 for none."""
     if len(header) < 7 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
         return 0
     num_bytes = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
@@ -176,7 +176,7 @@ def adts_num_bytes(header: bytes) -> int:
 
 
 def mpeg_num_bytes(header: bytes) -> int:
-    """Returns the length of the MPEG audio frame that begins here, 0 if none does."""
+    """Returns the length of the MPEG audio frame that starts here, 0 for none."""
     if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
         return 0
     version, layer = header[1] >> 3 & 3, 4 - (header[1] >> 1 & 3)
@@ -192,8 +192,8 @@ def mpeg_num_bytes(header: bytes) -> int:
     return slots * kbps // rate_hz + padding
 
 
-# Container as sniffed -> FFmpeg's demuxer. It is given by name and never probed
-# for, and none of these reads a playlist.
+# Sniffed container -> FFmpeg's demuxer. FFmpeg never probes, and none of these demuxers reads
+# a playlist.
 DEMUXERS = {
     "wav": "wav",
     "rf64": "wav",
@@ -215,29 +215,29 @@ DEMUXERS = {
     "mpegts": "mpegts",
 }
 
-# Self-synchronizing streams: recorders cut them anywhere, so a broken frame at
-# either end is no damage. A fragmented MP4 is one of them.
+# Self-synchronizing streams: recorders cut them anywhere, so a broken frame at either end is
+# not damage. The same holds for fragmented MP4.
 CUT_ANYWHERE = {"mp3", "aac", "amr", "ogg", "webm", "matroska", "mpegts", "flv", "asf", "avi"}
 
-# The length in these headers is exact, so that less is a truncated file.
+# The length in these headers is exact: a file with less audio is truncated.
 DECLARES_LENGTH = {"flac", "mp4"}
 
-# Here a header or the last page tells the length; elsewhere FFmpeg guesses it
-# from the bit rate, which says nothing.
+# A header or the last page states the length; for other containers FFmpeg estimates it from
+# the bit rate, which is not reliable.
 STATES_LENGTH = DECLARES_LENGTH | {"ogg", "webm", "matroska", "caf", "au", "asf"}
 
-# Packets carry times, and what is not there is left out: a gap is part of the
-# recording's time. In the others FFmpeg only counts up what it finds.
+# Packets carry times, so a gap between them is part of the recording. In other containers
+# FFmpeg derives times by adding up the packets that it finds.
 TIMED = {"mp4", "webm", "matroska", "mpegts", "flv", "asf", "ogg", "flac"}
 
-# A recorder leaves nothing out here, so that a gap is always a loss: FFmpeg drops what
-# has a wrong checksum without a word.
+# Recorders write these without gaps, so a gap is always a loss: FFmpeg silently drops data with
+# a wrong checksum.
 WITHOUT_PAUSES = {"ogg", "flac"}
 
-# Packets stand close together here, so that bytes between two of them held another.
+# Packets follow each other without padding, so bytes between two packets were a packet.
 WITHOUT_PADDING = {"flv"}
 
-# A longer jump is another recording joined on: these formats allow that.
+# Recordings may be concatenated in these formats: a large jump in time starts the next one.
 JOINABLE = {"ogg", "flac", "mpegts"}
 
 _PCM = (
@@ -265,18 +265,18 @@ AUDIO_SUFFIXES = frozenset({
     ".awb", ".webm", ".weba", ".mkv", ".mka", ".au", ".snd", ".caf", ".wma", ".wmv", ".asf",
     ".avi", ".flv", ".ts", ".m2t", ".mts", ".m2ts", ".mpegts",
 })  # fmt: skip
-"""What is picked up: every container that the decoder takes, in lower case. The content
-decides what a file is; a name on its own only says that it is worth a look."""
+"""Suffixes, in lower case, of every container that the decoder supports. Files in a directory
+are selected by suffix; the content decides what a file is."""
 
 
 _TRANSPORT_STREAM_SUFFIX = ".ts"
 
 
 def is_recording_name(relative_path: str) -> bool:
-    """True if a path below a directory, with `/` between its parts, is named like a recording.
+    """True if a path relative to a directory, with `/` separators, is named like a recording.
 
-    Hidden files and AppleDouble files (`._name`, which macOS puts beside the real ones on
-    other file systems) are not, nor is anything in a hidden directory.
+    False for hidden files, for anything in a hidden directory, and for AppleDouble files
+    (`._name`, which macOS writes beside the real ones on other file systems).
     """
     path = PurePosixPath(relative_path)
     if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
@@ -285,5 +285,5 @@ def is_recording_name(relative_path: str) -> bool:
 
 
 def needs_look(relative_path: str) -> bool:
-    """True if a name alone does not tell a recording: `.ts` is TypeScript's suffix, too."""
+    """True if the suffix is ambiguous: `.ts` is TypeScript's suffix as well as MPEG-TS's."""
     return PurePosixPath(relative_path).suffix.lower() == _TRANSPORT_STREAM_SUFFIX

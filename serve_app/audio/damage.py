@@ -6,12 +6,12 @@ from serve_app.core.records import DamagedRange
 
 _MAX_RANGES = 64
 _MAX_NOTICES = 16
-# Neighbors that lie this close are one for a reader.
+# Ranges closer than this are merged.
 _JOINED_S = 0.5
 
 
 class DamageReport:
-    """Collects damaged ranges and notices of one recording; bounded, however bad the file is."""
+    """Collects damaged ranges and notices of one recording, up to a fixed number of each."""
 
     def __init__(self) -> None:
         self._ranges: list[tuple[float, float, str]] = []
@@ -19,7 +19,7 @@ class DamageReport:
 
     @property
     def ranges(self) -> tuple[DamagedRange, ...]:
-        """The ranges in order of time; those close together are one."""
+        """The ranges in order of time, with neighbors merged."""
         return tuple(
             DamagedRange(
                 int(start_s * 1000), max(round(end_s * 1000), int(start_s * 1000) + 1), why
@@ -29,11 +29,11 @@ class DamageReport:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """Sentences in plain English, each once."""
+        """Sentences in plain English, without duplicates."""
         return tuple(self._notices)
 
     def add(self, start_s: float, end_s: float, why: str) -> None:
-        """Adds a range that begins no earlier than those before it."""
+        """Adds a range, which must not start before the previous one."""
         if self._ranges:
             last_start_s, last_end_s, last_why = self._ranges[-1]
             if start_s - last_end_s <= _JOINED_S or len(self._ranges) >= _MAX_RANGES:

@@ -26,7 +26,7 @@ from serve_app.core.errors import (
 from serve_app.core.records import SAMPLE_RATE_HZ, DamagedRange, Pcm
 from serve_app.scheduling.preemption import yield_point
 
-# Whatever the libraries raise for malformed data.
+# What the libraries raise for malformed data.
 _LIBRARY_ERRORS = (
     av.FFmpegError,
     ValueError,
@@ -51,14 +51,14 @@ class AudioDecoder:
 
     Args:
         source: the file's bytes (a buffer is not copied), its path, or an open
-            seekable file, which stays the caller's.
-        limits: what is accepted.
-        budget: CPU time that it may take.
-        open_at_once: False to leave that to `opening`, which does it in steps.
+            seekable file, which the caller closes.
+        limits: accepted rates, channels and lengths.
+        budget: CPU time that decoding may take.
+        open_at_once: False if the caller opens the file in steps, with `opening`.
 
     Raises:
-        AudioError: the subclass says what is wrong with the file.
-        OSError: the file could not be read from its disk.
+        AudioError: the file is not acceptable; the subclass names the reason.
+        OSError: the file could not be read from disk.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class AudioDecoder:
 
     @property
     def info(self) -> AudioInfo:
-        """What the header says."""
+        """The format that the header declares."""
         if self._info is None:
             raise ValueError("the decoder is not open")
         return self._info
@@ -97,12 +97,12 @@ class AudioDecoder:
 
     @property
     def damage(self) -> tuple[DamagedRange, ...]:
-        """What could not be decoded so far, in order of time."""
+        """The ranges that could not be decoded so far, in order of time."""
         return self._report.ranges
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What else a caller should know so far, in plain English."""
+        """Other notices for the caller so far, in plain English."""
         return self._report.notices
 
     @property
@@ -114,7 +114,7 @@ class AudioDecoder:
         """Reads the header, pausing when a slice of CPU time is used up.
 
         Raises:
-            AudioError: the file is no audio that is accepted.
+            AudioError: the file is not acceptable.
         """
         self._meter.resume()
         try:
@@ -131,10 +131,10 @@ class AudioDecoder:
         self._meter.pause()
 
     def blocks(self) -> Iterator[Pcm]:
-        """Yields int16 samples [n], n at most block_s * 16000 and never 0; once only.
+        """Yields int16 samples [n], n at most block_s * 16000 and never 0; call once.
 
         Raises:
-            AudioError: as soon as it is certain, possibly after blocks.
+            AudioError: as soon as the fault is certain, possibly after some blocks.
         """
         for block in self.steps():
             if len(block):
@@ -144,7 +144,7 @@ class AudioDecoder:
         """Yields the blocks, and an empty one whenever a slice of CPU time is used up.
 
         Raises:
-            AudioError: as soon as it is certain, possibly after blocks.
+            AudioError: as soon as the fault is certain, possibly after some blocks.
         """
         self._meter.resume()
         block_samples = max(int(self._limits.block_s * SAMPLE_RATE_HZ), 1)
@@ -188,10 +188,10 @@ class AudioDecoder:
         self.close()
 
     def _has_used_slice(self) -> bool:
-        """True if the work should pause now; the caller resumes it.
+        """True if decoding should pause now; the caller resumes it.
 
         Raises:
-            AudioTooComplex: it has taken too much in all.
+            AudioTooComplex: decoding has taken too much CPU time in all.
         """
         self._meter.check(self._heard_samples / SAMPLE_RATE_HZ)
         if not self._meter.slice_is_over:
@@ -228,7 +228,7 @@ class AudioDecoder:
         yield rest
 
     def _frames(self) -> Iterator[MonoFrame]:
-        """The frames of the file and of those that were joined on."""
+        """The frames of the file and of the files appended to it."""
         if self._reader is None:
             raise ValueError("the decoder is closed")
         position_s = 0.0
@@ -241,7 +241,7 @@ class AudioDecoder:
             self._reader = self._next_reader(position_s)
 
     def _frames_from(self, reader: Reader) -> Iterator[MonoFrame]:
-        """The frames of one reader; where its library gives up, the rest is damaged."""
+        """The frames of one reader; if its library fails, the rest is damaged."""
         frames = reader.frames()
         while True:
             yield_point()
@@ -250,7 +250,7 @@ class AudioDecoder:
             except StopIteration:
                 return
             except (CorruptAudio, InvalidSamples):
-                # The whole of this file is of no use.
+                # Nothing of this file is usable.
                 if not reader.base_s:
                     raise
                 at_s = self._decoded_samples / SAMPLE_RATE_HZ
@@ -266,14 +266,14 @@ class AudioDecoder:
             yield frame
 
     def _report_missing(self, reader: Reader, position_s: float) -> None:
-        """Reports what a header declares and the file does not hold."""
+        """Reports audio that the header declares but the file lacks."""
         declared_s = reader.info.declared_s if reader.declares_length else None
         lacking_s = missing_s(position_s - reader.base_s, declared_s)
         if lacking_s and self._heard_samples:
             self._report.add(position_s, position_s + lacking_s, "the file is cut off")
 
     def _next_reader(self, position_s: float) -> Reader | None:
-        """Opens the next file that was joined on; one that cannot be opened is damage."""
+        """Opens the next appended file; one that cannot be opened is reported as damage."""
         while self._opener.has_more:
             try:
                 return self._opener.open_next(position_s)
@@ -282,12 +282,12 @@ class AudioDecoder:
             except (AudioError, *_LIBRARY_ERRORS):
                 self._source.reraise_failure()
                 self._report.add(
-                    position_s, position_s + 1.0, "a part that was joined on cannot be read"
+                    position_s, position_s + 1.0, "a file that was appended cannot be read"
                 )
         return None
 
     def _check_end(self) -> None:
-        """Raises the errors that are known only after everything is decoded."""
+        """Raises the errors that are certain only after everything is decoded."""
         self._source.reraise_failure()
         self._meter.check(self._heard_samples / SAMPLE_RATE_HZ)
         heard_s = self._heard_samples / SAMPLE_RATE_HZ

@@ -1,7 +1,7 @@
 """Estimates the length of a recording from its headers alone.
 
-Plain Python on a bounded number of bytes, no decoder: cheap enough for every upload, and safe
-where hostile bytes must not reach a decoder. Headers may lie; the decoder finds the truth.
+Plain Python on a bounded number of bytes, without a decoder: cheap enough for every upload, and
+safe with hostile bytes. Headers may be wrong; only decoding gives the real length.
 
 Sources: FLAC (RFC 9639, 8.2), Ogg (RFC 3533, 6) with Opus (RFC 7845, 5.1), Vorbis I (4.2.2)
 and Speex headers, MPEG audio ISO/IEC 11172-3 (2.4.2.3), ADTS ISO/IEC 13818-7 (6.2), AMR (RFC
@@ -40,9 +40,9 @@ _AU_G72X_BITS = {23: 4, 24: 8, 25: 3, 26: 5}
 _TS_PACKET_BYTES = 188
 _TS_CLOCK_HZ = 90_000
 _FLV_METADATA_BYTES = 4096
-# One byte in 256 looks like the beginning of a tag; in a tail of a million bytes of any
-# other kind there are so many only if somebody has put them there.
-_MAX_FLV_TRIES = 4096
+# One byte in 256 looks like the start of a tag. More in a tail of a million bytes mean that the
+# file was crafted.
+_MAX_FLV_CANDIDATES = 4096
 # A name of 8 characters and the marker of a number.
 _FLV_DURATION = b"\x00\x08duration\x00"
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -121,7 +121,7 @@ def flv_s(source: ByteSource) -> float | None:
         start = end - 4 - tag_bytes
         if tag_bytes < 11 or start < 13:
             break
-        # The last tags may be without a time of their own.
+        # The last tags may have no time.
         last_ms = _flv_tag_ms(source, start)
         if last_ms:
             break
@@ -150,11 +150,11 @@ def _flv_tag_ms(source: ByteSource, start: int) -> int | None:
 
 
 def _last_flv_tag_ms(source: ByteSource) -> int | None:
-    """Searches a cut-off end for the last tag of sound."""
+    """Searches the end of a truncated file for the last audio tag."""
     start = max(source.num_bytes - _TAIL_BYTES, 13)
     tail = source.peek(start, _TAIL_BYTES)
     found = len(tail)
-    for _ in range(_MAX_FLV_TRIES):
+    for _ in range(_MAX_FLV_CANDIDATES):
         found = tail.rfind(b"\x08", 0, found)
         if found < 0:
             return None
@@ -167,18 +167,18 @@ def _last_flv_tag_ms(source: ByteSource) -> int | None:
 
 
 def ts_s(source: ByteSource) -> float | None:
-    """Returns the time between the first and the last time stamp of a stream of sound."""
+    """Returns the time between the first and the last time stamp of an audio stream."""
     start = max(source.num_bytes - _TAIL_BYTES, 0) // _TS_PACKET_BYTES * _TS_PACKET_BYTES
     first = next(_ts_times(source.peek(0, _TAIL_BYTES)), None)
     times = list(_ts_times(source.peek(start, _TAIL_BYTES)))
     if first is None or not times:
         return None
-    # 33 bits, which start anew every 26.5 hours.
+    # 33 bits, which wrap around every 26.5 hours.
     return (times[-1] - first) % (1 << 33) / _TS_CLOCK_HZ or None
 
 
 def _ts_times(content: bytes) -> Iterator[int]:
-    """Yields the presentation times of sound, in ticks."""
+    """Yields the presentation times of audio, in ticks."""
     for offset in range(0, len(content) - _TS_PACKET_BYTES + 1, _TS_PACKET_BYTES):
         if content[offset] != 0x47 or not content[offset + 1] & 0x40:
             continue
@@ -197,7 +197,7 @@ def _ts_times(content: bytes) -> Iterator[int]:
             )
 
 
-# Speech is hardly ever coded with less.
+# Speech codecs hardly ever use less.
 _MIN_BITS_PER_S = 6_000
 _SAMPLED_BYTES = 16 * 1024
 _OGG_PAGE_BYTES = 65_307
@@ -218,8 +218,8 @@ class DurationEstimate:
     """Length of a recording before it is decoded.
 
     Attributes:
-        duration_s: the length, or a bound of it.
-        declared: whether a header says so; otherwise it is reckoned from the size.
+        duration_s: the length, or an upper bound of it.
+        declared: whether a header declares it; otherwise it is estimated from the size.
     """
 
     duration_s: float
@@ -227,10 +227,10 @@ class DurationEstimate:
 
 
 def estimate_duration(source: AudioSource) -> DurationEstimate:
-    """Returns how long the recording is, as far as its headers tell.
+    """Returns the length of a recording according to its headers.
 
-    Of streams without a header it is the size over the bit rate of the first frames;
-    of what is not understood it is the size over the least plausible bit rate.
+    For streams without a header it is the size over the bit rate of the first frames; for
+    unknown content it is the size over the lowest plausible bit rate.
 
     Raises:
         OSError: the source could not be read.
@@ -273,7 +273,7 @@ def _reckoned_s(source: ByteSource, container: str | None) -> float | None:
 
 
 def _timed_s(source: ByteSource, container: str) -> float | None:
-    """Reckons from the times within the file."""
+    """Estimates the length from the times within the file."""
     try:
         if container == "mpegts":
             return ts_s(source)
@@ -288,7 +288,7 @@ def _timed_s(source: ByteSource, container: str) -> float | None:
         return None
     if first_s is None or last_s is None or last_s < first_s:
         return None
-    # A cluster is up to five seconds long, and the last one counts, too.
+    # A cluster is up to five seconds long; this adds the last one.
     return last_s - first_s + _CLUSTER_S
 
 
@@ -297,7 +297,7 @@ def _wave_s(source: ByteSource) -> float | None:
     header = read_pcm_header(source, container)
     if header is None:
         return None
-    # Samples that are not there take no time.
+    # Samples that the file lacks do not count.
     lengths = [one for one in (header.declared_s, header.available_s) if one is not None]
     return min(lengths, default=None)
 
@@ -333,14 +333,14 @@ def _frames_s(
     seconds_of: Callable[[bytes], float],
     start: int,
 ) -> float | None:
-    """Reckons from the first frames how long all of them last."""
+    """Extrapolates the length of all frames from the first ones."""
     head = source.peek(start, _SAMPLED_BYTES)
     offset = num_frame_bytes = 0
     seconds = 0.0
     while len(frame := head[offset : offset + 7]) == 7:
         num_bytes = num_bytes_of(frame)
         if not num_bytes:
-            # Only formats whose frames begin with this byte have bytes that begin none.
+            # Only formats whose frames start with this byte have bytes between frames.
             offset = head.find(b"\xff", offset + 1)
             if offset < 0:
                 break

@@ -1,8 +1,8 @@
 """Opens a file with FFmpeg and picks the audio track to decode.
 
-The bytes are hostile. FFmpeg gets one demuxer by name, a list of audio decoders (pictures and
-video are never decoded), and no way to open anything else. What it does not report of
-Matroska, WebM and chained Ogg files is read here. Each chained Ogg stream is opened by itself,
+The bytes may be hostile. FFmpeg gets one demuxer by name and a list of audio decoders (pictures
+and video are never decoded), and cannot open other files. Fields of Matroska, WebM and chained
+Ogg files that it does not report are read here. Each chained Ogg stream is opened separately,
 since FFmpeg keeps the first one's decoder even if the layout or the codec changes.
 
 Sources: RFC 9559, 5.1.3 (Cluster, Timestamp) and 5.1.2 (Info: TimestampScale, Duration);
@@ -34,7 +34,7 @@ from serve_app.audio.containers import DECODERS, SEARCHED_BYTES
 from serve_app.audio.layout import AudioLimits
 from serve_app.core.errors import UnknownAudioFormat, UnsupportedAudioLayout
 
-# FFmpeg's own AMR decoders refuse the frames that phones send while nobody speaks.
+# FFmpeg's own AMR decoders reject the frames that phones send during silence.
 _WITH_PAUSES = {"amrnb": "libopencore_amrnb", "amrwb": "libopencore_amrwb"}
 _PLAIN_NAMES = {
     "mp3float": "mp3",
@@ -44,17 +44,17 @@ _PLAIN_NAMES = {
     "libopencore_amrnb": "amrnb",
     "libopencore_amrwb": "amrwb",
 }
-# How far is looked into several tracks to find the one with sound in it.
+# Limits of the comparison of several tracks.
 _LOOK_AUDIO_S = 30.0
 _LOOK_CPU_S = 0.2
 _SILENT_POWER = 1e-8
-# These hold one audio track. FFmpeg makes another of every damaged tag; its length tells.
+# These hold one audio track. FFmpeg makes another of every damaged tag, which is short.
 _ONE_TRACK = {"flv"}
 _SPURIOUS_SHARE = 0.1
-# Of wall time, whatever FFmpeg is busy with.
+# Wall time for any operation of FFmpeg.
 _TIMEOUT_S = 60.0
-# What FFmpeg reads to learn about the streams. Of files that are nothing but frames it needs
-# the first one, wherever sniffing has found it; it would parse and decode all that it reads.
+# How much FFmpeg reads to find the streams. For bare frames it needs only the first one, which
+# sniffing has found; it would parse and decode everything that it reads.
 _PROBE_BYTES = 2_000_000
 _PROBE_BYTES_OF = {"aac": SEARCHED_BYTES, "amr": SEARCHED_BYTES}
 
@@ -62,10 +62,10 @@ av.logging.set_libav_level(av.logging.PANIC)
 
 
 def open_container(source: ByteSource, demuxer: str) -> InputContainer:
-    """Opens a file with a demuxer of FFmpeg's.
+    """Opens a file with one of FFmpeg's demuxers.
 
     Raises:
-        av.FFmpegError: FFmpeg does not read it.
+        av.FFmpegError: FFmpeg cannot read it.
     """
     source.seek(0)
     return av.open(
@@ -97,8 +97,8 @@ class PickedTrack:
 
     Attributes:
         stream: the track.
-        alone: whether the file has no other track, of whatever kind.
-        notice: what to tell of the others, None if there are none.
+        alone: whether the file has no other track of any kind.
+        notice: for the caller, about other audio tracks; None without any.
     """
 
     stream: AudioStream
@@ -111,9 +111,9 @@ def pick_track(
 ) -> PickedTrack:
     """Returns the track that is decoded.
 
-    That is the one that is marked as the default, unless it is silent and another one is
-    not; without a mark it is the loudest one. A layout that is not accepted is taken only
-    where there is no other.
+    That is the track marked as the default, unless it is silent and another one is not;
+    without a mark it is the loudest one. A track with an unsupported layout is chosen only if
+    there is no other.
 
     Raises:
         UnknownAudioFormat: there is no audio, or no decoder for it.
@@ -165,7 +165,7 @@ def _is_accepted(stream: AudioStream, limits: AudioLimits) -> bool:
 
 @dataclass(slots=True)
 class _Content:
-    """What a short look at a track has found."""
+    """Energy and length of the beginning of a track."""
 
     energy: float = 0.0
     seconds: float = 0.0
@@ -192,7 +192,7 @@ def _preferred(tracks: list[AudioStream], contents: dict[int, _Content]) -> Audi
 
 
 def _contents(source: ByteSource, demuxer: str, tracks: list[AudioStream]) -> dict[int, _Content]:
-    """Returns what is in each track, as far as a short look goes."""
+    """Decodes the beginning of each track to compare them."""
     contents = {track.index: _Content() for track in tracks if _is_usable(track)}
     began_s = time.thread_time()
     with contextlib.suppress(av.FFmpegError, ValueError, RuntimeError):
@@ -221,7 +221,7 @@ def _add(content: _Content, frame: AudioFrame) -> None:
 
 
 def decoder_of(stream: AudioStream) -> AudioCodecContext:
-    """Returns the decoder of a track, which runs on the calling thread alone."""
+    """Returns the decoder of a track, which uses the calling thread only."""
     codec = stream.codec_context
     if codec.name in _WITH_PAUSES:
         other = new_decoder_of(stream, codec.extradata)
@@ -232,7 +232,7 @@ def decoder_of(stream: AudioStream) -> AudioCodecContext:
 
 
 def new_decoder_of(stream: AudioStream, extradata: bytes | None) -> AudioCodecContext | None:
-    """Returns another decoder of a track that knows nothing of its packets yet."""
+    """Returns a new decoder of a track, without the state of earlier packets."""
     codec = new_lenient_decoder_of(stream, extradata)
     if codec is not None:
         _restrain(codec)
@@ -242,7 +242,7 @@ def new_decoder_of(stream: AudioStream, extradata: bytes | None) -> AudioCodecCo
 def new_lenient_decoder_of(
     stream: AudioStream, extradata: bytes | None
 ) -> AudioCodecContext | None:
-    """Returns another decoder of a track that decodes what has a wrong checksum, too."""
+    """Returns a new decoder of a track that also decodes frames with a wrong checksum."""
     codec = stream.codec_context
     with contextlib.suppress(av.FFmpegError, ValueError):
         other = av.CodecContext.create(_WITH_PAUSES.get(codec.name, codec.name), "r")
@@ -256,14 +256,14 @@ def new_lenient_decoder_of(
 
 
 def _restrain(codec: AudioCodecContext) -> None:
-    # One thread a decoder: the replicas are what runs in parallel.
+    # One thread per decoder: parallelism comes from the replicas.
     codec.thread_count = 1
     if codec.name == "flac":
         codec.options = {"err_detect": "crccheck+explode"}
 
 
 def plain_name(decoder: str) -> str:
-    """Returns the name of a codec without that of its implementation."""
+    """Returns the name of a codec instead of its implementation's."""
     return _PLAIN_NAMES.get(decoder, decoder)
 
 
@@ -285,7 +285,7 @@ def channels_of(frame: AudioFrame) -> npt.NDArray[np.float32]:
     PyAV's `AudioFrame.planes`, and `to_ndarray` with it, counts the planes by
     reading pointers up to a null (18.1, av/audio/frame.py). With eight planar
     channels or more there is none, and the process crashes. So the planes are
-    taken by their number.
+    counted here.
     """
     planar = frame.format.is_planar
     kind = frame.format.name.removesuffix("p") if planar else frame.format.name
@@ -314,12 +314,12 @@ _DEFAULT_SCALE_NS = 1_000_000
 
 
 def first_cluster_s(source: ByteSource) -> float | None:
-    """Returns the time of the first cluster, where any stream of the file may begin."""
+    """Returns the time of the first cluster, the earliest start of any stream."""
     return _cluster_s(source.peek(0, _SEARCHED_BYTES), scale_ns(source), last=False)
 
 
 def last_cluster_s(source: ByteSource) -> float | None:
-    """Returns the time of the last cluster, about where the file ends."""
+    """Returns the time of the last cluster, close to the end of the file."""
     start = max(source.num_bytes - _SEARCHED_BYTES, 0)
     return _cluster_s(source.peek(start, _SEARCHED_BYTES), scale_ns(source), last=True)
 
@@ -348,7 +348,7 @@ def _cluster_s(content: bytes, tick_ns: int, *, last: bool) -> float | None:
     start = content.rfind(_CLUSTER) if last else content.find(_CLUSTER)
     if start < 0:
         return None
-    # The cluster's own size, of 1 to 8 bytes; a checksum may stand before the time.
+    # The cluster's size has 1 to 8 bytes; a checksum may precede the time.
     offset = start + 4 + _vint_bytes(content[start + 4 : start + 5])
     if content[offset : offset + 2] == b"\xbf\x84":
         offset += 6
@@ -377,9 +377,9 @@ _CODEC_MAGICS = (
 
 
 def find_links(source: ByteSource) -> Iterator[int | None]:
-    """Yields where each chained stream begins, and None now and then for the work done.
+    """Yields the offset of each chained stream, and None regularly so that the caller can pause.
 
-    The first one begins at 0. Streams side by side begin together and are one link.
+    The first one starts at 0. Multiplexed streams start together and count as one.
     """
     yield 0
     offset = num_pages = 0
@@ -394,7 +394,7 @@ def find_links(source: ByteSource) -> Iterator[int | None]:
             continue
         num_segments = header[26]
         body = header[_HEADER_BYTES + num_segments :]
-        # A damaged page may have the flag, but hardly the name of a codec as well.
+        # A damaged page may have the flag, but hardly a codec's name as well.
         is_first = bool(header[5] & _FIRST_PAGE) and body.startswith(_CODEC_MAGICS)
         if is_first and begun:
             yield offset

@@ -12,8 +12,8 @@ import struct
 from dataclasses import dataclass
 
 _SYNC = (b"\xff\xf8", b"\xff\xf9")
-# Of sound audio, some 30 in a million bytes look like a header; a file made up for it is full
-# of them, and each has a checksum to be worked out.
+# In intact audio about 30 places in a million bytes look like a header. A crafted file may be
+# full of them, and each one costs a checksum.
 _MAX_CANDIDATES = 256
 _SHORTEST_HEADER_BYTES = 6
 # Sync and codes, the longest number, block size, sample rate and checksum.
@@ -21,7 +21,7 @@ _LONGEST_HEADER_BYTES = 4 + 7 + 2 + 2 + 1
 _BLOCK_BYTES = {6: 1, 7: 2}
 _RATE_BYTES = {12: 1, 13: 2, 14: 2}
 _RESERVED_RATE, _LAST_CHANNELS, _RESERVED_DEPTH = 15, 10, 3
-# What does not change within a stream: blocking strategy, sample rate and sample depth.
+# Bits that are constant within a stream: blocking strategy, sample rate and sample depth.
 _KIND_MASK = 0x0001_0F0E
 _NUMBERED_BY_SAMPLE = 0x0001_0000
 
@@ -44,8 +44,8 @@ class _Header:
     """The header of a frame.
 
     Attributes:
-        start: where it stands.
-        kind: what all frames of a stream have in common.
+        start: offset in the packet.
+        kind: the bits that are constant within a stream.
         number: of the frame, or of its first sample.
         num_samples: length of the frame.
     """
@@ -59,8 +59,8 @@ class _Header:
 def frames_of(packet: bytes) -> list[FlacFrame]:
     """Returns the frames of a packet; their bytes joined are the packet.
 
-    Each has a sound header but for the first, which may have none. Whether what is behind the
-    headers is sound is not looked at.
+    All have an intact header except for the first, which may have none. The data behind the
+    headers is not checked.
     """
     headers: list[_Header] = []
     for start in _candidates(packet):
@@ -69,7 +69,7 @@ def frames_of(packet: bytes) -> list[FlacFrame]:
             headers.append(found)
     if not headers:
         return [FlacFrame(packet, None)]
-    # All frames but the last one of a stream have the same length, or else are numbered by it.
+    # All frames but a stream's last one have the same length, or are numbered by sample.
     usual = max(header.num_samples for header in headers)
     ends = [*(header.start for header in headers[1:]), len(packet)]
     frames = [FlacFrame(packet[: headers[0].start], None)] if headers[0].start else []
@@ -80,7 +80,7 @@ def frames_of(packet: bytes) -> list[FlacFrame]:
 
 
 def _candidates(packet: bytes) -> list[int]:
-    """Returns where frames may begin; the first of very many."""
+    """Returns the offsets where frames may start, up to a limit."""
     starts: list[int] = []
     for sync in _SYNC:
         start = -1
@@ -120,7 +120,7 @@ def _header(packet: bytes, start: int) -> _Header | None:
 
 
 def _num_samples(code: int, stated: bytes) -> int:
-    """Returns the length of a frame, which its header states in bytes of its own or by a code."""
+    """Returns the length of a frame, which its header stores in extra bytes or as a code."""
     if stated:
         return int.from_bytes(stated, "big") + 1
     if code == 1:
@@ -129,7 +129,7 @@ def _num_samples(code: int, stated: bytes) -> int:
 
 
 def _coded_number(coded: bytes) -> tuple[int, int]:
-    """Returns a number in the manner of UTF-8 and the length of it in bytes, 0 if it is none."""
+    """Returns a number coded like UTF-8 and its length in bytes, 0 if it is invalid."""
     first = coded[0]
     num_bytes = 8 - (first ^ 0xFF).bit_length() or 1
     if num_bytes == 1:

@@ -30,21 +30,21 @@ AMR_NB_BYTES = (13, 14, 16, 18, 20, 21, 27, 32, 6, 1, 1, 1, 1, 1, 1, 1)
 AMR_WB_BYTES = (18, 24, 33, 37, 41, 47, 51, 59, 61, 6, 1, 1, 1, 1, 1, 1)
 AMR_WB_MAGIC = b"#!AMR-WB\n"
 _NB_MAGIC_BYTES = 6
-# Bits of an AMR header that are always 0, and the one that is 1 in a frame of good quality.
+# Bits of an AMR header that are always 0, and the bit that marks good quality.
 _FIXED_BITS, _GOOD = 0x87, 0x04
 _HEADER_BYTES = 7
-# In step, the next header is enough: a change of it would be noticed there. Else so many in
-# a row are no accident.
+# Frames needed in a row: in sync, the next header is enough. After a search, three are not a
+# coincidence.
 _RUN_IN_STEP, _RUN_FOUND = 2, 3
 _SEARCHED_BYTES = 1 << 16
 # An ADTS frame is no longer than its 13 bits can say, an AMR frame no longer than 61 bytes.
 _MAX_RUN_BYTES = 2 * 0x1FFF + _HEADER_BYTES
-# Bit rates vary: how many frames stood between two others is told by those around them.
+# Bit rates vary: the number of frames lost is estimated from the lengths around them.
 _NUM_NEIGHBORS = 64
 
 
 _TAG = re.compile(rb"TAG|ID3")
-# Those whose length `tag_num_bytes` can tell.
+# Tags whose length `tag_num_bytes` can read.
 _WHOLE_TAG = re.compile(rb"TAG|ID3(?=[\x00-\xff]{3}[\x00-\x7f]{4})")
 _LengthsOf: TypeAlias = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]
 
@@ -55,8 +55,8 @@ class StreamFrame:
 
     Attributes:
         content: its bytes.
-        num_lost_bytes: those before it that are no frames.
-        num_lost_frames: how many frames they were, going by those around them.
+        num_lost_bytes: bytes before it that are not frames.
+        num_lost_frames: estimated number of frames in them.
     """
 
     content: bytes
@@ -65,7 +65,7 @@ class StreamFrame:
 
 
 def stream_frames(source: ByteSource, container: str) -> Iterator[StreamFrame | None]:
-    """Yields the frames of an "amr" or "aac" file, and None now and then while it searches."""
+    """Yields the frames of an "amr" or "aac" file, and None regularly while it searches."""
     if container == "aac":
         return _frames(source, 0, adts_num_bytes, _adts_lengths)
     if source.peek(0, len(AMR_WB_MAGIC)) == AMR_WB_MAGIC:
@@ -107,11 +107,11 @@ def _frames(
 
 
 class _RunSearch:
-    """Finds where a run of frames or a tag may begin, many bytes at a time.
+    """Finds where a run of frames or a tag may start, many bytes at a time.
 
     Args:
         source: the file.
-        lengths_of: returns for each byte the length of the frame that begins there, 0 for none.
+        lengths_of: returns for each byte the length of the frame that starts there, 0 for none.
     """
 
     def __init__(self, source: ByteSource, lengths_of: _LengthsOf) -> None:
@@ -121,7 +121,7 @@ class _RunSearch:
         self._candidates: npt.NDArray[np.int64] = np.empty(0, np.int64)
 
     def next_candidate(self, offset: int) -> int:
-        """Returns the first candidate at or after offset, or where the search goes on."""
+        """Returns the first candidate at or after offset, or where to continue the search."""
         if offset >= self._end:
             self._read(offset)
         index = int(np.searchsorted(self._candidates, offset))
@@ -131,7 +131,7 @@ class _RunSearch:
         content = self._source.peek(start, _SEARCHED_BYTES + _MAX_RUN_BYTES)
         self._end = min(start + _SEARCHED_BYTES, self._source.num_bytes)
         num_bytes = len(content)
-        # The place after the last byte ends a run, as a tag or a cut-off header does.
+        # The end of the content ends a run, as a tag or a truncated header does.
         lengths = np.zeros(num_bytes + 1, np.int64)
         lengths[:-1] = self._lengths_of(np.frombuffer(content, np.uint8))
         ends = np.zeros(num_bytes + 1, np.bool_)
@@ -152,7 +152,7 @@ class _RunSearch:
 def _following_lengths(
     source: ByteSource, offset: int, length_of: Callable[[bytes], int]
 ) -> Iterator[int]:
-    """Yields the lengths of the frames from here on, as far as they follow each other."""
+    """Yields the lengths of consecutive frames from here on."""
     for _ in range(_NUM_NEIGHBORS):
         header = source.peek(offset, _HEADER_BYTES)
         num_bytes = length_of(header) if header else 0
@@ -165,7 +165,7 @@ def _following_lengths(
 def _run_num_bytes(
     source: ByteSource, offset: int, length_of: Callable[[bytes], int], needed: int
 ) -> int:
-    """Returns the length of a frame that others follow, or the end of the file; 0 for none."""
+    """Returns the length of a frame followed by others or the end of the file; 0 for none."""
     first = 0
     for _ in range(needed):
         header = source.peek(offset, _HEADER_BYTES)
@@ -210,7 +210,7 @@ def _adts_lengths(content: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 
 
 TAG_HEADER_BYTES = 138
-"""What `tag_num_bytes` has to see."""
+"""Bytes that `tag_num_bytes` needs."""
 # No frame is longer.
 _LONGEST_FRAME_BYTES = 8192
 _ID3V1_BYTES = 128
@@ -218,17 +218,17 @@ _ID3V1_BYTES = 128
 
 @dataclass(frozen=True, slots=True)
 class Framed:
-    """The frame of a packet, None if it holds none, and how many bytes of no use stood before."""
+    """The frame of a packet, None without one, and the number of useless bytes before it."""
 
     packet: Packet[AudioStream] | None
     num_lost_bytes: int = 0
 
 
 class Reframer:
-    """Takes away from packets what is no frame.
+    """Removes bytes from packets that are not part of a frame.
 
     Args:
-        container: "mp3"; nothing is done to the packets of others.
+        container: "mp3"; packets of other containers are left alone.
     """
 
     def __init__(self, container: str) -> None:
@@ -237,7 +237,7 @@ class Reframer:
         self._kind = b""
 
     def reframe(self, packet: Packet[AudioStream]) -> Framed:
-        """Returns the packet, or what is sound of it; tags are not lost bytes."""
+        """Returns the packet, or the intact frame in it; tags do not count as lost bytes."""
         if not self._is_mpeg:
             return Framed(packet)
         content = bytes(packet)
@@ -257,7 +257,7 @@ class Reframer:
         starts = _frame_starts(content, max(tag_bytes, len(content) - _LONGEST_FRAME_BYTES))
         if not starts:
             return Framed(packet)
-        # What looks like a header may be one by accident, but hardly one of the same kind.
+        # Random bytes may look like a header, but hardly like one of the same kind.
         alike = [one for one in starts if _kind_of(content[one:]) == self._kind]
         start = (alike or starts)[-1]
         self._kind = _kind_of(content[start:])
@@ -265,7 +265,7 @@ class Reframer:
 
 
 def _frame_starts(content: bytes, first: int) -> list[int]:
-    """Returns where frames may begin that end with the packet."""
+    """Returns the offsets of possible frames that end with the packet."""
     starts: list[int] = []
     start = first - 1
     while (start := content.find(b"\xff", start + 1)) >= 0:
@@ -275,12 +275,12 @@ def _frame_starts(content: bytes, first: int) -> list[int]:
 
 
 def _kind_of(frame: bytes) -> bytes:
-    """Returns what the headers of one stream have in common: codec, version and rate."""
+    """Returns the constant part of a stream's headers: codec, version and rate."""
     return bytes((frame[1], frame[2] & 0x0C)) if len(frame) > 2 else b""
 
 
 def tag_num_bytes(content: bytes) -> int:
-    """Returns the length of the tags that stand first; they may go on behind the packet."""
+    """Returns the length of the tags at the beginning; they may extend beyond the packet."""
     num_bytes = _ID3V1_BYTES if content[:3] == b"TAG" else 0
     return num_bytes + id3_num_bytes(content[num_bytes : num_bytes + 10])
 
@@ -291,7 +291,7 @@ def without_side_data(packet: Packet[AudioStream]) -> Packet[AudioStream]:
 
 
 def split_flac(packet: Packet[AudioStream]) -> list[Packet[AudioStream]]:
-    """Returns a packet for each frame of a FLAC file, each with its own time."""
+    """Returns one packet per FLAC frame, each with its own time."""
     frames = frames_of(bytes(packet))
     if len(frames) == 1:
         return [packet]
@@ -312,20 +312,20 @@ def _copy(packet: Packet[AudioStream], content: bytes) -> Packet[AudioStream]:
     return copy
 
 
-# Between two packets no container needs more for its own purposes.
+# No container has more overhead than this between two packets.
 _LEAST_SKIPPED_BYTES = 256
 _MUCH_LARGER = 2.0
-# The audio of a packet against that of one which a decoder trims for the encoder's delay.
+# Relates a packet's audio to that of a packet which the decoder trims for the encoder's delay.
 _MUCH_LONGER = 2.0
 
 
 class SkippedBytes:
-    """Looks at the bytes between packets, which a demuxer passed over without a word.
+    """Estimates how much audio the bytes held that a demuxer skipped between packets.
 
     Args:
         source: the file.
-        alone: whether all packets are of the one stream that is read.
-        least_bytes: fewer between two packets are nothing; 0 to go by the packets' size.
+        alone: whether all packets belong to the stream that is read.
+        least_bytes: fewer between two packets are ignored; 0 for a limit by packet size.
     """
 
     def __init__(self, source: ByteSource, alone: bool, least_bytes: int = 0) -> None:
@@ -343,12 +343,12 @@ class SkippedBytes:
         self._longest_s = 0.0
 
     def bytes_per_s(self, frame_s: float) -> float:
-        """Returns the rate so far; at the beginning that of the first packets."""
+        """Returns the bit rate so far, in bytes; at first, that of the first packets."""
         seconds = self._seconds or frame_s * self._num_decoded
         return self._num_bytes / seconds if seconds else 0.0
 
     def duration_of(self, num_bytes: int) -> float:
-        """Returns how much audio so many bytes are, going by those before."""
+        """Returns the estimated length of the audio in this many bytes."""
         return num_bytes * self._seconds / self._num_bytes if self._num_bytes else 0.0
 
     def skipped_s(self, packet: Packet[AudioStream]) -> float:
@@ -371,9 +371,9 @@ class SkippedBytes:
         return self.duration_of(num_skipped) if is_much else 0.0
 
     def add(self, num_bytes: int, duration_s: float) -> None:
-        """Of packets of this size so much audio has come."""
+        """Records how much audio packets of this size yielded."""
         if duration_s > _MUCH_LONGER * self._longest_s:
-            # Of those before only a part was audio: they say nothing of the rate.
+            # Earlier packets were trimmed: they do not show the bit rate.
             self._num_decoded = self._num_bytes = 0
             self._seconds = 0.0
         self._longest_s = max(self._longest_s, duration_s)
@@ -382,6 +382,6 @@ class SkippedBytes:
         self._seconds += duration_s
 
     def excess_s(self, num_bytes: int) -> float:
-        """Returns how much audio a packet should hold that is far larger than those before."""
+        """Returns the estimated audio of an unusually large packet, 0 for a usual one."""
         usual_bytes = self._num_bytes / max(self._num_decoded, 1)
         return self.duration_of(num_bytes) if num_bytes > _MUCH_LARGER * usual_bytes else 0.0

@@ -16,15 +16,15 @@ FloatMono: TypeAlias = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class AudioLimits:
-    """What is accepted.
+    """Limits of accepted recordings.
 
     Attributes:
-        max_duration_s: longest recording; compared with the declared length
-            first and with the decoded one while decoding.
+        max_duration_s: longest recording; checked against the declared length
+            first and the decoded length while decoding.
         min_duration_s: shortest recording.
         block_s: length of the blocks that the decoder yields.
         max_channels: most channels; they are mixed down to one.
-        min_rate_hz: lowest sample rate; below it there is no speech band left.
+        min_rate_hz: lowest sample rate; a lower one cannot carry speech.
         max_rate_hz: highest sample rate.
     """
 
@@ -48,14 +48,14 @@ class AudioLimits:
             )
 
     def check_declared(self, declared_s: float | None) -> None:
-        """Raises AudioTooLong if the header already promises too much."""
+        """Raises AudioTooLong if the header already declares too much."""
         if declared_s is not None and declared_s > self.max_duration_s:
             raise AudioTooLong(declared_s, self.max_duration_s)
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What the header says.
+    """The format that the header declares.
 
     Attributes:
         container: "wav", "rf64", "w64", "aiff", "flac", "ogg", "mp3", "mp4",
@@ -77,9 +77,9 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MonoFrame:
-    """Decoded samples of one stretch, mixed to mono, at the rate of the file.
+    """Decoded samples, mixed to mono, at the rate of the file.
 
-    `filled` marks silence that was put where the file has nothing.
+    `filled` marks silence that was inserted where the file has no audio.
     """
 
     samples: FloatMono
@@ -88,11 +88,11 @@ class MonoFrame:
 
 
 IDLE = MonoFrame(np.zeros(0, np.float32), 16_000)
-"""An empty frame: work was done that yielded no audio; the caller may pause."""
+"""An empty frame: the work so far yielded no audio; the caller may pause."""
 
 
 def missing_s(decoded_s: float, declared_s: float | None) -> float:
-    """Returns how much of the declared length is missing, 0 up to a quarter second or 1 %."""
+    """Returns how much of the declared length is missing; up to 0.25 s or 1% count as 0."""
     if declared_s is None or declared_s - decoded_s <= max(0.25, 0.01 * declared_s):
         return 0.0
     return declared_s - decoded_s

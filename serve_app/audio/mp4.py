@@ -1,8 +1,8 @@
 """Checks the boxes of an MP4 file before FFmpeg expands them.
 
-FFmpeg keeps an index entry for every sample that the tables declare, and a
-table can declare billions in a few bytes. Here the numbers are added up first,
-so that a small file cannot ask for gigabytes.
+FFmpeg keeps an index entry for every sample that the tables declare, and a table can declare
+billions in a few bytes. The declared numbers are added up here first, so that a small file
+cannot make FFmpeg allocate gigabytes.
 
 Source: ISO/IEC 14496-12 (8.6.1.2 time to sample, 8.7.3 sample sizes, 8.7.4
 sample to chunk, 8.8.8 track runs, 8.2.2 movie header).
@@ -25,7 +25,7 @@ _BOXES_AT_ONCE = 1000
 _MAX_BOXES_BEFORE_HEADER = 2000
 _SEARCHED_BYTES = 1 << 20
 _FRAGMENT_S = 2.0
-# Editors cut a track into dozens of pieces. FFmpeg goes through its index for each.
+# Editors write dozens of edits. FFmpeg scans its index for each.
 _MAX_EDITS = 2000
 # Five hours in frames of 10 ms are 1.8 million; an entry takes some 36 bytes.
 _MAX_INDEX_ENTRIES = 2_500_000
@@ -77,7 +77,7 @@ def read_mp4_layout(source: ByteSource) -> Mp4Layout:
 
 
 def walk_mp4_layout(source: ByteSource) -> Generator[None, None, Mp4Layout]:
-    """Walks the boxes, pausing now and then, since there may be very many.
+    """Walks the boxes, with regular pauses, since there may be many.
 
     Raises:
         CorruptAudio: the index is missing, compressed, or declares more samples

@@ -24,31 +24,31 @@ _PCM_CONTAINERS = {"wav", "rf64", "w64", "aiff"}
 _RIFF_HEADER_BYTES = 12
 # Each stream has about four.
 _MAX_AVI_CHUNKS = 1000
-# As many recordings as anybody joins; more are an attack.
+# More concatenated recordings than anybody joins are an attack.
 _MAX_JOINED = 10_000
 
 
 class Reader(Protocol):
-    """Reads one file, or one of several that were joined."""
+    """Reads one file, or one of several concatenated files."""
 
     info: AudioInfo
     declares_length: bool
     """Whether less audio than `info` declares is damage."""
     base_s: float
-    """Audio that came before it."""
+    """Length of the audio before it."""
 
     def frames(self) -> Iterator[MonoFrame]: ...
     def close(self) -> None: ...
 
 
 class Opener:
-    """Finds out what a file is and opens it, and what was joined on to it.
+    """Recognizes a file's format and opens the file, and then those appended to it.
 
     Args:
         source: the file.
-        limits: what is accepted.
-        report: is told what is damaged.
-        begin_call: is called before a library is.
+        limits: of accepted recordings.
+        report: receives damage and notices.
+        begin_call: called before each call of a library.
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Opener:
 
     @property
     def has_more(self) -> bool:
-        """Whether files were joined on that are not open yet."""
+        """Whether there are appended files that were not opened yet."""
         return self._num_opened < min(len(self._starts), _MAX_JOINED)
 
     def prepare(self) -> Iterator[None]:
-        """Looks at the file, pausing now and then; to be run to its end first.
+        """Recognizes the format, with regular pauses; must be run to its end first.
 
         Raises:
-            AudioError: it is no audio.
+            AudioError: the file is not audio.
         """
         source = self._source
         if not source.num_bytes:
@@ -103,13 +103,13 @@ class Opener:
         """Opens the file.
 
         Raises:
-            AudioError: it is no audio that is accepted.
-            av.FFmpegError: FFmpeg does not read it.
+            AudioError: the file is not acceptable.
+            av.FFmpegError: FFmpeg cannot read it.
         """
         return self.open_next(0.0)
 
     def open_next(self, base_s: float) -> Reader:
-        """Opens the next of the files that were joined; base_s is what came before it."""
+        """Opens the next appended file; base_s is the length of the audio before it."""
         number = self._num_opened
         self._num_opened += 1
         start = self._starts[number]
@@ -122,7 +122,7 @@ class Opener:
         return self._open_av(view, self.container, base_s)
 
     def info_of(self, reader: Reader) -> AudioInfo:
-        """Returns what is known of the whole file once its first reader is open."""
+        """Returns the format of the whole file once its first reader is open."""
         if len(self._starts) > 1:
             return replace(reader.info, declared_s=None)
         return reader.info
@@ -145,14 +145,14 @@ class Opener:
             raise TruncatedAudio(0.0, header.declared_s)
         self._limits.check_declared(header.available_s)
         end = header.start + header.num_bytes
-        # FFmpeg gets a header without whatever was odd about this one.
+        # FFmpeg gets a plain header instead of the original one.
         plain = view.view(header.start, end, prefix=wave_prefix(header))
         reader = self._open_av(plain, "wav", base_s)
         declared_s = header.declared_s
         if declared_s is not None and declared_s <= self._limits.max_duration_s:
             reader.info = replace(reader.info, container=self.container, declared_s=declared_s)
-            # The codec's rate in the header is often wrong; it only serves to tell how much
-            # of a file that ends too early is missing.
+            # The bit rate in the header is often wrong; it only serves to estimate how much
+            # of a truncated file is missing.
             reader.declares_length = (header.available_s or 0.0) < declared_s
         return reader
 
@@ -169,21 +169,20 @@ class Opener:
 
 
 BEGINNING_BYTES = 512 * 1024
-"""What `check_beginning` is given. Files that are shorter are cheap to receive."""
+"""Bytes that `check_beginning` needs. Shorter files are cheap to receive."""
 
 
 def check_beginning(content: bytes) -> None:
-    """Refuses what no decoder would accept, whatever follows.
+    """Rejects a file that no decoder would accept, whatever follows.
 
     Plain Python on a bounded number of bytes; takes milliseconds.
 
     Args:
-        content: the first bytes of a file, `BEGINNING_BYTES` of them or more.
+        content: the first `BEGINNING_BYTES` bytes of a file, or more.
 
     Raises:
-        UnknownAudioFormat: they are of no kind that is known.
-        CorruptAudio: they are a WAVE, W64, AIFF or AVI file of more chunks than any program
-            writes.
+        UnknownAudioFormat: the format is not known.
+        CorruptAudio: a WAVE, W64, AIFF or AVI file has more chunks than any program writes.
     """
     source = ByteSource(content)
     container = sniff_source(source)
@@ -191,7 +190,7 @@ def check_beginning(content: bytes) -> None:
         check_first_chunks(source, container)
     elif container == "avi":
         check_avi_header(source)
-    # Where a long tag was skipped, too little of what matters is left to tell.
+    # After a long tag too few bytes may be left to decide.
     if container is None and source.num_bytes >= SEARCHED_BYTES:
         raise UnknownAudioFormat(UNKNOWN_KIND)
 
@@ -209,7 +208,7 @@ def check_avi_header(source: ByteSource) -> None:
         if len(header) < _RIFF_HEADER_BYTES or (name == b"LIST" and kind == b"movi"):
             return
         num_bytes = int.from_bytes(header[4:8], "little")
-        # FFmpeg goes through the chunks of a list, too, but for those of text.
+        # FFmpeg also reads the chunks inside lists, except for lists of text.
         is_entered = name == b"RIFF" or (name == b"LIST" and kind != b"INFO")
         offset += _RIFF_HEADER_BYTES if is_entered else 8 + num_bytes + num_bytes % 2
     raise CorruptAudio(f"it has more than {_MAX_AVI_CHUNKS} chunks before its audio")

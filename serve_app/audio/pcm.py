@@ -1,4 +1,4 @@
-"""Uncompressed samples as files store them, as float32; NaN and infinity become silence."""
+"""Converts the samples of uncompressed files to float32; NaN and infinity become silence."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ _ALAW_TABLE, _ULAW_TABLE = _g711_tables()
 
 
 class FiniteSamples:
-    """Puts silence for what is NaN or infinite, and reports it.
+    """Replaces NaN and infinite samples by silence and reports them.
 
     Args:
-        report: is told where.
-        codec: of the samples; only uncompressed ones hold such values on their own account.
+        report: receives the ranges.
+        codec: of the samples; only uncompressed files can store such values.
     """
 
     def __init__(self, report: DamageReport, codec: str) -> None:
@@ -105,7 +105,7 @@ class FiniteSamples:
         self._num_finite = 0
 
     def only(self, samples: FloatMono, rate_hz: int, at_s: float) -> FloatMono:
-        """Returns the samples without what is no number; at_s is where they begin."""
+        """Returns the samples with silence for NaN and infinity; at_s is their start time."""
         finite = np.isfinite(samples)
         if finite.all():
             self._num_finite += len(samples)
@@ -119,7 +119,7 @@ class FiniteSamples:
         return np.where(finite, samples, np.float32(0)).astype(np.float32)
 
     def check_end(self) -> None:
-        """Raises InvalidSamples or CorruptAudio if there was not one finite sample."""
+        """Raises InvalidSamples or CorruptAudio if no sample was finite."""
         if self._first_s is None or self._num_finite:
             return
         if self._codec.startswith("pcm_"):

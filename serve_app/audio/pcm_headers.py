@@ -1,8 +1,8 @@
-"""The headers of uncompressed files: how samples are stored, and where they lie.
+"""Reads the headers of uncompressed files: the sample format and the position of the samples.
 
-Programs that write to a pipe cannot fill in a length, others fill in a wrong one or leave
-out a pad byte. The sample format is still known then, so samples are read to the end of
-the file, with a notice for the caller.
+Programs that write to a pipe cannot fill in the length; others write a wrong one or omit a pad
+byte. The sample format is known nevertheless, so samples are read to the end of the file, with
+a notice for the caller.
 
 Sources: the RIFF/WAVE chunk layout (Microsoft, Multimedia Programming
 Interface), RF64 is EBU Tech 3306, Sony Wave64, AIFF and AIFF-C (Apple).
@@ -21,12 +21,12 @@ from serve_app.audio.bytesource import ByteSource
 from serve_app.audio.pcm import ByteOrder, Encoding, PcmFormat, to_float
 from serve_app.core.errors import CorruptAudio
 
-# Studio programs write some dozens. A chunk of no content has 8 bytes.
+# Studio programs write a few dozen. An empty chunk has 8 bytes.
 _MAX_CHUNKS = 1000
 _PCM, _FLOAT, _ALAW, _MULAW, _EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 _INTEGERS: dict[int, Encoding] = {1: "u8", 2: "s16", 3: "s24", 4: "s32"}
-# What writers that cannot seek back leave behind, and every size near it: sox and espeak-ng
-# write 0x7FFFF000 and a header more, arecord 0x7FFFFF00, FFmpeg 0xFFFFFFFF.
+# Sizes from here on are placeholders of writers that cannot seek back: sox and espeak-ng write
+# 0x7FFFF000 plus a header, arecord 0x7FFFFF00, FFmpeg 0xFFFFFFFF.
 _UNKNOWN_SIZE = 0x7FFF_0000
 _UNKNOWN_SIZE_64 = 0x7FFF_FFFF_FFFF_0000
 _KNOWN_CHUNKS = {
@@ -46,22 +46,22 @@ _AIFC_ENCODINGS: dict[bytes, tuple[Encoding | None, ByteOrder]] = {
 SIZE_TOO_SMALL = (
     "The header of the file declares less audio than the file holds; all of it was read."
 )
-BYTES_IGNORED = "The file goes on after its audio with bytes that are no audio; they were ignored."
+BYTES_IGNORED = "The bytes after the audio of the file are not audio; they were ignored."
 
 
 @dataclass(frozen=True, slots=True)
 class PcmHeader:
-    """What the header says, and how much of it is there.
+    """The sample format, and the audio that is declared and present.
 
     Attributes:
-        pcm: how samples are stored; None for a codec that is left to FFmpeg.
+        pcm: how samples are stored; None for a codec that FFmpeg decodes.
         start: offset of the first sample or packet.
-        num_bytes: how many bytes of audio the file holds from there.
-        declared_s: length that the header declares, None where it declares none.
-        available_s: length of what is there, None where the codec is unknown.
+        num_bytes: bytes of audio that the file holds from there.
+        declared_s: length that the header declares, None without one.
+        available_s: length of the audio in the file, None if the codec is unknown.
         codec_format: the body of a WAVE file's `fmt ` chunk, little-endian.
-        notices: what a caller should know.
-        next_start: where another file follows that was joined on, None if none does.
+        notices: for the caller.
+        next_start: offset of a file that was appended, None without one.
     """
 
     pcm: PcmFormat | None
@@ -96,12 +96,12 @@ def read_pcm_header(source: ByteSource, container: str) -> PcmHeader | None:
 
 
 def check_first_chunks(beginning: ByteSource, container: str) -> None:
-    """Finds out from a file's first bytes whether it has more chunks than any program writes.
+    """Rejects a file whose first bytes hold more chunks than any program writes.
 
-    Chunks that are damaged or go on behind those bytes may be anything and are let pass.
+    Chunks that are damaged or extend beyond those bytes end the check.
 
     Raises:
-        CorruptAudio: it has.
+        CorruptAudio: it has too many chunks.
     """
     big = container == "aiff" or beginning.peek(0, 4) == b"RIFX"
     chunks = (
@@ -115,7 +115,7 @@ def check_first_chunks(beginning: ByteSource, container: str) -> None:
 
 
 def wave_prefix(header: PcmHeader) -> bytes:
-    """Returns a WAVE header without anything odd for the audio that a header found."""
+    """Returns a plain WAVE header for the audio that `header` describes."""
     body = header.codec_format
     num_bytes = min(header.num_bytes, 0xFFFF_FFFF)
     chunks = b"fmt " + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
@@ -133,7 +133,7 @@ def _read_wave(source: ByteSource, container: str) -> PcmHeader | None:
         if chunk.name == b"ds64":
             large_num_bytes = struct.unpack("<Q", source.peek(chunk.start + 8, 8))[0]
         elif chunk.name == b"fmt ":
-            # FFmpeg's decoders get by without what stands behind the first kilobyte.
+            # FFmpeg's decoders need no more than the first kilobyte.
             body = _little_endian(source.peek(chunk.start, min(chunk.num_bytes, 1024)), order)
         elif chunk.name == b"data" and len(body) >= 14:
             num_bytes = chunk.num_bytes
@@ -153,7 +153,7 @@ def _located(
     start: int,
     declared_bytes: int | None,
 ) -> PcmHeader:
-    """Returns the header of samples at `start`, having looked at what comes after them."""
+    """Returns the header of samples at `start`, after checking what follows them."""
     pcm, bytes_per_s = _read_format(body, order)
     present_bytes = max(source.num_bytes - start, 0)
     notices: tuple[str, ...] = ()
@@ -171,7 +171,7 @@ def _located(
             or pcm is None
             or _looks_like_samples(source, start, declared_bytes, pcm)
         ):
-            # A length of 0 is what a pipe leaves behind, and no more than that.
+            # Writers to a pipe leave a length of 0.
             notices = (SIZE_TOO_SMALL,) if declared_bytes else ()
             declared_bytes = None
         else:
@@ -185,7 +185,7 @@ def _located(
 
 
 def _read_format(body: bytes, order: ByteOrder) -> tuple[PcmFormat | None, int]:
-    """Returns how samples are stored, if they are plain, and the bytes per second."""
+    """Returns the sample format, None if compressed, and the bytes per second."""
     tag, channels, rate_hz, bytes_per_s, block_bytes = struct.unpack("<HHIIH", body[:14])
     bits = struct.unpack("<H", body[14:16])[0] if len(body) >= 16 else 0
     if tag == _EXTENSIBLE and len(body) >= 26:
@@ -236,7 +236,7 @@ def _is_followed_by_chunks(source: ByteSource, offset: int, order: ByteOrder) ->
 
 
 def _joined_file(source: ByteSource, offset: int, order: ByteOrder) -> int | None:
-    """Returns where another WAVE file begins among the chunks after the samples."""
+    """Returns the offset of another WAVE file among the chunks after the samples."""
     for _ in range(_MAX_CHUNKS):
         header = source.peek(offset, 12)
         if len(header) < 12:
@@ -253,7 +253,7 @@ def _joined_file(source: ByteSource, offset: int, order: ByteOrder) -> int | Non
 def _looks_like_samples(
     source: ByteSource, start: int, declared_bytes: int, pcm: PcmFormat
 ) -> bool:
-    """True if neighbors resemble each other, as those of a sound do and those of data do not."""
+    """True if adjacent samples are similar, as in audio but not in other data."""
     offset = start + declared_bytes // pcm.bytes_per_frame * pcm.bytes_per_frame
     frames = min((source.num_bytes - offset) // pcm.bytes_per_frame, 1 << 14)
     if frames < 16:
@@ -307,7 +307,7 @@ def _located_aiff(
 def _riff_chunks(
     source: ByteSource, order: ByteOrder, searches: int = _MAX_SEARCHES
 ) -> Iterator[_Chunk]:
-    """Yields the chunks, found again where a length is wrong or a pad byte is missing.
+    """Yields the chunks; resynchronizes after a wrong length or a missing pad byte.
 
     Raises:
         CorruptAudio: there are too many.
@@ -341,7 +341,7 @@ def _riff_chunks(
 
 
 def _search(source: ByteSource, offset: int, name: bytes) -> int | None:
-    """Returns where a chunk of this name begins after a place where there is none."""
+    """Returns the offset of the next chunk of this name, None if there is none nearby."""
     if name == b"SSND" and source.peek(0, 4) == b"RIFX":
         name = b"data"
     found = source.peek(offset + 1, _SEARCHED_BYTES).find(name)

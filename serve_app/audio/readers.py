@@ -54,16 +54,16 @@ from serve_app.audio.steady_decoder import Outcome, SteadyDecoder
 from serve_app.audio.timeline import NO_LOSS, Loss, Timeline
 from serve_app.core.errors import TruncatedAudio, UnsupportedAudioLayout
 
-# A demuxer that fails so often without a packet in between will not recover.
+# A demuxer that fails this often without a packet in between will not recover.
 _MAX_DEMUX_FAILURES = 64
 _LEAST_UNPADDED_BYTES = 64
-# Where a recording begins at zero unless its beginning is lost.
+# Containers whose recordings start at zero unless their beginning is lost.
 _BEGINS_AT_ZERO = {"ogg", "webm", "matroska"}
 _LATE_S = 0.25
 _MAX_LATE_S = 60.0
 _SHARE_OF_BYTES = 0.3
 _USUAL_HEADER_BYTES = 1024
-# The setup of a decoder that stands between packets has some 2 to 20 bytes.
+# A decoder setup between packets has about 2 to 20 bytes.
 _LONGEST_SETUP_BYTES = 64
 # Indexes and padding at the end of a file.
 _USUAL_TAIL_BYTES = 1024
@@ -80,15 +80,15 @@ class AvReader:
 
     Args:
         source: the file.
-        container: what it was sniffed as, a key of `DEMUXERS`.
-        limits: what is accepted.
-        report: is told what is damaged.
-        fragmented: an MP4 without a total length.
-        base_s: audio that came before this file, if it was joined on.
-        begin_call: is called before FFmpeg is.
+        container: a key of `DEMUXERS`.
+        limits: of accepted recordings.
+        report: receives damage and notices.
+        fragmented: whether it is an MP4 file without a total length.
+        base_s: length of the audio before this file, if it was appended to another.
+        begin_call: called before each call of FFmpeg.
 
     Raises:
-        av.FFmpegError: FFmpeg does not read it.
+        av.FFmpegError: FFmpeg cannot read it.
         AudioError: it holds no audio, or its layout or length is not acceptable.
     """
 
@@ -133,13 +133,13 @@ class AvReader:
             raise
         zero_s = (self._container.start_time or 0) / av.time_base
         if container in {"matroska", "webm"}:
-            # FFmpeg takes it from the streams whose decoders it may open: the audio alone.
+            # FFmpeg takes the start from the audio streams alone, whose decoders it may open.
             cluster_s = first_cluster_s(source)
             zero_s = zero_s if cluster_s is None else min(zero_s, cluster_s)
         cut_anywhere = fragmented or container in CUT_ANYWHERE
         self._timeline = Timeline(container, zero_s, base_s, limits, report, cut_anywhere)
         self._reframer = Reframer(container)
-        # FFmpeg's parser of MPEG audio leaves nothing out; see `Reframer`.
+        # FFmpeg's parser of MPEG audio skips nothing; see `Reframer`.
         least_bytes = _LEAST_UNPADDED_BYTES if container in WITHOUT_PADDING else 0
         self._gaps = SkippedBytes(source, track.alone and container != "mp3", least_bytes)
         stated_end_s = declared_s if fragmented else _stated_end_s(source, container, track.alone)
@@ -160,7 +160,7 @@ class AvReader:
         """Yields the samples in order, silence where the file has a gap or damage.
 
         Raises:
-            CorruptAudio: its samples are no numbers.
+            CorruptAudio: no sample is finite.
             AudioTooLong: a gap is longer than any recording may be.
         """
         held: _Arrival | None = None
@@ -182,7 +182,7 @@ class AvReader:
         self._container.close()
 
     def _arrivals(self) -> Iterator[_Arrival | None]:
-        """Yields the frames, and None for work that has gained none."""
+        """Yields the frames, and None after work that yielded none."""
         for packet in self._packets():
             has_frames = False
             for frame in self._decode(packet) if packet is not None else ():
@@ -205,7 +205,7 @@ class AvReader:
         yield _Arrival(frame, loss)
 
     def _packets(self) -> Iterator[Packet[AudioStream] | None]:
-        """Yields the packets that are not empty, None where the demuxer stumbled."""
+        """Yields the packets that are not empty, and None after a failure of the demuxer."""
         if self._name in {"amr", "aac"}:
             yield from self._framed_packets()
             return
@@ -217,12 +217,12 @@ class AvReader:
                 try:
                     packet = next(packets)
                 except (StopIteration, IndexError):
-                    # At the end PyAV (18.1) looks for streams that appeared while it read,
-                    # as those of damaged tags do, in its list of those that it knows.
+                    # At the end, PyAV (18.1) looks up streams that appeared during reading,
+                    # such as those of damaged tags, in its list of known streams.
                     return
                 except av.FFmpegError:
                     break
-                # The packets that PyAV puts at the end are empty, and others may be.
+                # The packets that PyAV adds at the end are empty, and others may be.
                 if packet.size:
                     num_failures = 0
                     yield packet
@@ -235,7 +235,7 @@ class AvReader:
             yield None
 
     def _framed_packets(self) -> Iterator[Packet[AudioStream] | None]:
-        """Packets of a stream whose frames FFmpeg's own demuxer loses after damage."""
+        """Yields the packets of a stream whose frames FFmpeg's demuxer loses after damage."""
         for frame in stream_frames(self._source, self._name):
             if frame is None:
                 yield None
@@ -250,7 +250,7 @@ class AvReader:
                 yield packet
 
     def _decode(self, packet: Packet[AudioStream]) -> Iterator[AudioFrame]:
-        """Yields the frames of a packet; what is lost before each is remembered by then."""
+        """Yields the frames of a packet; records losses before each frame first."""
         skipped_s = self._gaps.skipped_s(packet)
         if skipped_s and self._name not in TIMED:
             self._loss = self._loss.with_lost(skipped_s)
@@ -275,18 +275,18 @@ class AvReader:
         except av.FFmpegError:
             lost_s = self._timeline.last_frame_s or _duration_s(packet)
             if self._name not in TIMED:
-                # A false header may have made one packet of many.
+                # A wrong header may have merged many packets into one.
                 lost_s = max(lost_s, self._gaps.excess_s(packet.size))
             self._loss = self._loss.with_lost(lost_s)
             return self._rescued(packet)
         return self._certain(outcome)
 
     def _certain(self, outcome: Outcome) -> list[AudioFrame]:
-        """Returns the frames; what was rejected is remembered as lost."""
+        """Returns the confirmed frames and records rejected ones as lost."""
         if outcome.rejected_s:
             lost_s = outcome.rejected_s
             if self._name not in TIMED:
-                # What a false frame says of its own length is false, too.
+                # The declared length of a rejected frame is wrong, too.
                 lost_s = self._gaps.duration_of(outcome.num_rejected_bytes) or lost_s
             self._loss = self._loss.with_lost(lost_s)
         if outcome.num_bytes:
@@ -295,7 +295,7 @@ class AvReader:
         return outcome.frames
 
     def _sound(self, packet: Packet[AudioStream]) -> Packet[AudioStream]:
-        """Returns the packet without a decoder setup that is none, but damaged audio."""
+        """Returns the packet without an implausible decoder setup, which is damaged audio."""
         if not packet.has_sidedata("new_extradata"):
             return packet
         if packet.get_sidedata("new_extradata").data_size <= _LONGEST_SETUP_BYTES:
@@ -338,7 +338,7 @@ class AvReader:
         self._timeline.add(duration_s)
 
     def _begins_late(self, frame: AudioFrame) -> bool:
-        """Looks once at the bytes before the first packet: True if they were audio, too."""
+        """True, once, if the bytes before the first packet were audio that is lost."""
         if self._has_begun:
             return False
         self._has_begun = True
@@ -353,7 +353,7 @@ class AvReader:
         return True
 
     def _loss_at_end(self) -> Loss:
-        """Adds the bytes behind the last packet, if there are more than a file has there."""
+        """Adds the bytes after the last packet, if there are more than usual."""
         num_bytes = self._source.num_bytes - self._gaps.end
         if not self._gaps.alone or self.declares_length or num_bytes < _USUAL_TAIL_BYTES:
             return self._loss
@@ -363,7 +363,7 @@ class AvReader:
 
 
 def _stated_end_s(source: ByteSource, container: str, alone: bool) -> float | None:
-    """Returns where audio ends by a header that speaks of the whole file, None without one."""
+    """Returns where audio ends according to a header for the whole file, None without one."""
     if not alone:
         return None
     if container in {"webm", "matroska"}:
@@ -398,16 +398,16 @@ _CODEC_NAMES = {
 
 
 class PcmReader:
-    """Reads "wav", "rf64", "w64" and "aiff" in frames.
+    """Reads "wav", "rf64", "w64" and "aiff" files in frames.
 
     Args:
         source: the file.
-        container: what it was sniffed as.
+        container: one of these names.
         header: where its samples are.
         pcm: how they are stored.
-        limits: what is accepted.
-        report: is told what is damaged.
-        base_s: audio that came before this file, if it was joined on.
+        limits: of accepted recordings.
+        report: receives damage and notices.
+        base_s: length of the audio before this file, if it was appended to another.
 
     Raises:
         AudioError: its layout or length is not acceptable.
@@ -432,7 +432,7 @@ class PcmReader:
         self.base_s = base_s
         available_s = header.available_s or 0.0
         limits.check_declared(available_s)
-        # A length that could not be accepted anyway was never filled in.
+        # A declared length beyond the limit is a placeholder.
         believed = header.declared_s is not None and header.declared_s <= limits.max_duration_s
         declared_s = header.declared_s if believed else None
         if declared_s and not header.num_bytes:
@@ -450,7 +450,7 @@ class PcmReader:
         """Yields the samples in order.
 
         Raises:
-            InvalidSamples: no sample is a number.
+            InvalidSamples: no sample is finite.
         """
         pcm, start = self._pcm, self._header.start
         end = start + self._header.num_bytes // pcm.bytes_per_frame * pcm.bytes_per_frame
@@ -471,4 +471,4 @@ class PcmReader:
             self._report.notice(downmixer.NOTICE)
 
     def close(self) -> None:
-        """Has nothing to close."""
+        """Does nothing; the caller closes the source."""

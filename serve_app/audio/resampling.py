@@ -1,4 +1,4 @@
-"""Channels to mono, and mono samples of any rate to int16 at 16 kHz, as a stream."""
+"""Mixes channels down to mono and resamples mono audio to int16 at 16 kHz, as a stream."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import soxr
 from serve_app.audio.layout import FloatMono, MonoFrame
 from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
 
-# Past this a sample is an accident; libsoxr's sums must stay finite.
+# Larger samples are errors; libsoxr's sums must stay finite.
 _MAX_AMPLITUDE = 4.0
 
 
 class PcmResampler:
     """Turns frames into int16 samples; the rate may change between frames.
 
-    16 kHz passes through unchanged, so 16-bit samples come out bit for bit.
+    At 16 kHz, samples pass through unchanged: 16-bit files are reproduced bit for bit.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class PcmResampler:
         self._stream: soxr.ResampleStream | None = None
 
     def push(self, frame: MonoFrame) -> Pcm:
-        """Returns what is ready, possibly nothing."""
+        """Returns the samples that are ready, possibly none."""
         flushed = np.zeros(0, np.int16)
         if frame.rate_hz != self._rate_hz:
             flushed = self.finish()
@@ -55,18 +55,18 @@ def _to_int16(samples: FloatMono) -> Pcm:
     return pcm
 
 
-# Over this much audio the channels are compared.
+# Time constant of the comparison of channels.
 _AVERAGED_S = 0.5
-# Of what channels without any relation would leave of their energy in the mean; two equally
-# loud ones reach it at a correlation of -0.8.
+# Channels cancel if their mean has less than this share of the energy that the mean of
+# uncorrelated channels would have; for two equally loud ones that is a correlation of -0.8.
 _CANCELLED_SHARE = 0.2
 
 
 class Downmixer:
-    """Mixes channels by their mean, or takes the loudest one where they cancel each other.
+    """Averages the channels, or uses the loudest one where they cancel each other out.
 
-    One channel of a stereo recording may be the other one upside down, by a wrong cable or
-    an effect: the mean of the two is silence.
+    One channel of a stereo recording may be the other one inverted, by a wrong cable or an
+    effect: their mean is silence.
     """
 
     NOTICE = "The channels cancel each other out in places; the louder one was used there."
@@ -75,10 +75,10 @@ class Downmixer:
         self._channel_energy: npt.NDArray[np.float64] | None = None
         self._mean_energy = 0.0
         self.has_cancelled = False
-        """Whether the mean was given up anywhere."""
+        """Whether the loudest channel was used anywhere."""
 
     def mix(self, samples: npt.NDArray[np.float32], rate_hz: int) -> FloatMono:
-        """Returns one channel; what is not finite stays not finite.
+        """Returns one channel; NaN and infinite samples are passed on.
 
         Args:
             samples: shape [channels, n], full scale at 1.0.
@@ -103,7 +103,7 @@ class Downmixer:
     def _compare(
         self, energy: npt.NDArray[np.float64], mean_energy: float, duration_s: float
     ) -> None:
-        """Adds a frame to averages that forget audio older than `_AVERAGED_S`."""
+        """Updates the averages, which decay with the time constant `_AVERAGED_S`."""
         if not (np.isfinite(energy).all() and math.isfinite(mean_energy)):
             return
         kept = math.exp(-duration_s / _AVERAGED_S)

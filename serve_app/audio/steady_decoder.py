@@ -1,8 +1,8 @@
 """A decoder that keeps its channel layout when a packet is damaged.
 
-A damaged packet may look like one of another sample rate or other channels. Some of
-FFmpeg's decoders, AAC's among them, keep such a layout for all packets that follow, and
-their sound is lost in channels that are not there.
+A damaged packet may look like one with another sample rate or other channels. Some of
+FFmpeg's decoders, such as AAC's, keep such a layout for all packets that follow, whose audio
+is then lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from av.packet import Packet
 
 from serve_app.audio.ffmpeg_container import decoder_of, new_decoder_of
 
-# After so many failures in a row the decoder itself may be what is wrong.
+# After this many failures in a row the decoder's state may be the cause.
 _FAILURES_BEFORE_RESTART = 3
 
 _Layout: TypeAlias = tuple[int, int]
@@ -27,12 +27,12 @@ _Layout: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result of decoding a packet, and of the one before it if that was held back.
+    """The result of decoding a packet, and of the previous one if that was held back.
 
     Attributes:
-        frames: those that are certain.
+        frames: the confirmed frames.
         num_bytes: of the packets that they came from.
-        rejected_s: audio, by their own account, of packets that were found to be damaged.
+        rejected_s: length of the audio in packets that turned out to be damaged.
         num_rejected_bytes: of those packets.
     """
 
@@ -45,8 +45,8 @@ class Outcome:
 class SteadyDecoder:
     """Decodes the packets of one track.
 
-    Frames of another rate or number of channels than before are held back until the next
-    packet confirms the change, as a decoder that starts there would see it.
+    If the sample rate or the number of channels changes, frames are held back until a new
+    decoder, started at the next packet, confirms the change.
 
     Args:
         stream: the track.
@@ -100,7 +100,7 @@ class SteadyDecoder:
         if not frames:
             return Outcome([], packet.size)
         if self._held_back and _layout_of(frames[0]) == _layout_of(self._held_back[0]):
-            # Either the track has changed, or the decoder has been misled.
+            # Either the track has changed, or the decoder's state is wrong.
             frames = self._restarted(packet) or frames
             if _layout_of(frames[0]) != self._usual:
                 return self._confirmed(frames, packet)
@@ -127,7 +127,7 @@ class SteadyDecoder:
         return seconds, self._num_held_back_bytes
 
     def _restarted(self, packet: Packet[AudioStream]) -> list[AudioFrame]:
-        """Decodes with a new decoder, which stays if it finds the layout from before."""
+        """Decodes with a new decoder, which is kept if it finds the previous layout."""
         codec = new_decoder_of(self._stream, self._extradata)
         frames: list[AudioFrame] = []
         if codec is not None:

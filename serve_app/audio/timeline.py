@@ -20,11 +20,11 @@ _GAP_S = 0.1
 # After a failure every millisecond counts.
 _GAP_AFTER_FAILURE_S = 0.001
 _MAX_LOST_S = 60.0
-# Where a stream was cut, so much of it may be of no use.
+# At a cut, up to this much of a stream may be unusable.
 _CUT_S = 0.5
-# Of a gap that was recorded as one, no bytes stand in the file; of one that was damaged, many.
+# A gap in the recording has no bytes in the file; a damaged range has many.
 _SKIPPED_SHARE = 0.3
-# A gap shorter than that of a frame may be rounding.
+# A gap shorter than this share of a frame may be rounding.
 _FRAME_SHARE = 0.5
 
 # A jump up to this is checked against the next frame for a step forward only.
@@ -37,7 +37,7 @@ class Loss:
 
     Attributes:
         lost_s: audio that could not be decoded.
-        skipped_s: audio that bytes would have held that were passed over.
+        skipped_s: estimated audio in bytes that the demuxer skipped.
         why: a clause in plain English; None if nothing is known to be wrong.
     """
 
@@ -46,14 +46,14 @@ class Loss:
     why: str | None = None
 
     def with_lost(self, duration_s: float) -> Loss:
-        """So much more could not be decoded."""
+        """Adds audio that could not be decoded."""
         return Loss(self.lost_s + duration_s, self.skipped_s, "the data is damaged")
 
     def with_skipped(self, duration_s: float) -> Loss:
         return replace(self, skipped_s=self.skipped_s + duration_s)
 
     def with_suspicion(self) -> Loss:
-        """Something was wrong with the file, whether or not a gap shows."""
+        """Marks the file as damaged here, with or without a gap."""
         return replace(self, why=self.why or MISSING)
 
 
@@ -65,9 +65,9 @@ class Timeline:
     """Compares the times of frames with the samples so far.
 
     Args:
-        container: of the file, as it was sniffed.
-        zero_s: time of the file's beginning, whichever of its streams begins there.
-        base_s: audio that came before this file, if it was joined on.
+        container: of the file.
+        zero_s: start time of the file's earliest stream.
+        base_s: length of the audio before this file, if it was appended to another.
         limits: longest recording.
         report: receives the missing ranges.
         cut_anywhere: whether the ends may be broken without any damage.
@@ -91,19 +91,19 @@ class Timeline:
         self._report = report
         self._begun = False
         self.position_s = base_s
-        """Audio so far, silence included: where the next frame goes."""
+        """Position of the next frame: the audio so far, including silence."""
         self.last_frame_s = 0.0
 
     @property
     def end_s(self) -> float:
-        """Where the last frame ends, by the clock of the container."""
+        """End of the last frame, in the container's time."""
         return max(self._zero_s, 0.0) + self._expected_s
 
     def is_wrong(self, time_s: float | None, duration_s: float, next_s: float | None) -> bool:
         """True if the frame that follows contradicts the time of a frame.
 
         Args:
-            time_s: of the frame, as its container says; None if it says nothing.
+            time_s: of the frame, according to the container; None without one.
             duration_s: of the frame.
             next_s: time of the frame that follows, inf if there is none; None if unknown.
         """
@@ -115,15 +115,15 @@ class Timeline:
             return off_s > _BIG_JUMP_S
         if gap_s < -_GAP_S:
             return off_s > _GAP_S
-        # A step forward may be a gap, unless the next frame is where it would be without.
+        # A step forward may be a gap, unless the next frame's time shows none.
         return gap_s > _GAP_S and abs(off_s - gap_s) <= _GAP_S and off_s > _GAP_S
 
     def silence_before(self, time_s: float | None, loss: Loss) -> float:
-        """Returns how much silence, in s, goes before a frame.
+        """Returns how much silence, in s, to insert before a frame.
 
         Args:
-            time_s: of the frame, as its container says; None if that is not to be believed.
-            loss: what went wrong since the frame before.
+            time_s: of the frame, according to the container; None if it is wrong.
+            loss: what went wrong since the previous frame.
 
         Raises:
             AudioTooLong: the gap alone is longer than any recording may be.
@@ -141,7 +141,7 @@ class Timeline:
             unlikely = self._container in WITHOUT_PAUSES or loss.skipped_s > _SKIPPED_SHARE * gap_s
             if self._begun and gap_s > self._least_gap_s(False) and unlikely:
                 why = why or MISSING
-            # Much was passed over, and the times tell of nothing: they may be wrong themselves.
+            # Many bytes were skipped, but the times show no gap: they may be wrong themselves.
             if loss.skipped_s > _CUT_S and gap_s < _SKIPPED_SHARE * loss.skipped_s:
                 why, lost_s = why or MISSING, max(lost_s, loss.skipped_s)
         elif self._timed:
@@ -151,22 +151,22 @@ class Timeline:
         return silence_s
 
     def begin_late(self, duration_s: float) -> None:
-        """So much audio stood before the first frame and is lost."""
+        """Moves the start back by audio that is lost before the first frame."""
         self._zero_s -= duration_s
 
     def add(self, duration_s: float) -> None:
-        """A frame of this length is put in place."""
+        """Appends a frame of this length."""
         self._begun = True
         self.last_frame_s = duration_s
         self._expected_s += duration_s
         self.position_s += duration_s
 
     def end(self, loss: Loss, lacking_s: float = 0.0) -> None:
-        """Reports what was lost behind the last frame.
+        """Reports what was lost after the last frame.
 
         Args:
             loss: what went wrong there.
-            lacking_s: audio that the file declares and does not hold.
+            lacking_s: audio that the header declares but the file lacks.
         """
         if not self._begun:
             return
@@ -181,7 +181,7 @@ class Timeline:
         return self._begun or not self._cut_anywhere or loss.lost_s > _CUT_S
 
     def _is_lost_frame(self, gap_s: float, loss: Loss) -> bool:
-        """True if bytes were passed over that fill a gap, however short."""
+        """True if skipped bytes account for a gap, however short."""
         if not self._begun or self._container not in WITHOUT_PADDING:
             return False
         shortest_s = _FRAME_SHARE * self.last_frame_s
@@ -193,7 +193,7 @@ class Timeline:
         return _GAP_S
 
     def _silence_of(self, gap_s: float, loss: Loss) -> float:
-        """Returns what goes into a gap of the container's times."""
+        """Returns how much silence fills a gap in the container's times."""
         if gap_s > _MAX_LOST_S and self._container in JOINABLE and self._begun:
             self._report.notice(
                 "The times in the file jump; what follows was taken for another recording."

@@ -1,9 +1,9 @@
-"""Limits the work that decoding a recording may take.
+"""Limits the work of decoding a recording.
 
-A file of a few megabytes can hold millions of packets that carry hardly any audio. So
-work is measured, not the audio gained. Decoding runs in slices, so that recordings can
-alternate, and has a budget of CPU time and of pieces. The count of pieces exposes such
-a file long before its CPU time is used up.
+A file of a few megabytes can hold millions of packets that carry hardly any audio. So the work
+is measured, not the amount of audio. Decoding runs in slices, so that recordings can alternate,
+and has a budget of CPU time and of pieces. The number of pieces exposes such a file long before
+its CPU time is used up.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ class WorkBudget:
     Ordinary recordings take 1 to 30 ms for each second of audio, the most for codecs with
     very short packets.
 
-    A piece is what a decoder returns at once. The shortest that programs write are Opus
-    packets of 2.5 ms, AMR frames of 20 ms, FLAC blocks of 192 samples (1 ms at 192 kHz),
-    and IMA ADPCM of 64 samples (1.5 ms at 44.1 kHz); short blocks of Vorbis come singly.
+    A piece is the output of one decoder call. The shortest that programs write are Opus
+    packets of 2.5 ms, AMR frames of 20 ms, FLAC blocks of 192 samples (1 ms at 192 kHz), and
+    IMA ADPCM of 64 samples (1.5 ms at 44.1 kHz); short blocks of Vorbis are not consecutive.
     So a file whose pieces average less than half a millisecond is an attack.
 
     Attributes:
-        slice_s: after which a step ends, whether it has gained audio or not. A clip that
-            comes meanwhile waits for one, and handing over takes some 0.2 ms.
+        slice_s: length of a step, whether it yields audio or not. A clip that arrives
+            meanwhile waits for one slice; a switch takes about 0.2 ms.
         call_s: longest single call of a library; it is stopped at its next read.
         base_s: for any file.
         per_audio_s: for each second of audio that was decoded.
         per_mb_s: for each million bytes of the file.
-        base_pieces: for any file, however short they are.
+        base_pieces: for any file, regardless of their length.
         pieces_per_audio_s: for each second of audio that was decoded.
-        usual_base_s: what opening an ordinary recording takes at most, on a slow core.
-        usual_per_audio_s: what ordinary recordings take at most for each second of audio.
+        usual_base_s: most that opening an ordinary recording takes, on a slow core.
+        usual_per_audio_s: most that ordinary recordings take for each second of audio.
     """
 
     slice_s: float = 0.01
@@ -54,13 +54,13 @@ class WorkBudget:
 
 
 class WorkMeter:
-    """Measures what one recording takes of the threads that work on it.
+    """Measures the CPU time and the pieces of one recording.
 
-    Work may go on in another thread after each `pause`.
+    Work may continue on another thread after each `pause`.
 
     Args:
         num_bytes: size of the file.
-        budget: what it may take.
+        budget: the limits.
         clock: CPU time of the calling thread, in s.
     """
 
@@ -88,27 +88,27 @@ class WorkMeter:
         return self._slice_s >= self._budget.slice_s
 
     def resume(self) -> None:
-        """Begins a slice on the calling thread."""
+        """Starts a slice on the calling thread."""
         self._slice_began_s = self._call_began_s = self._clock()
 
     def pause(self) -> None:
-        """Ends the slice, on the thread that began it."""
+        """Ends the slice, on the thread that started it."""
         self._earlier_s += self._slice_s
         self._slice_began_s = None
 
     def begin_call(self) -> None:
-        """A call of a library begins, whose own reads ask `call_is_over`."""
+        """Starts a library call, whose reads ask `call_is_over`."""
         self._call_began_s = self._clock()
 
     def call_is_over(self) -> bool:
-        """True if the call that runs has taken so long that it must find no more bytes."""
+        """True if the current call has taken too long and must read no further."""
         if self._slice_began_s is None:
             return False
         self._stopped_call |= self._clock() - self._call_began_s > self._budget.call_s
         return self._stopped_call
 
     def count_piece(self) -> None:
-        """A decoder has returned some audio."""
+        """Counts one output of a decoder."""
         self._num_pieces += 1
 
     def is_usual(self, decoded_s: float) -> bool:
@@ -120,8 +120,8 @@ class WorkMeter:
         """Checks the work so far against the budget.
 
         Raises:
-            AudioTooFragmented: the audio is in far too many pieces.
-            AudioTooComplex: it took too much CPU time.
+            AudioTooFragmented: the audio has too many pieces.
+            AudioTooComplex: decoding took too much CPU time.
         """
         budget = self._budget
         if self._num_pieces > budget.base_pieces + budget.pieces_per_audio_s * decoded_s:

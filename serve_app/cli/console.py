@@ -14,11 +14,6 @@ FAILED, PARTIAL = 1, 3
 _PIPE_WIDTH = 10_000
 """Columns when the output is not a terminal, so that nothing is truncated or wrapped."""
 
-DEMO_WARNING = (
-    "a built-in demo model is in use. It only knows invented office sentences in synthetic "
-    "voices; the text of real recordings is nonsense. For those use --profile paraformer-large"
-)
-
 _STYLES = {"error": "red", "failed": "red", "partial": "yellow", "warning": "yellow"}
 
 

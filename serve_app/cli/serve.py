@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from serve_app.cli.console import DEMO_WARNING, note, tell
+from serve_app.cli.console import note, tell
 from serve_app.cli.logs import logs_directory
 from serve_app.client import Paraserve, Transcription, TranscriptionRequest
 from serve_app.core.in_flight import num_in_flight
@@ -27,7 +27,7 @@ from serve_app.hosting.stopping import (
 )
 from serve_app.inference.loading import fetch_packs
 from serve_app.launch import RunningApplication, prepare_environment, running
-from serve_app.packs.registry import is_demo_pack
+from serve_app.packs.registry import demo_warning, is_demo_pack
 from serve_app.settings import Settings
 from serve_app.transcript.cer import character_error_rate
 
@@ -65,8 +65,8 @@ def serve_until_interrupted(settings: Settings, console: Console, restarts: Rest
             # Ray has replaced the handlers with its own.
             signals.install()
             signals.started()
-            if any(map(is_demo_pack, settings.recognizer.packs)):
-                tell("warning", DEMO_WARNING, console)
+            for pack in filter(is_demo_pack, settings.recognizer.packs):
+                tell("warning", demo_warning(pack), console)
             print_urls(console, application)
             return serve_until_stopped(application, settings, signals, console, restarts)
     except StopRequested as stop:
@@ -115,7 +115,7 @@ def serve_until_stopped(
     If the node dies, this process becomes the command again as often as `restarts` allows, and
     else exits with `ExitCode.NODE_LOST`.
     """
-    while not signals.is_told:
+    while not signals.is_stop_requested:
         if restarts is not None and restarts.may_restart() and application.loss() is not None:
             tell("warning", f"the Ray node has died: {application.loss()}; restarting", console)
             restarts.restart(settings.http, application.run)

@@ -21,14 +21,14 @@ from serve_app.api.models import offer_of
 from serve_app.api.parameters import Offer, TranscriptionParameters, parse_parameters
 from serve_app.api.responses import render_body
 from serve_app.audio import AudioDecoder
-from serve_app.cli.console import DEMO_WARNING, FAILED, PARTIAL, console_for, tell
+from serve_app.cli.console import FAILED, PARTIAL, console_for, tell
 from serve_app.cli.output_files import FoundRecording, find_recordings, output_paths
 from serve_app.client import ClientError, Paraserve, Rendered, TranscriptionRequest
 from serve_app.core.errors import ConfigurationError, ParaserveError
 from serve_app.core.records import RecordingEnd, SpeechSegment
 from serve_app.inference.loading import load_vad, segmentation_options
 from serve_app.inference.local import LocalTranscriber
-from serve_app.packs.registry import is_demo_pack
+from serve_app.packs.registry import demo_warning, is_demo_pack
 from serve_app.settings import Settings
 from serve_app.transcript.itn import AS_SAID, apply_rules
 from serve_app.transcript.transcript import Transcript, TranscriptEvent, collect
@@ -225,7 +225,7 @@ class _Run:
     async def _in_process(self, settings: Settings, offer: Offer) -> None:
         model = self._request.model or settings.recognizer.pack
         if is_demo_pack(model) and not all(map(_is_sample, self._files)):
-            self._report("warning", DEMO_WARNING)
+            self._report("warning", demo_warning(model))
         loading = self._progress.add_task("loading models", total=None, position="")
         async with LocalTranscriber(settings) as transcriber:
             self._progress.remove_task(loading)

@@ -1,12 +1,11 @@
 """The autoscaling policies, as Ray Serve's controller calls them.
 
-They are policies of one deployment each, not of the application: Serve takes an
-application's policy from a config file alone, and these must work under `serve.run`,
-too. An instance lives as long as the controller does, or until the deployment's
-settings change; after that all delays count anew, and the number of replicas stays
-what it was.
+Each policy belongs to one deployment, not to the application: Serve reads an application's
+policy only from a config file, and these must also work with `serve.run`. An instance lives
+until the controller ends or the deployment's settings change; then all delays start anew, and
+the number of replicas is kept.
 
-Serve sends this module to the controller by value, hence it holds nothing global.
+Serve sends this module to the controller by value, so it has no global state.
 Source: ray 2.60, serve/config.py and serve/_private/autoscaling_state.py.
 """
 
@@ -23,7 +22,7 @@ from ray.serve.config import AutoscalingContext
 from serve_app.deployments.backlog_board import ReportedBacklog, backlog_of, leave_backlog
 from serve_app.scheduling.autoscaling import LoadSample, ScalingLimits, ScalingPolicy
 
-_REPORTS_MISSED = 5  # after this many a replica's last report is no longer believed
+_REPORTS_MISSED = 5  # after this many, a replica's last report is ignored
 _MIN_REPORT_AGE_S = 10.0
 
 
@@ -34,9 +33,9 @@ class _Seen:
 
 
 class _Reports:
-    """The latest value of each replica, as long as it goes on reporting.
+    """The latest report of each replica, unless it is too old.
 
-    The age of a report is told by this process's clock, since those of other nodes may
+    The age of a report is measured with this process's clock, since clocks of other nodes may
     differ.
     """
 
@@ -67,7 +66,7 @@ class _Reports:
 
 
 class SegmenterPolicy:
-    """Leaves the segmenters' backlog on the board; their number follows their requests.
+    """Scales segmenters by their requests, and posts their backlog on the board.
 
     Args:
         report_interval_s: how often the replicas report.
@@ -89,7 +88,7 @@ class SegmenterPolicy:
 
 
 class QueuedAudioPolicy:
-    """As many recognizers as the audio that waits is worth.
+    """Scales recognizers by the queued audio.
 
     Args:
         report_interval_s: how often the replicas report.
@@ -136,20 +135,20 @@ def load_sample(
     num_replicas: int,
     calls_wait: bool = False,
 ) -> LoadSample:
-    """Returns what is known of the load.
+    """Returns the load of the recognizers.
 
     Args:
         reports: a `RecognizerLoad` of each recognizer that reports.
-        backlog: what the segmenters have left, None without any.
-        num_running: recognizers that run.
-        num_replicas: recognizers that are asked for.
-        calls_wait: whether some caller's handle holds calls that no replica has.
+        backlog: of the segmenters, None if unknown.
+        num_running: running recognizers.
+        num_replicas: target number of recognizers.
+        calls_wait: whether a caller's handle has calls queued that no replica has.
     """
     reports = [report for report in reports if "queued_audio_s" in report]
     queued_s = sum(report["queued_audio_s"] for report in reports)
     running_s = sum(report["running_audio_s"] for report in reports)
     rates = [report["rtfx"] for report in reports if report["rtfx"] > 0]
-    # What the recognizers have is part of the segmenters' backlog; the rest is hidden.
+    # The recognizers' audio is part of the segmenters' backlog; the rest is hidden.
     hidden_s = None if backlog is None else max(0.0, backlog.audio_s - queued_s - running_s)
     all_reported = len(reports) == num_running and (backlog is None or backlog.all_reported)
     return LoadSample(

@@ -1,13 +1,12 @@
-"""Where the segmenters' backlog is left for the recognizer's autoscaling policy.
+"""Passes the segmenters' backlog to the recognizer's autoscaling policy.
 
-Serve asks the policies of all deployments in one process, the controller's, one after
-the other, and gives each the metrics of its own replicas only. So the segmenter's
-policy leaves what its replicas report here, and the recognizer's policy picks it up:
-no actor in between, nothing to wait for, nothing that outlives the controller. A
-controller that starts anew has an empty board until the segmenters report again.
+Serve calls the policies of all deployments in the controller's process, one after the other,
+and gives each only the metrics of its own replicas. So the segmenter's policy stores its
+replicas' reports here, and the recognizer's policy reads them. After a restart of the
+controller the board is empty until the segmenters report again.
 
-A module of its own, because Serve sends the module of a policy by value, and each copy
-would have a board to itself.
+This is a separate module because Serve sends the module of a policy by value: each copy would
+have its own board.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ReportedBacklog:
-    """What the segmenters of an application know of.
+    """The backlog of an application's segmenters.
 
     Attributes:
-        audio_s: audio that is still to be recognized, summed over those that reported.
-        all_reported: whether every running segmenter has, lately.
-        at_s: monotonic time at which it was left here.
+        audio_s: audio that is not recognized yet, summed over the segmenters that reported.
+        all_reported: whether every running segmenter reported recently.
+        at_s: monotonic time of the report.
     """
 
     audio_s: float

@@ -20,7 +20,7 @@ _PERIOD_S = 10.0
 
 
 class ClientErrorFilter(logging.Filter):
-    """Turns a stack that a client caused into one INFO line, and bounds how many there are.
+    """Replaces tracebacks of client errors by one INFO line each, at a limited rate.
 
     Args:
         clock: in s.
@@ -34,7 +34,7 @@ class ClientErrorFilter(logging.Filter):
         self._num_left_out = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Returns whether the record is written; what is no client's error always is."""
+        """Returns whether to write the record; always True if it is not a client error."""
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         if not isinstance(error, _EXPECTED):
             return True
@@ -50,7 +50,7 @@ class ClientErrorFilter(logging.Filter):
         return logging.getLogger(_SERVE_LOGGER).isEnabledFor(logging.INFO)
 
     def _left_out_before(self) -> int | None:
-        """Returns how many lines were left out since the last one; None to leave this one out."""
+        """Returns how many lines were dropped since the last one; None to drop this one."""
         if self._clock() - self._period_began_s >= _PERIOD_S:
             self._period_began_s, self._num_lines = self._clock(), 0
         if self._num_lines >= _MAX_LINES:

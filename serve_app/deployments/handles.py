@@ -1,7 +1,6 @@
-"""Calls from one deployment to another: recognizer as the segmenter sees it, segmenter as the
-ingress sees it.
+"""Clients of other deployments: the recognizer for the segmenter, the segmenter for the ingress.
 
-Lost replicas are replaced and calls repeated within the limits of a `RetryPolicy`.
+If a replica is lost, the call is repeated on another one within the limits of a `RetryPolicy`.
 """
 
 from __future__ import annotations
@@ -46,19 +45,18 @@ _MAX_LONE_ATTEMPTS = 10
 
 @dataclass(frozen=True, slots=True)
 class _Handles:
-    """Of the two methods that recognize: a group, and a chunk alone."""
+    """Handles of the two methods that recognize: a group, and a chunk alone."""
 
     whole: DeploymentHandle[Any]
     lone: DeploymentHandle[Any]
 
 
 class RemoteRecognizer:
-    """Has groups of chunks recognized, whatever happens to the replicas.
+    """Has groups of chunks recognized, even if replicas die.
 
-    A group whose replica dies goes on chunk by chunk: each is run with nothing beside
-    it, so that when a replica dies again it is known under which chunk. A chunk that
-    has cost `recognizer.max_deaths` replicas that way is given up, and its neighbors
-    are not.
+    If the replica of a group dies, the chunks are retried one by one, each with no other beside
+    it, so that a further death identifies its chunk. A chunk under which
+    `recognizer.max_deaths` replicas died fails; its neighbors do not.
 
     Args:
         handle: of the deployment.
@@ -107,7 +105,7 @@ class RemoteRecognizer:
     async def recognize_alone(self, chunk: Chunk) -> Recognition | ChunkFailure:
         """Returns the chunk's result, or a failure `poison` if replicas die of it.
 
-        A replica that is lost before it has begun on the chunk says nothing about it.
+        A replica that is lost before it starts the chunk does not count.
 
         Raises:
             DeadlineExceeded: the request's deadline passed.
@@ -126,10 +124,10 @@ class RemoteRecognizer:
                             return event
                         begun = event == BEGUN
             except BaseException as error:
-                told = failure_kind_of(error)
-                if told is None:
+                kind = failure_kind_of(error)
+                if kind is None:
                     raise
-                lost, failure_kind = error, told
+                lost, failure_kind = error, kind
             num_deaths += begun and failure_kind == "died"
             if (failure := poison_failure(num_deaths, self._max_deaths)) is not None:
                 return failure
@@ -166,17 +164,16 @@ class RemoteRecognizer:
 
 
 class RemoteRecording:
-    """The utterances of a recording; if their segmenter is lost, another one goes on.
+    """The utterances of a recording; if their segmenter is lost, another one continues.
 
-    The work is deterministic, so the second segmenter yields what the first one
-    did, and what was passed on before is left out.
+    The work is deterministic, so the second segmenter yields the same utterances as the first;
+    those that were passed on before are skipped.
 
     Args:
         segmenter: handle of the segmenter deployment.
         job: the recording.
-        max_attempts: segmenters that may be lost while the recording gets no further.
-        silence_timeout_s: longest time without a sign of life from a segmenter that
-            has begun.
+        max_attempts: segmenters that may be lost without progress in between.
+        silence_timeout_s: longest time without a heartbeat from a segmenter that has started.
         replacement_s: longest wait for a live segmenter, while calls find none.
         clock: in seconds, monotonic.
     """
@@ -202,7 +199,7 @@ class RemoteRecording:
         """Yields the utterances in order.
 
         Raises:
-            RecognitionFailed: it cost as many segmenters as it may.
+            RecognitionFailed: too many segmenters were lost.
             NotReady: no live segmenter was found in time.
             DeadlineExceeded: the request's deadline passed.
             RayTaskError: around what the segmenter raised.
@@ -231,7 +228,7 @@ class RemoteRecording:
     def _give_up(self, error: BaseException) -> NoReturn:
         if isinstance(error, DeploymentUnavailableError):
             raise NotReady("vad") from None
-        raise RecognitionFailed(f"{self._losses.num_counted} segmenters were lost over it")
+        raise RecognitionFailed(f"{self._losses.num_counted} segmenters were lost with it")
 
     async def _events(self) -> AsyncGenerator[Utterance]:
         stream = stream_call(
@@ -252,13 +249,13 @@ class RemoteRecording:
 async def stream_call(
     call: Callable[[], Any], context: RequestContext, *, first_s: float | None, next_s: float | None
 ) -> AsyncGenerator[Any]:
-    """Yields what a streaming call yields; leaving early cancels the call.
+    """Yields the items of a streaming call; leaving early cancels the call.
 
     Args:
-        call: makes it.
-        context: whose request it is; the deadline bounds every wait.
+        call: makes the call.
+        context: of the request; its deadline bounds every wait.
         first_s: longest wait for the first item, which may include a wait for a replica.
-        next_s: longest wait for each other item.
+        next_s: longest wait for each further item.
 
     Raises:
         TimeoutError: an item did not come in time.

@@ -1,4 +1,4 @@
-"""The ingress: HTTP in, the other deployments behind it, text out."""
+"""The ingress deployment: serves the HTTP API and calls the other deployments."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from serve_app.transcript.assembly import assemble
 from serve_app.transcript.sentences import Punctuate, PunctuationResult, PunctuationTask
 from serve_app.transcript.transcript import TranscriptEvent
 
-# Twelve times the interval at which a segmenter shows that it is alive (5 s).
+# Twelve times the interval of a segmenter's heartbeats (5 s).
 _SILENCE_TIMEOUT_S = 60.0
 _READINESS_TIMEOUT_S = 3.0
 
@@ -52,8 +52,8 @@ class HandleTranscriptionService:
 
     Args:
         settings: of the whole application.
-        segmenter: decodes, cuts and has the chunks recognized.
-        recognizer: asked only whether it is ready.
+        segmenter: decodes and cuts recordings and calls the recognizer.
+        recognizer: used here for readiness and hotwords only.
         punctuator: None in a deployment without punctuation.
     """
 
@@ -154,9 +154,9 @@ class HandleTranscriptionService:
         return [answer for answer in answers if answer is not None]
 
     async def _ask(self, stage: Stage, handle: DeploymentHandle[Any]) -> StageReadiness | None:
-        """Returns what a deployment says of itself; one that may be asleep is asked once.
+        """Returns a deployment's readiness; one that may scale to zero is asked only once.
 
-        To ask is to wake: a probe every few seconds would keep it from ever going to zero.
+        Each call wakes it, so frequent probes would keep it from ever scaling to zero.
 
         Raises:
             NotReady: it does not answer in time.
@@ -189,7 +189,7 @@ def _deployment_of(settings: Settings, stage: Stage) -> DeploymentSettings:
 
 
 async def _ask(stage: Stage, handle: DeploymentHandle[Any]) -> StageReadiness | None:
-    """Returns what a deployment says of itself.
+    """Returns a deployment's readiness.
 
     Raises:
         NotReady: it does not answer in time.
@@ -203,7 +203,7 @@ async def _ask(stage: Stage, handle: DeploymentHandle[Any]) -> StageReadiness | 
 
 
 def _cause(error: RayTaskError) -> Exception:
-    """Returns our own error out of Ray's wrapper, whose text is a remote traceback."""
+    """Returns our own error from Ray's wrapper, whose text is a remote traceback."""
     cause = error.cause
     return cause if isinstance(cause, ParaserveError) else error
 

@@ -101,11 +101,11 @@ class SegmenterMetrics:
         self.start()
 
     def start(self) -> None:
-        """Sees to it that the gauges are set, if there is an event loop by now."""
+        """Starts sampling the gauges, if an event loop runs already."""
         self._sampler.start()
 
     def decoded(self, seconds: float) -> None:
-        """A recording has been decoded and cut, which took that long."""
+        """Records the time that decoding and cutting a recording took."""
         self._work.observe(seconds, tags={"stage": "vad"})
 
     def chunks(self, statuses: Iterable[UtteranceStatus]) -> None:
@@ -155,11 +155,11 @@ class ModelMetrics:
         self.start()
 
     def start(self) -> None:
-        """Sees to it that the gauges are set, if there is an event loop by now."""
+        """Starts sampling the gauges, if an event loop runs already."""
         self._sampler.start()
 
     def batch_ended(self, waits_s: Sequence[float], took_s: float) -> None:
-        """Takes how long each item of a batch had waited, and how long the batch took."""
+        """Records the queue time of each item of a batch and the batch's run time."""
         self._batches.inc(tags=self._tags)
         self._batch_items.observe(len(waits_s), tags=self._tags)
         self._work_time.observe(took_s, tags=self._tags)
@@ -172,7 +172,7 @@ class ModelMetrics:
         self._items.set(statistics.num_waiting, tags=self._tags)
         self._oldest_wait.set(statistics.oldest_wait_s, tags=self._tags)
         self._padding.set(statistics.padding_ratio, tags=self._tags)
-        if statistics.num_expired > self._num_expired:  # Ray's counters take no 0
+        if statistics.num_expired > self._num_expired:  # Ray's counters do not accept 0
             self._expired.inc(statistics.num_expired - self._num_expired, tags=self._tags)
             self._num_expired = statistics.num_expired
         if self._stage == "asr":
@@ -185,7 +185,7 @@ class ModelMetrics:
 
 
 class ModelCacheMetrics:
-    """Set by a recognizer replica of its models.
+    """Set by a recognizer replica about its models.
 
     Args:
         statistics: reads those of the model cache.
@@ -198,12 +198,12 @@ class ModelCacheMetrics:
         self._bytes = metrics.new_gauge(metrics.MODEL_BYTES)
         self._loads = metrics.new_counter(metrics.MODEL_LOADS)
         self._evictions = metrics.new_counter(metrics.MODEL_EVICTIONS)
-        self._told: dict[tuple[Counter, str], int] = {}
+        self._reported: dict[tuple[Counter, str], int] = {}
         self._sampler = Sampler(self._sample)
         self.start()
 
     def start(self) -> None:
-        """Sees to it that the gauges are set, if there is an event loop by now."""
+        """Starts sampling the gauges, if an event loop runs already."""
         self._sampler.start()
 
     def _sample(self) -> None:
@@ -212,15 +212,15 @@ class ModelCacheMetrics:
         for model in {*statistics.num_loads, *statistics.loaded}:
             self._is_loaded.set(int(model in statistics.loaded), tags={"model": model})
         self._bytes.set(statistics.loaded_bytes)
-        self._tell(self._loads, statistics.num_loads)
-        self._tell(self._evictions, statistics.num_evictions)
+        self._count_up(self._loads, statistics.num_loads)
+        self._count_up(self._evictions, statistics.num_evictions)
 
-    def _tell(self, counter: Counter, totals: Mapping[str, int]) -> None:
+    def _count_up(self, counter: Counter, totals: Mapping[str, int]) -> None:
         for model, total in totals.items():
-            more = total - self._told.get((counter, model), 0)
-            if more > 0:  # Ray's counters take no 0
-                counter.inc(more, tags={"model": model})
-                self._told[counter, model] = total
+            increase = total - self._reported.get((counter, model), 0)
+            if increase > 0:  # Ray's counters do not accept 0
+                counter.inc(increase, tags={"model": model})
+                self._reported[counter, model] = total
 
 
 @cache
@@ -232,21 +232,21 @@ _retries_of: dict[str, int] = {}
 
 
 def count_retry(stage: Stage, context: RequestContext) -> None:
-    """A call of a request is made again because the replica that had it was lost."""
+    """Counts a retry of a call whose replica was lost."""
     _retries().inc(tags={"stage": stage})
     _retries_of[context.request_id] = _retries_of.get(context.request_id, 0) + 1
 
 
 def take_retries(context: RequestContext) -> int:
-    """Returns how many calls of the request were made again here, and forgets them.
+    """Returns how many calls of the request this process has retried, and resets the count.
 
-    Whoever makes calls for a request takes them in the end.
+    Every process that makes calls for a request must call this at its end.
     """
     return _retries_of.pop(context.request_id, 0)
 
 
 class _PackInfo:
-    """Says which pack a replica began with, if any."""
+    """Reports the pack that a replica was started with, if any."""
 
     def __init__(self, readiness: StageReadiness | None) -> None:
         self._gauge = metrics.new_gauge(metrics.PACK)
@@ -272,7 +272,7 @@ class Sampler:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Starts sampling; does nothing on one that runs, or outside of an event loop."""
+        """Starts sampling; does nothing if it runs already or outside of an event loop."""
         if self._task is None:
             with contextlib.suppress(RuntimeError):
                 self._task = asyncio.get_running_loop().create_task(self._run())
@@ -290,7 +290,7 @@ class Sampler:
 
 
 def gpu_bytes_of(readiness: StageReadiness) -> Callable[[], tuple[int, int] | None]:
-    """Returns what reads the bytes allocated and reserved on the model's device."""
+    """Returns a function that reads the bytes allocated and reserved on the model's device."""
 
     def read() -> tuple[int, int] | None:
         memory = gpu_memory(readiness.device)

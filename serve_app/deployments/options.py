@@ -1,9 +1,9 @@
 """Ray Serve's deployment options, from our settings.
 
 Ray Serve 2.60 has each replica listen for calls of other replicas on all addresses of the
-machine (`replica.py`: "[::]:0") and has no setting for it. What arrives there is unpickled,
-with Ray's token as the only protection. On a cluster that `paraserve serve` has started,
-replicas listen on the node's own address instead.
+machine (`replica.py`: "[::]:0") and has no setting for it. It unpickles what arrives there, with
+Ray's token as the only protection. On a cluster that `paraserve serve` has started, replicas
+listen on the node's own address instead.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ _HELPER = "add_port_to_grpc_server"
 
 
 def listen_on_node_address_only() -> None:
-    """Has replicas of this process listen on the node's address, if one is given."""
+    """Makes replicas of this process listen on the node's address, if it is set."""
     if os.environ.get(NODE_ADDRESS_VARIABLE):
         if not hasattr(replica, _HELPER):
-            raise RuntimeError(f"Ray's replica has no {_HELPER} any more")
+            raise RuntimeError(f"Ray's replica no longer has {_HELPER}")
         setattr(replica, _HELPER, _add_port_on_node_address)
 
 
 def _add_port_on_node_address(server: Any, address: str) -> Any:
     host = os.environ[NODE_ADDRESS_VARIABLE]
     if address != _EVERYWHERE:
-        raise RuntimeError(f"Ray's replicas listen on {address}, not on {_EVERYWHERE}, any more")
+        raise RuntimeError(f"Ray's replicas listen on {address} instead of {_EVERYWHERE}")
     own = f"[{host}]:0" if ":" in host else f"{host}:0"
     return add_port_to_grpc_server(server, own)  # type: ignore[no-untyped-call]  # Ray leaves it
 
 
-# A child of Serve's own logger: it inherits the handlers and the JSON encoding
-# that the builder asks for, and the ids of replica and request.
+# A child of Serve's own logger: it inherits the handlers, the JSON encoding that
+# `as_deployment` sets, and the ids of replica and request.
 LOGGER = logging.getLogger("ray.serve.paraserve")
 
-# Every deployment comes through here, in its replicas too.
+# Every replica imports this module.
 listen_on_node_address_only()
 
 _HEALTH_CHECK_PERIOD_S = 10
 _HEALTH_CHECK_TIMEOUT_S = 60
 _LOOK_BACK_INTERVALS = 5
-# Ray Serve's own default; what is worth choosing are the delays.
+# Ray Serve's default; operators choose the delays instead.
 _LOOK_BACK_S = 30.0
 _POLICIES = "serve_app.deployments.autoscaling"
 
@@ -72,8 +72,8 @@ def as_deployment(
         target: the class.
         name: of the deployment.
         settings: its size and placement.
-        log_level: least level that is logged.
-        autoscaling: instead of what `settings` say of it.
+        log_level: lowest level that is logged.
+        autoscaling: overrides that of `settings`.
     """
     options: dict[str, Any] = {
         "name": name,
@@ -97,30 +97,30 @@ def as_deployment(
 
 
 def recognizer_autoscaling(settings: Settings) -> AutoscalingConfig | None:
-    """Returns how the recognizer scales; None for a fixed size."""
+    """Returns the recognizer's autoscaling; None for a fixed size."""
     scaling = settings.recognizer.deployment.autoscaling
     if scaling is None:
         return None
     if scaling.policy == "ongoing_requests":
         return by_requests(scaling)
     limits = asdict(scaling.limits())
-    # The policy has delays of its own: those of Serve would come on top.
+    # The policy has its own delays, to which Serve's would be added.
     return _config(
         scaling,
         upscale_delay_s=0.0,
         downscale_delay_s=0.0,
         downscale_to_zero_delay_s=0.0,
-        # Nothing of it is averaged, but Serve wants it longer than the interval.
+        # The policy averages nothing, but Serve requires more than the interval.
         look_back_period_s=_LOOK_BACK_INTERVALS * scaling.report_interval_s,
         **_reporting(scaling, "QueuedAudioPolicy", {"limits": limits}),
     )
 
 
 def segmenter_autoscaling(settings: Settings) -> AutoscalingConfig | None:
-    """Returns how the segmenter scales; None for what its own settings say.
+    """Returns the segmenter's autoscaling; None for that of its own settings.
 
-    If the recognizer follows the audio that waits, the segmenter must report it, which
-    Serve lets only deployments do that scale, if only between N and N.
+    If the recognizer scales on queued audio, the segmenter must report its backlog. Serve allows
+    reports only from deployments with autoscaling, even if it is from N to N replicas.
     """
     recognizer = settings.recognizer.deployment.autoscaling
     if recognizer is None or recognizer.policy == "ongoing_requests":
@@ -154,8 +154,8 @@ def _config(scaling: AutoscalingSettings, **overrides: Any) -> AutoscalingConfig
     options: dict[str, Any] = {
         "min_replicas": scaling.min_replicas,
         "max_replicas": scaling.max_replicas,
-        # Serve would return to it at every change of the settings, load or no load; it
-        # is given only where a first start would otherwise prove nothing.
+        # Serve returns to this number at every change of the settings, whatever the load. It is
+        # set only if the first start would otherwise start no replica and prove nothing.
         "initial_replicas": 1 if scaling.min_replicas == 0 else None,
         "target_ongoing_requests": scaling.target_ongoing_requests,
         "look_back_period_s": _LOOK_BACK_S,
@@ -164,7 +164,7 @@ def _config(scaling: AutoscalingSettings, **overrides: Any) -> AutoscalingConfig
         "downscale_to_zero_delay_s": scaling.idle_to_zero_delay_s,
     }
     with warnings.catch_warnings():
-        # Ray 2.60 announces that metrics_interval_s will give way to environment
-        # variables, which do nothing yet for what replicas report.
+        # Ray 2.60 deprecates metrics_interval_s in favor of environment variables, which have
+        # no effect yet on what replicas report.
         warnings.filterwarnings("ignore", "The `metrics_interval_s` field", DeprecationWarning)
         return AutoscalingConfig(**(options | overrides))

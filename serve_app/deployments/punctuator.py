@@ -1,4 +1,4 @@
-"""The punctuator: words of any requests in, batched for the model, marks out."""
+"""The punctuator deployment: batches the words of all requests and punctuates them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serve_app.transcript.sentences import PunctuationResult, PunctuationTask
 
 
 class PunctuatorReplica:
-    """One model, and as many batches in flight as it takes."""
+    """Punctuates words with one model."""
 
     def __init__(self, settings: Settings) -> None:
         quiet_client_errors()
@@ -35,7 +35,7 @@ class PunctuatorReplica:
         self._punctuator.on_batch = self._metrics.batch_ended
 
     async def punctuate(self, task: PunctuationTask) -> PunctuationResult:
-        """Returns the marks; canceling drops what has not begun.
+        """Returns the marks; canceling drops a task that is still queued.
 
         Raises:
             DeadlineExceeded: the request's deadline passed.

@@ -1,4 +1,4 @@
-"""The recognizer: chunks of any requests in, batched for the model, tokens out."""
+"""The recognizer deployment: batches the chunks of all requests and recognizes them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _THROUGHPUT_MEMORY_S = 60.0
 
 
 class RecognizerReplica:
-    """Recognizes chunks with the models of its cache, usually one, which share the device.
+    """Recognizes chunks with the models in its cache, usually one, which share the device.
 
     The replica reports its loaded models to Serve, whose handles then prefer it for calls
     that name one of them.
@@ -63,7 +63,7 @@ class RecognizerReplica:
         self._recognizer.on_batch = self._metrics.batch_ended
 
     async def transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
-        """Returns a result per chunk, in order; canceling drops what has not begun.
+        """Returns a result per chunk, in order; canceling drops chunks that are still queued.
 
         Raises:
             DeadlineExceeded: the request's deadline passed.
@@ -79,7 +79,7 @@ class RecognizerReplica:
         return results
 
     async def transcribe_alone(self, chunk: Chunk) -> AsyncGenerator[AloneEvent]:
-        """Yields "begun" once nothing but this chunk is being run, then its result.
+        """Yields "begun" once the chunk runs with no other beside it, then its result.
 
         Raises:
             DeadlineExceeded: the request's deadline passed.
@@ -97,11 +97,11 @@ class RecognizerReplica:
             self._throughput.done(audio_s, time.monotonic())
 
     async def check_hotwords(self, recognition_options: RecognitionOptions) -> HotwordCheck:
-        """Returns what the model that is hinted at makes of a request's hotwords."""
+        """Returns which of a request's hotwords its model can use."""
         return await asyncio.to_thread(self._hotword_validator.validate, recognition_options)
 
     async def record_autoscaling_stats(self) -> RecognizerLoad:
-        """Returns what the autoscaling policy is told of this replica."""
+        """Returns this replica's load for the autoscaling policy."""
         statistics = self._recognizer.statistics()
         queued_s = statistics.background_queued_audio_s
         running_s = statistics.background_running_audio_s

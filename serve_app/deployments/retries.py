@@ -37,8 +37,8 @@ from serve_app.scheduling.micro_batcher import BatcherClosed, EngineStuck
 ResultT = TypeVar("ResultT")
 
 FailureKind: TypeAlias = Literal["died", "unreachable", "timeout", "full"]
-"""Why a call has no answer: its replica died with it ("died"), none was reached that works
-("unreachable"), it did not answer in time ("timeout"), or it takes no more ("full")."""
+"""Why a call has no answer: its replica died ("died"), no working replica was reached
+("unreachable"), no answer came in time ("timeout"), or the stage accepts no more ("full")."""
 
 _BACKOFF = Backoff(first_s=0.5, longest_s=10.0)
 _DIED = (RayActorError, WorkerCrashedError, NodeDiedError, LocalRayletDiedError)
@@ -46,16 +46,16 @@ _UNREACHABLE = (ReplicaUnavailableError, DeploymentUnavailableError, ObjectLostE
 
 
 REPLACEMENT_S = 300.0
-"""Longest wait for a live replica, unless the settings say otherwise."""
+"""Default of the longest wait for a live replica."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long to go on.
+    """Limits of the retries of a call.
 
     Attributes:
-        max_attempts: replicas, at least 1, that may die with the call or leave it unanswered.
-            A call that found a full stage, or no live replica, is not counted.
+        max_attempts: replicas, at least 1, that may die with the call or not answer it. A call
+            that found a full stage, or no live replica, is not counted.
         timeout_s: longest wait for one answer, None for as long as the deadline allows.
         replacement_s: longest wait for a live replica, while calls find none.
     """
@@ -66,14 +66,13 @@ class RetryPolicy:
 
 
 class Losses:
-    """What one request's calls to a stage have come to, and whether to make another.
+    """Counts one request's lost calls to a stage and decides whether to make another.
 
-    A replica that is about to be replaced answers every call at once, and none of it is the
-    call's fault: such losses are bounded by the time that a replacement takes, not by their
-    number.
+    A replica that is about to be replaced rejects every call at once, through no fault of the
+    call: such losses are limited by the time that a replacement takes, not by their number.
 
     Args:
-        retry_policy: how long to go on.
+        retry_policy: limits of the retries.
         clock: in seconds, monotonic.
     """
 
@@ -84,17 +83,17 @@ class Losses:
         self._clock = clock
         self._unreachable_since_s: float | None = None
         self.num_counted = 0
-        """Replicas that died with a call or left it unanswered."""
+        """Replicas that died with a call or did not answer it."""
         self.num_in_a_row = 0
-        """Lost calls since the request last got further; for the length of a pause."""
+        """Lost calls since the last progress of the request; decides the length of a pause."""
 
     def got_further(self) -> None:
-        """Forgets what was lost: a replica has just been seen to work on the request."""
+        """Resets the counts after progress of the request."""
         self._unreachable_since_s = None
         self.num_counted = self.num_in_a_row = 0
 
     def add(self, error: BaseException, failure_kind: FailureKind) -> None:
-        """Takes in a lost call."""
+        """Counts a lost call."""
         if failure_kind == "full":
             self._unreachable_since_s = None
             return
@@ -108,26 +107,26 @@ class Losses:
 
     @property
     def too_many(self) -> bool:
-        """True once as many replicas were lost as may be."""
+        """True once the limit of lost replicas is reached."""
         return self.num_counted >= self._retry_policy.max_attempts
 
     @property
     def too_long(self) -> bool:
-        """True once no live replica was found for as long as may be."""
+        """True once the longest wait for a live replica is over."""
         since_s = self._unreachable_since_s
         return since_s is not None and self._clock() - since_s >= self._retry_policy.replacement_s
 
 
 class ReplicaDied(Exception):
-    """The replica that had the call died with it."""
+    """The replica died while it ran the call."""
 
 
 def failure_kind_of(error: BaseException) -> FailureKind | None:
-    """Returns why there is no answer; None if the error is one."""
+    """Returns why there is no answer; None if the error itself is the answer."""
     if isinstance(error, RayTaskError):
-        # What the callee raised; it may wrap what befell the callee's own calls.
+        # Raised by the callee; it may wrap a failure of the callee's own calls.
         if isinstance(error.cause, EngineStuck):
-            # It is about to be replaced, over what it was running and not over what waited.
+            # It is about to be replaced because of the batch that it ran, not of queued calls.
             return "died" if error.cause.begun else "unreachable"
         lost = isinstance(error.cause, (BatcherClosed, *_DIED, *_UNREACHABLE))
         return "unreachable" if lost else None
@@ -138,7 +137,7 @@ def failure_kind_of(error: BaseException) -> FailureKind | None:
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, asyncio.CancelledError):
-        # Ray says so of a call that was canceled at the other end, too.
+        # Ray also raises it for a call that was canceled by the callee.
         task = asyncio.current_task()
         return "unreachable" if task is not None and not task.cancelling() else None
     return "unreachable" if isinstance(error, _UNREACHABLE) else None
@@ -153,21 +152,21 @@ async def call_until_answered(
     retry_deaths: bool = True,
     clock: Callable[[], float] = time.monotonic,
 ) -> ResultT:
-    """Returns the call's result, from whichever replica gives it.
+    """Returns the call's result and repeats the call if its replica is lost.
 
     Args:
-        call: makes the call anew each time.
-        retry_policy: how often, and how long each.
-        stage: who is called, for the log.
-        context: whose request it is, for the log, and its deadline.
-        retry_deaths: False to be told of a death instead.
+        call: makes the call; called for each attempt.
+        retry_policy: limits of the retries and of each attempt.
+        stage: the callee, for the log.
+        context: of the request, for the log and its deadline.
+        retry_deaths: False to raise `ReplicaDied` instead of a retry.
         clock: in seconds, monotonic.
 
     Raises:
-        DeadlineExceeded: the request's deadline passed meanwhile.
+        DeadlineExceeded: the request's deadline passed.
         ReplicaDied: the replica died, and `retry_deaths` is False.
         NotReady: the deployment failed to start, or no live replica was found in time.
-        Exception: what the call itself raised, or the last failure.
+        Exception: the callee's error, or the last failure.
     """
     losses = Losses(retry_policy, clock)
     while True:
@@ -189,11 +188,12 @@ async def call_until_answered(
 
 
 def raise_last(error: BaseException, stage: Stage) -> None:
-    """Raises what a caller is told after the last attempt.
+    """Raises the error for the caller after the last attempt.
 
     Raises:
         NotReady: the deployment failed to start.
-        Exception: the error itself otherwise; never a cancellation that nobody asked for.
+        ConnectionError: the callee canceled the call.
+        Exception: the error itself otherwise.
     """
     if isinstance(error, DeploymentUnavailableError):
         raise NotReady(stage) from None
@@ -205,15 +205,15 @@ def raise_last(error: BaseException, stage: Stage) -> None:
 async def pause(
     num_lost: int, failure_kind: FailureKind, stage: Stage, context: RequestContext
 ) -> None:
-    """Logs a lost call and waits, longer with each in a row, for a replica that answers.
+    """Logs a lost call and waits before the next one, longer after each consecutive loss.
 
     Raises:
-        DeadlineExceeded: the request's deadline comes first.
+        DeadlineExceeded: the request's deadline passed.
     """
     delay_s = _BACKOFF.pause_s(num_lost)
     count_retry(stage, context)
     LOGGER.warning(
-        "call lost, trying again",
+        "call lost, retrying",
         extra={
             "paraserve_request_id": context.request_id,
             "stage": stage,
@@ -226,10 +226,10 @@ async def pause(
 
 
 def wait_s(context: RequestContext, timeout_s: float | None) -> float | None:
-    """Returns how long an answer may be waited for, None for ever.
+    """Returns the longest wait for an answer, None without a limit.
 
     Raises:
-        DeadlineExceeded: not at all.
+        DeadlineExceeded: the request's deadline has passed.
     """
     if context.deadline is None:
         return timeout_s

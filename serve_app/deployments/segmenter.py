@@ -1,4 +1,4 @@
-"""The segmenter: a file in, its utterances out, recognized and in order."""
+"""The segmenter deployment: decodes and cuts recordings and has the chunks recognized."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _HEARTBEAT_S = 5.0
 
 
 class SegmenterReplica:
-    """Decodes and cuts, and keeps a window of calls at the recognizer.
+    """Decodes recordings, cuts them into chunks and calls the recognizer.
 
     Args:
         settings: of the whole application.
@@ -52,7 +52,7 @@ class SegmenterReplica:
         self._options = replace(segmentation_options(settings), urgent_s=settings.audio.urgent_s)
         self._settings = settings.segmenter
         self._recognizer = RemoteRecognizer(recognizer, settings)
-        # Recordings take turns on this thread, one decoded block at a time.
+        # Recordings alternate on this thread, one decoded block at a time.
         self._thread: FairExecutor[list[Chunk] | None] = FairExecutor(
             "segmenter", settings.compute_nice
         )
@@ -67,7 +67,7 @@ class SegmenterReplica:
     ) -> AsyncGenerator[Utterance | RecordingEnd | None]:
         """Yields the recording's utterances in order, then its end.
 
-        None in between is a sign of life.
+        None in between is a heartbeat.
 
         Raises:
             AudioError: the file is not usable audio.
@@ -80,7 +80,7 @@ class SegmenterReplica:
                     yield event
 
     async def record_autoscaling_stats(self) -> SegmenterLoad:
-        """Returns what the autoscaling policy is told of this replica."""
+        """Returns this replica's load for the autoscaling policy."""
         return SegmenterLoad(backlog_audio_s=self._backlog.audio_s)
 
     async def describe(self) -> StageReadiness | None:
@@ -117,7 +117,7 @@ class SegmenterReplica:
     async def _accounted(
         self, segmentation: Segmentation, context: RequestContext, account: RecordingBacklog
     ) -> AsyncGenerator[list[Chunk]]:
-        """Yields the groups; `account` knows what is decoded and what is sent."""
+        """Yields the groups and records the decoded audio in `account`."""
         async with aclosing(segmentation.groups_on(self._thread, context)) as groups:
             async for group in groups:
                 account.decoded(segmentation.duration_ms / 1000, segmentation.declared_s)

@@ -1,4 +1,4 @@
-"""The web page as an application of its own: one replica, which talks to the API by HTTP."""
+"""The web page as a separate Serve application: one replica that calls the API over HTTP."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from serve_app.core.errors import ConfigurationError
 from serve_app.deployments.options import as_deployment
 from serve_app.settings import DeploymentSettings, HttpSettings, Settings
 
-# Each open page holds a connection, and one more while it waits for something.
+# Each open page holds a connection, and one more during a request.
 _MAX_OPEN_REQUESTS = 2048
-# Connections of open pages never end by themselves, so what is under way gets this long.
-_FAREWELL_S = 20.0
-# An upload whose request never began is deleted after this time.
+# Connections of open pages never end by themselves, so requests get this long to finish.
+_SHUTDOWN_GRACE_S = 20.0
+# An upload without a request is deleted after this time.
 _KEEP_UPLOAD_S = 3600
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104
 
@@ -62,9 +62,9 @@ class PageReplica:
 
 
 def build_ui(settings: Settings) -> Application:
-    """Returns the page as a Serve application, to be run under `ui.route_prefix`.
+    """Returns the page as a Serve application for `ui.route_prefix`.
 
-    It has one replica: what is in its queue, and whose result goes where, is in its memory.
+    It has one replica, because its queue and the results of its visitors are in memory.
 
     Raises:
         ConfigurationError: Gradio is not installed.
@@ -76,13 +76,13 @@ def build_ui(settings: Settings) -> Application:
     size = DeploymentSettings(
         num_cpus=settings.ui.num_cpus,
         max_ongoing_requests=_MAX_OPEN_REQUESTS,
-        graceful_shutdown_timeout_s=_FAREWELL_S,
+        graceful_shutdown_timeout_s=_SHUTDOWN_GRACE_S,
     )
     deployment = as_deployment(serve.ingress()(PageReplica), "Page", size, settings.log_level)
     return deployment.bind(settings)
 
 
 def own_url(http: HttpSettings) -> str:
-    """Returns where the service's own API answers, as seen from one of its nodes."""
+    """Returns the URL of the service's API for calls from its nodes."""
     host = _ANY_ADDRESS.get(http.host, f"[{http.host}]" if ":" in http.host else http.host)
     return f"http://{host}:{http.port}"

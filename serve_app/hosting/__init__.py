@@ -1,1 +1,1 @@
-"""What `paraserve serve` starts on this machine: how it is bounded, watched and ended."""
+"""The processes that `paraserve serve` starts on this machine: their limits, watch and end."""

@@ -1,13 +1,13 @@
 """Keeps the port served between an unexpected end of HAProxy and its replacement by Ray.
 
-Ray finds a dead HAProxy by its health checks, replaces the manager, and the new manager starts
-a new HAProxy. That takes several seconds in which connections are refused, longer than the two
-retries of OpenAI's clients last. So `haproxy_launcher` leaves a process behind, the guard,
-which waits for the end of HAProxy and then starts a stand-in: the same HAProxy with the same
-configuration, but without the admin socket. Ray therefore still finds its own HAProxy dead and
-replaces it as usual, and the new one takes over from the stand-in.
+Ray detects a dead HAProxy by its health checks, replaces the manager, and the new manager starts
+a new HAProxy. Meanwhile connections are refused for several seconds, longer than the two retries
+of OpenAI's clients. So `haproxy_launcher` starts a guard process, which waits for the end of
+HAProxy and then starts a stand-in: the same HAProxy with the same configuration, but without the
+admin socket. Ray therefore still finds its own HAProxy dead and replaces it as usual, and the new
+one takes over from the stand-in.
 
-The standard library only, and little of it, as for the launcher.
+Like the launcher, it imports little, and only from the standard library.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ LEAST_UPTIME_S = 1.0
 """A HAProxy that ends sooner could not start, and a stand-in could not either."""
 
 _LONGEST_S = 60.0
-"""After which nobody will replace HAProxy any more: Serve itself has stopped it."""
+"""After this time Serve will not replace HAProxy: it has stopped HAProxy itself."""
 _MAX_STARTS = 10
 _POLL_S = 0.1
 _PAUSE_S = 0.5
 _NAME = "haproxy"
-_TOLD_TO_FAIL_CHECKS = "# Override: force health checks to fail"
-"""In the configuration of a proxy that Serve is draining before it stops it."""
+_DRAINING_MARK = "# Override: force health checks to fail"
+"""In the configuration of a proxy that Serve drains before it stops it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,11 @@ class Guard:
     """Watches one HAProxy.
 
     Attributes:
-        watched: the HAProxy.
+        watched: the HAProxy process.
         handle: its pidfd, readable when it has ended.
         program: the HAProxy binary.
-        path: of the file that holds its configuration.
-        configuration: what it was started with; Ray may have changed the file since.
+        path: of its configuration file.
+        configuration: at its start; Ray may have changed the file since.
         options: further arguments of HAProxy, without its predecessors.
         clock: monotonic time in s.
     """
@@ -62,7 +62,7 @@ class Guard:
     clock: Callable[[], float] = field(default=time.monotonic)
 
     def run(self) -> None:
-        """Waits for the end of HAProxy and bridges the time until a new one serves."""
+        """Waits for the end of HAProxy and serves until a new one does."""
         began_s = self.clock()
         select.select([self.handle], [], [])
         if self.clock() - began_s < LEAST_UPTIME_S:
@@ -76,7 +76,7 @@ class Guard:
             time.sleep(_PAUSE_S)
 
     def _stand_in(self, deadline_s: float) -> bool:
-        """Runs a stand-in; returns whether it was taken over from or is no longer needed."""
+        """Runs a stand-in; returns whether a new HAProxy took over or none is needed."""
         import subprocess  # only now: most guards never need it
 
         path = stand_in_path(self.path)
@@ -88,7 +88,7 @@ class Guard:
         process = subprocess.Popen([self.program, "-db", "-f", path, *self.options])  # noqa: S603
         while process.poll() is None:
             if self.clock() >= deadline_s:
-                # It ends when the requests under way have ended.
+                # It ends when the running requests have ended.
                 process.send_signal(signal.SIGUSR1)
                 return True
             time.sleep(_POLL_S)
@@ -102,12 +102,12 @@ class Guard:
 
 
 def leave_guard(program: str, path: str, configuration: str, arguments: list[str]) -> None:
-    """Leaves a guard behind for this process, which is about to become HAProxy.
+    """Starts a guard for this process, which is about to become HAProxy.
 
-    Without a guard HAProxy serves all the same, so that no failure here stops it.
+    HAProxy works without a guard, so failures here do not stop it.
     """
     watched = process_of(os.getpid())
-    if watched is None or _TOLD_TO_FAIL_CHECKS in configuration:
+    if watched is None or _DRAINING_MARK in configuration:
         return
     options = tuple(argument for argument in arguments if argument == "-dR")
     try:
@@ -121,7 +121,7 @@ def leave_guard(program: str, path: str, configuration: str, arguments: list[str
 
 
 def haproxy_processes(path: str) -> list[Process]:
-    """Returns this user's HAProxy processes that run on a configuration, stand-ins included."""
+    """Returns this user's HAProxy processes with a configuration, including stand-ins."""
     wanted = {os.fsencode(path), os.fsencode(stand_in_path(path))}
     found = []
     for name in os.listdir("/proc"):
@@ -153,7 +153,7 @@ def _run_is_draining() -> bool:
 
 
 def _fork_twice(run: Callable[[], None]) -> None:
-    """Runs a function in a process that is not our child and not of our session."""
+    """Runs a function in a process that is neither our child nor in our session."""
     child = os.fork()
     if child:
         os.waitpid(child, 0)

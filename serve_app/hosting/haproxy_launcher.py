@@ -1,17 +1,16 @@
-"""What Ray starts in HAProxy's place: it bounds the configuration, then becomes HAProxy.
+"""Ray starts this program instead of HAProxy: it hardens the configuration, then runs HAProxy.
 
-Ray Serve 2.60 writes HAProxy's configuration from a template that has no setting for
-some things that a service on a network needs: a limit for the time that a request's
-header may take, bounds of connections for each address, a refusal of methods that HTTP
-does not define, a cache for the API's public documents, a private admin socket, errors
-in the API's own shape, 503 instead of 404 while routes are missing, and no statistics
-pages on all addresses. Ray lets the operator name HAProxy's program, though
-(`RAY_SERVE_HAPROXY_BINARY_PATH`); this one rewrites the file that Ray has just written
-and replaces itself by the real HAProxy with the same process id and arguments.
+Ray Serve 2.60 writes HAProxy's configuration from a template without settings for some needs of a
+service on a network: a time limit for a request's header, limits of connections per address, a
+rejection of methods that HTTP does not define, a cache for the API's public documents, a private
+admin socket, errors in the API's format, 503 instead of 404 while routes are missing, and no
+statistics pages on all addresses. Ray lets the operator choose HAProxy's program, though
+(`RAY_SERVE_HAPROXY_BINARY_PATH`); this one rewrites the file that Ray has just written and
+replaces itself by the real HAProxy with the same process id and arguments.
 
-A configuration that is not the one known here is refused: better no service than one
-without its bounds. The standard library only, and little of it: Ray waits for this at
-every change of replicas.
+An unknown configuration is an error: no service is better than one without its limits. The module
+imports little, and only from the standard library, because Ray waits for it at every change of
+replicas.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ from dataclasses import dataclass, fields
 from serve_app.hosting.haproxy_guard import haproxy_processes, leave_guard
 
 OPTIONS_VARIABLE = "HAPROXY_LAUNCHER_OPTIONS"
-"""JSON of `ProxyOptions`; those left out have their defaults."""
+"""JSON of `ProxyOptions`; missing fields have their defaults."""
 
 _RETRY_AFTER_S = 5
 _FILES_PER_CONNECTION = 2.5
-"""Two sockets, and a pipe for every fourth connection; HAProxy itself reckons so."""
+"""Two sockets, and a pipe for every fourth connection, as HAProxy itself assumes."""
 _OTHER_FILES = 500
 _MOST_FILES = 2**20
 _METHODS = "GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT"
-"""`serve_app.api.screening.METHODS`, which would cost too long an import."""
+"""`serve_app.api.screening.METHODS`, whose import would take too long."""
 _CACHE = "paraserve_documents"
 _CACHE_MEGABYTES = 8
 _CACHED_OBJECT_BYTES = 2_000_000
@@ -44,18 +43,18 @@ _CACHED_S = 60
 
 @dataclass(frozen=True, slots=True)
 class ProxyOptions:
-    """What the template cannot express.
+    """Options that Ray's template lacks.
 
     Attributes:
-        header_timeout_s: within which the whole header of a request must come.
-        max_connections_per_address: at once from one address that is not a loopback one;
-            0 for no such bound.
-        expects_root: the API answers every path, so that a path which leads nowhere only
-            means that its routes are not here yet, and its public documents are cached.
+        header_timeout_s: longest time for the whole header of a request.
+        max_connections_per_address: concurrent connections from one address other than
+            loopback; 0 for no limit.
+        expects_root: whether the API answers every path. Then a path without a route means
+            that the routes are not loaded yet, and public documents are cached.
         start_s: Retry-After while the service starts, that is, while it has no routes.
-        shares_port: a `stand_in` of this service may listen on the port until HAProxy does.
-        listen_host: on which HAProxy listens, while Serve's own listeners, which would go
-            round it, are told another address; empty for the same one.
+        shares_port: whether a `stand_in` may listen on the port until HAProxy does.
+        listen_host: address on which HAProxy listens, if Serve's own listeners, which bypass
+            it, use another one; empty for the same address.
     """
 
     header_timeout_s: int = 10
@@ -67,12 +66,12 @@ class ProxyOptions:
 
 
 class UnknownConfiguration(Exception):
-    """Ray's template is not the one that the rewriting was made for."""
+    """Ray's template differs from the one that this module rewrites."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyError:
-    """An error that HAProxy itself answers with."""
+    """An error response of HAProxy itself."""
 
     status: int
     reason: str
@@ -84,7 +83,7 @@ class ProxyError:
         return error_body(self.message, self.kind, self.code)
 
     def response(self, retry_after_s: int = _RETRY_AFTER_S) -> str:
-        """Returns it as HAProxy reads it from a file."""
+        """Returns the response in the format of HAProxy's error files."""
         body = self.body()
         head = [
             f"HTTP/1.1 {self.status} {self.reason}",
@@ -98,7 +97,7 @@ class ProxyError:
 
 
 def error_body(message: str, kind: str, code: str) -> str:
-    """Returns OpenAI's error object. `serve_app.api.errors` would cost too long an import."""
+    """Returns OpenAI's error object. Importing `serve_app.api.errors` would take too long."""
     return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}})
 
 
@@ -130,7 +129,7 @@ _ERRORS = (
     ProxyError(
         502,
         "Bad Gateway",
-        "the replica that was answering this request broke off; try again",
+        "the replica that was answering this request failed; try again",
         "server_error",
         "replica_lost",
     ),
@@ -142,15 +141,15 @@ _ERRORS = (
 
 
 def rewrite(configuration: str, options: ProxyOptions, directory: str) -> str:
-    """Returns Ray's configuration with our bounds.
+    """Returns Ray's configuration with our limits.
 
     Args:
         configuration: as Ray's template renders it.
-        options: what the template cannot express.
-        directory: where `write_error_files` has put the errors.
+        options: that the template lacks.
+        directory: of the files from `write_error_files`.
 
     Raises:
-        UnknownConfiguration: a part that is to be changed is not there.
+        UnknownConfiguration: a part that has to be changed is missing.
     """
     text = _without_section(configuration, "frontend prometheus")
     text = _without_section(text, "listen stats")
@@ -180,11 +179,10 @@ def write_error_files(directory: str, retry_after_s: int = _RETRY_AFTER_S) -> No
 
 
 def takeover_arguments(arguments: list[str], configuration_path: str) -> list[str]:
-    """Returns arguments that let HAProxy take over from those that Ray does not know.
+    """Returns arguments that make HAProxy take over from processes that Ray does not know.
 
-    A HAProxy whose manager was killed serves on by itself, and `haproxy_guard` stands in for
-    one that was killed. Ray's new manager knows of neither, and could not listen where they
-    listen.
+    A HAProxy whose manager was killed keeps serving, and `haproxy_guard` replaces one that was
+    killed. Ray's new manager knows neither of them and could not bind their port.
     """
     unknown = [
         str(process.pid)
@@ -200,11 +198,11 @@ def takeover_arguments(arguments: list[str], configuration_path: str) -> list[st
 
 
 def main() -> None:
-    """Runs HAProxy with the arguments that Ray gave."""
+    """Runs HAProxy with Ray's arguments."""
     arguments = sys.argv[1:]
     os.umask(0o077)
-    # When the manager dies, Ray kills its process group. HAProxy is not in it, and serves
-    # on until the manager's successor takes over from it.
+    # When the manager dies, Ray kills its process group. HAProxy leaves the group to keep
+    # serving until the new manager takes over.
     os.setsid()
     try:
         options = _options_from(os.environ.get(OPTIONS_VARIABLE, "{}"))
@@ -224,7 +222,7 @@ def main() -> None:
             # Ray's option against SO_REUSEPORT.
             arguments = [argument for argument in arguments if argument != "-dR"]
     except (UnknownConfiguration, ValueError, TypeError, OSError) as error:
-        # Ray shows the last lines of it when HAProxy does not start.
+        # Ray shows the last lines if HAProxy does not start.
         sys.exit(f"paraserve cannot start HAProxy: {error}")
     program = _program_of_ray()
     leave_guard(program, path, bounded, arguments)
@@ -248,7 +246,7 @@ def _program_of_ray() -> str:
 
 
 def _changed(text: str, pattern: str, replacement: str) -> str:
-    """Replaces the first match, of which the first group, if there is one, stays before it."""
+    """Replaces the first match; keeps its first group, if any, before the replacement."""
     match = re.search(pattern, text)
     if match is None:
         raise UnknownConfiguration(f"nothing in Ray's configuration of HAProxy matches {pattern!r}")
@@ -257,14 +255,14 @@ def _changed(text: str, pattern: str, replacement: str) -> str:
 
 
 def _address(host: str) -> str:
-    """Returns a host as HAProxy's `bind` wants it before the port."""
-    if host == "0.0.0.0":  # noqa: S104, it is what the operator has set
+    """Returns a host in the syntax of HAProxy's `bind`."""
+    if host == "0.0.0.0":  # noqa: S104, the operator has set it
         return "*"
     return f"[{host}]" if ":" in host else host
 
 
 def _max_connections(text: str) -> int:
-    """Returns as many connections as are asked for, or as this process may have files for."""
+    """Returns the requested number of connections, limited by this process's open files."""
     wanted = re.search(r"\n    maxconn (\d+)\n", text)
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard_limit == resource.RLIM_INFINITY:
@@ -274,7 +272,7 @@ def _max_connections(text: str) -> int:
 
 
 def _without_section(text: str, head: str) -> str:
-    """Returns the text without a section: its head, and the indented lines below."""
+    """Returns the text without a section: its header and the indented lines below."""
     return _changed(text, rf"(?m)^{head}\n(?:[ \t]+.*\n|[ \t]*\n)*", "")
 
 
@@ -302,8 +300,8 @@ def _connection_bounds(options: ProxyOptions) -> str:
 
 
 def _refused_methods() -> str:
-    # A replica would spend ten times as much on it, and whatever a caller invents costs
-    # the caller nothing. Refusals are not logged: the caller decides how many there are.
+    # A rejection by a replica would cost ten times as much. Rejections are not logged, since
+    # clients could fill the log with them.
     body = error_body(
         "the method of the request is not known here",
         "invalid_request_error",
@@ -329,10 +327,10 @@ def _cache_section() -> str:
 def _cache_rules() -> str:
     """Returns rules that answer public documents from the cache.
 
-    A replica needs about a millisecond for each answer, however small, in the event loop
-    that also serves recordings. What the documents do not depend on (key, query, cache
-    directives of the caller) is taken off the request, so that it cannot miss the cache by
-    it. With an `RequestContext`, the answer may depend on `http.cors_origins`: it is not cached.
+    A replica needs about a millisecond for each answer, however small, in the event loop that
+    also serves recordings. Parts of the request that do not affect the documents (key, query,
+    the client's cache directives) are removed, so that they cannot cause a cache miss. With an
+    `Origin` header the answer may depend on `http.cors_origins`, so it is not cached.
     """
     return (
         "    acl is_document path /openapi.json /docs\n"
@@ -350,10 +348,11 @@ def _cache_rules() -> str:
         "    http-request del-header Cache-Control if cached\n"
         "    http-request del-header Pragma if cached\n"
         f"    http-request cache-use {_CACHE} if cached\n"
-        # What comes past here has missed. A part of a document, or a 304, would not be stored.
+        # Requests that reach this line missed the cache. Partial documents and 304 would not be
+        # stored.
         "    http-request del-header if- -m beg if cached\n"
         "    http-request del-header Range if cached\n"
-        # An id belongs to one request; the cache is not to hand it to others.
+        # An id belongs to one request, so the cache must not return it to others.
         "    http-response del-header X-Request-ID if cached\n"
         f"    http-response cache-store {_CACHE} if cached\n"
         "    http-after-response set-header X-Request-ID %[var(txn.request_id)] if cached\n"

@@ -16,25 +16,25 @@ from serve_app.settings import ClusterSettings
 from serve_app.settings.admission import is_loopback
 
 _VITAL = ("raylet", "gcs_server")
-"""The processes without which the node is dead; Ray itself ends the raylet if its agents die."""
+"""Processes that the node requires; Ray itself ends the raylet if its agents die."""
 _ATTEMPTS = 3
 _CONTROLLER_PERIOD_S = 5.0
-_CONTROLLER_AWAY_S = 60.0
+_CONTROLLER_TIMEOUT_S = 60.0
 
 
 class ChildProcess(Protocol):
-    """What is asked of a process: None while it runs."""
+    """A process whose `poll` returns None while it runs."""
 
     def poll(self) -> int | None: ...
 
 
 class NodeWatch:
-    """Tells when the node has died.
+    """Detects the death of the node.
 
     Args:
-        processes: by name, those that the node cannot do without.
-        has_controller: whether Serve's controller is there or is being restarted; may
-            block while the node is dying, and is asked in a thread of its own.
+        processes: those that the node requires, by name.
+        has_controller: whether Serve's controller exists or is being restarted; may block
+            while the node is dying, so it is called in a separate thread.
     """
 
     def __init__(
@@ -50,53 +50,55 @@ class NodeWatch:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        threading.Thread(target=self._look, name="controller-watch", daemon=True).start()
+        threading.Thread(
+            target=self._watch_controller, name="controller-watch", daemon=True
+        ).start()
 
     def stop(self) -> None:
         self._stopped.set()
 
     def loss(self) -> str | None:
-        """Returns what the node has lost, None while it lives."""
+        """Returns a description of what failed, None while the node works."""
         for name, process in self._processes.items():
             code = process.poll()
             if code is not None:
                 return f"{name} has ended ({_ending(code)})"
-        away_s = self._clock() - self._seen_s
-        if away_s > _CONTROLLER_AWAY_S:
-            return f"Serve's controller has been away for {away_s:.0f} s"
+        missing_s = self._clock() - self._seen_s
+        if missing_s > _CONTROLLER_TIMEOUT_S:
+            return f"Serve's controller has been missing for {missing_s:.0f} s"
         return None
 
-    def look_once(self) -> None:
-        """Asks for the controller."""
+    def check_controller(self) -> None:
+        """Checks once whether the controller exists."""
         try:
-            is_there = self._has_controller()
-        except Exception:  # whatever it is, there is no answer
-            is_there = False
-        if is_there:
+            exists = self._has_controller()
+        except Exception:  # any error means that there is no answer
+            exists = False
+        if exists:
             self._seen_s = self._clock()
 
-    def _look(self) -> None:
+    def _watch_controller(self) -> None:
         while not self._stopped.wait(_CONTROLLER_PERIOD_S):
-            self.look_once()
+            self.check_controller()
 
 
 def start_node(settings: ClusterSettings, run: RunDirectory, kept: tuple[int, ...]) -> None:
-    """Starts Ray in this process's name.
+    """Starts a Ray node that this process owns.
 
-    A node that Ray gives up for being slow is tried again.
+    If Ray gives up because the machine is slow, the start is repeated.
 
     Args:
-        settings: how large it is and where it listens.
-        run: where its files lie.
-        kept: processes of the run that must outlive a failed try.
+        settings: size and addresses of the node.
+        run: directory of its files.
+        kept: processes of the run that a failed attempt must not end.
 
     Raises:
-        StartFailed: it did not come up.
+        StartFailed: the node did not start.
     """
     import ray
 
     deadline = time.monotonic() + settings.start_timeout_s
-    # What Ray's processes write is their user's alone.
+    # Only this user may read what Ray's processes write.
     mask = os.umask(0o077)
     try:
         for attempt in range(_ATTEMPTS):
@@ -108,7 +110,7 @@ def start_node(settings: ClusterSettings, run: RunDirectory, kept: tuple[int, ..
                 if attempt == _ATTEMPTS - 1 or time.monotonic() > deadline:
                     reason = " ".join(str(error).split()) or type(error).__name__
                     raise StartFailed(
-                        f"Ray did not come up: {reason} (its logs: {run.ray})"
+                        f"Ray did not start: {reason} (its logs: {run.ray})"
                     ) from None
             else:
                 return
@@ -117,7 +119,7 @@ def start_node(settings: ClusterSettings, run: RunDirectory, kept: tuple[int, ..
 
 
 def watch_node() -> NodeWatch:
-    """Returns a watch over the node that this process has started."""
+    """Returns the watch of the node that this process has started."""
     import ray
     from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
@@ -141,11 +143,11 @@ def watch_node() -> NodeWatch:
 def _init(settings: ClusterSettings, run: RunDirectory) -> None:
     import ray
 
-    look_for_token_again()
-    # On a loopback address the environment says so; Ray takes no such address here.
+    reload_token()
+    # A loopback address is set in the environment; Ray does not accept it here.
     address: Any = {} if is_loopback(settings.host) else {"_node_ip_address": settings.host}
     ray.init(
-        # Else it would join a cluster that runs on this machine, or RAY_ADDRESS.
+        # Otherwise it would join RAY_ADDRESS or a cluster that runs on this machine.
         address="local",
         num_cpus=settings.num_cpus,
         object_store_memory=settings.object_store_bytes,
@@ -159,11 +161,11 @@ def _init(settings: ClusterSettings, run: RunDirectory) -> None:
     )
 
 
-def look_for_token_again() -> None:
-    """Has Ray heed the mode and token of the environment as it is now.
+def reload_token() -> None:
+    """Makes Ray read its auth mode and token from the environment again.
 
-    Where Ray was imported before the environment was prepared, as by tests, it has looked
-    for both already.
+    If Ray was imported before the environment was prepared, as in tests, it has read both
+    already.
     """
     from ray import _raylet
 

@@ -1,8 +1,8 @@
 """Processes of one run, recognized by a variable in their environment.
 
-Everything that a run starts inherits `RUN_DIRECTORY_VARIABLE`, whatever becomes of its
-parent, so a process that has it with the run's own directory is the run's, and no
-other process is. Linux only; elsewhere nothing is found.
+Every process of a run inherits `RUN_DIRECTORY_VARIABLE`, even if its parent ends. So a process
+belongs to a run if and only if the variable holds the run's directory. Linux only; no processes
+are found on other systems.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process; its start time tells it from a later one with the same number.
+    """One process; its start time distinguishes it from a later one with the same id.
 
     Attributes:
-        pid: its number.
-        start_ticks: when it started, in clock ticks since the machine did.
+        pid: its id.
+        start_ticks: its start, in clock ticks since boot.
     """
 
     pid: int
@@ -49,7 +49,7 @@ class Process:
             return ""
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal to this very process, never to a later one with its number."""
+        """Sends a signal to this process, never to a later one with the same id."""
         try:
             handle = os.pidfd_open(self.pid)
         except OSError:
@@ -63,7 +63,7 @@ class Process:
 
 
 def process_of(pid: int) -> Process | None:
-    """Returns the process with this number, None if there is none or it has ended."""
+    """Returns the process with this id, None if there is none or it has ended."""
     try:
         text = (_PROC / str(pid) / "stat").read_text()
     except OSError:
@@ -78,7 +78,7 @@ def processes_of_run(directory: Path, but: Iterable[int] = ()) -> list[Process]:
 
     Args:
         directory: of the run.
-        but: numbers of processes that are left out.
+        but: ids of processes to leave out.
     """
     left_out = set(but)
     found = []
@@ -95,7 +95,7 @@ def _is_of_run(pid: int, directory: Path) -> bool:
         variables = (folder / "environ").read_bytes().split(b"\0")
         if f"{RUN_DIRECTORY_VARIABLE}={directory}".encode() in variables:
             return True
-        # Ray's agents have written their names over theirs. They keep their logs open.
+        # Ray's agents overwrite their environment with their title, but keep their logs open.
         if not (folder / "cmdline").read_bytes().startswith(_RAY_TITLE):
             return False
         links = [os.readlink(link) for link in (folder / "fd").iterdir()]
@@ -107,19 +107,19 @@ def _is_of_run(pid: int, directory: Path) -> bool:
 def end_processes(
     find: Callable[[], list[Process]], grace_s: float, limit_s: float = 10.0
 ) -> list[Process]:
-    """Ends all that is found: politely first, by force after the grace.
+    """Ends processes with SIGTERM, and with SIGKILL after the grace period.
 
     Args:
-        find: looked at again and again, since what ends may start something else.
+        find: returns the processes; called repeatedly, since they may start others.
         grace_s: between SIGTERM and SIGKILL; 0 for SIGKILL at once.
-        limit_s: after which what is still there is left.
+        limit_s: longest time after the grace period; then the rest is left running.
 
     Returns:
         All processes that were found.
     """
     began_s = time.monotonic()
     seen: dict[Process, None] = {}
-    told: set[Process] = set()
+    signaled: set[Process] = set()
     while alive := find():
         elapsed_s = time.monotonic() - began_s
         if elapsed_s > grace_s + limit_s:
@@ -128,8 +128,8 @@ def end_processes(
             seen[process] = None
             if elapsed_s >= grace_s:
                 process.send(signal.SIGKILL)
-            elif process not in told:
-                told.add(process)
+            elif process not in signaled:
+                signaled.add(process)
                 process.send(signal.SIGTERM)
         time.sleep(_POLL_S)
     return list(seen)

@@ -17,13 +17,13 @@ from serve_app.settings import IngressSettings, Settings
 from serve_app.settings.admission import is_loopback
 
 LAUNCHER_IN_IMAGE = "/opt/venv/bin/paraserve-haproxy"
-"""Where deploy/Dockerfile has `haproxy_launcher`."""
+"""Path of `haproxy_launcher` in the image of deploy/Dockerfile."""
 
 _HARD_STOP_MARGIN_S = 60
 
-_PATIENCE = {
-    # A slow or busy machine takes longer than Ray expects; whether the service comes up
-    # is decided by `cluster.start_timeout_s` alone.
+_START_TIMEOUTS = {
+    # A slow or busy machine takes longer than Ray's defaults allow; only
+    # `cluster.start_timeout_s` limits the start.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
     "RAY_gcs_server_port_wait_time_s": "120",
     "RAY_NUM_REDIS_GET_RETRIES": "120",
@@ -32,12 +32,12 @@ _PATIENCE = {
 
 
 def common_environment(settings: Settings) -> dict[str, str]:
-    """Returns what Ray needs on any cluster that the service runs on."""
+    """Returns the variables for any cluster that runs the service."""
     return {
         flow.IMPORT_PATH_VARIABLE: flow.IMPORT_PATH,
-        # Else HAProxy's manager labels Ray's metrics with whatever method a caller invents;
-        # the ingress replicas, which then count instead, only see those that `api.front`
-        # lets pass.
+        # Otherwise HAProxy's manager labels Ray's metrics with any method that a client
+        # invents. Ingress replicas, which count instead, only see methods that `api.front`
+        # accepts.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
@@ -48,10 +48,10 @@ def common_environment(settings: Settings) -> dict[str, str]:
 
 
 def hard_stop_after_s(ingress: IngressSettings) -> int:
-    """Returns after how long a HAProxy that a newer one has replaced drops its connections.
+    """Returns the time after which a replaced HAProxy drops its connections.
 
-    Ray replaces it at every change of ingress replicas, so this must exceed the longest
-    request. Ray's own default is 120 s.
+    Ray replaces HAProxy at every change of ingress replicas, so this must exceed the longest
+    request. Ray's default is 120 s.
     """
     return math.ceil(ingress.max_request_timeout_s) + _HARD_STOP_MARGIN_S
 
@@ -62,16 +62,16 @@ def run_environment(
     fallback_port: int,
     expected_start_s: float | None = None,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Returns what a cluster of our own needs besides.
+    """Returns the additional variables for a cluster that this process starts.
 
     Args:
         settings: of the service.
-        run: where its files lie.
-        fallback_port: one that is free, for the proxy that HAProxy falls back on.
+        run: directory of its files.
+        fallback_port: a free port for the proxy that HAProxy falls back on.
         expected_start_s: see `proxy_options`.
 
     Returns:
-        What must be so, and what the operator's own environment may say otherwise.
+        The fixed variables, and those that the operator's environment may override.
     """
     path = str(run.path)
     fixed = {
@@ -86,28 +86,28 @@ def run_environment(
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": path,
         "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": f"{path}/state",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(fallback_port),
-        # No load balancer has to notice that a cluster of our own goes away.
+        # No load balancer has to detect the end of a local cluster.
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",
     }
     if is_loopback(settings.cluster.host):
-        # Ray's switch for machines that it does not build clusters of: it then takes the
-        # loopback address for the node's, which is what all of its ports listen on.
+        # Ray's switch for systems without multi-node clusters: the node, and with it all of
+        # its ports, then uses the loopback address.
         fixed["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     changeable = {
         "RAY_AUTH_MODE": "token",
-        # A proxy that died is replaced after three looks.
+        # A dead proxy is replaced after three failed checks.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-        **_PATIENCE,
+        **_START_TIMEOUTS,
     }
     return fixed, changeable
 
 
 def proxy_options(settings: Settings, expected_start_s: float | None = None) -> ProxyOptions:
-    """Returns what `haproxy_launcher` puts into HAProxy's configuration.
+    """Returns the options of `haproxy_launcher`.
 
     Args:
         settings: of the service.
-        expected_start_s: of a restarted service, in s; None for `haproxy_launcher`'s own guess.
+        expected_start_s: of a restarted service, in s; None for the launcher's own estimate.
     """
     options = ProxyOptions(
         header_timeout_s=settings.http.header_timeout_s,

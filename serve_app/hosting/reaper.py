@@ -1,8 +1,8 @@
-"""Ends what a run has started when its owner is gone, however that came about.
+"""Ends the processes of a run when its owner ends, for whatever reason.
 
-`python -m serve_app.hosting.reaper DIRECTORY`, with a pipe from the owner on standard
-input. The pipe closes when the owner ends; what then still runs of the run is ended,
-because HAProxy, unlike Ray's own processes, would go on listening.
+`python -m serve_app.hosting.reaper DIRECTORY`, with a pipe from the owner on standard input. The
+pipe closes when the owner ends; then the run's remaining processes are ended, because HAProxy,
+unlike Ray's own processes, would keep listening.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Reaper:
     """The process that outlives a run.
 
     Args:
-        run: what is watched over.
+        run: the run to watch.
     """
 
     def __init__(self, run: RunDirectory) -> None:
-        # In a session of its own: a Ctrl-C in the terminal is not meant for it.
+        # In a separate session, so that Ctrl-C in the terminal does not reach it.
         self._process = subprocess.Popen(  # noqa: S603, our own module
             [sys.executable, "-m", __name__, str(run.path)],
             stdin=subprocess.PIPE,
@@ -39,7 +39,7 @@ class Reaper:
         return self._process.pid
 
     def dismiss(self) -> None:
-        """Has it look once more and end; returns when it has."""
+        """Makes it clean up and end; returns when it has ended."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._process.wait()
@@ -53,7 +53,7 @@ def main(directory: Path) -> None:
     run = RunDirectory(directory)
     owner = run.owner
     if owner is not None and owner.is_alive:
-        # It has let go of us in good order, and cleans up itself.
+        # The owner has dismissed us and cleans up itself.
         run.end_processes(_GRACE_S, but=(owner.pid,))
     else:
         run.end_processes(_GRACE_S)

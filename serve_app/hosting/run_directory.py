@@ -1,9 +1,9 @@
-"""The private directory of a run of `paraserve serve`, and what dead runs have left.
+"""The private directory of a run of `paraserve serve`, and the cleanup after dead runs.
 
-All of a run's files and sockets lie in one directory below /tmp that only its user may
-enter: Ray's session with its logs, HAProxy's configuration and admin socket, the record
-of who owns the run. A later start finds by these records the runs whose owner died, and
-ends what is left of them. It touches nothing else.
+All files and sockets of a run are in one directory below /tmp that only its user may enter: Ray's
+session with its logs, HAProxy's configuration and admin socket, and the record of the run's
+owner. A later start uses these records to find runs whose owner died, and ends their remaining
+processes. It touches nothing else.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _OWNER = "owner.json"
 _NUM_KEPT = 3
 """Dead runs whose logs are kept."""
 _MAX_PATH_BYTES = 36
-"""Ray and HAProxy make sockets below it, whose paths may have 107 bytes in all."""
+"""Ray and HAProxy create sockets in it, whose full paths may have at most 107 bytes."""
 _GRACE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class RunDirectory:
-    """Where a run keeps its files.
+    """The directory of a run.
 
     Attributes:
         path: private to the user.
@@ -45,12 +45,12 @@ class RunDirectory:
 
     @property
     def ray(self) -> Path:
-        """Of Ray's session: sockets and logs."""
+        """The directory of Ray's sessions, with sockets and logs."""
         return self.path / "ray"
 
     @property
     def haproxy(self) -> Path:
-        """The program that Ray starts in HAProxy's place."""
+        """The program that Ray starts instead of HAProxy."""
         return self.path / "haproxy"
 
     @property
@@ -60,17 +60,17 @@ class RunDirectory:
 
     @property
     def owner(self) -> Process | None:
-        """Returns the process that made it, None if that is not known."""
+        """Returns the process that created it, None if unknown."""
         with contextlib.suppress(OSError, ValueError, TypeError):
             return Process(**json.loads((self.path / _OWNER).read_text(encoding="utf-8")))
         return None
 
     def processes(self, but: tuple[int, ...] = ()) -> list[Process]:
-        """Returns what the run has started and is still there, this process left out."""
+        """Returns the run's remaining processes, except for this one."""
         return processes_of_run(self.path, (os.getpid(), *but))
 
     def end_processes(self, grace_s: float, but: tuple[int, ...] = ()) -> list[Process]:
-        """Ends what the run has started; returns what there was."""
+        """Ends the run's processes and returns them."""
         return end_processes(lambda: self.processes(but), grace_s)
 
 
@@ -85,7 +85,7 @@ def create_run_directory(root: Path | None = None) -> RunDirectory:
     """Returns a new directory, owned by this process.
 
     Raises:
-        StartFailed: the place of such directories belongs to somebody else or is open to others.
+        StartFailed: the parent directory belongs to another user or is open to others.
     """
     root = root or runs_root()
     _check_private(root)
@@ -97,10 +97,10 @@ def create_run_directory(root: Path | None = None) -> RunDirectory:
 
 
 def write_private_files(run: RunDirectory) -> None:
-    """Writes Ray's token and the program that Ray starts in HAProxy's place.
+    """Writes Ray's token and the program that Ray starts instead of HAProxy.
 
     Raises:
-        StartFailed: no program may be started from the directory.
+        StartFailed: the directory is mounted noexec.
     """
     token = os.open(run.token, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
     with os.fdopen(token, "w") as file:
@@ -123,7 +123,7 @@ def own_run_directory() -> RunDirectory | None:
 
 
 def end_leftovers(root: Path | None = None) -> list[Process]:
-    """Ends what is left of runs whose owner died, and forgets the oldest of them.
+    """Ends the remaining processes of runs whose owner died, and removes the oldest runs.
 
     Returns:
         The processes that were ended.
@@ -140,9 +140,9 @@ def end_leftovers(root: Path | None = None) -> list[Process]:
 
 
 def close_run(run: RunDirectory) -> None:
-    """Removes what nobody needs after a run; its logs stay for a while.
+    """Removes a run's files except for its logs.
 
-    Does nothing in a process that has merely been forked from the run's owner.
+    Does nothing in a process that was forked from the run's owner.
     """
     owner = run.owner
     if owner is not None and owner.is_alive and owner.pid != os.getpid():
@@ -163,7 +163,7 @@ def _is_dead(run: RunDirectory) -> bool:
 
 
 def _check_private(root: Path) -> None:
-    """Makes the directory if need be, and refuses one that another user could have laid out."""
+    """Creates the directory if necessary, and rejects one that another user may have prepared."""
     with contextlib.suppress(FileExistsError):
         root.mkdir(mode=0o700)
     status = root.lstat()

@@ -1,4 +1,4 @@
-"""How `paraserve serve` ends: by which signal, after which wait, with which exit code."""
+"""Stops `paraserve serve`: signals, the wait for running requests, and exit codes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from serve_app.hosting.run_directory import RunDirectory
 
 _POLL_S = 0.1
 _QUIET_S = 0.5
-"""For which nothing may be under way before the service counts as drained: a request
-may lie between HAProxy and its replica."""
+"""The service counts as drained after this time without a request: one may be between HAProxy
+and its replica."""
 _FLUSH_S = 15.0
-"""In which slow readers may get what has been answered."""
-_TELL_PERIOD_S = 10.0
+"""Longest wait for slow readers to receive their responses."""
+_NOTICE_PERIOD_S = 10.0
 _LISTENING = "0A"
 
 
@@ -36,7 +36,7 @@ class ExitCode(IntEnum):
 
 
 class StopRequested(BaseException):
-    """The service was told to stop before it was up. Not an error: nobody handles it."""
+    """A signal stopped the service before it was ready. Not an error: nobody handles it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -44,7 +44,7 @@ class StopRequested(BaseException):
 
 
 class StopSignals:
-    """SIGINT and SIGTERM: the first one asks for an end, the second one makes it.
+    """SIGINT and SIGTERM: the first signal stops gracefully, the second one at once.
 
     Args:
         at_once: called on the second signal; does not return.
@@ -56,20 +56,20 @@ class StopSignals:
         self._is_starting = True
 
     @property
-    def is_told(self) -> bool:
+    def is_stop_requested(self) -> bool:
         return self._number != 0
 
     def install(self) -> None:
-        """Takes the signals over; Ray takes them for itself whenever it is started."""
+        """Installs the handlers; Ray replaces them whenever it is started."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.receive)
 
     def started(self) -> None:
-        """From now on a signal lets the requests under way end."""
+        """From now on, the first signal lets running requests end."""
         self._is_starting = False
 
     def receive(self, number: int, frame: FrameType | None = None) -> None:
-        if self.is_told:
+        if self.is_stop_requested:
             self._at_once()
             return
         self._number = number
@@ -79,31 +79,31 @@ class StopSignals:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Waits for the requests under way.
+    """Waits for the running requests.
 
     Attributes:
         directory: of the run.
         limit_s: longest wait.
-        tell: told how many there are, now and then.
+        notice: called regularly with a message about their number.
         clock: monotonic time in s.
         sleep: waits.
     """
 
     directory: Path
     limit_s: float
-    tell: Callable[[str], None]
+    notice: Callable[[str], None]
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
     def run(self, loss: Callable[[], str | None] = lambda: None) -> int:
-        """Has no further requests begin; returns how many had not ended at the limit.
+        """Rejects new requests and waits; returns how many had not ended at the limit.
 
         Args:
-            loss: tells that there is nobody left to wait for.
+            loss: returns a description if the node has died and waiting is useless.
         """
         begin_draining(self.directory)
         began_s = quiet_since_s = self.clock()
-        tell_at_s = began_s
+        notice_at_s = began_s
         while True:
             number = num_in_flight(self.directory)
             now_s = self.clock()
@@ -113,20 +113,20 @@ class Drain:
                 return 0
             if number and (now_s - began_s >= self.limit_s or loss() is not None):
                 return number
-            if number and now_s >= tell_at_s:
-                self.tell(
-                    f"waiting for {number} requests under way, at most {self.limit_s:.0f} s; "
+            if number and now_s >= notice_at_s:
+                self.notice(
+                    f"waiting for {number} running requests, at most {self.limit_s:.0f} s; "
                     "a second signal ends them"
                 )
-                tell_at_s = now_s + _TELL_PERIOD_S
+                notice_at_s = now_s + _NOTICE_PERIOD_S
             self.sleep(_POLL_S)
 
 
 def wait_until_sent(port: int, limit_s: float = _FLUSH_S) -> None:
-    """Waits until callers that read slowly have got what has been answered.
+    """Waits until slow readers have received their responses.
 
-    The proxy holds nothing back unless the kernel takes no more of it, so nothing of an
-    answer is left in the proxy once the kernel has nothing left to send.
+    The proxy buffers data only while the kernel accepts no more, so it has sent everything once
+    the kernel has nothing left to send.
     """
     deadline = time.monotonic() + limit_s
     while num_unsent(port) and time.monotonic() < deadline:
@@ -134,7 +134,7 @@ def wait_until_sent(port: int, limit_s: float = _FLUSH_S) -> None:
 
 
 def num_unsent(port: int) -> int:
-    """Returns the bytes that connections to a local port have still to send. Linux only."""
+    """Returns the unsent bytes of all connections to a local port. Linux only."""
     total = 0
     for name in ("tcp", "tcp6"):
         try:
@@ -150,9 +150,9 @@ def num_unsent(port: int) -> int:
 
 
 def end_now(run: RunDirectory | None, code: int) -> None:
-    """Ends this process and all that the run has started, without a farewell.
+    """Ends this process and all processes of the run at once.
 
-    Ray's own ending would wait for a node that is dead or busy.
+    Ray's own shutdown would wait for a node that is dead or busy.
     """
     if run is not None:
         run.end_processes(0.0)

@@ -246,7 +246,7 @@ class BatchedPunctuator(_BatchedModel[PunctuationTask, PunctuationResult]):
 def thread_niceness_of(
     settings: Settings, device: str, engine: Recognizer | Punctuator
 ) -> ThreadNiceness:
-    """Returns what is urgent for an engine, and the niceness of its threads.
+    """Returns the niceness of an engine's threads for urgent and other work.
 
     On a GPU all batches have equal priority: they run in sequence anyway, and the thread that
     feeds the GPU must not wait for a core. On a CPU, only reentrant engines can run urgent

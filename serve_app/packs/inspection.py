@@ -34,9 +34,9 @@ _FILES_OF_KIND = {
     PackKind.ASR: "config.yaml, configuration.json, model.pt, am.mvn, tokens.json and seg_dict",
     PackKind.VAD: "config.yaml, model.pt and am.mvn",
     PackKind.PUNCTUATION: "config.yaml, configuration.json, model.pt and tokens.json",
-    PackKind.WHISPER_GGML: "one ggml .bin file of whisper.cpp's",
+    PackKind.WHISPER_GGML: "one ggml .bin file for whisper.cpp",
 }
-_FILES_OF_ANY_KIND = "config.yaml, model.pt and what its configuration.json names"
+_FILES_OF_ANY_KIND = "config.yaml, model.pt and the files that its configuration.json names"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,11 @@ class PackStatus:
 
 @dataclass(frozen=True, slots=True)
 class PackReport:
-    """What `verify` found.
+    """The result of `verify`.
 
-    `compared_with` says where the expected checksums come from: `pinned`,
-    `built-in`, `recorded`, or `nothing` for a directory without a record, whose
-    files are only checked against each other.
+    `compared_with` is the origin of the expected checksums: `pinned`, `built-in`, `recorded`,
+    or `nothing` for a directory without a record, whose files are only checked against each
+    other.
     """
 
     name: str
@@ -79,7 +79,7 @@ class _Expectation:
 
 
 def list_packs(store: PackStore) -> tuple[PackStatus, ...]:
-    """The registered packs, then the others that were pulled into the store."""
+    """Returns the registered packs, then the other packs in the store."""
     known = {store.directory(reference) for reference in REGISTERED.values()}
     others = [
         reference
@@ -91,7 +91,7 @@ def list_packs(store: PackStore) -> tuple[PackStatus, ...]:
 
 
 def verify(name: str, store: PackStore) -> PackReport:
-    """Hashes every file of a pack that is there, and opens it.
+    """Hashes every file of a pack on this machine, and opens the pack.
 
     Raises:
         PackNotFound: the pack is not on this machine.
@@ -104,7 +104,7 @@ def verify(name: str, store: PackStore) -> PackReport:
 
 
 def locate(reference: PackReference, store: PackStore) -> Path:
-    """Where the pack lies, or would lie; touches nothing."""
+    """Returns the directory of the pack, whether or not it exists."""
     match reference.sources[0]:
         case BuiltinSource(directory_name):
             return BUILTIN_DIRECTORY / directory_name
@@ -129,30 +129,30 @@ def open_checked(reference: PackReference, directory: Path) -> PackContents:
         if record.path == contents.weights.name and record.sha256 != contents.checksum:
             problem = f"{record.path}: sha256 is {contents.checksum[:16]}…, not as recorded"
             raise PackCorrupt(reference.name, problem, remedy)
-    # Errors so far were for the operator; from here on the name is in answers.
+    # Errors so far were for the operator; from here on the name appears in responses.
     return replace(contents, name=reference.shown_name)
 
 
 def absent(reference: PackReference, directory: Path) -> PackNotFound:
-    """The error for a pack that is not there, saying how to put it there."""
+    """Returns the error for a missing pack, with instructions to install it."""
     source = reference.sources[0]
     name = reference.name
     if isinstance(source, BuiltinSource):
-        remedy = "Install Paraserve again from a complete wheel, or export the pack by its recipe"
+        remedy = "Reinstall Paraserve from a complete wheel, or export the pack with its recipe"
         return PackNotFound(name, f"this installation lacks {directory}", remedy)
     files = _FILES_OF_KIND[reference.kind] if reference.kind else _FILES_OF_ANY_KIND
     if isinstance(source, DirectorySource):
         return PackNotFound(name, f"{directory} is not a directory", f"Fill it with {files}")
     return PackNotFound(
         name,
-        f"it is not at {directory}, and fetching is off",
+        f"it is not in {directory}, and downloads are disabled",
         f"Fill {directory} with {files}: on a connected machine run `paraserve models pull "
         f"{name} --to DIR`, then copy DIR to that path",
     )
 
 
 def report(reference: PackReference, directory: Path) -> PackReport:
-    """Compares every file of a directory with what the pack should be."""
+    """Compares every file of a directory with the pack's checksums."""
     problem = None
     expected = _Expectation("nothing", ())
     try:
@@ -188,12 +188,12 @@ def _expectation(reference: PackReference, directory: Path) -> _Expectation:
 
 
 def _reference_of(directory: Path) -> PackReference | None:
-    """Which pack a directory of the store says it is; None when it does not say."""
+    """Returns the pack that a directory's record names, None without a record."""
     try:
         manifest = read_manifest(directory, directory.name)
         return None if manifest is None else find_pack(manifest.name)
     except PackError:
-        # `list` shows what can be used; `verify NAME` says what is wrong with the rest.
+        # `list` shows usable packs; `verify NAME` reports what is wrong with others.
         return None
 
 
@@ -233,7 +233,7 @@ def _is_ggml(file_name: str) -> bool:
 def _repair(reference: PackReference) -> str:
     match reference.sources[0]:
         case BuiltinSource():
-            return "Install Paraserve again"
+            return "Reinstall Paraserve"
         case DirectorySource(path):
             return f"Copy the pack into {path} again"
         case _:

@@ -19,10 +19,10 @@ _ALWAYS_HASHED_BYTES = 32 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """One file against its record; `problem` is None when they agree.
+    """The comparison of a file with its record; `problem` is None if they agree.
 
-    `actual_sha256` is None when the file is missing or was not hashed, and
-    `expected_sha256` when nothing is known of what it should be.
+    `actual_sha256` is None if the file is missing or was not hashed, `expected_sha256` if
+    there is no record.
     """
 
     path: str
@@ -55,13 +55,15 @@ def check_fully(directory: Path, records: Iterable[FileRecord]) -> tuple[FileChe
 
 
 def check_quickly(directory: Path, records: Iterable[FileRecord]) -> tuple[FileCheck, ...]:
-    """Compares sizes and hashes small files; opening a pack hashes its weights
-    anyway, and a start need not read a gigabyte twice."""
+    """Compares sizes and hashes small files.
+
+    Opening a pack hashes its weights anyway; a start need not read a gigabyte twice.
+    """
     return tuple(_check(directory, record, always_hash=False) for record in records)
 
 
 def raise_for_problems(pack: str, checks: Iterable[FileCheck], remedy: str) -> None:
-    """Raises when a file is missing or differs; otherwise does nothing.
+    """Raises an error if a file is missing or differs.
 
     Raises:
         PackIncomplete: files are missing.
@@ -92,7 +94,7 @@ def _check(directory: Path, record: FileRecord, *, always_hash: bool) -> FileChe
 
 
 def read_builtin_checksums(builtin: Path) -> dict[str, tuple[FileRecord, ...]]:
-    """Reads the committed list by directory; empty when there is none."""
+    """Reads the committed checksums by directory; empty without a list."""
     path = builtin / BUILTIN_CHECKSUMS_NAME
     if not path.is_file():
         return {}
@@ -109,7 +111,7 @@ WEIGHTS_NAME = "model.pt"
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """What a file must be; the size only makes a difference show sooner."""
+    """The expected content of a file; the size only speeds up the check."""
 
     path: str
     sha256: str
@@ -118,9 +120,9 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Where a pack came from and what was received then.
+    """The origin of a pack and the checksums of its files.
 
-    `kind` is set where a pack was made here: `paraformer-onnx` by an export.
+    `kind` is set for packs that were made locally: `paraformer-onnx` by an export.
     """
 
     name: str
@@ -136,10 +138,10 @@ class Manifest:
 
 
 def read_manifest(directory: Path, pack: str) -> Manifest | None:
-    """Reads the record of a pack; None when the directory has none.
+    """Reads the record of a pack; None if the directory has none.
 
     Raises:
-        PackCorrupt: the record is there but cannot be read.
+        PackCorrupt: the record cannot be read.
     """
     path = directory / MANIFEST_NAME
     if not path.is_file():

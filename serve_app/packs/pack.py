@@ -32,8 +32,8 @@ from serve_app.packs.pack_files import (
 if TYPE_CHECKING:
     import torch
 
-# Named by published punctuation packs whose hub listing lacks it; Paraserve takes
-# the words as the recognizer gives them and segments nothing.
+# Published punctuation packs name this file, but the hub lacks it. Paraserve does not need it,
+# since it punctuates the recognizer's words without segmenting them.
 _UNUSED_FILES = frozenset({"jieba_usr_dict"})
 _PARAFORMER_CLASSES = frozenset(
     {
@@ -50,11 +50,11 @@ _NAMES_SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class PackContents:
-    """A pack whose files are all there and fit each other.
+    """A pack whose files are complete and consistent.
 
     Attributes:
-        name: what messages and answers call it.
-        directory: where it lies.
+        name: as in messages and responses.
+        directory: that holds it.
         model_class: FunASR's name for the architecture, e.g. `Paraformer`.
         config: the parsed config.yaml.
         weights: the checkpoint file.
@@ -76,7 +76,7 @@ class PackContents:
 
 @dataclass(frozen=True, slots=True)
 class _PackFiles:
-    """Where the files of a pack lie; None where the pack names none."""
+    """The paths of a pack's files; None if the pack names none."""
 
     config: Path
     weights: Path
@@ -85,11 +85,11 @@ class _PackFiles:
 
 
 def open_pack(directory: Path, name: str | None = None) -> PackContents:
-    """Reads everything of a pack but its weights, and checks that it is whole.
+    """Reads everything of a pack except its weights, and checks that it is complete.
 
     Args:
         directory: the pack.
-        name: what to call it in messages; the directory's name by default.
+        name: for messages; the directory's name by default.
 
     Raises:
         PackNotFound: the directory does not exist.
@@ -135,7 +135,7 @@ def _checksum(path: Path) -> str:
 
 
 def _locate(directory: Path, name: str) -> _PackFiles:
-    """Finds the files by configuration.json where there is one, else by custom."""
+    """Finds the files by configuration.json if there is one, else by their usual names."""
     metas: dict[str, str] = {}
     configuration = directory / "configuration.json"
     if configuration.is_file():
@@ -152,8 +152,8 @@ def _locate(directory: Path, name: str) -> _PackFiles:
             f"{', '.join(missing)} (named by configuration.json) missing in {directory}",
             fetch_remedy(name),
         )
-    for key, custom in (("config", "config.yaml"), ("init_param", "model.pt")):
-        path = files.setdefault(key, directory / custom)
+    for key, usual_name in (("config", "config.yaml"), ("init_param", "model.pt")):
+        path = files.setdefault(key, directory / usual_name)
         if not path.is_file():
             raise PackIncomplete(name, f"{path.name} is missing in {directory}", fetch_remedy(name))
     return _PackFiles(
@@ -165,7 +165,7 @@ def _locate(directory: Path, name: str) -> _PackFiles:
 
 
 def _flatten(metas: object) -> dict[str, str]:
-    """The file names among the nested entries of file_path_metas, by last key."""
+    """Returns the file names in the nested file_path_metas by their last key."""
     found: dict[str, str] = {}
     if isinstance(metas, dict):
         for key, value in metas.items():
@@ -178,8 +178,8 @@ def _flatten(metas: object) -> dict[str, str]:
 
 def _inside(directory: Path, file_name: str, name: str) -> Path:
     path = directory / file_name
-    # A pack is foreign data: it must not name files outside of itself. The
-    # unresolved path is compared, because hub caches link files elsewhere.
+    # A pack is untrusted: it must not name files outside of its directory. The unresolved path
+    # is compared, because hub caches link files elsewhere.
     if Path(file_name).is_absolute() or ".." in Path(file_name).parts:
         raise PackCorrupt(
             name,
@@ -196,20 +196,19 @@ def _if_file(path: Path) -> Path | None:
 def load_weights(contents: PackContents) -> dict[str, torch.Tensor]:
     """Maps the checkpoint into memory; processes on one machine share its pages.
 
-    The nestings that FunASR's trainer writes (`state_dict`, `model`) and the
-    `module.` of data-parallel training are taken off. Only tensors are
-    unpickled, never code.
+    The wrappers that FunASR's trainer writes (`state_dict`, `model`) and the `module.` prefix
+    of data-parallel training are removed. Only tensors are unpickled, never code.
 
     Raises:
-        PackCorrupt: the file is no checkpoint, or holds other things than tensors.
+        PackCorrupt: the file is not a checkpoint, or holds other things than tensors.
     """
-    # A replica that runs ONNX opens packs, too, and has no use for 200 MB of PyTorch.
+    # A replica that runs ONNX also opens packs and does not need 200 MB of PyTorch.
     import torch
 
     try:
         loaded: object = torch.load(
             contents.weights,
-            # Checkpoints of before torch 1.6 are no zip archives and cannot be mapped.
+            # Checkpoints from before torch 1.6 are not zip archives and cannot be mapped.
             mmap=zipfile.is_zipfile(contents.weights),
             weights_only=True,
             map_location="cpu",
@@ -237,19 +236,19 @@ def load_weights(contents: PackContents) -> dict[str, torch.Tensor]:
 def load_into(
     module: torch.nn.Module, contents: PackContents, *, ignore_prefixes: Sequence[str] = ()
 ) -> None:
-    """Fills a module, which may lie on the meta device, from the checkpoint.
+    """Loads the checkpoint into a module, which may be on the meta device.
 
-    Tensors become the module's parameters without a copy, unless they are half
-    precision: those are widened to float32.
+    Tensors become the module's parameters without a copy, except for half-precision ones,
+    which are converted to float32.
 
     Args:
         module: its state must be a subset of the checkpoint's.
         contents: the pack.
-        ignore_prefixes: keys of the checkpoint that the module has no use for.
+        ignore_prefixes: of checkpoint keys that the module does not use.
 
     Raises:
         PackIncomplete: the checkpoint lacks parameters of the module.
-        PackCorrupt: shapes differ, or keys are left over.
+        PackCorrupt: shapes differ, or the checkpoint has unknown keys.
     """
     state = load_weights(contents)
     wanted = module.state_dict()
@@ -257,7 +256,7 @@ def load_into(
     if missing:
         raise PackIncomplete(
             contents.name,
-            f"{contents.weights.name} lacks {_some(missing)} that config.yaml asks for",
+            f"{contents.weights.name} lacks {_some(missing)}, which config.yaml requires",
             _again(contents),
         )
     for key, parameter in wanted.items():
@@ -272,7 +271,7 @@ def load_into(
     if left:
         raise PackCorrupt(
             contents.name,
-            f"{contents.weights.name} holds {_some(left)} that this model class has no use for",
+            f"{contents.weights.name} holds {_some(left)}, which this model class does not use",
             "Check that config.yaml belongs to this checkpoint; " + _again(contents),
         )
     chosen = {

@@ -49,7 +49,7 @@ def read_config(path: Path, name: str) -> dict[str, Any]:
 
 
 def read_tokens(path: Path, name: str, reserved: bool) -> tuple[str, ...]:
-    """Reads the vocabulary; `reserved` demands blank, sos and eos at 0, 1, 2."""
+    """Reads the vocabulary; if `reserved`, blank, sos and eos must be at 0, 1, 2."""
     parsed = read_json(path, name)
     if not isinstance(parsed, list) or not all(isinstance(token, str) for token in parsed):
         raise PackCorrupt(name, f"{path.name} is not a list of strings", fetch_remedy(name))
@@ -57,7 +57,7 @@ def read_tokens(path: Path, name: str, reserved: bool) -> tuple[str, ...]:
     twice = [token for token, count in Counter(tokens).items() if count > 1]
     problem = None
     if twice:
-        problem = f"{path.name} has entries more than once, first {twice[0]!r}"
+        problem = f"{path.name} has duplicate entries; the first is {twice[0]!r}"
     elif _UNKNOWN_TOKEN not in tokens:
         problem = f"{path.name} has no {_UNKNOWN_TOKEN}"
     elif reserved and tokens[: len(_RESERVED_TOKENS)] != _RESERVED_TOKENS:
@@ -70,7 +70,7 @@ def read_tokens(path: Path, name: str, reserved: bool) -> tuple[str, ...]:
 def read_frontend_cmvn(
     config: Mapping[str, Any], path: Path | None, directory: Path, name: str
 ) -> npt.NDArray[np.float32] | None:
-    """Reads am.mvn where the model has a filterbank front end, and checks its width."""
+    """Reads am.mvn if the model has a filterbank front end, and checks its width."""
     if not str(config.get("frontend") or "").startswith("WavFrontend"):
         return None
     if path is None:
@@ -83,7 +83,7 @@ def read_frontend_cmvn(
     if cmvn.shape != (2, expected):
         raise PackCorrupt(
             name,
-            f"{path.name} holds statistics of {cmvn.shape[1]} dimensions, config.yaml asks for "
+            f"{path.name} has {cmvn.shape[1]} dimensions, but config.yaml requires "
             f"{expected} (lfr_m * n_mels)",
             fetch_remedy(name),
         )

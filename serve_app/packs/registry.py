@@ -200,7 +200,7 @@ _CT_PUNC_COMMIT = "4f7d8f972524d584770717a758cc8af2c8c6984c"
 
 
 def _whisper(name: str, size_bytes: int) -> PackReference:
-    """One of the files of whisper.cpp's own repository, named as there."""
+    """Returns the reference to a file of whisper.cpp's own repository."""
     source = HubSource(Hub.HUGGING_FACE, "ggerganov/whisper.cpp", files=(f"ggml-{name}.bin",))
     return PackReference(
         f"whisper-{name}", (source,), PackKind.WHISPER_GGML, _WHISPER_LICENCE, size_bytes
@@ -296,7 +296,7 @@ REGISTERED: dict[str, PackReference] = {
 _WORD = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 _HUB_NAME = re.compile(rf"(ms|hf):({_WORD}/{_WORD})(?:@({_WORD}))?")
 _GRAMMAR = (
-    "Another pack is named as ms:ORG/NAME[@REVISION] (ModelScope), hf:ORG/NAME[@REVISION] "
+    "Name other packs as ms:ORG/NAME[@REVISION] (ModelScope), hf:ORG/NAME[@REVISION] "
     "(Hugging Face) or dir:/ABSOLUTE/PATH (a directory in FunASR's format)"
 )
 
@@ -321,9 +321,9 @@ def find_pack(name: str) -> PackReference:
 
 
 def shown_name(name: str) -> str:
-    """Returns what callers of a service call a pack; a name of no known form stays.
+    """Returns the name of a pack in requests and responses; unknown names are kept.
 
-    Settings are read before anything is known of packs, so nothing is raised here.
+    It raises no error, because settings are read before packs are resolved.
     """
     try:
         return find_pack(name).shown_name or name
@@ -332,17 +332,25 @@ def shown_name(name: str) -> str:
 
 
 def is_demo_pack(name: str) -> bool:
-    """Says whether a pack is one of the built-in demo models.
+    """Returns whether a pack is a built-in demo model.
 
-    They know made-up office sentences in synthetic voices only: what they make of real
-    recordings is nonsense, and whoever shows their results must say so.
+    Its transcripts must be shown together with `demo_warning`.
 
     Args:
-        name: of a pack, as in the settings or as callers of a service see it.
+        name: of a pack, as in the settings or in requests.
     """
     reference = REGISTERED.get(name)
     return reference is not None and any(
         isinstance(source, BuiltinSource) for source in reference.sources
+    )
+
+
+def demo_warning(name: str) -> str:
+    """Returns the warning for transcripts of a built-in demo pack."""
+    return (
+        f"demo model {name}: it recognizes only made-up office sentences in synthetic voices "
+        "and returns nonsense for real recordings; use a published model instead, such as "
+        "--profile paraformer-large"
     )
 
 

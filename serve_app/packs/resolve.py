@@ -25,16 +25,16 @@ from serve_app.packs.store import PackStore, install
 
 
 def resolve(name: str, store: PackStore, *, fetch: bool = True) -> PackContents:
-    """Returns the contents of a pack, downloaded first where that is needed.
+    """Returns the contents of a pack, which is downloaded first if necessary.
 
-    A pack that is there is compared with its checksums (see `integrity.check_quickly`),
-    never silently replaced.
+    An existing pack is compared with its checksums (see `integrity.check_quickly`) and never
+    silently replaced.
 
     Args:
         name: a registered name, `ms:ORG/NAME[@REVISION]`, `hf:...`, `dir:/PATH`,
             `/PATH`, or `wheel:` and a pinned requirement.
-        store: where downloaded packs live.
-        fetch: False never touches the network (air-gapped clusters).
+        store: of downloaded packs.
+        fetch: False to use no network (air-gapped clusters).
 
     Raises:
         PackNotFound: the name is unknown, or the pack is absent and not fetched.
@@ -58,13 +58,13 @@ def pull(
     *,
     to: Path | None = None,
 ) -> PackContents:
-    """Downloads a pack into the store, or into the directory `to`, whole or not at all.
+    """Downloads a pack into the store, or into the directory `to`, completely or not at all.
 
-    Does nothing when a good copy is there. A copy that was pulled earlier and is
-    damaged is replaced; files that were put there by hand are left alone.
+    An intact copy is kept. A damaged copy from an earlier pull is replaced; files that were
+    put there by hand are left alone.
 
     Raises:
-        PackError: as `resolve`, and PackFetchFailed when the place cannot be written.
+        PackError: as `resolve`, and PackFetchFailed if the directory cannot be written.
     """
     reference = find_pack(name)
     if to is None and not _is_downloaded(reference):
@@ -91,7 +91,7 @@ def _is_downloaded(reference: PackReference) -> bool:
 
 
 def _is_kept(reference: PackReference, directory: Path) -> bool:
-    """Whether `pull` finds its work done; raises where it must not replace."""
+    """Whether an intact copy exists; raises PackCorrupt for files that must not be replaced."""
     if not directory.exists() or (directory.is_dir() and not any(directory.iterdir())):
         return False
     if not directory.is_dir() or not (directory / MANIFEST_NAME).is_file():
@@ -99,8 +99,7 @@ def _is_kept(reference: PackReference, directory: Path) -> bool:
             return True
         raise PackCorrupt(
             reference.name,
-            f"{directory} exists, holds something else than the whole pack, and was not "
-            "written by a pull",
+            f"{directory} exists, is not the complete pack, and was not written by a pull",
             "Move it away, or name another directory",
         )
     return report(reference, directory).ok
@@ -111,16 +110,16 @@ def _ignore_progress(activity: str, done_bytes: int, total_bytes: int | None) ->
 
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with (what is being done, bytes so far, bytes in all or None)."""
+"""Called with (current activity, bytes so far, total bytes or None)."""
 
 
 def fetch(reference: PackReference, scratch: Path, content: Path, progress: Progress) -> None:
-    """Fills `content` with the files of the pack and their record, checked.
+    """Fills `content` with the files of the pack and their record, and checks them.
 
     Raises:
         PackFetchFailed: no source could be downloaded.
-        PackIncomplete: what was downloaded lacks files.
-        PackCorrupt: what was downloaded is damaged or contradicts itself.
+        PackIncomplete: files are missing in the download.
+        PackCorrupt: downloaded files are damaged or contradict each other.
     """
     source, revision = _fetch_any(reference, scratch, content, progress)
     progress("checking", 0, reference.size_bytes)
@@ -131,7 +130,7 @@ def fetch(reference: PackReference, scratch: Path, content: Path, progress: Prog
 
 
 def record(name: str, source: str, revision: str | None, content: Path) -> None:
-    """Writes down what was received, for every later check."""
+    """Records the checksums of the received files for later checks."""
     fetched_at = datetime.now(UTC).isoformat(timespec="seconds")
     Manifest(name, source, revision, fetched_at, record_files(content)).write(content)
 

@@ -17,7 +17,7 @@ from serve_app.packs.registry import PackReference
 
 @dataclass(frozen=True, slots=True)
 class PackStore:
-    """One directory per pack under `root`; replicas and nodes may share it."""
+    """Holds one directory per pack under `root`; replicas and nodes may share it."""
 
     root: Path = field(default_factory=default_pack_dir)
 
@@ -33,12 +33,11 @@ class PackStore:
 def install(
     target: Path, *, is_good: Callable[[Path], bool], fill: Callable[[Path, Path], None]
 ) -> None:
-    """Puts a directory at `target`, unless a good one is there already.
+    """Creates the directory `target`, unless a good one exists.
 
-    A concurrent second call waits for the first and then does nothing.
-    `fill(scratch, content)` gets two empty directories on the file system of
-    `target`; `content` appears under the final name by one rename after `fill`
-    has returned, so a crash at any moment leaves nothing half-done in sight.
+    A concurrent second call waits for the first and then does nothing. `fill(scratch, content)`
+    gets two empty directories on the file system of `target`; after it returns, `content` is
+    renamed to `target` in one step, so a crash never leaves an incomplete pack.
 
     Raises:
         OSError: the directory cannot be written.
@@ -66,15 +65,15 @@ def _staging_prefix(target: Path) -> str:
 
 
 def _sweep(target: Path) -> None:
-    """Removes what a killed process left; the lock says that nobody uses it."""
+    """Removes the leftovers of killed processes; the lock ensures that nobody uses them."""
     for leftover in target.parent.glob(_staging_prefix(target) + "*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 @contextmanager
 def _locked(target: Path) -> Iterator[None]:
-    # The kernel drops the lock when its holder dies, so a crash blocks nobody; the
-    # file itself stays, since removing it would let two holders in.
+    # The kernel releases the lock when its holder dies, so a crash blocks nobody. The file
+    # stays: without it two processes could hold the lock.
     with (target.parent / f".{target.name}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

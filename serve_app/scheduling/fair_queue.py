@@ -79,14 +79,13 @@ class Node:
 class StartTimeFairQueue(Generic[NodeT]):
     """Start-time fair queueing of the nodes of one level.
 
-    A node's turns are spaced by what it is served, divided by its weight. A node that
-    comes, or comes back, starts `_CREDIT_ITEMS` before the start of the turn that was
-    taken last, but not before it has paid for what it had. So it goes before all that
-    wait. That alone would let a flood of newcomers, each with one small item, starve
-    the others, since the present stands still meanwhile. Therefore a second clock
-    advances at (nearly) the pace of a perfectly fair server, and a newcomer starts no
-    earlier than `_LEAD_ITEMS` behind it: with n nodes waiting, none waits longer than
-    it takes to serve about 5 n items of the largest size.
+    The start times of a node are spaced by the service that it gets, divided by its weight. A
+    node that is new, or returns, starts `_CREDIT_ITEMS` before the last served start time, but
+    not before it has paid for earlier service. So it precedes all waiting nodes. That alone would
+    let a flood of new nodes, each with one small item, starve the others, since virtual time
+    stands still meanwhile. Therefore a second clock advances at (nearly) the pace of a perfectly
+    fair server, and a new node starts no earlier than `_LEAD_ITEMS` behind it: with n nodes
+    waiting, none waits longer than the service of about 5 n items of the largest size.
 
     Source: Goyal, Vin and Cheng, "Start-time fair queueing", SIGCOMM 1996; the second
     clock is the system virtual time of Bennett and Zhang's WF2Q+, 1997, held back.
@@ -471,6 +470,6 @@ def _rank_of_flow(flow: _Flow[ItemT]) -> Rank:
 def _rank_of_key(key: _Key[ItemT]) -> Rank:
     flow = key.flows.first()
     if flow is None:
-        raise LookupError("a key without flows takes no turns")
+        raise LookupError("a key without flows has no rank")
     head = flow.head
     return key.start, key.start + head.length / key.weight, head.deadline, head.number

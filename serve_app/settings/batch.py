@@ -125,7 +125,7 @@ class BatchSettings(Section):
         default=5,
         ge=1,
         description="Number of attempts at a read that fails for a temporary reason, with "
-        "increasing pauses. After them the recording fails, and the next run tries it again.",
+        "increasing pauses. Then the recording fails, and the next run retries it.",
     )
     serve_in_flight: Advanced[int] = Field(
         default=1,

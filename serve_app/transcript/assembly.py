@@ -1,4 +1,4 @@
-"""Puts a transcript together: utterances are joined into sentences, then the recording ends."""
+"""Assembles a transcript: joins utterances into sentences and adds the end of the recording."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""From a stream of samples and VAD decisions to chunks that fit the recognizer.
+"""Cuts a stream of samples at VAD decisions into chunks that fit the recognizer.
 
-Only the audio that a segment may still need is kept, so memory does not grow
-with the recording.
+Only audio that may still be needed is kept, so memory does not grow with the recording.
 """
 
 from __future__ import annotations
@@ -29,9 +28,8 @@ class ChunkAudio:
 def quietest_ms(pcm: Pcm, from_ms: int, to_ms: int) -> int:
     """Returns the time of the least energy in [from_ms, to_ms), relative to pcm's start.
 
-    Energy is taken in frames of 20 ms, smoothed over 100 ms, so that a cut lands
-    in a pause rather than at a zero crossing. A cut there splits a word only
-    where the speaker made no pause at all.
+    Energy is measured in frames of 20 ms and smoothed over 100 ms, so that a cut falls into a
+    pause rather than a zero crossing. It splits a word only if the speaker makes no pause.
     """
     frame_samples = _ENERGY_FRAME_MS * SAMPLES_PER_MS
     searched = pcm[from_ms * SAMPLES_PER_MS : to_ms * SAMPLES_PER_MS].astype(np.float32)

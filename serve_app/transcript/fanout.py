@@ -28,17 +28,16 @@ Recognize: TypeAlias = Callable[[list[Chunk]], Awaitable[Sequence[Recognition | 
 async def fan_out(
     groups: AsyncIterator[list[Chunk]], recognize: Recognize, max_in_flight: int
 ) -> AsyncGenerator[Utterance]:
-    """Yields one utterance per chunk, in order, at most `max_in_flight` groups in flight.
+    """Yields one utterance per chunk, in order, with at most `max_in_flight` groups in flight.
 
-    The next group is drawn from `groups` only when there is room, which is how
-    a slow recognizer holds back the decoder. When the consumer goes away, the
-    calls in flight are canceled.
+    The next group is taken from `groups` only if there is room, so that a slow recognizer
+    slows down the decoder. If the consumer stops, the calls in flight are canceled.
 
     Args:
-        groups: chunks that travel together, in order of their index.
-        recognize: returns a result per chunk; if it raises, every chunk of the
-            group becomes a failed utterance, save for a `ServiceError`.
-        max_in_flight: bound of groups in flight, at least 1.
+        groups: chunks that are sent together, in order of their index.
+        recognize: returns a result per chunk; if it raises, every chunk of the group becomes
+            a failed utterance, except for a `ServiceError`.
+        max_in_flight: most groups in flight, at least 1.
 
     Raises:
         ServiceError: from `recognize`.
@@ -62,7 +61,7 @@ async def _recognize_group(group: list[Chunk], recognize: Recognize) -> list[Utt
     try:
         results = await recognize(group)
     except ServiceError:
-        # Not about these chunks: the request as a whole cannot be answered now.
+        # The whole request fails, not just these chunks.
         raise
     except Exception as error:
         results = [ChunkFailure("recognizer_error", str(error) or type(error).__name__)] * len(
@@ -72,9 +71,9 @@ async def _recognize_group(group: list[Chunk], recognize: Recognize) -> list[Utt
 
 
 def to_recording_time(chunk: Chunk, result: Recognition | ChunkFailure) -> Utterance:
-    """Moves a chunk's result to the chunk's place in the recording.
+    """Converts the times of a chunk's result to times in the recording.
 
-    Whatever an engine says, tokens come in order, without overlap, inside the chunk.
+    Whatever the engine returns, tokens are in order, do not overlap, and stay in the chunk.
     """
     duration_ms = chunk.num_samples // SAMPLES_PER_MS
     end_ms = chunk.start_ms + duration_ms
@@ -107,15 +106,15 @@ POISON = "poison"
 
 
 def poison_failure(num_deaths: int, max_deaths: int) -> ChunkFailure | None:
-    """Returns the failure of a chunk that kills, None while it may be tried again.
+    """Returns the failure of a chunk that kills recognizers, None while it may be retried.
 
     Args:
-        num_deaths: recognizers that died while the chunk was the only one they worked on.
-        max_deaths: deaths at which a chunk is given up.
+        num_deaths: recognizers that died while running only this chunk.
+        max_deaths: deaths after which a chunk fails.
     """
     if num_deaths < max_deaths:
         return None
-    return ChunkFailure(POISON, f"{num_deaths} recognizers died while they had it")
+    return ChunkFailure(POISON, f"{num_deaths} recognizers died while running it")
 
 
 ItemT = TypeVar("ItemT")
@@ -124,9 +123,9 @@ ItemT = TypeVar("ItemT")
 async def with_heartbeats(
     source: AsyncGenerator[ItemT], every_s: float
 ) -> AsyncGenerator[ItemT | None]:
-    """Yields the items of `source`, and None whenever none has come for `every_s`.
+    """Yields the items of `source`, and None after every `every_s` without one.
 
-    Leaving early closes the source.
+    If the consumer stops early, the source is closed.
     """
     async with aclosing(source):
         while True:
@@ -137,7 +136,7 @@ async def with_heartbeats(
             finally:
                 if not step.done():
                     step.cancel()
-                    # The source is closed only after the step has let go of it.
+                    # The source can be closed only after the step has ended.
                     await asyncio.wait((step,))
             try:
                 item = step.result()

@@ -1,10 +1,10 @@
-"""Which words the punctuation model sees together, and when its marks are final.
+"""Divides a text into windows for the punctuation model and decides when marks are final.
 
-The model reads a text in windows. Before a new window stand the words since the
-last certain sentence end, so that a sentence is always judged as a whole.
+The model reads a text in windows. Each new window is preceded by the words since the last final
+end of a sentence, so that the model always sees the whole sentence.
 
-Source: `CTTransformer.inference` of FunASR 1.4.16, `models/ct_transformer/model.py`,
-here in a form that takes the words as they come.
+Source: `CTTransformer.inference` of FunASR 1.4.16, `models/ct_transformer/model.py`, adapted to
+words that arrive over time.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from serve_app.core.ports import Punctuator
 FULL_STOP = "。"
 _SENTENCE_ENDS = frozenset({FULL_STOP, "？"})
 _COMMA = "，"
-# The model must have seen more than one word beyond a sentence end, and a
-# sentence has more than two words: other ends wait for the next window.
+# An end is final if the model has seen more than one word beyond it and the sentence has more
+# than two words; otherwise the next window decides.
 _MIN_END_INDEX = 2
 
 
 @dataclass(frozen=True, slots=True)
 class PunctuationState:
-    """All that earlier words leave behind.
+    """The words that are not final yet.
 
     Attributes:
         carry: words since the last sentence end, which the model has seen.
@@ -36,15 +36,15 @@ class PunctuationState:
 
 
 class PunctuationSession:
-    """Punctuates one text; a loop of `next_window` and `accept`.
+    """Punctuates one text; alternate `next_window` and `accept`.
 
-    Every word that is pushed comes out once, in order. How the words were
-    divided among the pushes changes nothing.
+    Every pushed word is returned once, in order. The result does not depend on how the words
+    were divided among the pushes.
 
     Args:
-        state: where an earlier session of the same text stopped.
-        window: new words that the model sees at once.
-        pop_limit: longer sentences are ended at their last comma.
+        state: of an earlier session of the same text.
+        window: number of new words in a window.
+        pop_limit: longer sentences end at their last comma.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class PunctuationSession:
 
     @property
     def state(self) -> PunctuationState:
-        """What a later session needs to go on from here."""
+        """The state from which a later session can continue."""
         return PunctuationState(tuple(self._carry), tuple(self._pending))
 
     def push(self, words: Iterable[str]) -> None:
@@ -67,7 +67,7 @@ class PunctuationSession:
         self._pending.extend(words)
 
     def finish(self) -> None:
-        """No more words follow."""
+        """Ends the text: no more words follow."""
         self._finished = True
 
     @property
@@ -75,23 +75,23 @@ class PunctuationSession:
         return self._finished and len(self._pending) <= self._window
 
     def next_window(self) -> list[str] | None:
-        """Returns the words to label now, or None until there are more.
+        """Returns the words to label now, or None if more words are needed.
 
-        A full window waits for the word after it, because the last window of a
-        text is treated differently.
+        A full window is returned only once another word follows, because the last window of a
+        text is handled differently.
         """
         if len(self._pending) > self._window or (self._is_last and (self._carry or self._pending)):
             return self._carry + self._pending[: self._window]
         return None
 
     def accept(self, labels: Sequence[str]) -> list[tuple[str, str]]:
-        """Takes the marks of the words of `next_window`.
+        """Takes the marks of the words in `next_window`.
 
         Returns:
-            The words that are final now, each with the mark after it.
+            The words that became final, each with the mark after it.
 
         Raises:
-            ValueError: there was no window, or it has another number of words.
+            ValueError: there is no window, or it has another number of words.
         """
         words = self.next_window()
         if words is None or len(words) != len(labels):
@@ -110,7 +110,7 @@ class PunctuationSession:
         return list(zip(words[:num_final], marks, strict=False))
 
     def _end_sentence(self, marks: list[str]) -> int:
-        """Returns how many words are certain; turns the comma of too long a sentence."""
+        """Returns how many words are final; ends too long a sentence at its last comma."""
         last_comma = -1
         for i in range(len(marks) - 2, _MIN_END_INDEX - 1, -1):
             if marks[i] in _SENTENCE_ENDS:
@@ -126,7 +126,7 @@ class PunctuationSession:
 def punctuate_all(
     labeler: Punctuator, texts: Sequence[Sequence[str]]
 ) -> list[list[tuple[str, str]]]:
-    """Punctuates whole texts side by side, one window of each in a batch.
+    """Punctuates whole texts together, with one window of each per batch.
 
     Returns:
         For each text its words, each with the mark after it.
@@ -141,7 +141,7 @@ def punctuate_all(
 def advance_all(
     labeler: Punctuator, sessions: Sequence[PunctuationSession]
 ) -> list[list[tuple[str, str]]]:
-    """Labels all windows that the sessions have, one window of each in a batch.
+    """Labels all windows of the sessions, with one window of each per batch.
 
     Returns:
         For each session the words that became final, each with the mark after it.

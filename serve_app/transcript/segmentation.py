@@ -1,4 +1,4 @@
-"""From a file's bytes to the cuts that are to be recognized, block by block."""
+"""Turns a file's bytes into the chunks to recognize, block by block."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class SegmentationOptions:
     """How a recording is divided into chunks.
 
     Attributes:
-        limits: what audio is accepted.
+        limits: of accepted recordings.
         max_segment_s: longest chunk in s.
         max_group_s: longest audio of a group of chunks that is sent together, in s.
-        gather_s: audio decoded before gathered chunks are sent, in s; 0 sends at once.
-        urgent_s: of a recording's beginning, in s, that overtakes other recordings.
+        gather_s: audio to decode before gathered chunks are sent, in s; 0 sends at once.
+        urgent_s: length of a recording's beginning, in s, that overtakes other recordings.
     """
 
     limits: AudioLimits
@@ -57,9 +57,9 @@ class Segmentation:
     Args:
         audio: the file: its bytes, its path, or open and seekable.
         vad: detects speech; None to recognize everything.
-        options: how to divide it.
-        recognition_options: that the chunks carry.
-        detection: what the recording's request changes of how the VAD works.
+        options: how to divide the recording.
+        recognition_options: of the request, which the chunks carry.
+        detection: the request's changes to the VAD's settings.
     """
 
     def __init__(
@@ -84,17 +84,17 @@ class Segmentation:
 
     @property
     def damage(self) -> tuple[DamagedRange, ...]:
-        """What could not be decoded, in order of time; known when all steps are done."""
+        """The ranges that could not be decoded, in order of time; known after all steps."""
         return self._damage
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What else a caller should know of the file; known when all steps are done."""
+        """Other notices for the caller about the file; known after all steps."""
         return self._notices
 
     @property
     def declared_s(self) -> float | None:
-        """Length that the file's header declares; None if it does not, or is not read yet."""
+        """Length that the file's header declares; None without one or before it is read."""
         return self._declared_s
 
     @property
@@ -104,14 +104,14 @@ class Segmentation:
 
     @property
     def duration_ms(self) -> int:
-        """Length of what has been decoded so far."""
+        """Length of the decoded audio so far."""
         return self._num_samples // SAMPLES_PER_MS
 
     @property
     def is_urgent(self) -> bool:
-        """Whether little enough has been decoded for the next step to be urgent.
+        """Whether the next step is urgent: it decodes the beginning of the recording.
 
-        A recording that takes unusually much work to decode does not overtake others.
+        A recording that takes unusually much work to decode is never urgent.
         """
         begins = self._num_samples < self._options.urgent_s * SAMPLE_RATE_HZ
         return begins and (self._decoder is None or self._decoder.work_is_usual)
@@ -122,8 +122,8 @@ class Segmentation:
         """Returns the end of the recording, once all steps are done.
 
         Args:
-            utterances: all of the recording's, in order.
-            cost: of the request so far; None where nobody asks for it.
+            utterances: of the recording, in order.
+            cost: of the request so far; None if it is not measured.
         """
         return RecordingEnd(
             self.duration_ms,
@@ -136,7 +136,7 @@ class Segmentation:
     def steps(self) -> Generator[list[ChunkAudio]]:
         """Yields, after each step of decoding, the chunks that it completed.
 
-        A step is a block of audio, or a slice of CPU time that gained none.
+        A step is a block of audio, or a slice of CPU time without audio.
 
         Raises:
             AudioError: the file is not usable audio; earlier chunks have been yielded.
@@ -178,9 +178,9 @@ class Segmentation:
     def groups(self, context: RequestContext) -> Generator[list[Chunk]]:
         """Yields the groups of chunks, and an empty one after each step without any.
 
-        The first chunks are sent at once, so that their text comes early; later ones are
-        gathered, since a call costs as much as a short chunk. An empty group lets the
-        caller see progress and step aside.
+        The first chunks are sent at once, so that their text appears early; later ones are
+        gathered, since a call costs as much as a short chunk. At an empty group the caller can
+        report progress and yield to other recordings.
 
         Raises:
             AudioError: the file is not usable audio; earlier chunks have been yielded.
@@ -223,9 +223,9 @@ class Segmentation:
     async def groups_on(
         self, thread: FairExecutor[list[Chunk] | None], context: RequestContext
     ) -> AsyncGenerator[list[Chunk]]:
-        """Yields the groups that are not empty; the work is done on `thread`.
+        """Yields the groups that are not empty; runs the work on `thread`.
 
-        Between two blocks the thread is free for other recordings.
+        Between two blocks the thread can work on other recordings.
         """
         groups = self.groups(context)
         try:
@@ -237,7 +237,7 @@ class Segmentation:
                 if group:
                     yield group
         finally:
-            # On the thread, since a step of a recording that was given up may be running.
+            # On the thread, since a step of a canceled recording may still be running.
             patient = replace(context, deadline=None)
             closing = thread.run(groups.close, patient, urgent=self.is_urgent)
             with contextlib.suppress(BatcherClosed, EngineStuck):
@@ -245,7 +245,7 @@ class Segmentation:
 
 
 class Timed(Protocol):
-    """Anything with a length in s, as a `Chunk` or a simulated one."""
+    """Anything with a length in s, such as a `Chunk` or a simulated one."""
 
     @property
     def duration_s(self) -> float: ...
@@ -257,7 +257,7 @@ TimedT = TypeVar("TimedT", bound=Timed)
 def grouped(chunks: list[TimedT], max_group_s: float) -> list[list[TimedT]]:
     """Divides chunks, in order, into groups of at most max_group_s of audio.
 
-    A chunk that is longer goes alone.
+    A longer chunk is a group of its own.
     """
     groups: list[list[TimedT]] = []
     group_s = 0.0

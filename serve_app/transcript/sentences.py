@@ -1,8 +1,8 @@
-"""Joins utterances into sentences while they are still arriving.
+"""Joins utterances into sentences as they arrive.
 
-The punctuation model reads across utterances, so words are passed to it in order, and
-sentences are emitted as soon as they are certain. The result does not depend on how the words
-were grouped. Marks are written in the script of their sentence.
+The punctuation model reads across utterances, so it gets the words in order, and sentences are
+yielded as soon as they are final. The result does not depend on how the words were grouped.
+Marks are written in the script of their sentence.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class PunctuationTask:
 
     Attributes:
         context: the request that they belong to.
-        state: what earlier words left open.
+        state: after the earlier words.
         words: the next words of the text.
-        final: no more words follow, so all come out.
+        final: no more words follow, so all become final.
         end_ms: end of the last word, in the recording.
     """
 
@@ -43,7 +43,7 @@ class PunctuationTask:
 
 @dataclass(frozen=True, slots=True)
 class PunctuationResult:
-    """Words that are final now with the mark after each, and the new state."""
+    """The words that became final, each with the mark after it, and the new state."""
 
     pairs: tuple[tuple[str, str], ...]
     state: PunctuationState
@@ -55,7 +55,7 @@ Punctuate: TypeAlias = Callable[[PunctuationTask], Awaitable[PunctuationResult]]
 def punctuate_tasks(
     labeler: Punctuator, tasks: Sequence[PunctuationTask]
 ) -> list[PunctuationResult]:
-    """Goes on with several texts side by side, one window of each in a batch."""
+    """Continues several texts together, with one window of each per batch."""
     sessions: list[PunctuationSession] = []
     for task in tasks:
         session = PunctuationSession(task.state)
@@ -71,9 +71,9 @@ def punctuate_tasks(
 
 
 class SentenceAssembler:
-    """Groups tokens into sentences by the marks that they get.
+    """Groups tokens into sentences by their marks.
 
-    Tokens go in by `push` and get their marks, in the same order, by `mark`.
+    `push` takes tokens; `mark` takes their marks in the same order.
     """
 
     def __init__(self) -> None:
@@ -84,23 +84,23 @@ class SentenceAssembler:
         self._unmarked.extend(tokens)
 
     def mark(self, pairs: tuple[tuple[str, str], ...]) -> list[Sentence]:
-        """Returns the sentences that are complete with these marks.
+        """Returns the sentences that these marks complete.
 
         Raises:
-            ValueError: the words are not those that were pushed.
+            ValueError: the words differ from those that were pushed.
         """
         sentences: list[Sentence] = []
         for word, mark in pairs:
             token = self._unmarked.popleft()
             if token.text != word:
-                raise ValueError("the punctuation stage returned other words than it was given")
+                raise ValueError("the punctuation stage returned words that it did not get")
             self._open.append(MarkedToken(token, mark))
             if mark in SENTENCE_ENDS:
                 sentences.append(self._close())
         return sentences
 
     def flush(self) -> list[Sentence]:
-        """Ends the sentence that is open, if any."""
+        """Returns the unfinished sentence, if any."""
         return [self._close()] if self._open else []
 
     def _close(self) -> Sentence:
@@ -126,17 +126,17 @@ async def join_punctuated(
     punctuate: Punctuate,
     sentence_break_s: float | None,
 ) -> AsyncGenerator[Sentence | FailedRange]:
-    """Yields sentences with their marks, in order, as soon as they are certain.
+    """Yields sentences with their marks, in order, as soon as they are final.
 
-    While one punctuation call is under way, arriving utterances pile up and go
-    into the next call together: the faster the recognizer, the fewer calls.
+    Utterances that arrive during a punctuation call go into the next call together: the faster
+    the recognizer, the fewer calls.
 
     Args:
-        context: the request whose utterances they are.
+        context: the request that the utterances belong to.
         utterances: in order of time.
-        punctuate: labels words; called once at a time.
-        sentence_break_s: a pause of at least this many seconds ends a sentence
-            whatever the model says, None for never.
+        punctuate: labels words; never called concurrently.
+        sentence_break_s: a pause of at least this many seconds always ends a sentence; None
+            to leave that to the model.
     """
     arrivals: asyncio.Queue[Utterance | None] = asyncio.Queue()
 
@@ -185,7 +185,7 @@ class _Joiner:
     async def add(self, utterance: Utterance) -> list[Sentence | FailedRange]:
         parts: list[Sentence | FailedRange] = []
         if utterance.status == "failed":
-            # Words on both sides of a hole are not one sentence.
+            # A sentence does not extend across a missing utterance.
             parts.extend(await self.end_text())
             parts.append(_failed_range(utterance))
         elif utterance.tokens:
@@ -197,7 +197,7 @@ class _Joiner:
         return parts
 
     async def advance(self) -> list[Sentence]:
-        """Punctuates what is there, unless the model could not label any of it yet."""
+        """Punctuates the words so far, unless the model needs more to label any of them."""
         session = PunctuationSession(self._state)
         session.push(self._words)
         if session.next_window() is None:
@@ -240,11 +240,11 @@ _NARROW = str.maketrans("，。？！、；：", ",.?!,;:")
 
 
 def in_script_of_words(tokens: Sequence[MarkedToken]) -> tuple[MarkedToken, ...]:
-    """Returns a sentence whose marks are Latin ones if most of its words are.
+    """Returns a sentence with Latin marks if most of its words are Latin.
 
-    The punctuation model knows Chinese marks alone, whatever language it reads. A Chinese
-    character counts as a word; numbers count for neither script. A sentence in which there
-    are as many Chinese characters as other words is a Chinese one.
+    The punctuation model writes Chinese marks for every language. Each Chinese character counts
+    as a word; numbers do not count. A sentence with as many Chinese characters as other words
+    counts as Chinese.
     """
     words = [letter for marked in tokens if (letter := _first_letter(marked.token.text))]
     num_wide = sum(map(is_wide, words))

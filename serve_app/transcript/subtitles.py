@@ -1,4 +1,4 @@
-"""SubRip and WebVTT, with cues that can be read.
+"""Writes SubRip and WebVTT subtitles with readable cues.
 
 Sources: SubRip has no specification beyond its common use; WebVTT is
 https://www.w3.org/TR/webvtt1/ (cue timings, section 4.1).
@@ -17,11 +17,11 @@ from serve_app.transcript.word_breaks import INSIDE_WORD, break_costs
 _WIDE_CHARS_A_LINE, _NARROW_CHARS_A_LINE = 18, 42
 _WIDE_CPS, _NARROW_CPS = 9.0, 17.0
 _SENTENCE_ENDS = frozenset("。？！.?!")
-# No cue lasts over such a silence; over a shorter one only where something is gained.
+# No cue spans a silence of this length; shorter ones add to the cost of a cue.
 _LONGEST_PAUSE_MS = 1000
 _PAUSE_MS = 250
 _LONG_PAUSE_MS = 500
-# A cue of so few letters is gone before it is noticed.
+# Shorter cues disappear before they are noticed.
 _TINY_LETTERS = 2
 
 _COST_OF_CUE = 2.0
@@ -35,16 +35,16 @@ _COST_AFTER_MARK = 1.0
 
 @dataclass(frozen=True, slots=True)
 class SubtitleOptions:
-    """How much a cue may hold, and how long it is shown.
+    """The size and duration of cues.
 
     Attributes:
-        max_chars: in a line; None for 18 Chinese characters or 42 Latin letters.
+        max_chars: of a line; None for 18 Chinese characters or 42 Latin letters.
         max_lines: of a cue.
-        min_duration_s: that a cue is shown, where the next one leaves it the time.
-        max_duration_s: that a cue is shown.
-        max_cps: characters a second, marks and spaces not counted; a cue with more is shown
-            for longer, where the next one leaves it the time. None for 9 Chinese characters
-            or 17 Latin letters.
+        min_duration_s: shortest time on screen, if the next cue allows it.
+        max_duration_s: longest time on screen.
+        max_cps: most characters per second, without marks and spaces; a cue with more is shown
+            longer, if the next cue allows it. None for 9 Chinese characters or 17 Latin
+            letters.
     """
 
     max_chars: int | None = None
@@ -73,15 +73,15 @@ def cues(
 ) -> Iterator[Cue]:
     """Yields the cues of a transcript, in order and never overlapping.
 
-    A sentence is one cue, unless it is too long to read: then it is divided, best after a
-    mark, in a pause or between two phrases, into parts of about the same length. One that
-    is too short to read shares a cue with its neighbor, unless there is a silence of a
-    second between them. A cue that holds a single word may be longer than it should.
+    A sentence is one cue, unless it is too long to read: then it is divided into parts of
+    similar length, preferably after a mark, in a pause or between two phrases. A sentence that
+    is too short to read shares a cue with its neighbor, unless a silence of a second separates
+    them. A cue with a single word may exceed the limits.
 
     Args:
         sentences: in order of time.
-        options: what a cue may hold.
-        duration_ms: of the recording; no cue is shown for longer. None where it is unknown.
+        options: of the cues.
+        duration_ms: of the recording, which no cue exceeds; None if unknown.
     """
     layout = _Layout(options)
     parts = [part for stretch in _stretches(sentences) for part in layout.divide(stretch)]
@@ -121,15 +121,15 @@ def to_vtt(
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """A token with its mark, and what it means to end a line after it.
+    """A token with its mark, and the cost of a line break after it.
 
     Attributes:
         text: with the mark.
         start_ms: of the token.
         end_ms: of the token.
         pause_ms: until the next word; 0 after the last.
-        cost: of a break after it; `INSIDE_WORD` where there should be none.
-        ends_sentence: a sentence ends here.
+        cost: of a break after it; `INSIDE_WORD` if there should be none.
+        ends_sentence: whether a sentence ends here.
     """
 
     text: str
@@ -141,7 +141,7 @@ class _Word:
 
 
 def _stretches(sentences: Iterable[Sentence]) -> Iterator[list[_Word]]:
-    """Words without a silence between them that no cue may last over."""
+    """Yields runs of words without a silence that ends a cue."""
     tokens = [
         (marked, number + 1 == len(sentence.tokens))
         for sentence in sentences
@@ -184,11 +184,11 @@ class _Atom:
         start_ms: of the first word.
         end_ms: of the last word.
         size: in the units of `_Layout`.
-        gap: what a space after it takes; 0 where none belongs there.
-        letters: without marks and spaces.
-        reading_ms: that a reader needs.
+        gap: size of the space after it; 0 without one.
+        letters: number of characters without marks and spaces.
+        reading_ms: time that a reader needs.
         cost: of a break after it.
-        inner_cost: of going on after it in the same cue.
+        inner_cost: of continuing the cue after it.
     """
 
     text: str
@@ -205,8 +205,9 @@ class _Atom:
 class _Layout:
     """Divides words into cues and lines.
 
-    A line holds `_line` units: of these a wide character takes as many as narrow ones fit,
-    and the other way round, so that lines of both need no fractions.
+    A line has `_line` units, the product of the limits for wide and for narrow characters. A
+    wide character takes as many units as narrow ones fit on a line, and vice versa, so that
+    mixed lines need no fractions.
     """
 
     def __init__(self, options: SubtitleOptions) -> None:
@@ -220,12 +221,12 @@ class _Layout:
         self._narrow_ms = 1000 / (options.max_cps or _NARROW_CPS)
 
     def divide(self, stretch: Sequence[_Word]) -> list[list[_Atom]]:
-        """The cheapest way to divide words into cues that a reader can follow."""
+        """Divides words into cues at the least cost."""
         atoms = self._atoms(stretch)
         costs = [0.0]  # of all cues up to each atom
-        firsts = [0]  # where the last of these cues begins
+        firsts = [0]  # first atom of the last cue
         for end in range(1, len(atoms) + 1):
-            # What comes after the last word of a stretch is no break.
+            # The end of a stretch costs nothing.
             after = atoms[end - 1].cost if end < len(atoms) else 0.0
             free_until_ms = atoms[end].start_ms if end < len(atoms) else None
             cost, first = self._best_last_cue(atoms, end, costs, free_until_ms)
@@ -234,16 +235,16 @@ class _Layout:
         return _parts(atoms, firsts)
 
     def wanted_ms(self, part: Sequence[_Atom]) -> int:
-        """How long a cue should be shown: to be noticed, and to be read."""
+        """Returns how long a cue should be shown to be noticed and read."""
         reading_ms = math.ceil(sum(atom.reading_ms for atom in part))
         return min(max(self._min_duration_ms, reading_ms), self.max_duration_ms)
 
     def text(self, part: Sequence[_Atom]) -> str:
-        """The lines of a cue: as few as can be, and of about the same length."""
+        """Returns the text of a cue in as few lines as possible, of similar length."""
         return "\n".join(join_words(atom.text for atom in line) for line in self._lines(part))
 
     def _atoms(self, stretch: Sequence[_Word]) -> list[_Atom]:
-        """Words with what must not be parted from them, where that fits on a line."""
+        """Joins words that must not be separated, if they fit on a line."""
         atoms: list[_Atom] = []
         words: list[_Word] = []
         for number, word in enumerate(stretch):
@@ -289,7 +290,7 @@ class _Layout:
         costs: Sequence[float],
         free_until_ms: int | None,
     ) -> tuple[float, int]:
-        """What the cues up to atom `end` cost at least, and with which atom the last begins.
+        """Returns the least cost of the cues up to atom `end`, and the last cue's first atom.
 
         A cue of one atom is always possible, whatever its size.
         """
@@ -325,8 +326,8 @@ class _Layout:
         return best, best_first
 
     def _lines(self, part: Sequence[_Atom]) -> list[list[_Atom]]:
-        best: list[tuple[int, float]] = [(0, 0.0)]  # lines, and what their breaks cost
-        firsts = [0]  # where the last of these lines begins
+        best: list[tuple[int, float]] = [(0, 0.0)]  # number of lines, cost of their breaks
+        firsts = [0]  # first atom of the last line
         for end in range(1, len(part) + 1):
             options: list[tuple[int, float, int]] = []
             in_line = 0
@@ -345,7 +346,7 @@ class _Layout:
 
 
 def _parts(atoms: Sequence[_Atom], firsts: Sequence[int]) -> list[list[_Atom]]:
-    """Atoms divided where the last part up to each of them begins."""
+    """Divides atoms, given the first atom of the last part up to each of them."""
     parts: list[list[_Atom]] = []
     end = len(atoms)
     while end > 0:
@@ -355,7 +356,7 @@ def _parts(atoms: Sequence[_Atom], firsts: Sequence[int]) -> list[list[_Atom]]:
 
 
 def _inner_cost(word: _Word) -> float:
-    """What it costs to go on in the same cue after a word."""
+    """Returns the cost of continuing the cue after a word."""
     cost = _COST_OF_INNER_END if word.ends_sentence else 0.0
     if word.pause_ms >= _LONG_PAUSE_MS:
         cost += _COST_OF_INNER_PAUSE * word.pause_ms / _LONG_PAUSE_MS

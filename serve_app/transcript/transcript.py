@@ -1,4 +1,4 @@
-"""The transcript: what the utterances of a recording become for the reader."""
+"""The transcript of a recording: sentences, failed ranges and notices."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class MarkedToken:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """Tokens that belong together; times in ms from the recording's start.
+    """The tokens of a sentence; times in ms from the recording's start.
 
-    Without punctuation a sentence is what was said in one utterance.
+    Without punctuation, each utterance is a sentence.
     """
 
     tokens: tuple[MarkedToken, ...]
@@ -46,9 +46,9 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class FailedRange:
-    """A span of the recording for which there is no text because of an error.
+    """A range of the recording that has no text because of an error.
 
-    `reason` tells a file that is damaged there from a recognizer that failed.
+    `reason` distinguishes damage in the file from a failure of the recognizer.
     """
 
     start_ms: int
@@ -59,14 +59,14 @@ class FailedRange:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """All that was recognized in one recording.
+    """The complete result for one recording.
 
     Attributes:
         duration_ms: length of the recording.
         sentences: in order of time.
-        failures: spans that could not be recognized; any makes it partial.
-        utterances: where speech was heard, with or without words.
-        notices: what else a caller should know of the file, in plain English.
+        failures: ranges without text; with any, the transcript is partial.
+        utterances: where speech was detected, with or without words.
+        notices: about the file, in plain English.
     """
 
     duration_ms: int
@@ -87,7 +87,7 @@ class Transcript:
 
     @property
     def language(self) -> str | None:
-        """In which most of the speech with words was heard; None where nobody could tell."""
+        """The language of most of the speech with words; None if unknown."""
         return next(iter(languages_of(self.utterances)), None)
 
     def words(self) -> Iterator[Token]:
@@ -97,7 +97,7 @@ class Transcript:
 
 
 TranscriptEvent: TypeAlias = Sentence | FailedRange | RecordingEnd
-"""What comes out of the pipeline, in order of time; `RecordingEnd` is last."""
+"""The output of the pipeline, in order of time; `RecordingEnd` is last."""
 
 
 async def collect(events: AsyncIterator[TranscriptEvent]) -> Transcript:
@@ -119,7 +119,7 @@ async def collect(events: AsyncIterator[TranscriptEvent]) -> Transcript:
 
 
 def languages_of(utterances: Iterable[UtteranceSummary]) -> list[str]:
-    """Returns the languages in which words were heard, the one with most speech first."""
+    """Returns the languages of utterances with words, the one with most speech first."""
     heard_ms: dict[str, int] = {}
     for span in utterances:
         if span.status == "done" and span.language is not None:
@@ -129,7 +129,7 @@ def languages_of(utterances: Iterable[UtteranceSummary]) -> list[str]:
 
 
 def damaged_ranges(end: RecordingEnd) -> list[FailedRange]:
-    """Returns what could not be decoded of a recording."""
+    """Returns the ranges of a recording that could not be decoded."""
     return [_damaged(one) for one in end.damage]
 
 

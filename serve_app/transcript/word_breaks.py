@@ -1,8 +1,7 @@
-"""Where a line of text may end: between words, as far as a short list of words can tell.
+"""Rates the places where a line of text may end, with a short list of Chinese words.
 
-Chinese is written without spaces. A whole dictionary would be slow, large and wrong about
-names; most of the places where a reader would want a line to end are beside the few
-hundred words that every text is full of, and these are known here.
+Chinese is written without spaces. A full dictionary would be slow, large and wrong about names.
+Most good line breaks are next to a few hundred very common words, which are listed here.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 INSIDE_WORD = 100.0
-"""What a break costs that cuts a word or a number in two."""
+"""The cost of a break inside a word or a number."""
 
 _AFTER_PARTICLE = 3.0
 _BETWEEN_WORDS = 4.0
@@ -68,21 +67,21 @@ _COMMON_WORDS = (
     "第二 第三 "
 )
 _LEADERS = frozenset(_PHRASE_STARTS.split())
-"""Words that begin a phrase: a good place to break is before them."""
+"""Words that start a phrase: a good break is before them."""
 
 _WORDS = frozenset(_COMMON_WORDS.split()) | {word for word in _LEADERS if len(word) > 1}
 _LONGEST_WORD = max(map(len, _WORDS))
 
 
 def break_costs(words: Sequence[str]) -> list[float]:
-    """What it costs a reader if a line ends after each word, as if no mark followed it.
+    """Returns the cost for the reader of a line break after each word, ignoring marks.
 
     Args:
         words: one CJK character each, or one word or number of another script.
 
     Returns:
-        One cost for each word but the last: `INSIDE_WORD` where something would be cut in
-        two, less the better the place is.
+        One cost for each word but the last: `INSIDE_WORD` inside a word or number, less for
+        better places.
     """
     inside, starts, ends = _known_words(words)
     costs: list[float] = []
@@ -106,9 +105,10 @@ def break_costs(words: Sequence[str]) -> list[float]:
 
 
 def _known_words(words: Sequence[str]) -> tuple[list[bool], list[int], list[bool]]:
-    """Of each place: is it within a word, how long a word begins there, does one end there.
+    """Returns for each position: whether it is in a word, the length of the word that starts
+    there (0 for none), and whether a word ends there.
 
-    The longest word that begins at a place is taken, from left to right.
+    From left to right, the longest word at each position is chosen.
     """
     inside, starts, ends = (
         [False] * (len(words) + 1),
@@ -143,7 +143,7 @@ def _leads(words: Sequence[str], at: int, starts: Sequence[int]) -> bool:
 
 
 def _is_one_number(words: Sequence[str], at: int) -> bool:
-    """Whether a break before word `at` would part a number, or it and its unit."""
+    """Whether a break before word `at` would split a number, or a number and its unit."""
     before, after = words[at - 1], words[at]
     counts = before in _NUMERALS or before[-1].isdigit()
     if counts and (after in _NUMERALS or after in _UNITS or after[0] in "%％"):

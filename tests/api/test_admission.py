@@ -124,7 +124,7 @@ async def test_body_without_room_for_its_bytes_is_not_read_on(
         assert num_read == 64
 
 
-async def test_what_begins_as_no_audio_is_not_read_to_its_end(
+async def test_body_that_does_not_start_as_audio_is_not_read_to_its_end(
     service: FakeService, tmp_path: Path
 ) -> None:
     num_read = 0
@@ -161,9 +161,7 @@ class Trickle:
         yield b"\r\n--b--\r\n"
 
 
-async def test_uploads_under_way_hold_no_place_at_work(
-    service: FakeService, tmp_path: Path
-) -> None:
+async def test_running_uploads_do_not_occupy_a_slot(service: FakeService, tmp_path: Path) -> None:
     release(service)
     headers = {"Content-Type": "multipart/form-data; boundary=b"}
     slow = [Trickle() for _ in range(3)]
@@ -196,9 +194,7 @@ async def test_clip_overtakes_an_earlier_upload_that_is_still_arriving(
         assert (await upload).status_code == 200
 
 
-async def test_wrong_field_is_told_without_a_place_at_work(
-    service: FakeService, tmp_path: Path
-) -> None:
+async def test_wrong_field_is_refused_without_a_slot(service: FakeService, tmp_path: Path) -> None:
     async with client_of(service, tmp_path, ONE) as client:
         running = asyncio.create_task(post(client))
         await until(lambda: len(service.jobs) == 1)
@@ -210,7 +206,9 @@ async def test_wrong_field_is_told_without_a_place_at_work(
         assert (await running).status_code == 200
 
 
-async def test_deadline_that_passes_in_line_is_a_504(service: FakeService, tmp_path: Path) -> None:
+async def test_deadline_that_passes_in_the_queue_is_a_504(
+    service: FakeService, tmp_path: Path
+) -> None:
     async with client_of(service, tmp_path, ONE) as client:
         running = asyncio.create_task(post(client))
         await until(lambda: len(service.jobs) == 1)
@@ -262,7 +260,7 @@ async def test_recording_over_the_audio_in_flight_waits_and_is_not_decoded(
 @pytest.mark.parametrize(
     "stream", [b"", b'--b\r\nContent-Disposition: form-data; name="stream"\r\n\r\ntrue\r\n']
 )
-async def test_place_of_a_caller_who_leaves_is_free_again(
+async def test_slot_of_a_caller_who_disconnects_is_freed(
     service: FakeService, tmp_path: Path, stream: bytes
 ) -> None:
     limits = ApiLimits(10_000, request_timeout_s=30, spool_dir=tmp_path, in_flight=Limits(1, 0))
@@ -302,7 +300,7 @@ async def test_place_of_a_caller_who_leaves_is_free_again(
         assert (await post(client)).status_code == 200
 
 
-async def test_caller_who_leaves_the_line_is_forgotten(
+async def test_caller_who_disconnects_leaves_the_queue(
     service: FakeService, tmp_path: Path
 ) -> None:
     async with client_of(service, tmp_path, ONE) as client:

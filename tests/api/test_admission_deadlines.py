@@ -21,7 +21,7 @@ def test_header_out_of_range_is_refused(header: str) -> None:
         deadline_of(header, 60, 100)
 
 
-async def test_what_takes_longer_is_given_up() -> None:
+async def test_call_that_takes_longer_is_canceled() -> None:
     with pytest.raises(DeadlineExceeded):
         async with Deadline(0.01).enforced():
             await asyncio.Event().wait()

@@ -98,7 +98,7 @@ def test_changed_file_is_taken_up(path: Path) -> None:
 @pytest.mark.parametrize(
     "content", ["", "\n# nothing\n", "keys: [", "keys: 5", "keys: [{name: a}]", "other: 1", "5"]
 )
-def test_broken_file_keeps_the_keys_and_is_told_once(
+def test_broken_file_keeps_the_keys_and_is_logged_once(
     path: Path, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:
     key = add(path)
@@ -135,7 +135,7 @@ def test_keys_outlive_a_lost_file_for_a_bounded_time_only(
     assert keys.stale_s() == 0
 
 
-def test_lost_file_is_noticed_and_told_without_any_caller(
+def test_lost_file_is_detected_and_logged_without_any_request(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     add(path)
@@ -147,7 +147,7 @@ def test_lost_file_is_noticed_and_told_without_any_caller(
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
 
 
-def test_revoking_all_keys_counts_at_once_and_is_told(
+def test_revoking_all_keys_takes_effect_at_once_and_is_logged(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     key = add(path)

@@ -75,7 +75,7 @@ def test_refusal_for_the_key_can_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://app.example.com"])
-def test_other_origins_are_told_nothing(tmp_path: Path, origin: str) -> None:
+def test_other_origins_get_no_cors_headers(tmp_path: Path, origin: str) -> None:
     client = client_of(tmp_path, ORIGIN)
     preflight = client.options(URL, headers=ASKED | {"Origin": origin})
     assert preflight.status_code == 400
@@ -92,12 +92,12 @@ def test_it_is_off_unless_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("origin", ["app.example.com", "https://a/b", "https://a,https://b", ""])
-def test_setting_that_is_no_origin_is_refused(origin: str) -> None:
+def test_invalid_origin_in_a_setting_is_refused(origin: str) -> None:
     with pytest.raises(ValidationError):
         HttpSettings(cors_origins=(origin,))
 
 
 @pytest.mark.parametrize("host", ["https://a", "a/b", "*", "a b", "*.", ""])
-def test_setting_that_is_no_host_is_refused(host: str) -> None:
+def test_invalid_host_in_a_setting_is_refused(host: str) -> None:
     with pytest.raises(ValidationError):
         HttpSettings(allowed_hosts=(host,))

@@ -13,7 +13,7 @@ from serve_app.api.docs_page import add_document
 pytest.importorskip("fastapi_offline", reason="a dependency of the project: pip install -e .")
 
 
-async def test_page_loads_only_what_the_service_has(client: httpx.AsyncClient) -> None:
+async def test_page_loads_only_files_of_the_service(client: httpx.AsyncClient) -> None:
     page = await client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert "http://" not in page.text
@@ -49,7 +49,9 @@ async def test_documents_may_be_cached_by_the_proxy(client: httpx.AsyncClient, p
     assert "vary" not in answer.headers
 
 
-async def test_document_is_not_sent_again_to_whoever_has_it(client: httpx.AsyncClient) -> None:
+async def test_document_is_not_sent_again_to_a_client_that_has_it(
+    client: httpx.AsyncClient,
+) -> None:
     first = await client.get("/openapi.json")
     assert first.headers["content-type"] == "application/json"
     known = {"If-None-Match": first.headers["etag"]}

@@ -57,7 +57,7 @@ async def test_new_request_is_refused_in_the_shape_of_the_api(
     assert num_in_flight(tmp_path) == 0
 
 
-async def test_request_under_way_is_counted_and_gets_its_answer(
+async def test_running_request_is_counted_and_gets_its_answer(
     counter: InFlightCounter, tmp_path: Path
 ) -> None:
     service = Service(counter)
@@ -83,12 +83,12 @@ async def test_open_pages_are_not_waited_for(counter: InFlightCounter, tmp_path:
 
 
 @pytest.mark.parametrize("path", ["/-/healthz", "/healthz"])
-async def test_process_stays_alive_to_those_who_ask(
+async def test_process_answers_liveness_probes_while_draining(
     counter: InFlightCounter, tmp_path: Path, path: str
 ) -> None:
     begin_draining(tmp_path)
     assert (await Service(counter).client.get(path)).text == "answered"
 
 
-async def test_nothing_is_done_where_nobody_counts() -> None:
+async def test_requests_are_not_counted_without_a_counter() -> None:
     assert (await Service(None).client.get("/v1/models")).text == "answered"

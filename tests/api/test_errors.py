@@ -25,7 +25,7 @@ def test_every_error_has_a_status(cls: type[ParaserveError]) -> None:
     assert (400 <= STATUS_OF[cls] < 500) or not issubclass(cls, RequestError)
 
 
-def test_overload_says_when_to_come_back() -> None:
+def test_overload_response_has_retry_after() -> None:
     response = error_response(Overloaded(6.2))
     assert response.status_code == 429
     assert response.headers["retry-after"] == "7"

@@ -109,7 +109,7 @@ def departed(ended: EndedRequests) -> bool:
 
 
 @pytest.mark.parametrize("stream", ["true", "false"])
-async def test_who_leaves_before_the_end_is_not_counted_as_done(
+async def test_caller_who_leaves_before_the_end_is_not_counted_as_done(
     app: FastAPI, service: FakeService, ended: EndedRequests, stream: str
 ) -> None:
     service.hang = True
@@ -123,7 +123,7 @@ async def test_who_leaves_before_the_end_is_not_counted_as_done(
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_who_leaves_before_the_first_text_has_the_work_cancelled(
+async def test_caller_who_leaves_before_the_first_text_cancels_the_work(
     app: FastAPI, service: FakeService, ended: EndedRequests
 ) -> None:
     service.events, service.hang = [], True
@@ -148,7 +148,7 @@ async def test_request_that_is_cancelled_while_it_streams_counts_as_left(
     assert service.canceled
 
 
-async def test_who_hangs_up_on_the_last_event_is_counted_as_done(
+async def test_caller_who_disconnects_after_the_last_event_counts_as_done(
     app: FastAPI, ended: EndedRequests
 ) -> None:
     exchange = Exchange(app, request(stream="true"))
@@ -159,7 +159,7 @@ async def test_who_hangs_up_on_the_last_event_is_counted_as_done(
     assert [(log.status, log.code) for log in ended.logs] == [(200, None)]
 
 
-async def test_who_leaves_during_the_upload_is_logged_as_such(
+async def test_caller_who_leaves_during_the_upload_is_logged_as_disconnected(
     app: FastAPI, service: FakeService, ended: EndedRequests
 ) -> None:
     exchange = Exchange(app, request(), num_parts=4, num_sent=2)
@@ -169,7 +169,7 @@ async def test_who_leaves_during_the_upload_is_logged_as_such(
     assert service.uploads == []
 
 
-async def test_who_leaves_the_line_is_logged_as_such(
+async def test_caller_who_leaves_the_queue_is_logged_as_disconnected(
     app: FastAPI, service: FakeService, ended: EndedRequests
 ) -> None:
     service.hang = True
@@ -199,7 +199,7 @@ class SlowToCheck(FakeService):
         raise AssertionError("nobody waits for this")
 
 
-async def test_who_leaves_while_hotwords_are_checked_is_logged_as_such(
+async def test_caller_who_leaves_during_the_hotword_check_is_logged_as_disconnected(
     ended: EndedRequests, tmp_path: Path
 ) -> None:
     service = SlowToCheck()

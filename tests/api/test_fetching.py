@@ -139,9 +139,7 @@ async def test_size_is_counted_while_it_streams(tmp_path: Path) -> None:
         (b"", "connection was lost"),
     ],
 )
-async def test_what_the_host_does_wrong_is_told(
-    spool: SpoolFile, response: bytes, told: str
-) -> None:
+async def test_fault_of_the_host_is_reported(spool: SpoolFile, response: bytes, told: str) -> None:
     async with serving(response) as (port, _):
         with pytest.raises(UrlFetchFailed, match=told):
             await fetcher(port).fetch(f"http://127.0.0.1:{port}/a", spool)
@@ -154,7 +152,7 @@ async def test_slow_host_is_given_up(spool: SpoolFile) -> None:
             await fetcher(port, timeout_s=0.2).fetch(f"http://127.0.0.1:{port}/a", spool)
 
 
-async def test_host_that_does_not_listen_is_told(spool: SpoolFile) -> None:
+async def test_host_that_does_not_listen_is_reported(spool: SpoolFile) -> None:
     async with serving() as (port, _):
         pass
     with pytest.raises(UrlFetchFailed, match="does not answer"):

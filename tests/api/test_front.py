@@ -310,7 +310,7 @@ async def test_connection_goes_on_after_head(app: ASGIApp) -> None:
         writer.close()
 
 
-async def test_slash_at_the_end_changes_nothing_and_redirects_nobody(service: FakeService) -> None:
+async def test_trailing_slash_is_accepted_without_a_redirect(service: FakeService) -> None:
     async with client_of(service, AccessRules()) as client:
         answer = await client.post(f"{URL}/", data={"model": "whisper-1"}, files={"file": b"RIFF"})
         assert answer.status_code == 200
@@ -344,7 +344,7 @@ async def test_name_of_a_model_may_have_slashes(service: FakeService) -> None:
         ("TRACE", "/healthz", 405),
     ],
 )
-async def test_unknown_paths_and_methods_are_told_in_json(
+async def test_unknown_paths_and_methods_get_json_errors(
     app: ASGIApp, method: str, path: str, status: int
 ) -> None:
     scope = http_scope(method=method, path=path, raw_path=path.encode())

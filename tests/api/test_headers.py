@@ -40,7 +40,7 @@ def test_list_is_one_short_line_of_ascii(items: list[str]) -> None:
     assert re.fullmatch(r"[\x20-\x7e]*", value)
 
 
-def test_list_counts_what_it_leaves_out() -> None:
+def test_list_header_counts_the_items_left_out() -> None:
     assert list_header(["a", "b"]) == "a,b"
     items = [f"{n}-{n + 1}" for n in range(1000)]
     shown, _, more = list_header(items).rpartition(",")

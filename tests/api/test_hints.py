@@ -31,7 +31,7 @@ async def test_hotwords_and_model_reach_the_job(
     assert service.recognition_options == [recognition_options]
 
 
-async def test_hotwords_that_the_model_has_no_use_for_are_a_400(
+async def test_hotwords_for_a_model_without_support_are_a_400(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
     service.hotword_problem = "model x has no bias encoder"
@@ -48,7 +48,7 @@ async def test_hotwords_that_the_model_has_no_use_for_are_a_400(
     assert service.jobs == []
 
 
-async def test_language_that_is_asked_for_reaches_the_job(
+async def test_requested_language_reaches_the_job(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
     service.languages = ("zh", "en")

@@ -170,7 +170,7 @@ async def test_body_of_no_known_kind_is_a_400(
 
 
 @pytest.mark.parametrize("at", ["before", "after"])
-async def test_endless_bytes_around_the_parts_are_not_read_for_ever(
+async def test_endless_bytes_around_the_parts_are_refused(
     client: httpx.AsyncClient, ended: EndedRequests, at: str
 ) -> None:
     num_sent = 0

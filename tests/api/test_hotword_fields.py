@@ -64,7 +64,7 @@ def test_lists_lines_and_objects_are_understood(value: str, words: list[tuple[st
         "<s>",
     ],
 )
-def test_what_looks_like_a_path_or_an_address_is_refused(value: str) -> None:
+def test_text_like_a_path_or_an_address_is_refused(value: str) -> None:
     with pytest.raises(InvalidParameter):
         parse_hotwords(value)
     with pytest.raises(InvalidParameter):

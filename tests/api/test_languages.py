@@ -22,7 +22,7 @@ async def told(client: httpx.AsyncClient, language: str = "") -> object:
     return answer.json()["language"]
 
 
-async def test_language_that_was_asked_for_is_told(
+async def test_requested_language_is_reported(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
     service.languages = ("zh", "en")
@@ -80,7 +80,7 @@ FORMATS = (
 
 
 @pytest.mark.parametrize("fields", FORMATS)
-async def test_languages_are_those_that_were_heard_most_of_it_first(
+async def test_languages_are_ordered_by_the_amount_of_speech(
     client: httpx.AsyncClient, service: FakeService, fields: dict[str, str]
 ) -> None:
     service.default_language = None
@@ -89,7 +89,7 @@ async def test_languages_are_those_that_were_heard_most_of_it_first(
 
 
 @pytest.mark.parametrize("fields", FORMATS)
-async def test_language_that_was_asked_for_is_the_only_one(
+async def test_requested_language_is_the_only_one(
     client: httpx.AsyncClient, service: FakeService, fields: dict[str, str]
 ) -> None:
     service.languages = ("zh", "en")

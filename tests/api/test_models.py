@@ -13,7 +13,7 @@ class Asleep(FakeService):
         raise NotReady("asr")
 
 
-async def test_alias_names_its_pack_and_takes_what_that_takes() -> None:
+async def test_alias_supports_the_same_options_as_its_pack() -> None:
     models = await ServedModels(FakeService()).models()
     assert [(model["id"], model["root"]) for model in models] == [
         ("paraformer-demo", "paraformer-demo"),
@@ -31,7 +31,7 @@ async def test_pack_is_asked_once() -> None:
     assert len(service.recognition_options) == 1
 
 
-async def test_names_are_told_while_the_recognizer_is_not_there() -> None:
+async def test_names_are_listed_while_the_recognizer_is_unavailable() -> None:
     models = await ServedModels(Asleep()).models()
     assert len(models) == 2
     assert all("hotwords" not in model for model in models)

@@ -65,7 +65,7 @@ def check_job(service: FakeService) -> None:
     assert Hotword("通义") in job.recognition_options.hotwords
 
 
-async def test_every_field_of_the_client_is_heeded(
+async def test_every_field_of_the_client_has_an_effect(
     sdk: openai.AsyncOpenAI, service: FakeService
 ) -> None:
     answer = await sdk.audio.transcriptions.create(**FIELDS, response_format="json")
@@ -96,7 +96,7 @@ async def test_stream_of_a_format_without_streams_is_the_whole_text(
     check_job(service)
 
 
-async def test_unknown_model_is_what_the_client_calls_not_found(sdk: openai.AsyncOpenAI) -> None:
+async def test_unknown_model_raises_not_found_in_the_client(sdk: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as refused:
         await sdk.audio.transcriptions.create(file=("a.wav", b"RIFF"), model="gpt-9")
     assert refused.value.code == "model_not_found"

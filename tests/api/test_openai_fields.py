@@ -45,7 +45,7 @@ EVERYTHING: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("stream", ["false", "true"])
-async def test_every_field_at_once_is_accepted_and_what_has_no_effect_is_said(
+async def test_all_fields_together_are_accepted_and_ineffective_ones_named(
     client: httpx.AsyncClient, service: FakeService, stream: str
 ) -> None:
     service.changed = {"model_aliases": ("gpt-4o-transcribe",)}
@@ -144,7 +144,7 @@ async def test_weights_may_be_keys_of_the_field(
     )
 
 
-async def test_a_hundred_words_may_be_a_hundred_fields(
+async def test_a_list_of_hotwords_may_have_one_field_per_word(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
     words = [f"word {number}" for number in range(100)]
@@ -317,7 +317,7 @@ async def test_chunking_strategy_without_a_vad_has_no_effect(
 
 
 @pytest.mark.parametrize("response_format", ["srt", "vtt", "verbose_json"])
-async def test_stream_is_ignored_where_there_is_nothing_to_stream(
+async def test_stream_is_ignored_for_formats_that_cannot_stream(
     client: httpx.AsyncClient, response_format: str
 ) -> None:
     response = await post(client, stream="true", response_format=response_format)

@@ -153,7 +153,7 @@ async def test_other_routes_are_as_documented(
     assert conforms(document, await client.get("/readyz"), "/readyz")
 
 
-async def test_what_fails_unexpectedly_elsewhere_has_the_same_body(
+async def test_unexpected_error_outside_of_routes_has_the_same_body(
     client: httpx.AsyncClient, service: FakeService, document: dict[str, Any]
 ) -> None:
     service.not_ready = RuntimeError("secret")

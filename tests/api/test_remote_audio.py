@@ -64,7 +64,7 @@ def test_everything_else_is_refused(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["https://files.example.com/" + "a" * 9000, "https://f\n/a", "x\0"])
-def test_what_is_no_url_is_a_wrong_parameter(url: str) -> None:
+def test_invalid_url_is_a_wrong_parameter(url: str) -> None:
     with pytest.raises(InvalidParameter):
         policy().requested(url)
 

@@ -84,7 +84,7 @@ async def test_sender_below_the_rate_is_a_408(
     assert [(log.status, log.code) for log in ended.logs] == [(408, "upload_too_slow")]
 
 
-async def test_slow_senders_shut_nobody_out(ended: EndedRequests, tmp_path: Path) -> None:
+async def test_slow_senders_do_not_block_others(ended: EndedRequests, tmp_path: Path) -> None:
     async with service_on_a_port(ended, tmp_path, grace_s=PATIENCE_S) as port:
         connections = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
         for _, writer in connections:

@@ -42,7 +42,7 @@ class FullDisk:
         return taken
 
 
-def test_content_is_what_was_written(tmp_path: Path) -> None:
+def test_content_returns_the_written_bytes(tmp_path: Path) -> None:
     spool = SpoolDirectory(tmp_path).open(100)
     spool.write(b"ab")
     spool.write(memoryview(b"cd"))
@@ -63,7 +63,7 @@ def test_limit_and_growth_are_asked_before_bytes_are_written(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_full_disk_is_told_as_such(number: int) -> None:
+def test_full_disk_is_reported_as_storage_full(number: int) -> None:
     spool = SpoolFile(cast(BinaryIO, FullDisk(4, number)), 100, lambda num_bytes: None)
     with pytest.raises(StorageFull):
         spool.write(b"abcdef")
@@ -90,7 +90,7 @@ def test_killed_process_leaves_no_file(tmp_path: Path) -> None:
     assert before == os.statvfs(tmp_path).f_files
 
 
-def test_the_beginning_is_looked_at_once_it_is_there(tmp_path: Path) -> None:
+def test_beginning_is_checked_once_it_has_arrived(tmp_path: Path) -> None:
     seen: list[bytes] = []
     spool = SpoolDirectory(tmp_path).open(1 << 20)
     spool.check_beginning = seen.append

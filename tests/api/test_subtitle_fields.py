@@ -18,7 +18,7 @@ from tests.fakes.service import FakeService
 from tests.transcript.test_subtitles import UNMARKED, sentence
 
 
-def test_service_decides_what_a_request_leaves_open() -> None:
+def test_service_defaults_apply_to_unset_fields() -> None:
     defaults = SubtitleSettings(max_chars=12, max_lines=1)
     assert parse_subtitle_options({}, defaults) == SubtitleOptions(12, 1)
     fields = {"subtitle_max_chars": " 16 ", "subtitle_max_cps": "", "model": "whisper-1"}

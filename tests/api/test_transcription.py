@@ -110,7 +110,7 @@ async def test_numbers_are_written_in_digits_if_asked_for(
     assert json.loads(streamed.text.split("\n\n")[-2][6:])["text"] == "共25人。"
 
 
-async def test_phrases_are_replaced_as_the_request_asks(
+async def test_phrases_are_replaced_as_requested(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
     service.events = [sentence("共二十五人", 0)]
@@ -140,7 +140,7 @@ async def test_nothing_said_is_an_empty_transcript(
     assert json.loads(streamed.text[6:])["text"] == ""
 
 
-async def test_partial_transcript_says_so_with_the_range(
+async def test_partial_transcript_reports_the_missing_range(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
     service.events = [sentence("你好", 0), FAILED_RANGE]
@@ -221,7 +221,7 @@ async def test_missing_file_is_named(client: httpx.AsyncClient) -> None:
     assert error_of(response)["param"] == "file"
 
 
-async def test_empty_file_is_told(client: httpx.AsyncClient) -> None:
+async def test_empty_file_is_refused(client: httpx.AsyncClient) -> None:
     response = await post(client, b"")
     assert response.status_code == 400
     assert error_of(response)["code"] == "empty_file"

@@ -91,7 +91,7 @@ async def test_json_may_name_a_url(client: httpx.AsyncClient, fetcher: FakeFetch
     assert "words" in response.json()
 
 
-async def test_json_takes_the_fields_of_a_form(
+async def test_json_accepts_the_fields_of_a_form(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:
     body = {

@@ -21,7 +21,7 @@ def source(request: pytest.FixtureRequest) -> ByteSource:
     return ByteSource(io.BytesIO(content) if request.param == "file" else content)
 
 
-def test_reading_past_the_end_returns_what_is_there(source: ByteSource) -> None:
+def test_reading_past_the_end_returns_the_remaining_bytes(source: ByteSource) -> None:
     source.seek(90)
 
     assert source.read(50) == bytes(range(90, 100))

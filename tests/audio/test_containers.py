@@ -32,7 +32,7 @@ def test_every_container_is_recognized_by_its_head(name: str) -> None:
         "语音识别".encode() * 100,
     ],
 )
-def test_what_is_not_audio_is_not_recognized(head: bytes) -> None:
+def test_bytes_that_are_not_audio_are_not_sniffed(head: bytes) -> None:
     assert sniff(head) is None
 
 

@@ -69,7 +69,7 @@ def test_no_bytes_is_an_empty_upload() -> None:
     ],
     ids=["text", "byte", "zeros", "webp", "hls", "concat", "dash", "noise"],
 )
-def test_what_is_not_audio_is_an_unknown_format(content: bytes) -> None:
+def test_bytes_that_are_not_audio_are_an_unknown_format(content: bytes) -> None:
     with pytest.raises(UnknownAudioFormat):
         decoded_s(content)
 
@@ -147,7 +147,7 @@ def test_wav_written_to_a_pipe_declares_nothing(num_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["mp3", "ogg", "webm", "aac", "amr"])
-def test_cut_off_stream_decodes_to_what_is_there(name: str) -> None:
+def test_truncated_stream_is_decoded_up_to_its_end(name: str) -> None:
     rate_hz = recordings.COMPRESSED[name][2] or 16_000
     noise = np.random.default_rng(0).normal(0, 0.1, 10 * rate_hz).astype(np.float32)
     file = recordings.encode(name, noise, rate_hz)
@@ -163,7 +163,7 @@ def test_stream_that_starts_inside_a_frame_is_decoded(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["flac", "ogg"])
-def test_a_changed_bit_costs_the_frames_around_it_and_is_reported(name: str) -> None:
+def test_a_changed_bit_loses_only_nearby_frames_and_is_reported(name: str) -> None:
     rate_hz = recordings.COMPRESSED[name][2] or 16_000
     noise = np.random.default_rng(0).normal(0, 0.1, 10 * rate_hz).astype(np.float32)
     file = bytearray(recordings.encode(name, noise, rate_hz))
@@ -202,7 +202,7 @@ def test_fifty_milliseconds_are_too_short() -> None:
 
 @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers_are_silenced_and_reported(subtype: str, value: float) -> None:
+def test_nan_samples_are_silenced_and_reported(subtype: str, value: float) -> None:
     signal = recordings.sine(2.0, 16_000, channels=2).copy()
     signal[20_000, 1] = value
 

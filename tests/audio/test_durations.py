@@ -95,12 +95,12 @@ def test_video_beside_the_audio_does_not_mislead_it(container: str) -> None:
     assert SECONDS / 2 < estimate_duration(file).duration_s < SECONDS * 2
 
 
-def test_bytes_that_are_no_audio_have_a_bound_too() -> None:
+def test_bytes_that_are_not_audio_are_limited_too() -> None:
     assert estimate_duration(b"nothing of the kind" * 100).duration_s > 0
     assert estimate_duration(np.zeros(0, np.uint8)).duration_s == 0
 
 
-def test_bomb_is_seen_by_what_its_header_declares() -> None:
+def test_bomb_is_detected_by_its_declared_size() -> None:
     flac = bytearray(recording("flac"))
     flac[21:26] = (flac[21] & 0xF0 | 0x0F, 0xFF, 0xFF, 0xFF, 0xFF)
     assert estimate_duration(bytes(flac)).duration_s > 24 * 3600

@@ -46,7 +46,7 @@ def test_frame_without_a_sound_header_stays_with_the_one_before() -> None:
     assert found == [FlacFrame(broken[: -len(third.content)], 0), third]
 
 
-def test_what_stands_before_the_first_header_has_no_time() -> None:
+def test_bytes_before_the_first_header_have_no_time() -> None:
     first, second, *_ = frames_of(frames())
 
     found = frames_of(bytes(100) + second.content)

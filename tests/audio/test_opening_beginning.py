@@ -41,7 +41,7 @@ def test_frames_behind_a_damaged_beginning_are_let_pass() -> None:
     check_beginning((bytes(200_000) + recordings.encode("mp3", noise, 16_000))[:BEGINNING_BYTES])
 
 
-def test_what_is_no_audio_is_refused() -> None:
+def test_file_that_is_not_audio_is_refused() -> None:
     with pytest.raises(UnknownAudioFormat):
         check_beginning(bytes(BEGINNING_BYTES))
 

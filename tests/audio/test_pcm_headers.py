@@ -59,12 +59,12 @@ def test_a_cut_header_yields_no_lengths_or_true_ones(num_bytes: int) -> None:
         ("aiff", b"FORM\0\0\0\0AIFF" + b"ANNO\0\0\0\0" * 100_000),
     ],
 )
-def test_a_file_of_endless_chunks_is_told_so(container: str, file: bytes) -> None:
+def test_a_file_with_too_many_chunks_is_refused(container: str, file: bytes) -> None:
     with pytest.raises(CorruptAudio, match="more than 1000 chunks"):
         read_pcm_header(ByteSource(file), container)
 
 
-def test_chunks_of_a_studio_are_no_obstacle() -> None:
+def test_chunks_of_studio_programs_are_skipped() -> None:
     file = b"RIFF\0\0\0\0WAVE" + _FORMAT + b"junk\0\0\0\0" * 500 + b"data\x08\0\0\0" + bytes(8)
 
     header = read_pcm_header(ByteSource(file), "wav")

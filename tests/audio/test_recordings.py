@@ -93,7 +93,7 @@ def test_of_a_sound_file_nothing_is_reported(name: str) -> None:
     "name", ["mp3", "aac", "ogg", "webm", "matroska", "flac", "mpegts", "flv", "amr", "asf"]
 )
 @pytest.mark.parametrize("content", [bytes(1500), b"\xff" * 700, b"\x5a" * 64])
-def test_damage_in_the_middle_costs_only_what_it_hit(name: str, content: bytes) -> None:
+def test_damage_in_the_middle_loses_only_the_damaged_part(name: str, content: bytes) -> None:
     file = compressed(name)
 
     decoded = Decoded(overwritten(file, len(file) // 2, content))
@@ -105,7 +105,7 @@ def test_damage_in_the_middle_costs_only_what_it_hit(name: str, content: bytes) 
 
 
 @pytest.mark.parametrize("name", ["mp3", "aac", "ogg", "webm", "flac", "mpegts", "flv", "amr"])
-def test_what_was_overwritten_is_reported(name: str) -> None:
+def test_overwritten_audio_is_reported(name: str) -> None:
     file = compressed(name)
     content = np.random.default_rng(1).bytes(2000 if name == "amr" else 6000)
 
@@ -116,14 +116,14 @@ def test_what_was_overwritten_is_reported(name: str) -> None:
 
 
 @pytest.mark.parametrize("start", [1_500, 2_400, 4_000])
-def test_what_is_lost_soon_after_the_start_of_an_mp3_keeps_its_length(start: int) -> None:
+def test_loss_near_the_start_of_an_mp3_keeps_the_length(start: int) -> None:
     decoded = Decoded(overwritten(compressed("mp3"), start, bytes(6_600)))
 
     assert decoded.duration_s == pytest.approx(_SECONDS, abs=0.1)
     assert likeness(speech(), decoded.pcm, 2.0, 7.5) > 0.95
 
 
-def test_a_changed_bit_of_flac_costs_nothing_before_it() -> None:
+def test_a_changed_bit_of_flac_loses_nothing_before_it() -> None:
     file = compressed("flac")
     sound = Decoded(file).pcm.astype(np.int32)
     start = file.index(b"\xff\xf8")
@@ -159,7 +159,7 @@ def test_bytes_lost_from_an_mp3_cost_a_frame() -> None:
     assert decoded.damage[0].end_ms - decoded.damage[0].start_ms < 150
 
 
-def test_one_changed_byte_of_a_frame_header_costs_a_frame() -> None:
+def test_one_changed_byte_of_a_frame_header_loses_one_frame() -> None:
     file = compressed("mp3")
     at = file.index(b"\xff\xf3", len(file) // 2)
 
@@ -169,7 +169,7 @@ def test_one_changed_byte_of_a_frame_header_costs_a_frame() -> None:
     assert decoded.damage[0].end_ms - decoded.damage[0].start_ms < 80
 
 
-def test_a_joined_mp3_with_a_tag_of_its_own_is_heard_whole() -> None:
+def test_an_appended_mp3_with_its_own_tag_is_decoded_to_the_end() -> None:
     tag = b"ID3\x04\x00\x00\x00\x00\x20\x00" + b"\xff\xfb\x90\x64" * 1024
 
     decoded = Decoded(compressed("mp3") + tag + compressed("mp3"))
@@ -180,7 +180,7 @@ def test_a_joined_mp3_with_a_tag_of_its_own_is_heard_whole() -> None:
     assert sum(one.end_ms - one.start_ms for one in decoded.damage) < 100
 
 
-def test_joined_mp3s_of_different_rates_are_heard_whole() -> None:
+def test_appended_mp3s_of_different_rates_are_decoded_to_the_end() -> None:
     first = recordings.encode("mp3", speech(24_000), 24_000)
     second = recordings.encode("mp3", speech(44_100), 44_100)
 
@@ -190,7 +190,7 @@ def test_joined_mp3s_of_different_rates_are_heard_whole() -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), [(1, 2), (2, 1), (1, 6)])
-def test_chained_ogg_of_another_layout_is_heard_whole(first: int, second: int) -> None:
+def test_chained_ogg_of_another_layout_is_decoded_to_the_end(first: int, second: int) -> None:
     def stream(channels: int) -> bytes:
         signal = np.repeat(speech(48_000)[:, None], channels, 1) if channels > 1 else speech(48_000)
         return recordings.encode("ogg", signal, 48_000)
@@ -202,7 +202,7 @@ def test_chained_ogg_of_another_layout_is_heard_whole(first: int, second: int) -
     assert not decoded.damage
 
 
-def test_chained_ogg_of_another_codec_is_heard_whole() -> None:
+def test_chained_ogg_of_another_codec_is_decoded_to_the_end() -> None:
     flac = recordings.mux("ogg", "flac", speech(), 16_000)
 
     decoded = Decoded(compressed("ogg") + flac)
@@ -347,7 +347,7 @@ def test_a_size_that_is_too_small_is_not_believed_and_said(num_bytes: int) -> No
     )
 
 
-def test_chunks_after_the_samples_are_no_samples() -> None:
+def test_chunks_after_the_samples_are_not_read_as_samples() -> None:
     trailer = b"LIST" + struct.pack("<I", 26) + b"INFOISFT\x0e\0\0\0Lavf59.27.100\0"
 
     decoded = Decoded(wav() + trailer + b"odd " + struct.pack("<I", 4000) + bytes(4000))
@@ -361,7 +361,7 @@ def test_foreign_bytes_after_the_samples_are_ignored_and_said() -> None:
 
     assert decoded.duration_s == _SECONDS
     assert decoded.notices == (
-        "The file goes on after its audio with bytes that are no audio; they were ignored.",
+        "The bytes after the audio of the file are not audio; they were ignored.",
     )
 
 
@@ -477,7 +477,7 @@ def test_the_default_track_is_taken_though_another_is_louder() -> None:
 
 @pytest.mark.parametrize("name", ["flac", "wav", "mp3", "webm"])
 @pytest.mark.parametrize("right", [-1.0, -0.8])
-def test_channels_that_cancel_each_other_are_heard(name: str, right: float) -> None:
+def test_channels_that_cancel_each_other_are_not_silent(name: str, right: float) -> None:
     rate_hz = recordings.COMPRESSED.get(name, ("", "", 0))[2] or 16_000
     stereo = np.stack([speech(rate_hz), np.float32(right) * speech(rate_hz)], axis=1)
 

@@ -38,7 +38,7 @@ def test_samples_are_rounded_and_clipped() -> None:
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 48_000])
-def test_a_single_sample_is_no_problem(rate_hz: int) -> None:
+def test_a_single_sample_is_accepted(rate_hz: int) -> None:
     assert len(resample(MonoFrame(np.ones(1, np.float32), rate_hz))) <= 2
 
 

@@ -57,7 +57,7 @@ def test_a_damaged_packet_does_not_change_the_channels_of_those_after() -> None:
     assert [one.end_ms - one.start_ms < 200 for one in decoded.damage] == [True]
 
 
-def test_a_false_frame_of_another_rate_is_lost_and_not_heard() -> None:
+def test_a_false_frame_of_another_rate_is_dropped() -> None:
     file = compressed("mp3")
     other = recordings.encode("mp3", speech(44_100), 44_100)
     false_start = other.index(b"\xff\xfb", len(other) // 2)
@@ -88,7 +88,7 @@ def test_a_changed_setup_in_the_middle_of_an_flv_is_followed() -> None:
     assert not decoded.damage
 
 
-def test_a_frame_that_is_mistaken_for_a_setup_costs_only_itself() -> None:
+def test_a_frame_that_looks_like_a_decoder_setup_loses_only_itself() -> None:
     file = compressed("flv")
     start, _ = flv_tags(file)[60]
     assert file[start : start + 2] == bytes((_AAC, _FRAME))
@@ -101,7 +101,7 @@ def test_a_frame_that_is_mistaken_for_a_setup_costs_only_itself() -> None:
 
 
 @pytest.mark.parametrize("flags", [0x30, 0x3E, 0x2F, 0x6C])
-def test_a_damaged_tag_is_no_second_track(flags: int) -> None:
+def test_a_damaged_tag_does_not_count_as_a_second_track(flags: int) -> None:
     file = compressed("flv")
     start, _ = flv_tags(file)[60]
 
@@ -128,7 +128,7 @@ def test_damage_near_the_end_of_a_fragmented_mp4_is_reported_to_its_declared_end
 
 
 @pytest.mark.parametrize("name", ["webm", "matroska", "flv"])
-def test_what_is_lost_before_the_declared_end_is_reported(name: str) -> None:
+def test_audio_lost_before_the_declared_end_is_reported(name: str) -> None:
     file = compressed(name)
 
     decoded = Decoded(file[: len(file) * 9 // 10] + file[-100:])

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from serve_app.hosting.node import look_for_token_again
+from serve_app.hosting.node import reload_token
 from serve_app.launch import prepare_environment
 from serve_app.settings import Settings
 
@@ -25,7 +25,7 @@ def settings() -> Settings:
 def cluster(settings: Settings) -> Iterator[None]:
     import ray
 
-    look_for_token_again()
+    reload_token()
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()

@@ -80,7 +80,7 @@ def test_samples_are_the_tables_own() -> None:
     assert chunks[0][1].pcm.ctypes.data == first.address
 
 
-def test_rows_are_gone_once_they_are_taken() -> None:
+def test_rows_are_removed_once_taken() -> None:
     some = rows()
     assert some.num_bytes == 2 * 4800
     some.take()

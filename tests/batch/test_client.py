@@ -96,14 +96,14 @@ def test_resumed_job_is_the_same_command(jobs: BatchJobs, ray_jobs: FakeRay) -> 
     assert ray_jobs.details[second].entrypoint == ray_jobs.details[first].entrypoint
 
 
-def test_job_under_way_is_not_resumed(jobs: BatchJobs) -> None:
+def test_running_job_is_not_resumed(jobs: BatchJobs) -> None:
     job_id = jobs.submit(REQUEST)
 
     with pytest.raises(ClusterError, match="nothing to resume"):
         jobs.resume(job_id)
 
 
-def test_cancel_says_whether_there_was_something_to_end(jobs: BatchJobs) -> None:
+def test_cancel_returns_whether_something_was_running(jobs: BatchJobs) -> None:
     job_id = jobs.submit(REQUEST)
 
     assert jobs.cancel(job_id)
@@ -232,6 +232,6 @@ def test_job_that_ends_while_it_is_asked_after_is_not_lost(ray_jobs: FakeRay) ->
     assert jobs.view(jobs.submit(REQUEST)).phase != "lost"
 
 
-def test_job_is_as_ray_says_where_its_supervisor_cannot_be_asked_for(ray_jobs: FakeRay) -> None:
+def test_job_status_is_that_of_ray_without_a_supervisor(ray_jobs: FakeRay) -> None:
     jobs = BatchJobs(cast(JobSubmissionClient, ray_jobs), lambda: None)
     assert jobs.view(jobs.submit(REQUEST)).phase == "running"

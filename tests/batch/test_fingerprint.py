@@ -49,7 +49,7 @@ def test_fingerprint_changes_with_every_part_of_the_configuration(name: str) -> 
     assert config_fingerprint(other) != config_fingerprint(CONFIG)
 
 
-def test_settings_of_drafts_count_where_there_are_drafts() -> None:
+def test_settings_of_drafts_change_the_fingerprint_with_drafts() -> None:
     def digest(engine: str, **sections: Mapping[str, object]) -> str:
         settings = Settings.model_validate({"recognizer": {"engine": engine, **sections}})
         return config_fingerprint(config_of(settings, MODELS))

@@ -169,7 +169,7 @@ def test_numbers_are_as_the_order_says_or_else_the_settings(
     assert found.batch.itn is itn
 
 
-def test_gpu_that_nobody_reserves_is_refused(settings: Settings) -> None:
+def test_gpu_without_a_reservation_is_refused(settings: Settings) -> None:
     recognizer = settings.recognizer.model_copy(update={"device": "cuda"})
     on_gpu = settings.model_copy(update={"recognizer": recognizer})
     with pytest.raises(ConfigurationError, match=r"batch\.recognizers\.num_gpus is 0"):

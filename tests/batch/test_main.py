@@ -47,7 +47,7 @@ def test_failures_for_good_may_be_accepted(
     assert "1 failed" in capsys.readouterr().out
 
 
-def test_failures_that_another_run_tries_again_are_never_accepted(
+def test_failures_that_another_run_retries_are_never_accepted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert exit_code(monkeypatch, [FOR_GOOD, MAY_PASS], "--accept-failures") == 3

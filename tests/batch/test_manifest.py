@@ -135,7 +135,9 @@ def test_utf_16_is_a_clear_error(tmp_path: Path) -> None:
         ("", "it names no recordings"),
     ],
 )
-def test_csv_that_cannot_be_used_says_why(tmp_path: Path, content: str, expected: str) -> None:
+def test_error_for_an_invalid_csv_names_the_reason(
+    tmp_path: Path, content: str, expected: str
+) -> None:
     assert expected in problem(tmp_path, content, "list.csv")
 
 
@@ -365,7 +367,7 @@ ROWS = st.lists(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(ROWS, st.booleans())
-def test_what_was_written_is_read_from_either_format(
+def test_both_formats_are_read_back(
     tmp_path: Path, rows: list[tuple[str, str, str]], with_bom: bool
 ) -> None:
     expected = [BatchItem(key, uri, reference=text or None) for key, uri, text in rows]

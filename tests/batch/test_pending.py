@@ -69,7 +69,7 @@ def test_bad_file_is_not_tried_again_until_it_changes(
     assert len(pending([item], store, settings).works) == 1
 
 
-def test_bad_file_is_tried_again_if_asked_for(
+def test_bad_file_is_retried_on_request(
     item: BatchItem, store: OutputStore, settings: Settings
 ) -> None:
     store.write_failure(failure(item, permanent=True))

@@ -17,7 +17,7 @@ def test_later_answers_take_the_place_of_earlier_ones() -> None:
     assert polled.value() == Computed(8.0, 80)
 
 
-def test_what_a_lost_actor_counted_is_kept() -> None:
+def test_counts_of_a_lost_actor_are_kept() -> None:
     polled = PolledProgress()
     polled.update(Computed(8.0, 80))
     polled.update(Computed(1.0, 10))

@@ -33,7 +33,7 @@ def counters() -> Counters:
     )
 
 
-def test_snapshot_tells_what_is_left_and_how_long_it_takes() -> None:
+def test_snapshot_shows_the_remaining_work_and_time() -> None:
     run = counters()
     for _ in range(4):
         run.count_handled(30.0, 1000, TIMES)
@@ -59,7 +59,7 @@ def test_parts_of_a_long_recording_count_for_the_time_that_is_left() -> None:
     assert run.snapshot(30.0, 1000.0).eta_s == 20.0
 
 
-def test_time_left_is_told_by_number_where_sizes_are_not_known() -> None:
+def test_remaining_time_is_estimated_by_number_without_sizes() -> None:
     run = counters()
     run.planned_bytes = None
     run.count_handled(30.0, None, TIMES)
@@ -67,7 +67,7 @@ def test_time_left_is_told_by_number_where_sizes_are_not_known() -> None:
     assert run.snapshot(20.0, 1000.0).eta_s == 30.0
 
 
-def test_nothing_is_told_of_the_pace_before_there_is_one() -> None:
+def test_pace_is_not_shown_before_it_is_known() -> None:
     shown = counters().snapshot(11.0, 1000.0)
     assert (shown.rtfx, shown.eta_s) == (None, None)
 
@@ -97,7 +97,7 @@ def test_reporter_writes_regularly_and_once_more_at_the_end() -> None:
     assert shown[-1].total == 10
 
 
-def test_reporter_continues_when_the_progress_cannot_be_written(
+def test_reporter_continues_if_the_progress_cannot_be_written(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def write(content: bytes) -> None:

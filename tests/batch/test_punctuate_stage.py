@@ -66,7 +66,7 @@ def heard(error: str | None = None, said: str = "好的吗") -> RecognizedRecord
 
 
 @pytest.mark.parametrize("stages", [{"asr", "punctuation"}, {"asr"}])
-async def test_transcript_is_written_with_what_it_took(tmp_path: Path, stages: set[str]) -> None:
+async def test_transcript_is_written_with_its_times(tmp_path: Path, stages: set[str]) -> None:
     async def punctuate(part: PunctuationTask) -> tuple[PunctuationResult, float]:
         return punctuate_tasks(EveryFifth(), [part])[0], 0.125
 

@@ -55,7 +55,7 @@ def poison_guard(progress_actor: ProgressActor, num_blocks: int = 1) -> PoisonGu
 BLOCK = [chunk(i) for i in range(4)]
 
 
-def test_new_actor_tells_nobody_of_its_blocks() -> None:
+def test_new_actor_reports_no_blocks() -> None:
     progress_actor, model = ProgressActor(), Model(poison=0)
     with pytest.raises(Killed):
         poison_guard(progress_actor, 0).run(BLOCK, model)
@@ -78,7 +78,7 @@ def test_poison_chunk_fails_alone_after_so_many_deaths() -> None:
     assert [results[i] for i in (0, 1, 3)] == [EMPTY] * 3
 
 
-def test_block_that_was_there_at_one_death_is_run_whole() -> None:
+def test_block_that_was_running_at_only_one_death_is_retried_whole() -> None:
     progress_actor, model = ProgressActor(), Model()
     poison_guard(progress_actor).run(BLOCK, model)
     assert model.batches == [[0, 1, 2, 3]]
@@ -91,7 +91,7 @@ def test_block_of_a_node_that_was_lost_leaves_nothing_in_the_ledger() -> None:
     assert progress_actor.begin("1:0") == 0
 
 
-def test_only_as_many_blocks_are_run_carefully_as_may_have_been_there() -> None:
+def test_only_blocks_that_may_have_been_running_are_isolated() -> None:
     progress_actor, model = ProgressActor(), Model()
     careful = poison_guard(progress_actor, 2)
     told: list[str] = []
@@ -106,7 +106,7 @@ def test_block_without_chunks_is_not_counted() -> None:
     assert poison_guard(ProgressActor()).run([], model) == []
 
 
-def test_ledger_adds_up_what_was_computed() -> None:
+def test_progress_actor_adds_up_the_computed_work() -> None:
     progress_actor = ProgressActor()
     for audio_s in (1.5, 2.0):
         progress_actor.add(audio_s, 10)

@@ -98,7 +98,7 @@ def test_broken_read_is_tried_again_with_growing_pauses(
     assert 0.25 <= first <= 0.5 <= second <= 1.0
 
 
-def test_read_that_goes_on_breaking_fails_and_says_how_often(
+def test_read_that_keeps_failing_reports_the_number_of_attempts(
     breaking: type[Breaking], options: ReadOptions
 ) -> None:
     with open_audio("memory://bucket/a.wav", options) as source:

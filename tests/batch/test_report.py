@@ -104,7 +104,7 @@ def test_picture_is_a_png(store: OutputStore, report: BatchReport) -> None:
     assert (store.files.read("report.png") or b"").startswith(b"\x89PNG")
 
 
-def test_report_without_matplotlib_says_so(
+def test_report_without_matplotlib_is_refused_with_the_reason(
     store: OutputStore, report: BatchReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = builtins.__import__

@@ -82,7 +82,7 @@ def test_bad_file_is_a_row_and_its_neighbors_are_done(
     assert ends[1].error is None
 
 
-def test_truncated_file_is_heard_as_far_as_it_goes_and_says_what_is_missing(
+def test_truncated_file_is_decoded_up_to_its_end_and_the_rest_reported(
     segmenter: RecordingSegmenter, tmp_path: Path
 ) -> None:
     whole = Path(tone(tmp_path / "whole.flac", 30.0)).read_bytes()

@@ -5,7 +5,7 @@ import threading
 from serve_app.batch.segment_stage import FifoLock
 
 
-def test_threads_have_their_turns_in_order_of_arrival() -> None:
+def test_threads_run_in_order_of_arrival() -> None:
     lock = FifoLock()
     order: list[int] = []
     arrived = [threading.Event() for _ in range(3)]
@@ -29,7 +29,7 @@ def test_threads_have_their_turns_in_order_of_arrival() -> None:
     assert order == [0, 1, 2]
 
 
-def test_turn_is_free_while_it_is_given_up() -> None:
+def test_lock_is_free_while_it_is_released() -> None:
     lock = FifoLock()
     had_it = threading.Event()
 
@@ -44,7 +44,7 @@ def test_turn_is_free_while_it_is_given_up() -> None:
     thread.join()
 
 
-def test_turn_is_passed_on_after_an_error() -> None:
+def test_lock_is_released_after_an_error() -> None:
     lock = FifoLock()
     try:
         with lock.held():

@@ -29,7 +29,7 @@ def terminate_and_wait() -> None:
     threading.Event().wait(60)
 
 
-def test_sigterm_interrupts_what_the_main_thread_waits_for() -> None:
+def test_sigterm_interrupts_a_wait_of_the_main_thread() -> None:
     killer = threading.Timer(0.1, terminate)
     killer.start()
     with pytest.raises(Stopped), stoppable(), stoppable():
@@ -37,7 +37,7 @@ def test_sigterm_interrupts_what_the_main_thread_waits_for() -> None:
     killer.join()
 
 
-def test_second_sigterm_does_not_interrupt_what_the_first_one_began() -> None:
+def test_second_sigterm_does_not_interrupt_the_shutdown() -> None:
     cleaned_up: list[bool] = []
 
     def work() -> None:
@@ -56,7 +56,7 @@ def test_second_sigterm_does_not_interrupt_what_the_first_one_began() -> None:
         terminate_and_wait()
 
 
-def test_process_leaves_although_what_is_to_end_hangs() -> None:
+def test_process_exits_even_if_the_shutdown_hangs() -> None:
     left = threading.Event()
     codes: list[int] = []
 

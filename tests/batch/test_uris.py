@@ -50,6 +50,6 @@ def test_relative_uri_starts_at_the_root(uri: str, root: str, expected: str) -> 
     assert resolved(uri, root) == expected
 
 
-def test_drive_letter_is_no_scheme() -> None:
+def test_drive_letter_is_not_a_scheme() -> None:
     assert not has_scheme("c:/data")
     assert has_scheme("zip::s3://a")

@@ -89,7 +89,7 @@ def test_other_settings_of_drafts_are_named(name: str, section: dict[str, object
     assert found.startswith(f"{name} is")
 
 
-def test_service_that_does_not_say_is_no_agreement() -> None:
+def test_service_without_a_fingerprint_does_not_match() -> None:
     silent = StageReadiness("asr", "cpu", "paraformer-demo", "bb")
     assert len(differences(silent, settings(), MODELS)) == 2
 
@@ -120,7 +120,7 @@ def test_job_is_refused_that_would_write_fingerprints_of_other_texts(
         check_service(settings(), MODELS)
 
 
-def test_job_with_the_settings_of_the_service_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_with_the_settings_of_the_service_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(via_service, "serve", FakeServe(settings(dtype="int8")))
     check_service(settings(dtype="int8"), MODELS)
 

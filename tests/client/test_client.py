@@ -161,7 +161,7 @@ def test_other_formats_come_as_they_are_with_what_the_headers_say() -> None:
     assert answer.warnings == ("demo model", "language has no effect: 通")
 
 
-def test_stream_yields_sentences_and_the_end_and_skips_what_it_does_not_know() -> None:
+def test_stream_yields_sentences_and_the_end_and_skips_unknown_events() -> None:
     with client_of(FakeService()) as client:
         assert list(client.stream(b"RIFF")) == [
             StreamSentence(0.1, 1.2, "你好。"),
@@ -180,7 +180,7 @@ def test_error_in_a_stream_is_raised() -> None:
     assert refused.value.code == "deadline_exceeded"
 
 
-def test_busy_service_is_asked_again_when_it_says_so(pauses: list[float]) -> None:
+def test_busy_service_is_called_again_after_its_retry_after(pauses: list[float]) -> None:
     service = FakeService(
         refusal(429, "overloaded", **{"Retry-After": "7"}),
         httpx.ConnectError("refused"),
@@ -230,7 +230,7 @@ def test_something_else_is_not_taken_for_the_service(text: str) -> None:
     assert len(service.posted) == 1
 
 
-def test_what_is_served_is_told_without_aliases() -> None:
+def test_served_models_are_listed_without_aliases() -> None:
     with client_of(FakeService()) as client:
         assert client.served() == Served(
             ("paraformer-demo",), ("asr", "vad"), frozenset({"paraformer-demo"})

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.browser
 pytest.importorskip("fastapi_offline", reason="a dependency of the project: pip install -e .")
 
 
-def test_page_shows_the_routes_and_asks_nobody_else(api_url: str, tmp_path: Path) -> None:
+def test_page_shows_the_routes_without_other_hosts(api_url: str, tmp_path: Path) -> None:
     path = executable()
     if path is None:
         pytest.skip(HOW_TO_GET_IT)

@@ -56,7 +56,7 @@ def test_error_survives_pickling(cls: type[ParaserveError]) -> None:
 
 
 @pytest.mark.parametrize("cls", EVERY_ERROR)
-def test_error_says_something_and_has_a_docstring(cls: type[ParaserveError]) -> None:
+def test_every_error_has_a_message_and_a_docstring(cls: type[ParaserveError]) -> None:
     assert str(cls(*ARGUMENTS.get(cls, ("detail",))))
     assert cls.__doc__
 

@@ -38,6 +38,6 @@ def test_names_mean_codes(name: str, code: str) -> None:
     assert language_code(name) == code
 
 
-def test_what_is_neither_a_code_nor_a_name_is_told_apart() -> None:
+def test_text_that_is_neither_a_code_nor_a_name_is_distinguished() -> None:
     assert all(map(names_a_language, ("zh", "hh", "French", "zh-CN", "yue")))
     assert not any(map(names_a_language, ("language", "string", "", "12", "auto", "普")))

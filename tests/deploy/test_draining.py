@@ -55,7 +55,7 @@ cluster.shutdown()
 """
 
 
-def test_hook_waits_for_what_is_under_way_and_leaves_the_node_empty() -> None:
+def test_hook_waits_for_running_work_and_leaves_the_node_empty() -> None:
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     environment["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
     # Where `ray` is, as in the image.

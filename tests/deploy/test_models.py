@@ -116,7 +116,7 @@ def test_exported_pack_is_the_operators_to_bring() -> None:
     assert preloaded({"profile": "cpu-int8-onnx"}) == ["ct-punc", "fsmn-vad"]
 
 
-def test_packs_of_a_job_with_a_profile_of_its_own_are_fetched_too() -> None:
+def test_packs_of_a_job_with_its_own_profile_are_fetched_too() -> None:
     batch: Json = {"source": "s3://a/", "output": "s3://b/", "profile": "paraformer-small"}
     demo: Json = {"profile": "demo"}
     wanted = {*needed_packs(demo), *needed_packs({"profile": "paraformer-small"})}
@@ -125,7 +125,7 @@ def test_packs_of_a_job_with_a_profile_of_its_own_are_fetched_too() -> None:
 
 
 @pytest.mark.parametrize("name", READY_MADE)
-def test_cores_of_the_groups_hold_what_the_settings_ask(name: str) -> None:
+def test_groups_have_the_cores_that_the_settings_require(name: str) -> None:
     objects = render(ready_values(name))
     (spec,) = cluster_specs(only(objects, "RayService"))
     offered = sum(

@@ -86,7 +86,7 @@ def call(kube: KubeServer, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["cluster", *arguments, *context])
 
 
-def test_reader_may_look_and_is_told_what_scaling_wants(
+def test_reader_may_read_and_scaling_names_the_missing_right(
     running: str, kube: KubeServer, tmp_path: Path
 ) -> None:
     reader = connect(account(kube, tmp_path, "reader", READING))
@@ -98,7 +98,7 @@ def test_reader_may_look_and_is_told_what_scaling_wants(
     )
 
 
-def test_half_a_scaling_is_told_as_such(
+def test_interrupted_scaling_is_reported(
     running: str, kube: KubeServer, tmp_path: Path, services: RayServices
 ) -> None:
     half = connect(account(kube, tmp_path, "half", SCALING))
@@ -107,7 +107,7 @@ def test_half_a_scaling_is_told_as_such(
     assert groups(services)["gpu"]["maxReplicas"] == 20
 
 
-def test_status_tells_what_it_can_without_nodes(running: str, kube: KubeServer) -> None:
+def test_status_works_without_the_right_to_read_nodes(running: str, kube: KubeServer) -> None:
     result = call(kube, "status", "--json")
     assert result.exit_code == 0, result.output
     status = json.loads(result.stdout)
@@ -126,7 +126,9 @@ def test_status_is_a_table(running: str, kube: KubeServer) -> None:
     assert "GPUs: 3 needed at least, 16 at most" in told
 
 
-def test_scale_is_told_and_seen(running: str, kube: KubeServer, services: RayServices) -> None:
+def test_scale_is_printed_and_takes_effect(
+    running: str, kube: KubeServer, services: RayServices
+) -> None:
     result = call(kube, "scale", "group", "gpu", "--max", "20")
     assert result.stdout.splitlines() == [
         "group gpu: 2 to 16 (now 2) -> 2 to 20 (now 2) pods; no pod restarts",
@@ -146,7 +148,7 @@ def test_rollout_tells_by_its_exit_code(running: str, kube: KubeServer, admin: K
     assert "not done after 0 s" in str(waited.exception)
 
 
-def test_doctor_finds_what_this_server_lacks(running: str, kube: KubeServer) -> None:
+def test_doctor_reports_missing_parts_of_the_server(running: str, kube: KubeServer) -> None:
     result = call(kube, "doctor", "--json", "--no-hub")
     assert result.exit_code == 1, result.output
     told = [finding["problem"] for finding in json.loads(result.stdout)]
@@ -168,6 +170,6 @@ def test_doctor_cannot_tell_without_a_server(kube: KubeServer, tmp_path: Path) -
     assert result.exit_code == 2
 
 
-def test_missing_service_is_told(kube: KubeServer) -> None:
+def test_missing_service_is_reported(kube: KubeServer) -> None:
     result = call(kube, "status", "--name", "nobody")
     assert "no RayService nobody in asr" in str(result.exception)

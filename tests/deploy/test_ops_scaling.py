@@ -147,7 +147,7 @@ def test_scaling_that_was_crossed_is_done_again_on_the_new_object(
     assert live["metadata"]["annotations"]["touched"] == "0"
 
 
-def test_scaling_that_is_always_crossed_gives_up_and_says_so(
+def test_scaling_with_repeated_conflicts_fails_with_the_reason(
     installed: helm.Config, kube: KubeServer, services: RayServices
 ) -> None:
     with kube.api_client() as api_client:

@@ -18,7 +18,7 @@ def applications(values: Json) -> dict[str, Json]:
 
 
 @pytest.mark.parametrize("name", ["demo-cpu", "one-gpu", "airgapped"])
-def test_page_is_there_only_if_it_is_wanted(name: str) -> None:
+def test_page_is_served_only_if_enabled(name: str) -> None:
     without = applications(ready_values(name))
     with_page = applications(combined(ready_values(name), PAGE))
     assert set(with_page) - set(without) == {"paraserve-ui"}

@@ -55,9 +55,7 @@ def test_scaled_deployment_survives_an_upgrade(
     assert config["applications"][0]["args"]["log_level"] == "DEBUG"
 
 
-def test_scaling_is_undone_when_that_is_asked_for(
-    releases: helm.Config, services: RayServices
-) -> None:
+def test_scaling_is_undone_on_request(releases: helm.Config, services: RayServices) -> None:
     install(releases, gpu_values())
     scale_group(services, NAME, "gpu", maxReplicas=20)
     releases.upgrade(CHART, "speech", gpu_values(keepScaling=False))
@@ -155,7 +153,7 @@ def test_rays_autoscaler_scales_the_gpu_group_up_to_its_bound(
     assert "capped by maxReplicas" in str(provider.poll_errors()[0])
 
 
-def test_rays_autoscaler_reads_what_the_groups_offer(ray_cluster: Json) -> None:
+def test_rays_autoscaler_reads_the_resources_of_the_groups(ray_cluster: Json) -> None:
     types = _derive_autoscaling_config_from_ray_cr(ray_cluster)["available_node_types"]
     offered = {name: entry["resources"] for name, entry in types.items()}
     assert offered["headgroup"]["CPU"] == 0

@@ -37,7 +37,7 @@ def with_changes(changes: Json) -> Json:
         {"serve": {"upgradeStrategy": "None"}},
     ],
 )
-def test_change_that_the_running_cluster_takes_leaves_its_pods_alone(changes: Json) -> None:
+def test_change_that_needs_no_new_cluster_keeps_its_pods(changes: Json) -> None:
     assert with_changes(changes) == with_changes({})
 
 

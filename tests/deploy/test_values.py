@@ -147,7 +147,7 @@ def test_name_that_kuberay_would_refuse_is_refused() -> None:
     assert "has 60 characters, but KubeRay takes at most 47" in message
 
 
-def test_service_without_keys_must_be_asked_for() -> None:
+def test_service_without_keys_must_be_requested_explicitly() -> None:
     assert "No API keys: set apiKeys.existingSecret" in refusal({})
     assert render(OPEN)
 

@@ -156,7 +156,7 @@ def test_backlog_of_the_segmenters_scales_the_recognizers(clock: Clock) -> None:
     assert decided == [1, 1, 1, 1, 4, 4]
 
 
-def test_backlog_wakes_recognizers_that_went_to_zero(clock: Clock) -> None:
+def test_backlog_scales_recognizers_up_from_zero(clock: Clock) -> None:
     segmenters, recognizers = SegmenterPolicy(2.0), QueuedAudioPolicy(2.0, LIMITS)
     segmenters(context("Segmenter", {"s1": {"backlog_audio_s": 0.0}}))
     assert recognizers(context("Recognizer", {}))[0] == 0
@@ -250,7 +250,7 @@ def test_ray_s_own_policy_is_one_setting_away() -> None:
     assert segmenter_autoscaling(requests) is None
 
 
-def test_without_autoscaling_serve_is_told_of_none() -> None:
+def test_without_autoscaling_serve_gets_no_config() -> None:
     assert recognizer_autoscaling(Settings()) is None
     assert segmenter_autoscaling(Settings()) is None
 

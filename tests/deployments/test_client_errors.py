@@ -36,7 +36,7 @@ def fail(error: Exception, times: int = 1) -> None:
             logging.getLogger("ray.serve").exception("Request failed.")
 
 
-def test_what_a_client_did_wrong_is_one_line(serve_log: io.StringIO) -> None:
+def test_client_error_is_logged_as_one_line(serve_log: io.StringIO) -> None:
     quiet_client_errors()
     quiet_client_errors()
 

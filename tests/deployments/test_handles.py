@@ -33,13 +33,13 @@ def recognizer(calls: Script, streams: Script = ()) -> tuple[RemoteRecognizer, F
     return RemoteRecognizer(handle.handle, Settings.model_validate({"max_attempts": 2})), handle
 
 
-async def test_group_that_is_answered_costs_one_call() -> None:
+async def test_answered_group_takes_one_call() -> None:
     remote, handle = recognizer([[HEARD] * 3])
     assert await remote.recognize(CHUNKS) == [HEARD] * 3
     assert len(handle.asked) == 1
 
 
-async def test_group_whose_replica_dies_goes_on_chunk_by_chunk() -> None:
+async def test_group_whose_replica_dies_is_retried_chunk_by_chunk() -> None:
     remote, handle = recognizer([DIED], [["begun", HEARD]] * 3)
     assert await remote.recognize(CHUNKS) == [HEARD] * 3
     assert handle.asked == [CHUNKS, *CHUNKS]
@@ -65,7 +65,7 @@ async def test_replica_that_cannot_be_reached_is_not_held_against_the_chunk() ->
     assert await remote.recognize_alone(CHUNKS[0]) == HEARD
 
 
-async def test_tries_of_a_chunk_are_bounded() -> None:
+async def test_attempts_for_a_chunk_are_limited() -> None:
     remote, handle = recognizer([], [[DIED]] * 50)
     result = await remote.recognize_alone(CHUNKS[0])
     assert isinstance(result, ChunkFailure)

@@ -50,13 +50,13 @@ class Ticking:
         return self._now_s
 
 
-async def test_signs_of_life_are_not_passed_on() -> None:
+async def test_heartbeats_are_not_passed_on() -> None:
     remote = recording([[None, FIRST, None, SECOND, END]])
     assert [utterance async for utterance in remote.utterances()] == [FIRST, SECOND]
     assert remote.end == END
 
 
-async def test_second_segmenter_goes_on_where_the_first_one_died() -> None:
+async def test_second_segmenter_continues_where_the_first_one_died() -> None:
     remote = recording([[FIRST, DIED], [FIRST, SECOND, THIRD, END]])
     assert [utterance async for utterance in remote.utterances()] == [FIRST, SECOND, THIRD]
     assert remote.end == END
@@ -80,7 +80,7 @@ async def test_cancellation_at_the_other_end_is_a_loss_like_others() -> None:
     assert [utterance async for utterance in remote.utterances()] == [FIRST, SECOND]
 
 
-async def test_bad_audio_is_told_and_not_tried_again() -> None:
+async def test_bad_audio_is_reported_without_a_retry() -> None:
     with pytest.raises(CorruptAudio):
         async for _ in recording([[task_error(CorruptAudio("x"))], [FIRST, END]]).utterances():
             pass
@@ -103,7 +103,7 @@ async def test_clip_beside_a_file_that_gets_its_segmenter_replaced_is_transcribe
     assert [utterance async for utterance in remote.utterances()] == [FIRST, SECOND]
 
 
-async def test_only_segmenters_that_died_with_the_recording_are_told() -> None:
+async def test_error_counts_only_segmenters_that_died_with_the_recording() -> None:
     lost = [[None, WAITED], [None, RAN], [CLOSED], [None, DIED], [CLOSED], [CLOSED], [RAN]]
     with pytest.raises(RecognitionFailed, match="3 segmenters were lost"):
         async for _ in recording(lost).utterances():
@@ -129,7 +129,7 @@ async def test_wait_for_a_replacement_ends_with_the_deadline() -> None:
             pass
 
 
-async def test_deployment_that_failed_to_start_is_told_as_not_ready() -> None:
+async def test_deployment_that_failed_to_start_raises_not_ready() -> None:
     failed = DeploymentUnavailableError(DeploymentID("Segmenter"))
     with pytest.raises(NotReady):
         async for _ in recording([[failed]] * 3).utterances():

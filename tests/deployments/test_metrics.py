@@ -66,7 +66,7 @@ def test_names_are_prometheus_style_with_units() -> None:
         assert metric.description.endswith(".")
 
 
-def test_series_that_alerts_look_at_are_there_with_0_from_the_start(
+def test_series_of_alerts_are_exported_as_0_from_the_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun: Recorded = {}
@@ -111,7 +111,7 @@ def test_a_shed_request_counts_by_its_reason(recorded: Recorded) -> None:
     assert recorded["paraserve_audio_accepted_seconds_total"] == []
 
 
-def test_a_stream_that_missed_its_deadline_is_no_done_audio(recorded: Recorded) -> None:
+def test_a_stream_that_missed_its_deadline_does_not_count_as_done(recorded: Recorded) -> None:
     IngressMetrics().ended(ended(status=200, code="deadline_exceeded", audio_s=9.0))
     assert recorded["paraserve_deadline_misses_total"] == [(1.0, {})]
     assert recorded["paraserve_audio_done_seconds_total"] == []
@@ -145,7 +145,7 @@ async def test_a_model_tells_its_queue_its_pack_and_its_memory(recorded: Recorde
     assert [value for value, _ in recorded["paraserve_gpu_memory_bytes"]] == [10, 20]
 
 
-async def test_models_that_have_gone_are_told_as_such(recorded: Recorded) -> None:
+async def test_models_that_were_removed_are_reported(recorded: Recorded) -> None:
     loads = {"large": 1, "small": 1}
     ModelCacheMetrics(lambda: ModelCacheStatistics(("small",), 7, loads, {"large": 1}))
     await asyncio.sleep(0)

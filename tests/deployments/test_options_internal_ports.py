@@ -33,7 +33,7 @@ def test_replica_listens_on_the_nodes_address(monkeypatch: pytest.MonkeyPatch) -
     assert bind(monkeypatch, "::1") == ["[::1]:0"]
 
 
-def test_replica_on_a_foreign_cluster_listens_where_ray_wants(
+def test_replica_on_a_foreign_cluster_listens_on_rays_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert bind(monkeypatch, "") == ["[::]:0"]
@@ -41,5 +41,5 @@ def test_replica_on_a_foreign_cluster_listens_where_ray_wants(
 
 def test_other_address_than_the_known_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     bind(monkeypatch, "127.0.0.1")
-    with pytest.raises(RuntimeError, match="any more"):
+    with pytest.raises(RuntimeError, match="instead of"):
         replica.add_port_to_grpc_server(Server(), "0.0.0.0:0")  # type: ignore[attr-defined,no-untyped-call]

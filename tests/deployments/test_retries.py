@@ -95,7 +95,9 @@ async def answer(
         (ValueError(), None),
     ],
 )
-def test_trouble_is_told_from_answers(error: Exception, failure_kind: FailureKind | None) -> None:
+def test_failures_are_distinguished_from_answers(
+    error: Exception, failure_kind: FailureKind | None
+) -> None:
     assert failure_kind_of(error) == failure_kind
 
 
@@ -105,21 +107,21 @@ async def test_lost_calls_are_made_again() -> None:
     assert len(calls) == 3
 
 
-async def test_last_trouble_is_told_after_the_last_attempt() -> None:
+async def test_last_failure_is_raised_after_the_last_attempt() -> None:
     call, calls = scripted(DIED, DIED, DIED, "too late")
     with pytest.raises(ActorDiedError):
         await answer(call)
     assert len(calls) == 3
 
 
-async def test_answer_that_is_an_error_is_not_asked_for_again() -> None:
+async def test_error_response_is_not_retried() -> None:
     call, calls = scripted(ValueError("no"), "text")
     with pytest.raises(ValueError, match="no"):
         await answer(call)
     assert len(calls) == 1
 
 
-async def test_replica_that_takes_nothing_any_more_is_waited_for_beyond_the_attempts() -> None:
+async def test_unreachable_replica_does_not_count_as_an_attempt() -> None:
     call, calls = scripted(*[task_error(BatcherClosed())] * 30, "text")
     assert await answer(call) == "text"
     assert len(calls) == 31
@@ -180,13 +182,13 @@ async def test_deadline_bounds_a_call_without_a_timeout() -> None:
         await answer(call, context=RequestContext("request", deadline=time.time() + 0.02))
 
 
-async def test_deployment_that_failed_to_start_is_told_as_not_ready() -> None:
+async def test_deployment_that_failed_to_start_raises_not_ready() -> None:
     call, _ = scripted(*[DeploymentUnavailableError(DeploymentID("Recognizer"))] * 3)
     with pytest.raises(NotReady):
         await answer(call)
 
 
-async def test_death_is_told_at_once_where_it_matters() -> None:
+async def test_death_is_raised_at_once_if_it_must_not_be_retried() -> None:
     call, calls = scripted(FULL, DIED, "text")
     with pytest.raises(ReplicaDied):
         await answer(call, retry_deaths=False)
@@ -199,7 +201,7 @@ async def test_cancellation_at_the_other_end_is_not_the_callers() -> None:
     assert len(calls) == 2
 
 
-async def test_cancellation_by_the_caller_ends_the_tries() -> None:
+async def test_cancellation_by_the_caller_ends_the_retries() -> None:
     began = asyncio.Event()
 
     async def call() -> str:

@@ -84,7 +84,8 @@ class NotingRefiner:
         self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
     ) -> list[Recognition | ChunkFailure]:
         self.asked += [
-            (int(pcm[0]) - 1, hint) for pcm, hint in zip(batch, recognition_options, strict=True)
+            (int(pcm[0]) - 1, options)
+            for pcm, options in zip(batch, recognition_options, strict=True)
         ]
         if self.fails:
             return [ChunkFailure("engine_error", "broken")] * len(batch)
@@ -170,7 +171,7 @@ def test_foreign_speech_keeps_its_draft_for_any_reason(drafted: Draft) -> None:
         (None, None, True, True),
     ],
 )
-def test_failed_draft_is_refined_in_the_language_that_was_asked_for(
+def test_failed_draft_is_refined_in_the_requested_language(
     named: str | None, default: str | None, refine_unknown: bool, refined: bool
 ) -> None:
     drafter = ScriptedDrafter([ChunkFailure("draft_failed", "")], default_language=default)

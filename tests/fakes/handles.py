@@ -32,7 +32,7 @@ class FakeHandle:
     def handle(self) -> DeploymentHandle[Any]:
         return cast(DeploymentHandle[Any], self)
 
-    async def _call(self, argument: object) -> object:
+    async def _call(self, argument: object = None) -> object:
         self.asked.append(argument)
         return _outcome(next(self._calls))
 
@@ -43,7 +43,7 @@ class FakeHandle:
 
 
 class _Method:
-    def __init__(self, remote: Callable[[object], Any]) -> None:
+    def __init__(self, remote: Callable[..., Any]) -> None:
         self.remote = remote
 
 

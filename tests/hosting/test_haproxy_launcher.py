@@ -193,7 +193,7 @@ def test_methods_of_http_reach_the_replicas(proxy: Proxy, method: str) -> None:
     assert answer.status_code == (200 if method == "GET" else 501)
 
 
-def test_documents_are_asked_of_a_replica_once_whatever_else_a_request_says(
+def test_documents_are_cached_regardless_of_other_headers(
     caching_proxy: Proxy,
 ) -> None:
     for number in range(5):

@@ -44,10 +44,10 @@ def test_controller_that_stays_away_is_a_loss_and_one_that_is_restarted_is_none(
 
     watch = NodeWatch({}, has_controller, clock)
     for clock.now_s in (20.0, 40.0, 55.0):
-        watch.look_once()
+        watch.check_controller()
         assert watch.loss() is None
     clock.now_s = 116.0
-    watch.look_once()
+    watch.check_controller()
     assert "controller" in str(watch.loss())
 
 
@@ -59,5 +59,5 @@ def test_cluster_that_does_not_answer_counts_as_without_controller() -> None:
 
     watch = NodeWatch({}, fails, clock)
     clock.now_s = 61.0
-    watch.look_once()
+    watch.check_controller()
     assert watch.loss() is not None

@@ -53,7 +53,7 @@ def test_processes_of_other_runs_and_of_none_are_left_alone(tmp_path: Path, star
     assert all(other.poll() is None for other in others)
 
 
-def test_reader_of_a_runs_log_is_no_process_of_the_run(tmp_path: Path, start: Start) -> None:
+def test_reader_of_a_log_does_not_belong_to_the_run(tmp_path: Path, start: Start) -> None:
     (tmp_path / "log").touch()
     reader = start(None, f"f = open({str(tmp_path / 'log')!r})")
     assert processes_of_run(tmp_path) == []
@@ -73,7 +73,7 @@ def test_later_process_with_the_same_number_is_another_one() -> None:
     assert not Process(own.pid, own.start_ticks - 1).is_alive
 
 
-def test_process_that_has_ended_and_was_not_waited_for_is_gone(start: Start) -> None:
+def test_zombie_process_counts_as_ended(start: Start) -> None:
     child = start(None, then="pass")
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert process_of(child.pid) is None

@@ -65,7 +65,7 @@ def test_variables_are_those_that_ray_serve_knows() -> None:
             assert f'"{name}"' in source, name
 
 
-def test_ray_listens_on_the_loopback_address_unless_told_otherwise() -> None:
+def test_ray_listens_on_the_loopback_address_by_default() -> None:
     switch = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
     assert environment()[switch] == "0"
     assert switch not in environment(cluster={"host": "10.0.0.5"})

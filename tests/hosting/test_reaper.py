@@ -49,7 +49,7 @@ def test_everything_ends_with_an_owner_that_is_killed(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-def test_owner_that_dismisses_it_outlives_what_it_has_started(tmp_path: Path) -> None:
+def test_reaper_spares_the_owner_that_dismisses_it(tmp_path: Path) -> None:
     owner, run = start_owner(tmp_path / "r")
     output, _ = owner.communicate("\n", timeout=60)
     assert int(output) != 0

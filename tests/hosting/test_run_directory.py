@@ -76,7 +76,7 @@ def test_place_that_another_user_could_have_laid_out_is_refused(root: Path, tmp_
         create_run_directory(root)
 
 
-def test_what_a_dead_run_left_behind_is_ended(
+def test_processes_of_a_dead_run_are_ended(
     root: Path, left_behind: tuple[RunDirectory, subprocess.Popen[bytes]]
 ) -> None:
     run, child = left_behind
@@ -96,7 +96,7 @@ def test_logs_of_the_last_dead_runs_are_kept(root: Path) -> None:
     assert set(root.iterdir()) == {living.path, *(run.path for run in runs[-3:])}
 
 
-def test_what_is_no_run_is_left_alone(root: Path) -> None:
+def test_directory_that_is_not_a_run_is_left_alone(root: Path) -> None:
     root.mkdir(mode=0o700)
     (root / "notes").write_text("mine")
     (root / "folder").mkdir()

@@ -48,15 +48,15 @@ def test_service_without_requests_is_drained_at_once(
     assert counter.is_draining
 
 
-def test_requests_under_way_are_waited_for(tmp_path: Path, counter: InFlightCounter) -> None:
+def test_drain_waits_for_running_requests(tmp_path: Path, counter: InFlightCounter) -> None:
     time, told = Time(), list[str]()
     counter.enter()
     counter.enter()
     time.due = [(20.0, counter.leave), (41.0, counter.leave)]
     assert drain(tmp_path, time, told).run() == 0
     assert 41 <= time.now_s < 43
-    assert told[0].startswith("waiting for 2 requests")
-    assert told[-1].startswith("waiting for 1 requests")
+    assert told[0].startswith("waiting for 2 running requests")
+    assert told[-1].startswith("waiting for 1 running requests")
 
 
 def test_wait_has_a_limit(tmp_path: Path, counter: InFlightCounter) -> None:
@@ -75,17 +75,19 @@ def test_request_that_reaches_its_replica_late_is_still_waited_for(
     assert time.now_s >= 5
 
 
-def test_nobody_waits_for_a_node_that_has_died(tmp_path: Path, counter: InFlightCounter) -> None:
+def test_drain_does_not_wait_for_a_node_that_has_died(
+    tmp_path: Path, counter: InFlightCounter
+) -> None:
     counter.enter()
     assert drain(tmp_path, Time(), []).run(lambda: "raylet has ended") == 1
 
 
-def test_first_signal_asks_and_second_one_ends() -> None:
+def test_first_signal_stops_gracefully_and_the_second_at_once() -> None:
     ended: list[bool] = []
     signals = StopSignals(lambda: ended.append(True))
     signals.started()
     signals.receive(signal.SIGTERM)
-    assert signals.is_told
+    assert signals.is_stop_requested
     assert not ended
     signals.receive(signal.SIGINT)
     assert ended

@@ -34,7 +34,7 @@ def test_readiness_has_the_output_settings() -> None:
 
 
 @pytest.mark.parametrize("engine", ["paraformer", "onnx"])
-def test_settings_of_drafts_count_only_where_there_are_drafts(engine: str) -> None:
+def test_settings_of_drafts_are_ignored_without_drafts(engine: str) -> None:
     def values(**recognizer: object) -> object:
         section = {"engine": engine, **recognizer}
         return output_settings_of(Settings.model_validate({"recognizer": section}), "asr")

@@ -107,12 +107,12 @@ def loader(device: Device) -> Loader:
 
 
 def _cache(loader: Loader, budget_bytes: int = 100, idle_timeout_s: float = 0.05) -> ModelCache:
-    turns = DeviceSlots()
+    slots = DeviceSlots()
     cache = ModelCache(
         SIZES,
         budget_bytes,
         loader,
-        lambda engine: BatchedRecognizer(engine, LIMITS, logging.getLogger(), device_slots=turns),
+        lambda engine: BatchedRecognizer(engine, LIMITS, logging.getLogger(), device_slots=slots),
         idle_timeout_s,
     )
     cache.put("one", NamedEngine("one", loader.device))

@@ -42,7 +42,7 @@ def test_every_setting_of_a_section_is_an_option(
     assert section.model_fields.keys() - elsewhere <= names
 
 
-def test_hybrid_refines_what_the_settings_say(
+def test_hybrid_refines_according_to_the_settings(
     whisper_pack: PackContents, pack_store: PackStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[HybridOptions] = []
@@ -62,7 +62,7 @@ def test_whisper_alone_is_refused_on_a_gpu(whisper_pack: PackContents) -> None:
         open_recognizer(on_gpu, whisper_pack)
 
 
-def test_engine_whispercpp_wants_a_whisper_pack(pack_store: PackStore) -> None:
+def test_engine_whispercpp_requires_a_whisper_pack(pack_store: PackStore) -> None:
     with pytest.raises(PackCorrupt, match="no Whisper model"):
         open_recognizer(settings(engine="whispercpp"), resolve("paraformer-demo", pack_store))
 

@@ -28,7 +28,7 @@ def test_delay_refusal_wrong_answer_and_death_are_each_seen() -> None:
         assert table.rows[1][-1] == "NOT HELD"
 
 
-def test_hostile_files_are_what_they_are_called() -> None:
+def test_hostile_files_match_their_names() -> None:
     wav = files.wav_of_empty_chunks(8000)
     assert wav.count(b"junk") == 1000
     assert files.mkv_of_single_samples(50).startswith(b"\x1a\x45\xdf\xa3")
@@ -43,7 +43,7 @@ def test_every_attack_can_be_made_ready() -> None:
     assert all(callable(made()) for made in small.values())
 
 
-async def test_attacker_is_a_process_of_its_own_that_gives_way_to_the_service() -> None:
+async def test_attacker_is_a_separate_process_with_lower_priority() -> None:
     target = Target(f"http://127.0.0.1:{free_port()}", "key")
     with sender() as attacker:
         pid = await attacker.prepare("header-bombs")

@@ -25,8 +25,8 @@ def planned(number: int = 24, seed: int = 1) -> list[Kill]:
 
 
 def outcome(*attempts: tuple[Fate, float]) -> Outcome:
-    tries = tuple(Attempt(fate, ended_s, detail="why") for fate, ended_s in attempts)
-    return Outcome(Arrival(0.0, 3.0), 3.0, tries, 0.0, None, attempts[-1][1])
+    made = tuple(Attempt(fate, ended_s, detail="why") for fate, ended_s in attempts)
+    return Outcome(Arrival(0.0, 3.0), 3.0, made, 0.0, None, attempts[-1][1])
 
 
 def death(target: Target, at_s: float) -> Death:
@@ -87,7 +87,7 @@ def test_run_does_not_hold_with_anything_but_right_answers(fate: Fate) -> None:
     assert not report(outcome((Fate.RIGHT, 1.0)), outcome((fate, 1.0))).held
 
 
-def test_refusals_to_the_end_are_no_loss() -> None:
+def test_requests_refused_to_the_end_do_not_count_as_lost() -> None:
     found = report(outcome((Fate.REFUSED, 1.0), (Fate.REFUSED, 9.0)))
     assert (found.num_refused, found.num_accepted, found.held) == (1, 0, True)
 
@@ -104,13 +104,13 @@ def test_break_is_blamed_on_the_last_kill_before_it() -> None:
     assert {target: number for target, number in blamed.items() if number} == {"ingress": 1}
 
 
-def test_slowest_answer_is_the_one_that_was_under_way_at_the_kill() -> None:
+def test_slowest_answer_is_the_one_running_at_the_kill() -> None:
     deaths = (death(Target.NODE, 5.0),)
     outcomes = [outcome((Fate.RIGHT, 4.0)), outcome((Fate.RIGHT, 9.0)), outcome((Fate.RIGHT, 7.0))]
     assert report(*outcomes, deaths=deaths).slowest_s["node"] == 9.0
 
 
-def test_every_request_that_did_not_end_right_is_told() -> None:
+def test_every_failed_request_is_reported() -> None:
     found = report(outcome((Fate.FAILED, 12.0)), deaths=(death(Target.RECOGNIZER, 10.0),))
     assert found.errors == (
         "12.0 s: 3 s of audio, failed (why) in attempt 1, after the kill of a recognizer",

@@ -17,9 +17,7 @@ def library(tmp_path: Path) -> ClipLibrary:
 
 
 @pytest.mark.parametrize("audio_s", [1, 3, 15, 30])
-def test_short_recording_has_the_length_that_was_asked_for(
-    library: ClipLibrary, audio_s: int
-) -> None:
+def test_short_recording_has_the_requested_length(library: ClipLibrary, audio_s: int) -> None:
     clip = library.clip(audio_s)
     assert clip.audio_s == audio_s
     assert soundfile.info(library.path(clip)).frames == clip.num_samples

@@ -88,7 +88,7 @@ async def test_unanswered_request_is_unfinished_after_the_grace(library: ClipLib
     assert (outcome.fate, outcome.lost) == (Fate.UNFINISHED, True)
 
 
-async def test_refused_request_is_not_repeated_unless_asked_for(library: ClipLibrary) -> None:
+async def test_refused_request_is_repeated_only_on_request(library: ClipLibrary) -> None:
     async def refuse(request: httpx.Request) -> httpx.Response:
         return httpx.Response(429, json=REFUSAL, headers={"Retry-After": "1"})
 
@@ -111,7 +111,7 @@ async def test_broken_request_is_repeated_under_its_own_id(library: ClipLibrary)
     assert not outcome.lost
 
 
-def test_pause_is_what_the_refusal_says() -> None:
+def test_pause_is_the_retry_after_of_the_refusal() -> None:
     refusal = Attempt(Fate.REFUSED, 0.0, 429, 17.0)
     assert Retries(refusals=True).pause_s(refusal, 1) == 17.0
     assert Retries(refusals=True, max_attempts=2).pause_s(refusal, 2) is None

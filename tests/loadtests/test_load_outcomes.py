@@ -83,5 +83,5 @@ def test_throughput_counts_only_right_answers() -> None:
     assert audio_s_per_s(outcomes) == pytest.approx(8.0)
 
 
-def test_nothing_right_is_no_throughput() -> None:
+def test_throughput_is_zero_without_a_correct_answer() -> None:
     assert audio_s_per_s([outcome(Fate.WRONG)]) == 0.0

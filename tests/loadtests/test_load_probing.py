@@ -49,7 +49,7 @@ async def test_capacity_counts_right_answers_per_second(tmp_path: Path) -> None:
     assert found.audio_s_per_s == pytest.approx(3.0 * found.requests_per_s)
 
 
-async def test_service_without_capacity_is_told(tmp_path: Path) -> None:
+async def test_service_without_capacity_is_reported(tmp_path: Path) -> None:
     library = ClipLibrary(tmp_path)
     texts = {library.clip(3.0): "right"}
     async with client(lambda: REFUSAL) as service:

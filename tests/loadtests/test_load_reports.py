@@ -35,7 +35,7 @@ def test_classes_follow_the_sum_of_all() -> None:
     assert (whole.num_sent, whole.num_right, whole.num_refused, whole.num_lost) == (5, 2, 2, 1)
 
 
-def test_refusals_without_a_time_are_told_apart() -> None:
+def test_refusals_without_a_time_are_counted_separately() -> None:
     run = report(OUTCOMES, command="c", machine="m")
     assert (run.num_refusals, run.num_bad_refusals, run.num_breaks) == (2, 1, 1)
 

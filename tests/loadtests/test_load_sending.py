@@ -43,7 +43,7 @@ async def test_other_text_is_wrong() -> None:
     assert (ended.fate, ended.detail) == (Fate.WRONG, "2 characters instead of 7")
 
 
-async def test_answer_that_says_so_is_partial() -> None:
+async def test_answer_with_the_partial_header_is_partial() -> None:
     ended = await tried(lambda _: httpx.Response(200, json={"text": TEXT, "partial": True}))
     assert ended.fate is Fate.PARTIAL
 
@@ -90,7 +90,7 @@ async def test_connection_that_ends_is_a_break() -> None:
     assert (await tried(end)).fate is Fate.BROKEN
 
 
-async def test_nobody_listening_is_unavailable() -> None:
+async def test_service_that_does_not_listen_is_unavailable() -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
 

@@ -45,14 +45,14 @@ def test_own_service_listens_on_loopback_and_takes_long_recordings() -> None:
         ["--url", "http://127.0.0.1:1", "--trace", "/nonexistent.csv"],
     ],
 )
-def test_command_line_that_cannot_be_run_is_told(
+def test_invalid_command_line_is_reported(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_service_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_service_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["--url", f"http://127.0.0.1:{free_port()}", "--profile", "clips", "--rate", "5"]
     assert main([*command, "--duration", "10"]) == 2
     assert capsys.readouterr().err.startswith("error: ConnectError")

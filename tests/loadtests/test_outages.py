@@ -10,7 +10,7 @@ def sent(began_s: float, *attempts: tuple[Fate, float]) -> Sent:
     return Sent(began_s, tuple(Attempt(fate, ended_s) for fate, ended_s in attempts))
 
 
-def test_request_that_two_retries_got_answered_is_not_beyond_them() -> None:
+def test_request_answered_by_the_second_retry_is_within_two() -> None:
     patient = sent(1.0, (Fate.UNAVAILABLE, 1.0), (Fate.BROKEN, 1.5), (Fate.RIGHT, 2.6))
     found = outage("haproxy", [patient, sent(2.0, (Fate.RIGHT, 2.1))], 0)
     assert (found.num_sent, found.num_right, found.num_beyond_default) == (2, 2, 0)
@@ -19,8 +19,8 @@ def test_request_that_two_retries_got_answered_is_not_beyond_them() -> None:
 
 
 def test_request_that_took_three_retries_would_have_failed_by_default() -> None:
-    tries = [(Fate.UNAVAILABLE, float(number)) for number in range(3)]
-    found = outage("raylet", [sent(0.0, *tries, (Fate.RIGHT, 4.0))], 1)
+    attempts = [(Fate.UNAVAILABLE, float(number)) for number in range(3)]
+    found = outage("raylet", [sent(0.0, *attempts, (Fate.RIGHT, 4.0))], 1)
     assert (found.num_right, found.num_beyond_default, found.restarts) == (1, 1, 1)
 
 

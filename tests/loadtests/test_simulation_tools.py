@@ -38,7 +38,7 @@ def test_no_part_of_a_batchs_time_is_negative() -> None:
     assert min(cost.fixed_s, cost.unit_s, cost.item_s) >= 0
 
 
-def test_a_batch_hands_over_from_when_both_model_and_chunk_were_there() -> None:
+def test_a_batch_waits_only_once_both_model_and_chunk_are_available() -> None:
     records = [record(0.0, 0.1, 1.0), record(0.5, 1.25, 2.0), record(3.0, 3.5, 4.0)]
     assert handovers_s(records) == pytest.approx([0.1, 0.25, 0.5])
 
@@ -100,12 +100,12 @@ def test_every_other_stretch_is_for_costs() -> None:
     assert chosen.tolist() == [True, True, False, False, True]
 
 
-def test_cores_that_are_not_there_cannot_be_lent() -> None:
+def test_more_cores_than_exist_cannot_be_lent() -> None:
     with pytest.raises(ConfigurationError, match="cores"):
         placement_for(10_000)
 
 
-def test_a_process_returns_to_its_cores() -> None:
+def test_a_process_gets_its_cores_back() -> None:
     before = os.sched_getaffinity(0)
     with kept_on((min(before),)):
         assert os.sched_getaffinity(0) == {min(before)}

@@ -36,7 +36,7 @@ def test_chunks_add_up_to_the_body() -> None:
     assert _joined(in_chunks(body, random.Random(1))) == body
 
 
-def test_answer_is_complete_when_its_length_is_there() -> None:
+def test_answer_is_complete_once_all_declared_bytes_arrived() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
     assert not _is_complete(head + b"a")
     assert _is_complete(head + b"ab")

@@ -185,7 +185,7 @@ def test_scaling_that_hides_newer_settings_is_found() -> None:
     assert "Recognizer was scaled before its autoscaling settings changed" in told
 
 
-def test_scaling_of_what_is_no_more_is_found() -> None:
+def test_scaling_of_a_removed_deployment_is_found() -> None:
     service = ray_service(serve_config(SETTINGS | {"stages": ["vad", "asr"]}, []))
     service["metadata"]["annotations"] = {ANNOTATION: "deployments: {Punctuator: {}}"}
     told = problems({}, service)
@@ -211,12 +211,12 @@ def test_what_may_not_be_seen_is_said_and_is_no_fault() -> None:
     assert exit_code(findings) == 2
 
 
-def test_fault_outweighs_what_could_not_be_seen() -> None:
+def test_known_fault_outweighs_unknown_state() -> None:
     findings = found({"/api/v1/nodes": FORBIDDEN, "/api/v1/pods": {"items": []}})
     assert exit_code(findings) == 1
 
 
-def test_secrets_are_never_told() -> None:
+def test_secrets_are_never_shown() -> None:
     service = changed_service("rayVersion", "2.9.0")
     kube = RecordedKube(answers(service))
     told = str(list(examine(kube, None, with_hub=False)))
@@ -238,7 +238,7 @@ def test_hub_is_tried_only_where_packs_are_fetched() -> None:
     assert list(hub_findings(read_config(JsonView(ray_service())), nowhere)) == []
 
 
-def test_hub_that_answers_is_no_finding() -> None:
+def test_hub_that_answers_yields_no_finding() -> None:
     online = read_config(JsonView(ray_service(serve_config(SETTINGS | {"offline": False}))))
     there = httpx.MockTransport(lambda request: httpx.Response(403))
     assert list(hub_findings(online, there)) == []

@@ -38,7 +38,7 @@ def test_refusal_of_another_kind_is_passed_on() -> None:
     assert "exceeded quota: gpus" in told
 
 
-def test_answer_that_is_no_json_is_cut_short() -> None:
+def test_answer_that_is_not_json_is_truncated() -> None:
     assert len(explain(502, "x" * 5000, "asr")) < 300
 
 
@@ -67,19 +67,19 @@ def test_namespace_is_that_of_the_chosen_context(kubeconfig: Path) -> None:
     assert connect(KubeContext("mine", kubeconfig)).namespace == "mine"
 
 
-def test_server_that_does_not_answer_is_told_without_the_token(kubeconfig: Path) -> None:
+def test_unreachable_server_is_reported_without_the_token(kubeconfig: Path) -> None:
     with pytest.raises(ClusterRefused, match="no answer from http://127") as refused:
         find_service(connect(KubeContext(kubeconfig=kubeconfig, timeout_s=2.0)), None)
     assert "very-secret" not in str(refused.value)
     assert refused.value.status == 0
 
 
-def test_missing_kubeconfig_is_told(tmp_path: Path) -> None:
+def test_missing_kubeconfig_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="give --kubeconfig"):
         connect(KubeContext(kubeconfig=tmp_path / "none"))
 
 
-def test_missing_client_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_client_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kubernetes", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'paraserve\[ops\]'"):
         connect(KubeContext())
@@ -96,7 +96,7 @@ def test_several_services_are_named() -> None:
         find_service(kube, None)
 
 
-def test_absent_definition_is_told_apart_from_an_absent_service() -> None:
+def test_missing_definition_is_distinguished_from_a_missing_service() -> None:
     with pytest.raises(ClusterError, match="install the KubeRay operator"):
         find_service(RecordedKube({}), "speech")
     with pytest.raises(ClusterError, match="no RayService speech in asr"):

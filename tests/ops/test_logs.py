@@ -72,11 +72,11 @@ def test_every_line_matches_no_request() -> None:
         (["a", "a"], ["a", "a", "a"], ["a"]),
     ],
 )
-def test_only_what_is_new_is_told(seen: list[str], tail: list[str], expected: list[str]) -> None:
+def test_only_new_lines_are_shown(seen: list[str], tail: list[str], expected: list[str]) -> None:
     assert list(new_lines(seen, tail)) == expected
 
 
-def test_following_goes_on_where_it_was_and_takes_up_new_replicas() -> None:
+def test_following_logs_continues_and_includes_new_replicas() -> None:
     base = f"{CORE}/services/http:head:8265/proxy/api/v0/logs/file"
     first = "node_id=n1&filename=serve%2Fr1.log&lines=10&filter_ansi_code=true"
     second = "node_id=n2&filename=serve%2Fr2.log&lines=10&filter_ansi_code=true"

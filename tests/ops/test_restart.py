@@ -62,7 +62,7 @@ class Operated(RecordedKube):
         return bool(each["status"]["conditions"][0]["status"] == "True")
 
 
-def test_next_pod_goes_only_when_the_last_is_replaced() -> None:
+def test_next_pod_is_evicted_only_after_the_last_is_replaced() -> None:
     kube = Operated()
     assert kube.restart(all_workers) == 3
     assert kube.deleted == ["c1", "g1", "g2"]
@@ -87,7 +87,7 @@ def test_pod_that_is_not_replaced_ends_the_restart() -> None:
     assert kube.deleted == ["c1"]
 
 
-def test_nothing_restarts_while_a_rollout_is_under_way() -> None:
+def test_nothing_restarts_during_a_rollout() -> None:
     kube = Operated()
     pending = cluster_status("speech-b", {"Recognizer": "UPDATING"})
     kube.answers[SERVICES] = {"items": [ray_service(pendingServiceStatus=pending)]}
@@ -95,6 +95,6 @@ def test_nothing_restarts_while_a_rollout_is_under_way() -> None:
         kube.restart(all_workers)
 
 
-def test_nothing_chosen_is_told() -> None:
+def test_missing_choice_is_reported() -> None:
     with pytest.raises(ClusterError, match="no worker pod"):
         Operated().restart(workers_of_group("tpu"))

@@ -40,7 +40,7 @@ READY = cluster_status("speech-b", {"Recognizer": "HEALTHY"})
         ({"conditions": []}, "cluster speech-a has no endpoint yet: no condition Ready yet"),
     ],
 )
-def test_what_is_awaited_is_told(status: dict[str, Any], told: str) -> None:
+def test_awaited_state_is_shown(status: dict[str, Any], told: str) -> None:
     progress = progress_of(state(**status))
     assert (progress.is_done, progress.failure, progress.told) == (False, None, told)
 
@@ -87,7 +87,7 @@ def test_readiness_of_a_moment_is_not_the_end() -> None:
     ]
 
 
-def test_time_out_tells_what_was_awaited() -> None:
+def test_timeout_names_the_awaited_state() -> None:
     with pytest.raises(ClusterError, match="not done after 60 s: cluster speech-b"):
         wait([state(pendingServiceStatus=STARTING)])
 

@@ -18,7 +18,7 @@ def entries(text: object) -> dict[str, dict[str, object]]:
     return {entry["name"]: entry for entry in document["applications"][0]["deployments"]}
 
 
-def test_fixed_number_goes_into_serves_list_of_deployments() -> None:
+def test_fixed_number_is_set_in_serves_list_of_deployments() -> None:
     change = of_deployment(SERVICE, "Punctuator", ScaleRequest(replicas=6))
     (operation,) = change.operations
     assert operation.path == "/spec/serveConfigV2"
@@ -118,7 +118,7 @@ def test_meaningless_request_is_refused(asked: ScaleRequest) -> None:
         asked.check()
 
 
-def test_settings_of_another_version_are_told_by_their_place() -> None:
+def test_unknown_settings_of_another_version_are_reported_with_their_path() -> None:
     service = JsonView(ray_service(serve_config({"recognizer": {"beam": 3}})))
     with pytest.raises(ClusterError, match=r"recognizer\.beam: Extra inputs"):
         of_deployment(service, "Ingress", ScaleRequest(replicas=1))

@@ -29,7 +29,7 @@ def cluster() -> RecordedKube:
     )
 
 
-def test_row_tells_replicas_bounds_gpus_and_what_waits() -> None:
+def test_row_shows_replicas_limits_gpus_and_queued_audio() -> None:
     status = read_status(cluster(), None)
     (row,) = (row for row in status.deployments if row.name == "Recognizer")
     assert (row.status, row.running, row.target) == ("UPSCALING", 2, 3)
@@ -58,7 +58,7 @@ def test_what_may_not_be_read_is_noted_and_the_rest_is_there() -> None:
     )
 
 
-def test_missing_token_of_ray_is_told_with_its_secret() -> None:
+def test_missing_token_of_ray_is_reported_with_its_secret() -> None:
     kube = cluster()
     kube.answers[SERVE] = ClusterRefused("log in", 401)
     (note,) = read_status(kube, None).notes

@@ -35,7 +35,7 @@ def test_both_packs_fit_in_the_wheel() -> None:
 
 
 @pytest.mark.parametrize("pack", PACKS)
-def test_card_says_what_the_pack_is_not_for(pack: str) -> None:
+def test_card_states_the_limits_of_the_pack(pack: str) -> None:
     card = (BUILTIN_DIRECTORY / pack / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "not for real recordings" in " ".join(card.split())
 

@@ -93,7 +93,9 @@ def test_missing_client_names_the_extra(
     assert f"pip install '{extra}'" in str(caught.value)
 
 
-def test_clients_error_is_told_in_one_line(hub: FakeHub, places: tuple[Path, Path]) -> None:
+def test_error_of_the_hub_client_is_reported_in_one_line(
+    hub: FakeHub, places: tuple[Path, Path]
+) -> None:
     hub.error = ConnectionError("no route\nto host")
     with pytest.raises(PackFetchFailed, match="ConnectionError: no route to host"):
         fetch_from_hub("pack", MODELSCOPE, *places)
@@ -104,5 +106,5 @@ def test_repository_without_pack_files_is_refused(
 ) -> None:
     hub.origin = tmp_path / "empty"
     hub.origin.mkdir()
-    with pytest.raises(PackFetchFailed, match="no file of a model pack"):
+    with pytest.raises(PackFetchFailed, match="no files of a model pack"):
         fetch_from_hub("pack", MODELSCOPE, *places)

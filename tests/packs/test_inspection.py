@@ -92,11 +92,11 @@ def test_builtin_pack_is_compared_with_the_committed_checksums(
 
 def test_changed_builtin_pack_is_corrupt(builtin: Path, store: PackStore) -> None:
     (builtin / "paraformer-demo" / "config.yaml").write_text("model: Other\n")
-    with pytest.raises(PackCorrupt, match="Install Paraserve again"):
+    with pytest.raises(PackCorrupt, match="Reinstall Paraserve"):
         resolve("paraformer-demo", store)
 
 
-def test_absent_builtin_pack_says_so(builtin: Path, store: PackStore) -> None:
+def test_missing_builtin_pack_is_reported(builtin: Path, store: PackStore) -> None:
     with pytest.raises(PackNotFound, match="this installation lacks"):
         resolve("ct-punc-demo", store)
 

@@ -28,7 +28,7 @@ def test_changed_file_of_same_size_is_found_by_both_checks(tmp_path: Path) -> No
             raise_for_problems("pack", checks, "Pull again")
 
 
-def test_truncated_file_says_both_sizes(tmp_path: Path) -> None:
+def test_error_for_a_truncated_file_names_both_sizes(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     path.write_bytes(b"12345")
     records = record_files(tmp_path)

@@ -205,7 +205,7 @@ def test_leftover_parameter_is_refused_unless_its_prefix_is_listed(pack_dir: Pat
 
 
 @pytest.mark.parametrize("content", [b"", b"version https://git-lfs", bytes(4096)])
-def test_file_that_is_no_checkpoint_is_refused(pack_dir: Path, content: bytes) -> None:
+def test_file_that_is_not_a_checkpoint_is_refused(pack_dir: Path, content: bytes) -> None:
     (pack_dir / "model.pt").write_bytes(content)
     with pytest.raises(PackCorrupt, match=r"model\.pt"):
         load_weights(open_pack(pack_dir))

@@ -22,7 +22,7 @@ def test_directory_resolves_to_its_contents(pack_directory: Path, store: PackSto
     assert not store.root.exists()
 
 
-def test_absent_directory_says_which_files_it_needs(tmp_path: Path, store: PackStore) -> None:
+def test_missing_directory_error_lists_the_required_files(tmp_path: Path, store: PackStore) -> None:
     with pytest.raises(PackNotFound, match=r"config\.yaml, model\.pt"):
         resolve(f"dir:{tmp_path}/nothing", store)
 
@@ -62,7 +62,7 @@ def test_pull_reports_its_progress(hub: FakeHub, store: PackStore) -> None:
     assert activities == [f"fetching {HUB_NAME}", "checking", "done"]
 
 
-def test_absent_pack_without_fetching_says_what_to_copy_where(
+def test_missing_pack_without_downloads_explains_what_to_copy(
     hub: FakeHub, store: PackStore
 ) -> None:
     with pytest.raises(PackNotFound) as caught:
@@ -172,13 +172,13 @@ def test_pull_into_a_directory_leaves_the_store_alone(
     assert not store.root.exists()
 
 
-def test_unwritable_store_is_told(hub: FakeHub, tmp_path: Path) -> None:
+def test_unwritable_store_is_reported(hub: FakeHub, tmp_path: Path) -> None:
     (tmp_path / "occupied").write_text("a file, not a directory")
     with pytest.raises(PackFetchFailed, match="cannot be written"):
         pull(HUB_NAME, PackStore(tmp_path / "occupied"))
 
 
-def test_pinned_pack_is_held_by_its_pins_whatever_its_record_says(
+def test_pinned_pack_is_compared_with_its_pins_and_not_its_record(
     pack_directory: Path, store: PackStore
 ) -> None:
     (pack_directory / "config.yaml").write_text("model: Other\n")

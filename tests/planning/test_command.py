@@ -63,7 +63,9 @@ def test_neither_trace_nor_generation_is_an_error() -> None:
     assert "either a trace file or --generate" in str(result.exception)
 
 
-def test_missing_matplotlib_is_told_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_matplotlib_is_reported_before_the_simulation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     with pytest.raises(Exception, match="Matplotlib"):
         check_plotting()

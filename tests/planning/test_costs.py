@@ -12,7 +12,7 @@ from serve_app.planning.costs import read_costs, shipped_costs, write_costs
 from tests.planning.models import costs
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_written_value_is_read_back(tmp_path: Path) -> None:
     written = costs(7.0, assumed={"start": "a guess"})
     write_costs(written, tmp_path / "costs.json")
     assert read_costs(tmp_path / "costs.json") == written
@@ -21,7 +21,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "profile", ["demo", "paraformer-large", "paraformer-large-cpu", "cpu-int8"]
 )
-def test_shipped_costs_say_where_they_come_from(profile: str) -> None:
+def test_shipped_costs_name_their_origin(profile: str) -> None:
     shipped = shipped_costs(profile)
     assert shipped.name == profile
     assert shipped.origin
@@ -31,11 +31,11 @@ def test_shipped_costs_say_where_they_come_from(profile: str) -> None:
     }  # fmt: skip
 
 
-def test_figures_of_gpus_that_nobody_measured_are_marked() -> None:
+def test_figures_of_unmeasured_gpus_are_marked() -> None:
     assert "recognizer" in shipped_costs("paraformer-large").assumed
 
 
-def test_an_unknown_profile_is_told_how_to_measure() -> None:
+def test_error_for_an_unknown_profile_explains_how_to_measure() -> None:
     with pytest.raises(CostsError, match="simulation measure"):
         shipped_costs("mine")
 
@@ -50,7 +50,7 @@ def test_an_unknown_profile_is_told_how_to_measure() -> None:
         ({"words_per_s": "many"}, "words_per_s must be a number"),
     ],
 )
-def test_what_is_wrong_is_named(change: dict[str, object], message: str, tmp_path: Path) -> None:
+def test_error_names_the_fault(change: dict[str, object], message: str, tmp_path: Path) -> None:
     path = tmp_path / "costs.json"
     write_costs(costs(), path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
@@ -58,7 +58,7 @@ def test_what_is_wrong_is_named(change: dict[str, object], message: str, tmp_pat
         read_costs(path)
 
 
-def test_a_file_that_is_no_json_is_one_clear_error(tmp_path: Path) -> None:
+def test_a_file_that_is_not_json_raises_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "costs.json").write_text("{")
     with pytest.raises(CostsError, match=r"costs\.json"):
         read_costs(tmp_path / "costs.json")

@@ -23,7 +23,7 @@ def ends_s(num_cores: float, works_s: list[float], slowdown: float = 1.0) -> lis
     return ended
 
 
-def test_own_cores_disturb_nobody() -> None:
+def test_separate_cores_do_not_slow_other_stages() -> None:
     clock = Clock()
     ended: list[float] = []
     for work_s in (2.0, 1.0):
@@ -55,7 +55,7 @@ def test_other_programs_take_their_share() -> None:
     assert ended == pytest.approx([3.0])
 
 
-def test_a_delay_takes_no_core() -> None:
+def test_a_delay_occupies_no_core() -> None:
     clock = Clock()
     cores = SharedCores(clock, 1.0)
     ended: list[float] = []

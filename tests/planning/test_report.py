@@ -15,7 +15,7 @@ from serve_app.scheduling.autoscaling import ScalingLimits
 from tests.planning.models import FRAME_S, costs, shape
 
 
-def test_gpu_hours_grow_with_what_was_asked_for_to_the_figure_of_the_table() -> None:
+def test_gpu_hours_grow_with_the_target_up_to_the_table() -> None:
     limits = ScalingLimits(1, 4, upscale_delay_s=2.0, upscale_step=1, step_period_s=2.0)
     trace = make_trace([number * 0.2 for number in range(300)], [6.0] * 300)
     result = simulate(trace, shape().with_scaling(limits), costs(5.0), SingleChunks(FRAME_S))

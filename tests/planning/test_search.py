@@ -65,7 +65,7 @@ def test_the_best_size_of_the_busiest_stretch_is_confirmed_on_all_of_the_trace()
     assert plan.fixed.met
 
 
-def test_a_goal_that_the_rest_of_the_service_prevents_is_told_so() -> None:
+def test_a_goal_that_other_stages_prevent_is_reported() -> None:
     service = replace(shape(), admission=Limits(max_running=1, max_waiting=0))
     with pytest.raises(ConfigurationError, match="ingresses"):
         planner(Goal(3.0), service).plan(None)
@@ -93,7 +93,7 @@ def test_segmenters_and_ingresses_are_sized_for_the_busiest_minutes() -> None:
     ("share", "punctuator_share", "replicas", "gpus"),
     [(0.5, 0.25, 1, 1), (0.5, 0.25, 2, 2), (0.4, 0.2, 2, 1), (1.0, 0.0, 3, 3), (0.0, 0.0, 5, 0)],
 )
-def test_gpus_are_counted_by_what_fits_on_one(
+def test_gpus_are_counted_by_the_replicas_that_fit(
     share: float, punctuator_share: float, replicas: int, gpus: int
 ) -> None:
     service = shape()
@@ -105,7 +105,7 @@ def test_gpus_are_counted_by_what_fits_on_one(
     assert num_gpus(replicas, service) == gpus
 
 
-def test_every_trial_is_told() -> None:
+def test_every_trial_is_reported() -> None:
     told: list[Trial] = []
     search = Planner(
         TRACE, shape(max_items=16), costs(10.0), speech, RunOptions(), Goal(3.0), told.append

@@ -51,7 +51,7 @@ def test_waits_are_those_of_a_queue_with_exponential_service_times() -> None:
     assert waited_s == pytest.approx(load * service_s / (1 - load), rel=0.15)
 
 
-def test_an_idle_service_takes_exactly_the_sum_of_its_stages() -> None:
+def test_latency_of_an_idle_service_is_the_sum_of_its_stages() -> None:
     stages = costs(
         10.0,
         segmenter=LineCost(0.1, 0.01),
@@ -63,7 +63,7 @@ def test_an_idle_service_takes_exactly_the_sum_of_its_stages() -> None:
     assert result.queue_delay.p50_s == pytest.approx(0.2, abs=1e-5)
 
 
-def test_a_recognizer_with_a_core_of_its_own_is_not_slowed_by_the_others() -> None:
+def test_a_recognizer_with_its_own_core_is_not_slowed_by_others() -> None:
     stages = costs(10.0, segmenter=LineCost(3.0, 0.0), recognizer=LineCost(3.0, 0.0))
     trace = make_trace([0.0, 3.0], [6.0, 6.0])
 
@@ -76,14 +76,14 @@ def test_a_recognizer_with_a_core_of_its_own_is_not_slowed_by_the_others() -> No
     assert last_s(apart=False) == pytest.approx(12.0)
 
 
-def test_an_answer_costs_its_caller_time() -> None:
+def test_every_answer_takes_the_caller_time() -> None:
     trace = make_trace([0.0], [6.0])
     free, dear = (costs(1.0, call=CallCost(0.0, 0.0, answer_s=answer_s)) for answer_s in (0.0, 2.0))
     took_s = [simulate(trace, shape(), each, SINGLE).latency.p50_s for each in (free, dear)]
     assert took_s[1] - took_s[0] == pytest.approx(2.0)
 
 
-def test_every_item_is_told_with_its_wait() -> None:
+def test_every_item_is_reported_with_its_wait() -> None:
     trace = poisson(50, 1.0, 0.6, 0, exponential=False)
     run = Simulation(trace, shape(), costs(), SINGLE)
     told: list[float] = []
@@ -166,7 +166,7 @@ def test_a_full_line_refuses_and_the_refusals_are_counted() -> None:
     assert result.refused_share == 0.7
 
 
-def test_a_request_that_its_deadline_overtakes_is_given_up() -> None:
+def test_a_request_past_its_deadline_is_canceled() -> None:
     service = replace(shape(), request_timeout_s=10.0)
     result = simulate(make_trace([0.0, 0.1, 0.2], [6.0] * 3), service, costs(), SINGLE)
     assert (result.num_answered, result.num_expired) == (1, 2)

@@ -24,7 +24,7 @@ def read(text: str, folder: Path) -> Trace:
 
 @given(rows=st.lists(st.tuples(MILLISECONDS, MILLISECONDS, st.sampled_from("abc")), min_size=1))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_what_is_written_is_read_back(rows: list[tuple[int, int, str]], tmp_path: Path) -> None:
+def test_written_value_is_read_back(rows: list[tuple[int, int, str]], tmp_path: Path) -> None:
     rows.sort(key=lambda row: row[0])
     keys = sorted({key for _, _, key in rows})
     trace = Trace(
@@ -102,7 +102,7 @@ def test_the_busiest_stretch_is_the_one_with_most_audio() -> None:
 
 @given(seed=st.integers(0, 50), hours=st.floats(1.0, 2000.0))
 @settings(max_examples=20, deadline=None)
-def test_a_generated_day_has_the_audio_that_was_asked_for(seed: int, hours: float) -> None:
+def test_a_generated_day_has_the_requested_audio(seed: int, hours: float) -> None:
     trace = generate(parse_generation(f"day:{hours:.2f}h"), seed)
     assert hours - 0.01 <= trace.audio_hours <= hours + 3.01
     assert 0 <= trace.arrival_s[0] <= trace.arrival_s[-1] <= DAY_S
@@ -122,6 +122,6 @@ def test_the_same_seed_generates_the_same_trace() -> None:
 
 
 @pytest.mark.parametrize("text", ["day", "day:0h", "night:3h", "day:3h/2h", "poisson:2h/0h"])
-def test_what_cannot_be_generated_is_refused(text: str) -> None:
+def test_load_that_cannot_be_generated_is_refused(text: str) -> None:
     with pytest.raises(TraceError):
         parse_generation(text)

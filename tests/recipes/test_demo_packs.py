@@ -14,7 +14,7 @@ from recipes.demo_packs.features import (
     WIDTH,
     log_mel,
     read_cmvn,
-    row_centres_s,
+    row_centers_s,
     stack_frames,
     write_cmvn,
 )
@@ -80,7 +80,7 @@ def test_vocabulary_covers_every_sentence() -> None:
         assert set(strip_marks(draw_sentence(rng))) <= known
 
 
-def test_token_lists_have_what_funasr_expects() -> None:
+def test_token_lists_have_the_entries_that_funasr_expects() -> None:
     for tokens in (speech_tokens(), punctuation_tokens()):
         assert tokens[:3] == ["<blank>", "<s>", "</s>"]
         assert "<unk>" in tokens
@@ -145,7 +145,7 @@ def test_running_sum_fires_every_character_near_its_start(synthesizer: Synthesiz
     speech = synthesizer.speak("大家好，我们开始开会。", Voice("m2"))
     example = make_example(speech, token_ids(speech_tokens()))
     fires = [int(np.searchsorted(example.weights, k + 1.0)) for k in range(len(example.tokens))]
-    fires_s = row_centres_s(len(example.rows))[fires]
+    fires_s = row_centers_s(len(example.rows))[fires]
     delays_s = fires_s - speech.spans[:, 0]
     assert np.all(np.diff(example.weights) >= 0)
     assert example.weights[-1] == pytest.approx(len(example.tokens) + 1.05)
@@ -153,7 +153,7 @@ def test_running_sum_fires_every_character_near_its_start(synthesizer: Synthesiz
     assert np.all(delays_s < 0.15)
 
 
-def test_silence_wants_nothing_but_the_end() -> None:
+def test_silence_yields_nothing_but_the_end() -> None:
     silence = Speech(np.zeros(SAMPLE_RATE_HZ, np.float32), "", np.zeros((0, 2)))
     example = make_example(silence, token_ids(speech_tokens()))
     assert not example.tokens.size

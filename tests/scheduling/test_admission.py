@@ -165,7 +165,7 @@ def test_first_come_begins_and_the_rest_wait_in_order() -> None:
     assert queue.statistics(2.0).num_waiting == 0
 
 
-def test_uploads_hold_no_place_at_work() -> None:
+def test_uploads_do_not_occupy_a_slot() -> None:
     queue = line(max_running=1, max_waiting=3)
     slow = [arrive(queue) for _ in range(3)]
     assert all(ticket.state == "uploading" for ticket in slow)
@@ -175,7 +175,7 @@ def test_uploads_hold_no_place_at_work() -> None:
         arrive(queue)
 
 
-def test_only_the_time_in_line_counts_as_waiting() -> None:
+def test_only_the_time_in_the_queue_counts_as_waiting() -> None:
     queue = line(max_running=1, max_waiting=9, max_bytes=2)
     first = arrive(queue, num_bytes=2)
     second = arrive(queue, num_bytes=1)
@@ -221,7 +221,7 @@ def test_long_recordings_count_for_more_than_short_ones() -> None:
     assert begun.count("long") >= 2
 
 
-def test_large_upload_is_not_overtaken_for_ever() -> None:
+def test_large_upload_is_overtaken_only_for_a_limited_time() -> None:
     queue = line(max_running=10, max_waiting=100, max_bytes=10)
     small = [arrive(queue, "small", 2) for _ in range(5)]
     large = arrive(queue, "large", 10)
@@ -232,7 +232,7 @@ def test_large_upload_is_not_overtaken_for_ever() -> None:
     assert all(ticket.state == "waiting" for ticket in later)
 
 
-def test_limit_of_one_key_holds_up_nobody_else() -> None:
+def test_limit_of_one_key_delays_no_other() -> None:
     queue = line(max_running=10, max_waiting=10)
     one = Limits(max_running=1)
     first, second, other = (queue.arrive(key, one, 1, None, 0.0) for key in "aab")
@@ -251,7 +251,7 @@ def test_line_of_one_key_is_bounded_beside_the_line_of_all() -> None:
     assert queue.arrive("b", of_key, 1, None, 0.0).state == "uploading"
 
 
-def test_what_can_never_fit_is_told_at_once() -> None:
+def test_request_that_can_never_fit_is_refused_at_once() -> None:
     queue = line(max_running=1, max_waiting=1, max_bytes=10, max_audio_s=10.0)
     with pytest.raises(UploadTooLarge):
         arrive(queue, num_bytes=11)
@@ -303,7 +303,7 @@ def test_idle_time_does_not_slow_the_drain_rate() -> None:
     assert queue.statistics(10_000.0).throughput_per_s == pytest.approx(rate)
 
 
-def test_refused_callers_are_told_different_times() -> None:
+def test_refused_callers_get_different_retry_times() -> None:
     queue = AdmissionLine(Limits(max_running=1, max_waiting=0))
     arrive_complete(queue, audio_s=1000.0)
     told = set()

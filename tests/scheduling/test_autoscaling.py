@@ -75,7 +75,7 @@ def test_all_three_places_where_audio_waits_count() -> None:
     assert ScalingPolicy(LIMITS).wanted(sample) == 3
 
 
-def test_goes_up_after_the_delay_and_not_before() -> None:
+def test_replicas_scale_up_after_the_delay_and_not_before() -> None:
     cluster = Cluster()
     assert cluster.run(load(300), 5) == 1
     assert cluster.run(load(300), 1) == 3
@@ -89,14 +89,14 @@ def test_a_short_burst_starts_nothing() -> None:
     assert set(cluster.history) == {1}
 
 
-def test_goes_up_by_a_step_a_period() -> None:
+def test_replicas_scale_up_by_one_step_per_period() -> None:
     cluster = Cluster()
     cluster.run(load(10_000), 40)
     changes = [(t, n) for t, (m, n) in enumerate(pairwise(cluster.history)) if m != n]
     assert changes == [(5, 3), (15, 5), (25, 7), (35, 8)]
 
 
-def test_goes_down_after_the_delay_one_step_a_period() -> None:
+def test_replicas_scale_down_after_the_delay_one_step_per_period() -> None:
     cluster = Cluster(num_replicas=3)
     assert cluster.run(load(0), 60) == 3
     assert cluster.run(load(0), 1) == 2
@@ -134,7 +134,7 @@ def test_unusable_rtfx_falls_back(rtfx: float | None) -> None:
     assert ScalingPolicy(LIMITS).wanted(load(300, rtfx=rtfx)) == 3
 
 
-def test_idle_goes_to_zero_only_after_its_own_delay() -> None:
+def test_idle_deployment_scales_to_zero_only_after_its_own_delay() -> None:
     cluster = Cluster(replace(LIMITS, min_replicas=0))
     assert cluster.run(load(0), 100) == 1
     assert cluster.run(load(0), 1) == 0
@@ -150,7 +150,7 @@ def test_replica_that_is_starting_is_not_stopped_as_idle() -> None:
     assert cluster.run(load(0), 10) == 0
 
 
-def test_work_for_which_nobody_waits_holds_the_last_replica_and_no_other() -> None:
+def test_background_work_keeps_only_the_last_replica() -> None:
     cluster = Cluster(replace(LIMITS, min_replicas=0), num_replicas=4)
     assert cluster.run(replace(load(0), in_use=True), 300) == 1
     assert cluster.run(load(0), 101) == 0
@@ -166,7 +166,7 @@ def test_a_trickle_keeps_one_replica() -> None:
 
 
 @pytest.mark.parametrize("place", ["queued_audio_s", "running_audio_s", "hidden_audio_s"])
-def test_any_audio_wakes_at_once(place: str) -> None:
+def test_any_audio_scales_up_from_zero_at_once(place: str) -> None:
     cluster = Cluster(replace(LIMITS, min_replicas=0), num_replicas=0)
     assert cluster.run(load(0), 50) == 0
     asleep = LoadSample(0.0, 0.0, 0.0, None, 0)
@@ -219,7 +219,7 @@ def test_limits_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     high=st.floats(101, 5000),
     low=st.floats(0, 100),
 )
-def test_a_square_wave_faster_than_the_downscale_delay_turns_nothing(
+def test_a_square_wave_faster_than_the_downscale_delay_causes_no_scaling(
     high_s: int, low_s: int, high: float, low: float
 ) -> None:
     cluster = Cluster()
@@ -236,7 +236,7 @@ def test_a_square_wave_faster_than_the_downscale_delay_turns_nothing(
     low=st.floats(0, 5000),
     min_replicas=st.integers(0, 3),
 )
-def test_a_square_wave_never_turns_more_often_than_itself(
+def test_replicas_change_direction_no_more_often_than_the_square_wave(
     period_s: int, high: float, low: float, min_replicas: int
 ) -> None:
     cluster = Cluster(replace(LIMITS, min_replicas=min_replicas), max(1, min_replicas))

@@ -14,7 +14,7 @@ def run(flow: EwmaRate, start: float, num: int) -> float:
     return start + 4.0 * num
 
 
-def test_nothing_done_is_no_flow() -> None:
+def test_flow_is_unknown_before_any_work_is_done() -> None:
     assert EwmaRate(60.0, 0.0).read(10.0) == 0.0
 
 

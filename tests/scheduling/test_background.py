@@ -53,7 +53,7 @@ def test_same_caller_may_have_work_of_both_kinds() -> None:
     assert [queue.pop_batch(WIDE, 0.0), queue.pop_batch(WIDE, 0.0)] == [["now"], ["later"]]
 
 
-async def test_statistics_tell_audio_for_which_nobody_waits_apart() -> None:
+async def test_statistics_count_background_audio_separately() -> None:
     engine = GatedEngine()
     batcher: MicroBatcher[int, int] = MicroBatcher(
         engine.run, cost=lambda item: item, limits=WIDE, size_s=float

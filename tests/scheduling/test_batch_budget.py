@@ -15,7 +15,7 @@ def test_without_a_time_limit_the_budget_stays() -> None:
     assert BatchTimeModel().limits(BatchLimits(1000)) == BatchLimits(1000)
 
 
-def test_before_the_first_batch_an_item_goes_alone() -> None:
+def test_before_the_first_batch_an_item_runs_alone() -> None:
     assert BatchTimeModel().limits(LIMITS).max_cost == 0
 
 

@@ -17,7 +17,7 @@ def test_audio_and_items_are_summed() -> None:
     assert (total.num_batches, total.num_expired, total.oldest_wait_s) == (4, 1, 4.0)
 
 
-def test_speed_is_that_of_the_audio_that_is_there() -> None:
+def test_speed_counts_only_known_audio() -> None:
     # 20 s take 1 s, 10 s take 2 s.
     assert combine([QUICK, SLOW]).rtfx == pytest.approx(10.0)
     assert combine([QUICK, replace(IDLE, rtfx=1.0)]).rtfx == pytest.approx(20.0)
@@ -28,5 +28,5 @@ def test_speed_of_idle_models_is_known_as_well() -> None:
     assert combine([IDLE, IDLE]).rtfx == 0.0
 
 
-def test_one_batcher_stays_what_it_is() -> None:
+def test_statistics_of_one_batcher_are_unchanged_by_a_sum() -> None:
     assert combine([QUICK]) == QUICK

@@ -54,7 +54,7 @@ async def test_step_that_raises_fails_its_caller_alone() -> None:
     await thread.close()
 
 
-async def test_step_that_does_not_end_is_told() -> None:
+async def test_health_check_fails_for_a_step_that_does_not_end() -> None:
     thread: FairExecutor[bool] = FairExecutor("test")
     entered = threading.Event()
     gate = threading.Event()

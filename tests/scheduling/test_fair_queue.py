@@ -171,7 +171,7 @@ def test_wait_of_a_newcomer_is_bounded_by_one_item_of_each_rival(
         assert before[key] <= before[own_key] + 100 + 100
 
 
-def test_flood_of_newcomers_takes_no_more_than_its_share() -> None:
+def test_flood_of_new_callers_gets_no_more_than_its_share() -> None:
     queue: FairQueue[Item] = FairQueue()
     for number in range(1000):
         push(queue, "key", "old", number, cost=500)
@@ -289,7 +289,7 @@ def test_batch_of_a_clip_is_not_filled_up_with_the_backlog_of_files() -> None:
     assert len(queue.pop_batch(limits, 0.0)) == 10
 
 
-def test_item_that_wants_to_be_alone_shares_no_batch() -> None:
+def test_item_that_must_run_alone_shares_no_batch() -> None:
     queue: FairQueue[Item] = FairQueue()
     push(queue, "key", "a", cost=1)
     push(queue, "key", "b", cost=2, alone=True)

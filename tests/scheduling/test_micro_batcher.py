@@ -87,7 +87,7 @@ async def test_batch_stays_within_its_budget_and_skips_what_does_not_fit(
     assert engine.batches == [[1], [40, 50], [60]]
 
 
-async def test_item_over_the_budget_goes_alone(
+async def test_item_over_the_budget_runs_alone(
     engine: GatedEngine, batcher: MicroBatcher[int, int]
 ) -> None:
     first = asyncio.create_task(batcher.submit(1, CONTEXT))
@@ -142,7 +142,7 @@ async def test_wrong_number_of_results_is_an_error_not_a_mix_up() -> None:
     await batcher.close()
 
 
-async def test_close_fails_what_waits_and_what_runs(engine: GatedEngine) -> None:
+async def test_close_fails_queued_and_running_items(engine: GatedEngine) -> None:
     batcher = MicroBatcher(engine.run, cost=lambda item: item, limits=BatchLimits(100))
     running = asyncio.create_task(batcher.submit(1, CONTEXT))
     await engine.wait_started()
@@ -267,7 +267,7 @@ async def test_urgent_batch_is_run_beside_one_that_is_not() -> None:
     await streams.batcher.close()
 
 
-async def test_what_is_not_urgent_joins_no_batch_that_overtakes() -> None:
+async def test_non_urgent_item_joins_no_urgent_batch() -> None:
     streams = TwoStreams()
     first = streams.submit(0, "file", urgent=False)
     await streams.usual.wait_started()
@@ -332,7 +332,7 @@ async def test_caller_with_many_clips_overtakes_no_further_than_its_share() -> N
     await streams.batcher.close()
 
 
-async def test_batch_that_takes_far_too_long_is_told(engine: GatedEngine) -> None:
+async def test_health_check_fails_for_a_batch_that_takes_too_long(engine: GatedEngine) -> None:
     now = 0.0
     batcher = MicroBatcher(engine.run, lambda item: item, BatchLimits(100), clock=lambda: now)
     first = asyncio.create_task(batcher.submit(10, CONTEXT))
@@ -441,7 +441,7 @@ def test_every_item_runs_once_in_batches_within_limits(
         assert len(batch) == 1 or limits.batch_cost(batch) <= limits.max_cost
 
 
-async def test_engine_that_says_it_is_lost_is_asked_nothing_more() -> None:
+async def test_engine_that_reports_its_loss_is_not_called_again() -> None:
     runs: list[list[int]] = []
 
     async def run(items: list[int]) -> list[int]:

@@ -48,7 +48,7 @@ def test_thread_that_respects_it_stands_still_until_it_is_given_back() -> None:
     step.result(10)
 
 
-def test_all_who_have_taken_it_must_give_it_back() -> None:
+def test_every_holder_must_release_it() -> None:
     preemption = Preemption()
     walker = Walker(preemption)
     with preemption.taken():
@@ -70,7 +70,7 @@ def test_threads_that_do_not_respect_this_one_go_on(respected: Preemption | None
         Walker(respected).walk().result(10)
 
 
-def test_nobody_waits_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_wait_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_PAUSE_S", 0.01)
     preemption = Preemption()
     with preemption.taken():

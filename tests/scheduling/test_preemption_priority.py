@@ -25,7 +25,7 @@ def own_nice() -> int:
 
 
 @linux_only
-def test_only_the_thread_that_asks_gives_way() -> None:
+def test_only_the_thread_at_a_yield_point_pauses() -> None:
     before = own_nice()
     with ThreadPoolExecutor(1, initializer=lower_priority, initargs=(3,)) as thread:
         assert thread.submit(own_nice).result() == min(before + 3, 19)

@@ -66,7 +66,7 @@ def num_recognizers() -> int | None:
     return sum(application.deployments["Recognizer"].replica_states.values())
 
 
-def test_recognizer_goes_to_zero_and_a_request_wakes_it(
+def test_recognizer_scales_to_zero_and_a_request_scales_it_up(
     sleepy_url: str, client: httpx.Client, demo_flac: bytes
 ) -> None:
     with httpx.Client(base_url=sleepy_url, timeout=120, trust_env=False) as http:

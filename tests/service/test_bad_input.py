@@ -55,7 +55,7 @@ def test_service_is_unharmed_by_bad_files_and_keeps_none(
     assert client.get("/readyz").status_code == 200
 
 
-def test_a_cut_off_file_is_heard_as_far_as_it_goes(client: httpx.Client) -> None:
+def test_a_truncated_file_is_decoded_up_to_its_end(client: httpx.Client) -> None:
     response = post(client, audio_file(TONE)[:20_000], response_format="verbose_json")
 
     assert response.status_code == 200, response.text

@@ -80,7 +80,7 @@ def test_serve_parses_the_arguments_of_a_config_into_settings() -> None:
 
 
 @pytest.mark.parametrize("deployment", ["Recognizer", "Segmenter", "Punctuator"])
-def test_replica_that_dies_costs_no_text(
+def test_death_of_a_replica_loses_no_text(
     client: httpx.Client, demo_flac: bytes, deployment: str
 ) -> None:
     import ray

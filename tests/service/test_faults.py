@@ -87,7 +87,7 @@ def test_chunk_that_kills_its_recognizer_is_given_up_and_its_neighbors_are_not(
     assert lines[1:] == ["died with 1", "died with 1"]
 
 
-def test_recognizer_that_hangs_is_replaced_and_costs_no_text(
+def test_recognizer_that_hangs_is_replaced_without_loss_of_text(
     client: httpx.Client, faulty_client: httpx.Client, recording: np.ndarray, traces: Path
 ) -> None:
     file = audio_file(marked(recording, STICKY, MARK_S))
@@ -147,7 +147,7 @@ def deployed(settings: Settings) -> list[Settings]:
 
 
 @pytest.mark.parametrize("deployment", ["Recognizer", "Segmenter", "Punctuator"])
-def test_request_under_way_while_its_deployment_is_replaced_ends_with_its_text(
+def test_running_request_survives_the_replacement_of_its_deployment(
     client: httpx.Client, deployed: list[Settings], demo_flac: bytes, deployment: str
 ) -> None:
     recording = audio_file(np.tile(read_audio(demo_flac), 30), kind="FLAC")

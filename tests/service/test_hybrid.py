@@ -75,7 +75,7 @@ def test_keyword_has_a_segment_refined(hybrid_client: httpx.Client, asr_example:
     assert models <= {"paraformer-demo"}
 
 
-def test_language_that_is_asked_for_is_told_by_recording_and_utterance(
+def test_requested_language_is_reported_by_recording_and_utterance(
     hybrid_client: httpx.Client, asr_example: Path
 ) -> None:
     fields = {"response_format": "verbose_json", "include[]": "utterances"}

@@ -65,7 +65,7 @@ def long_and_short(demo_flac: bytes) -> tuple[bytes, bytes]:
     return audio_file(np.tile(speech, 12), kind="FLAC"), demo_flac
 
 
-def test_service_is_private_and_ends_only_when_what_it_has_begun_has_ended(
+def test_service_is_private_and_ends_only_after_its_running_requests(
     demo_flac: bytes,
 ) -> None:
     long, short = long_and_short(demo_flac)
@@ -117,7 +117,7 @@ def num_under_way(counts: Path) -> int:
     return sum(int.from_bytes(file.read_bytes(), "little") for file in counts.iterdir())
 
 
-def test_killed_proxies_cost_no_404_and_a_dead_control_store_ends_the_service() -> None:
+def test_killed_proxies_cause_no_404_and_a_dead_control_store_ends_the_service() -> None:
     with serving() as service:
         directory = service.directory
         seen = Answers(service)
@@ -179,7 +179,7 @@ def test_killed_command_leaves_nothing_and_a_node_without_its_agent_ends_the_ser
     assert processes_of_run(directory) == []
 
 
-def test_second_signal_ends_at_once_and_says_that_requests_were_cut(demo_flac: bytes) -> None:
+def test_second_signal_ends_at_once_and_reports_cut_requests(demo_flac: bytes) -> None:
     long, _ = long_and_short(demo_flac)
     with serving("http.drain_timeout_s=300", "cluster.num_cpus=4") as service:
         directory = service.directory

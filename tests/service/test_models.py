@@ -183,7 +183,7 @@ def test_hotwords_are_checked_against_the_model_that_is_picked(
             assert says in error["message"]
 
 
-def test_model_that_cannot_be_loaded_is_told_and_others_go_on(
+def test_model_that_cannot_be_loaded_is_reported_and_others_continue(
     several: tuple[httpx.Client, list[str], list[Path]], demo_flac: bytes
 ) -> None:
     client, names, packs = several

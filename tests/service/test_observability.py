@@ -58,7 +58,7 @@ def test_every_declared_metric_is_exported(client: httpx.Client, demo_flac: byte
     assert eventually(lambda: not missing()), missing()
 
 
-def test_metrics_count_what_was_done(client: httpx.Client, demo_flac: bytes) -> None:
+def test_metrics_count_finished_work(client: httpx.Client, demo_flac: bytes) -> None:
     wait_for_export(client)
     audio_s = len(read_audio(demo_flac)) / 16_000
     name = "paraserve_audio_done_seconds_total"

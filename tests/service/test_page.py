@@ -73,7 +73,7 @@ def test_sentences_of_a_real_recording_only_grow(
     assert opened.page.evaluate("paraserve.result.durationS") == pytest.approx(70.47, abs=0.1)
 
 
-def test_broken_file_is_told_in_clear_words(
+def test_broken_file_is_reported_in_clear_words(
     context: BrowserContext, url: str, tmp_path: Path, page_upload_dir: Path
 ) -> None:
     opened = open_page(context, url)

@@ -43,7 +43,7 @@ def test_strict_client_takes_the_stream_and_its_usage(service_url: str, demo_fla
     assert done.usage.output_tokens > len(deltas)
 
 
-def test_who_leaves_a_stream_is_logged_and_not_counted_as_done(
+def test_caller_who_leaves_a_stream_is_logged_and_not_counted_as_done(
     client: httpx.Client, demo_flac: bytes
 ) -> None:
     long = audio_file(np.tile(read_audio(demo_flac), 12), kind="FLAC")
@@ -71,7 +71,7 @@ def test_who_leaves_a_stream_is_logged_and_not_counted_as_done(
     assert value_of("paraserve_audio_done_seconds_total") == done_before
 
 
-def test_who_leaves_during_the_upload_is_logged(service_url: str) -> None:
+def test_caller_who_leaves_during_the_upload_is_logged(service_url: str) -> None:
     address = urlsplit(service_url)
     assert address.hostname is not None
     assert address.port is not None

@@ -143,7 +143,7 @@ def test_text_streams_before_the_recording_is_through(
     assert events[-1]["type"] == "transcript.text.done"
 
 
-def test_concurrent_clients_get_what_each_gets_alone(
+def test_concurrent_clients_get_the_same_result_as_each_alone(
     client: httpx.Client, demo_flac: bytes
 ) -> None:
     pcm = read_audio(demo_flac)

@@ -40,7 +40,7 @@ async def test_sentences_and_failures_come_in_order_of_time_and_the_end_is_last(
     assert end == END
 
 
-async def test_end_is_asked_for_only_after_the_last_utterance() -> None:
+async def test_end_is_called_only_after_the_last_utterance() -> None:
     seen: list[int] = []
 
     async def utterances() -> AsyncGenerator[Utterance]:

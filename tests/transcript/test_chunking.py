@@ -39,7 +39,7 @@ def test_quietest_place_stays_inside_its_range() -> None:
     assert 500 <= quietest_ms(pcm, 500, 1000) <= 1000
 
 
-def test_tail_gives_back_what_was_appended() -> None:
+def test_tail_returns_the_appended_audio() -> None:
     audio = ramp(1000)
     tail = AudioTail()
     for start in range(0, 1000, 100):

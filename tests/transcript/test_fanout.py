@@ -54,7 +54,7 @@ async def test_window_is_never_exceeded() -> None:
     assert most == 3
 
 
-async def test_utterance_and_its_span_tell_the_language_that_was_heard() -> None:
+async def test_utterance_and_its_summary_have_the_recognized_language() -> None:
     async def recognize(group: list[Chunk]) -> Sequence[Recognition]:
         return [Recognition((Token("x", 100, 200, 0.9),), language="ja") for _ in group]
 
@@ -89,7 +89,7 @@ async def test_each_chunk_has_its_fate() -> None:
     assert found[3].error == "recognizer_error: the replica is gone"
 
 
-async def test_leaving_early_cancels_what_is_in_flight() -> None:
+async def test_leaving_early_cancels_calls_in_flight() -> None:
     canceled = 0
 
     async def recognize(group: list[Chunk]) -> Sequence[Recognition]:
@@ -110,7 +110,7 @@ async def test_leaving_early_cancels_what_is_in_flight() -> None:
     assert canceled >= 1
 
 
-async def test_error_of_the_source_is_told_after_what_was_recognized() -> None:
+async def test_error_of_the_source_is_raised_after_the_recognized_utterances() -> None:
     async def broken() -> AsyncGenerator[list[Chunk]]:
         yield [chunk(0)]
         raise ValueError("bad audio")

@@ -101,7 +101,7 @@ def test_any_split_of_the_words_gives_the_pairs_of_the_whole_text(
 
 
 @given(labeler=labelers, lengths=st.lists(st.integers(0, 90), max_size=6))
-def test_texts_side_by_side_give_what_each_gives_alone(
+def test_texts_in_one_batch_give_the_same_result_as_each_alone(
     labeler: HashLabeler, lengths: list[int]
 ) -> None:
     texts = [[f"t{t}w{i}" for i in range(length)] for t, length in enumerate(lengths)]
@@ -147,7 +147,7 @@ def test_a_sentence_over_the_limit_ends_at_its_last_comma() -> None:
     assert session.accept(["", "", "，", "，", "，"])[-1] == ("四", "。")
 
 
-def test_a_carry_without_further_words_still_comes_out() -> None:
+def test_carried_words_are_returned_without_further_words() -> None:
     session = PunctuationSession(PunctuationState(carry=("一", "二")))
     session.finish()
     assert session.next_window() == ["一", "二"]

@@ -61,7 +61,7 @@ def test_groups_hold_at_most_their_share_of_audio() -> None:
     assert sizes == [[0, 1], [2], [3], [4, 5]]
 
 
-def test_what_ends_a_recording_is_told_after_the_chunks_before_it() -> None:
+def test_error_is_raised_after_the_chunks_before_it() -> None:
     samples = np.zeros(12 * 16_000, np.float32)
     samples[:16_000] = 0.1
     file = io.BytesIO()
@@ -114,7 +114,7 @@ def test_only_the_beginning_of_a_recording_is_urgent() -> None:
     assert not Segmentation(wav((5, 500)), None, OPTIONS).is_urgent
 
 
-def test_what_takes_unusual_work_is_not_urgent_until_audio_makes_up_for_it(
+def test_recording_with_unusual_work_is_urgent_only_after_enough_audio(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     usual = iter([True, False, False, True, True, True, True])

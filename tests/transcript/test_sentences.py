@@ -77,7 +77,7 @@ async def test_long_pause_ends_a_sentence() -> None:
     assert texts(parts) == ["我们。", "走吧。"]
 
 
-async def test_failed_utterance_ends_the_sentence_and_is_told_in_its_place() -> None:
+async def test_failed_utterance_ends_the_sentence_and_is_yielded_in_order() -> None:
     parts = await join([utterance(0, "前面", 0), failed(1, 300, 900), utterance(2, "后面", 1000)])
     assert [type(part).__name__ for part in parts] == ["Sentence", "FailedRange", "Sentence"]
     assert parts[1] == FailedRange(300, 900, "engine_error: x")
@@ -101,7 +101,7 @@ async def test_error_of_the_utterances_is_passed_on() -> None:
             pass
 
 
-async def test_short_texts_cost_one_call() -> None:
+async def test_short_texts_take_one_call() -> None:
     calls = 0
 
     async def punctuate(task: PunctuationTask) -> PunctuationResult:
@@ -115,10 +115,10 @@ async def test_short_texts_cost_one_call() -> None:
     assert calls == 1
 
 
-def test_assembler_refuses_other_words() -> None:
+def test_assembler_rejects_words_that_were_not_pushed() -> None:
     assembler = SentenceAssembler()
     assembler.push(utterance(0, "你好", 0).tokens)
-    with pytest.raises(ValueError, match="other words"):
+    with pytest.raises(ValueError, match="did not get"):
         assembler.mark((("您", ""),))
 
 

@@ -165,7 +165,7 @@ class TestFilesOfTheServer:
         assert_untouched(visit, api, upload_dir)
 
     @pytest.mark.parametrize("field", ["event_data", "meta", "oauth_token", "request"])
-    def test_what_the_page_does_not_send_is_dropped(
+    def test_fields_that_the_page_does_not_send_are_dropped(
         self, visit: Visit, field: str, secret: Path, api: ScriptedApi, upload_dir: Path
     ) -> None:
         response = visit.join("load", ["en", ""], **{field: file_value(str(secret))})
@@ -278,7 +278,7 @@ class TestOtherVisitors:
         assert list(results)[-1]["output"]["data"][0]["state"] == "done"
 
     @pytest.mark.parametrize("cookie", ["", "paraserve_visitor=", "paraserve_visitor=0; a=b"])
-    def test_request_of_nobody_is_refused(self, page_url: str, cookie: str) -> None:
+    def test_request_without_a_session_is_refused(self, page_url: str, cookie: str) -> None:
         with httpx.Client(base_url=page_url, trust_env=False) as http:
             http.headers["Cookie"] = cookie
             json_type = {"Content-Type": "application/json"}
@@ -318,7 +318,7 @@ class TestUploadRoute:
         assert uploads.num_bytes == 0
         assert visit.http.post("gradio_api/upload", content=b"x").status_code == 404
 
-    def test_length_must_be_told(self, visit: Visit, page_url: str) -> None:
+    def test_length_must_be_declared(self, visit: Visit, page_url: str) -> None:
         for length, status in (
             ({"Transfer_Encoding": "chunked"}, 411),
             ({}, 411),
@@ -350,7 +350,7 @@ class TestUploadRoute:
         list(visit.results())
         assert visit.upload(b"sounds").status_code == 200
 
-    def test_closing_the_page_or_cancelling_drops_what_waits(
+    def test_closing_the_page_or_canceling_drops_queued_requests(
         self, page_url: str, uploads: UploadStore, api: ScriptedApi
     ) -> None:
         api.hold_after = 0
@@ -371,7 +371,7 @@ class TestUploadRoute:
 
 class TestEvents:
     @pytest.mark.parametrize("route", ["gradio_api/queue/join", "gradio_api/cancel"])
-    def test_what_is_no_event_gets_one_clear_answer(
+    def test_request_that_is_not_an_event_gets_one_clear_answer(
         self, visit: Visit, page_url: str, route: str
     ) -> None:
         with prompt(page_url):
@@ -388,7 +388,7 @@ class TestEvents:
             opened.sendall(request_head("POST", "gradio_api/queue/join", **headers))
             assert status_of(opened) == 413
 
-    def test_form_of_another_site_is_no_event(self, visit: Visit) -> None:
+    def test_form_of_another_site_sends_no_event(self, visit: Visit) -> None:
         for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
             headers = {"Content-Type": kind}
             response = visit.http.post("gradio_api/queue/join", content=b"{}", headers=headers)

@@ -33,7 +33,7 @@ async def test_transcript_comes_as_sentences_and_an_end() -> None:
     assert api.uploads == [b"sounds"]
 
 
-async def test_refusal_carries_what_the_api_said() -> None:
+async def test_refusal_contains_the_error_of_the_api() -> None:
     api = ScriptedApi(refusal=Refusal(429, "overloaded", "full", 7))
     with pytest.raises(ClientError) as refused:
         async for _ in client_of(api).transcribe(io.BytesIO(), Order("x"), ""):
@@ -66,7 +66,7 @@ async def test_failed_ranges_come_with_the_end() -> None:
     assert events == [StreamEnd("", 2.4, (FailedSpan(0.5, 1.25, "x"),))]
 
 
-async def test_offer_tells_models_stages_and_who_takes_hotwords() -> None:
+async def test_offer_lists_models_stages_and_hotword_support() -> None:
     offer = await client_of(ScriptedApi(hotwords=True)).offer("")
     assert offer.models == ("paraformer-demo", "seaco-demo")
     assert offer.stages == ("vad", "asr", "punctuation")

@@ -30,7 +30,7 @@ def test_unknown_key_is_not_a_missing_one() -> None:
     assert problem_of(ClientError(401, "invalid_api_key", ""), with_key=True) == "key_refused"
 
 
-def test_no_error_of_the_audio_is_told_as_a_failure_of_the_service() -> None:
+def test_no_audio_error_is_reported_as_a_failure_of_the_service() -> None:
     for error, status in STATUS_OF.items():
         if status < 500:
             told = problem_of(ClientError(status, error.code, ""), with_key=False)

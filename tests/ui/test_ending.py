@@ -57,7 +57,7 @@ def test_leaving_the_page_closes_the_request(
     assert eventually(lambda: uploads.num_bytes == 0)
 
 
-def test_upload_has_no_name_and_is_gone_with_its_request(
+def test_upload_has_no_name_and_is_deleted_with_its_request(
     opened: OpenPage, api: ScriptedApi, uploads: UploadStore
 ) -> None:
     api.hold_after = 1
@@ -87,7 +87,7 @@ def test_too_large_file_is_refused_before_it_is_sent(opened: OpenPage, tmp_path:
     assert not any(url.endswith("/upload") for url in opened.requests)
 
 
-def test_full_disk_of_the_page_is_told(
+def test_full_disk_of_the_page_is_reported(
     context: BrowserContext, api: ScriptedApi, upload_dir: Path
 ) -> None:
     with (
@@ -100,7 +100,7 @@ def test_full_disk_of_the_page_is_told(
         expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["page_busy"]["zh"])
 
 
-def test_full_queue_of_the_page_is_told(
+def test_full_queue_of_the_page_is_reported(
     browser: Browser, api: ScriptedApi, upload_dir: Path
 ) -> None:
     api.hold_after = 1
@@ -125,13 +125,13 @@ def test_full_queue_of_the_page_is_told(
         waits.wait_for("done")
 
 
-def test_api_that_is_down_is_told(context: BrowserContext, upload_dir: Path) -> None:
+def test_unreachable_api_is_reported(context: BrowserContext, upload_dir: Path) -> None:
     with serving_page("http://127.0.0.1:9", upload_dir) as url:
         opened = open_page(context, url)
         expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["unreachable"]["zh"])
 
 
-def test_page_whose_server_is_gone_says_so(
+def test_page_reports_that_its_server_is_gone(
     context: BrowserContext, api: ScriptedApi, upload_dir: Path
 ) -> None:
     api.hold_after = 1

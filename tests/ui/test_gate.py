@@ -93,7 +93,7 @@ GUARDED = {
 }
 
 
-async def test_no_other_route_of_gradio_is_there(browser: httpx.AsyncClient) -> None:
+async def test_no_other_route_of_gradio_exists(browser: httpx.AsyncClient) -> None:
     with gr.Blocks() as blocks:
         gr.State(None)
     app = gr.routes.App.create_app(blocks)
@@ -206,7 +206,7 @@ async def test_upload_needs_room(browser: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"x", b"xxxxxxxx"])
-async def test_body_that_is_not_as_long_as_it_says_is_refused(
+async def test_body_shorter_than_its_declared_length_is_refused(
     gate: PageGate, browser: httpx.AsyncClient, uploads: UploadStore, sent: bytes
 ) -> None:
     await browser.get("/ui/gradio_api/heartbeat/abc")
@@ -262,7 +262,7 @@ async def test_websockets_are_closed(gate: PageGate) -> None:
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
-async def test_end_of_a_heartbeat_ends_what_runs_for_that_page(
+async def test_missing_heartbeats_cancel_the_page_requests(
     browser: httpx.AsyncClient, visits: Visits, visitor: Visitor
 ) -> None:
     with ExitStack() as stack:

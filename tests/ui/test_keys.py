@@ -21,7 +21,7 @@ def api() -> ScriptedApi:
     return ScriptedApi(key=KEY)
 
 
-def test_key_is_asked_for_and_opens_the_form(opened: OpenPage, api: ScriptedApi) -> None:
+def test_key_is_requested_and_opens_the_form(opened: OpenPage, api: ScriptedApi) -> None:
     expect(opened.page.locator("#ps-key")).to_be_visible()
     expect(opened.page.locator("#ps-model")).to_be_hidden()
     opened.page.locator("#ps-key input").fill(KEY)
@@ -32,7 +32,7 @@ def test_key_is_asked_for_and_opens_the_form(opened: OpenPage, api: ScriptedApi)
     assert len(api.orders) == 1
 
 
-def test_wrong_key_is_told(opened: OpenPage) -> None:
+def test_wrong_key_is_reported(opened: OpenPage) -> None:
     opened.page.locator("#ps-key input").fill("psk_wrong")
     opened.page.locator("#ps-key input").press("Enter")
     expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["key_refused"]["zh"])
@@ -47,7 +47,7 @@ def test_nothing_is_stored_of_somebody_without_a_key(
     assert uploads.num_bytes == 0
 
 
-def test_key_is_gone_with_the_page(context: BrowserContext, page_url: str) -> None:
+def test_key_is_deleted_with_the_page(context: BrowserContext, page_url: str) -> None:
     opened = open_page(context, page_url)
     opened.page.locator("#ps-key input").fill(KEY)
     opened.page.locator("#ps-key input").press("Enter")

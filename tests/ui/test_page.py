@@ -36,7 +36,7 @@ def test_other_browsers_get_english(browser: Browser, page_url: str) -> None:
         expect(opened.page.locator("#ps-model")).to_contain_text("Model")
 
 
-def test_switch_changes_every_word_and_keeps_what_is_there(opened: OpenPage) -> None:
+def test_language_switch_changes_every_text_and_keeps_results(opened: OpenPage) -> None:
     opened.transcribe(CLIP)
     opened.wait_for("done")
     opened.page.click("[data-language=en]")
@@ -51,7 +51,7 @@ def test_switch_changes_every_word_and_keeps_what_is_there(opened: OpenPage) -> 
     assert not re.search("[一-鿿]", chrome)
 
 
-def test_demo_models_are_told_in_both_languages(opened: OpenPage) -> None:
+def test_demo_warning_exists_in_both_languages(opened: OpenPage) -> None:
     warning = opened.page.locator(".ps-demo")
     expect(warning).to_be_visible()
     for language in ("zh", "en"):
@@ -100,7 +100,7 @@ def test_clicked_sentence_plays_from_its_start_to_its_end(opened: OpenPage) -> N
     )
 
 
-def test_click_in_the_waveform_winds_there(opened: OpenPage) -> None:
+def test_click_in_the_waveform_seeks_to_that_time(opened: OpenPage) -> None:
     opened.choose(CLIP)
     opened.page.wait_for_function("paraserve.result.peaks")
     box = opened.page.locator(".ps-wave").bounding_box()
@@ -144,7 +144,7 @@ def test_transcript_can_be_downloaded(opened: OpenPage, kind: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else value.code,
 )
-def test_refusal_is_told_in_clear_words(
+def test_refusal_is_reported_in_clear_words(
     opened: OpenPage, api: ScriptedApi, refusal: Refusal, problem: str
 ) -> None:
     api.refusal = refusal
@@ -208,7 +208,7 @@ def test_two_users_do_not_see_each_others_results(
         assert third.sentences() == []
 
 
-def test_form_lists_what_is_served_and_sends_what_is_chosen(
+def test_form_lists_served_models_and_sends_the_chosen_one(
     opened: OpenPage, api: ScriptedApi
 ) -> None:
     opened.page.get_by_label(TEXTS["stage_punctuation"]["zh"]).uncheck()

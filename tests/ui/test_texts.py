@@ -7,7 +7,7 @@ from serve_app.ui.client import PROBLEMS
 from serve_app.ui.texts import LANGUAGES, TEXTS
 
 
-def test_every_text_is_there_in_every_language() -> None:
+def test_every_text_exists_in_every_language() -> None:
     for name, said in TEXTS.items():
         assert set(said) == set(LANGUAGES), name
         assert all(said.values()), name
@@ -25,5 +25,5 @@ def test_english_has_no_chinese_characters() -> None:
     assert not [name for name, said in TEXTS.items() if re.search("[一-鿿]", said["en"])]
 
 
-def test_every_problem_has_words() -> None:
+def test_every_problem_has_a_message() -> None:
     assert set(PROBLEMS) <= set(TEXTS)

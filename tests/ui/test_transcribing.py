@@ -44,7 +44,7 @@ async def test_pieces_belong_to_their_run_and_end_with_downloads(tmp_path: Path)
     assert list(downloads) == ["srt", "vtt", "txt", "json"]
 
 
-async def test_refusal_is_the_last_piece_and_the_upload_is_gone(tmp_path: Path) -> None:
+async def test_refusal_is_the_last_piece_and_the_upload_is_deleted(tmp_path: Path) -> None:
     pieces = await pieces_of(ScriptedApi(refusal=Refusal(429, "overloaded", "full", 9)), tmp_path)
     last = pieces[-1]
     assert (last["state"], last["problem"], last["detail"]) == ("failed", "busy", "full")
@@ -52,7 +52,7 @@ async def test_refusal_is_the_last_piece_and_the_upload_is_gone(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("upload", ["text", {"run": "r1"}, {"upload": "/etc/passwd", "run": "r1"}])
-async def test_what_is_no_upload_is_told(tmp_path: Path, upload: object) -> None:
+async def test_invalid_upload_is_reported(tmp_path: Path, upload: object) -> None:
     pieces = await pieces_of(ScriptedApi(), tmp_path, upload)
     assert [piece["problem"] for piece in pieces] == ["upload_lost"]
 

@@ -52,7 +52,7 @@ async def test_upload_has_no_name_on_the_disk(store: UploadStore, tmp_path: Path
 @pytest.mark.parametrize(
     "name", [None, 7, "", "/etc/passwd", "\0", "../../etc/passwd", ".", {}, ["x"]]
 )
-async def test_only_what_was_uploaded_can_be_taken(store: UploadStore, name: object) -> None:
+async def test_only_uploaded_files_can_be_transcribed(store: UploadStore, name: object) -> None:
     put(store)
     with pytest.raises(UploadLost), store.taken(PAGE, name):
         pass
@@ -98,12 +98,12 @@ async def test_visitor_has_a_few_uploads_only(store: UploadStore) -> None:
     put(store, visitor=OTHER)
 
 
-async def test_missing_directory_is_no_room(tmp_path: Path) -> None:
+async def test_missing_directory_has_no_space(tmp_path: Path) -> None:
     with pytest.raises(UploadsFull), store_in(tmp_path / "gone").receiving(ONE, 1):
         pass
 
 
-async def test_upload_that_nobody_sends_on_goes_with_time(tmp_path: Path) -> None:
+async def test_abandoned_upload_is_deleted_after_a_while(tmp_path: Path) -> None:
     store = store_in(tmp_path, keep_s=0)
     name = put(store)
     async with asyncio.timeout(20):
@@ -123,7 +123,7 @@ async def test_time_of_an_upload_that_is_sent_on_does_not_run_out(tmp_path: Path
         assert file.read() == b"sounds"
 
 
-async def test_closed_page_drops_what_waits_for_it_alone(store: UploadStore) -> None:
+async def test_closed_page_drops_only_its_own_queued_requests(store: UploadStore) -> None:
     waits, stays = put(store), put(store)
     store.claim(ONE, PAGE, waits)
     store.claim(ONE, "second", stays)

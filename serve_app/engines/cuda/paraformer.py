@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from serve_app.core.records import ChunkFailure, Pcm, Recognition, RecognitionOptions
+from serve_app.core.records import ChunkFailure, Pcm, RecognitionOptions
 from serve_app.engines.cuda.buckets import Bucket, BucketPlan
 from serve_app.engines.cuda.hotword_bias import HotwordsByIndex
 from serve_app.engines.cuda.network import GpuParaformerNet
@@ -29,12 +28,8 @@ from serve_app.engines.cuda.weights import RangeWatch
 from serve_app.engines.devices import open_device
 from serve_app.engines.paraformer.cif_fire import CifShape, with_tail
 from serve_app.engines.paraformer.cpu import EngineFacts
-from serve_app.engines.paraformer.detokenize import (
-    Decoded,
-    overflow_failure,
-    recognition_of,
-    shown_ids,
-)
+from serve_app.engines.paraformer.decoded import DecodingEngine
+from serve_app.engines.paraformer.detokenize import Decoded, overflow_failure
 from serve_app.engines.paraformer.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
 from serve_app.packs.pack import PackContents
 
@@ -45,13 +40,14 @@ _LITTLE_HEADROOM = 2.0
 _NO_HOTWORDS: HotwordsByIndex = {}
 
 
-class GpuParaformer:
+class GpuParaformer(DecodingEngine):
     """Recognizes Mandarin with a Paraformer pack on a CUDA device.
 
     As in `ParaformerEngine`, utterances are packed and no layer crosses their boundaries; in
     float32 the tokens are the same. Matrix products of another bucket may round the last bit
     differently, so a result can depend on the batch size only where two words score almost
-    equally. `transcribe` may be called by `max_in_flight` threads at a time. Packs of class
+    equally. `transcribe` may be called by `max_in_flight` threads at a time; it raises
+    `torch.cuda.OutOfMemoryError` if the batch is too large for the free memory. Packs of class
     SeacoParaformer support hotwords.
 
     Args:
@@ -88,28 +84,6 @@ class GpuParaformer:
             )
             self.warm_up = self._warm_up(buckets, dtype, options)
 
-    def transcribe(
-        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
-    ) -> list[Recognition | ChunkFailure]:
-        """Recognizes each item; see `ports.Recognizer`.
-
-        Items shorter than a frame (25 ms) and digital silence have no tokens. An item whose
-        scores are not finite fails without affecting others.
-
-        Raises:
-            torch.cuda.OutOfMemoryError: the batch is too large for the free memory.
-        """
-        return [
-            recognition_of(pcm, decoded, self._pack.tokens)
-            for pcm, decoded in zip(batch, self._decode(batch, recognition_options), strict=True)
-        ]
-
-    def token_ids(
-        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
-    ) -> list[list[int]]:
-        """Returns the vocabulary ids of each item, without blank, sos and eos."""
-        return [shown_ids(decoded) for decoded in self._decode(batch, recognition_options)]
-
     def cost(self, num_samples: int) -> int:
         """Returns the encoder frames of an item; a batch costs the sum of its items."""
         return self._net.frontend.num_rows(num_samples)
@@ -124,25 +98,16 @@ class GpuParaformer:
             hotwords=self._net.hotword_bias is not None,
         )
 
-    def _decode(
-        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions]
-    ) -> list[Decoded | ChunkFailure | None]:
-        """Runs the network; None for empty and silent items."""
-        results: list[Decoded | ChunkFailure | None] = [None] * len(batch)
-        audible = [
-            index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()
-        ]
-        if audible:
-            hotwords_by_index = {
-                position: recognition_options[index].hotwords
-                for position, index in enumerate(audible)
-                if recognition_options and recognition_options[index].hotwords
-            }
-            with on_device(self._device):
-                decoded = self._run([batch[index] for index in audible], hotwords_by_index)
-            for index, result in zip(audible, decoded, strict=True):
-                results[index] = result
-        return results
+    def _decode_audible(
+        self, batch: list[Pcm], recognition_options: list[RecognitionOptions]
+    ) -> list[Decoded | ChunkFailure]:
+        hotwords_by_index = {
+            index: options.hotwords
+            for index, options in enumerate(recognition_options)
+            if options.hotwords
+        }
+        with on_device(self._device):
+            return self._run(batch, hotwords_by_index)
 
     def _run(
         self, batch: list[Pcm], hotwords_by_index: HotwordsByIndex

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,17 +9,13 @@ import numpy.typing as npt
 import torch
 
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.records import NO_OPTIONS, ChunkFailure, Pcm, Recognition, RecognitionOptions
+from serve_app.core.records import ChunkFailure, Pcm, RecognitionOptions
 from serve_app.engines.devices import open_device
 from serve_app.engines.features import apply_cmvn, lfr, log_mel, num_frames
 from serve_app.engines.paraformer.cif import Integration, embed_tokens, integrate
 from serve_app.engines.paraformer.cif_fire import with_tail
-from serve_app.engines.paraformer.detokenize import (
-    Decoded,
-    overflow_failure,
-    recognition_of,
-    shown_ids,
-)
+from serve_app.engines.paraformer.decoded import DecodingEngine
+from serve_app.engines.paraformer.detokenize import Decoded, overflow_failure
 from serve_app.engines.paraformer.hotword_tokenizer import takes_hotwords
 from serve_app.engines.paraformer.hotwords import HotwordBranch
 from serve_app.engines.paraformer.int8 import quantize_linears, release_checkpoint
@@ -70,7 +65,7 @@ class EngineFacts:
     hotwords: bool
 
 
-class ParaformerEngine:
+class ParaformerEngine(DecodingEngine):
     """Recognizes Mandarin with a Paraformer pack; implements `ports.Recognizer`.
 
     The utterances of a batch are packed without padding and no layer crosses their boundaries, so
@@ -119,25 +114,6 @@ class ParaformerEngine:
         # The first pass reads the mapped weights and selects kernels.
         self.transcribe([_noise(_WARM_UP_SAMPLES)])
 
-    def transcribe(
-        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
-    ) -> list[Recognition | ChunkFailure]:
-        """Recognizes each item; see `ports.Recognizer`.
-
-        Items shorter than a frame (25 ms) and digital silence have no tokens. An item whose
-        scores are not finite fails without affecting others.
-        """
-        return [
-            recognition_of(pcm, decoded, self._pack.tokens)
-            for pcm, decoded in zip(batch, self._decode(batch, recognition_options), strict=True)
-        ]
-
-    def token_ids(
-        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
-    ) -> list[list[int]]:
-        """Returns the vocabulary ids of each item, without blank, sos and eos."""
-        return [shown_ids(decoded) for decoded in self._decode(batch, recognition_options)]
-
     def cost(self, num_samples: int) -> int:
         """Returns the encoder frames of an item; a batch costs the sum of its items."""
         return -(-num_frames(num_samples) // self._shape.lfr_n)
@@ -153,23 +129,10 @@ class ParaformerEngine:
         )
 
     @torch.inference_mode()
-    def _decode(
-        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions]
-    ) -> list[Decoded | ChunkFailure | None]:
-        """Runs the network; None for empty and silent items."""
-        results: list[Decoded | ChunkFailure | None] = [None] * len(batch)
-        audible = [
-            index for index, pcm in enumerate(batch) if self.cost(len(pcm)) > 0 and pcm.any()
-        ]
-        if audible:
-            features = [self._features(batch[index]) for index in audible]
-            options = [
-                recognition_options[index] if recognition_options else NO_OPTIONS
-                for index in audible
-            ]
-            for index, decoded in zip(audible, self._run(features, options), strict=True):
-                results[index] = decoded
-        return results
+    def _decode_audible(
+        self, batch: list[Pcm], recognition_options: list[RecognitionOptions]
+    ) -> list[Decoded | ChunkFailure]:
+        return self._run([self._features(pcm) for pcm in batch], recognition_options)
 
     def _features(self, pcm: Pcm) -> torch.Tensor:
         # astype copies: arrays from another process are read-only, which torch refuses.

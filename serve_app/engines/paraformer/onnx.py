@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +17,11 @@ import onnxruntime
 from numpy.lib.stride_tricks import sliding_window_view
 
 from serve_app.core.errors import ConfigurationError, PackCorrupt
-from serve_app.core.records import ChunkFailure, Pcm, Recognition, RecognitionOptions
+from serve_app.core.records import ChunkFailure, Pcm, RecognitionOptions
 from serve_app.engines.framing import FRAME_SAMPLES, SHIFT_SAMPLES, num_frames, stacking
 from serve_app.engines.paraformer.cif_fire import CifShape, FloatArray, Integration, fire, with_tail
-from serve_app.engines.paraformer.detokenize import (
-    Decoded,
-    overflow_failure,
-    recognition_of,
-    shown_ids,
-)
+from serve_app.engines.paraformer.decoded import DecodingEngine
+from serve_app.engines.paraformer.detokenize import Decoded, overflow_failure
 from serve_app.engines.paraformer.onnx_pack import decoder_of, read_onnx_shape
 from serve_app.engines.paraformer.timestamps import ENCODER_FRAME_MS, FINE_FRAMES, FiringWeights
 from serve_app.packs.pack import PackContents
@@ -58,7 +53,7 @@ class OnnxFacts:
     num_parameters: int
 
 
-class ParaformerOnnxEngine:
+class ParaformerOnnxEngine(DecodingEngine):
     """Recognizes Mandarin with an ONNX pack; implements `ports.Recognizer`.
 
     The utterances of a batch run one by one. So a result cannot depend on the rest of the batch,
@@ -92,20 +87,6 @@ class ParaformerOnnxEngine:
         # The first pass allocates buffers and selects kernels.
         self.transcribe([_noise(_WARM_UP_SAMPLES)])
 
-    def transcribe(
-        self, batch: Sequence[Pcm], recognition_options: Sequence[RecognitionOptions] = ()
-    ) -> list[Recognition | ChunkFailure]:
-        """Recognizes each item; see `ports.Recognizer`.
-
-        Items shorter than a frame (25 ms) and digital silence have no tokens. An item whose
-        scores are not finite fails without affecting others.
-        """
-        return [recognition_of(pcm, self._decode(pcm), self._pack.tokens) for pcm in batch]
-
-    def token_ids(self, batch: Sequence[Pcm]) -> list[list[int]]:
-        """Returns the vocabulary ids of each item, without blank, sos and eos."""
-        return [shown_ids(self._decode(pcm)) for pcm in batch]
-
     def cost(self, num_samples: int) -> int:
         """Returns the encoder frames of an item; a batch costs the sum of its items."""
         return -(-num_frames(num_samples) // self._shape.lfr_n)
@@ -120,10 +101,12 @@ class ParaformerOnnxEngine:
             num_parameters=self._shape.num_parameters,
         )
 
-    def _decode(self, pcm: Pcm) -> Decoded | ChunkFailure | None:
-        """Runs the network; None for empty and silent audio."""
-        if self.cost(len(pcm)) == 0 or not pcm.any():
-            return None
+    def _decode_audible(
+        self, batch: list[Pcm], recognition_options: list[RecognitionOptions]
+    ) -> list[Decoded | ChunkFailure]:
+        return [self._run(pcm) for pcm in batch]
+
+    def _run(self, pcm: Pcm) -> Decoded | ChunkFailure:
         frames, alphas, *heads = self._encode(pcm)
         if not np.isfinite(alphas).all():
             return overflow_failure()

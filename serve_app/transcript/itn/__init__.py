@@ -1,7 +1,7 @@
 """Inverse text normalization of Mandarin: spoken numbers become written ones.
 
-Conservative on purpose: what is not certainly a number (一些, 十分, 三四十, 二百五) stays
-as it was said. Replacements of single phrases come before it.
+It is deliberately conservative: words that may not be a number (一些, 十分, 三四十, 二百五) stay as
+spoken. Replacements of phrases are applied first.
 """
 
 from serve_app.transcript.itn.replacements import (

@@ -1,7 +1,7 @@
-"""Chinese phrases whose numerals are words: idioms, festivals, names.
+"""Chinese phrases whose numerals stay words: idioms, festivals, names.
 
-Only phrases that the rules in `spans` would otherwise write in digits are listed.
-Idioms of lone digits (三心二意) need no entry, because a lone digit is never rewritten.
+Only phrases that the rules in `spans` would write in digits are listed. Idioms of single digits
+(三心二意) need no entry, because a single digit is never rewritten.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _CONTEXTUAL = (
     r"[二三四五六七八九]?十好几",
 )
 _MONTH_WITHOUT_DAY = (
-    # 三月三, 九月九, 八月十五: a festival, or a date that only its reader can tell.
+    # 三月三, 九月九, 八月十五: a festival or a date, depending on the context.
     r"(?:十[一二]|[一二三四五六七八九十])月[一二三四五六七八九十]"
     r"(?![一二三四五六七八九十零号日多几个年月天位名次万百千亿])",
     r"(?<!十)[七八]月十五(?![号日])",
@@ -63,5 +63,5 @@ _PHRASES = re.compile("|".join((*_BY_LENGTH, *_CONTEXTUAL, *_MONTH_WITHOUT_DAY))
 
 
 def find_idioms(chars: str) -> list[tuple[int, int]]:
-    """Returns the [start, end) of every phrase in the text that stays as it was said."""
+    """Returns the [start, end) of every phrase in the text that stays as spoken."""
     return [found.span() for found in _PHRASES.finditer(chars)]

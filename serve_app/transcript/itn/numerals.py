@@ -1,4 +1,4 @@
-"""Chinese numerals to Arabic ones, read from a row of words one character at a time."""
+"""Converts Chinese numerals to Arabic ones, reading one character at a time."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _SPOKEN_DIGITS = frozenset(DIGITS) - {"两"}
 
 @dataclass(frozen=True, slots=True)
 class Cardinal:
-    """A number that was said with its units.
+    """A number that was spoken with its units (十, 百, 千, 万, 亿).
 
     Attributes:
-        value: what it counts.
-        text: as it is written; 万 and 亿 stay where the number ends with them.
+        value: the number.
+        text: in digits; 万 and 亿 stay if the number ends with them.
     """
 
     value: int
@@ -31,16 +31,16 @@ class Cardinal:
 
 
 def read_digits(chars: str) -> str | None:
-    """Returns digits that were said one by one (二零二四), or None."""
+    """Returns digits that were spoken one by one (二零二四), or None."""
     if not chars or any(char not in _SPOKEN_DIGITS for char in chars):
         return None
     return "".join(str(DIGITS[char]) for char in chars)
 
 
 def read_cardinal(chars: str) -> Cardinal | None:
-    """Returns a number with units (两千零三, 一百五), or None for what is not exactly one.
+    """Returns a number with units (两千零三, 一百五), or None if the text is not exactly one.
 
-    Approximations (三四十, 十七八) are not.
+    Approximations (三四十, 十七八) return None.
     """
     if not chars or "幺" in chars:
         return None
@@ -73,9 +73,9 @@ def _read_section(chars: str, above: int | None) -> int | None:
     """Reads a number below 10,000.
 
     Args:
-        chars: all of it.
-        above: size of the unit that it follows, in units of its own, None for none; says
-            whether it has to begin with 零.
+        chars: the whole number.
+        above: size of the unit before it, in its own units, None for none; decides whether it
+            must start with 零.
     """
     value, position = 0, 0
     last_size = None if above is None else 10_000
@@ -110,18 +110,18 @@ def _read_section(chars: str, above: int | None) -> int | None:
 
 
 class Line:
-    """Words as characters, so that positions in both are the same.
+    """Words as characters, so that positions in both agree.
 
     Args:
-        words: as they were recognized: one Chinese character each. Other words are
-            kept as a placeholder, which is never a numeral.
+        words: as recognized: one Chinese character each. Other words become a placeholder,
+            which is never a numeral.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
         self.chars = "".join(word if len(word) == 1 else "\0" for word in words)
 
     def run_end(self, position: int) -> int:
-        """Returns where the numerals that start here end."""
+        """Returns the end of the numerals that start here."""
         while position < len(self.chars) and self.chars[position] in NUMERALS:
             position += 1
         return position
@@ -139,5 +139,5 @@ class Line:
         return self.chars.endswith(texts, 0, position)
 
     def ends(self, position: int) -> bool:
-        """Whether the phrase is over here."""
+        """Whether the phrase ends here."""
         return position >= len(self.chars)

@@ -1,4 +1,4 @@
-"""Numbers as they stand in a phrase: decimals, versions, and what makes a number certain."""
+"""Reads numbers in their phrase: decimals, versions, and the context that makes them certain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MEASURES = (
     "公斤", "公里", "千米", "厘米", "毫米", "平方米", "立方米", "小时", "分钟", "秒钟", "毫秒",
     "岁", "摄氏度", "赫兹", "美元", "欧元", "英镑", "日元", "港元", "港币", "块钱", "毛钱",
 )  # fmt: skip
-"""After these a lone digit is a measurement, not a turn of phrase."""
+"""Before these units a single digit is a measurement, not an expression."""
 
 _UNITS_AFTER_DECIMALS = (
     *MEASURES, "个小时", "个百分点", "个亿", "个点", "百分点", "倍", "米", "元", "块", "度", "秒",
@@ -19,7 +19,7 @@ _UNITS_AFTER_DECIMALS = (
     "万", "亿", "以上", "以下", "以内", "左右", "上下", "至", "到", "多", "和", "与", "或",
     "比", "乘", "除", "加", "减", "等于", "号楼",
 )  # fmt: skip
-"""After these a single digit behind 点 is a decimal; 六点一起吃饭 is a time of day."""
+"""Before these words a single digit after 点 is a decimal; 六点一起吃饭 is a time of day."""
 
 _LITTLE_BEFORE = (
     "这", "那", "哪", "差", "早", "晚", "快", "慢", "多", "少", "高", "低", "好", "大", "小",
@@ -31,11 +31,11 @@ _LITTLE_BEFORE = (
 _PERHAPS_LITTLE_BEFORE = (
     "有", "吃", "喝", "带", "给", "买", "学", "留", "剩", "拿", "做", "说", "的", "了", "着", "加",
 )  # fmt: skip
-"""After these it is, unless a unit follows: 有一点五米高."""
+"""After these 一点 is "a little", unless a unit follows: 有一点五米高."""
 
 _ZERO_WORDS = ("食", "钱", "件", "头", "花", "星", "碎", "售", "活", "工", "用", "和", "距", "下",
                "部", "担", "嘴", "团", "添", "容", "差", "基", "失", "接")  # fmt: skip
-"""零 begins a word with these: 零食, 零钱."""
+"""With these 零 starts a word: 零食, 零钱."""
 
 _CLASSIFIERS = ("个", "位", "名", "晚", "天", "年", "月", "平", "人", "次", "斤", "张", "套", "件",
                 "台", "辆", "只", "条", "小时", "股", "份", "桶", "克", "夜", "瓶", "箱", "盒",
@@ -53,7 +53,7 @@ _HOURS = 24
 
 
 def read_number(line: Line, position: int) -> tuple[int, str] | None:
-    """Reads a number where one is certain: returns its end and how it is written."""
+    """Returns the end and the written form of a number that is certain, else None."""
     run = line.run(position)
     end = position + len(run)
     if not run:
@@ -81,13 +81,13 @@ def read_version(line: Line, position: int) -> tuple[int, str] | None:
         if not line.follows(position, "点"):
             break
         if not line.run(position + 1):
-            return None  # 一点两点三点: times of day, one after another
+            return None  # 一点两点三点: consecutive times of day
         position += 1
     return (position, ".".join(parts)) if len(parts) > 2 else None
 
 
 def _with_decimals(line: Line, start: int, point: int, whole: str) -> tuple[int, str] | None:
-    """Reads what stands behind 点, or returns None where it is not certain to be decimals."""
+    """Reads the decimals after 点; None if they may be something else."""
     decimals, unit = split_unit(line.run(point + 1))
     digits = read_digits(decimals)
     end = point + 1 + len(decimals)
@@ -117,7 +117,7 @@ def split_unit(run: str) -> tuple[str, str]:
 
 
 def ends_approximation(line: Line, position: int) -> bool:
-    """Whether this is the far end of a range that began with an approximation: 两三百到五百."""
+    """Whether this ends a range that starts with an approximation: 两三百到五百."""
     if not line.preceded(position, "到", "至"):
         return False
     start = position - 1
@@ -128,9 +128,9 @@ def ends_approximation(line: Line, position: int) -> bool:
 
 
 def is_counting(line: Line, position: int) -> bool:
-    """Whether digits count up or down (二三四线, 三二一) or begin like an approximation (三四年).
+    """Whether digits count up or down (二三四线, 三二一) or may be an approximation (三四年).
 
-    After a word that announces a number (密码一二三四) they are one.
+    After a word that introduces a number (密码一二三四) they are one.
     """
     run = line.run(position)
     values = [DIGITS[char] for char in run if char in DIGITS]
@@ -143,7 +143,7 @@ def is_counting(line: Line, position: int) -> bool:
 
 
 def is_approximate_year(line: Line, position: int) -> bool:
-    """Whether two digits before 年 may be a length of time: 七八年, 三五年; but 八九年三月."""
+    """Whether two digits before 年 may be a period: 七八年, 三五年; but not 八九年三月."""
     run, end = line.run(position), line.run_end(position)
     if len(run) != 2 or not (is_counting(line, position) or run == "三五"):
         return False

@@ -1,4 +1,4 @@
-"""Words that a service or a caller wants written otherwise: wrong => right."""
+"""Replaces phrases that the recognizer writes wrong: `wrong => right`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _ARROW = re.compile(r"\s*(?:=>|⇒|→)\s*")
 
 @dataclass(frozen=True, slots=True)
 class Replacement:
-    """A phrase and how it is to be written.
+    """A phrase and its replacement.
 
     Attributes:
         wrong: what the recognizer writes; Latin letters in any case.
-        right: what is written instead; "" removes the phrase. A phrase that is replaced
-            by itself keeps its numbers in words.
+        right: the replacement; "" removes the phrase. A phrase that is replaced by itself keeps
+            its numbers in words.
     """
 
     wrong: str
@@ -33,11 +33,11 @@ class Replacement:
 def parse_replacements(text: str) -> tuple[Replacement, ...]:
     """Reads a JSON object of wrong and right phrases, or lines of `wrong=>right`.
 
-    Empty lines and lines that start with # are left out; commas may stand for line ends
-    where each part has an arrow.
+    Empty lines and lines that start with # are ignored. Commas may replace line ends if each
+    part has an arrow.
 
     Raises:
-        ValueError: the text has neither form, or holds too much; says what is wrong.
+        ValueError: the text has neither form, or too many entries.
     """
     if text.lstrip().startswith("{"):
         try:
@@ -63,7 +63,7 @@ def check_replacements(pairs: Mapping[str, str]) -> tuple[Replacement, ...]:
         ValueError: there are too many, or one is empty, too long or not text.
     """
     if len(pairs) > MAX_REPLACEMENTS:
-        raise ValueError(f"has {len(pairs)} entries; at most {MAX_REPLACEMENTS} are taken")
+        raise ValueError(f"has {len(pairs)} entries; at most {MAX_REPLACEMENTS} are accepted")
     for wrong, right in pairs.items():
         if not wrong.strip():
             raise ValueError("has an entry without a wrong phrase")
@@ -73,24 +73,23 @@ def check_replacements(pairs: Mapping[str, str]) -> tuple[Replacement, ...]:
                     f"{phrase[:MAX_PHRASE_LETTERS]!r}… is longer than {MAX_PHRASE_LETTERS} letters"
                 )
             if not phrase.isprintable():
-                raise ValueError(f"{phrase!r} has a control character in it")
+                raise ValueError(f"{phrase!r} contains a control character")
     return tuple(Replacement(" ".join(w.split()), " ".join(r.split())) for w, r in pairs.items())
 
 
 def merge_replacements(
     first: tuple[Replacement, ...], further: tuple[Replacement, ...]
 ) -> tuple[Replacement, ...]:
-    """Returns both; of two for the same phrase the one of `first`."""
+    """Returns both; for the same phrase `first` wins."""
     known = {one.wrong.lower() for one in first}
     return first + tuple(one for one in further if one.wrong.lower() not in known)
 
 
 class Replacer:
-    """Replaces phrases in sentences; of two that start together the longer one counts.
+    """Replaces phrases in sentences; of two that start together the longer one wins.
 
-    A phrase is found within one clause, never across a punctuation mark, and only as
-    whole words where it is of Latin letters. The words that it replaces become one token
-    with the times of all of them.
+    A phrase must be within one clause, never across a punctuation mark; Latin letters match
+    whole words only. The replaced words become one token with their times.
     """
 
     def __init__(self, replacements: Iterable[Replacement]) -> None:
@@ -99,7 +98,7 @@ class Replacer:
         self._pattern = re.compile("|".join(map(_pattern, longest_first)), re.IGNORECASE)
 
     def replace(self, sentence: Sentence) -> Sentence | None:
-        """Returns the sentence with all phrases replaced, or None if nothing is left of it."""
+        """Returns the sentence with all phrases replaced, or None if nothing is left."""
         if not self._right:
             return sentence
         tokens = [one for clause in _clauses(sentence.tokens) for one in self._clause(clause)]

@@ -1,4 +1,4 @@
-"""Applies text rules to punctuated sentences; each word keeps the time at which it was said."""
+"""Applies text rules to punctuated sentences; each word keeps its time."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MAX_PAUSE_MS = 1000
 def rewrite(sentence: Sentence) -> Sentence:
     """Returns the sentence with its numbers, dates and amounts in digits.
 
-    The words of a number become one token from the first one's start to the last
-    one's end, with the least of their confidences and the last one's mark. A number
-    never goes across a mark or a pause. All other tokens are the same objects.
+    The words of a number become one token from the first one's start to the last one's end,
+    with their lowest confidence and the last one's mark. A number never spans a mark or a
+    pause. All other tokens are kept.
     """
     tokens: list[MarkedToken] = []
     for phrase in _phrases(sentence.tokens):
@@ -56,12 +56,11 @@ def _merged(said: list[MarkedToken], text: str) -> MarkedToken:
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """What a transcript's text is changed by.
+    """Rules that change the text of a transcript.
 
     Attributes:
         itn: write numbers, dates and amounts in digits.
-        replacements: phrases that are written otherwise; they come first, and what they
-            wrote stays.
+        replacements: of phrases; applied first, and their output is not changed again.
     """
 
     itn: bool = False
@@ -74,7 +73,7 @@ AS_SAID = TextRules()
 async def apply_rules(
     events: AsyncGenerator[TranscriptEvent], rules: TextRules
 ) -> AsyncGenerator[TranscriptEvent]:
-    """Passes events on, their sentences rewritten; one of which nothing is left is dropped."""
+    """Yields the events with rewritten sentences; sentences that become empty are dropped."""
     replacer = Replacer(rules.replacements)
     async with aclosing(events):
         async for event in events:

@@ -1,4 +1,4 @@
-"""Where numbers stand in a row of words, and how they are written."""
+"""Finds the numbers in a sequence of words and writes them in digits."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _SMALLER_UNITS = {
     "角": ("分",), "米": ("厘米", "毫米"), "公里": ("米",), "吨": ("公斤", "斤"), "丈": ("尺",),
     "尺": ("寸",), "度": ("分",), "英尺": ("英寸",),
 }  # fmt: skip
-"""What a lone digit behind a written amount counts: 二十斤三两."""
+"""Units of a single digit after an amount: 二十斤三两."""
 
 _UNITS_BY_LENGTH = sorted(_SMALLER_UNITS, key=len, reverse=True)
 _DECIMAL_UNITS = ("块", "元", "度", "米", "斤")
-"""A digit behind these that ends the phrase is a tenth: 三十七度二."""
+"""A digit after these at the end of the phrase is a tenth: 三十七度二."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def find_spans(words: Sequence[str]) -> Iterator[Span]:
     """Yields the numbers among the words, in order, without overlaps.
 
     Args:
-        words: as they were recognized, one Chinese character each; others are never numbers.
+        words: as recognized, one Chinese character each; other words are never numbers.
     """
     line = Line(words)
     idioms = find_idioms(line.chars)
@@ -109,7 +109,7 @@ def _fraction(line: Line, position: int) -> Span | None:
 
 
 def _clock(line: Line, position: int) -> Span | None:
-    """The hour before 点, and by way of `_minute` what comes after it."""
+    """The hour before 点; `_minute` reads what follows."""
     hour, end = read_cardinal(line.run(position)), line.run_end(position)
     if hour is None or hour.value > 24 or not line.follows(end, "点"):
         return None
@@ -120,7 +120,7 @@ def _clock(line: Line, position: int) -> Span | None:
     )
     if not certain:
         return None
-    # What was said of the minutes could be the decimals of a number.
+    # The minutes could be the decimals of a number.
     decimals = line.run(end + 1)
     if read_digits(decimals) is not None and minute is None:
         number = read_number(line, position)
@@ -191,7 +191,7 @@ def _measure(line: Line, position: int) -> Span | None:
 
 
 def _sum(line: Line, position: int) -> Span | None:
-    """A lone digit before an operator and a number: 二乘以三点五."""
+    """A single digit before an operator and a number: 二乘以三点五."""
     if len(line.run(position)) != 1:
         return None
     left = read_number(line, position)
@@ -208,7 +208,7 @@ def _sum(line: Line, position: int) -> Span | None:
 
 
 def _score(line: Line, position: int) -> Span | None:
-    """二十一比九: two numbers of which one at least is no lone digit, or after 比分."""
+    """二十一比九: two numbers, at least one above 9, or after 比分."""
     left, end = read_cardinal(line.run(position)), line.run_end(position)
     if left is None or not line.follows(end, "比"):
         return None
@@ -221,7 +221,7 @@ def _score(line: Line, position: int) -> Span | None:
 
 
 def _number_range(line: Line, position: int) -> Span | None:
-    """五到十个: both ends in digits where the other is; lone digits stay."""
+    """五到十个: both ends in digits if either is; a range of single digits stays as spoken."""
     left, end = read_cardinal(line.run(position)), line.run_end(position)
     if left is None or not line.follows(end, *_RANGES) or has_doubtful_end(line, position):
         return None
@@ -257,7 +257,7 @@ def _plain(line: Line, position: int) -> Span | None:
 
 
 def _tail(line: Line, before: Span) -> list[Span]:
-    """The lone digits that go on with a written amount: 199块9, 20斤3两."""
+    """The single digits that continue an amount: 199块9, 20斤3两."""
     tail: list[Span] = []
     end = before.end
     while True:
@@ -266,7 +266,7 @@ def _tail(line: Line, before: Span) -> list[Span]:
             return tail
         start = end + len(unit)
         after = start + 1
-        # 两 is a numeral, and a unit behind one.
+        # 两 is both a numeral and a unit.
         if line.run(start)[:1] not in DIGITS or line.run(after) not in ("", "两"):
             return tail
         is_last = unit in _DECIMAL_UNITS and (line.ends(after) or line.follows(after, "钱"))

@@ -36,7 +36,7 @@ def test_batch_beyond_every_bucket_has_none(lengths: list[int]) -> None:
     assert BucketPlan(1000, tokens_per_row=0.5).fit(lengths) is None
 
 
-def test_exact_bucket_takes_a_known_number_of_tokens() -> None:
+def test_exact_bucket_accepts_a_known_number_of_tokens() -> None:
     bucket = BucketPlan(1000, tokens_per_row=0.5).exact_bucket([700, 800], num_tokens=1300)
     assert (bucket.rows, bucket.tokens, bucket.sequences, bucket.longest) == (1536, 1344, 2, 832)
 

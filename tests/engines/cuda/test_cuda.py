@@ -101,7 +101,9 @@ def test_hotwords_have_the_effect_that_they_have_on_the_cpu(
         recognition_options = [kinds[index % len(kinds)] for index in range(len(batch))]
         found, plain = engine.token_ids(batch, recognition_options), engine.token_ids(batch)
         assert found == reference.token_ids(batch, recognition_options)
-        neighbors = [index for index, hint in enumerate(recognition_options) if not hint.hotwords]
+        neighbors = [
+            index for index, options in enumerate(recognition_options) if not options.hotwords
+        ]
         assert [found[index] for index in neighbors] == [plain[index] for index in neighbors]
         bent += found != plain
     assert bent > 0

@@ -15,7 +15,7 @@ def test_static_buffer_never_moves() -> None:
     assert kept.first(2).shape == (2, 3)
 
 
-def test_oversized_batch_gets_a_buffer_of_its_own() -> None:
+def test_oversized_batch_gets_its_own_buffer() -> None:
     kept = StaticBuffers(8, 3, torch.float16, CPU)
     large = kept.first(20)
     assert large.shape == (20, 3)

@@ -106,14 +106,14 @@ def test_bias_of_an_utterance_does_not_depend_on_its_batch(
     engine: GpuParaformer, batch: list[Pcm]
 ) -> None:
     alone = [
-        engine.token_ids([pcm], [hint])[0]
-        for pcm, hint in zip(batch, RECOGNITION_OPTIONS, strict=True)
+        engine.token_ids([pcm], [options])[0]
+        for pcm, options in zip(batch, RECOGNITION_OPTIONS, strict=True)
     ]
     assert engine.token_ids(batch, RECOGNITION_OPTIONS) == alone
     assert engine.token_ids(batch[::-1], RECOGNITION_OPTIONS[::-1]) == alone[::-1]
 
 
-def test_groups_of_utterances_give_what_all_at_once_give(
+def test_groups_of_utterances_give_the_same_result_as_all_at_once(
     engine: GpuParaformer, batch: list[Pcm], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = engine.token_ids(batch, RECOGNITION_OPTIONS)
@@ -208,8 +208,8 @@ def test_overflow_of_an_utterance_with_hotwords_does_not_affect_its_batch(
 
 def test_two_threads_use_their_own_hotwords(engine: GpuParaformer, batch: list[Pcm]) -> None:
     jobs = [
-        ([pcm, batch[0]], [hint, RECOGNITION_OPTIONS[2]])
-        for pcm, hint in zip(batch, RECOGNITION_OPTIONS, strict=True)
+        ([pcm, batch[0]], [options, RECOGNITION_OPTIONS[2]])
+        for pcm, options in zip(batch, RECOGNITION_OPTIONS, strict=True)
     ]
     expected = [engine.token_ids(*job) for job in jobs]
     with ThreadPoolExecutor(engine.max_in_flight) as threads:

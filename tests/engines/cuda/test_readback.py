@@ -7,7 +7,7 @@ from serve_app.engines.cuda.buckets import Bucket
 from serve_app.engines.cuda.readback import ReadbackLayout
 
 
-def test_readback_returns_what_was_written() -> None:
+def test_readback_returns_the_written_values() -> None:
     layout = ReadbackLayout(Bucket(rows=4, tokens=3, sequences=2, longest=4), fine=True)
     results = torch.full((layout.num_bytes + 9,), 255, dtype=torch.uint8)
     layout.write(

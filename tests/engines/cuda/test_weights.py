@@ -16,7 +16,7 @@ def test_weight_beyond_float16_is_refused_by_name() -> None:
         weights.linear("decoder.output_layer")
 
 
-def test_bfloat16_takes_what_float16_does_not() -> None:
+def test_bfloat16_accepts_values_that_overflow_float16() -> None:
     weight = Weights(LARGE, CPU, torch.bfloat16).linear("decoder.output_layer").weight
     assert weight.dtype == torch.bfloat16
     assert bool(torch.isfinite(weight).all())

@@ -104,7 +104,7 @@ def test_an_open_segment_shows_before_it_ends(vad: FsmnVad, example: Pcm) -> Non
     assert stream.open_since_ms is None
 
 
-def test_no_segment_begins_before_what_may_be_dropped(vad: FsmnVad, example: Pcm) -> None:
+def test_no_segment_begins_before_audio_that_may_be_dropped(vad: FsmnVad, example: Pcm) -> None:
     stream = vad.open()
     for first in range(0, len(example), 12_345):
         keep_from_ms = stream.keep_from_ms

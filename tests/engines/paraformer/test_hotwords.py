@@ -54,8 +54,8 @@ def test_each_item_uses_its_own_hotwords_in_any_batch(
         recognition_options_of(*LONG_LIST),
     ]
     alone = [
-        _texts(engine, [pcm], [hint])[0]
-        for pcm, hint in zip(batch, recognition_options, strict=True)
+        _texts(engine, [pcm], [options])[0]
+        for pcm, options in zip(batch, recognition_options, strict=True)
     ]
     assert _texts(engine, batch, recognition_options) == alone
     assert _texts(engine, batch[::-1], recognition_options[::-1]) == alone[::-1]

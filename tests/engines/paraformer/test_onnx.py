@@ -174,7 +174,7 @@ def test_damaged_decoder_is_refused(tmp_path: Path) -> None:
         ParaformerOnnxEngine(pack)
 
 
-def test_file_that_is_no_graph_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_a_graph_is_refused(tmp_path: Path) -> None:
     pack = export(tiny_paraformer(tmp_path / "source"), tmp_path / "onnx")
     pack.weights.write_bytes(b"no graph")
     with pytest.raises(PackCorrupt, match=r"encoder\.onnx"):

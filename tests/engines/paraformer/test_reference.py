@@ -99,7 +99,7 @@ def _shown(tokens: tuple[str, ...], ids: list[int]) -> str:
 
 
 @pytest.mark.parametrize("tiny", TINY, ids=lambda tiny: f"{tiny.model_class}-{tiny.seed}")
-def test_random_weights_give_what_funasr_gives(
+def test_random_weights_give_the_same_result_as_in_funasr(
     tmp_path: Path, tiny: TinyParaformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The model's own times, before they are moved to where the signal begins and ends.

@@ -37,11 +37,11 @@ def test_runs_of_speech_are_found_to_ten_ms() -> None:
     assert np.array(found) == pytest.approx(np.array(RUNS_MS), abs=10)
 
 
-def test_stop_closure_inside_a_word_is_no_pause() -> None:
+def test_stop_closure_inside_a_word_is_not_a_pause() -> None:
     assert len(speech_runs(voiced((300, 700), (820, 1200)))) == 1
 
 
-def test_click_in_a_pause_is_no_speech() -> None:
+def test_click_in_a_pause_is_not_speech() -> None:
     assert len(speech_runs(voiced((300, 900), (1200, 1205), (1600, 2000)))) == 2
 
 

@@ -16,7 +16,7 @@ def test_row_has_its_figures_in_megabytes() -> None:
     )
 
 
-def test_column_for_the_gpu_is_there_only_with_one() -> None:
+def test_gpu_column_is_shown_only_with_a_gpu() -> None:
     assert "GPU" not in markdown([ROW])
     table = markdown([ROW, replace(ROW, gpu_bytes=500_000_000)])
     assert "| GPU MB |" in table

@@ -75,5 +75,5 @@ def test_cardinal_is_written_as_readers_expect(said: str, written: str) -> None:
 @pytest.mark.parametrize(
     "said", ["三四十", "十七八", "百万", "九九八十一", "五百零", "十百", "一五一十"]
 )
-def test_what_is_not_exactly_one_number_is_refused(said: str) -> None:
+def test_text_that_is_not_exactly_one_number_is_refused(said: str) -> None:
     assert read_cardinal(said) is None

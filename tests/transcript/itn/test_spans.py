@@ -52,7 +52,7 @@ def test_number_is_written_in_digits(said: str, expected: str) -> None:
         "二十几个", "一心一意", "九一八事变",
     ],
 )  # fmt: skip
-def test_turn_of_phrase_stays_as_it_was_said(said: str) -> None:
+def test_idiom_stays_as_spoken(said: str) -> None:
     assert written(said) == said
 
 
