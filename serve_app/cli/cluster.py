@@ -396,9 +396,15 @@ def _show(status: Status, console: Console) -> None:
     clusters = Table("cluster", "role", "age", "state", "workers", "cores", "waits for")
     for cluster in status.clusters:
         workers = f"{cluster.ready_workers} of {cluster.desired_workers}"
-        age = age_text(cluster.age_s)
-        row = (cluster.name, cluster.role, age, cluster.state, workers, cluster.cpus)
-        clusters.add_row(*row, cluster.waits_for or "-")
+        clusters.add_row(
+            cluster.name,
+            cluster.role,
+            age_text(cluster.age_s),
+            cluster.state,
+            workers,
+            cluster.cpus,
+            cluster.waits_for or "-",
+        )
     if status.clusters:
         console.print(clusters)
     table = Table("application", "deployment", "status", "replicas", "bounds", "GPU each", "queue")
@@ -415,9 +421,7 @@ def _show(status: Status, console: Console) -> None:
         bounds = f"{group.minimum}-{group.maximum}"
         groups.add_row(group.name, ready, str(group.replicas), bounds, str(group.gpus_per_pod))
     console.print(groups)
-    console.print(
-        f"GPUs: at least {status.gpus_needed} needed, at most {status.gpus_offered} available"
-    )
+    console.print(f"GPUs: {status.gpus_needed} needed, up to {status.gpus_offered} available")
     for note in status.notes:
         console.print(f"? {note}", style="yellow")
 

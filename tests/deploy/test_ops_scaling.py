@@ -9,10 +9,9 @@ import helm_python as helm
 import pytest
 
 from serve_app.core.errors import ClusterError, ClusterRefused
-from serve_app.ops.kube import FIELD_MANAGER, Kube, Operation
+from serve_app.ops.kube import FIELD_MANAGER, RAY_CLUSTER, RAY_SERVICE, Kind, Kube, Operation
 from serve_app.ops.scale import ANNOTATION, scale_deployment, scale_group
 from serve_app.ops.scale_plan import ScaleRequest
-from serve_app.ops.service import service_path
 from tests.deploy.charting import CHART
 from tests.deploy.cluster import KubeServer
 from tests.deploy.live import NAME, NAMESPACE, gpu_values, groups, install, live_config, replicas
@@ -84,7 +83,7 @@ def test_group_survives_an_upgrade_and_reaches_the_running_cluster(
 ) -> None:
     told = scale_group(admin, NAME, "gpu", ScaleRequest(minimum=4, maximum=20))
     assert told[0] == "group gpu: 2 to 16 (now 2) -> 4 to 20 (now 4) pods; no pod restarts"
-    live = admin.get(admin.path("rayclusters", running, group="apis/ray.io/v1"))
+    live = admin.get(RAY_CLUSTER, running)
     (gpu,) = (
         each
         for each in live.at("spec", "workerGroupSpecs").each()
@@ -113,11 +112,11 @@ def test_only_the_annotation_is_owned_by_scaling_in_the_end(
 def test_patch_of_an_object_that_has_changed_is_refused_with_409(
     installed: helm.Config, admin: Kube
 ) -> None:
-    path = service_path(admin, NAME)
-    version = admin.get(path).at("metadata", "resourceVersion").text()
+    version = admin.get(RAY_SERVICE, NAME).at("metadata", "resourceVersion").text()
     scale_group(admin, NAME, "gpu", ScaleRequest(maximum=20))
     with pytest.raises(ClusterRefused) as refused:
-        admin.patch(path, [Operation("replace", "/metadata/resourceVersion", version)])
+        stale = Operation("replace", "/metadata/resourceVersion", version)
+        admin.patch(RAY_SERVICE, NAME, [stale])
     assert refused.value.status == 409
 
 
@@ -126,12 +125,12 @@ class _Crossed(Kube):
 
     times = 0
 
-    def get(self, path: str, query: Any = None) -> Any:
-        answer = super().get(path, query)
+    def get(self, kind: Kind, name: str) -> Any:
+        answer = super().get(kind, name)
         if self.times > 0:
             self.times -= 1
             key = "/metadata/annotations/touched"
-            super().patch(path, [Operation("add", key, str(self.times))])
+            super().patch(kind, name, [Operation("add", key, str(self.times))])
         return answer
 
 
@@ -153,7 +152,7 @@ def test_scaling_with_repeated_conflicts_fails_with_the_reason(
     with kube.api_client() as api_client:
         crossed = _Crossed(api_client, NAMESPACE)
         crossed.times = 99
-        with pytest.raises(ClusterError, match="changed under each of 5 tries"):
+        with pytest.raises(ClusterError, match="during each of 5 attempts"):
             scale_group(crossed, NAME, "gpu", ScaleRequest(maximum=20))
     assert groups(services)["gpu"]["maxReplicas"] == 16
 
