@@ -151,14 +151,14 @@ def release_options(
 @with_options(release_options)
 def status_command(
     release: Release,
-    name: NameArgument = None,
+    service: NameArgument = None,
     as_json: JsonOption = False,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Refresh every 5 s until Ctrl-C.")
     ] = False,
 ) -> None:
     """Show conditions, clusters, replicas, queues and GPUs."""
-    release = release.named(name)
+    release = release.named(service)
     kube = connect(release.context)
     console = console_for()
     while True:
@@ -288,7 +288,7 @@ def restart_command(
 @with_options(release_options)
 def logs_command(
     release: Release,
-    name: NameArgument = None,
+    service: NameArgument = None,
     stage: Annotated[
         str | None,
         typer.Option(help="ingress, segmenter, recognizer or punctuator; all by default."),
@@ -315,14 +315,14 @@ def logs_command(
     """Print log lines of the replicas."""
     if containers and (follow or stage):
         raise typer.BadParameter("--containers cannot be combined with --follow or --stage")
-    release = release.named(name)
+    release = release.named(service)
     kube = connect(release.context)
     if containers:
         _print_containers(kube, release.name, lines, previous, request_id)
         return
-    service = find_service(kube, release.name)
-    state = read_state(service)
-    dashboard = open_dashboard(kube, service, state.active or state.pending)
+    found = find_service(kube, release.name)
+    state = read_state(found)
+    dashboard = open_dashboard(kube, found, state.active or state.pending)
     deployment = None if stage is None else _deployment(stage)
 
     def files() -> list[log_reading.LogFile]:
@@ -337,7 +337,7 @@ def logs_command(
 @with_options(release_options)
 def doctor_command(
     release: Release,
-    name: NameArgument = None,
+    service: NameArgument = None,
     as_json: JsonOption = False,
     hub: Annotated[
         bool, typer.Option(help="Check that the model hubs can be reached from here.")
@@ -345,7 +345,7 @@ def doctor_command(
 ) -> None:
     """Diagnose problems and suggest remedies. Exit codes: 0 healthy, 1 problems, 2 unknown."""
     console = console_for()
-    release = release.named(name)
+    release = release.named(service)
     try:
         kube = connect(release.context)
         findings = list(examine(kube, release.name, hub))

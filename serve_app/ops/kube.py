@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 from serve_app.core.errors import ClusterRefused, ConfigurationError
@@ -23,6 +23,7 @@ _PAGE_SIZE = 500
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _CONFLICT = 409
 _GONE = 410
+_Views: TypeAlias = list[JsonView]
 _FORBIDDEN = re.compile(
     r'(?:"(?P<name>[^"]+)" is )?forbidden: User "(?P<user>[^"]+)" cannot (?P<verb>\w+) '
     r'resource "(?P<resource>[^"]+)"'
@@ -139,7 +140,7 @@ class Kube:
     def _pages(
         self, path: str, label_selector: str | None, limit: int | None
     ) -> Sequence[JsonView]:
-        found = []
+        found: _Views = []
         following: str | None = None
         while True:
             page = _parsed(

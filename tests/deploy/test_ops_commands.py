@@ -215,7 +215,7 @@ def test_rollback_that_undoes_scaling_is_found(
     running: str, kube: KubeServer, releases: helm.Config
 ) -> None:
     call(kube, "scale", "punctuator", "--replicas", "6")
-    releases.rollback("speech", 1)
+    releases.rollback("speech", version=1)
     told = call(kube, "doctor", "--json", "--no-hub").stdout
     problems = [finding["problem"] for finding in json.loads(told)]
     assert any("Punctuator was scaled to 6, but the release has 4" in each for each in problems)

@@ -114,8 +114,8 @@ def test_patch_of_an_object_that_has_changed_is_refused_with_409(
 ) -> None:
     version = admin.get(RAY_SERVICE, NAME).at("metadata", "resourceVersion").text()
     scale_group(admin, NAME, "gpu", ScaleRequest(maximum=20))
+    stale = Operation("replace", "/metadata/resourceVersion", version)
     with pytest.raises(ClusterRefused) as refused:
-        stale = Operation("replace", "/metadata/resourceVersion", version)
         admin.patch(RAY_SERVICE, NAME, [stale])
     assert refused.value.status == 409
 

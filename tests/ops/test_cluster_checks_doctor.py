@@ -298,7 +298,7 @@ def test_schedule_that_the_operator_ignores_is_found(
 
 
 def test_worker_groups_that_the_operator_owns_are_found_with_the_forced_upgrade() -> None:
-    groups = {"f:spec": {"f:rayClusterConfig": {"f:workerGroupSpecs": {}}}}
+    groups: dict[str, Any] = {"f:spec": {"f:rayClusterConfig": {"f:workerGroupSpecs": {}}}}
     service = ray_service()
     service["metadata"] |= {
         "namespace": "asr",

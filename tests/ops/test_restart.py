@@ -60,7 +60,7 @@ class Operated(RecordedKube):
         self.num_ready_at_deletion: list[int] = []
         self.num_nodes, self.drain_s = num_nodes, drain_s
         self.service = ray_service(serve_config(deployments=[]))
-        self.groups = [
+        self.groups: list[dict[str, Any]] = [
             {"groupName": group, "replicas": len(names), "minReplicas": len(names)}
             | {"maxReplicas": len(names)}
             for group, names in workers.items()
@@ -196,8 +196,10 @@ class Operated(RecordedKube):
 
     @property
     def sizes(self) -> dict[str, tuple[int, int, int]]:
-        keys = ("minReplicas", "maxReplicas", "replicas")
-        return {each["groupName"]: tuple(each[key] for key in keys) for each in self.groups}
+        return {
+            each["groupName"]: (each["minReplicas"], each["maxReplicas"], each["replicas"])
+            for each in self.groups
+        }
 
     @staticmethod
     def _is_ready(each: dict[str, Any]) -> bool:
