@@ -89,7 +89,7 @@ def main(limit_s: float, node: Node | None = None) -> None:
         return
     command = [sys.executable, __file__, "--watch", node.gcs_address, node.node_id, str(limit_s)]
     # Ray's own messages go to stderr; stdout carries one line per count.
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as watcher:
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as watcher:  # noqa: S603 (no shell)
         try:
             _supervise(watcher, node, limit_s)
         finally:
