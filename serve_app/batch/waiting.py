@@ -34,7 +34,7 @@ def unplaced_demand() -> Demand:
     cpus = gpus = 0.0
     for name in _UNPLACED:
         for table in accessor.get_actor_table(job, name):
-            actor = gcs_pb2.ActorTableData.FromString(table)
+            actor = gcs_pb2.ActorTableData.FromString(table)  # type: ignore[attr-defined]  # generated
             if actor.address.node_id in _NOWHERE:
                 cpus += actor.required_resources.get("CPU", 0.0)
                 gpus += actor.required_resources.get("GPU", 0.0)

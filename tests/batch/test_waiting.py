@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -27,15 +28,15 @@ def test_phrase_names_cores_and_gpus(progress: dict[str, float], told: str | Non
 def test_actors_without_a_place_are_counted_until_there_is_room(cluster: None) -> None:
     import ray
 
-    @ray.remote
-    class Holder:
+    class Held:
         def is_up(self) -> bool:
             return True
 
-    full = Holder.options(num_cpus=4).remote()
+    holder: Any = ray.remote(Held)
+    full = holder.options(num_cpus=4).remote()
     assert ray.get(full.is_up.remote())
     assert unplaced_demand() == Demand()
-    late = Holder.options(num_cpus=0.5).remote()
+    late = holder.options(num_cpus=0.5).remote()
     _wait_for(Demand(cpus=0.5))
     ray.kill(full)
     assert ray.get(late.is_up.remote())

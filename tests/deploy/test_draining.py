@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.deploy.charting import CHART
+from tests.deploy.charting import CHART, cluster_specs, only, ready_values, render
 
 SCRIPT = CHART / "files" / "drain.py"
 
@@ -31,6 +31,18 @@ def drain() -> Iterator[ModuleType]:
     spec.loader.exec_module(module)
     yield module
     del sys.modules["drain_hook"]
+
+
+def test_ray_does_not_wait_for_replicas_after_the_hook() -> None:
+    """A lone worker's replicas have nowhere to go, and nothing replaces its pod meanwhile."""
+    (spec,) = cluster_specs(only(render(ready_values("demo-cpu")), "RayService"))
+    groups = spec["workerGroupSpecs"]
+    for group in (*groups, spec["headGroupSpec"]):
+        (container,) = group["template"]["spec"]["containers"]
+        waits = {entry["name"]: entry.get("value") for entry in container["env"]}
+        expected = "0" if "lifecycle" in container else None
+        assert waits.get("RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S") == expected
+    assert all("lifecycle" in each["template"]["spec"]["containers"][0] for each in groups)
 
 
 class Clock:
