@@ -23,7 +23,7 @@ models_app = typer.Typer(
 
 NameArgument = Annotated[
     str,
-    typer.Argument(help="A registered name, ms:ORG/NAME[@REVISION], hf:... or dir:/PATH."),
+    typer.Argument(help="A registered name, ms:ORG/NAME\\[@REVISION], hf:... or dir:/PATH."),
 ]
 
 

@@ -106,9 +106,9 @@ def _supervise(watcher: subprocess.Popen[bytes], node: Node, limit_s: float) -> 
     while (now_s := time.monotonic()) - began_s < limit_s:
         lines = watcher.stdout.read()
         if lines:
-            sys.stdout.write(lines.decode(errors="replace"))
-            sys.stdout.flush()
             has_begun, heard_s = True, now_s
+            for line in filter(None, lines.decode(errors="replace").splitlines()):
+                print(line, flush=True)
         if watcher.poll() is not None:
             return
         if not is_running(node.raylet):
@@ -246,7 +246,7 @@ def watch(gcs_address: str, node_id: str, limit_s: float) -> None:
             f"drain: {found.proxied} requests in HAProxy, {found.ingress} in ingress replicas, "
             f"{found.stages} calls in other replicas"
         )
-        print(line if line != told else "", flush=True)
+        print(line if line != told else "", flush=True)  # an empty line is a sign of life
         told = line
         if waiting.is_over(found, is_moving):
             return
