@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 _UNPLACED = ("PENDING_CREATION", "RESTARTING")
-_NOWHERE = (b"", b"\xff" * 28)
-"""Node ids of actors that Ray has not placed on a node."""
+_NO_WORKER = (b"", b"\xff" * 28)
+"""Worker ids of actors that have no process yet. Their node is one that Ray has asked for room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def unplaced_demand() -> Demand:
     for name in _UNPLACED:
         for table in accessor.get_actor_table(job, name):
             actor = gcs_pb2.ActorTableData.FromString(table)  # type: ignore[attr-defined]  # generated
-            if actor.address.node_id in _NOWHERE:
+            if actor.address.worker_id in _NO_WORKER:
                 cpus += actor.required_resources.get("CPU", 0.0)
                 gpus += actor.required_resources.get("GPU", 0.0)
     return Demand(cpus, gpus)

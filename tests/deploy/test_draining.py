@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
+import ray
+from ray.serve._private.common import ReplicaState
 
 from tests.deploy.charting import CHART, cluster_specs, only, ready_values, render
 
@@ -132,6 +134,32 @@ def test_node_is_found_by_its_raylet(drain: ModuleType, tmp_path: Path) -> None:
     assert drain.find_node(tmp_path) is None
     process(9, "/ray/raylet", "--raylet_socket_name=s", "--node_id=ab", "--gcs-address=head:6379")
     assert drain.find_node(tmp_path) == drain.Node(9, "ab", "head:6379")
+
+
+@pytest.mark.parametrize(
+    ("state", "node_id", "is_starting"),
+    [
+        (ReplicaState.STARTING, "other", True),
+        (ReplicaState.STARTING, None, False),  # no node has room for it
+        (ReplicaState.RUNNING, "other", False),
+        (ReplicaState.STARTING, "here", False),
+    ],
+)
+def test_replacement_counts_once_it_has_a_node(
+    drain: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    state: ReplicaState,
+    node_id: str | None,
+    is_starting: bool,
+) -> None:
+    replicas = [{"state": state, "node_id": node_id}]
+    deployments = {"Recognizer": {"replicas": replicas}}
+    details = {"applications": {"paraserve": {"deployments": deployments}}}
+    controller = SimpleNamespace(get_serve_instance_details=SimpleNamespace(remote=lambda: details))
+    monkeypatch.setattr(ray, "get_actor", lambda name, namespace: controller)
+    monkeypatch.setattr(ray, "get", lambda found, timeout: found)
+    here = {"SERVE_REPLICA::paraserve#Recognizer#1": None}
+    assert drain.replacement_is_starting("here", here, drain.PLACEMENT_S) is is_starting
 
 
 @contextmanager
@@ -268,6 +296,9 @@ serve.start(proxy_location="Disabled")
 
 @serve.deployment(ray_actor_options={"num_cpus": 0.5}, graceful_shutdown_timeout_s=120)
 class Slow:
+    def __init__(self):
+        time.sleep(4)
+
     async def __call__(self, seconds):
         import asyncio
         await asyncio.sleep(seconds)
@@ -298,14 +329,17 @@ time.sleep(1)
 timed("moved", lambda: drain.main(200, node_of(second)))
 print("answered", under_way.result(timeout_s=1) == second.node_id)
 print("elsewhere", handle.remote(0).result(timeout_s=60) == third.node_id)
+fourth = cluster.add_node(num_cpus=1)
+timed("idle with room", lambda: drain.main(200, node_of(third)))
+print("elsewhere", handle.remote(0).result(timeout_s=60) == fourth.node_id)
 (gcs,) = cluster.head_node.all_processes["gcs_server"]
 timer = threading.Timer(6, gcs.process.kill)
 timer.start()
 keeps_busy = handle.remote(600)
-timed("head killed", lambda: drain.main(200, node_of(third)))
-timed("head gone", lambda: drain.main(200, node_of(third)))
+timed("head killed", lambda: drain.main(200, node_of(fourth)))
+timed("head gone", lambda: drain.main(200, node_of(fourth)))
 sys.stdout.flush()
-for node in (cluster.head_node, first, second, third):
+for node in (cluster.head_node, first, second, third, fourth):
     node.kill_all_processes(check_alive=False, allow_graceful=False)
 os._exit(0)
 """
@@ -335,7 +369,7 @@ def test_hook_waits_for_what_is_in_flight_and_not_for_replicas() -> None:
         if " took " in line
     }
     told = [line for line in lines if line.startswith(("answered ", "elsewhere "))]
-    assert told == ["answered True", "answered True", "elsewhere True"], done.stderr[-3000:]
+    assert told == ["answered True", "answered True", *["elsewhere True"] * 2], done.stderr[-3000:]
     # A busy machine takes a while to start the second process; waiting for a lone node's
     # replicas would take the whole limit.
     assert took["idle"] < 60

@@ -329,7 +329,7 @@ def replacement_is_starting(node_id: str, replicas: dict[str, Any], elapsed_s: f
         parts = details["applications"].get(application, {}).get("deployments", {})
         for replica in parts.get(deployment, {}).get("replicas", ()):
             other = replica.get("node_id") not in (None, node_id)
-            if other and str(replica["state"]) in ("STARTING", "UPDATING"):
+            if other and replica["state"] in ("STARTING", "UPDATING"):
                 return True
     if elapsed_s >= PLACEMENT_S:
         return False
