@@ -290,7 +290,7 @@ class _Restart:
         if others > 0:
             return (
                 "requests then wait until the replicas of each deleted pod have started again, "
-                "usually within a minute, and fail after deployment.replacement_timeout_s"
+                "usually within a minute, and fail after replacement_timeout_s"
             )
         return (
             "every request is then refused until the pod's replacement is ready, usually after "
@@ -305,8 +305,8 @@ class _Restart:
         """
         if not self.limits.allow_downtime:
             raise ClusterError(
-                f"{problem}; nothing was restarted. Free a node or shrink another group, or use "
-                f"--allow-downtime: {cost}"
+                f"{problem}; the remaining pods were not restarted. Free a node or shrink another "
+                f"group, or use --allow-downtime: {cost}"
             )
         self.waiter.on_progress(f"{problem}: {cost}")
 
