@@ -44,7 +44,7 @@ def list_command(
 def pull_command(
     name: Annotated[
         str | None,
-        typer.Argument(help="A registered name, ms:ORG/NAME[@REVISION], hf:... or dir:/PATH."),
+        typer.Argument(help="A registered name, ms:ORG/NAME\\[@REVISION], hf:... or dir:/PATH."),
     ] = None,
     profile: Annotated[
         str | None,
