@@ -181,9 +181,8 @@ def scale_command(
     target: Annotated[
         list[str],
         typer.Argument(
-            metavar="[NAME] STAGE | group GROUP",
             help="A stage (ingress, segmenter, recognizer or punctuator), or `group` and the name "
-            "of a worker group; NAME is the RayService or Helm release.",
+            "of a worker group; before it, optionally the RayService or Helm release.",
         ),
     ],
     replicas: Annotated[int | None, typer.Option(help="Number of replicas.")] = None,
@@ -218,9 +217,8 @@ def rollout_command(
     target: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[status|wait] [NAME]",
-            help="Show the progress of the rollout, or wait for its end (the default); NAME is the "
-            "RayService or Helm release.",
+            help="`status` shows the progress of the rollout, `wait` (the default) waits for its "
+            "end; after it, optionally the RayService or Helm release.",
         ),
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.0, help="Maximum time to wait in s.")] = 1200.0,
@@ -244,9 +242,9 @@ def restart_command(
     target: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME] [all | STAGE | group GROUP]",
-            help="The pods to replace: all (the default), those with replicas of a stage such as "
-            "recognizer, or those of a worker group; NAME is the RayService or Helm release.",
+            help="The pods to replace: `all` (the default), those with replicas of a stage such as "
+            "`recognizer`, or those of `group` and the name of a worker group; before it, "
+            "optionally the RayService or Helm release.",
         ),
     ] = None,
     timeout: Annotated[
