@@ -34,6 +34,7 @@ from serve_app.batch.session import (
 )
 from serve_app.batch.storage import LocalFiles
 from serve_app.batch.uris import plain_uri
+from serve_app.batch.waiting import unplaced_demand
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.records import PackRole, Stage
 from serve_app.inference.fingerprint import weights_checksum
@@ -207,6 +208,7 @@ class BatchJob:
         actors = self._actors(models)
         outcomes = actors.outcomes(works)
         self._counters.ask = actors.computed
+        self._counters.ask_waiting = unplaced_demand
         try:
             for outcome in outcomes:
                 self._handle(outcome, works, seen)
@@ -216,7 +218,7 @@ class BatchJob:
             self._record_end("stopped", "cancelled")
             raise
         finally:
-            self._counters.ask = None
+            self._counters.ask = self._counters.ask_waiting = None
             outcomes.close()
         missing = [work.item.id for number, work in enumerate(works) if number not in seen]
         if missing:

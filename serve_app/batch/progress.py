@@ -16,11 +16,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from serve_app.batch.records import StageTimes
+from serve_app.batch.waiting import Demand, waiting_phrase
 
 JobState = Literal["preparing", "running", "finishing", "done", "stopped", "failed"]
 
 _WRITE_INTERVAL_S = 1.0
 _NOTHING = StageTimes(0.0, 0.0, 0.0, 0.0)
+
+_NO_DEMAND = Demand()
+
+_PLACEMENT_S = 5.0
+"""How long Ray may take to place an actor before the job counts as waiting for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,8 @@ class Snapshot:
         rtfx: seconds of audio per second of this run; None before the first.
         eta_s: estimated seconds left; None if not known yet.
         unix_s: time of the snapshot.
+        waiting_cpus: cores that actors wait for, because the cluster is full.
+        waiting_gpus: GPUs that actors wait for.
     """
 
     state: JobState
@@ -72,6 +80,8 @@ class Snapshot:
     rtfx: float | None
     eta_s: float | None
     unix_s: float
+    waiting_cpus: float = 0.0
+    waiting_gpus: float = 0.0
 
 
 @dataclass(slots=True)
@@ -96,6 +106,7 @@ class Counters:
         finished_audio_s: their length.
         times: compute time that they took.
         ask: returns what this run has computed; None while unknown.
+        ask_waiting: returns what this run's actors wait for; None while unknown.
     """
 
     state: JobState = "preparing"
@@ -117,15 +128,32 @@ class Counters:
     finished_audio_s: float = 0.0
     times: StageTimes = _NOTHING
     ask: Callable[[], Computed] | None = None
+    ask_waiting: Callable[[], Demand] | None = None
+    _unplaced: Demand = _NO_DEMAND
+    _unplaced_since_s: float | None = None
 
     def refresh(self) -> None:
-        """Updates what was computed."""
+        """Updates what was computed, and what the run waits for."""
+        self._refresh_waiting(time.monotonic())
         ask = self.ask
         if ask is None:
             return
         computed = ask()
         self.computed_audio_s = computed.audio_s
         self.computed_frames = computed.num_frames
+
+    def _refresh_waiting(self, now_s: float) -> None:
+        ask = self.ask_waiting
+        self._unplaced = _NO_DEMAND if ask is None else ask()
+        if self._unplaced == _NO_DEMAND:
+            self._unplaced_since_s = None
+        elif self._unplaced_since_s is None:
+            self._unplaced_since_s = now_s
+
+    def _waiting(self, now_s: float) -> Demand:
+        since_s = self._unplaced_since_s
+        is_waiting = since_s is not None and now_s - since_s >= _PLACEMENT_S
+        return self._unplaced if is_waiting else _NO_DEMAND
 
     def count_handled(
         self, audio_s: float, size_bytes: int | None, times: StageTimes | None
@@ -170,6 +198,7 @@ class Counters:
         working_s = 0.0 if self.working_since_s is None else now_s - self.working_since_s
         audio_s = max(self.audio_s, self.recognized_audio_s, self.computed_audio_s)
         share = self.handled_share()
+        waiting = self._waiting(now_s)
         eta_s = working_s * (1 - share) / share if share > 0 and working_s > 0 else None
         return Snapshot(
             state=self.state,
@@ -185,6 +214,8 @@ class Counters:
             rtfx=round(audio_s / working_s, 1) if working_s > 0 and audio_s > 0 else None,
             eta_s=None if eta_s is None else round(eta_s, 1),
             unix_s=round(unix_s, 3),
+            waiting_cpus=waiting.cpus,
+            waiting_gpus=waiting.gpus,
         )
 
 
@@ -224,8 +255,10 @@ class ProgressBar:
 
 def progress_figures(progress: Mapping[str, Any]) -> list[str]:
     """Returns the known figures of a snapshot's fields as phrases."""
-    shown = []
-    if "done" in progress:
+    waiting = waiting_phrase(progress)
+    shown = [] if waiting is None else [waiting]
+    # On a full cluster "0 of 8 done" would look like a job that hangs.
+    if "done" in progress and (waiting is None or progress["done"]):
         shown.append(f"{progress['done']:,} of {progress.get('total', 0):,} done")
     if progress.get("failed"):
         shown.append(f"{progress['failed']:,} failed")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Column, Table
 
 from serve_app.cli.console import console_for
@@ -282,5 +281,5 @@ def _show_all(jobs: list[JobInfo], as_json: bool) -> None:
     # Ids are pasted into commands: they are never cut.
     table = Table(Column("job", no_wrap=True, overflow="ignore"), "state", "source", "output")
     for job in jobs:
-        table.add_row(*map(escape, (job.job_id, job.phase, job.source, job.output)))
+        table.add_row(job.job_id, job.phase, job.source, job.output)
     console_for().print(table)

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, TypeAlias
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from serve_app.cli.console import console_for
 from serve_app.cli.options import JsonOption, with_options
 from serve_app.core.errors import ClusterError, ClusterRefused
 from serve_app.ops import logs as log_reading
 from serve_app.ops.cluster_checks import examine, exit_code
+from serve_app.ops.clusters import age_text
 from serve_app.ops.dashboard import open_dashboard
 from serve_app.ops.kube import Kube, KubeContext, connect
-from serve_app.ops.restart import Choose, all_workers, restart_pods, workers_of_group, workers_with
+from serve_app.ops.restart import (
+    Choose,
+    RestartLimits,
+    all_workers,
+    restart_pods,
+    workers_of_group,
+    workers_with,
+)
 from serve_app.ops.rollout import progress_of, wait_for_rollout
 from serve_app.ops.scale import scale_deployment, scale_group
 from serve_app.ops.scale_plan import ScaleRequest
@@ -39,18 +48,81 @@ class Release:
     """The RayService that a command works on.
 
     Attributes:
-        name: its name, None if there is only one.
+        name: of the RayService or of its Helm release; None if there is only one.
         context: its cluster and namespace.
     """
 
     name: str | None
     context: KubeContext
 
+    def named(self, name: str | None) -> Release:
+        """Returns the release with the name that was given as an argument, if any.
+
+        Raises:
+            BadParameter: `--name` gives another one.
+        """
+        if name is None:
+            return self
+        if self.name not in (None, name):
+            raise typer.BadParameter(f"two names: {name} and --name {self.name}")
+        return Release(name, self.context)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The arguments of a command that works on a part of a release.
+
+    Attributes:
+        name: of the RayService; None if not given.
+        part: one of the words that the command knows, in lower case; None if not given.
+        group: worker group; None if not given.
+    """
+
+    name: str | None
+    part: str | None
+    group: str | None
+
+
+def parse_target(words: Sequence[str], known: Collection[str], usage: str) -> Target:
+    """Returns the target that arguments such as `NAME recognizer` or `group gpu` select.
+
+    Args:
+        words: the arguments; NAME may stand before or after the part.
+        known: parts that the command knows.
+        usage: arguments of the command, for messages.
+
+    Raises:
+        BadParameter: there are too many words, or `group` without a name.
+    """
+    name = part = group = None
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if word == "group" and "group" in known and part is None:
+            if not rest:
+                raise typer.BadParameter(f"group needs the name of a worker group: {usage}")
+            part, group = word, rest.pop(0)
+        elif word.lower() in known and part is None:
+            part = word.lower()
+        elif name is None:
+            name = word
+        else:
+            raise typer.BadParameter(f"unexpected argument {word}: {usage}")
+    return Target(name, part, group)
+
+
+NameArgument: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[NAME]", help="RayService or Helm release; optional if there is only one."
+    ),
+]
+
 
 def release_options(
     name: Annotated[
         str | None,
-        typer.Option("--name", help="Name of the RayService; optional if there is only one."),
+        typer.Option("--name", help="RayService or Helm release, in place of the argument NAME."),
     ] = None,
     namespace: Annotated[
         str | None,
@@ -79,12 +151,14 @@ def release_options(
 @with_options(release_options)
 def status_command(
     release: Release,
+    service: NameArgument = None,
     as_json: JsonOption = False,
     watch: Annotated[
         bool, typer.Option("--watch", "-w", help="Refresh every 5 s until Ctrl-C.")
     ] = False,
 ) -> None:
     """Show conditions, clusters, replicas, queues and GPUs."""
+    release = release.named(service)
     kube = connect(release.context)
     console = console_for()
     while True:
@@ -104,15 +178,13 @@ def status_command(
 @with_options(release_options)
 def scale_command(
     release: Release,
-    what: Annotated[
-        str,
+    target: Annotated[
+        list[str],
         typer.Argument(
-            help="A deployment (ingress, segmenter, recognizer or punctuator), or group."
+            help="A stage (ingress, segmenter, recognizer or punctuator), or `group` and the name "
+            "of a worker group; before it, optionally the RayService or Helm release.",
         ),
     ],
-    group: Annotated[
-        str | None, typer.Argument(help="Name of the worker group, after `group`.")
-    ] = None,
     replicas: Annotated[int | None, typer.Option(help="Number of replicas.")] = None,
     minimum: Annotated[
         int | None, typer.Option("--min", help="Minimum number of replicas.")
@@ -122,14 +194,18 @@ def scale_command(
     ] = None,
 ) -> None:
     """Scale a deployment or worker group. Later helm upgrades keep the new size."""
-    if (what == "group") != (group is not None):
-        raise typer.BadParameter("write `scale recognizer ...` or `scale group gpu ...`")
+    usage = "write `scale recognizer ...` or `scale group gpu ...`"
+    chosen = parse_target(target, {*DEPLOYMENTS, "group"}, usage)
+    if chosen.part is None:
+        stages = ", ".join(DEPLOYMENTS)
+        raise typer.BadParameter(f"{' '.join(target)} is none of {stages}, group: {usage}")
+    release = release.named(chosen.name)
     kube = connect(release.context)
     request = ScaleRequest(minimum, maximum, replicas)
-    if group is not None:
-        told = scale_group(kube, release.name, group, request)
+    if chosen.group is not None:
+        told = scale_group(kube, release.name, chosen.group, request)
     else:
-        told = scale_deployment(kube, release.name, what, request)
+        told = scale_deployment(kube, release.name, chosen.part, request)
     for sentence in told:
         typer.echo(sentence)
 
@@ -138,15 +214,20 @@ def scale_command(
 @with_options(release_options)
 def rollout_command(
     release: Release,
-    what: Annotated[
-        Literal["status", "wait"],
-        typer.Argument(help="Show the progress of the rollout, or wait for its end."),
-    ] = "wait",
+    target: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="`status` shows the progress of the rollout, `wait` (the default) waits for its "
+            "end; after it, optionally the RayService or Helm release.",
+        ),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0.0, help="Maximum time to wait in s.")] = 1200.0,
 ) -> None:
     """Follow a rollout. Exit code 1: it failed or is not complete."""
+    chosen = parse_target(target or (), {"status", "wait"}, "write `rollout status` or `rollout`")
+    release = release.named(chosen.name)
     kube = connect(release.context)
-    if what == "wait":
+    if chosen.part != "status":
         wait_for_rollout(lambda: read_state(find_service(kube, release.name)), typer.echo, timeout)
         return
     progress = progress_of(read_state(find_service(kube, release.name)))
@@ -158,30 +239,46 @@ def rollout_command(
 @with_options(release_options)
 def restart_command(
     release: Release,
-    what: Annotated[
-        str, typer.Argument(help="all, a deployment such as recognizer, or group.")
-    ] = "all",
-    group: Annotated[
-        str | None, typer.Argument(help="Name of the worker group, after `group`.")
+    target: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="The pods to replace: `all` (the default), those with replicas of a stage such as "
+            "`recognizer`, or those of `group` and the name of a worker group; before it, "
+            "optionally the RayService or Helm release.",
+        ),
     ] = None,
     timeout: Annotated[
-        float,
-        typer.Option(min=0.0, help="Maximum time per pod in s; it finishes its requests first."),
-    ] = 4500.0,
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Maximum time per pod in s; by default its grace period, in which it finishes its "
+            "requests, and 300 s.",
+        ),
+    ] = None,
+    allow_downtime: Annotated[
+        bool,
+        typer.Option(
+            "--allow-downtime",
+            help="Restart even if there is no room for an additional worker, so that requests "
+            "wait or are refused meanwhile.",
+        ),
+    ] = False,
 ) -> None:
     """Replace worker pods one by one without losing a request.
 
-    For a deployment, all pods that run its replicas are replaced.
+    Each worker group temporarily gets one more worker, to which the replicas move.
     """
-    if (what == "group") != (group is not None):
-        raise typer.BadParameter("write `restart`, `restart recognizer` or `restart group gpu`")
+    usage = "write `restart`, `restart recognizer` or `restart group gpu`"
+    chosen = parse_target(target or (), {*DEPLOYMENTS, "all", "group"}, usage)
     choose: Choose = all_workers
-    if group is not None:
-        choose = workers_of_group(group)
-    elif what != "all":
-        choose = workers_with(_deployment(what))
+    if chosen.group is not None:
+        choose = workers_of_group(chosen.group)
+    elif chosen.part not in (None, "all"):
+        choose = workers_with(_deployment(chosen.part or ""))
+    release = release.named(chosen.name)
     kube = connect(release.context)
-    count = restart_pods(kube, release.name, choose, typer.echo, timeout)
+    limits = RestartLimits(timeout, allow_downtime)
+    count = restart_pods(kube, release.name, choose, typer.echo, limits)
     typer.echo(f"replaced {count} worker pods; the RayService is unchanged")
 
 
@@ -189,6 +286,7 @@ def restart_command(
 @with_options(release_options)
 def logs_command(
     release: Release,
+    service: NameArgument = None,
     stage: Annotated[
         str | None,
         typer.Option(help="ingress, segmenter, recognizer or punctuator; all by default."),
@@ -215,13 +313,14 @@ def logs_command(
     """Print log lines of the replicas."""
     if containers and (follow or stage):
         raise typer.BadParameter("--containers cannot be combined with --follow or --stage")
+    release = release.named(service)
     kube = connect(release.context)
     if containers:
         _print_containers(kube, release.name, lines, previous, request_id)
         return
-    service = find_service(kube, release.name)
-    state = read_state(service)
-    dashboard = open_dashboard(kube, service, state.active or state.pending)
+    found = find_service(kube, release.name)
+    state = read_state(found)
+    dashboard = open_dashboard(kube, found, state.active or state.pending)
     deployment = None if stage is None else _deployment(stage)
 
     def files() -> list[log_reading.LogFile]:
@@ -236,6 +335,7 @@ def logs_command(
 @with_options(release_options)
 def doctor_command(
     release: Release,
+    service: NameArgument = None,
     as_json: JsonOption = False,
     hub: Annotated[
         bool, typer.Option(help="Check that the model hubs can be reached from here.")
@@ -243,6 +343,7 @@ def doctor_command(
 ) -> None:
     """Diagnose problems and suggest remedies. Exit codes: 0 healthy, 1 problems, 2 unknown."""
     console = console_for()
+    release = release.named(service)
     try:
         kube = connect(release.context)
         findings = list(examine(kube, release.name, hub))
@@ -253,9 +354,9 @@ def doctor_command(
         typer.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
     else:
         for finding in findings:
-            mark = "[red]✗[/red]" if finding.is_certain else "[yellow]?[/yellow]"
-            console.print(mark, end=" ")
-            console.print(f"{finding.problem}\n  → {finding.remedy}", highlight=False, markup=False)
+            mark = Text("✗ ", "red") if finding.is_certain else Text("? ", "yellow")
+            text = Text(f"{finding.problem}\n  → {finding.remedy}", "default")
+            console.print(mark.append_text(text))
         if not findings:
             console.print("no problems found")
     raise typer.Exit(exit_code(findings))
@@ -286,14 +387,25 @@ def _print_containers(
 
 def _show(status: Status, console: Console) -> None:
     state = status.state
-    console.print(f"[bold]{escape(state.name)}[/bold]: {escape(progress_of(state).told)}")
+    told = "; ".join(status.problems) or progress_of(state).told
+    console.print(Text(state.name, "bold").append_text(Text(f": {told}", "default")))
     for condition in state.conditions:
-        console.print(f"  {condition.kind} {condition.status} ({condition.reason})", markup=False)
-    for role, cluster in (("active", state.active), ("pending", state.pending)):
-        if cluster is not None:
-            workers = f"{cluster.ready_workers} of {cluster.desired_workers} workers"
-            console.print(f"  {role} {cluster.name}: {cluster.state}, {workers}", markup=False)
-    table = Table("application", "deployment", "status", "replicas", "bounds", "GPU each", "waits")
+        console.print(f"  {condition.kind} {condition.status} ({condition.reason})")
+    clusters = Table("cluster", "role", "age", "state", "workers", "cores", "waits for")
+    for cluster in status.clusters:
+        workers = f"{cluster.ready_workers} of {cluster.desired_workers}"
+        clusters.add_row(
+            cluster.name,
+            cluster.role,
+            age_text(cluster.age_s),
+            cluster.state,
+            workers,
+            cluster.cpus,
+            cluster.waits_for or "-",
+        )
+    if status.clusters:
+        console.print(clusters)
+    table = Table("application", "deployment", "status", "replicas", "bounds", "GPU each", "queue")
     for row in status.deployments:
         size = str(row.minimum) if row.minimum == row.maximum else f"{row.minimum}-{row.maximum}"
         gpus = f"{row.num_gpus:g}" if row.num_gpus else "-"
@@ -307,9 +419,9 @@ def _show(status: Status, console: Console) -> None:
         bounds = f"{group.minimum}-{group.maximum}"
         groups.add_row(group.name, ready, str(group.replicas), bounds, str(group.gpus_per_pod))
     console.print(groups)
-    console.print(f"GPUs: {status.gpus_needed} needed at least, {status.gpus_offered} at most")
+    console.print(f"GPUs: {status.gpus_needed} needed, up to {status.gpus_offered} available")
     for note in status.notes:
-        console.print(f"? {note}", style="yellow", highlight=False, markup=False)
+        console.print(f"? {note}", style="yellow")
 
 
 def _replicas(row: DeploymentRow) -> str:

@@ -29,7 +29,8 @@ def console_for(stream: TextIO | None = None) -> Console:
     """Returns a console on a stream, by default on standard output."""
     stream = stream or sys.stdout
     width = None if stream.isatty() else _PIPE_WIDTH
-    return Console(file=stream, width=width, soft_wrap=True, highlight=False)
+    # Text such as `paraserve[ops]` must not be taken for markup.
+    return Console(file=stream, width=width, soft_wrap=True, highlight=False, markup=False)
 
 
 def note(message: str, console: Console) -> None:

@@ -23,7 +23,7 @@ models_app = typer.Typer(
 
 NameArgument = Annotated[
     str,
-    typer.Argument(help="A registered name, ms:ORG/NAME[@REVISION], hf:... or dir:/PATH."),
+    typer.Argument(help="A registered name, ms:ORG/NAME\\[@REVISION], hf:... or dir:/PATH."),
 ]
 
 
@@ -44,7 +44,7 @@ def list_command(
 def pull_command(
     name: Annotated[
         str | None,
-        typer.Argument(help="A registered name, ms:ORG/NAME[@REVISION], hf:... or dir:/PATH."),
+        typer.Argument(help="A registered name, ms:ORG/NAME\\[@REVISION], hf:... or dir:/PATH."),
     ] = None,
     profile: Annotated[
         str | None,

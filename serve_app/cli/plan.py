@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from serve_app.cli.console import console_for, tell
 from serve_app.cli.options import ProfileOption, SetOption
@@ -128,10 +129,10 @@ def _print_workload(
 def _print_trial(trial: Trial, goal: Goal, console: Console) -> None:
     waits = goal.measured(trial.result)
     console.print(
-        f"[dim]{recognizers_of(trial)} recognizers, "
+        f"{recognizers_of(trial)} recognizers, "
         f"{'whole trace' if trial.whole else 'busiest period'}: p95 {waits.p95_s:.2f} s, "
-        f"refused {trial.result.refused_share:.2%} ({trial.result.elapsed_s:.1f} s)[/dim]",
-        highlight=False,
+        f"refused {trial.result.refused_share:.2%} ({trial.result.elapsed_s:.1f} s)",
+        style="dim",
     )
 
 
@@ -144,14 +145,17 @@ def _report(
             continue
         result = trial.result
         cost = f", {result.gpu_hours * request.price:,.2f} at the price" if request.price else ""
-        console.print(
-            f"[bold]{recognizers_of(trial)} recognizers"
+        text = Text(
+            f"{recognizers_of(trial)} recognizers"
             f"{' that follow the load' if trial.mode == 'scaled' else ''}: "
             f"{gpus_of(trial, shape)} GPUs at the peak, {result.gpu_hours:,.1f} GPU hours, "
-            f"{result.replica_hours:,.1f} replica hours{cost}[/bold]; "
-            f"{result.num_scalings} changes of size, {result.num_reversals} of them reversals",
-            highlight=False,
+            f"{result.replica_hours:,.1f} replica hours{cost}",
+            "bold",
         )
+        changes = (
+            f"; {result.num_scalings} changes of size, {result.num_reversals} of them reversals"
+        )
+        console.print(text.append(changes, "default"))
         console.print(class_table(result))
     if request.autoscale and plan.scaled is None:
         console.print("no autoscaled service within these limits meets the goal")

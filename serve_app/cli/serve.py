@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from serve_app.cli.console import note, tell
 from serve_app.cli.logs import logs_directory
@@ -80,7 +81,7 @@ def serve_until_interrupted(settings: Settings, console: Console, restarts: Rest
 
 def print_urls(console: Console, application: RunningApplication) -> None:
     url, page_url, run = application.url, application.page_url, application.run
-    console.print(f"[green]ready[/green] at {url}")
+    console.print(Text("ready", "green").append_text(Text(f" at {url}", "default")))
     console.print(f"  transcribe  POST {url}/v1/audio/transcriptions")
     if page_url is not None:
         console.print(f"  web page    {page_url}")
@@ -207,11 +208,8 @@ def run_demo(settings: Settings, *, stay_up: bool) -> int:
 
 def _report(console: Console, answer: Transcription, spoken: str, elapsed_s: float) -> bool:
     for segment in answer.segments:
-        console.print(
-            f"[cyan]{_clock(segment.start_s)} - {_clock(segment.end_s)}[/cyan]  {segment.text}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        times = Text(f"{_clock(segment.start_s)} - {_clock(segment.end_s)}", "cyan")
+        console.print(times.append(f"  {segment.text}", "default"), soft_wrap=True)
     cer = character_error_rate(spoken, answer.text)
     duration_s = answer.duration_s
     console.print(

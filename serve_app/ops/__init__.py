@@ -1,5 +1,5 @@
-"""The operator's tools: one RayService on Kubernetes, seen and changed from outside.
+"""Operations on a release on Kubernetes, from outside the cluster.
 
-The only part that knows the Kubernetes client, and it knows it in `kube` alone. What is
-read there comes as `JsonView`; the other modules reason about trees without a network.
+Only `kube` uses the Kubernetes client. It returns objects as `JsonView`; the other modules
+reason about these without a network.
 """

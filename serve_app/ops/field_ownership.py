@@ -1,10 +1,9 @@
-"""Who owns which field of an object, as server-side apply keeps it.
+"""The owners of an object's fields, which server-side apply records.
 
-A patch takes the fields that it changes from the manager that applied them. Both the
-Serve config (one string) and, for some tools, the worker groups (one list) are a single
-field, so a later apply of any other change in them would be refused as a conflict. The
-fields of `spec` are therefore given back to the manager that applies the object; the
-annotation stays ours.
+A patch takes the fields that it changes from the manager that applied them. The Serve config
+(one string) and the worker groups (one list) are single fields, so a later apply of any other
+change in them would conflict. The fields of `spec` therefore return to the manager that
+applies the object; the annotation stays ours.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ _SPEC = "f:spec"
 
 
 def returned_ownership(managed: JsonView) -> list[object] | None:
-    """Returns `metadata.managedFields` with our part of `spec` given back.
+    """Returns `metadata.managedFields` with our part of `spec` returned to the applier.
 
     Args:
-        managed: the list as it is.
+        managed: the current list.
 
     Returns:
-        None if nothing is to be given back: we own nothing of `spec`, or nobody applies
-        the object (Helm 3 and `kubectl create` know no owners).
+        None if nothing needs to be returned: we own nothing of `spec`, or no manager applies the
+        object (Helm 3 and `kubectl create` record no owners).
     """
     entries = [entry.mapping() for entry in managed.each()]
     taken = [entry for entry in entries if _is_ours(entry) and _fields(entry).at(_SPEC).is_there]
@@ -48,7 +47,7 @@ def _fields(entry: dict[str, object]) -> JsonView:
 
 
 def _applier(entries: list[dict[str, object]]) -> dict[str, object] | None:
-    """Returns the entry of the tool that applies the object; Helm's where there are more."""
+    """Returns the entry of the tool that applies the object, preferably Helm's."""
     applied = [
         entry
         for entry in entries

@@ -1,4 +1,4 @@
-"""JSON of others, read without trusting its shape."""
+"""JSON from elsewhere, read without trusting its shape."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from serve_app.core.errors import ClusterError
 
 @dataclass(frozen=True, slots=True)
 class JsonView:
-    """A value of a JSON document; what is missing, or of another type, reads as empty."""
+    """A value of a JSON document. Missing values and values of another type read as empty."""
 
     value: object = None
 
     def at(self, *path: str) -> JsonView:
-        """Returns what lies under the keys; an empty tree where there is nothing."""
+        """Returns the value under the keys; an empty view if there is none."""
         value = self.value
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
         return JsonView(value)
 
     def pairs(self) -> Iterator[tuple[str, JsonView]]:
-        """Yields key and value of a mapping."""
+        """Yields the keys and values of a mapping."""
         if isinstance(self.value, dict):
             for key, value in self.value.items():
                 yield str(key), JsonView(value)
@@ -42,7 +42,7 @@ class JsonView:
         return str(self.value) if is_number else default
 
     def number(self, default: float = 0.0) -> float:
-        """Returns a number, also one that is written as text."""
+        """Returns a number, also from text."""
         try:
             return float(self.text())
         except ValueError:
@@ -60,17 +60,17 @@ class JsonView:
         return self.value is not None
 
     def mapping(self) -> dict[str, object]:
-        """Returns a copy of the mapping; an empty one if it is none."""
+        """Returns a copy of the mapping; empty if the value is none."""
         return {key: value.value for key, value in self.pairs()}
 
 
 def read_yaml(text: str, what: str) -> JsonView:
-    """Returns the tree of a YAML document.
+    """Returns a YAML document.
 
     Raises:
-        ClusterError: it is none.
+        ClusterError: the text is not YAML.
     """
     try:
         return JsonView(yaml.safe_load(text))
     except yaml.YAMLError:
-        raise ClusterError(f"{what} is not YAML: correct it, best by a helm upgrade") from None
+        raise ClusterError(f"{what} is not YAML: correct it with a helm upgrade") from None

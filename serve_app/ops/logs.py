@@ -1,7 +1,7 @@
-"""The logs of replicas and of pods.
+"""The logs of replicas and pods.
 
-Replicas write to files of their nodes, which Ray's dashboard serves; the output of the
-containers holds what Ray itself says, and the autoscaler.
+Replicas write to files on their nodes, which Ray's dashboard serves. The output of the
+containers holds the messages of Ray itself and of the autoscaler.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from serve_app.ops.dashboard import Dashboard
 from serve_app.ops.json_view import JsonView
-from serve_app.ops.kube import Kube
+from serve_app.ops.kube import POD, Kube
 
 _POLL_S = 2.0
 _ID_FIELDS = ("paraserve_request_id", "request_id")
@@ -21,7 +21,7 @@ _ID_FIELDS = ("paraserve_request_id", "request_id")
 
 @dataclass(frozen=True, slots=True)
 class LogFile:
-    """The log file of a replica; `source` is what is told before its lines."""
+    """The log file of a replica; `source` is printed before its lines."""
 
     source: str
     node_id: str
@@ -29,11 +29,11 @@ class LogFile:
 
 
 def replica_logs(applications: JsonView, deployment: str | None) -> list[LogFile]:
-    """Returns the log files of replicas, the dead that Serve still knows included.
+    """Returns the log files of replicas, including dead ones that Serve still knows.
 
     Args:
-        applications: as Ray's dashboard tells them.
-        deployment: whose; None for all.
+        applications: Serve's details of them.
+        deployment: of the replicas; None for all.
     """
     files = []
     for _, application in applications.pairs():
@@ -50,7 +50,7 @@ def replica_logs(applications: JsonView, deployment: str | None) -> list[LogFile
 
 
 def matches(line: str, request_id: str | None) -> bool:
-    """True if a line belongs to the request, or no request is asked for."""
+    """Returns whether a line belongs to the request; True if no request is given."""
     if request_id is None:
         return True
     if request_id not in line:
@@ -61,18 +61,18 @@ def matches(line: str, request_id: str | None) -> bool:
         return True  # a traceback that names it
     if not isinstance(fields, dict):
         return True
-    # The id may be part of another one, or of a message.
+    # The text may be part of another id, or of a message.
     return any(fields.get(field) == request_id for field in _ID_FIELDS) or not any(
         field in fields for field in _ID_FIELDS
     )
 
 
 def new_lines(seen: Sequence[str], tail: Sequence[str]) -> Sequence[str]:
-    """Returns what a tail has that the tail before it had not.
+    """Returns the lines that were added between two reads of a log's end.
 
     Args:
-        seen: the tail before, oldest first.
-        tail: the tail now.
+        seen: the earlier lines, oldest first.
+        tail: the later lines.
     """
     for length in range(min(len(seen), len(tail)), 0, -1):
         if list(seen[-length:]) == list(tail[:length]):
@@ -87,13 +87,13 @@ def read_logs(
     follow: bool,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[tuple[str, str]]:
-    """Yields source and line; goes on if followed, with replicas that come later.
+    """Yields source and line; if followed, new lines and the lines of new replicas too.
 
     Args:
-        dashboard: that serves the files.
-        files: returns those that there are now.
-        num_lines: of each, at most, to begin with and between two looks.
-        follow: whether to go on.
+        dashboard: of the cluster.
+        files: returns the current log files.
+        num_lines: of each file, at the start and in each poll; maximum.
+        follow: whether to continue.
         pause: waits for a number of s.
 
     Raises:
@@ -114,14 +114,14 @@ def read_logs(
 def container_logs(
     kube: Kube, pod: str, container: str, num_lines: int, previous: bool
 ) -> list[str]:
-    """Returns the last lines that a container has written.
+    """Returns the last lines of a container's output.
 
     Args:
-        kube: where.
-        pod: its name.
-        container: its name.
-        num_lines: at most.
-        previous: of the container before its last restart.
+        kube: namespace.
+        pod: name of the pod.
+        container: name of the container.
+        num_lines: maximum.
+        previous: read the output before the last restart.
 
     Raises:
         ClusterRefused: the API server refuses.
@@ -129,4 +129,4 @@ def container_logs(
     query = {"container": container, "tailLines": str(num_lines)}
     if previous:
         query["previous"] = "true"
-    return kube.get_text(f"{kube.path('pods', pod)}/log", query, {}).splitlines()
+    return kube.get_text(POD, pod, "log", query).splitlines()

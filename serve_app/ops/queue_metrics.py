@@ -1,7 +1,7 @@
-"""What waits before each deployment, from the metrics of the pods.
+"""The length of each deployment's queue, from the metrics of the pods.
 
-The metrics are those of `serve_app.metrics`, with `ray_` before each name; a test
-compares the names.
+The metrics are those of `serve_app.metrics`, with `ray_` before each name; a test compares the
+names.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A metric that says what waits, and in what unit."""
+    """The metric of a queue's length, and its unit."""
 
     name: str
     unit: str
@@ -39,14 +39,14 @@ GAUGES = {
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """Amounts by (application, deployment), and why some pods did not tell theirs."""
+    """Amounts by (application, deployment), and why some pods are missing in them."""
 
     amounts: Mapping[tuple[str, str], float]
     problem: str | None
 
 
 def read_waiting(kube: Kube, pods: Iterable[JsonView]) -> QueueDepth:
-    """Asks the pods, several at a time; those that do not answer are left out."""
+    """Reads the metrics of the pods, several at a time; pods that do not answer are left out."""
     names = [pod.at("metadata", "name").text() for pod in pods]
 
     def ask(name: str) -> str | ClusterRefused:
@@ -69,7 +69,7 @@ def sum_waiting(texts: Iterable[str]) -> dict[tuple[str, str], float]:
     """Returns the sums of the gauges over all replicas.
 
     Args:
-        texts: of the pods, in Prometheus' format.
+        texts: metrics of the pods in Prometheus' format.
     """
     sums: dict[tuple[str, str], float] = {}
     for text in texts:

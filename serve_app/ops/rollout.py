@@ -1,4 +1,4 @@
-"""How far a change of a RayService has come."""
+"""The progress of a rollout."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from serve_app.core.errors import ClusterError
 from serve_app.ops.service import ServiceState
 
-# KubeRay writes that all is well before it has looked at what it has just changed.
+# KubeRay may report Ready before it has processed the latest change.
 _SETTLE_S = 6.0
 _POLL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a rollout is.
+    """The progress of a rollout.
 
     Attributes:
-        is_done: everything that was asked for is there and serves.
-        failure: why it will not come right by waiting; None if it may.
-        told: a sentence.
+        is_done: the specification is fully in effect and serves.
+        failure: why it cannot complete; None if it may.
+        told: a sentence that describes it.
     """
 
     is_done: bool
@@ -30,12 +30,12 @@ class Progress:
 
 
 def progress_of(state: ServiceState) -> Progress:
-    """Returns where the rollout of the RayService is."""
+    """Returns the progress of the RayService's rollout."""
     target = state.pending or state.active
     if state.observed is not None and state.observed < state.generation:
-        return Progress(False, None, "KubeRay has not yet seen the last change")
+        return Progress(False, None, "KubeRay has not processed the last change yet")
     if target is None:
-        return Progress(False, None, "KubeRay has not yet made a cluster")
+        return Progress(False, None, "KubeRay has not created a cluster yet")
     context = f"cluster {target.name}"
     if target.failures:
         reason = "; ".join(target.failures)
@@ -44,7 +44,7 @@ def progress_of(state: ServiceState) -> Progress:
         workers = f"{target.ready_workers} of {target.desired_workers} workers"
         return Progress(False, None, f"{context} ({workers}) waits for {', '.join(target.unready)}")
     if state.pending is not None:
-        return Progress(False, None, f"{context} is ready and gets the traffic")
+        return Progress(False, None, f"{context} is ready; traffic is moving to it")
     if not state.is_ready:
         ready = state.condition("Ready")
         reason = (ready.message or ready.reason) if ready else "no condition Ready yet"
@@ -60,12 +60,12 @@ def wait_for_rollout(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Waits until the rollout is done and stays so for a few seconds.
+    """Waits until the rollout is complete and has been so for a few seconds.
 
     Args:
-        read: returns the state as it is.
-        on_progress: told each new sentence.
-        timeout_s: at most.
+        read: returns the current state.
+        on_progress: called with each new sentence.
+        timeout_s: longest wait.
         clock: in s.
         pause: waits for a number of s.
 
@@ -73,7 +73,7 @@ def wait_for_rollout(
         The last sentence.
 
     Raises:
-        ClusterError: it failed, or was not done in time.
+        ClusterError: it failed, or did not complete in time.
         ClusterRefused: the API server refuses.
     """
     deadline = clock() + timeout_s
@@ -91,5 +91,5 @@ def wait_for_rollout(
         if done_since is not None and now - done_since >= _SETTLE_S:
             return told
         if now >= deadline:
-            raise ClusterError(f"not done after {timeout_s:.0f} s: {told}")
+            raise ClusterError(f"not complete after {timeout_s:.0f} s: {told}")
         pause(_POLL_S)

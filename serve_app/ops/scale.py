@@ -1,13 +1,13 @@
-"""Changes the size of deployments and worker groups, such that `helm upgrade` keeps it.
+"""Changes the size of deployments and worker groups so that `helm upgrade` keeps it.
 
-Three things happen to the RayService: its `spec` changes; the annotation `ANNOTATION`
-notes what was changed, which the chart reads at an upgrade and renders the same; and the
-tool that applied the fields stays their owner (`serve_app.ops.field_ownership`), so that its
-next server-side apply meets no conflict.
+A change has three parts: the RayService's `spec`; the annotation `ANNOTATION`, which records
+the change and from which the chart renders the same numbers at an upgrade; and the ownership
+of the fields, which returns to the tool that applied them (`serve_app.ops.field_ownership`),
+so that its next server-side apply does not conflict.
 
-KubeRay does not pass a worker group's bounds on to a cluster that runs (it leaves them
-out when it compares, since the autoscaler writes them as well; ray-project/kuberay issue
-4568), so these are written to the RayClusters too.
+KubeRay does not apply a worker group's bounds to a running cluster (it ignores them when it
+compares, because the autoscaler writes them as well; ray-project/kuberay issue 4568), so they
+are written to the RayClusters too.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from serve_app.core.errors import ClusterError, ClusterRefused
 from serve_app.ops import scale_plan
 from serve_app.ops.field_ownership import returned_ownership
 from serve_app.ops.json_view import JsonView, read_yaml
-from serve_app.ops.kube import Kube, Operation
+from serve_app.ops.kube import RAY_CLUSTER, RAY_SERVICE, Kube, Operation
 from serve_app.ops.scale_plan import Change, ScaleRequest
 from serve_app.ops.serve_config import DEPLOYMENTS
-from serve_app.ops.service import RAY, find_service, read_state, service_path
+from serve_app.ops.service import find_service, read_state
 
 ANNOTATION = "paraserve.dev/scale"
 _CONFLICT = 409
@@ -40,16 +40,16 @@ def scale_deployment(
     """Changes the number of replicas of a deployment, or its bounds; no replica restarts.
 
     Args:
-        kube: where.
-        name: of the RayService; None for the only one.
+        kube: namespace.
+        name: of the RayService or the release; None for the only one.
         deployment: name, or the stage's name in the settings.
-        request: what it shall be.
+        request: its new size.
 
     Returns:
-        Sentences on what was changed.
+        Sentences that describe the change.
 
     Raises:
-        ClusterError: it cannot be done so.
+        ClusterError: the size is not possible.
         ClusterRefused: the API server refuses.
     """
     request.check()
@@ -58,19 +58,19 @@ def scale_deployment(
 
 
 def scale_group(kube: Kube, name: str | None, group: str, request: ScaleRequest) -> list[str]:
-    """Changes the bounds of a worker group, of the RayService and of what runs.
+    """Changes the bounds of a worker group in the RayService and in its running clusters.
 
     Args:
-        kube: where.
-        name: of the RayService; None for the only one.
+        kube: namespace.
+        name: of the RayService or the release; None for the only one.
         group: name of the worker group.
-        request: what it shall be.
+        request: its new size.
 
     Returns:
-        Sentences on what was changed.
+        Sentences that describe the change.
 
     Raises:
-        ClusterError: it cannot be done so.
+        ClusterError: the size is not possible.
         ClusterRefused: the API server refuses.
     """
     request.check()
@@ -88,39 +88,62 @@ def scale_group(kube: Kube, name: str | None, group: str, request: ScaleRequest)
     return told
 
 
-def _scale_running(kube: Kube, cluster: str, group: str, request: ScaleRequest) -> str:
-    path = kube.path("rayclusters", cluster, group=RAY)
+def replace_serve_config(kube: Kube, name: str, text: str, expected: str | None = None) -> None:
+    """Replaces the Serve config without recording it, so that the next upgrade renders its own.
 
+    Args:
+        kube: namespace.
+        name: of the RayService.
+        text: new Serve config.
+        expected: leave any other current config alone.
+
+    Raises:
+        ClusterError: every attempt conflicted with someone else's change.
+        ClusterRefused: the API server refuses.
+    """
+
+    def once() -> None:
+        service = kube.get(RAY_SERVICE, name)
+        if expected not in (None, service.at("spec", "serveConfigV2").text()):
+            return
+        operation = Operation("replace", "/spec/serveConfigV2", text)
+        patched = kube.patch(RAY_SERVICE, name, [_as_read(service), operation])
+        _return_ownership(kube, name, patched)
+
+    _retried(once)
+
+
+def _scale_running(kube: Kube, cluster: str, group: str, request: ScaleRequest) -> str:
     def once() -> str:
-        live = kube.get(path)
+        live = kube.get(RAY_CLUSTER, cluster)
         groups = live.at("spec", "workerGroupSpecs")
         operations = scale_plan.group_operations(groups, group, request, "/spec/workerGroupSpecs")
-        kube.patch(path, [_as_read(live), *operations])
-        return f"the running RayCluster {cluster} follows"
+        kube.patch(RAY_CLUSTER, cluster, [_as_read(live), *operations])
+        return f"the running RayCluster {cluster} is changed as well"
 
     return _retried(once)
 
 
 def _write(kube: Kube, name: str | None, plan: Callable[[JsonView], Change]) -> list[str]:
-    """Writes the change that the plan makes of the object as it is."""
+    """Writes the change that the plan makes for the current object."""
 
     def once() -> list[str]:
         service = find_service(kube, name)
         change = plan(service)
-        path = service_path(kube, service.at("metadata", "name").text())
-        patched = kube.patch(path, [_as_read(service), *change.operations, _note(service, change)])
-        _return_ownership(kube, path, patched)
+        found = service.at("metadata", "name").text()
+        operations = [_as_read(service), *change.operations, _note(service, change)]
+        _return_ownership(kube, found, kube.patch(RAY_SERVICE, found, operations))
         return list(change.told)
 
     return _retried(once)
 
 
 def _retried(once: Callable[[], Result]) -> Result:
-    """Repeats what somebody else's change has crossed, on the object as it is then.
+    """Repeats a change that conflicts with someone else's, on the new object.
 
     Raises:
-        ClusterError: somebody else was faster every time.
-        ClusterRefused: another refusal.
+        ClusterError: every attempt conflicted.
+        ClusterRefused: the API server refuses for another reason.
     """
     for _ in range(_ATTEMPTS):
         try:
@@ -129,31 +152,28 @@ def _retried(once: Callable[[], Result]) -> Result:
             if error.status != _CONFLICT:
                 raise
     raise ClusterError(
-        f"the object changed under each of {_ATTEMPTS} tries: see who writes it "
-        "(kubectl get rayservice -o yaml --show-managed-fields), then try again"
+        f"the object was changed by someone else during each of {_ATTEMPTS} attempts: see who "
+        "writes it (kubectl get rayservice -o yaml --show-managed-fields), then try again"
     )
 
 
 def _as_read(read: JsonView) -> Operation:
-    """Makes the API server refuse the patch of an object that is no longer as it was read.
-
-    Kubernetes answers 409 to another resourceVersion than its own.
-    """
+    """Makes the API server refuse the patch with 409 if the object has changed since."""
     version = read.at("metadata", "resourceVersion").text()
     return Operation("replace", "/metadata/resourceVersion", version)
 
 
-def _return_ownership(kube: Kube, path: str, patched: JsonView) -> None:
+def _return_ownership(kube: Kube, name: str, patched: JsonView) -> None:
     latest: JsonView | None = patched
 
     def once() -> None:
         nonlocal latest
-        live = latest or kube.get(path)
-        latest = None  # a second try reads it anew
+        live = latest or kube.get(RAY_SERVICE, name)
+        latest = None  # the next attempt reads it again
         owners = returned_ownership(live.at("metadata", "managedFields"))
         if owners is not None:
             operation = Operation("replace", "/metadata/managedFields", owners)
-            kube.patch(path, [_as_read(live), operation])
+            kube.patch(RAY_SERVICE, name, [_as_read(live), operation])
 
     _retried(once)
 

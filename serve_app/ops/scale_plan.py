@@ -1,9 +1,10 @@
 """The changes to a RayService's specification that a new size needs.
 
-GPU arithmetic follows the chart's rules (`_checks.tpl`), which refuse at an upgrade what is
-refused here. Serve takes its list of deployments in place, without restarting replicas, but
-replaces `autoscaling_config` as a whole (Ray 2.60, `override_deployment_info`): the bounds
-alone would cost the deployment its policy, so the whole of it is rebuilt from the settings.
+The GPU arithmetic follows the chart's rules (`_checks.tpl`): what is refused here would be
+refused at an upgrade. Serve applies its list of deployments in place, without restarting
+replicas, but replaces `autoscaling_config` as a whole (Ray 2.60, `override_deployment_info`).
+Bounds alone would remove the deployment's policy, so the whole section is rebuilt from the
+settings.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ GPU_SUFFIX = "/gpu"
 
 @dataclass(frozen=True, slots=True)
 class ScaleRequest:
-    """What was asked for; None leaves a bound as it is."""
+    """A requested size; None leaves a value as it is."""
 
     minimum: int | None = None
     maximum: int | None = None
     replicas: int | None = None
 
     def check(self) -> None:
-        """Refuses what nothing can have.
+        """Checks the request by itself.
 
         Raises:
-            ClusterError: nothing is asked for, or it contradicts itself.
+            ClusterError: it is empty, or a number is negative.
         """
         given = [each for each in (self.minimum, self.maximum, self.replicas) if each is not None]
         if not given:
@@ -50,10 +51,10 @@ class Change:
 
     Attributes:
         operations: of the JSON patch, in `spec`.
-        kind: part of the note to which the change belongs.
-        name: of what is changed.
-        options: what the note shall say of it.
-        told: sentences on what changes.
+        kind: section of the annotation to which the change belongs.
+        name: of the deployment or worker group.
+        options: its entry in the annotation.
+        told: sentences that describe the change.
     """
 
     operations: tuple[Operation, ...]
@@ -65,7 +66,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class GroupSize:
-    """Pods of a worker group."""
+    """Number of pods of a worker group and its bounds."""
 
     minimum: int
     maximum: int
@@ -90,11 +91,11 @@ def group_size(spec: JsonView) -> GroupSize:
 
 
 def num_gpus_offered(groups: JsonView, resized: dict[str, int] | None = None) -> int:
-    """Returns the GPUs that the groups may have.
+    """Returns the GPUs of all groups at their maximum.
 
     Args:
         groups: `workerGroupSpecs`.
-        resized: maxReplicas of groups to reckon with instead.
+        resized: maxReplicas by group, in place of the specification's.
     """
     offered = 0
     for spec in groups.each():
@@ -104,7 +105,7 @@ def num_gpus_offered(groups: JsonView, resized: dict[str, int] | None = None) ->
 
 
 def gpus_of_pod(spec: JsonView) -> int:
-    """Returns the whole GPUs that a pod asks for."""
+    """Returns the number of GPUs that a pod requests."""
     gpus = 0
     for container in spec.at("containers").each():
         for resource, quantity in container.at("resources", "limits").pairs():
@@ -114,11 +115,11 @@ def gpus_of_pod(spec: JsonView) -> int:
 
 
 def demands_of(config: ServeConfig, resized: dict[str, int] | None = None) -> list[Demand]:
-    """Returns the GPUs that the deployments want.
+    """Returns the GPUs that the deployments request.
 
     Args:
         config: with all applications.
-        resized: least replicas of deployments at `/` to reckon with instead.
+        resized: minimum replicas by deployment of the application at `/`, in place of the config's.
     """
     found = []
     for application in config.applications:
@@ -147,7 +148,7 @@ def of_group(service: JsonView, group: str, request: ScaleRequest) -> Change:
     told = [f"group {group}: {before} -> {after} pods; no pod restarts"]
     autoscaled = service.at("spec", "rayClusterConfig", "enableInTreeAutoscaling").is_true
     if autoscaled and request.replicas is not None and after.minimum < after.maximum:
-        told.append("the autoscaler goes on from there, within the bounds")
+        told.append("the autoscaler continues from there, within the bounds")
     operations = tuple(group_operations(groups, group, request, base))
     return Change(operations, "workerGroups", group, options, tuple(told))
 
@@ -160,7 +161,7 @@ def group_operations(
     Args:
         groups: `workerGroupSpecs` as it is.
         group: name of the group.
-        request: its size.
+        request: its new size.
         base: path of the list.
 
     Raises:
@@ -168,7 +169,7 @@ def group_operations(
     """
     index, spec = _group(groups, group)
     after = resized_group(spec, group, request)
-    # "add" replaces what is there, too.
+    # "add" also replaces an existing value.
     return [
         Operation("add", f"{base}/{index}/{key}", value)
         for key, value in after.as_options().items()
@@ -176,7 +177,7 @@ def group_operations(
 
 
 def resized_group(spec: JsonView, group: str, request: ScaleRequest) -> GroupSize:
-    """Returns the size that a group is to have.
+    """Returns the requested size of a group.
 
     Raises:
         ClusterError: the bounds contradict each other.
@@ -217,7 +218,9 @@ def of_deployment(service: JsonView, deployment: str, request: ScaleRequest) -> 
             "autoscaling_config": autoscaling_options(application.settings, deployment, after)
         }
     text = _with_options(config, application, deployment, options)
-    told = f"{deployment}: {_range(before)} -> {_range(after)} replicas; no replica restarts"
+    told = (
+        f"{deployment}: {range_text(before)} -> {range_text(after)} replicas; no replica restarts"
+    )
     operation = Operation("replace", "/spec/serveConfigV2", text)
     return Change((operation,), "deployments", deployment, options, (told,))
 
@@ -237,11 +240,10 @@ def _new_bounds(
         raise ClusterError(
             f"{deployment} would have a minimum of {minimum} above its maximum {maximum}"
         )
-    is_fixed = application.deployments[deployment].autoscaling is None
-    if is_fixed and minimum != maximum:
+    if application.deployments[deployment].autoscaling is None and minimum != maximum:
         raise ClusterError(
-            f"{deployment} has a fixed number of replicas: give --replicas, or let it follow the "
-            f"load with settings.{deployment.lower()}.deployment.autoscaling in the values"
+            f"{deployment} has a fixed number of replicas: give --replicas, or autoscale it "
+            f"with settings.{deployment.lower()}.deployment.autoscaling in the values"
         )
     if maximum < 1:
         raise ClusterError(f"{deployment} needs at least one replica")
@@ -251,7 +253,7 @@ def _new_bounds(
 def _with_options(
     config: ServeConfig, application: Application, deployment: str, options: dict[str, object]
 ) -> str:
-    """Returns the Serve config with options of one deployment changed."""
+    """Returns the Serve config with other options for one deployment."""
     applications: list[object] = []
     for entry in config.document.at("applications").each():
         content = entry.mapping()
@@ -290,18 +292,33 @@ def _check_gpus(demands: Sequence[Demand], offered: int) -> None:
         )
 
 
-def _range(bounds: tuple[int, int]) -> str:
+def range_text(bounds: tuple[int, int]) -> str:
+    """Returns bounds as text."""
     return str(bounds[0]) if bounds[0] == bounds[1] else f"{bounds[0]} to {bounds[1]}"
+
+
+def is_fixed(options: JsonView) -> bool:
+    """Returns whether options of a deployment have a fixed number of replicas."""
+    return not options.at("autoscaling_config").is_there
+
+
+def bounds_of_options(options: JsonView) -> tuple[int, int]:
+    """Returns the minimum and maximum number of replicas in options of a deployment."""
+    scaling = options.at("autoscaling_config")
+    if not is_fixed(options):
+        return scaling.at("min_replicas").count(1), scaling.at("max_replicas").count(1)
+    number = options.at("num_replicas").count(1)
+    return number, number
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What a deployment wants.
+    """The GPUs that a deployment requests.
 
     Attributes:
         name: of the deployment and its application.
         gpus: of a replica.
-        count: replicas at least.
+        count: minimum number of replicas.
     """
 
     name: str
@@ -314,9 +331,9 @@ class Demand:
 
 
 def untiled(demands: Sequence[Demand]) -> list[Demand]:
-    """Returns those whose fraction is in no sum that fills a GPU.
+    """Returns the demands whose fraction is part of no sum that fills a GPU.
 
-    0.99 counts as a whole, for thirds.
+    A sum of 0.99 counts as full, so that thirds work.
     """
     sizes = {demand.hundredths for demand in demands if 0 < demand.hundredths < 100}
     reachable = {0}
@@ -332,20 +349,20 @@ def untiled(demands: Sequence[Demand]) -> list[Demand]:
 
 
 def num_gpus_needed(demands: Sequence[Demand]) -> int:
-    """Returns the GPUs that the replicas need at least: first fit, the largest first."""
+    """Returns the GPUs that the replicas need: first fit, the largest first."""
     whole = sum(math.ceil(each.gpus) * each.count for each in demands if each.hundredths >= 100)
     used: list[int] = []
     for demand in sorted(demands, key=lambda each: -each.hundredths):
         if not 0 < demand.hundredths < 100:
             continue
         for _ in range(demand.count):
-            context = next(
+            fitting = next(
                 (i for i, sum_ in enumerate(used) if sum_ + demand.hundredths <= 100), None
             )
-            if context is None:
+            if fitting is None:
                 used.append(demand.hundredths)
             else:
-                used[context] += demand.hundredths
+                used[fitting] += demand.hundredths
     return whole + len(used)
 
 
@@ -358,10 +375,10 @@ _SECTIONS = {
 
 
 def is_autoscaled(settings: Settings, deployment: str) -> bool:
-    """True if Serve has bounds for the deployment instead of a number.
+    """Returns whether Serve gets bounds for the deployment instead of a number.
 
-    Where the recognizer follows the audio that waits, the segmenter has bounds too, if
-    only from N to N, since only such deployments may report to a policy.
+    If the recognizer autoscales on queued audio, the segmenter has bounds too, if only from N to
+    N: only autoscaled deployments can report to a policy.
     """
     if _size(settings, deployment).autoscaling is not None:
         return True
@@ -378,9 +395,9 @@ def autoscaling_options(
     Args:
         settings: of its application.
         deployment: its name.
-        bounds: least and largest number of replicas.
+        bounds: minimum and maximum number of replicas.
     """
-    # Ray takes a second to import, and is needed here alone.
+    # Ray takes a second to import, and only this function needs it.
     from serve_app.deployments.options import (
         by_requests,
         recognizer_autoscaling,

@@ -1,4 +1,4 @@
-"""The Serve config of a RayService: what each application is made of."""
+"""The Serve config of a RayService: its applications, their settings and deployments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from serve_app.ops.json_view import JsonView, read_yaml
 from serve_app.settings import DEFAULT_PROFILE, DeploymentSettings, Settings
 from serve_app.settings.sources import ProfileSource
 
-# From a stage's section of the settings to its deployment.
+# Deployments by their section of the settings.
 DEPLOYMENTS = {
     "ingress": "Ingress",
     "segmenter": "Segmenter",
@@ -23,7 +23,7 @@ DEPLOYMENTS = {
 
 
 class ConfiguredSettings(Settings):
-    """Settings as the cluster reads them: the environment of this machine is not its own."""
+    """Settings as the cluster reads them, without the environment of this machine."""
 
     @classmethod
     def settings_customise_sources(
@@ -45,8 +45,8 @@ class Application:
     Attributes:
         name: of the application.
         route: prefix of its paths.
-        settings: its arguments with profile and defaults.
-        options: of Serve, by deployment, which win over the settings.
+        settings: its arguments, with profile and defaults.
+        options: of Serve, by deployment; they override the settings.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Application:
 
     @property
     def deployments(self) -> dict[str, DeploymentSettings]:
-        """The deployments that there are, by name, as the settings size them."""
+        """The sizes in the settings, by name of the deployment."""
         settings = self.settings
         sizes: dict[str, DeploymentSettings] = {
             "Ingress": settings.ingress.deployment,
@@ -74,7 +74,7 @@ class Application:
         return own.number() if own.is_there else self.deployments[deployment].num_gpus
 
     def bounds(self, deployment: str) -> tuple[int, int]:
-        """Least and largest number of replicas."""
+        """Minimum and maximum number of replicas."""
         own = self.options.get(deployment, JsonView())
         scaling = own.at("autoscaling_config")
         if scaling.is_there:
@@ -110,7 +110,7 @@ def read_config(service: JsonView) -> ServeConfig:
     """Returns the Serve config of a RayService.
 
     Raises:
-        ClusterError: it is no YAML, or its settings are none of this version.
+        ClusterError: it is not YAML, or this version does not accept its settings.
     """
     document = read_yaml(service.at("spec", "serveConfigV2").text(), "serveConfigV2")
     entries = list(document.at("applications").each())

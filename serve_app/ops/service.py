@@ -1,17 +1,19 @@
-"""A RayService as KubeRay reports on it."""
+"""A RayService and its status, as KubeRay reports it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from serve_app.core.errors import ClusterError, ClusterRefused
 from serve_app.ops.json_view import JsonView
-from serve_app.ops.kube import Kube
+from serve_app.ops.kube import POD, RAY_SERVICE, Kube
 
-RAY = "apis/ray.io/v1"
 _FAILED = frozenset({"DEPLOY_FAILED"})
 _NOT_FOUND = 404
+_RELEASE_LABEL = "app.kubernetes.io/instance"
+_LABEL_VALUE = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentState:
-    """A deployment as Serve told KubeRay."""
+    """A deployment, as Serve reported it to KubeRay."""
 
     application: str
     name: str
@@ -36,16 +38,16 @@ class DeploymentState:
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
-    """The RayCluster that serves, or the one that shall.
+    """The RayCluster that serves, or the one that will.
 
     Attributes:
-        name: of the RayCluster; empty if there is none.
-        state: what KubeRay says of it, as `ready`.
-        ready_workers: pods that run.
-        desired_workers: pods that there should be.
-        head_service: name of the head's Service; empty if it is not there yet.
+        name: of the RayCluster.
+        state: as KubeRay reports it, such as `ready`.
+        ready_workers: pods that are ready.
+        desired_workers: pods that KubeRay wants.
+        head_service: name of the head's Service; empty before it exists.
         applications: status of each.
-        messages: what Serve says of an application.
+        messages: Serve's message on each application.
         deployments: of all applications.
     """
 
@@ -60,7 +62,7 @@ class ClusterState:
 
     @property
     def failures(self) -> list[str]:
-        """What will not come right by waiting, one sentence each."""
+        """Failures that waiting does not repair, one sentence each."""
         parts = [
             f"{part.name} of {part.application}: {_last_line(part.message) or part.status}"
             for part in self.deployments
@@ -75,7 +77,7 @@ class ClusterState:
 
     @property
     def unready(self) -> list[str]:
-        """What still has to come up."""
+        """Deployments or applications that are not healthy yet."""
         if not self.applications:
             return ["the application"]
         waiting = [part.name for part in self.deployments if part.status != "HEALTHY"]
@@ -89,11 +91,11 @@ class ServiceState:
 
     Attributes:
         name: of the RayService.
-        generation: counts the changes of its specification.
-        observed: the generation that KubeRay last acted on; None if it does not say.
+        generation: number of the current specification.
+        observed: generation that KubeRay last acted on; None if unknown.
         conditions: as KubeRay reports them.
         active: the cluster that has the traffic; None before the first.
-        pending: the cluster that will; None while nothing is exchanged.
+        pending: the cluster that will get it; None unless an upgrade is in progress.
         num_endpoints: pods that take requests.
     """
 
@@ -118,12 +120,12 @@ class ServiceState:
         return [cluster for cluster in (self.active, self.pending) if cluster is not None]
 
 
-def service_path(kube: Kube, name: str) -> str:
-    return kube.path("rayservices", name, group=RAY)
-
-
 def find_service(kube: Kube, name: str | None) -> JsonView:
-    """Returns the RayService of that name, or the only one of the namespace.
+    """Returns a RayService of the namespace.
+
+    Args:
+        kube: namespace.
+        name: of the RayService or of the Helm release; None for the only RayService.
 
     Raises:
         ClusterError: there is none, or several and no name.
@@ -131,34 +133,42 @@ def find_service(kube: Kube, name: str | None) -> JsonView:
     """
     try:
         if name is not None:
-            return kube.get(service_path(kube, name))
-        found = kube.list("rayservices", group=RAY)
+            return kube.get(RAY_SERVICE, name)
+        found = kube.list(RAY_SERVICE)
     except ClusterRefused as error:
         if error.status != _NOT_FOUND:
             raise
-        raise ClusterError(_why_absent(kube, name)) from None
+        found = _of_release(kube, name)
+        if not found:
+            raise ClusterError(_why_absent(kube, name)) from None
     if len(found) != 1:
         names = ", ".join(entry.at("metadata", "name").text() for entry in found)
         raise ClusterError(
-            f"several RayServices in {kube.namespace} ({names}): choose with --name"
+            f"several RayServices in {kube.namespace} ({names}): name one of them"
             if found
             else f"no RayService in {kube.namespace}: choose another with -n, or install the chart"
         )
     return found[0]
 
 
-def _why_absent(kube: Kube, name: str | None) -> str:
+def _of_release(kube: Kube, name: str | None) -> Sequence[JsonView]:
+    """Returns the RayServices of a Helm release."""
+    if name is None or not _LABEL_VALUE.fullmatch(name):
+        return []
     try:
-        kube.get(f"/{RAY}")
-    except ClusterRefused as error:
-        if error.status == _NOT_FOUND:
-            return "the cluster does not know RayService: install the KubeRay operator (1.7+)"
-        raise
+        return kube.list(RAY_SERVICE, label_selector=f"{_RELEASE_LABEL}={name}")
+    except ClusterRefused:
+        return []
+
+
+def _why_absent(kube: Kube, name: str | None) -> str:
+    if not kube.has_ray():
+        return "the cluster does not know RayService: install the KubeRay operator (1.7+)"
     return f"no RayService {name} in {kube.namespace}: see `paraserve cluster status -n NAMESPACE`"
 
 
 def read_state(service: JsonView) -> ServiceState:
-    """Returns what the status of a RayService says."""
+    """Returns the status of a RayService."""
     status = service.at("status")
     observed = status.at("observedGeneration")
     return ServiceState(
@@ -181,11 +191,11 @@ def pods_of(kube: Kube, clusters: Sequence[ClusterState]) -> list[JsonView]:
     names = ",".join(cluster.name for cluster in clusters)
     if not names:
         return []
-    return list(kube.list("pods", labelSelector=f"ray.io/cluster in ({names})"))
+    return list(kube.list(POD, label_selector=f"ray.io/cluster in ({names})"))
 
 
 def is_ready_pod(pod: JsonView) -> bool:
-    """True if the pod takes work and is not about to go."""
+    """Returns whether the pod is ready and not being deleted."""
     if pod.at("metadata", "deletionTimestamp").is_there:
         return False
     return any(

@@ -1,13 +1,15 @@
-"""The state of a RayService in one table."""
+"""The state of a release in one table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from serve_app.core.errors import ClusterError, ClusterRefused
+from serve_app.ops.clusters import ReleaseCluster, head_problem, read_clusters
 from serve_app.ops.dashboard import open_dashboard
 from serve_app.ops.json_view import JsonView
-from serve_app.ops.kube import Kube
+from serve_app.ops.kube import RAY_CLUSTER, Kube
 from serve_app.ops.queue_metrics import GAUGES, read_waiting
 from serve_app.ops.scale_plan import (
     demands_of,
@@ -17,24 +19,24 @@ from serve_app.ops.scale_plan import (
     num_gpus_offered,
 )
 from serve_app.ops.serve_config import Application, ServeConfig, read_config
-from serve_app.ops.service import RAY, ServiceState, find_service, is_ready_pod, pods_of, read_state
+from serve_app.ops.service import ServiceState, find_service, is_ready_pod, pods_of, read_state
 
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRow:
-    """A deployment; None for what could not be learned.
+    """A deployment; values that could not be read are None.
 
     Attributes:
         application: that it belongs to.
         name: of the deployment.
-        status: as Serve told KubeRay.
+        status: as Serve reported it to KubeRay.
         running: replicas that run.
         target: replicas that Serve wants now.
-        minimum: replicas at least, by the configuration.
-        maximum: replicas at most.
+        minimum: minimum number of replicas in the configuration.
+        maximum: maximum number of replicas in the configuration.
         num_gpus: of a replica.
-        waiting: what waits before it.
-        waiting_unit: its unit.
+        waiting: length of its queue.
+        waiting_unit: unit of the queue's length.
     """
 
     application: str
@@ -51,7 +53,7 @@ class DeploymentRow:
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """A worker group: pods that are ready, that there should be, and the bounds."""
+    """A worker group: ready pods, wanted pods, and the bounds."""
 
     name: str
     ready: int | None
@@ -63,18 +65,22 @@ class GroupRow:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """All of it.
+    """The state of a release.
 
     Attributes:
-        state: what KubeRay reports.
+        state: the RayService's status.
+        problems: why the service does not work, although KubeRay's status may say so.
+        clusters: all RayClusters of the release, the oldest first.
         deployments: of all applications.
-        groups: of the cluster that serves.
-        gpus_needed: by the least number of replicas.
-        gpus_offered: at most, by the worker groups.
-        notes: why something is missing.
+        groups: worker groups of the cluster that serves.
+        gpus_needed: by the minimum numbers of replicas.
+        gpus_offered: by the worker groups at their maximum.
+        notes: what could not be read, and why.
     """
 
     state: ServiceState
+    problems: tuple[str, ...]
+    clusters: tuple[ReleaseCluster, ...]
     deployments: tuple[DeploymentRow, ...]
     groups: tuple[GroupRow, ...]
     gpus_needed: int
@@ -82,8 +88,13 @@ class Status:
     notes: tuple[str, ...]
 
 
-def read_status(kube: Kube, name: str | None) -> Status:
-    """Returns the state of the RayService; what cannot be reached is noted and left out.
+def read_status(kube: Kube, name: str | None, now: datetime | None = None) -> Status:
+    """Returns the state of a release. Parts that cannot be read are named in the notes.
+
+    Args:
+        kube: namespace.
+        name: of the RayService or the release; None for the only one.
+        now: current time.
 
     Raises:
         ClusterError: there is no such RayService, or it is not Paraserve's.
@@ -95,7 +106,9 @@ def read_status(kube: Kube, name: str | None) -> Status:
     notes: list[str] = []
     pods = _pods(kube, state, notes)
     groups = _groups(kube, service, state, notes)
-    details = _details(kube, service, state, notes)
+    problems = _problems(state, pods)
+    # A head that is down answers only after a timeout.
+    details = JsonView() if problems else _details(kube, service, state, notes)
     amounts: dict[tuple[str, str], float] | None = None
     if pods:
         waiting = read_waiting(kube, [pod for pod in pods if is_ready_pod(pod)])
@@ -109,6 +122,8 @@ def read_status(kube: Kube, name: str | None) -> Status:
     ]
     return Status(
         state,
+        problems,
+        _clusters(kube, service, state, pods or [], now or datetime.now(UTC), notes),
         tuple(rows),
         tuple(_group_row(spec, pods) for spec in groups.each()),
         *_gpus(config, groups),
@@ -120,6 +135,28 @@ def _gpus(config: ServeConfig, groups: JsonView) -> tuple[int, int]:
     return num_gpus_needed(demands_of(config)), num_gpus_offered(groups)
 
 
+def _problems(state: ServiceState, pods: list[JsonView] | None) -> tuple[str, ...]:
+    if state.active is None or pods is None:
+        return ()
+    problem = head_problem(state.active, pods)
+    return () if problem is None else (problem,)
+
+
+def _clusters(
+    kube: Kube,
+    service: JsonView,
+    state: ServiceState,
+    pods: list[JsonView],
+    now: datetime,
+    notes: list[str],
+) -> tuple[ReleaseCluster, ...]:
+    try:
+        return tuple(read_clusters(kube, service, state, pods, now))
+    except ClusterRefused as error:
+        notes.append(f"no list of RayClusters: {error}")
+        return ()
+
+
 def _pods(kube: Kube, state: ServiceState, notes: list[str]) -> list[JsonView] | None:
     try:
         return pods_of(kube, state.clusters)
@@ -129,13 +166,13 @@ def _pods(kube: Kube, state: ServiceState, notes: list[str]) -> list[JsonView] |
 
 
 def _groups(kube: Kube, service: JsonView, state: ServiceState, notes: list[str]) -> JsonView:
-    """Returns the groups of what runs, since the autoscaler changes them there."""
+    """Returns the worker groups of the running cluster, which the autoscaler resizes."""
     if state.active is not None:
         try:
-            path = kube.path("rayclusters", state.active.name, group=RAY)
-            return kube.get(path).at("spec", "workerGroupSpecs")
+            cluster = kube.get(RAY_CLUSTER, state.active.name)
+            return cluster.at("spec", "workerGroupSpecs")
         except ClusterRefused as error:
-            notes.append(f"worker groups as configured, not as they are: {error}")
+            notes.append(f"worker groups as configured, not as they run: {error}")
     return service.at("spec", "rayClusterConfig", "workerGroupSpecs")
 
 
@@ -143,7 +180,7 @@ def _details(kube: Kube, service: JsonView, state: ServiceState, notes: list[str
     try:
         return open_dashboard(kube, service, state.active or state.pending).applications()
     except ClusterError as error:
-        notes.append(f"no numbers of replicas from Serve: {error}")
+        notes.append(f"no replica counts from Serve: {error}")
         return JsonView()
 
 

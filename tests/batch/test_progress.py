@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import time
 
 import pytest
 from rich.console import Console
@@ -17,6 +18,7 @@ from serve_app.batch.progress import (
     progress_figures,
 )
 from serve_app.batch.records import StageTimes
+from serve_app.batch.waiting import Demand
 
 TIMES = StageTimes(1.0, 2.0, 0.5, 4.0)
 
@@ -143,3 +145,15 @@ def test_bar_shows_state_and_figures_on_a_terminal() -> None:
 def test_json_line_is_what_the_status_of_a_job_reads(capsys: pytest.CaptureFixture[str]) -> None:
     print_json_line(counters().snapshot(11.0, 1000.0))
     assert last_progress(capsys.readouterr().err)["total"] == 10
+
+
+def test_wait_for_cores_is_told_when_it_lasts() -> None:
+    run = counters()
+    run.ask_waiting = lambda: Demand(cpus=0.5)
+    run.refresh()
+    began_s = time.monotonic()
+    assert run.snapshot(began_s, 1000.0).waiting_cpus == 0.0
+    assert run.snapshot(began_s + 10.0, 1000.0).waiting_cpus == 0.5
+    run.ask_waiting = Demand
+    run.refresh()
+    assert run.snapshot(began_s + 20.0, 1000.0).waiting_cpus == 0.0

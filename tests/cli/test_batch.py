@@ -125,6 +125,18 @@ def test_status_shows_the_figures_of_the_log(runner: CliRunner, ray_jobs: FakeRa
     assert json.loads(as_json.stdout)["progress"]["done"] == 7
 
 
+def test_full_cluster_is_told_instead_of_no_progress(runner: CliRunner, ray_jobs: FakeRay) -> None:
+    runner.invoke(app, ["batch", "submit", "in", "out"])
+    ray_jobs.written["raysubmit_0"] = json.dumps(
+        {"progress": {"done": 0, "total": 8, "failed": 0, "waiting_cpus": 0.5}}
+    )
+
+    result = runner.invoke(app, ["batch", "status", "raysubmit_0"])
+
+    assert "waits for 0.5 cores" in result.stderr
+    assert "0 of 8 done" not in result.stderr
+
+
 def test_all_jobs_are_listed(runner: CliRunner, ray_jobs: FakeRay) -> None:
     runner.invoke(app, ["batch", "submit", "in", "out"])
 

@@ -14,12 +14,12 @@ from typer.testing import CliRunner, Result
 
 from serve_app.cli.main import app
 from serve_app.core.errors import ClusterError, ClusterRefused
-from serve_app.ops.kube import Kube, KubeContext, connect
+from serve_app.ops.kube import RAY_SERVICE, Kube, KubeContext, connect
 from serve_app.ops.scale import scale_group
 from serve_app.ops.scale_plan import ScaleRequest
 from tests.deploy.cluster import KubeServer
 from tests.deploy.live import NAME, NAMESPACE, gpu_values, groups, install
-from tests.deploy.operator import create_cluster, play_operator
+from tests.deploy.operator import create_cluster, play_operator, set_ready
 from tests.deploy.scaling import RayServices
 
 pytestmark = pytest.mark.k8s
@@ -116,14 +116,14 @@ def test_status_works_without_the_right_to_read_nodes(running: str, kube: KubeSe
         ("Ingress", "Segmenter", "Recognizer", "Punctuator"), "HEALTHY"
     )
     assert (status["gpus_needed"], status["gpus_offered"]) == (3, 16)
-    assert "no numbers of replicas from Serve" in status["notes"][0]
+    assert "no replica counts from Serve" in status["notes"][0]
 
 
 def test_status_is_a_table(running: str, kube: KubeServer) -> None:
-    told = call(kube, "status", "--name", NAME).stdout
+    told = call(kube, "status", NAME).stdout
     assert f"{NAME}: cluster {running} serves on 4 pods" in told
     assert "Recognizer" in told
-    assert "GPUs: 3 needed at least, 16 at most" in told
+    assert "GPUs: 3 needed, up to 16 available" in told
 
 
 def test_scale_is_printed_and_takes_effect(
@@ -132,7 +132,7 @@ def test_scale_is_printed_and_takes_effect(
     result = call(kube, "scale", "group", "gpu", "--max", "20")
     assert result.stdout.splitlines() == [
         "group gpu: 2 to 16 (now 2) -> 2 to 20 (now 2) pods; no pod restarts",
-        f"the running RayCluster {running} follows",
+        f"the running RayCluster {running} is changed as well",
     ]
     assert groups(services)["gpu"]["maxReplicas"] == 20
 
@@ -142,10 +142,10 @@ def test_rollout_tells_by_its_exit_code(running: str, kube: KubeServer, admin: K
     play_operator(admin, NAME, active=running, settled=False)
     result = call(kube, "rollout", "status")
     assert result.exit_code == 1
-    assert "KubeRay has not yet seen the last change" in result.stdout
+    assert "KubeRay has not processed the last change yet" in result.stdout
     waited = call(kube, "rollout", "wait", "--timeout", "0")
     assert isinstance(waited.exception, ClusterError)
-    assert "not done after 0 s" in str(waited.exception)
+    assert "not complete after 0 s" in str(waited.exception)
 
 
 def test_doctor_reports_missing_parts_of_the_server(running: str, kube: KubeServer) -> None:
@@ -156,7 +156,7 @@ def test_doctor_reports_missing_parts_of_the_server(running: str, kube: KubeServ
         "no pod of the KubeRay operator",
         "there is no Secret paraserve-api-keys",
         "there is no Secret paraserve-redis",
-        "a pod of gpu wants 1 GPUs, but no node has more than 0",
+        "a pod of gpu requests 1 GPUs, but no node has more than 0",
     ):
         assert any(expected in problem for problem in told), told
 
@@ -173,3 +173,65 @@ def test_doctor_cannot_tell_without_a_server(kube: KubeServer, tmp_path: Path) -
 def test_missing_service_is_reported(kube: KubeServer) -> None:
     result = call(kube, "status", "--name", "nobody")
     assert "no RayService nobody in asr" in str(result.exception)
+
+
+def test_name_is_an_argument_of_every_command(running: str, kube: KubeServer) -> None:
+    for arguments in (
+        ("status", NAME),
+        ("status", "speech"),  # the Helm release
+        ("rollout", "status", NAME),
+        ("rollout", NAME, "status"),
+        ("scale", NAME, "group", "gpu", "--max", "17"),
+        ("scale", "punctuator", NAME, "--replicas", "5"),
+    ):
+        result = call(kube, *arguments)
+        assert result.exit_code == 0, (arguments, result.output, result.exception)
+    for arguments in (
+        ("doctor", "nobody"),
+        ("restart", "nobody", "recognizer"),
+        ("logs", "nobody"),
+    ):
+        result = call(kube, *arguments)
+        assert "no RayService nobody in asr" in str(result.exception), arguments
+
+
+def test_every_cluster_of_the_release_is_listed(
+    running: str, kube: KubeServer, admin: Kube
+) -> None:
+    with create_cluster(admin, NAME, "older"):
+        status = json.loads(call(kube, "status", "--json").stdout)
+    found = {each["name"]: each["role"] for each in status["clusters"]}
+    assert found == {running: "active", f"{NAME}-older": "old"}
+
+
+def test_head_that_is_down_is_told_at_once(running: str, kube: KubeServer, admin: Kube) -> None:
+    set_ready(admin, f"{running}-head", is_ready=False)
+    told = call(kube, "status").stdout
+    assert f"{NAME}: the head of {running} is not ready" in told
+    assert "serves on 4 pods" not in told
+
+
+def test_rollback_that_undoes_scaling_is_found(
+    running: str, kube: KubeServer, releases: helm.Config
+) -> None:
+    call(kube, "scale", "punctuator", "--replicas", "6")
+    releases.rollback("speech", version=1)
+    told = call(kube, "doctor", "--json", "--no-hub").stdout
+    problems = [finding["problem"] for finding in json.loads(told)]
+    assert any("Punctuator was scaled to 6, but the release has 4" in each for each in problems)
+
+
+def test_forced_upgrade_takes_the_worker_groups_back_from_the_operator(
+    running: str, kube: KubeServer, admin: Kube
+) -> None:
+    owns = "the KubeRay operator owns the list of worker groups"
+    api = client.CustomObjectsApi(admin._client.client)
+    place = ("ray.io", "v1", NAMESPACE, "rayservices", NAME)
+    live = admin.get(RAY_SERVICE, NAME).mapping()
+    live["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]["scaleStrategy"] = {  # type: ignore[index]
+        "workersToDelete": ["none"]
+    }
+    api.replace_namespaced_custom_object(*place, live, field_manager="kuberay-operator")
+    found = json.loads(call(kube, "doctor", "--json", "--no-hub").stdout)
+    (finding,) = (each for each in found if owns in each["problem"])
+    assert f"-n {NAMESPACE} -f VALUES --force-conflicts" in finding["remedy"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,10 +10,16 @@ import helm_python as helm
 import pytest
 
 from serve_app.core.errors import ClusterError, ClusterRefused
-from serve_app.ops.kube import FIELD_MANAGER, Kube, Operation
-from serve_app.ops.scale import ANNOTATION, scale_deployment, scale_group
-from serve_app.ops.scale_plan import ScaleRequest
-from serve_app.ops.service import service_path
+from serve_app.ops.kube import FIELD_MANAGER, RAY_CLUSTER, RAY_SERVICE, Kind, Kube, Operation
+from serve_app.ops.restart import RestartLimits, _Restart, _Waiter
+from serve_app.ops.scale import (
+    ANNOTATION,
+    replace_serve_config,
+    scale_deployment,
+    scale_group,
+)
+from serve_app.ops.scale_plan import GroupSize, ScaleRequest, of_deployment
+from serve_app.ops.service import find_service, read_state
 from tests.deploy.charting import CHART
 from tests.deploy.cluster import KubeServer
 from tests.deploy.live import NAME, NAMESPACE, gpu_values, groups, install, live_config, replicas
@@ -84,7 +91,7 @@ def test_group_survives_an_upgrade_and_reaches_the_running_cluster(
 ) -> None:
     told = scale_group(admin, NAME, "gpu", ScaleRequest(minimum=4, maximum=20))
     assert told[0] == "group gpu: 2 to 16 (now 2) -> 4 to 20 (now 4) pods; no pod restarts"
-    live = admin.get(admin.path("rayclusters", running, group="apis/ray.io/v1"))
+    live = admin.get(RAY_CLUSTER, running)
     (gpu,) = (
         each
         for each in live.at("spec", "workerGroupSpecs").each()
@@ -113,11 +120,11 @@ def test_only_the_annotation_is_owned_by_scaling_in_the_end(
 def test_patch_of_an_object_that_has_changed_is_refused_with_409(
     installed: helm.Config, admin: Kube
 ) -> None:
-    path = service_path(admin, NAME)
-    version = admin.get(path).at("metadata", "resourceVersion").text()
+    version = admin.get(RAY_SERVICE, NAME).at("metadata", "resourceVersion").text()
     scale_group(admin, NAME, "gpu", ScaleRequest(maximum=20))
+    stale = Operation("replace", "/metadata/resourceVersion", version)
     with pytest.raises(ClusterRefused) as refused:
-        admin.patch(path, [Operation("replace", "/metadata/resourceVersion", version)])
+        admin.patch(RAY_SERVICE, NAME, [stale])
     assert refused.value.status == 409
 
 
@@ -126,12 +133,12 @@ class _Crossed(Kube):
 
     times = 0
 
-    def get(self, path: str, query: Any = None) -> Any:
-        answer = super().get(path, query)
+    def get(self, kind: Kind, name: str) -> Any:
+        answer = super().get(kind, name)
         if self.times > 0:
             self.times -= 1
             key = "/metadata/annotations/touched"
-            super().patch(path, [Operation("add", key, str(self.times))])
+            super().patch(kind, name, [Operation("add", key, str(self.times))])
         return answer
 
 
@@ -153,7 +160,7 @@ def test_scaling_with_repeated_conflicts_fails_with_the_reason(
     with kube.api_client() as api_client:
         crossed = _Crossed(api_client, NAMESPACE)
         crossed.times = 99
-        with pytest.raises(ClusterError, match="changed under each of 5 tries"):
+        with pytest.raises(ClusterError, match="during each of 5 attempts"):
             scale_group(crossed, NAME, "gpu", ScaleRequest(maximum=20))
     assert groups(services)["gpu"]["maxReplicas"] == 16
 
@@ -173,3 +180,41 @@ def test_missing_right_is_named(installed: helm.Config, kube: KubeServer) -> Non
 def test_more_replicas_than_the_gpus_hold_are_refused(installed: helm.Config, admin: Kube) -> None:
     with pytest.raises(ClusterError, match=r"need 30 GPUs at least, but .* may have 16"):
         scale_deployment(admin, NAME, "recognizer", ScaleRequest(minimum=30, maximum=40))
+
+
+def test_room_for_a_restart_is_made_in_the_running_cluster_only(
+    running: str, admin: Kube, services: RayServices
+) -> None:
+    waiter = _Waiter(lambda told: None, time.monotonic, time.sleep)
+    restart = _Restart(admin, read_state(find_service(admin, NAME)), RestartLimits(), waiter)
+    before = restart._size("gpu")
+    restart._resize("gpu", GroupSize(3, 17, 3), remove="worker-1")
+    live = admin.get(RAY_CLUSTER, running)
+    (gpu,) = (
+        each
+        for each in live.at("spec", "workerGroupSpecs").each()
+        if each.at("groupName").text() == "gpu"
+    )
+    assert restart._size("gpu") == GroupSize(3, 17, 3)
+    assert gpu.at("scaleStrategy").mapping() == {"workersToDelete": ["worker-1"]}
+    assert groups(services)["gpu"]["maxReplicas"] == 16
+    restart._resize("gpu", before)
+    assert restart._size("gpu") == before
+
+
+def test_ingress_replica_of_a_restart_is_not_recorded_and_helm_owns_the_config(
+    installed: helm.Config, admin: Kube, services: RayServices
+) -> None:
+    before = services.get(NAME)["spec"]["serveConfigV2"]
+    change = of_deployment(admin.get(RAY_SERVICE, NAME), "Ingress", ScaleRequest(replicas=5))
+    text = str(change.operations[0].value)
+    replace_serve_config(admin, NAME, text)
+    live = services.get(NAME)
+    assert replicas(live_config(services))["Ingress"] == 5
+    assert ANNOTATION not in live["metadata"].get("annotations", {})
+    replace_serve_config(admin, NAME, before, expected="something else")
+    assert replicas(live_config(services))["Ingress"] == 5
+    replace_serve_config(admin, NAME, before, expected=text)
+    assert services.get(NAME)["spec"]["serveConfigV2"] == before
+    installed.upgrade(CHART, "speech", gpu_values(settings={"log_level": "DEBUG"}))
+    assert live_config(services)["applications"][0]["args"]["log_level"] == "DEBUG"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib import metadata
+from types import SimpleNamespace
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 import yaml
 from kubernetes.client import ApiClient, Configuration
+from kubernetes.dynamic import DynamicClient
 
 from serve_app.api import flow
 from serve_app.core.errors import ClusterRefused
@@ -28,24 +30,35 @@ class RecordedKube(Kube):
         self.answers = dict(answers)
         self.sent: list[tuple[str, str, object]] = []
         self.headers: list[Mapping[str, str]] = []
+        self.paths: list[str] = []
+        self._client = _RecordedClient(self)
 
-    def _text(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None,
-        body: object = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> str:
-        self.sent.append((method, path, body))
-        self.headers.append(headers or {})
+
+class _RecordedClient(DynamicClient):
+    """The dynamic client without a server."""
+
+    def __init__(self, kube: RecordedKube) -> None:
+        self._kube = kube
+
+    def request(self, method: str, path: str, body: object = None, **parameters: Any) -> Any:
+        kube = self._kube
+        kube.paths.append(path)
+        path = unquote(path)
+        kube.sent.append((method.upper(), path, body))
+        headers = parameters.get("header_params", {})
+        kube.headers.append({key: headers[key] for key in headers if key != "Accept"})
+        query = dict(parameters.get("query_params", ()))
+        for name, written in (("label_selector", "labelSelector"), ("_continue", "continue")):
+            if parameters.get(name):
+                query[written] = parameters[name]
         full = f"{path}?{urlencode(query)}" if query else path
-        answer = self.answers.get(full, self.answers.get(path))
+        answer = kube.answers.get(full, kube.answers.get(path))
         if answer is None:
             raise ClusterRefused(f"{path} not found", 404)
-        if isinstance(answer, Exception):
+        if isinstance(answer, Exception | type):
             raise answer
-        return answer if isinstance(answer, str) else json.dumps(answer)
+        text = answer if isinstance(answer, str) else json.dumps(answer)
+        return SimpleNamespace(data=text.encode())
 
 
 def environment(**changes: str) -> list[dict[str, str]]:
@@ -166,6 +179,22 @@ def cluster_status(
         "applicationStatuses": {
             "paraserve": {"status": application, "serveDeploymentStatuses": statuses}
         },
+    }
+
+
+def head_pod(cluster: str = "speech-a", ready: bool = True, **status: Any) -> dict[str, Any]:
+    """Returns the pod of a cluster's head."""
+    found = pod(f"{cluster}-head", "headgroup", ready, **status)
+    found["metadata"]["labels"] |= {"ray.io/node-type": "head", "ray.io/cluster": cluster}
+    return found
+
+
+def ray_cluster(name: str, created: str = "2026-11-28T06:00:00Z", **metadata: Any) -> Any:
+    """Returns a RayCluster that KubeRay made of the RayService."""
+    status = {"state": "ready", "readyWorkerReplicas": 3, "desiredWorkerReplicas": 3}
+    return {
+        "metadata": {"name": name, "creationTimestamp": created} | metadata,
+        "status": status | {"desiredCPU": "6"},
     }
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 import yaml
 
 from serve_app.core.errors import ClusterError, ClusterRefused, ConfigurationError
-from serve_app.ops.kube import KubeContext, connect, explain
+from serve_app.ops.kube import POD, KubeContext, connect, explain
 from serve_app.ops.service import find_service
-from tests.fakes.recorded_kube import SERVICES, RecordedKube, ray_service
+from tests.fakes.recorded_kube import CORE, SERVICES, RecordedKube, pod, ray_service
 
 
 def forbidden(message: str) -> str:
@@ -101,3 +102,46 @@ def test_missing_definition_is_distinguished_from_a_missing_service() -> None:
         find_service(RecordedKube({}), "speech")
     with pytest.raises(ClusterError, match="no RayService speech in asr"):
         find_service(RecordedKube({"/apis/ray.io/v1": {}}), "speech")
+
+
+def test_service_is_found_by_the_name_of_its_helm_release() -> None:
+    query = "labelSelector=app.kubernetes.io%2Finstance%3Dasr-prod"
+    kube = RecordedKube({f"{SERVICES}?{query}": {"items": [ray_service()]}})
+    assert find_service(kube, "asr-prod").at("metadata", "name").text() == "speech"
+
+
+def test_list_reads_all_pages() -> None:
+    pages = {
+        f"{CORE}/pods": {"items": [pod("a", "gpu")], "metadata": {"continue": "next"}},
+        f"{CORE}/pods?continue=next": {"items": [pod("b", "gpu")], "metadata": {}},
+    }
+    found = RecordedKube(pages).list(POD)
+    assert [each.at("metadata", "name").text() for each in found] == ["a", "b"]
+
+
+def test_list_starts_again_when_the_server_has_forgotten_it() -> None:
+    kube = RecordedKube({f"{CORE}/pods": {"items": [], "metadata": {"continue": "old"}}})
+    whole = {"items": [pod("a", "gpu")], "metadata": {}}
+
+    class Expired(ClusterRefused):
+        def __init__(self) -> None:
+            super().__init__("expired", 410)
+            kube.answers[f"{CORE}/pods"] = whole
+
+    kube.answers[f"{CORE}/pods?continue=old"] = Expired
+    found = kube.list(POD)
+    assert [each.at("metadata", "name").text() for each in found] == ["a"]
+
+
+def test_name_with_a_slash_is_no_other_path() -> None:
+    kube = RecordedKube({})
+    with pytest.raises(ClusterRefused):
+        kube.get(POD, "x/../../secrets/token?a")
+    assert kube.paths == [f"{CORE}/pods/x%2F..%2F..%2Fsecrets%2Ftoken%3Fa"]
+
+
+def test_nothing_is_discovered_or_cached_on_this_machine(kubeconfig: Path) -> None:
+    """Discovery has no timeout, and its cache is a file that other users can write."""
+    before = set(Path(tempfile.gettempdir()).glob("osrcp-*"))
+    connect(KubeContext(kubeconfig=kubeconfig))
+    assert set(Path(tempfile.gettempdir()).glob("osrcp-*")) == before

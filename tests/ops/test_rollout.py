@@ -30,13 +30,13 @@ READY = cluster_status("speech-b", {"Recognizer": "HEALTHY"})
 @pytest.mark.parametrize(
     ("status", "told"),
     [
-        ({"observedGeneration": 2}, "KubeRay has not yet seen the last change"),
-        ({"activeServiceStatus": {}}, "KubeRay has not yet made a cluster"),
+        ({"observedGeneration": 2}, "KubeRay has not processed the last change yet"),
+        ({"activeServiceStatus": {}}, "KubeRay has not created a cluster yet"),
         (
             {"pendingServiceStatus": STARTING},
             "cluster speech-b (3 of 3 workers) waits for Recognizer",
         ),
-        ({"pendingServiceStatus": READY}, "cluster speech-b is ready and gets the traffic"),
+        ({"pendingServiceStatus": READY}, "cluster speech-b is ready; traffic is moving to it"),
         ({"conditions": []}, "cluster speech-a has no endpoint yet: no condition Ready yet"),
     ],
 )
@@ -88,7 +88,7 @@ def test_readiness_of_a_moment_is_not_the_end() -> None:
 
 
 def test_timeout_names_the_awaited_state() -> None:
-    with pytest.raises(ClusterError, match="not done after 60 s: cluster speech-b"):
+    with pytest.raises(ClusterError, match="not complete after 60 s: cluster speech-b"):
         wait([state(pendingServiceStatus=STARTING)])
 
 

@@ -173,6 +173,10 @@ resources:
   {{- toYaml $resources | nindent 2 }}
 env:
   {{- include "paraserve.env" (dict "root" $root "serves" .serves) | nindent 2 }}
+  {{- if .drains }}
+  {{- /* The preStop hook has waited for the requests; Ray would wait for replicas, up to 30 s. */}}
+  - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: "0"}
+  {{- end }}
   {{- with .pods.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
