@@ -10,17 +10,18 @@ TORCH := torch==2.13.0
 demo: $(VENV)/.demo
 	$(BIN)/paraserve demo $(if $(filter 1,$(DEMO_EXIT)),--exit)
 
-# Tests that share a machine's ports, a cluster, an API server or a browser run one after another.
-ALONE := ray or browser or k8s
+# `auto`: a worker a core, and for `test` three more that mostly wait (tests/workers.py).
 WORKERS ?= auto
 
-test: $(VENV)/.dev .chromium
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not ($(ALONE))" $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m "$(ALONE)" $(PYTEST_ARGS)
+# Modules are compiled once, not again by each of the many processes of the tests.
+test test-fast: export PYTHONDONTWRITEBYTECODE :=
 
-# What needs neither a cluster nor a browser.
+test: $(VENV)/.dev .chromium
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+# What needs neither a cluster nor a browser and takes seconds.
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not ($(ALONE))" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not (ray or browser or k8s or slow)" $(PYTEST_ARGS)
 
 setup: $(VENV)/.dev
 
