@@ -31,7 +31,6 @@ hypothesis_settings.load_profile("unhurried")
 workers.give_worker_its_own_ports()
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist then reads the groups.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     workers.prepare_cluster_tests(items)
 

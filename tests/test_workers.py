@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from tests.workers import NUM_CLUSTER_WORKERS, ClusterScheduling, is_group
+from tests import workers as tested
+from tests.workers import NUM_CLUSTER_WORKERS, ClusterScheduling, group_of, scope_of
 
-GROUPS = [f"tests/service/test_{i}.py::test@group-{i}" for i in range(5)]
+# Made-up files: a test of `c*` needs a cluster, in a group of its folder.
+GROUPS = [f"tests/c{i}/test_it.py::test_{j}" for i in range(5) for j in range(i + 1)]
 FILES = [f"tests/core/test_{i}.py::test_{j}" for i in range(7) for j in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def made_up_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    def group(path: str) -> str | None:
+        folder = path.split("/")[1]
+        return folder if folder.startswith("c") and folder != "core" else None
+
+    monkeypatch.setattr(tested, "group_of", group)
 
 
 @dataclass(eq=False)
@@ -31,7 +43,7 @@ class Worker:
         self.shutting_down = True
 
     def kinds(self) -> set[bool]:
-        return {"@" in test for test in self.given}
+        return {scope_of(test).startswith("@") for test in self.given}
 
 
 def scheduled(tests: list[str], num_workers: int) -> tuple[ClusterScheduling, list[Worker]]:
@@ -79,7 +91,7 @@ def test_no_worker_runs_unit_tests_and_clusters(num_workers: int) -> None:
 
 
 def test_file_and_group_stay_whole() -> None:
-    grouped = [f"tests/ui/test_{i}.py::test_{j}@ui" for i in range(3) for j in range(3)]
+    grouped = [f"tests/c0/test_{i}.py::test_{j}" for i in range(3) for j in range(3)]
     workers = run(FILES + grouped, 5)
     (with_group,) = (worker for worker in workers if True in worker.kinds())
     assert with_group.given == grouped
@@ -101,7 +113,19 @@ def test_work_of_a_worker_that_crashed_is_done_by_its_successor() -> None:
     assert successor.kinds() == crashed.kinds()
 
 
-def test_scope_tells_groups_from_files() -> None:
-    scheduling, _ = scheduled(FILES + GROUPS, 2)
-    assert is_group(scheduling._split_scope(GROUPS[0]))
-    assert scheduling._split_scope(FILES[0]) == "tests/core/test_0.py"
+def test_files_that_need_a_cluster_are_grouped() -> None:
+    assert group_of("tests/service/test_streams.py") == "service"
+    assert group_of("tests/service/test_models.py") == group_of("tests/service/test_faults.py")
+    assert group_of("tests/ui/test_page.py") == "ui"
+    assert group_of("tests/ui/test_gate.py") is None
+
+
+def test_each_test_of_the_lifecycle_is_a_group() -> None:
+    scopes = {scope_of(f"tests/service/test_lifecycle.py::test_{i}") for i in range(3)}
+    assert len(scopes) == 3
+    assert all(scope.startswith("@") for scope in scopes)
+
+
+def test_named_files_exist() -> None:
+    root = Path(__file__).parents[1]
+    assert all((root / path).is_file() for path in {*tested._GROUPS, *tested._EACH_BY_ITSELF})

@@ -1,51 +1,56 @@
-"""How pytest-xdist spreads the tests over its workers.
+"""How pytest-xdist spreads the tests over its workers (`--dist loadgroup`).
 
 Tests that start a cluster, an API server or a browser wait most of their time. They run in
 workers of their own, beside the unit tests that use the cores meanwhile. Tests that share
-something expensive form a group (`pytest.mark.xdist_group`), which one worker runs; by default
-the cluster tests of a folder are a group. Unit tests go to the workers file by file.
+something expensive form a group, which one worker runs: by default those of a folder. Unit
+tests go to the workers file by file.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 
 import pytest
 from xdist.remote import Producer
-from xdist.scheduler import LoadGroupScheduling
+from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-CLUSTER_MARKS = frozenset({"ray", "browser", "k8s"})
 NUM_CLUSTER_WORKERS = 3
-_CLUSTER_TIMEOUT_S = 400  # A test may be the first, which starts the cluster on a busy machine.
+_CLUSTER_MARKS = frozenset({"ray", "browser", "k8s"})
+_CLUSTER_MARK = re.compile(rf"mark\.({'|'.join(sorted(_CLUSTER_MARKS))})\b")
+_CLUSTER_TIMEOUT_S = 400
+"""A test may be the first, which starts the cluster on a busy machine."""
 
-# The longest ones begin first; the others follow by their number of tests.
-_LONGEST_FIRST = (
-    "other-apps",
-    "service",
-    "lifecycle-1",
-    "lifecycle-2",
-    "lifecycle-3",
-    "lifecycle-4",
-)
+_OTHER_APPS = "other-apps"
+_CHART = "chart"
+_GROUPS = {
+    # They deploy applications beside the one that the rest of their folder shares.
+    "tests/service/test_faults.py": _OTHER_APPS,
+    "tests/service/test_hybrid.py": _OTHER_APPS,
+    "tests/service/test_models.py": _OTHER_APPS,
+    "tests/service/test_onnx.py": _OTHER_APPS,
+    "tests/deploy/test_draining.py": _CHART,
+    "tests/deploy/test_serving.py": _CHART,
+}
+_EACH_BY_ITSELF = frozenset({"tests/service/test_lifecycle.py"})
+_LONGEST_FIRST = ("@other-apps", "@service", "@lifecycle")
+"""The others follow by their number of tests."""
 _GROUP = "@"
-# Below the ports that Linux gives to outgoing connections.
-_FIRST_INGRESS_PORT = 30_000
-_NUM_INGRESS_PORTS = 250
 
-
-def needs_cluster(item: pytest.Item) -> bool:
-    """Whether a test needs a cluster, an API server or a browser."""
-    return any(mark.name in CLUSTER_MARKS for mark in item.iter_markers())
+_FIRST_PORT = 30_000
+_NUM_PORTS = 250
+_ROOT = Path(__file__).parents[1]
 
 
 def prepare_cluster_tests(items: Iterable[pytest.Item]) -> None:
-    """Gives the cluster tests that name no group the one of their folder, and time to start."""
-    for item in filter(needs_cluster, items):
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.parent.name))
-        if item.get_closest_marker("timeout") is None:
+    """Gives the tests that need a cluster, an API server or a browser the time to start it."""
+    for item in items:
+        names = {mark.name for mark in item.iter_markers()}
+        if names & _CLUSTER_MARKS and "timeout" not in names:
             item.add_marker(pytest.mark.timeout(_CLUSTER_TIMEOUT_S))
 
 
@@ -53,15 +58,36 @@ def give_worker_its_own_ports() -> None:
     """Sets which ports the Ray Serve replicas of this worker's clusters listen on.
 
     HAProxy may send requests to the port of a replica that has just ended. Nobody else's
-    replica may listen there.
+    replica may listen there. The ports end below those of outgoing connections.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
-    first = _FIRST_INGRESS_PORT + int(worker) % 10 * _NUM_INGRESS_PORTS
+    first = _FIRST_PORT + int(worker) % 10 * _NUM_PORTS
     os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT", str(first))
-    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + _NUM_INGRESS_PORTS))
+    os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT", str(first + _NUM_PORTS))
 
 
-class ClusterScheduling(LoadGroupScheduling):
+@cache
+def group_of(path: str) -> str | None:
+    """Returns the group of a file's tests, None if they need no cluster."""
+    if not _CLUSTER_MARK.search((_ROOT / path).read_text(encoding="utf-8")):
+        return None
+    return _GROUPS.get(path, Path(path).parent.name)
+
+
+def scope_of(nodeid: str) -> str:
+    """Returns what a worker runs whole: a group, a file, or a test by itself."""
+    path, _, name = nodeid.partition("::")
+    if path in _EACH_BY_ITSELF:
+        return f"{_GROUP}{Path(path).stem.removeprefix('test_')}-{name}"
+    group = group_of(path)
+    return path if group is None else f"{_GROUP}{group}"
+
+
+def is_group(scope: str) -> bool:
+    return scope.startswith(_GROUP)
+
+
+class ClusterScheduling(LoadScopeScheduling):
     """Gives groups to some workers and files to the others.
 
     A worker changes to the other kind only if nobody else is left to do it: a unit test must
@@ -73,8 +99,7 @@ class ClusterScheduling(LoadGroupScheduling):
         self._takes_groups: dict[WorkerController, bool] = {}
 
     def _split_scope(self, nodeid: str) -> str:
-        scope = super()._split_scope(nodeid)
-        return nodeid.partition("::")[0] if scope == nodeid else f"{_GROUP}{scope}"
+        return scope_of(nodeid)
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         wants_groups = self._kind_of(node)
@@ -109,10 +134,8 @@ class ClusterScheduling(LoadGroupScheduling):
         ]
 
 
-def is_group(scope: str) -> bool:
-    return scope.startswith(_GROUP)
-
-
 def _rank(scope: str) -> int:
-    name = scope.removeprefix(_GROUP)
-    return _LONGEST_FIRST.index(name) if name in _LONGEST_FIRST else len(_LONGEST_FIRST)
+    for rank, prefix in enumerate(_LONGEST_FIRST):
+        if scope.startswith(prefix):
+            return rank
+    return len(_LONGEST_FIRST)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.deploy.charting import CHART
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("chart")]
+pytestmark = pytest.mark.ray
 
 _RESULTS = ("left ", "answered ", "elsewhere ")
 # A head without CPUs, as in the chart, and two workers of which one goes. A request that

@@ -18,7 +18,7 @@ from serve_app.packs import PackContents
 from tests.deploy.charting import CHART, Json, combined, ready_values, render, serve_config
 from tests.deploy.cluster import wait_until
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("chart")]
+pytestmark = pytest.mark.ray
 
 _TIMEOUT_S = 180
 # A cluster as the chart's pods make one: Ray alone, the application comes by HTTP.

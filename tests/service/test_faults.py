@@ -17,7 +17,7 @@ from tests.fakes.faulty_recognizer import DEADLY, STICKY, build_faulty_recognize
 from tests.fakes.faulty_segmenter import STICKY_BYTES, build_faulty_segmenter
 from tests.service.requests import audio_file, post, read_audio, transcribe
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("other-apps")]
+pytestmark = pytest.mark.ray
 
 MARK_S = 45.0
 

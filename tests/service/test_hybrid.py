@@ -14,7 +14,7 @@ from serve_app.transcript.cer import character_error_rate
 from tests.fakes.recorded_drafts import ASR_EXAMPLE_TEXT
 from tests.service.requests import transcribe
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("other-apps")]
+pytestmark = pytest.mark.ray
 
 GRANULARITIES = {"timestamp_granularities[]": ["word", "segment"]}
 

@@ -22,7 +22,7 @@ from serve_app.transcript.cer import character_error_rate
 from tests.fakes.tiny_packs import TinyParaformer, write_paraformer
 from tests.service.requests import post, read_audio, transcribe
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("other-apps")]
+pytestmark = pytest.mark.ray
 
 SEACO = TinyParaformer("SeacoParaformer", vocabulary_size=60, num_hotword_blocks=6, seed=2)
 VANILLA = TinyParaformer(vocabulary_size=60)

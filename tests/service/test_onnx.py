@@ -15,7 +15,7 @@ from serve_app.settings import Settings
 from serve_app.transcript.cer import character_error_rate
 from tests.service.requests import transcribe
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("other-apps")]
+pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
