@@ -12,6 +12,7 @@ demo: $(VENV)/.demo
 
 # `auto`: a worker a core, and for `test` three more that mostly wait (tests/workers.py).
 WORKERS ?= auto
+FAST := not (ray or browser or k8s or slow or reference)
 
 # Modules are compiled once, not again by each of the many processes of the tests.
 test test-fast: export PYTHONDONTWRITEBYTECODE :=
@@ -21,7 +22,7 @@ test: $(VENV)/.dev .chromium
 
 # What needs neither a cluster nor a browser and takes seconds.
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not (ray or browser or k8s or slow)" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "$(FAST)" $(PYTEST_ARGS)
 
 setup: $(VENV)/.dev
 

@@ -192,6 +192,7 @@ def _broken_rules(value: Any, schema: Json, path: str) -> Iterator[str]:
             yield from _broken_rules(entry, schema.get("items", {}), f"{path}[{index}]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
 @pytest.mark.parametrize("case", CASES)
 def test_objects_are_valid_in_kubernetes(case: str, version: str) -> None:

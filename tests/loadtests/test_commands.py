@@ -10,6 +10,8 @@ import pytest
 
 from loadtests.__main__ import COMMANDS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 
