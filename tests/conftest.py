@@ -32,7 +32,7 @@ workers.give_worker_its_own_ports()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    workers.prepare_cluster_tests(items)
+    workers.give_slow_tests_time(items)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -21,9 +21,10 @@ from xdist.workermanage import WorkerController
 
 NUM_CLUSTER_WORKERS = 3
 _CLUSTER_MARKS = frozenset({"ray", "browser", "k8s"})
+_SLOW_MARKS = frozenset({"slow", "reference"})
 _CLUSTER_MARK = re.compile(rf"mark\.({'|'.join(sorted(_CLUSTER_MARKS))})\b")
-_CLUSTER_TIMEOUT_S = 400
-"""A test may be the first, which starts the cluster on a busy machine."""
+_LONG_TIMEOUT_S = 400
+"""A busy machine takes minutes to start a cluster, or for what takes seconds of a whole core."""
 
 _OTHER_APPS = "other-apps"
 _CHART = "chart"
@@ -46,12 +47,12 @@ _NUM_PORTS = 250
 _ROOT = Path(__file__).parents[1]
 
 
-def prepare_cluster_tests(items: Iterable[pytest.Item]) -> None:
-    """Gives the tests that need a cluster, an API server or a browser the time to start it."""
+def give_slow_tests_time(items: Iterable[pytest.Item]) -> None:
+    """Gives a longer timeout to the tests that start something or compute for long."""
     for item in items:
         names = {mark.name for mark in item.iter_markers()}
-        if names & _CLUSTER_MARKS and "timeout" not in names:
-            item.add_marker(pytest.mark.timeout(_CLUSTER_TIMEOUT_S))
+        if names & (_CLUSTER_MARKS | _SLOW_MARKS) and "timeout" not in names:
+            item.add_marker(pytest.mark.timeout(_LONG_TIMEOUT_S))
 
 
 def give_worker_its_own_ports() -> None:
