@@ -16,6 +16,8 @@ FAST := not (ray or browser or k8s or slow or reference)
 
 # Modules are compiled once, not again by each of the many processes of the tests.
 test test-fast: export PYTHONDONTWRITEBYTECODE :=
+# Each worker has a core; more threads of a library would spin for one.
+test test-fast: export OMP_NUM_THREADS ?= 1
 
 test: $(VENV)/.dev .chromium
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
