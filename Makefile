@@ -22,7 +22,7 @@ test test-fast: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.dev .chromium
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
-# What needs neither a cluster nor a browser and takes seconds.
+# The quick unit tests: neither a cluster nor a browser, nothing that computes for seconds.
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "$(FAST)" $(PYTEST_ARGS)
 

@@ -88,7 +88,7 @@ def is_group(scope: str) -> bool:
     return scope.startswith(_GROUP)
 
 
-class ClusterScheduling(LoadScopeScheduling):
+class ClusterScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is untyped
     """Gives groups to some workers and files to the others.
 
     A worker changes to the other kind only if nobody else is left to do it: a unit test must
