@@ -10,17 +10,21 @@ TORCH := torch==2.13.0
 demo: $(VENV)/.demo
 	$(BIN)/paraserve demo $(if $(filter 1,$(DEMO_EXIT)),--exit)
 
-# Tests that share a machine's ports, a cluster, an API server or a browser run one after another.
-ALONE := ray or browser or k8s
+# `auto`: a worker a core, and for `test` three more that mostly wait (tests/workers.py).
 WORKERS ?= auto
+FAST := not (ray or browser or k8s or slow or reference)
+
+# Modules are compiled once, not again by each of the many processes of the tests.
+test test-fast: export PYTHONDONTWRITEBYTECODE :=
+# Each worker has a core; more threads of a library would spin for one.
+test test-fast: export OMP_NUM_THREADS ?= 1
 
 test: $(VENV)/.dev .chromium
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not ($(ALONE))" $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m "$(ALONE)" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
-# What needs neither a cluster nor a browser.
+# The quick unit tests: neither a cluster nor a browser, nothing that computes for seconds.
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not ($(ALONE))" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "$(FAST)" $(PYTEST_ARGS)
 
 setup: $(VENV)/.dev
 

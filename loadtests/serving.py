@@ -18,6 +18,11 @@ from serve_app.hosting.run_directory import RunDirectory, runs_root
 
 # Of this process's own cluster, if it has one.
 _OWN_VARIABLES = (RUN_DIRECTORY_VARIABLE, NODE_ADDRESS_VARIABLE, "RAY_", "HAPROXY_")
+# The ports that this process may give to its services.
+_KEPT_VARIABLES = (
+    "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT",
+    "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,9 @@ def start_serving(
         for part in ("--set", assignment)
     ]
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT_VARIABLES or not name.startswith(_OWN_VARIABLES)
     }
     process = subprocess.Popen(  # noqa: S603, our own command
         [sys.executable, "-m", "serve_app.cli.main", "serve", "--restart", str(restarts), *options],

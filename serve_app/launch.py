@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import re
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +31,9 @@ from serve_app.hosting.run_directory import (
 from serve_app.settings import HttpSettings, Settings
 
 _POLL_S = 0.5
+_OWN_PORTS = range(20_000, 30_000)
+"""Above them are those of Serve's replicas and of outgoing connections, below those of Ray."""
+_PORT_ATTEMPTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +226,22 @@ def _stop(watch: NodeWatch | None) -> None:
 
 
 def free_port(host: str) -> int:
-    """Returns a port that is free now."""
+    """Returns a port that is free now and that no outgoing connection is given later.
+
+    Raises:
+        OSError: `host` is no address of this machine, or all the ports that were tried are in use.
+    """
+    *others, last = secrets.SystemRandom().sample(_OWN_PORTS, _PORT_ATTEMPTS)
+    for port in others:
+        with contextlib.suppress(OSError):
+            return _bound(host, port)
+    return _bound(host, last)
+
+
+def _bound(host: str, port: int) -> int:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.bind((host, port))
+    return port
 
 
 def _check_port(http: HttpSettings, *, shared: bool) -> None:

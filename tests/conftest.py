@@ -7,7 +7,9 @@ copy the fixtures fail: a skipped test would hide that nothing was tested.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -15,11 +17,39 @@ from hypothesis import settings as hypothesis_settings
 from loadtests.recordings import recording
 from serve_app.packs import PackContents, PackStore, resolve
 from serve_app.packs.pack import open_pack
+from tests import workers
 from tests.fakes.ggml_whisper import whisper_base
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
 
 # Speed is never asserted: on a busy machine an example may take its time.
 hypothesis_settings.register_profile("unhurried", deadline=None)
 hypothesis_settings.load_profile("unhurried")
+
+# Before anything imports Ray.
+workers.give_worker_its_own_ports()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    workers.give_slow_tests_time(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Returns a worker a core, and those that mostly wait."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    return (os.cpu_count() or 1) + workers.NUM_CLUSTER_WORKERS
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(
+    config: pytest.Config, log: Producer
+) -> workers.ClusterScheduling | None:
+    return (
+        workers.ClusterScheduling(config, log) if config.getvalue("dist") == "loadgroup" else None
+    )
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import csv
 import random
 from collections.abc import Callable, Iterator
@@ -60,15 +61,15 @@ def bursts(per_s: float, duration_s: float, dice: random.Random, *, factor: floa
     """
     burst_s, calm_s = 5.0, 20.0
     calm_per_s = per_s * (burst_s + calm_s) / (calm_s + factor * burst_s)
-    starts: list[tuple[float, float]] = []
-    at_s = 0.0
-    while at_s < duration_s:
-        starts.append((at_s, at_s := at_s + dice.expovariate(1 / calm_s)))
-        at_s += dice.expovariate(1 / burst_s)
+    # Calms begin at the even ones of these moments, bursts at the odd ones.
+    changes_s = [0.0]
+    while changes_s[-1] < duration_s:
+        changes_s.append(changes_s[-1] + dice.expovariate(1 / calm_s))
+        changes_s.append(changes_s[-1] + dice.expovariate(1 / burst_s))
 
     def rate(now_s: float) -> float:
-        calm = any(begin_s <= now_s < end_s for begin_s, end_s in starts)
-        return calm_per_s if calm else calm_per_s * factor
+        in_calm = bisect.bisect_right(changes_s, now_s) % 2 == 1
+        return calm_per_s if in_calm else calm_per_s * factor
 
     return Rate(rate, calm_per_s * factor)
 

@@ -116,6 +116,7 @@ def test_a_click_stays_where_it_was(name: str, rate_hz: int) -> None:
     assert len(pcm) / SAMPLE_RATE_HZ == pytest.approx(60.0, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mp3", "mp4", "webm", "flac"])
 def test_times_do_not_drift_towards_the_end(name: str) -> None:
     signal = recordings.clicks(300.0, 48_000, at_s=299.0)

@@ -131,6 +131,7 @@ print(peaks[1] - peaks[0])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flac", "wav", "ogg"])
 def test_memory_does_not_grow_with_the_recording(name: str, tmp_path: Path) -> None:
     rate_hz = 16_000

@@ -343,6 +343,7 @@ def test_file_name_that_is_not_unicode_gets_an_id_that_is(tmp_path: Path) -> Non
     assert Path(item.uri).read_bytes() == b"1"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows_content(tmp_path: Path) -> None:
     with (tmp_path / "list.jsonl").open("w") as file:
         for number in range(20_000):

@@ -26,6 +26,7 @@ def packs(tmp_path: Path, vad_pack: PackContents) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_json_has_a_record_a_row(packs: list[str]) -> None:
     arguments = ["bench", "memory", *packs, "--row=asr", "--row=onnx-asr", "--json"]
     result = CliRunner().invoke(app, arguments)
@@ -36,6 +37,7 @@ def test_json_has_a_record_a_row(packs: list[str]) -> None:
     assert onnx["rtfx"] > 0
 
 
+@pytest.mark.slow
 def test_table_names_the_machine(packs: list[str]) -> None:
     result = CliRunner().invoke(app, ["bench", "memory", *packs, "--row=asr"])
     assert result.exit_code == 0, result.output

@@ -118,6 +118,7 @@ def test_folders_are_kept_and_nothing_is_overwritten(runner: CliRunner, tmp_path
     assert written == ["a/call.flac.txt", "b/call.flac.txt", "call.flac.txt"]
 
 
+@pytest.mark.slow
 def test_output_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
     environment = {
         **os.environ,

@@ -16,6 +16,8 @@ import pytest
 from tests.compatibility.conftest import TEXT
 from tests.fakes.service import FAILED_RANGE, FakeService, sentence
 
+pytestmark = pytest.mark.slow
+
 _GENERATE_S = 120
 _NAME = "generated_paraserve_client"
 

@@ -17,6 +17,8 @@ from serve_app.transcript.transcript import TranscriptEvent
 from tests.compatibility.conftest import TEXT, ListeningService
 from tests.fakes.service import FakeService
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parent / "node" / "transcribe.mjs"
 PACKAGE = "openai@7"
 _INSTALL_S = 180

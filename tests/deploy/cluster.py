@@ -8,7 +8,6 @@ KubeRay's definitions into the directory that `KUBERAY_CRDS` names.
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import httpx
 import yaml
 from kubernetes import client
 
+from loadtests.ports import free_port
 from tests.deploy.charting import as_json
 from tests.deploy.crds import definitions_for, read_crds
 
@@ -65,7 +65,7 @@ def assets() -> tuple[Path, Path] | None:
 @contextmanager
 def kube_server(binaries: Path, crds: Path, work: Path) -> Iterator[KubeServer]:
     """Runs etcd and the API server with KubeRay's CRDs for the length of the block."""
-    etcd_port, peer_port, port = _free_ports(3)
+    etcd_port, peer_port, port = (free_port() for _ in range(3))
     etcd_url = f"http://127.0.0.1:{etcd_port}"
     with (
         _process(_etcd_command(binaries, work, etcd_url, peer_port), work / "etcd.log") as etcd,
@@ -142,16 +142,6 @@ def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports: list[int] = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def _wait_until_ready(

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-Json = dict[str, Any]
+from tests.deploy.charting import YAML_LOADER, Json
 
 _GROUP = "ray.io"
 # Kinds of others that the chart makes on request. Their own definitions are not part
@@ -34,7 +34,9 @@ def read_crds(folder: Path) -> dict[str, Json]:
     found: dict[str, Json] = {}
     for path in sorted(folder.glob("*ray.io_*")):
         text = path.read_text(encoding="utf-8")
-        definition: Json = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        definition: Json = (
+            json.loads(text) if path.suffix == ".json" else yaml.load(text, YAML_LOADER)
+        )
         found[definition["spec"]["names"]["kind"]] = definition
     found.setdefault("RayCronJob", _cron_job_from(found["RayJob"]))
     return found

@@ -29,6 +29,7 @@ from tests.deploy.charting import (
     EVERYTHING,
     READY_MADE,
     ROOT,
+    YAML_LOADER,
     Json,
     cluster_specs,
     combined,
@@ -54,7 +55,7 @@ def objects(case: str) -> list[Json]:
 
 def plain_manifest() -> list[Json]:
     text = (ROOT / "deploy" / "ray-cluster.yaml").read_text(encoding="utf-8")
-    return [item for item in yaml.safe_load_all(text) if item]
+    return [item for item in yaml.load_all(text, YAML_LOADER) if item]
 
 
 def unknown_keys(value: Any, model: type[BaseModel], path: str = "") -> Iterator[str]:
@@ -191,6 +192,7 @@ def _broken_rules(value: Any, schema: Json, path: str) -> Iterator[str]:
             yield from _broken_rules(entry, schema.get("items", {}), f"{path}[{index}]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
 @pytest.mark.parametrize("case", CASES)
 def test_objects_are_valid_in_kubernetes(case: str, version: str) -> None:

@@ -145,6 +145,7 @@ async def test_request_is_recognized_by_the_model_that_it_names(loader: Loader) 
     await cache.close()
 
 
+@pytest.mark.slow
 async def test_least_recently_used_model_is_evicted(loader: Loader) -> None:
     cache = _cache(loader)
     for name in ("two", "one", "three", "one", "two", "large"):

@@ -47,6 +47,7 @@ def test_hybrid_refines_according_to_the_settings(
 ) -> None:
     given: list[HybridOptions] = []
     monkeypatch.setattr(engines, "HybridRecognizer", lambda *parts: given.append(parts[-1]))
+    monkeypatch.setattr(engines, "WhisperCppEngine", lambda *_: None)  # loads for seconds
     section = {"languages": ["zh", "yue"], "refine_unknown": True, "refine_empty": False}
     drafter = {"pack": f"dir:{whisper_pack.directory}"}
     for hybrid in ({}, section):
@@ -67,6 +68,7 @@ def test_engine_whispercpp_requires_a_whisper_pack(pack_store: PackStore) -> Non
         open_recognizer(settings(engine="whispercpp"), resolve("paraformer-demo", pack_store))
 
 
+@pytest.mark.slow
 def test_hybrid_is_opened_with_both_packs(
     whisper_pack: PackContents, pack_store: PackStore
 ) -> None:

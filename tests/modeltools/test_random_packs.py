@@ -20,6 +20,8 @@ from serve_app.modeltools.random_packs.weights import punctuation_tokens, speech
 from serve_app.packs.pack import PackContents
 from tests.fakes.signals import speech_like
 
+pytestmark = pytest.mark.slow
+
 RECOGNIZER = "paraformer-small"
 
 

@@ -35,6 +35,7 @@ def mean_wait_s(load: float, service_s: float, *, exponential: bool) -> float:
     return float(np.mean(waits_s))
 
 
+@pytest.mark.slow
 def test_waits_are_those_of_a_queue_with_constant_service_times() -> None:
     load, service_s = 0.7, 0.6
     waited_s = mean_wait_s(load, service_s, exponential=False)
@@ -42,6 +43,7 @@ def test_waits_are_those_of_a_queue_with_constant_service_times() -> None:
     assert waited_s == pytest.approx(load * service_s / (2 * (1 - load)), rel=0.1)
 
 
+@pytest.mark.slow
 def test_waits_are_those_of_a_queue_with_exponential_service_times() -> None:
     load, service_s = 0.6, 6.0  # long against a frame, to which lengths are rounded
     waited_s = mean_wait_s(load, service_s, exponential=True)

@@ -22,6 +22,8 @@ from tests.ui.scripted_api import SAID, ScriptedApi
 from tests.ui.serving import MAX_UPLOAD_BYTES, serving, serving_page
 from tests.ui.visiting import OCTETS, Json, Visit, connection, request_head, status_of
 
+pytestmark = pytest.mark.slow
+
 SECRET = b"what only the server may read"
 PROMPT_S = 10.0
 """Far more than a page that is not blocked needs for an answer."""

@@ -13,6 +13,8 @@ from serve_app.engines.cuda.ct_transformer import GpuCtTransformer
 from serve_app.engines.cuda.options import GpuOptions
 from serve_app.packs import PackContents, PackStore, resolve
 
+pytestmark = pytest.mark.slow
+
 ON_CPU = GpuOptions(device="cpu", dtype="float32", max_batch_rows=1000)
 
 

@@ -21,6 +21,8 @@ from tests.fakes.hotwords import LONG_LIST, TINY_SEACO, recognition_options_of
 from tests.fakes.signals import speech_like
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer
 
+pytestmark = pytest.mark.slow
+
 ON_CPU = GpuOptions(device="cpu", dtype="float32", max_batch_rows=1000)
 RECOGNITION_OPTIONS = [
     recognition_options_of("一丁", "丂"),

@@ -14,6 +14,8 @@ from serve_app.engines.cuda.network import GpuParaformerNet
 from serve_app.packs.pack import open_pack
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer, write_paraformer
 
+pytestmark = pytest.mark.slow
+
 T = TypeVar("T")
 META = torch.device("meta")
 PLAN = BucketPlan(2000, tokens_per_row=0.5)

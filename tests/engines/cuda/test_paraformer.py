@@ -27,6 +27,8 @@ from serve_app.packs.integrity import BUILTIN_DIRECTORY
 from tests.fakes.signals import speech_like
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("Paraformer", "BiCifParaformer", "SeacoParaformer")
 ON_CPU = GpuOptions(device="cpu", dtype="float32", max_batch_rows=500)
 

@@ -112,6 +112,7 @@ def test_no_segment_begins_before_audio_that_may_be_dropped(vad: FsmnVad, exampl
             assert segment.start_ms >= keep_from_ms
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(vad: FsmnVad, example: Pcm) -> None:
     stream = vad.open()
     for _ in range(2):
@@ -152,6 +153,7 @@ def harmonics(num_samples: int) -> Pcm:
     return pcm
 
 
+@pytest.mark.slow
 @pytest.mark.reference
 def test_other_recordings_give_funasrs_segments(
     vad: FsmnVad, vad_pack: PackContents, example: Pcm

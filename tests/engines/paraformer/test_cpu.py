@@ -58,6 +58,7 @@ def _assert_same(found: Recognition, expected: Recognition) -> None:
 LENGTHS = st.one_of(st.integers(0, 500), st.integers(500, 3_000), st.integers(3_000, 60_000))
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40,
     deadline=None,

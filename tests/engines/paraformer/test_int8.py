@@ -49,6 +49,7 @@ def _recognitions(engine: ParaformerEngine, batch: Sequence[Pcm]) -> list[Recogn
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(lengths=st.lists(LENGTHS, min_size=1, max_size=8), seed=st.integers(0, 1000))
 def test_result_does_not_depend_on_batch_mates_to_the_last_bit(

@@ -74,6 +74,7 @@ def recognitions(engine: Recognizer, batch: Sequence[Pcm]) -> list[Recognition]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(lengths=st.lists(LENGTHS, min_size=1, max_size=5), seed=st.integers(0, 1000))
 def test_float32_gives_the_result_of_the_pytorch_engine(
@@ -89,6 +90,7 @@ def test_float32_gives_the_result_of_the_pytorch_engine(
             assert twin.confidence == pytest.approx(token.confidence, abs=1e-3)
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(lengths=st.lists(LENGTHS, min_size=1, max_size=6), seed=st.integers(0, 1000))
 def test_result_does_not_depend_on_batch_mates_to_the_last_bit(

@@ -28,6 +28,8 @@ from tests.fakes.sentence_edges import (
 )
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("Paraformer", "BiCifParaformer", "SeacoParaformer")
 _AROUND_MS = 300
 

@@ -30,7 +30,7 @@ from tests.fakes.recorded_drafts import ASR_EXAMPLE_TEXT, RecordedDrafts, chunks
 from tests.fakes.sentence_edges import sound_edges
 
 # Thirteen drafts, the first time: 45 s of a core that may be shared.
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 CHOSEN_KEYWORD = "高手"
 LOADS_AND_ENDS = """

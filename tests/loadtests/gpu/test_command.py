@@ -20,6 +20,7 @@ def test_without_a_device_the_command_says_so(
     assert "no CUDA device" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # five processes import PyTorch, maybe on a busy machine
 def test_command_writes_all_tables(tmp_path: Path) -> None:
     trial = ["--device", "cpu", "--seconds", "8", "--recording-seconds", "4", "--repeats", "1"]

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from loadtests.gpu.options import Trial
 from loadtests.gpu.recognizer import compare_recognizers
 from tests.fakes.hotwords import TINY_SEACO
 from tests.fakes.signals import speech_like
 from tests.fakes.tiny_packs import write_paraformer
+
+pytestmark = pytest.mark.slow
 
 
 def test_pack_with_a_bias_encoder_has_a_row_with_hotwords(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from serve_app.modeltools.memory_bench.rows import choose_rows, roles_of
 from serve_app.packs import PackContents
 from tests.fakes.tiny_packs import write_paraformer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def packs(tmp_path: Path, vad_pack: PackContents) -> BenchPacks:
