@@ -75,9 +75,8 @@ class Onnx:
     """funasr-onnx, one segment a call: batches are padded there, too."""
 
     def __init__(self, directory: Path, quantize: bool) -> None:
-        from funasr_onnx import Paraformer  # type: ignore[import-untyped]  # it has no stubs
-
-        self._model: Any = Paraformer(
+        # It has no stubs, and is not installed everywhere.
+        self._model: Any = importlib.import_module("funasr_onnx").Paraformer(
             str(directory), batch_size=1, quantize=quantize, intra_op_num_threads=1
         )
 
