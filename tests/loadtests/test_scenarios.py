@@ -8,19 +8,21 @@ first request to its report, against the API with a made-up service behind it.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import psutil
 import pytest
+import soundfile
 
-from loadtests import outages, redeploy, square_wave
+from loadtests import fairness, long_audio, outages, overload, redeploy, square_wave
 from loadtests.batch import beside, resume
 from loadtests.batch.recordings import make_collection
 from loadtests.bench import overhead
@@ -29,19 +31,37 @@ from loadtests.chaos.kills import Kill, KillRunner, Target
 from loadtests.drain import judge as judge_drain
 from loadtests.harness.arrivals import Mix
 from loadtests.harness.child import Cost
-from loadtests.harness.clips import ClipLibrary
+from loadtests.harness.clips import RATE_HZ, ClipLibrary
 from loadtests.harness.nodes import LocalNodes
 from loadtests.harness.report import Report
 from loadtests.harness.requests import Attempt, Fate
 from loadtests.outages import COLUMNS, SupervisedService
 from loadtests.square_wave import Plan, Sample
+from serve_app.api.service import TranscriptionJob
 from serve_app.batch.client import BatchJobs, JobRequest
 from serve_app.batch.job_status import JobInfo, JobPhase
 from serve_app.settings import Settings
-from tests.compatibility.conftest import api_url, service
+from serve_app.transcript.transcript import TranscriptEvent
+from tests.compatibility.conftest import api_url
+from tests.fakes.service import FakeService, sentence
 from tests.loadtests.conftest import kept
 
-__all__ = ["api_url", "service"]  # fixtures
+__all__ = ["api_url"]  # a fixture
+
+
+class RepeatingService(FakeService):
+    """Says one sentence for each repetition of the bundled recording, and one of a part of it."""
+
+    async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
+        num_samples = soundfile.info(io.BytesIO(job.audio.tobytes())).frames
+        for number in range(max(1, round(num_samples / RATE_HZ / 82.0))):
+            yield sentence("你好", 1000 * number)
+        yield self.end
+
+
+@pytest.fixture
+def service() -> FakeService:
+    return RepeatingService()
 
 
 @pytest.fixture
@@ -164,6 +184,39 @@ async def test_square_wave_is_sent_and_the_recognizers_are_followed(
     assert report.tables[0].rows == [("2.0", 1, 2), ("3.0", 2, 1)]
     assert kept(report)[0] is True
     assert report.promises[1].found == "2.0 s"
+
+
+def test_overload_is_measured_from_the_capacity_to_the_recovery(
+    api_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overload, "_SETTLE_S", 0.0)
+    size = ["--capacity-s", "0.5", "--duration", "1", "--factor", "0.5", "--probes", "2"]
+    overload.main(["--url", api_url, *size, "--out", str(tmp_path)])
+    report = json.loads((tmp_path / "overload.json").read_text())
+    assert report["complete"]
+    latencies, memory = report["tables"]
+    assert latencies["rows"][0][1] == latencies["rows"][0][2] > 0
+    assert memory["columns"][0] == "process"
+    assert [one["kept"] for one in report["promises"]][:3] == [True, False, True]
+
+
+def test_clips_are_timed_alone_and_beside_long_files(api_url: str, tmp_path: Path) -> None:
+    size = ["--rounds", "2", "--clips", "2", "--files", "2", "--minutes", "1.5"]
+    fairness.main(["--url", api_url, *size, "--out", str(tmp_path)])
+    report = json.loads((tmp_path / "fairness.json").read_text())
+    assert len(report["tables"][0]["rows"]) == 6
+    assert [one["kept"] for one in report["promises"]][1:] == [True, True]
+
+
+def test_long_recording_is_compared_with_a_short_one(api_url: str, tmp_path: Path) -> None:
+    size = ["--short-min", "1", "--long-min", "3"]
+    with victim():
+        assert long_audio.main(["--url", api_url, *size, "--out", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "long-audio.json").read_text())
+    assert [row[0] for row in report["tables"][0]["rows"]] == [
+        *("1 parts", "1 parts", "1 parts", "2 parts")
+    ]
+    assert len(report["tables"][1]["rows"]) == 1
 
 
 def test_drained_requests_are_counted_by_length(report: Report) -> None:
