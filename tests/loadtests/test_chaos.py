@@ -96,7 +96,7 @@ def test_run_does_not_hold_with_too_few_kills(report: Report) -> None:
     assert kept(report) == [True, False]
 
 
-def test_refusals_to_the_end_are_no_loss(report: Report) -> None:
+def test_requests_refused_to_the_end_do_not_count_as_lost(report: Report) -> None:
     outcomes = (outcome((Fate.REFUSED, 1.0), (Fate.REFUSED, 9.0)),)
     found = rows(report, *outcomes)
     assert (found["refused to the end"], found["accepted"]) == (1, 0)
@@ -116,13 +116,13 @@ def test_break_is_blamed_on_the_last_kill_before_it(report: Report) -> None:
     assert {row[0]: row[2] for row in report.tables[0].rows if row[2]} == {"ingress": 1}
 
 
-def test_slowest_answer_is_the_one_that_was_under_way_at_the_kill(report: Report) -> None:
+def test_slowest_answer_is_the_one_running_at_the_kill(report: Report) -> None:
     outcomes = [outcome((Fate.RIGHT, 4.0)), outcome((Fate.RIGHT, 9.0)), outcome((Fate.RIGHT, 7.0))]
     rows(report, *outcomes, deaths=(death(Target.NODE, 5.0),))
     assert {row[0]: row[3] for row in report.tables[0].rows}["node"] == "9.0"
 
 
-def test_every_request_that_did_not_end_right_is_told(report: Report) -> None:
+def test_every_failed_request_is_reported(report: Report) -> None:
     rows(report, outcome((Fate.FAILED, 12.0)), deaths=(death(Target.RECOGNIZER, 10.0),))
     assert report.tables[-1].notes[-1] == (
         "3 s of audio, failed (why) in attempt 1, after the kill of a recognizer"

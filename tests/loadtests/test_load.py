@@ -77,14 +77,14 @@ def test_run_is_drawn_where_matplotlib_is_installed(tmp_path: Path) -> None:
         ["--url", "http://127.0.0.1:1", "--rate", "0.001", "--duration", "0.1"],
     ],
 )
-def test_command_line_that_cannot_be_run_is_told(
+def test_invalid_command_line_is_reported(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*arguments, "--out", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
 
-def test_service_that_is_not_there_is_told(
+def test_unreachable_service_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["--url", f"http://127.0.0.1:{free_port()}", "--profile", "clips", "--rate", "5"]

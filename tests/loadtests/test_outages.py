@@ -20,7 +20,7 @@ def row(report: Report, *requests: list[Attempt], restarts: int = 0) -> dict[str
     return dict(zip(COLUMNS, report.tables[-1].rows[-1], strict=True))
 
 
-def test_request_that_two_retries_got_answered_is_not_beyond_them(report: Report) -> None:
+def test_request_answered_by_the_second_retry_is_within_two(report: Report) -> None:
     patient = attempts(1.0, (Fate.UNAVAILABLE, 1.0), (Fate.BROKEN, 1.5), (Fate.RIGHT, 2.6))
     found = row(report, patient, attempts(2.0, (Fate.RIGHT, 2.1)))
     assert (found["sent"], found["right"], found["failed with two retries"]) == (2, 2, 0)

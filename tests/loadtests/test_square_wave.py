@@ -21,7 +21,7 @@ def test_up_and_down_is_one_turn() -> None:
     assert num_turns(run_of([1, 2, 3, 3, 2, 1]), 100.0) == 1
 
 
-def test_turns_after_the_wave_do_not_count() -> None:
+def test_changes_after_the_wave_do_not_count() -> None:
     assert num_turns(run_of([1, 2, 3, 3, 2, 1]), 3.0) == 0
 
 

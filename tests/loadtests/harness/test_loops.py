@@ -95,7 +95,7 @@ async def test_error_of_the_sender_is_raised() -> None:
         await open_loop([0.0], fail)
 
 
-async def test_refused_request_is_not_repeated_unless_asked_for(library: ClipLibrary) -> None:
+async def test_refused_request_is_repeated_only_on_request(library: ClipLibrary) -> None:
     (outcome,) = await sent(library, refuse, 0.0)
     assert len(outcome.attempts) == 1
 
@@ -119,7 +119,7 @@ def attempt(fate: Fate, retry_after_s: float | None = None) -> Attempt:
     return Attempt(fate, 0.0, 0.0, None, 429, retry_after_s)
 
 
-def test_pause_is_what_the_refusal_says() -> None:
+def test_pause_is_the_retry_after_of_the_refusal() -> None:
     refusal = attempt(Fate.REFUSED, 17.0)
     assert Retries(refusals=True).pause_s(refusal, 1) == 17.0
     assert Retries(refusals=True, max_attempts=2).pause_s(refusal, 2) is None
@@ -186,7 +186,7 @@ async def test_capacity_counts_right_answers_per_second(library: ClipLibrary) ->
     assert audio_per_s == pytest.approx(3.0 * per_s)
 
 
-async def test_service_without_capacity_is_told(library: ClipLibrary) -> None:
+async def test_service_without_capacity_is_reported(library: ClipLibrary) -> None:
     texts = {library.clip(3.0): "right"}
     async with caller(refuse) as service:
         with pytest.raises(ValueError, match="nothing right"):
