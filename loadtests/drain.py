@@ -1,7 +1,9 @@
 """Many requests under way when the service is told to stop: `python -m loadtests drain`.
 
 Starts `paraserve serve`, sends clips and long recordings all at once, sends SIGTERM when
-all of them are under way, and compares each answer with what a quiet service gave.
+all of them are under way, and compares each answer with what a quiet service gave. Exit code 0
+if every request under way was answered right, every later one got a 503 with Retry-After, and
+the service ended with code 0.
 """
 
 from __future__ import annotations
@@ -12,141 +14,93 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
-
-from loadtests.load.clips import ClipLibrary
-from loadtests.load.target import machine
-from loadtests.serving import ServingProcess, start_serving
+from loadtests.harness.clips import ClipLibrary
+from loadtests.harness.report import Report, parse, parser
+from loadtests.harness.requests import Attempt, Caller, Fate, Request
+from loadtests.serving import ServingProcess, serving
+from serve_app.client import ClientError
 from serve_app.core.in_flight import num_in_flight
-from serve_app.launch import wait_until_ready
 
 _LENGTHS_S = (3.0, 15.0, 60.0, 600.0)
 """Of the recordings, in turn."""
-_START_LIMIT_S = 600.0
-_STOP_LIMIT_S = 60.0
-_PATH = "/v1/audio/transcriptions"
+_UNDER_WAY_LIMIT_S = 60
 
 
-@dataclass(frozen=True, slots=True)
-class DrainRun:
-    """What came of it.
-
-    Attributes:
-        num_sent: requests under way at the signal.
-        num_right: of them, answered with the text of a quiet service.
-        wrong: what became of the others.
-        num_refused: requests sent after the signal that got a 503 with a Retry-After.
-        num_later: requests sent after the signal.
-        exit_code: of the service.
-        took_s: from the signal to the end of the service.
-    """
-
-    num_sent: int
-    num_right: int
-    wrong: tuple[str, ...]
-    num_refused: int
-    num_later: int
-    exit_code: int
-    took_s: float
-
-    @property
-    def held(self) -> bool:
-        return (
-            self.num_right == self.num_sent
-            and self.num_refused == self.num_later
-            and self.exit_code == 0
-        )
+def main(given: Sequence[str] | None = None) -> int:
+    made = parser("drain", __doc__)
+    made.add_argument("--requests", type=int, default=50)
+    made.add_argument("--limit", type=float, default=600.0, help="s for the slowest answer")
+    options = parse(made, given)
+    with (
+        serving(
+            # All of them are queued, and some more can be refused.
+            f"admission.max_waiting={options.requests}",
+            f"ingress.deployment.max_ongoing_requests={2 * options.requests + 64}",
+        ) as service,
+        Report("drain", options) as report,
+    ):
+        asyncio.run(_run(service, options, report))
+    return report.exit_code
 
 
-async def run(num_requests: int, limit_s: float) -> DrainRun:
+async def _run(service: ServingProcess, options: argparse.Namespace, report: Report) -> None:
     with tempfile.TemporaryDirectory() as folder:
         library = ClipLibrary(Path(folder))
-        clips = [library.path(library.clip(length_s)) for length_s in _LENGTHS_S]
-        async with _service(num_requests) as service:  # noqa: SIM117, the client needs the URL
-            async with httpx.AsyncClient(
-                base_url=service.url, timeout=limit_s, trust_env=False
-            ) as client:
-                texts = [await _text(client, clip) for clip in clips]
-                chosen = [number % len(clips) for number in range(num_requests)]
-                answers = [asyncio.create_task(_text(client, clips[kind])) for kind in chosen]
-                await _until_all_under_way(num_requests, service.directory)
-                service.process.send_signal(signal.SIGTERM)
-                began_s = time.monotonic()
-                later, refused = await _ask_meanwhile(client, answers)
-                found = await asyncio.gather(*answers, return_exceptions=True)
-                code = await asyncio.to_thread(service.process.wait)
-                took_s = time.monotonic() - began_s
-    right = [text == texts[kind] for text, kind in zip(found, chosen, strict=True)]
-    wrong = tuple(
-        f"{_LENGTHS_S[kind]:.0f} s: {text!r}"[:200]
-        for text, kind, good in zip(found, chosen, right, strict=True)
-        if not good
-    )
-    return DrainRun(num_requests, sum(right), wrong, refused, later, code, took_s)
+        contents = [library.content(length_s) for length_s in _LENGTHS_S]
+    async with Caller(service.url, timeout_s=options.limit) as caller:
+        texts = [await caller.text(content) for content in contents]
+        kinds = [number % len(contents) for number in range(options.requests)]
+        answers = [
+            asyncio.create_task(caller.attempt(Request(contents[kind], texts[kind])))
+            for kind in kinds
+        ]
+        async with asyncio.timeout(_UNDER_WAY_LIMIT_S):
+            while num_in_flight(service.directory) < len(answers):  # noqa: ASYNC110, another process's
+                await asyncio.sleep(0.02)
+        service.process.send_signal(signal.SIGTERM)
+        began_s = time.monotonic()
+        later = await _ask_meanwhile(caller, answers)
+        found = await asyncio.gather(*answers)
+        exit_code = await asyncio.to_thread(service.process.wait)
+        took_s = time.monotonic() - began_s
+    judge(report, [(_LENGTHS_S[kind], one) for kind, one in zip(kinds, found, strict=True)], later)
+    report.promise("the service ends with code 0", f"{exit_code}, {took_s:.1f} s", exit_code == 0)
 
 
-@asynccontextmanager
-async def _service(num_requests: int) -> AsyncIterator[ServingProcess]:
-    service = start_serving(
-        # All of them are queued, and some more can be refused.
-        f"admission.max_waiting={num_requests}",
-        f"ingress.deployment.max_ongoing_requests={2 * num_requests + 64}",
-    )
-    try:
-        await asyncio.to_thread(wait_until_ready, service.url, _START_LIMIT_S)
-        yield service
-    finally:
-        await asyncio.to_thread(service.stop, _STOP_LIMIT_S)
-
-
-async def _text(client: httpx.AsyncClient, clip: Path) -> str:
-    content = await asyncio.to_thread(clip.read_bytes)
-    response = await client.post(
-        _PATH, data={"model": "whisper-1"}, files={"file": (clip.name, content)}
-    )
-    response.raise_for_status()
-    return str(response.json()["text"])
-
-
-async def _until_all_under_way(number: int, directory: Path) -> None:
-    async with asyncio.timeout(60):
-        while num_in_flight(directory) < number:  # noqa: ASYNC110, it is another process's
-            await asyncio.sleep(0.02)
-
-
-async def _ask_meanwhile(
-    client: httpx.AsyncClient, answers: list[asyncio.Task[str]]
-) -> tuple[int, int]:
-    """Returns how many requests were sent while the others ended, and how many were told so."""
-    number = refused = 0
+async def _ask_meanwhile(caller: Caller, answers: Sequence[asyncio.Task[Attempt]]) -> list[bool]:
+    """Sends requests while the others end; returns of each whether it was told to come back."""
+    told: list[bool] = []
     await asyncio.sleep(1.0)
     while not all(answer.done() for answer in answers):
-        response = await client.get("/v1/models")
-        number += 1
-        refused += response.status_code == 503 and "retry-after" in response.headers
+        try:
+            await caller.client.served()
+            told.append(False)
+        except ClientError as error:
+            told.append(error.status == 503 and error.retry_after_s is not None)
         await asyncio.sleep(0.5)
-    return number, refused
+    return told
 
 
-def main() -> int:
-    """Returns the exit code: 0 if every request under way was answered right."""
-    parser = argparse.ArgumentParser(prog="python -m loadtests drain", description=__doc__)
-    parser.add_argument("--requests", type=int, default=50)
-    parser.add_argument("--limit", type=float, default=600.0, help="s for the slowest answer")
-    options = parser.parse_args()
-    found = asyncio.run(run(options.requests, options.limit))
-    print(f"{found.num_sent} requests under way at SIGTERM: {found.num_right} answered right")
-    print(f"{found.num_later} sent afterwards: {found.num_refused} got a 503 with Retry-After")
-    print(f"the service ended after {found.took_s:.1f} s with exit code {found.exit_code}")
-    for line in found.wrong:
-        print(f"  {line}")
-    print(machine())
-    return 0 if found.held else 1
+def judge(report: Report, found: Sequence[tuple[float, Attempt]], later: Sequence[bool]) -> None:
+    """Adds what became of the requests under way, and of the later ones."""
+    report.table("Requests under way at SIGTERM", ("length", "sent", "right", "otherwise"))
+    for length_s in dict.fromkeys(length_s for length_s, _ in found):
+        tried = [one for of_s, one in found if of_s == length_s]
+        wrong = [f"{one.fate} {one.detail}" for one in tried if one.fate is not Fate.RIGHT]
+        right = len(tried) - len(wrong)
+        report.row(f"{length_s:.0f} s", len(tried), right, "; ".join(wrong) or None)
+    num_right = sum(one.fate is Fate.RIGHT for _, one in found)
+    report.promise(
+        "every request under way is answered right",
+        f"{num_right} of {len(found)}",
+        num_right == len(found),
+    )
+    report.promise(
+        "later ones get a 503 with Retry-After", f"{sum(later)} of {len(later)}", all(later)
+    )
 
 
 if __name__ == "__main__":

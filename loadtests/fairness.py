@@ -16,117 +16,104 @@ import argparse
 import asyncio
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-
-from loadtests.bench.tables import Cell, Table
-from loadtests.load.clips import ClipLibrary
-from loadtests.load.generator import Bounds, open_client
-from loadtests.load.memory import cluster_cpu_s
-from loadtests.load.outcomes import Attempt, Fate, percentiles
-from loadtests.load.probing import Probe, joined, probe
-from loadtests.load.sending import Reply, Request, attempt
-from loadtests.load.target import machine, own_settings, service
+from loadtests.harness.clips import ClipLibrary
+from loadtests.harness.loops import Probe, joined, probe, times
+from loadtests.harness.report import Report, parse, parser
+from loadtests.harness.requests import Attempt, Caller, Fate, Request, percentiles
+from loadtests.harness.watch import cluster_cpu_s
+from loadtests.serving import add_service_options, own_settings, service
 
 _CLIP_S = 3.0
-_LONG_S = 3600.0
+_PAUSE_S = 0.3
 _TARGET = 2.0
 _MAX_RUNNING = 8
 _START_TIMEOUT_S = 30.0
-_POLL_S = 0.1
-_QUIET_TIMEOUT_S = 60.0
+_END_TIMEOUT_S = 3600.0
+_QUIET_TIMEOUT_S = 60
 _QUIET_CORES = 0.25
 
 
-@dataclass(slots=True)
-class Background:
-    """Long files that run beside the clips.
-
-    Attributes:
-        underway: files whose first text has come, in the worst round.
-        ended: how those that came to an end did.
-    """
-
-    underway: int
-    ended: list[Attempt] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Fairness:
-    """All that the run found out."""
-
-    alone: Probe
-    beside: Probe
-    background: Background
+def main(given: Sequence[str] | None = None) -> int:
+    made = parser("fairness", __doc__)
+    add_service_options(made)
+    add = made.add_argument
+    add("--rounds", type=int, default=3, help="of clips alone, then beside the files")
+    add("--clips", type=int, default=25, help="in each half of a round")
+    add("--files", type=int, default=4, help="long files at once")
+    add("--minutes", type=float, default=60.0, help="length of a long file")
+    options = parse(made, given)
+    settings = own_settings((f"admission.max_running={_MAX_RUNNING}", *options.set))
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        service(options.url, settings) as url,
+        Report("fairness", options) as report,
+    ):
+        asyncio.run(_run(url, ClipLibrary(Path(directory)), options, report))
+    return report.exit_code
 
 
-def main() -> int:
-    options = _parser().parse_args()
-    settings = own_settings((f"admission.max_running={_MAX_RUNNING}", *(options.set or ())))
-    with tempfile.TemporaryDirectory() as directory, service(None, settings) as url:
-        found = asyncio.run(_measure(url, ClipLibrary(Path(directory)), options))
-    table, fair = judge(found, options.files)
-    print(f"\n{table.text()}")
-    return 0 if fair else 1
-
-
-async def _measure(url: str, library: ClipLibrary, options: argparse.Namespace) -> Fairness:
-    clip, long = library.clip(_CLIP_S), library.clip(_LONG_S)
-    content = library.path(clip).read_bytes()
+async def _run(url: str, library: ClipLibrary, options: argparse.Namespace, report: Report) -> None:
+    clip, long = library.clip(_CLIP_S), library.clip(60 * options.minutes)
     alone: list[Probe] = []
     beside: list[Probe] = []
-    background = Background(options.files)
-    async with open_client(url, Bounds()) as client:
-        texts = await library.texts((clip, long), client)
-        text = texts[clip]
+    ended: list[Attempt] = []
+    underway: list[int] = []
+    async with Caller(url) as caller:
+        texts = await library.texts((clip, long), caller.text)
+        request = Request(library.path(clip).read_bytes(), texts[clip])
+        big = Request(library.path(long).read_bytes(), texts[long], stream=True)
+        columns = ("3 s clip", "answers", "not right", "p50 s", "p95 s", "p99 s")
+        report.table("A short clip beside long files", columns)
         for number in range(1, options.rounds + 1):
             await _quiet()
-            _tell(f"round {number}: {options.clips} clips alone")
-            alone.append(await probe(client, content, text, options.clips, pause_s=0.3))
-            request = Request(library.path(long).read_bytes(), texts[long], stream=True)
+            report.say(f"round {number}: {options.clips} clips alone")
+            alone.append(await probe(caller, request, times(options.clips), pause_s=_PAUSE_S))
             last = number == options.rounds
-            async with _files(client, request, options.files, background, finish=last):
-                _tell(f"round {number}: {options.clips} clips beside {options.files} files")
-                beside.append(await probe(client, content, text, options.clips, pause_s=0.3))
-    return Fairness(joined(alone), joined(beside), background)
+            async with _files(caller, big, options.files, ended, finish=last) as begun:
+                underway.append(begun)
+                report.say(f"round {number}: {options.clips} clips beside {options.files} files")
+                beside.append(await probe(caller, request, times(options.clips), pause_s=_PAUSE_S))
+            report.row(*_cells(f"round {number}, alone", alone[-1]))
+            report.row(*_cells(f"round {number}, beside {options.files} files", beside[-1]))
+    report.row(*_cells("all, alone", joined(alone)))
+    report.row(*_cells("all, beside", joined(beside)))
+    report.note(f"long files under way in the worst round: {min(underway)} of {options.files}")
+    judge(report, joined(alone), joined(beside), ended)
 
 
 @asynccontextmanager
 async def _files(
-    client: httpx.AsyncClient, request: Request, number: int, seen: Background, *, finish: bool
-) -> AsyncIterator[None]:
-    """Keeps long files running in the block; then lets them end, or hangs up."""
-    replies = [Reply() for _ in range(number)]
-    clock = asyncio.get_running_loop().time
+    caller: Caller, request: Request, number: int, ended: list[Attempt], *, finish: bool
+) -> AsyncIterator[int]:
+    """Keeps long files running in the block; then lets them end, or hangs up.
+
+    Yields how many have begun to be answered.
+    """
+    begun = [asyncio.Event() for _ in range(number)]
     stopping = asyncio.Event()
 
-    async def keep_running(reply: Reply) -> None:
+    async def keep_running(first: asyncio.Event) -> None:
         while not stopping.is_set():
-            tried, _ = await attempt(client, request, clock, reply)
-            seen.ended.append(tried)
-            reply = Reply()
+            tried = await caller.attempt(request, first.set)
+            ended.append(tried)
             await asyncio.sleep(0.0 if tried.fate is Fate.RIGHT else 1.0)
 
-    tasks = [asyncio.create_task(keep_running(reply)) for reply in replies]
-    for _ in range(round(_START_TIMEOUT_S / _POLL_S)):
-        if all(reply.first_byte_at_s is not None for reply in replies):
-            break
-        await asyncio.sleep(_POLL_S)
-    seen.underway = min(seen.underway, sum(r.first_byte_at_s is not None for r in replies))
+    tasks = [asyncio.create_task(keep_running(first)) for first in begun]
+    waiting = [asyncio.create_task(first.wait()) for first in begun]
+    await asyncio.wait(waiting, timeout=_START_TIMEOUT_S)
     try:
-        yield
+        yield sum(first.is_set() for first in begun)
     finally:
         stopping.set()
         if finish:
-            _tell("letting the long files end")
-            await asyncio.wait(tasks, timeout=_LONG_S)
-        for task in tasks:
+            await asyncio.wait(tasks, timeout=_END_TIMEOUT_S)
+        for task in (*tasks, *waiting):
             task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
+        results = await asyncio.gather(*tasks, *waiting, return_exceptions=True)
     for result in results:
         if isinstance(result, Exception):
             raise result
@@ -134,50 +121,37 @@ async def _files(
 
 async def _quiet() -> None:
     """Returns when the cluster does nothing, or after a minute."""
-    for _ in range(int(_QUIET_TIMEOUT_S)):
+    for _ in range(_QUIET_TIMEOUT_S):
         before_s = cluster_cpu_s()
         await asyncio.sleep(1.0)
         if cluster_cpu_s() - before_s < _QUIET_CORES:
             return
 
 
-def judge(found: Fairness, num_files: int) -> tuple[Table, bool]:
-    """Returns the figures, and whether they are fair."""
-    rows = [_row("alone", found.alone), _row(f"beside {num_files} files of 1 h", found.beside)]
-    alone, beside = percentiles(found.alone.latencies_s), percentiles(found.beside.latencies_s)
-    ratio = (beside.p95 or 0.0) / (alone.p95 or 1.0)
-    wrong = [each for each in found.background.ended if each.fate is not Fate.RIGHT]
-    others = found.alone.num_other + found.beside.num_other
-    notes = (
-        f"p95 beside / alone: {ratio:.2f} (target: at most {_TARGET:.0f})",
-        f"long files under way in the worst round: {found.background.underway} of {num_files}; "
-        f"ended right: {len(found.background.ended) - len(wrong)}, otherwise: {len(wrong)}",
-        *(f"a long file: {each.fate}, {each.detail}" for each in wrong),
-        machine(),
+def judge(report: Report, alone: Probe, beside: Probe, ended: Sequence[Attempt]) -> None:
+    """Adds the promises, and what became of them."""
+    p95_alone_s = percentiles(alone.latencies_s).p95 or float("nan")
+    p95_beside_s = percentiles(beside.latencies_s).p95 or float("nan")
+    ratio = p95_beside_s / p95_alone_s
+    others = sum(each.num_other + each.num_refused for each in (alone, beside))
+    wrong = [each for each in ended if each.fate is not Fate.RIGHT]
+    report.promise(
+        f"p95 beside / alone at most {_TARGET:.0f}", f"{ratio:.2f}", round(ratio, 6) <= _TARGET
     )
-    fair = ratio <= _TARGET and not wrong and others == 0 and bool(found.background.ended)
-    columns = ("3 s clip", "answers", "not right", "p50 s", "p95 s", "p99 s")
-    return Table("A short clip beside long files", columns, tuple(rows), notes), fair
+    report.promise("every clip answered right", f"{others} not", others == 0)
+    report.promise(
+        "every long file answered right",
+        "; ".join(
+            [f"{len(ended) - len(wrong)} right", *(f"{each.fate}, {each.detail}" for each in wrong)]
+        ),
+        bool(ended) and not wrong,
+    )
 
 
-def _row(name: str, measured: Probe) -> tuple[Cell, ...]:
+def _cells(name: str, measured: Probe) -> tuple[str | int, ...]:
     shown = percentiles(measured.latencies_s)
     values = (f"{value or 0.0:.3f}" for value in (shown.p50, shown.p95, shown.p99))
-    return (name, len(measured.latencies_s), measured.num_other, *values)
-
-
-def _tell(message: str) -> None:
-    print(message, flush=True)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtests fairness", description=__doc__)
-    add = parser.add_argument
-    add("--rounds", type=int, default=3, help="of clips alone, then beside the files")
-    add("--clips", type=int, default=25, help="in each half of a round")
-    add("--files", type=int, default=4, help="one-hour files at once")
-    add("--set", action="append", metavar="NAME=VALUE", help="setting of the service")
-    return parser
+    return name, len(measured.latencies_s), measured.num_refused + measured.num_other, *values
 
 
 if __name__ == "__main__":

@@ -12,192 +12,95 @@ short one's and no process grew by more than 64 MiB plus the upload.
 
 from __future__ import annotations
 
-import argparse
-import io
 import sys
-import threading
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import psutil
-import soundfile
-
-from loadtests.ports import free_port
-from serve_app.cli.serve import demo_recording
+from loadtests.harness.clips import ClipLibrary
+from loadtests.harness.report import Report, mib, parse, parser
+from loadtests.harness.watch import Watch, forget_peak, own_processes
+from loadtests.serving import add_service_options, own_settings, service
 from serve_app.client import Paraserve
-from serve_app.launch import prepare_environment, running
-from serve_app.settings import Settings
 
-_RATE_HZ = 16_000
-# The VAD decides in blocks of this length; repetitions that are whole blocks apart
-# meet the same arithmetic.
-_VAD_BLOCK_SAMPLES = 40_960
-_PAUSE_S = 5.0
 _ALLOWED_GROWTH_BYTES = 64 * 2**20
 _SAMPLE_S = 0.1
 
 
-@dataclass(slots=True)
-class Peak:
-    """The most that a process held during one recording.
-
-    Attributes:
-        name: of the process.
-        resident_bytes: all of it.
-        own_bytes: anonymous memory, which no other process shares.
-    """
-
-    name: str
-    resident_bytes: int = 0
-    own_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One recording through the service."""
-
-    text: str
-    upload_bytes: int
-    duration_s: float
-    elapsed_s: float
-    peaks: dict[int, Peak]
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m loadtests long-audio", description=__doc__)
-    parser.add_argument("--short-min", type=float, default=5.0)
-    parser.add_argument("--long-min", type=float, default=60.0)
-    arguments = parser.parse_args()
-    settings = Settings.model_validate(
-        {
-            "profile": "demo",
-            "http": {"port": free_port()},
-            "audio": {"max_upload_bytes": 2**28},
-        }
-    )
-    prepare_environment(settings)
-    part = _part(demo_recording().path)
-    part_s = len(part) / _RATE_HZ
-    num_short = max(1, round(arguments.short_min * 60 / part_s))
-    num_long = max(num_short + 1, round(arguments.long_min * 60 / part_s))
+def main(given: Sequence[str] | None = None) -> int:
+    made = parser("long-audio", __doc__)
+    add_service_options(made)
+    made.add_argument("--short-min", type=float, default=5.0)
+    made.add_argument("--long-min", type=float, default=60.0)
+    options = parse(made, given)
     with (
-        running(settings, lambda message: print(message, flush=True)) as application,
-        Paraserve(application.url, "", max_retries=0) as client,
+        tempfile.TemporaryDirectory() as directory,
+        service(options.url, own_settings(options.set)) as url,
+        Paraserve(url, "", max_retries=0) as client,
+        Report("long-audio", options) as report,
     ):
-        one = _measure(client, part, 1)
-        _measure(client, part, num_short)
-        short = _measure(client, part, num_short)
-        long = _measure(client, part, num_long)
-    return _report(one, short, long, num_short, num_long)
+        library = ClipLibrary(Path(directory), dropped_bits=0)
+        num_short = max(1, round(options.short_min * 60 / library.part_s))
+        num_long = max(num_short + 1, round(options.long_min * 60 / library.part_s))
+        report.table("Recordings", ("recording", "minutes", "upload MiB", "wall s", "RTFx"))
+        one, _, _ = _measure(client, library, 1, report)
+        _measure(client, library, num_short, report)  # warms up
+        short, before, _ = _measure(client, library, num_short, report)
+        long, after, upload_bytes = _measure(client, library, num_long, report)
+        growth = _show_growth(report, before, after)
+        report.promise(
+            "the text is the concatenation of its parts",
+            f"{len(short)} and {len(long)} characters",
+            short == one * num_short and long == one * num_long,
+        )
+        allowed = _ALLOWED_GROWTH_BYTES + upload_bytes
+        found = f"{mib(growth)} MiB"
+        report.promise(
+            f"growth at most 64 MiB and the upload: {mib(allowed)} MiB", found, growth <= allowed
+        )
+    return report.exit_code
 
 
-def _part(path: Path) -> npt.NDArray[np.int16]:
-    samples, _ = soundfile.read(path, dtype="int16")
-    wanted = len(samples) + int(_PAUSE_S * _RATE_HZ)
-    padded = -(-wanted // _VAD_BLOCK_SAMPLES) * _VAD_BLOCK_SAMPLES
-    return np.pad(np.asarray(samples, np.int16), (0, padded - len(samples)))
-
-
-def _measure(client: Paraserve, part: npt.NDArray[np.int16], repetitions: int) -> Measurement:
-    file = io.BytesIO()
-    with soundfile.SoundFile(file, "w", _RATE_HZ, 1, "PCM_16", format="FLAC") as flac:
-        for _ in range(repetitions):
-            flac.write(part)
-    content = file.getvalue()
-    _reset_peaks()
-    with _Sampler() as sampler:
-        started = time.monotonic()
+def _measure(
+    client: Paraserve, library: ClipLibrary, repetitions: int, report: Report
+) -> tuple[str, Watch, int]:
+    """Returns the text, what processes held meanwhile, and the size of the upload."""
+    clip = library.clip(repetitions * library.part_s)
+    content = library.path(clip).read_bytes()
+    for process in own_processes():
+        forget_peak(process.pid)
+    with Watch(_SAMPLE_S) as watch:
+        began_s = time.monotonic()
         text = client.transcribe(content).text
-        elapsed_s = time.monotonic() - started
-    duration_s = repetitions * len(part) / _RATE_HZ
-    return Measurement(text, len(content), duration_s, elapsed_s, sampler.peaks)
+        took_s = time.monotonic() - began_s
+    minutes = f"{clip.audio_s / 60:.1f}"
+    speed = clip.audio_s / took_s
+    report.row(f"{repetitions} parts", minutes, mib(len(content)), took_s, speed)
+    return text, watch, len(content)
 
 
-def _cluster_processes() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
-
-
-def _reset_peaks() -> None:
-    """Starts the kernel's count of peak resident memory anew (proc(5), clear_refs 5)."""
-    for process in _cluster_processes():
-        try:
-            Path(f"/proc/{process.pid}/clear_refs").write_text("5")
-        except OSError:
-            continue
-
-
-class _Sampler:
-    """Watches the memory of all processes of the cluster while a block runs."""
-
-    def __init__(self) -> None:
-        self.peaks: dict[int, Peak] = {}
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-
-    def __enter__(self) -> _Sampler:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._sample()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(_SAMPLE_S):
-            self._sample()
-
-    def _sample(self) -> None:
-        for process in _cluster_processes():
-            try:
-                status = Path(f"/proc/{process.pid}/status").read_text()
-                name = " ".join(process.cmdline()[:1])[-44:] or process.name()
-            except (OSError, psutil.Error):
-                continue
-            fields = dict(line.split(":", 1) for line in status.splitlines())
-            if "VmHWM" in fields:
-                peak = self.peaks.setdefault(process.pid, Peak(name))
-                peak.resident_bytes = int(fields["VmHWM"].split()[0]) * 1024
-                own_bytes = int(fields["RssAnon"].split()[0]) * 1024
-                peak.own_bytes = max(peak.own_bytes, own_bytes)
-
-
-def _report(
-    one: Measurement, short: Measurement, long: Measurement, num_short: int, num_long: int
-) -> int:
-    print(f"\n{'':<52}{'resident MiB':>24}{'own MiB':>24}")
-    print(f"{'process':<52}" + f"{'short':>8}{'long':>8}{'growth':>8}" * 2)
-    allowed = _ALLOWED_GROWTH_BYTES + long.upload_bytes
+def _show_growth(report: Report, before: Watch, after: Watch) -> int:
+    """Adds a table of all processes; returns the largest growth."""
+    report.table(
+        "Peak memory of each process, MiB",
+        ("process", *(f"{kind} {when}" for kind in ("resident", "own") for when in _WHEN)),
+    )
     worst = 0
-    for pid, peak in sorted(long.peaks.items(), key=lambda item: -item[1].resident_bytes):
-        before = short.peaks.get(pid)
-        if before is None:
+    by_size = sorted(after.histories.items(), key=lambda item: -item[1].peak_bytes)
+    for pid, long in by_size:
+        if (short := before.histories.get(pid)) is None:
             continue
-        worst = max(worst, peak.resident_bytes - before.resident_bytes)
+        worst = max(worst, long.peak_bytes - short.peak_bytes)
         pairs = (
-            (before.resident_bytes, peak.resident_bytes),
-            (before.own_bytes, peak.own_bytes),
+            (short.peak_bytes, long.peak_bytes),
+            (short.most_own_bytes() or 0, long.most_own_bytes() or 0),
         )
-        cells = (
-            f"{old / 2**20:>8.1f}{new / 2**20:>8.1f}{(new - old) / 2**20:>8.1f}"
-            for old, new in pairs
-        )
-        print(f"{peak.name:<52}" + "".join(cells))
-    right = short.text == one.text * num_short and long.text == one.text * num_long
-    print(
-        f"\nshort: {short.duration_s / 60:.1f} min in {short.elapsed_s:.1f} s; "
-        f"long: {long.duration_s / 60:.1f} min in {long.elapsed_s:.1f} s "
-        f"(RTFx {long.duration_s / long.elapsed_s:.0f})"
-    )
-    print(f"text is the concatenation of its parts: {'yes' if right else 'NO'}")
-    print(
-        f"largest growth {worst / 2**20:.1f} MiB; allowed {allowed / 2**20:.1f} MiB "
-        f"(64 MiB + upload of {long.upload_bytes / 2**20:.1f} MiB)"
-    )
-    return 0 if right and worst <= allowed else 1
+        report.row(long.name, *(mib(n) for old, new in pairs for n in (old, new, new - old)))
+    return worst
+
+
+_WHEN = ("short", "long", "growth")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
     python -m loadtests outages [--only haproxy raylet ...]
 
 Runs `paraserve serve --restart 3`, and starts it again should it end, as an init system would.
-Clips of 3 s are sent at a steady rate, each tried again as OpenAI's clients do (a pause of 0.5 s,
-twice as long each time, at most 8 s, or Retry-After), while one process of a kind is killed with
-SIGKILL. OpenAI's clients try twice again unless told otherwise (`max_retries`); here a request is
-tried until it is answered, and those that took more than two retries are counted. Exit code 0 if
-every request was answered right in the end.
+Clips of 3 s are sent at a steady rate, each tried again as OpenAI's clients do (a pause of 0.5 s
+at most, twice as long each time, at most 8 s, or a Retry-After of at most a minute), while one
+process of a kind is killed with SIGKILL. OpenAI's clients try twice again unless told otherwise
+(`max_retries`); here a request is tried until it is answered, and those that took more than two
+retries are counted. Exit code 0 if every request was answered right in the end.
 """
 
 from __future__ import annotations
@@ -18,19 +18,15 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import httpx
 import psutil
 
-from loadtests.bench.tables import Cell, Table
-from loadtests.load.clips import ClipLibrary
-from loadtests.load.generator import Bounds, Retries, open_client
-from loadtests.load.outcomes import Attempt, Fate
-from loadtests.load.sending import Request, attempt
-from loadtests.load.target import machine
+from loadtests.harness.clips import ClipLibrary
+from loadtests.harness.loops import open_loop
+from loadtests.harness.report import Cell, Report, parse, parser
+from loadtests.harness.requests import Attempt, Caller, Fate, Request, Retries
 from loadtests.serving import ServingProcess, start_serving
 from serve_app.launch import wait_until_ready
 
@@ -46,68 +42,18 @@ VICTIMS = {
 }
 """Kinds of processes, by what their command lines hold."""
 
+COLUMNS = (
+    *("killed", "sent", "right", "repeated", "failed with two retries"),
+    *("refused s", "longest s", "restarts"),
+)
 _CLIP_S = 3.0
 _READY_S = 180.0
-_STOP_LIMIT_S = 60.0
 _BEFORE_S = 5.0
-_AFTER_S = 20.0
-_MAX_ATTEMPTS = 30
+_RETRIES = Retries(refusals=True, breaks=True, failures=True, max_attempts=30)
 _RESTARTS = 3
 _DEFAULT_RETRIES = 2
 """Of OpenAI's clients, version 3.57 for Python."""
 _POLL_S = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A request with all its attempts.
-
-    Attributes:
-        began_s: when the first attempt did, on the clock of the attempts.
-        attempts: at least one.
-    """
-
-    began_s: float
-    attempts: tuple[Attempt, ...]
-
-    @property
-    def is_right(self) -> bool:
-        return self.attempts[-1].fate is Fate.RIGHT
-
-
-@dataclass(frozen=True, slots=True)
-class Outage:
-    """What the loss of one process cost.
-
-    Attributes:
-        num_sent: requests.
-        num_right: that were answered right in the end.
-        num_repeated: attempts beyond the first.
-        num_beyond_default: requests that two retries would not have got answered.
-        longest_s: from the beginning of a request to its right answer.
-        refused_s: from the first to the last attempt that was not answered right.
-        restarts: times that the service ended and had to be started again.
-        slowest: the request that took longest.
-    """
-
-    victim: str
-    num_sent: int
-    num_right: int
-    num_repeated: int
-    num_beyond_default: int
-    longest_s: float
-    refused_s: float
-    restarts: int
-    slowest: Sent
-
-    def text(self) -> str:
-        """Returns how the slowest request fared, attempt by attempt."""
-        tries = "; ".join(
-            f"{each.ended_s - self.slowest.began_s:.1f} s {each.fate} {each.detail}"
-            + (f" (Retry-After {each.retry_after_s:.0f})" if each.retry_after_s else "")
-            for each in self.slowest.attempts
-        )
-        return f"{self.victim}: {self.num_right} of {self.num_sent} right; slowest: {tries}"
 
 
 class SupervisedService:
@@ -133,7 +79,7 @@ class SupervisedService:
         """Returns the processes of a kind that belong to this service."""
         found = []
         for process in self._service.descendants():
-            try:
+            with suppress(psutil.Error):
                 line = " ".join(process.cmdline())
                 if kind == "haproxy":
                     matches = process.name() == "haproxy"
@@ -141,12 +87,10 @@ class SupervisedService:
                     matches = any(part in line for part in VICTIMS[kind])
                 if matches:
                     found.append(process)
-            except psutil.Error:
-                continue
         return found
 
     def stop(self) -> None:
-        self._service.stop(_STOP_LIMIT_S)
+        self._service.stop()
 
     def _start(self, port: int | None) -> ServingProcess:
         with self._log.open("ab") as log:
@@ -164,140 +108,92 @@ def supervised(log: Path) -> Iterator[SupervisedService]:
         service.stop()
 
 
-def main(given: list[str] | None = None) -> int:
-    options = _parser().parse_args(given)
-    outages: list[Outage] = []
-    with tempfile.TemporaryDirectory() as directory:
+def main(given: Sequence[str] | None = None) -> int:
+    made = parser("outages", __doc__)
+    names = tuple(VICTIMS)
+    add = made.add_argument
+    add("--only", nargs="+", choices=names, default=names, metavar="KIND", help=", ".join(names))
+    add("--rate", type=float, default=1.0, help="requests per second")
+    add("--seconds", type=float, default=20.0, help="of requests after the kill")
+    options = parse(made, given)
+    with tempfile.TemporaryDirectory() as directory, Report("outages", options) as report:
         library = ClipLibrary(Path(directory))
+        report.table("Loss of one process of each kind", COLUMNS)
         for victim in options.only:
-            log = Path(directory) / "serve.log"
-            with supervised(log) as service:
-                outages.append(asyncio.run(_outage(service, victim, library, options.rate)))
-            print(outages[-1].text(), flush=True)
-    table = outage_table(outages)
-    print(f"\n{table.text()}")
-    return 0 if all(one.num_right == one.num_sent for one in outages) else 1
-
-
-def outage_table(outages: list[Outage]) -> Table:
-    rows: list[tuple[Cell, ...]] = [
-        (
-            one.victim,
-            one.num_sent,
-            one.num_right,
-            one.num_repeated,
-            one.num_beyond_default,
-            f"{one.refused_s:.1f}",
-            f"{one.longest_s:.1f}",
-            one.restarts,
-        )
-        for one in outages
-    ]
-    columns = (
-        "killed",
-        "sent",
-        "right",
-        "repeated",
-        "failed with two retries",
-        "refused s",
-        "longest s",
-        "restarts",
-    )
-    return Table("Loss of one process of each kind", columns, tuple(rows), (machine(),))
-
-
-async def _outage(
-    service: SupervisedService, victim: str, library: ClipLibrary, rate: float
-) -> Outage:
-    content = library.path(library.clip(_CLIP_S)).read_bytes()
-    bounds = Bounds(timeout_s=60.0)
-    async with open_client(service.url, bounds) as client:
-        answer = await client.post(
-            "/v1/audio/transcriptions",
-            data={"model": "whisper-1"},
-            files={"file": ("clip.flac", content)},
-        )
-        answer.raise_for_status()
-        text = answer.json()["text"]
-        watching = asyncio.create_task(_supervise(service))
-        try:
-            return await _send_through(client, service, victim, Request(content, text), rate)
-        finally:
-            watching.cancel()
+            with supervised(Path(directory) / "serve.log") as service:
+                requests = asyncio.run(_send_through(service, victim, library, options))
+            add_outage(report, victim, requests, service.restarts)
+        judge(report)
+    return report.exit_code
 
 
 async def _send_through(
-    client: httpx.AsyncClient,
-    service: SupervisedService,
-    victim: str,
-    request: Request,
-    rate: float,
-) -> Outage:
-    clock = asyncio.get_running_loop().time
-    began_s = clock()
-    tasks: list[asyncio.Task[Sent]] = []
-    killed = False
-    while clock() - began_s < _BEFORE_S + _AFTER_S:
-        if not killed and clock() - began_s > _BEFORE_S:
-            found = service.victims(victim)
-            if not found:
-                raise LookupError(f"there is no {victim} to kill")
-            found[0].send_signal(signal.SIGKILL)
-            killed = True
-        one = Request(request.content, request.text)
-        tasks.append(asyncio.create_task(_until_answered(client, one)))
-        await asyncio.sleep(1 / rate)
-    return outage(victim, await asyncio.gather(*tasks), service.restarts)
+    service: SupervisedService, victim: str, library: ClipLibrary, options: argparse.Namespace
+) -> list[list[Attempt]]:
+    """Kills one process while clips are sent; returns the attempts at each clip."""
+    content = library.content(_CLIP_S)
+    async with Caller(service.url, timeout_s=60.0) as caller:
+        text = await caller.text(content)
+
+        async def send(number: int, due_s: float) -> list[Attempt]:
+            if number == round(_BEFORE_S * options.rate):
+                found = service.victims(victim)
+                if not found:
+                    raise LookupError(f"there is no {victim} to kill")
+                found[0].send_signal(signal.SIGKILL)
+            return await caller.send(Request(content, text), _RETRIES)
+
+        watching = asyncio.create_task(_supervise(service))
+        try:
+            number = round((_BEFORE_S + options.seconds) * options.rate)
+            found = await open_loop((i / options.rate for i in range(number)), send)
+        finally:
+            watching.cancel()
+    return [attempts for attempts in found if attempts is not None]
 
 
-def outage(victim: str, sent: Sequence[Sent], restarts: int) -> Outage:
-    """Returns what a loss cost, by the requests that were sent meanwhile."""
-    failed = [each for one in sent for each in one.attempts if each.fate is not Fate.RIGHT]
-    right = [one for one in sent if one.is_right]
-    first_s = min((each.ended_s for each in failed), default=0.0)
-    last_s = max((each.ended_s for each in failed), default=0.0)
-    return Outage(
+def add_outage(
+    report: Report, victim: str, requests: Sequence[Sequence[Attempt]], restarts: int
+) -> None:
+    """Adds a row on what a loss cost, by the attempts at each request."""
+    right = [attempts for attempts in requests if attempts[-1].fate is Fate.RIGHT]
+    failed_s = [one.ended_s for each in requests for one in each if one.fate is not Fate.RIGHT]
+    beyond = len(requests) - sum(len(attempts) <= 1 + _DEFAULT_RETRIES for attempts in right)
+    cells: tuple[Cell, ...] = (
         victim,
-        len(sent),
+        len(requests),
         len(right),
-        sum(len(one.attempts) - 1 for one in sent),
-        sum(not one.is_right or len(one.attempts) > 1 + _DEFAULT_RETRIES for one in sent),
-        max((one.attempts[-1].ended_s - one.began_s for one in right), default=0.0),
-        last_s - first_s,
+        sum(len(attempts) - 1 for attempts in requests),
+        beyond,
+        f"{max(failed_s, default=0.0) - min(failed_s, default=0.0):.1f}",
+        f"{max((_took_s(attempts) for attempts in right), default=0.0):.1f}",
         restarts,
-        max(sent, key=lambda one: one.attempts[-1].ended_s - one.began_s),
     )
+    report.row(*cells)
+    slowest = max(requests, key=_took_s)
+    tries = "; ".join(
+        f"{each.ended_s - slowest[0].began_s:.1f} s {each.fate} {each.detail}"
+        + (f" (Retry-After {each.retry_after_s:.0f})" if each.retry_after_s else "")
+        for each in slowest
+    )
+    report.note(f"{victim}, slowest: {tries}")
+    report.say(f"{victim}: {len(right)} of {len(requests)} right; slowest: {tries}")
 
 
-async def _until_answered(client: httpx.AsyncClient, request: Request) -> Sent:
-    clock = asyncio.get_running_loop().time
-    began_s = clock()
-    retries = Retries(refusals=True, breaks=True, max_attempts=_MAX_ATTEMPTS)
-    attempts: list[Attempt] = []
-    while True:
-        tried, _ = await attempt(client, request, clock)
-        attempts.append(tried)
-        pause_s = retries.pause_s(tried, len(attempts))
-        if pause_s is None and tried.fate is Fate.FAILED and len(attempts) < _MAX_ATTEMPTS:
-            pause_s = 1.0  # OpenAI's clients try 5xx again
-        if pause_s is None:
-            return Sent(began_s, tuple(attempts))
-        await asyncio.sleep(pause_s)
+def judge(report: Report) -> None:
+    """Adds the promise, by the rows of the outages."""
+    sent, right = (sum(int(row[i] or 0) for row in report.tables[-1].rows) for i in (1, 2))
+    report.promise("every request answered right in the end", f"{right} of {sent}", right == sent)
+
+
+def _took_s(attempts: Sequence[Attempt]) -> float:
+    return attempts[-1].ended_s - attempts[0].began_s
 
 
 async def _supervise(service: SupervisedService) -> None:
     while True:
         await asyncio.to_thread(service.watch)
         await asyncio.sleep(_POLL_S)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadtests outages", description=__doc__)
-    add = parser.add_argument
-    names = tuple(VICTIMS)
-    add("--only", nargs="+", choices=names, default=names, metavar="KIND", help=", ".join(names))
-    add("--rate", type=float, default=1.0, help="requests per second")
-    return parser
 
 
 if __name__ == "__main__":

@@ -12,100 +12,88 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from loadtests.load.clips import ClipLibrary
-from loadtests.load.target import machine, own_settings
-from loadtests.uploads.bodies import FORM_TYPE, form
-from serve_app.client import AsyncParaserve, ClientError, TranscriptionRequest
-from serve_app.launch import prepare_environment, running
+from loadtests.harness.clips import ClipLibrary
+from loadtests.harness.loops import Probe, probe
+from loadtests.harness.report import Report, parse, parser
+from loadtests.harness.requests import WHISPER, Caller, Request, Retries
+from loadtests.serving import own_settings, service
+from serve_app.client import ClientError, Paraserve
 from serve_app.settings import Settings
 
-_LONG_S = 600.0
 _CLIP_S = 3.0
-_PIECES = 600
-_REQUEST = TranscriptionRequest(model="whisper-1")
+_READS = 600
+# As OpenAI's clients.
+_RETRIES = Retries(refusals=True, breaks=True, failures=True, max_attempts=3)
 
 
-@dataclass(frozen=True, slots=True)
-class Redeployment:
-    """What came of it.
-
-    Attributes:
-        status: of the upload's answer; 0 if its connection broke.
-        is_right: whether it has the right text.
-        detail: what the answer was if not.
-        num_clips: sent meanwhile.
-        num_clips_right: of them.
-    """
-
-    status: int
-    is_right: bool
-    detail: str
-    num_clips: int
-    num_clips_right: int
-
-    @property
-    def held(self) -> bool:
-        return self.is_right and self.num_clips_right == self.num_clips
-
-
-def main(given: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m loadtests redeploy", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0, help="that the upload lasts")
-    options = parser.parse_args(given)
+def main(given: Sequence[str] | None = None) -> int:
+    made = parser("redeploy", __doc__)
+    made.add_argument("--seconds", type=float, default=600.0, help="that the upload lasts")
+    made.add_argument("--minutes", type=float, default=10.0, help="of audio in the upload")
+    options = parse(made, given)
     settings = own_settings(("ingress.deployment.num_replicas=1",))
-    prepare_environment(settings)
     with (
         tempfile.TemporaryDirectory() as directory,
-        running(settings, lambda message: print(message, flush=True)) as application,
+        service(None, settings) as url,
+        Report("redeploy", options) as report,
     ):
         library = ClipLibrary(Path(directory))
-        found = asyncio.run(_run(application.url, settings, library, options.seconds))
-    print(found)
-    print(machine())
-    return 0 if found.held else 1
+        asyncio.run(_run(url, settings, library, options, report))
+    return report.exit_code
 
 
-async def _run(url: str, settings: Settings, library: ClipLibrary, seconds: float) -> Redeployment:
-    long = library.path(library.clip(_LONG_S)).read_bytes()
-    clip = library.path(library.clip(_CLIP_S)).read_bytes()
-    async with AsyncParaserve(url, "", max_retries=2) as service:
-        long_text = (await service.transcribe(long, _REQUEST)).text
-        clip_text = (await service.transcribe(clip, _REQUEST)).text
-        upload = asyncio.create_task(_upload(url, long, seconds))
-        changing = asyncio.create_task(_change(settings, seconds))
-        sent = right = 0
-        while not upload.done():
-            sent += 1
-            try:
-                right += (await service.transcribe(clip, _REQUEST)).text == clip_text
-            except ClientError as error:
-                print(f"a clip: {error.status} {error.code} {error}", flush=True)
-            await asyncio.sleep(1.0)
+async def _run(
+    url: str,
+    settings: Settings,
+    library: ClipLibrary,
+    options: argparse.Namespace,
+    report: Report,
+) -> None:
+    long = library.content(60 * options.minutes)
+    async with Caller(url) as caller:
+        long_text = await caller.text(long)
+        clip = library.content(_CLIP_S)
+        request = Request(clip, await caller.text(clip))
+        report.table("Changes during the upload", ("change", "after s"))
+        upload = asyncio.create_task(asyncio.to_thread(_upload, url, long, options.seconds))
+        changing = asyncio.create_task(_change(settings, options.seconds, report))
+        clips = await probe(
+            caller, request, lambda _: not upload.done(), pause_s=1.0, retries=_RETRIES
+        )
         await changing
-    status, body = await upload
-    is_right = status == 200 and body.strip() == long_text.strip()
-    return Redeployment(status, is_right, "" if is_right else body[:200], sent, right)
+    judge(report, await upload, long_text, clips)
 
 
-async def _change(settings: Settings, seconds: float) -> None:
+def judge(report: Report, answer: str, expected: str, clips: Probe) -> None:
+    """Adds what was promised to the upload and to the clips beside it."""
+    right = answer.strip() == expected.strip()
+    report.promise("the upload is answered right", "yes" if right else answer[:200], right)
+    others = clips.num_refused + clips.num_other
+    found = f"{len(clips.latencies_s)} of {len(clips.latencies_s) + others}"
+    report.promise("every clip is answered right", found, others == 0)
+
+
+async def _change(settings: Settings, seconds: float, report: Report) -> None:
     """Scales ingress replicas up and down, then changes a setting."""
     changes: tuple[tuple[float, str, Callable[[Settings], Settings]], ...] = (
         (0.15, "3 ingress replicas", lambda given: _with_ingresses(given, 3)),
         (0.25, "1 ingress replica", lambda given: _with_ingresses(given, 1)),
         (0.25, "another setting", _with_shorter_batches),
     )
+    began_s = time.monotonic()
     for share, name, change in changes:
         await asyncio.sleep(share * seconds)
         settings = change(settings)
         await asyncio.to_thread(_deploy, settings)
-        print(f"{time.strftime('%H:%M:%S')}  {name}", flush=True)
+        report.row(name, time.monotonic() - began_s)
+        report.say(name)
 
 
 def _deploy(settings: Settings) -> None:
@@ -113,10 +101,8 @@ def _deploy(settings: Settings) -> None:
 
     from serve_app.app import build
 
-    auth = settings.auth.model_copy(update={"mode": "off"})
-    app = build(settings.model_copy(update={"auth": auth}))
     # It is not over before the upload is: the replica that reads it ends with it.
-    target = serve.RunTarget(app, name=settings.app_name, route_prefix="/")
+    target = serve.RunTarget(build(settings), name=settings.app_name, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=False)
 
 
@@ -131,27 +117,26 @@ def _with_shorter_batches(settings: Settings) -> Settings:
     return settings.model_copy(update={"recognizer": recognizer})
 
 
-async def _upload(url: str, content: bytes, seconds: float) -> tuple[int, str]:
-    """Posts a recording in pieces over so many seconds; returns status and body."""
-    import httpx
+class SlowFile(io.BytesIO):
+    """A recording that takes so many seconds to read, at a steady rate."""
 
-    body = form(content, fields={"response_format": "text"})
-    size = len(body) // _PIECES + 1
+    def __init__(self, content: bytes, seconds: float) -> None:
+        super().__init__(content)
+        self._read_bytes = len(content) // _READS + 1
+        self._pause_s = seconds / _READS
 
-    async def pieces() -> AsyncIterator[bytes]:
-        for start in range(0, len(body), size):
-            yield body[start : start + size]
-            await asyncio.sleep(seconds / _PIECES)
+    def read(self, size: int | None = -1, /) -> bytes:
+        time.sleep(self._pause_s)
+        return super().read(self._read_bytes)
 
-    headers = {"Content-Type": FORM_TYPE, "Content-Length": str(len(body))}
-    async with httpx.AsyncClient(base_url=url, timeout=900, trust_env=False) as client:
+
+def _upload(url: str, content: bytes, seconds: float) -> str:
+    """Uploads a recording over so many seconds, once; returns the text, or what went wrong."""
+    with Paraserve(url, "", timeout_s=900.0, max_retries=0) as client:
         try:
-            answer = await client.post(
-                "/v1/audio/transcriptions", content=pieces(), headers=headers
-            )
-        except httpx.HTTPError as error:
-            return 0, f"{type(error).__name__}: {error}"
-    return answer.status_code, answer.text
+            return client.transcribe_as(SlowFile(content, seconds), "text", WHISPER).text
+        except ClientError as error:
+            return f"{error.status} {error.code}: {error}"
 
 
 if __name__ == "__main__":

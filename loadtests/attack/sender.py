@@ -48,7 +48,7 @@ def attacks() -> dict[str, Callable[[], Attack]]:
     """Returns the attacks by name; what they send is made when one begins."""
 
     def sending(made: Callable[[], list[tuple[str, bytes]]]) -> Callable[[], Attack]:
-        return lambda: partial(_send_bodies, made=made())
+        return lambda: partial(wire.bodies, made=made())
 
     return {
         "slow-bodies": lambda: wire.slow_bodies,
@@ -74,21 +74,13 @@ def attacks() -> dict[str, Callable[[], Attack]]:
 
 
 class Sender:
-    """Attacks from another process, one attack after another.
-
-    Args:
-        pool: of that one process.
-    """
+    """Attacks from another process, one attack after another; made by `sender`."""
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
 
     async def prepare(self, name: str) -> int:
-        """Has the process make what an attack sends, before its time begins.
-
-        Returns:
-            The id of the process.
-        """
+        """Has the process make what an attack sends, before its time begins; returns its id."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, _Prepared.prepare, name)
 
@@ -129,14 +121,10 @@ class _Prepared:
     def run(cls, target: Target, seconds: float) -> Sent:
         target.statuses = {}
         began_s = time.process_time()
-        asyncio.run(_bounded(cls.attacks[0], target, seconds))
+
+        async def bounded() -> None:
+            async with asyncio.timeout(seconds + _OVERTIME_S):
+                await cls.attacks[0](target, seconds)
+
+        asyncio.run(bounded())
         return Sent(dict(target.statuses), time.process_time() - began_s)
-
-
-async def _bounded(attack: Attack, target: Target, seconds: float) -> None:
-    async with asyncio.timeout(seconds + _OVERTIME_S):
-        await attack(target, seconds)
-
-
-async def _send_bodies(target: Target, seconds: float, made: list[tuple[str, bytes]]) -> None:
-    await wire.bodies(target, seconds, made)

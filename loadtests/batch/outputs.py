@@ -4,50 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 # How long things took, which no two runs agree on.
 _NOT_COMPARED = frozenset({"times", "uri"})
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """A job's outputs beside those of a job that nothing happened to.
-
-    Attributes:
-        num_outputs: transcripts.
-        num_twice: recordings with more than one.
-        num_missing: recordings of the clean run that have none.
-        different: ids of those that are not equal.
-        num_failures: lines of failures.jsonl.
-        without_reason: ids of failures that do not say why.
-        num_leftovers: files that are neither output nor record.
-    """
-
-    num_outputs: int
-    num_twice: int
-    num_missing: int
-    different: tuple[str, ...]
-    num_failures: int
-    without_reason: tuple[str, ...]
-    num_leftovers: int
-
-
-def compare(output: Path, clean: Path) -> Comparison:
-    found, twice = read_transcripts(output)
-    expected, _ = read_transcripts(clean)
-    failures = read_failures(output)
-    return Comparison(
-        len(found),
-        twice,
-        len(expected.keys() - found.keys()),
-        tuple(sorted(key for key in found if found[key] != expected.get(key))),
-        len(failures),
-        tuple(str(one["id"]) for one in failures if not one["reason"] or not one["kind"]),
-        sum(path.name.startswith(".part-") for path in output.rglob("*") if path.is_file()),
-    )
 
 
 def read_transcripts(output: Path) -> tuple[dict[str, dict[str, Any]], int]:

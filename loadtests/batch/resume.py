@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
-import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
-from loadtests.batch.killing import Blow, Killer, Victim, plan_blows
-from loadtests.batch.outputs import Comparison, compare, read_progress
-from loadtests.batch.recordings import Collection, make_collection
-from loadtests.chaos.nodes import LocalNodes
-from loadtests.load.clips import ClipLibrary
-from loadtests.load.target import machine
+from loadtests.batch.outputs import read_failures, read_progress, read_transcripts
+from loadtests.batch.recordings import Collection, clip_lengths_s, make_collection
+from loadtests.harness.clips import ClipLibrary
+from loadtests.harness.nodes import LocalNodes
+from loadtests.harness.report import Report
+from loadtests.harness.watch import titled
 from loadtests.ports import free_port
 from serve_app.batch.client import BatchJobs, JobRequest, connect
 from serve_app.batch.job_status import JobInfo
@@ -32,101 +32,116 @@ _GIVE_UP_S = 1800.0
 _MOST_ATTEMPTS = 5
 
 
+class Victim(StrEnum):
+    """What is hit."""
+
+    DRIVER = "driver"
+    ACTOR = "actor"
+    RAYLET = "raylet"
+
+
+# Of the driver, not the shell that Ray runs it in.
+_TITLES = {
+    Victim.DRIVER: (f"{sys.executable} -m serve_app.batch", "python -m serve_app.batch"),
+    Victim.ACTOR: ("ray::MapWorker(",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Blow:
+    """A kill that is due when so much of the recordings is done."""
+
+    victim: Victim
+    at_share: float
+
+
+def plan_blows(dice: random.Random) -> list[Blow]:
+    """Returns one of each kind, in random order, at random times."""
+    victims = list(Victim)
+    dice.shuffle(victims)
+    width = 0.8 / len(victims)
+    return [
+        Blow(victim, 0.1 + width * (i + dice.uniform(0.2, 0.8))) for i, victim in enumerate(victims)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One submission of the command.
 
     Attributes:
         phase: how it ended.
-        elapsed_s: what it took.
         computed_s: speech that its recognizers computed.
-        blows: what was killed meanwhile.
     """
 
     phase: str
-    elapsed_s: float
     computed_s: float
-    blows: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What the run showed.
-
-    Attributes:
-        collection: what was transcribed.
-        clean: the job that nothing happened to.
-        attempts: those of the other one.
-        comparison: of their outputs.
-        wasted_s: speech that was computed more than once.
-        speech_s: all of it.
-        machine: where it ran.
-    """
-
-    collection: Collection
-    clean: Attempt
-    attempts: tuple[Attempt, ...]
-    comparison: Comparison
-    wasted_s: float
-    speech_s: float
-    machine: str
-
-    @property
-    def held(self) -> bool:
-        found = self.comparison
-        whole = found.num_outputs == self.collection.num_good and not found.num_missing
-        equal = not found.different and not found.num_twice and not found.num_leftovers
-        failed = found.num_failures == self.collection.num_bad and not found.without_reason
-        wanted = "done_with_failures" if self.collection.num_bad else "done"
-        return whole and equal and failed and self.attempts[-1].phase == wanted
-
-
-def resume(options: argparse.Namespace) -> int:
-    """Returns the exit code: 0 if nothing was lost, done twice or different."""
+def run(options: argparse.Namespace, report: Report) -> None:
+    """Runs a job undisturbed, then again with kills until it ends by itself."""
     dice = random.Random(options.seed)  # noqa: S311 - nothing secret
     blows = plan_blows(dice)
     with tempfile.TemporaryDirectory(dir=options.directory) as name:
         directory = Path(name)
         (directory / "clips").mkdir()
+        num_clips, num_long = (max(1, round(n * options.scale)) for n in (2000, 5))
         collection = make_collection(
             directory / "in",
             ClipLibrary(directory / "clips"),
-            num_clips=max(1, round(2000 * options.scale)),
-            num_long=max(1, round(5 * options.scale)),
-            num_bad=round(200 * options.scale) if options.bad else 0,
+            [*clip_lengths_s(num_clips), *[60 * options.minutes] * num_long],
+            round(200 * options.scale) if options.bad else 0,
         )
-        _say(f"{collection.num_good} recordings, {collection.audio_s / 3600:.1f} h")
+        num_good = len(collection.files)
+        title = f"Jobs over {num_good} recordings, {collection.audio_s / 3600:.1f} h"
+        columns = ("job", "ended", "took s", "speech computed s", "killed meanwhile")
+        report.table(title, columns, (f"{collection.num_bad} further files are no audio",))
         with cluster(options.nodes) as (nodes, jobs):
-            runner = _Runner(jobs, Killer(nodes, dice), tuple(options.set or ()))
+            runner = _Runner(jobs, nodes, dice, report, options.set)
             clean_dir, output = directory / "clean", directory / "out"
-            clean = runner.attempt(collection.directory, clean_dir, [], collection.num_good)
-            _say(f"clean: {clean.phase} in {clean.elapsed_s:.0f} s")
-            attempts = runner.attempts(collection.directory, output, blows, collection.num_good)
-        result = _result(collection, clean, attempts, output, clean_dir)
-        _tell(result, options.output)
-        if options.keep:
-            shutil.copytree(output, options.keep, dirs_exist_ok=True)
-    return 0 if result.held else 1
+            clean = runner.attempt("undisturbed", collection.directory, clean_dir, [], num_good)
+            attempts: list[Attempt] = []
+            while len(attempts) < _MOST_ATTEMPTS:
+                job = f"killed, attempt {len(attempts) + 1}"
+                attempts.append(runner.attempt(job, collection.directory, output, blows, num_good))
+                if attempts[-1].phase.startswith("done"):
+                    break
+        wasted_s = sum(attempt.computed_s for attempt in attempts) - clean.computed_s
+        share = wasted_s / max(clean.computed_s, 1)
+        report.note(f"{wasted_s:.0f} s of speech computed again ({share:.1%})")
+        judge(report, collection, output, clean_dir, attempts[-1].phase)
 
 
-def _result(
-    collection: Collection,
-    clean: Attempt,
-    attempts: list[Attempt],
-    output: Path,
-    clean_dir: Path,
-) -> Result:
-    speech_s = clean.computed_s
-    wasted_s = sum(attempt.computed_s for attempt in attempts) - speech_s
-    return Result(
-        collection,
-        clean,
-        tuple(attempts),
-        compare(output, clean_dir),
-        wasted_s,
-        speech_s,
-        machine(),
-    )
+def judge(
+    report: Report, collection: Collection, output: Path, clean_dir: Path, phase: str
+) -> None:
+    """Adds the comparison of a job's outputs with those of one that nothing happened to."""
+    found, num_twice = read_transcripts(output)
+    expected, _ = read_transcripts(clean_dir)
+    failures = read_failures(output)
+    num_missing = len(expected.keys() - found.keys())
+    num_good, num_bad = len(collection.files), collection.num_bad
+    different = [key for key in found if found[key] != expected.get(key)]
+    silent = [one for one in failures if not one["reason"] or not one["kind"]]
+    leftovers = [path for path in output.rglob("*") if path.name.startswith(".part-")]
+    wanted = "done_with_failures" if num_bad else "done"
+    for promise, told, kept in (
+        (f"the job ends as {wanted}", phase, phase == wanted),
+        (
+            "every recording has an output",
+            f"{len(found)} of {num_good}, {num_missing} missing",
+            len(found) == num_good and num_missing == 0,
+        ),
+        ("none exists twice", f"{num_twice} do", num_twice == 0),
+        ("all equal the undisturbed job's", f"{len(different)} do not", not different),
+        (
+            "every bad file is a failure with its reason",
+            f"{len(failures)} of {num_bad}, {len(silent)} without",
+            len(failures) == num_bad and not silent,
+        ),
+        ("no leftovers", f"{len(leftovers)}", not leftovers),
+    ):
+        report.promise(promise, told, kept)
 
 
 @contextmanager
@@ -144,25 +159,23 @@ def cluster(num_nodes: int) -> Iterator[tuple[LocalNodes, BatchJobs]]:
 
 
 class _Runner:
-    def __init__(self, jobs: BatchJobs, killer: Killer, assignments: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        jobs: BatchJobs,
+        nodes: LocalNodes,
+        dice: random.Random,
+        report: Report,
+        assignments: list[str],
+    ) -> None:
         self._jobs = jobs
-        self._killer = killer
+        self._nodes = nodes
+        self._dice = dice
+        self._report = report
         self._options = tuple(word for one in assignments for word in ("--set", one))
 
-    def attempts(
-        self, source: Path, output: Path, blows: list[Blow], num_good: int
-    ) -> list[Attempt]:
-        """Submits the command until it ends by itself."""
-        done: list[Attempt] = []
-        left = list(blows)
-        while len(done) < _MOST_ATTEMPTS:
-            done.append(self.attempt(source, output, left, num_good))
-            _say(f"attempt {len(done)}: {done[-1].phase} in {done[-1].elapsed_s:.0f} s")
-            if done[-1].phase.startswith("done"):
-                break
-        return done
-
-    def attempt(self, source: Path, output: Path, left: list[Blow], num_good: int) -> Attempt:
+    def attempt(
+        self, name: str, source: Path, output: Path, left: list[Blow], num_good: int
+    ) -> Attempt:
         """Submits the command once and strikes when it is time; takes blows out of `left`."""
         began_s, began_unix_s = time.monotonic(), time.time()
         struck: list[str] = []
@@ -177,18 +190,32 @@ class _Runner:
             computed_s = max(computed_s, progress["computed_audio_h"] * 3600)
             share = progress["done"] / num_good
             if left and progress["state"] == "running" and share >= left[0].at_share:
-                hit = self._killer.strike(left[0].victim)
+                hit = self._strike(left[0].victim)
                 if hit is not None:
-                    blow = left.pop(0)
-                    struck.append(hit)
-                    _say(f"at {share:.0%}: killed {hit}")
-                    if blow.victim is Victim.DRIVER:
+                    struck.append(f"{hit} at {share:.0%}")
+                    self._report.say(f"killed {struck[-1]}")
+                    if left.pop(0).victim is Victim.DRIVER:
                         time.sleep(1.0)
 
         job = self._follow(job_id, look)
         if not job.phase.startswith("done"):
-            _say(job.message[-2000:] or self._jobs.logs(job_id)[-2000:])
-        return Attempt(job.phase, time.monotonic() - began_s, computed_s, tuple(struck))
+            self._report.say(job.message[-2000:] or self._jobs.logs(job_id)[-2000:])
+        took_s = time.monotonic() - began_s
+        self._report.row(name, job.phase, took_s, computed_s, "; ".join(struck) or None)
+        return Attempt(job.phase, computed_s)
+
+    def _strike(self, victim: Victim) -> str | None:
+        """Kills; returns what was hit, None if there was nothing of the kind."""
+        if victim is Victim.RAYLET:
+            pid = self._nodes.kill(self._dice.randrange(self._nodes.num_workers))
+            self._nodes.add()
+            return f"raylet {pid} with all on its node"
+        found = sorted(titled(*_TITLES[victim]), key=lambda process: process.pid)
+        if not found:
+            return None
+        process = self._dice.choice(found)
+        process.send_signal(signal.SIGKILL)
+        return f"{victim} {process.pid}"
 
     def _follow(self, job_id: str, look: Callable[[], None]) -> JobInfo:
         deadline_s = time.monotonic() + _GIVE_UP_S
@@ -198,30 +225,7 @@ class _Runner:
             if job.ended:
                 return job
             if time.monotonic() > deadline_s:
-                _say(self._jobs.logs(job_id)[-3000:])
+                self._report.say(self._jobs.logs(job_id)[-3000:])
                 self._jobs.cancel(job_id)
                 raise TimeoutError(f"job {job_id} is not over after {_GIVE_UP_S:.0f} s")
             time.sleep(_POLL_S)
-
-
-def _tell(result: Result, output: Path) -> None:
-    found = result.comparison
-    num_blows = sum(len(attempt.blows) for attempt in result.attempts)
-    _say(
-        f"{num_blows} kills, {len(result.attempts)} submissions: {found.num_outputs} outputs of "
-        f"{result.collection.num_good}, {len(found.different)} unlike the clean run's, "
-        f"{found.num_twice} twice, {found.num_missing} missing, {found.num_failures} failures of "
-        f"{result.collection.num_bad} bad files, {found.num_leftovers} leftovers"
-    )
-    _say(
-        f"wasted work: {result.wasted_s:.0f} s of {result.speech_s:.0f} s of speech computed "
-        f"again ({result.wasted_s / max(result.speech_s, 1):.1%})"
-    )
-    _say(("held" if result.held else "NOT held") + f"; {result.machine}")
-    output.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(asdict(result), indent=1, default=str)
-    (output / "resume.json").write_text(content + "\n", encoding="utf-8")
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)

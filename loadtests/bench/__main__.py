@@ -1,15 +1,15 @@
-"""`python -m loadtests bench COMMAND`: runs a comparison and writes its tables."""
+"""`python -m loadtests bench COMMAND`: compares Paraserve with FunASR's runtimes."""
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from loadtests.bench.options import DEMO_AUDIO, Options, pack_name
-from loadtests.bench.tables import Comparison
+from loadtests.harness.report import Report, parse, parser
 
 COMMANDS = {
     "engine": "the recognizer alone against AutoModel and funasr-onnx",
@@ -21,36 +21,10 @@ COMMANDS = {
 }
 
 
-def main() -> int:
-    arguments = _parser().parse_args()
-    options = Options(
-        pack=pack_name(arguments.pack),
-        punctuation_pack=pack_name(arguments.punctuation_pack),
-        vad_pack=pack_name(arguments.vad_pack),
-        audio=arguments.audio,
-        seconds=arguments.seconds,
-        repeats=arguments.repeats,
-        max_minutes=arguments.max_minutes,
-        batch_size=arguments.batch_size,
-        scratch=str(Path(tempfile.gettempdir()) / "paraserve-bench"),
-    )
-    command = "python -m loadtests bench " + " ".join(sys.argv[1:])
-    module = importlib.import_module(f"loadtests.bench.{arguments.command}")
-    comparison: Comparison = module.compare(options, command)
-    print(comparison.text())
-    for path in comparison.write(arguments.out):
-        print(f"wrote {path}")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
+def main(given: Sequence[str] | None = None) -> int:
     listed = "\n".join(f"  {name:8} {what}" for name, what in COMMANDS.items())
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtests bench",
-        description=f"Compares Paraserve with FunASR's runtimes.\n\n{listed}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
+    made = parser("bench", f"Compares Paraserve with FunASR's runtimes.\n\n{listed}")
+    add = made.add_argument
     add("command", choices=COMMANDS, metavar="COMMAND")
     add("--pack", default="paraformer-demo", help="recognizer: a name or a directory")
     add("--punctuation-pack", default="ct-punc-demo", help="likewise")
@@ -60,8 +34,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--repeats", type=int, default=5, help="runs of each peer")
     add("--max-minutes", type=float, default=60.0, help="longest recording of `length`")
     add("--batch-size", type=int, default=4, help="AutoModel's where it batches")
-    add("--out", type=Path, default=Path("bench-results"), help="directory for the tables")
-    return parser
+    given_options = parse(made, given)
+    options = Options(
+        pack=pack_name(given_options.pack),
+        punctuation_pack=pack_name(given_options.punctuation_pack),
+        vad_pack=pack_name(given_options.vad_pack),
+        audio=given_options.audio,
+        seconds=given_options.seconds,
+        repeats=given_options.repeats,
+        max_minutes=given_options.max_minutes,
+        batch_size=given_options.batch_size,
+        scratch=str(Path(tempfile.gettempdir()) / "paraserve-bench"),
+    )
+    with Report(given_options.command, given_options) as report:
+        importlib.import_module(f"loadtests.bench.{given_options.command}").compare(options, report)
+    return report.exit_code
 
 
 if __name__ == "__main__":

@@ -11,10 +11,12 @@ import numpy as np
 import soundfile
 
 from loadtests.recordings import recording
-from serve_app.core.records import SAMPLE_RATE_HZ, FileBytes, Pcm
+from serve_app.core.records import SAMPLE_RATE_HZ, STAGES, FileBytes, Pcm
+from serve_app.inference.local import LocalTranscriber
 from serve_app.packs import PackContents, PackStore, resolve
 from serve_app.packs.integrity import BUILTIN_DIRECTORY
 from serve_app.settings import Settings
+from serve_app.transcript.transcript import collect
 
 DEMO_AUDIO = "demo"
 REAL_AUDIO = "real"
@@ -69,12 +71,29 @@ class Options:
 
     def samples(self, seconds: float | None = None) -> Pcm:
         """The recording, repeated and cut to length."""
-        wanted = round((self.seconds if seconds is None else seconds) * SAMPLE_RATE_HZ)
-        samples, rate_hz = soundfile.read(_path(self.audio), dtype="int16")
-        if rate_hz != SAMPLE_RATE_HZ or samples.ndim != 1:
-            raise ValueError(f"{self.audio} is not 16 kHz mono")
-        tiled: Pcm = np.resize(samples, wanted)
-        return tiled
+        return samples(self.audio, self.seconds if seconds is None else seconds)
+
+
+def samples(audio: str, seconds: float) -> Pcm:
+    """Returns a recording, repeated and cut to length.
+
+    Args:
+        audio: `demo`, `real`, or a file.
+        seconds: the length.
+
+    Raises:
+        ValueError: it is not 16 kHz mono.
+    """
+    path = Path(audio)
+    if audio == DEMO_AUDIO:
+        path = BUILTIN_DIRECTORY / "samples" / "demo.flac"
+    elif audio == REAL_AUDIO:
+        path = recording("vad_example.wav", PackStore())
+    pcm, rate_hz = soundfile.read(path, dtype="int16")
+    if rate_hz != SAMPLE_RATE_HZ or pcm.ndim != 1:
+        raise ValueError(f"{audio} is not 16 kHz mono")
+    tiled: Pcm = np.resize(pcm, round(seconds * SAMPLE_RATE_HZ))
+    return tiled
 
 
 def long_flac(options: Options, seconds: float) -> FileBytes:
@@ -96,6 +115,11 @@ def as_flac(samples: Pcm) -> FileBytes:
     return np.frombuffer(buffer.getvalue(), dtype=np.uint8)
 
 
+async def text_of(transcriber: LocalTranscriber, audio: FileBytes) -> str:
+    """Returns the text of a recording, of all stages in this process."""
+    return (await collect(transcriber.transcribe(audio, frozenset(STAGES)))).text
+
+
 def pack_name(given: str) -> str:
     """A directory, as the settings write it; other names as they are."""
     path = Path(given).expanduser()
@@ -109,11 +133,3 @@ def short(name: str) -> str:
 
 def open_named(name: str) -> PackContents:
     return resolve(name, PackStore())
-
-
-def _path(audio: str) -> Path:
-    if audio == DEMO_AUDIO:
-        return BUILTIN_DIRECTORY / "samples" / "demo.flac"
-    if audio == REAL_AUDIO:
-        return recording("vad_example.wav", PackStore())
-    return Path(audio)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,21 +43,9 @@ class Packed:
     def hear(self, segments: list[Pcm]) -> list[str]:
         return [
             "".join(token.text for token in heard.tokens) if isinstance(heard, Recognition) else "!"
-            for batch in self._batches(segments)
+            for batch in packed(segments, self._engine.cost, PACKED_FRAMES)
             for heard in self._engine.transcribe(batch)
         ]
-
-    def _batches(self, segments: list[Pcm]) -> Iterator[list[Pcm]]:
-        batch: list[Pcm] = []
-        cost = 0
-        for pcm in segments:
-            frames = self._engine.cost(len(pcm))
-            if batch and cost + frames > PACKED_FRAMES:
-                yield batch
-                batch, cost = [], 0
-            batch.append(pcm)
-            cost += frames
-        yield batch
 
 
 class Auto:
@@ -87,9 +75,8 @@ class Onnx:
     """funasr-onnx, one segment a call: batches are padded there, too."""
 
     def __init__(self, directory: Path, quantize: bool) -> None:
-        from funasr_onnx import Paraformer  # type: ignore[import-untyped]  # it has no stubs
-
-        self._model: Any = Paraformer(
+        # It has no stubs, and is not installed everywhere.
+        self._model: Any = importlib.import_module("funasr_onnx").Paraformer(
             str(directory), batch_size=1, quantize=quantize, intra_op_num_threads=1
         )
 
@@ -106,21 +93,43 @@ def as_float(pcm: Pcm) -> npt.NDArray[np.float32]:
     return pcm.astype(np.float32) / np.float32(32_768)
 
 
-def auto_model(pack: PackContents, **models: object) -> Any:
-    """FunASR's AutoModel at its best on CPU: one thread, no progress bars."""
+def auto_model(pack: PackContents, device: str = "cpu", ncpu: int = 1, **models: object) -> Any:
+    """Returns FunASR's AutoModel on a device, without progress bars.
+
+    Raises:
+        PeerMissing: it is not installed, or does not load.
+    """
     try:
         from funasr import AutoModel
     except ImportError as error:
         raise PeerMissing(f"FunASR is not installed: {error}") from error
-    return AutoModel(
-        model=str(pack.directory),
-        device="cpu",
-        ncpu=1,
-        disable_update=True,
-        disable_pbar=True,
-        log_level="ERROR",
-        **models,
-    )
+    try:
+        return AutoModel(
+            model=str(pack.directory),
+            device=device,
+            ncpu=ncpu,
+            disable_update=True,
+            disable_pbar=True,
+            log_level="ERROR",
+            **models,
+        )
+    except Exception as error:
+        raise PeerMissing(f"AutoModel did not load: {error!r}") from error
+
+
+def packed(segments: Iterable[Pcm], cost: Callable[[int], int], budget: int) -> Iterator[list[Pcm]]:
+    """Yields segments in their order in batches that cost at most the budget."""
+    batch: list[Pcm] = []
+    spent = 0
+    for pcm in segments:
+        frames = cost(len(pcm))
+        if batch and spent + frames > budget:
+            yield batch
+            batch, spent = [], 0
+        batch.append(pcm)
+        spent += frames
+    if batch:
+        yield batch
 
 
 def exported(pack: PackContents, model: Any, scratch: Path) -> Path:

@@ -6,96 +6,34 @@ import asyncio
 import io
 import os
 import sys
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import soundfile
 import torch
 
-from loadtests.bench.measuring import Stopwatch, hold, interleaved, machine, report, run_child
-from loadtests.bench.options import Options, as_flac, open_named, short
+from loadtests.bench.options import Options, as_flac, open_named, short, text_of
 from loadtests.bench.peers import PeerMissing, as_float, auto_model
-from loadtests.bench.tables import Bar, Comparison, Table
+from loadtests.harness.child import Cost, rounds, send_tables, show_child
+from loadtests.harness.report import Cell, Report, Table
 from serve_app.audio import AudioDecoder
-from serve_app.core.records import STAGES, FileBytes
+from serve_app.core.records import FileBytes
 from serve_app.inference.local import LocalTranscriber
 from serve_app.transcript.cer import character_error_rate
-from serve_app.transcript.transcript import collect
 
 OURS, AUTO = "Paraserve, in one process", "AutoModel, all in one"
 PROFILE = ("decode", "VAD", "features", "encoder", "predictor", "decoder", "punctuation")
 
 
-@dataclass(frozen=True, slots=True)
-class PipelineResult:
-    """One pipeline: medians, and mean CPU seconds of each entry of PROFILE."""
-
-    name: str
-    wall_s: float
-    cpu_s: float
-    text: str
-    profile_s: tuple[float, ...]
-
-    @classmethod
-    def from_json(cls, row: Any) -> PipelineResult:
-        name, wall_s, cpu_s, text, profile_s = row
-        return cls(name, wall_s, cpu_s, text, tuple(profile_s))
-
-
-def compare(options: Options, command: str) -> Comparison:
+def compare(options: Options, report: Report) -> None:
     """Runs both pipelines in one fresh process, in turns, on the same core."""
-    child: Any = run_child("loadtests.bench.stages", [options.to_json()])
-    where, notes, rows = child
-    results = [PipelineResult.from_json(row) for row in rows]
-    reference = results[-1]
-    totals = Table(
-        f"From bytes to text, {options.seconds:.0f} s of FLAC, {short(options.pack)} and "
-        f"{short(options.punctuation_pack)}, one core, median of {options.repeats}",
-        ("pipeline", "wall s", "CPU s", "RTFx", "against AutoModel", "CER against AutoModel"),
-        tuple(
-            (
-                row.name,
-                row.wall_s,
-                row.cpu_s,
-                options.seconds / row.wall_s,
-                reference.cpu_s / row.cpu_s,
-                f"{character_error_rate(reference.text, row.text):.2%}",
-            )
-            for row in results
-        ),
-        tuple(notes),
-    )
-    charts = tuple(
-        Bar(f"CPU s: {row.name}", (*PROFILE, "rest"), tuple(_with_rest(row))) for row in results
-    )
-    return Comparison("stages", command, where, (totals, _profile(options, results)), charts)
+    show_child(report, "loadtests.bench.stages", options.to_json())
 
 
-def _profile(options: Options, results: list[PipelineResult]) -> Table:
-    columns = ["stage"]
-    for row in results:
-        columns += [f"{row.name}: CPU s", "share", "RTFx a core"]
-    lines = []
-    for index, stage in enumerate((*PROFILE, "rest", "all")):
-        line: list[str | float] = [stage]
-        for row in results:
-            spent_s = [*_with_rest(row), row.cpu_s][index]
-            speed = f"{options.seconds / spent_s:,.0f}" if spent_s > 0 else "-"
-            line += [spent_s, f"{spent_s / row.cpu_s:.1%}", speed]
-        lines.append(tuple(line))
-    return Table("Where the CPU seconds go", tuple(columns), tuple(lines))
-
-
-def _with_rest(row: PipelineResult) -> list[float]:
-    """The profile, and what no stage accounts for; clocks differ, so at least 0."""
-    return [*row.profile_s, max(0.0, row.cpu_s - sum(row.profile_s))]
-
-
-def measure(options: Options) -> list[object]:
+def measure(options: Options) -> None:
     """Runs in the child process."""
-    where = machine()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     audio = as_flac(options.samples())
@@ -108,23 +46,102 @@ def measure(options: Options) -> list[object]:
     texts = {name: pipeline.text() for name, pipeline in pipelines.items()}  # warms up
     for pipeline in pipelines.values():
         pipeline.watch.spent_s.clear()
-    works: dict[str, Callable[[], object]] = {
-        name: pipeline.text for name, pipeline in pipelines.items()
-    }
-    costs = interleaved(works, options.repeats)
-    rows = [
-        [
-            name,
-            costs[name].wall_s,
-            costs[name].cpu_s,
-            texts[name],
-            [pipeline.watch.spent_s.get(stage, 0.0) / options.repeats for stage in PROFILE],
+    works = {name: pipeline.text for name, pipeline in pipelines.items()}
+    for number, costs in enumerate(rounds(works, options.repeats), 1):
+        profiles = {
+            name: _profile(pipeline.watch.spent_s, costs[name], number)
+            for name, pipeline in pipelines.items()
+        }
+        bars = [
+            (f"CPU s: {name}", list(profile)[:-1], list(profile.values())[:-1])
+            for name, profile in profiles.items()
         ]
-        for name, pipeline in pipelines.items()
-    ]
+        totals = _totals(options, costs, texts, notes)
+        send_tables(totals, _shares(options, costs, profiles), bars=bars)
     for pipeline in pipelines.values():
         pipeline.close()
-    return [where, notes, rows]
+
+
+def _totals(
+    options: Options, costs: dict[str, Cost], texts: dict[str, str], notes: list[str]
+) -> Table:
+    reference = list(costs)[-1]
+    return Table(
+        f"From bytes to text, {options.seconds:.0f} s of FLAC, {short(options.pack)} and "
+        f"{short(options.punctuation_pack)}, one core, median of {options.repeats}",
+        ("pipeline", "wall s", "CPU s", "RTFx", "against AutoModel", "CER against AutoModel"),
+        [
+            (
+                name,
+                cost.wall_s,
+                cost.cpu_s,
+                options.seconds / cost.wall_s,
+                costs[reference].cpu_s / cost.cpu_s,
+                f"{character_error_rate(texts[reference], texts[name]):.2%}",
+            )
+            for name, cost in costs.items()
+        ],
+        notes,
+    )
+
+
+def _profile(spent_s: dict[str, float], cost: Cost, repeats: int) -> dict[str, float]:
+    """Returns CPU s by stage, and what no stage accounts for; clocks differ, so at least 0."""
+    stages = {stage: spent_s.get(stage, 0.0) / repeats for stage in PROFILE}
+    rest_s = max(0.0, cost.cpu_s - sum(stages.values()))
+    return {**stages, "rest": rest_s, "all": cost.cpu_s}
+
+
+def _shares(
+    options: Options, costs: dict[str, Cost], profiles: dict[str, dict[str, float]]
+) -> Table:
+    columns = ["stage"]
+    for name in profiles:
+        columns += [f"{name}: CPU s", "share", "RTFx a core"]
+    rows: list[tuple[Cell, ...]] = []
+    for stage in (*PROFILE, "rest", "all"):
+        row: list[Cell] = [stage]
+        for name, profile in profiles.items():
+            spent_s = profile[stage]
+            speed = f"{options.seconds / spent_s:,.0f}" if spent_s > 0 else None
+            row += [spent_s, f"{spent_s / costs[name].cpu_s:.1%}", speed]
+        rows.append(tuple(row))
+    return Table("Where the CPU seconds go", tuple(columns), rows)
+
+
+class Stopwatch:
+    """Adds up the CPU time of methods, by the thread that runs them."""
+
+    def __init__(self) -> None:
+        self.spent_s: dict[str, float] = {}
+
+    def watch(self, owner: object, method: str, stage: str) -> None:
+        """Replaces a method of an object, or of a class, by one that is timed.
+
+        Of a method that returns an iterator, what each step takes is timed.
+        """
+        original: Callable[..., object] = getattr(owner, method)
+
+        def timed(*args: object, **kwargs: object) -> object:
+            result = self._timed(stage, lambda: original(*args, **kwargs))
+            return steps(result) if isinstance(result, Iterator) else result
+
+        def steps(iterator: Iterator[object]) -> Iterator[object]:
+            while (step := self._timed(stage, lambda: next(iterator, _END))) is not _END:
+                yield step
+
+        setattr(owner, method, timed)
+
+    def _timed(self, stage: str, work: Callable[[], object]) -> object:
+        before_s = time.thread_time()
+        try:
+            return work()
+        finally:
+            spent_s = time.thread_time() - before_s
+            self.spent_s[stage] = self.spent_s.get(stage, 0.0) + spent_s
+
+
+_END = object()
 
 
 class _Pipeline(ABC):
@@ -161,13 +178,12 @@ class _Ours(_Pipeline):
         stream = type(inside._vad.open())
         self.watch.watch(stream, "push", "VAD")
         self.watch.watch(stream, "finish", "VAD")
-        self.watch.watch_iteration(AudioDecoder, "steps", "decode")
+        self.watch.watch(AudioDecoder, "steps", "decode")
         # FunASR calls the module, Paraserve one of its methods.
         self.watch.watch(engine._net.decoder, "represent", "decoder")
 
     def text(self) -> str:
-        events = self._transcriber.transcribe(self._audio, frozenset(STAGES))
-        return self._loop.run_until_complete(collect(events)).text
+        return self._loop.run_until_complete(text_of(self._transcriber, self._audio))
 
     def close(self) -> None:
         self._loop.run_until_complete(self._transcriber.__aexit__(None, None, None))
@@ -206,5 +222,4 @@ class _Auto(_Pipeline):
 
 
 if __name__ == "__main__":
-    report(measure(Options.from_json(sys.argv[1])))
-    hold()
+    measure(Options.from_json(sys.argv[1]))

@@ -13,11 +13,11 @@ tell counts as neither silent nor shifted; it is worked out from what was done t
 
 from __future__ import annotations
 
-import argparse
 import functools
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,7 @@ from loadtests.damage.files import FORMATS, DamagedFile, damaged_file, sound_fil
 from loadtests.damage.matching import Piece, Samples, find_pieces, is_quiet
 from loadtests.damage.reference import decode_leniently
 from loadtests.damage.unknowable import is_plain_silence, unknowable_s
+from loadtests.harness.report import Report, parse, parser
 from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.core.errors import AudioError
 from serve_app.core.records import DamagedRange
@@ -34,6 +35,8 @@ _LEAST_SHARE = 0.99
 _MAX_SHIFT_S = 0.1
 # Half a block of speech, and what a decoder needs to find its feet.
 _NEAR_MS = 500
+_EVERY = 50
+_COLUMNS = ("files", "hopeless", "refused", "reference", "both", "silent", "shifted")
 _NO_AUDIO = re.compile(r"has no audio from ([\d.]+) to ([\d.]+) s")
 
 
@@ -44,17 +47,6 @@ class Decoded:
     samples: Samples
     damage: tuple[DamagedRange, ...]
     notices: tuple[str, ...]
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How one case went; counts are blocks of speech."""
-
-    num_reference: int
-    num_both: int
-    num_silent: int
-    num_shifted: int
     error: str | None
 
 
@@ -78,24 +70,26 @@ def original(name: str) -> Samples:
     return decode(sound_file(name)).samples
 
 
-def judge(case: DamagedFile) -> Verdict:
-    """Compares both decodings of a damaged file with that of the sound one."""
+def judge(case: DamagedFile) -> Counter[str]:
+    """Compares both decodings of a damaged file with that of the sound one; counts `_COLUMNS`."""
     ours = decode(case.content)
     sound = original(case.name)
     reference = find_pieces(sound, decode_leniently(case.content))
     pieces = find_pieces(sound, ours.samples)
     recovered = [piece for piece in reference if piece.found is not None]
     by_start = {piece.start: piece for piece in pieces}
-    num_both = sum(by_start[piece.start].found is not None for piece in recovered)
     slack_s = unknowable_s(case)
-    num_shifted = sum(
-        is_shifted(by_start[piece.start], piece, slack_s)
-        for piece in reference
-        if ours.error is None
+    shifted = (is_shifted(by_start[piece.start], piece, slack_s) for piece in reference)
+    return Counter(
+        files=1,
+        hopeless=ours.error is not None and not recovered,
+        refused=ours.error is not None and bool(recovered),
+        reference=len(recovered),
+        both=sum(by_start[piece.start].found is not None for piece in recovered),
+        # Of a stream that ends early nobody can tell how much there was.
+        silent=0 if ours.error or case.kind == "cut" else count_silent(case, ours, pieces),
+        shifted=0 if ours.error else sum(shifted),
     )
-    # Of a stream that ends early nobody can tell how much there was.
-    num_silent = 0 if ours.error or case.kind == "cut" else count_silent(case, ours, pieces)
-    return Verdict(len(recovered), num_both, num_silent, num_shifted, ours.error)
 
 
 def is_shifted(piece: Piece, reference: Piece, slack_s: float) -> bool:
@@ -134,50 +128,56 @@ def is_told(ours: Decoded, start_ms: float) -> bool:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtests damage", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("--cases", type=int, default=2000, help="number of damaged files")
-    parser.add_argument("--seed", type=int, default=0, help="of the first one")
-    parser.add_argument("--verbose", action="store_true", help="print each case that is not well")
-    options = parser.parse_args()
+def main(given: Sequence[str] | None = None) -> int:
+    made = parser("damage", __doc__)
+    made.add_argument("--cases", type=int, default=2000, help="number of damaged files")
+    made.add_argument("--seed", type=int, default=0, help="of the first one")
+    made.add_argument("--verbose", action="store_true", help="print each case that is not well")
+    options = parse(made, given)
     totals: dict[str, Counter[str]] = {name: Counter() for name in FORMATS}
-    for seed in range(options.seed, options.seed + options.cases):
-        case = damaged_file(seed)
-        verdict = judge(case)
-        totals[case.name].update(
-            files=1,
-            reference=verdict.num_reference,
-            both=verdict.num_both,
-            silent=verdict.num_silent,
-            shifted=verdict.num_shifted,
-            refused=verdict.error is not None and verdict.num_reference > 0,
-            hopeless=verdict.error is not None and not verdict.num_reference,
+    with Report("damage", options) as report:
+        report.table(
+            "Blocks of speech, a quarter of a second each, by format",
+            ("format", *_COLUMNS, "share"),
+            ("hopeless: files from which neither we nor FFmpeg get speech",),
         )
-        is_well = verdict.num_both == verdict.num_reference
-        if options.verbose and not (is_well and not verdict.num_silent + verdict.num_shifted):
-            print(seed, case.name, case.kind, verdict, flush=True)
-    return report(totals)
+        for seed in range(options.seed, options.seed + options.cases):
+            case = damaged_file(seed)
+            verdict = judge(case)
+            totals[case.name].update(verdict)
+            if seed % _EVERY == 0:
+                _show(report, totals)
+            faults = ("refused", "silent", "shifted")
+            is_well = verdict["both"] == verdict["reference"] and not any(map(verdict.get, faults))
+            if options.verbose and not is_well:
+                report.say(f"{seed} {case.name} {case.kind} {dict(verdict)}")
+        _promise(report, _show(report, totals))
+    return report.exit_code
 
 
-def report(totals: dict[str, Counter[str]]) -> int:
-    """Prints a row a format; returns the exit code.
+def _show(report: Report, totals: dict[str, Counter[str]]) -> Counter[str]:
+    """Fills the table, a row a format; returns the sums."""
+    everything = sum(totals.values(), Counter())
+    rows = [*totals.items(), ("all", everything)]
+    report.rows((name, *(row[kind] for kind in _COLUMNS), _share(row)) for name, row in rows)
+    return everything
 
-    "Hopeless" are files from which neither we nor FFmpeg get speech.
-    """
-    columns = ("files", "hopeless", "refused", "reference", "both", "silent", "shifted")
-    everything: Counter[str] = Counter()
-    print(f"{'format':10}" + "".join(f"{column:>11}" for column in columns) + f"{'share':>9}")
-    for name, counts in [*totals.items(), ("all", everything)]:
-        if name != "all":
-            everything.update(counts)
-        share = counts["both"] / counts["reference"] if counts["reference"] else 1.0
-        cells = "".join(f"{counts[column]:11}" for column in columns)
-        print(f"{name:10}{cells}{share:9.4f}")
-    share = everything["both"] / max(everything["reference"], 1)
-    num_faults = sum(everything[column] for column in ("refused", "silent", "shifted"))
-    return 0 if share >= _LEAST_SHARE and not num_faults else 1
+
+def _share(counts: Counter[str]) -> str:
+    return f"{counts['both'] / counts['reference'] if counts['reference'] else 1.0:.4f}"
+
+
+def _promise(report: Report, counts: Counter[str]) -> None:
+    share = float(_share(counts))
+    told = f"{counts['both']} of {counts['reference']}"
+    wanted = f"{_LEAST_SHARE:.0%} of the speech that FFmpeg recovers is decoded"
+    report.promise(wanted, told, share >= _LEAST_SHARE)
+    for promise, kind in (
+        ("no file is refused from which FFmpeg gets speech", "refused"),
+        ("nothing is lost without a word", "silent"),
+        (f"no time is off by more than {_MAX_SHIFT_S:.1f} s", "shifted"),
+    ):
+        report.promise(promise, str(counts[kind]), counts[kind] == 0)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from loadtests.bench.measuring import machine
-from loadtests.bench.options import Options
+from loadtests.bench.options import samples
 from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
 
 
@@ -33,20 +32,20 @@ class Trial:
         peers: include FunASR's AutoModel.
     """
 
-    pack: str
-    punctuation_pack: str
-    vad_pack: str
-    audio: str
-    seconds: float
-    recording_s: float
-    repeats: int
-    device: str
-    max_batch_frames: int
-    max_batch_words: int
-    vad_processes: int
-    batch_sizes: tuple[int, ...]
-    batch_sizes_s: tuple[int, ...]
-    peers: bool
+    pack: str = "paraformer-demo"
+    punctuation_pack: str = "ct-punc-demo"
+    vad_pack: str = "fsmn-vad"
+    audio: str = "demo"
+    seconds: float = 3600.0
+    recording_s: float = 300.0
+    repeats: int = 5
+    device: str = "cuda"
+    max_batch_frames: int = 20_000
+    max_batch_words: int = 20_000
+    vad_processes: int = 1
+    batch_sizes: tuple[int, ...] = (1, 8, 32, 64, 128)
+    batch_sizes_s: tuple[int, ...] = (60, 300, 1000, 3000)
+    peers: bool = True
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -62,23 +61,16 @@ class Trial:
     def on_gpu(self) -> bool:
         return self.device != "cpu"
 
+    @property
+    def device_name(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.on_gpu else "no GPU (trial run)"
+
     def recordings(self) -> list[Pcm]:
         """The audio, cut into recordings."""
-        whole = Options(
-            pack=self.pack,
-            punctuation_pack=self.punctuation_pack,
-            vad_pack=self.vad_pack,
-            audio=self.audio,
-            seconds=self.seconds,
-            repeats=self.repeats,
-            max_minutes=0.0,
-            batch_size=1,
-            scratch="",
-        ).samples()
+        whole = samples(self.audio, self.seconds)
         length = round(self.recording_s * SAMPLE_RATE_HZ)
         return [whole[start : start + length] for start in range(0, len(whole), length)]
 
-    def where(self) -> str:
-        """One line on the machine and its device."""
-        name = torch.cuda.get_device_name(self.device) if self.on_gpu else "no GPU (trial run)"
-        return f"{name}; {machine()}"
+    def held_bytes(self) -> int:
+        """Memory of the device that PyTorch holds for this process, what is cached included."""
+        return torch.cuda.memory_reserved(self.device) if self.on_gpu else 0

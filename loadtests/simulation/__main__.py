@@ -1,24 +1,24 @@
-"""See the package."""
+"""The capacity simulator held against a service that really runs.
+
+python -m loadtests simulation measure --out costs.json
+python -m loadtests simulation compare
+python -m loadtests simulation speed --hours 1000
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
 
+from loadtests.harness.report import Report, parse, parser
 from loadtests.simulation.agreement import TOLERANCE
-from loadtests.simulation.comparing import (
-    CompareOptions,
-    Comparison,
-    agreements,
-    compare,
-    compare_kept,
-)
+from loadtests.simulation.comparing import Comparison, agreements, compared, real_run
 from loadtests.simulation.measuring import measure
+from loadtests.simulation.service_run import RealRun
 from serve_app.planning.costs import shipped_costs, write_costs
 from serve_app.planning.generation import generate, parse_generation
 from serve_app.planning.search import sized_for
@@ -28,130 +28,125 @@ from serve_app.planning.speech import DrawnSpeech
 from serve_app.settings import Settings
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m loadtests simulation", description="The simulator against a real service."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    comparison = commands.add_parser("compare", help="the same traces through both")
-    comparison.add_argument("--rounds", type=int, default=3, help="traces, each 5 minutes in all")
-    comparison.add_argument("--seconds", type=float, default=240.0, help="length of a trace")
-    comparison.add_argument("--replicas", type=int, default=1)
-    comparison.add_argument("--pack", help="recognizer pack instead of a made one")
-    comparison.add_argument("--seed", type=int, default=1, help="of the first trace")
-    comparison.add_argument("--costs-out", type=Path, help="write the last round's costs here")
-    comparison.add_argument("--keep", type=Path, help="directory for what the service did")
-    comparison.add_argument("--kept", type=Path, nargs="+", help="files of --keep; run nothing")
-    measuring = commands.add_parser("measure", help="costs of a profile's models")
-    measuring.add_argument("--profile", default="demo")
-    measuring.add_argument("--pack", help="recognizer pack instead of the profile's")
-    measuring.add_argument("--punctuation-pack", help="likewise")
-    measuring.add_argument("--repeats", type=int, default=5)
-    measuring.add_argument("--out", type=Path, required=True)
-    speed = commands.add_parser("speed", help="how fast the simulator is")
-    speed.add_argument("--hours", type=float, default=1000.0)
-    speed.add_argument("--replicas", type=int, default=0, help="0 for 60 %% load")
-    arguments = parser.parse_args()
-    return {"compare": _compare, "measure": _measure, "speed": _speed}[arguments.command](arguments)
+def main(given: Sequence[str] | None = None) -> int:
+    options = parse(_parser(), given)
+    run = {"compare": _compare, "measure": _measure, "speed": _speed}[options.command]
+    with Report(f"simulation-{options.command}", options) as report:
+        run(options, report)
+    return report.exit_code
 
 
-def _measure(arguments: argparse.Namespace) -> int:
-    values: dict[str, object] = {"profile": arguments.profile}
-    if arguments.pack:
-        values["recognizer"] = {"pack": arguments.pack}
-    if arguments.punctuation_pack:
-        values["punctuator"] = {"pack": arguments.punctuation_pack}
-    costs = measure(
-        Settings.model_validate(values), Path(arguments.profile).stem, arguments.repeats
-    )
-    write_costs(costs, arguments.out)
-    print(json.dumps(asdict(costs), indent=2))
-    return 0
+def _parser() -> argparse.ArgumentParser:
+    made = parser("simulation", __doc__)
+    commands = made.add_subparsers(dest="command", required=True)
+    add = commands.add_parser("compare", help="the same traces through both").add_argument
+    add("--rounds", type=int, default=3, help="traces, each 5 minutes in all")
+    add("--seconds", type=float, default=240.0, help="length of a trace")
+    add("--replicas", type=int, default=1)
+    add("--pack", help="recognizer pack instead of a made one")
+    add("--seed", type=int, default=1, help="of the first trace")
+    add("--keep", type=Path, help="directory for what the service did")
+    add("--kept", type=Path, nargs="+", default=[], help="files of --keep; run nothing")
+    add = commands.add_parser("measure", help="costs of a profile's models").add_argument
+    add("--profile", default="demo")
+    add("--pack", help="recognizer pack instead of the profile's")
+    add("--punctuation-pack", help="likewise")
+    add("--repeats", type=int, default=5)
+    add("--out", type=Path, required=True, dest="costs", help="file for the costs")
+    add = commands.add_parser("speed", help="how fast the simulator is").add_argument
+    add("--hours", type=float, default=1000.0)
+    add("--replicas", type=int, default=0, help="0 for 60 %% load")
+    return made
 
 
-def _speed(arguments: argparse.Namespace) -> int:
+def _measure(options: argparse.Namespace, report: Report) -> None:
+    values: dict[str, object] = {"profile": options.profile}
+    if options.pack:
+        values["recognizer"] = {"pack": options.pack}
+    if options.punctuation_pack:
+        values["punctuator"] = {"pack": options.punctuation_pack}
+    settings = Settings.model_validate(values)
+    costs = measure(settings, Path(options.profile).stem, options.repeats)
+    write_costs(costs, options.costs)
+    report.table("Costs", ("of", "fixed s", "s a unit", "s an item"), (costs.origin,))
+    for name, cost in (
+        ("recognizer, a batch of frames", costs.recognizer),
+        ("segmenter, a second of audio", costs.segmenter),
+        ("punctuator, a batch of words", costs.punctuator),
+    ):
+        report.row(name, *(f"{value:.3g}" for value in (cost.fixed_s, cost.unit_s, cost.item_s)))
+    report.note(f"written to {options.costs}")
+
+
+def _speed(options: argparse.Namespace, report: Report) -> None:
     settings = Settings.model_validate({"profile": "paraformer-large"})
     costs = shipped_costs("paraformer-large")
-    trace = generate(parse_generation(f"day:{arguments.hours}h"), 1)
+    trace = generate(parse_generation(f"day:{options.hours}h"), 1)
     speech = DrawnSpeech(speech_options(settings, costs.frame_s), 1)
     shape = sized_for(trace, shape_of(settings), costs)
     busiest = trace.between(*trace.busiest(3600.0))
     load = float(busiest.audio_s.sum()) / 3600 / costs.recognizer_rtfx
-    num_replicas = arguments.replicas or max(1, round(load / 0.6))
-    options = RunOptions(by_item=False, chunks_per_group=speech.mean_chunks_per_group)
+    num_replicas = options.replicas or max(1, round(load / 0.6))
+    run_options = RunOptions(by_item=False, chunks_per_group=speech.mean_chunks_per_group)
     cpu_s = time.process_time()
-    result = simulate(trace, shape.with_recognizers(num_replicas), costs, speech, options)
+    result = simulate(trace, shape.with_recognizers(num_replicas), costs, speech, run_options)
     cpu_s = time.process_time() - cpu_s
-    memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     groups = result.item_delay.num
-    print(f"{result.num_requests:,} requests, {result.audio_hours:,.0f} h, {groups:,} groups")
-    print(
-        f"{num_replicas} recognizers, {result.utilization:.0%} busy; "
-        f"queue delay p95 {result.queue_delay.p95_s:.3f} s"
+    report.table(
+        f"{result.num_requests:,} requests, {result.audio_hours:,.0f} h, {groups:,} groups",
+        ("recognizers", "busy", "queue delay p95 s", "wall s", "CPU s", "MiB"),
     )
-    print(
-        f"{cpu_s:.1f} CPU s, {result.elapsed_s:.1f} s: {result.audio_hours / cpu_s:,.0f} h of "
-        f"audio, {groups / cpu_s:,.0f} groups and {result.num_events / cpu_s:,.0f} events per "
-        f"CPU second; {memory_mib:,.0f} MiB"
+    memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    busy, delay_s = f"{result.utilization:.0%}", f"{result.queue_delay.p95_s:.3f}"
+    report.row(str(num_replicas), busy, delay_s, result.elapsed_s, cpu_s, f"{memory_mib:,.0f}")
+    report.note(
+        f"{result.audio_hours / cpu_s:,.0f} h of audio, {groups / cpu_s:,.0f} groups and "
+        f"{result.num_events / cpu_s:,.0f} events per CPU second"
     )
-    return 0
 
 
-def _compare(arguments: argparse.Namespace) -> int:
-    keep: Path | None = arguments.keep
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-    options = [
-        CompareOptions(
-            arguments.seconds,
-            arguments.replicas,
-            arguments.pack,
-            seed,
-            keep / f"trace-{seed}.json" if keep is not None else None,
-        )
-        for seed in range(arguments.seed, arguments.seed + arguments.rounds)
-    ]
+def _compare(options: argparse.Namespace, report: Report) -> None:
+    table = report.table(
+        "Real and simulated service by trace",
+        ("trace", "busy", "simulated", "chunks in a batch", "simulated", "batches over costs"),
+        ("other programs: what they took of the recognizers' cores",),
+    )
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
     found: list[Comparison] = []
-    for path in arguments.kept or ():
-        found.append(compare_kept(path, options[0]))
-        _tell(path.name, found[-1])
-    for each in options if not found else ():
-        found.append(compare(each))
-        _tell(f"seed {each.seed}", found[-1])
-    if arguments.costs_out:
-        write_costs(found[-1].costs, arguments.costs_out)
-    return _report(found)
-
-
-def _tell(name: str, found: Comparison) -> None:
-    costs, result = found.costs, found.result
-    print(f"{name}: costs, of every other stretch: {costs}")
-    print(
-        f"recognizer busy {found.busy:.0%}, simulated {result.utilization:.0%}; chunks in a batch "
-        f"{found.items_per_batch:.2f}, {result.mean_batch_items:.2f}; batches took "
-        f"{found.drift:.3f} of what the costs say; other programs took {found.intruded:.1%} of the "
-        f"recognizers' cores; p50 and p95, simulated over real: queue delay "
-        f"{' and '.join(f'{each.ratio:.2f}' for each in agreements([found]))}, requests' latency "
-        f"{result.latency.p50_s / found.latency.p50_s:.2f} and "
-        f"{result.latency.p95_s / found.latency.p95_s:.2f}",
-        flush=True,
-    )
-
-
-def _report(found: list[Comparison]) -> int:
-    num_chunks = sum(len(each.waits.real.waited_s) for each in found)
-    print(f"queue delay of {num_chunks:,} chunks of {len(found)} traces")
-    print("| | real s | simulated s | ratio | 95 % interval | within 15 % |")
-    print("|---|---:|---:|---:|---|---|")
-    queue = agreements(found)
-    for each in queue:
-        print(
-            f"| p{each.percent} | {each.real_s:.3f} | {each.simulated_s:.3f} | {each.ratio:.2f} "
-            f"| {each.low:.2f} to {each.high:.2f} | {'yes' if each.holds else 'no'} |"
+    seeds = range(options.seed, options.seed + options.rounds)
+    for source in options.kept or seeds:
+        if isinstance(source, Path):
+            name, seed, real = source.name, options.seed, RealRun.kept(source)
+        else:
+            name, seed = f"seed {source}", source
+            real = real_run(options.seconds, options.replicas, options.pack, seed)
+            if options.keep is not None:
+                real.keep(options.keep / f"trace-{seed}.json")
+        found.append(compared(real, options.replicas, seed))
+        one, result = found[-1], found[-1].result
+        busy = (f"{one.busy:.0%}", f"{result.utilization:.0%}")
+        items = (one.items_per_batch, result.mean_batch_items, f"{one.drift:.3f}")
+        report.row(name, *busy, *items, table=table)
+        report.note(
+            f"{name}: other programs {one.intruded:.1%}; simulated over real, p50 and p95: queue "
+            f"delay {' and '.join(f'{each.ratio:.2f}' for each in agreements([one]))}, latency "
+            f"{result.latency.p50_s / one.latency.p50_s:.2f} and "
+            f"{result.latency.p95_s / one.latency.p95_s:.2f}; costs: {one.costs}",
+            table=table,
         )
-    held = all(each.holds for each in queue)
-    print(f"queue delay p50 and p95 within {TOLERANCE:.0%}: {'yes' if held else 'no'}")
-    return 0 if held else 1
+    num_chunks = sum(len(each.waits.real.waited_s) for each in found)
+    report.table(
+        f"Queue delay of {num_chunks:,} chunks of {len(found)} traces",
+        ("", "real s", "simulated s", "ratio", "95 % interval"),
+    )
+    for each in agreements(found):
+        times_s = (f"{each.real_s:.3f}", f"{each.simulated_s:.3f}")
+        interval = f"{each.low:.2f} to {each.high:.2f}"
+        report.row(f"p{each.percent}", *times_s, each.ratio, interval)
+        report.promise(
+            f"queue delay p{each.percent} within {TOLERANCE:.0%}", f"{each.ratio:.2f}", each.holds
+        )
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ class Spent:
     cpu_s: Mapping[str, float]
     others_s: float
     intruded: float
-    lengths_s: Sequence[float]
-    records: Sequence[BatchRecord]
+    lengths_s: tuple[float, ...]
+    records: tuple[BatchRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)

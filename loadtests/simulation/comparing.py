@@ -3,57 +3,38 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from loadtests.ports import free_port
+from loadtests.harness.clips import repeated
+from loadtests.serving import own_settings
 from loadtests.simulation.agreement import Agreement, Pair, Waits, agreement, joined
 from loadtests.simulation.calibration import Speech, calibrate
-from loadtests.simulation.keeping import RealRun, keep, kept
-from loadtests.simulation.recordings import cut, make_clip
-from loadtests.simulation.service_run import RunPlan, run_service
-from loadtests.simulation.stopwatch import BatchRecord
+from loadtests.simulation.service_run import RealRun, run_service
 from loadtests.simulation.traffic import LENGTHS_S, Traffic
-from serve_app.inference.loading import load_vad
+from serve_app.core.ports import VoiceActivityDetector
+from serve_app.core.records import RequestContext
+from serve_app.inference.loading import load_vad, segmentation_options
 from serve_app.modeltools.random_packs.writing import synthesize
 from serve_app.planning.costs import Costs
 from serve_app.planning.replicas import Call
 from serve_app.planning.results import Percentiles, RunResult
 from serve_app.planning.service_config import shape_of
 from serve_app.planning.simulation import MachineShape, RunOptions, Simulation
-from serve_app.planning.speech import MeasuredSpeech
+from serve_app.planning.speech import DecodedBlock, MeasuredSpeech, Recording, group_of
 from serve_app.settings import Settings
+from serve_app.transcript.segmentation import Segmentation
 
 _WORDS_PER_S = 291 / 74.8
 _START_S = 6.0
 _WARM_UP_S = 5.0
+_FRAME_S = 0.06
 _PERCENTS = (50, 95)
 _TRAFFIC = Traffic()
-
-
-@dataclass(frozen=True, slots=True)
-class CompareOptions:
-    """How to compare.
-
-    Attributes:
-        seconds: length of a trace.
-        num_replicas: recognizers.
-        pack: of the recognizer; None for one of random weights of the published small
-            architecture.
-        seed: of the arrivals.
-        keep_in: write what the service did into this file.
-    """
-
-    seconds: float = 240.0
-    num_replicas: int = 1
-    pack: str | None = None
-    seed: int = 1
-    keep_in: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,26 +62,22 @@ class Comparison:
     result: RunResult
 
 
-def compare(options: CompareOptions) -> Comparison:
-    """Runs the service on this machine, then simulates the same.
+def real_run(seconds: float, num_replicas: int, pack: str | None, seed: int) -> RealRun:
+    """Runs the service on this machine.
+
+    Args:
+        seconds: length of the trace.
+        num_replicas: recognizers.
+        pack: of the recognizer; None for one of random weights of the published small
+            architecture.
+        seed: of the arrivals.
 
     Raises:
-        ParaserveError: the machine is too small, the service does not start, or it
-            refuses requests.
+        ParaserveError: the machine is too small, or the service does not start.
+        ClientError: it refuses requests.
     """
-    with _pack(options) as pack:
-        settings = _settings(options, pack)
-        clips = {length_s: make_clip(length_s) for length_s in LENGTHS_S}
-        plan = RunPlan(_TRAFFIC, options.seconds, options.seed)
-        real = run_service(settings, clips, plan)
-    if options.keep_in is not None:
-        keep(real, options.keep_in)
-    return compared(real, options)
-
-
-def compare_kept(path: Path, options: CompareOptions) -> Comparison:
-    """Simulates the trace of a real run that was written into a file."""
-    return compared(kept(path), options)
+    with _pack(pack) as found:
+        return run_service(_settings(num_replicas, found), _TRAFFIC, seconds, seed)
 
 
 def agreements(comparisons: Sequence[Comparison]) -> tuple[Agreement, ...]:
@@ -110,9 +87,9 @@ def agreements(comparisons: Sequence[Comparison]) -> tuple[Agreement, ...]:
 
 
 @contextmanager
-def _pack(options: CompareOptions) -> Iterator[str]:
-    if options.pack is not None:
-        yield options.pack
+def _pack(given: str | None) -> Iterator[str]:
+    if given is not None:
+        yield given
         return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "pack"
@@ -120,34 +97,32 @@ def _pack(options: CompareOptions) -> Iterator[str]:
         yield str(path)
 
 
-def _settings(options: CompareOptions, pack: str) -> Settings:
-    return Settings.model_validate(
-        {
-            "profile": "demo",
-            "http": {"port": free_port()},
-            "cluster": {"num_cpus": 8},
-            "audio": {"urgent_s": 0},  # overtaking is not simulated
-            "admission": {"max_running": 64, "max_waiting": 150, "max_bytes": 2**30},
-            "recognizer": {
-                "pack": pack,
-                "deployment": {
-                    "num_replicas": options.num_replicas,
-                    "num_cpus": 0.5,
-                    "max_ongoing_requests": 256,
-                },
-            },
-            "segmenter": {"deployment": {"max_ongoing_requests": 64}},
-        }
+def _settings(num_replicas: int, pack: str) -> Settings:
+    return own_settings(
+        (
+            "cluster.num_cpus=8",
+            "audio.urgent_s=0",  # overtaking is not simulated
+            "admission.max_running=64",
+            "admission.max_waiting=150",
+            f"admission.max_bytes={2**30}",
+            f"recognizer.pack={pack}",
+            f"recognizer.deployment.num_replicas={num_replicas}",
+            "recognizer.deployment.num_cpus=0.5",
+            "recognizer.deployment.max_ongoing_requests=256",
+            "segmenter.deployment.max_ongoing_requests=64",
+        )
     )
 
 
-def compared(real: RealRun, options: CompareOptions) -> Comparison:
+def compared(real: RealRun, num_replicas: int, seed: int) -> Comparison:
     """Simulates the trace of a real run and sets both side by side."""
-    settings = _settings(options, "paraformer-demo")
+    settings = _settings(num_replicas, "paraformer-demo")
     vad = load_vad(settings).engine
-    recordings = {length_s: cut(make_clip(length_s), vad, settings) for length_s in LENGTHS_S}
-    for_costs = _is_for_costs(real)
-    others = [one for one, chosen in zip(real.spent.records, for_costs, strict=True) if not chosen]
+    recordings = {length_s: cut(repeated(length_s), vad, settings) for length_s in LENGTHS_S}
+    records, trace = real.spent.records, real.trace
+    began_s = np.array([record.began_s - real.start_s for record in records])
+    for_costs: list[bool] = _TRAFFIC.is_for_costs(began_s).tolist()
+    others = [one for one, chosen in zip(records, for_costs, strict=True) if not chosen]
     costs = calibrate(
         real.spent,
         for_costs,
@@ -157,69 +132,62 @@ def compared(real: RealRun, options: CompareOptions) -> Comparison:
         "a service on this machine; `python -m loadtests simulation compare`",
     )
     simulation = Simulation(
-        real.trace,
+        trace,
         shape_of(settings),
         costs,
         MeasuredSpeech(recordings),
-        RunOptions(seed=options.seed, machine=_machine(real), warm_up_s=_WARM_UP_S),
+        RunOptions(seed=seed, machine=_machine(real), warm_up_s=_WARM_UP_S),
     )
-    waits = _Noted()
-    simulation.watch_items(waits.note)
+    simulated: list[tuple[float, float]] = []
+
+    def note(call: Call, waited_s: float) -> None:
+        simulated.append((call.arrived_s, waited_s))
+
+    simulation.watch_items(note)
     result = simulation.result()
+    waited = [
+        (arrived_s - real.start_s, record.began_s - arrived_s)
+        for record in records
+        for arrived_s in record.arrived_s
+    ]
+    latencies_s = [
+        latency_s
+        for arrival_s, latency_s in zip(real.arrival_s, real.latencies_s, strict=True)
+        if arrival_s >= _WARM_UP_S
+    ]
+    expected_s = sum(costs.recognizer.of(r.frames, len(r.arrived_s)) for r in others)
     return Comparison(
-        Pair(_compared_part(_real_waits(real)), _compared_part(waits.all())),
+        Pair(_compared_part(waited), _compared_part(simulated)),
         real.spent.intruded,
-        Percentiles.of(_latencies_s(real)),
+        Percentiles.of(np.array(latencies_s)),
         costs,
-        _took_s(real.spent.records) / real.trace.span_s / options.num_replicas,
-        _took_s(others) / sum(costs.recognizer.of(r.frames, len(r.arrived_s)) for r in others),
-        float(np.mean([len(record.arrived_s) for record in real.spent.records])),
+        sum(record.took_s for record in records) / trace.span_s / num_replicas,
+        sum(record.took_s for record in others) / expected_s,
+        float(np.mean([len(record.arrived_s) for record in records])),
         result,
     )
 
 
-def _is_for_costs(real: RealRun) -> list[bool]:
-    began_s = np.array([record.began_s - real.start_s for record in real.spent.records])
-    chosen: list[bool] = _TRAFFIC.is_for_costs(began_s).tolist()
-    return chosen
+def cut(file: bytes, vad: VoiceActivityDetector, settings: Settings) -> Recording:
+    """Returns what the segmenter makes of a recording, for the simulator."""
+    audio = np.frombuffer(file, np.uint8)
+    segmentation = Segmentation(audio, vad, segmentation_options(settings))
+    blocks: list[DecodedBlock] = []
+    before_ms = 0
+    for chunks in segmentation.groups(RequestContext("cut")):
+        groups = (group_of([chunk.duration_s for chunk in chunks], _FRAME_S),) if chunks else ()
+        stretch_s = (segmentation.duration_ms - before_ms) / 1000
+        before_ms = segmentation.duration_ms
+        if stretch_s or not blocks:
+            blocks.append(DecodedBlock(stretch_s, groups))
+        else:
+            blocks[-1] = replace(blocks[-1], groups=(*blocks[-1].groups, *groups))
+    return tuple(blocks)
 
 
-def _compared_part(waits: Waits) -> Waits:
-    return waits.where(~_TRAFFIC.is_for_costs(waits.arrived_s))
-
-
-def _took_s(records: Iterable[BatchRecord]) -> float:
-    return sum(record.ended_s - record.began_s for record in records)
-
-
-class _Noted:
-    """Waits of the simulated chunks, as they are told."""
-
-    def __init__(self) -> None:
-        self._arrived_s: list[float] = []
-        self._waited_s: list[float] = []
-
-    def note(self, call: Call, waited_s: float) -> None:
-        self._arrived_s.append(call.arrived_s)
-        self._waited_s.append(waited_s)
-
-    def all(self) -> Waits:
-        return Waits(np.array(self._arrived_s), np.array(self._waited_s))
-
-
-def _real_waits(real: RealRun) -> Waits:
-    pairs = [
-        (arrived_s - real.start_s, record.began_s - arrived_s)
-        for record in real.spent.records
-        for arrived_s in record.arrived_s
-    ]
+def _compared_part(pairs: Sequence[tuple[float, float]]) -> Waits:
     arrived_s, waited_s = np.array(pairs).T
-    return Waits(arrived_s, waited_s)
-
-
-def _latencies_s(real: RealRun) -> npt.NDArray[np.float64]:
-    later = [a for a in real.answers if a.sent_s - real.start_s >= _WARM_UP_S]
-    return np.array([answer.latency_s for answer in later])
+    return Waits(arrived_s, waited_s).where(~_TRAFFIC.is_for_costs(arrived_s))
 
 
 def _machine(real: RealRun) -> MachineShape:

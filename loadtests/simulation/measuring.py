@@ -17,11 +17,9 @@ from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
-import soundfile
 
+from loadtests.harness.clips import RATE_HZ, repeated, spoken
 from loadtests.simulation.calibration import fit_batches
-from loadtests.simulation.recordings import make_clip
 from serve_app.cli.serve import demo_recording
 from serve_app.core.ports import Punctuator, Recognizer
 from serve_app.core.records import Pcm
@@ -35,7 +33,6 @@ from serve_app.planning.costs import Costs, LineCost, StartCost, shipped_costs
 from serve_app.settings import Settings
 from serve_app.transcript.segmentation import Segmentation
 
-_RATE_HZ = 16_000
 _SHAPES = ((1, 1.5), (1, 4.0), (1, 10.0), (2, 5.0), (4, 4.0), (3, 12.0), (8, 3.0), (6, 8.0))
 """Chunks in a batch, and the length of each in s."""
 _GPU_FACTOR = 8
@@ -79,7 +76,7 @@ def measure(settings: Settings, name: str, repeats: int) -> Costs:
         request=demo.request,
         call=demo.call,
         start=StartCost(_start_s(settings), _NODE_S),
-        words_per_s=len(demo_recording().text) / _demo_s(),
+        words_per_s=len(demo_recording().text) * RATE_HZ / len(spoken()),
         slowdown=slowdown,
         assumed=assumed,
     )
@@ -98,11 +95,9 @@ def _recognizer(
 
 
 def _batch(num: int, length_s: float) -> Sequence[Pcm]:
-    samples, _ = soundfile.read(demo_recording().path, dtype="int16")
-    spoken: npt.NDArray[np.int16] = np.asarray(samples, np.int16)
-    length = round(length_s * _RATE_HZ)
-    starts = np.linspace(0, len(spoken) - length, num).astype(int)
-    return [spoken[start : start + length].copy() for start in starts]
+    samples, length = spoken(), round(length_s * RATE_HZ)
+    starts = np.linspace(0, len(samples) - length, num).astype(int)
+    return [samples[start : start + length].copy() for start in starts]
 
 
 def _punctuator(engine: Punctuator, clock: Callable[[], float], repeats: int) -> LineCost:
@@ -117,7 +112,7 @@ def _punctuator(engine: Punctuator, clock: Callable[[], float], repeats: int) ->
 
 def segmenter_s(settings: Settings, repeats: int) -> float:
     """Returns the CPU time of decoding and cutting a second of audio."""
-    audio = np.frombuffer(make_clip(_AUDIO_S).content, np.uint8)
+    audio = np.frombuffer(repeated(_AUDIO_S), np.uint8)
     vad = load_vad(settings).engine if "vad" in settings.stages else None
     options = segmentation_options(settings)
 
@@ -187,10 +182,6 @@ def _median(work: Callable[[], object], clock: Callable[[], float], repeats: int
         work()
         took_s.append(clock() - began_s)
     return statistics.median(took_s)
-
-
-def _demo_s() -> float:
-    return float(soundfile.info(demo_recording().path).duration)
 
 
 def _machine() -> str:

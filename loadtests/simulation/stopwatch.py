@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from ray.serve import Application
 
 from serve_app.core.ports import Recognizer
@@ -42,8 +43,8 @@ class BatchRecord:
     arrived_s: tuple[float, ...]
 
     @property
-    def waits_s(self) -> list[float]:
-        return [self.began_s - arrived_s for arrived_s in self.arrived_s]
+    def took_s(self) -> float:
+        return self.ended_s - self.began_s
 
 
 class StopwatchRecognizer:
@@ -130,10 +131,7 @@ def build_observed(settings: Settings, path: Path) -> Application:
     return build_ingress(settings, segmenter, recognizer, punctuator)
 
 
-def read_records(path: Path) -> list[BatchRecord]:
+def read_records(path: Path) -> tuple[BatchRecord, ...]:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    records = []
-    for line in lines:
-        values = json.loads(line)
-        records.append(BatchRecord(**{**values, "arrived_s": tuple(values["arrived_s"])}))
-    return records
+    adapter = TypeAdapter(BatchRecord)
+    return tuple(adapter.validate_json(line) for line in lines)

@@ -1,1 +1,1 @@
-"""Thousands of broken uploads against a running service; see `__main__`."""
+"""Thousands of broken uploads against a running service."""

@@ -1,31 +1,42 @@
+"""Attacks: what they send, from where, and what the honest caller may feel."""
+
 from __future__ import annotations
 
 import asyncio
 import json
 import os
 
+import pytest
+
 from loadtests.attack import files
-from loadtests.attack.__main__ import Felt, judge
+from loadtests.attack.__main__ import COLUMNS, Felt, judge
 from loadtests.attack.sender import NICENESS, Sent, attacks, sender
 from loadtests.attack.wire import Target
+from loadtests.harness.loops import Probe
+from loadtests.harness.report import Report
 from loadtests.ports import free_port
+from tests.loadtests.conftest import kept
 
 
 def felt(p95_s: float = 0.1, refused: int = 0, wrong: int = 0, died: int = 0) -> Felt:
-    return Felt((p95_s,) * 5, refused, wrong, Sent({400: 3}, 0.1), died)
+    return Felt(Probe((p95_s,) * 5, refused, wrong), Sent({400: 3}, 0.1), died)
 
 
-def test_attack_is_borne_if_the_honest_caller_hardly_feels_it() -> None:
-    table, held = judge(felt(), {"json": felt(0.19)})
-    assert held
+def test_attack_is_borne_if_the_honest_caller_hardly_feels_it(report: Report) -> None:
+    table = report.table("attacks", COLUMNS)
+    found = {"none": felt(), "json": felt(0.19)}
+    for name in found:
+        judge(report, name, found)
+    assert kept(report) == [True, True]
     assert [row[-1] for row in table.rows] == ["held", "held"]
 
 
-def test_delay_refusal_wrong_answer_and_death_are_each_seen() -> None:
-    for one in (felt(0.21), felt(refused=1), felt(wrong=1), felt(died=1)):
-        table, held = judge(felt(), {"json": one})
-        assert not held
-        assert table.rows[1][-1] == "NOT HELD"
+@pytest.mark.parametrize("one", [felt(0.21), felt(refused=1), felt(wrong=1), felt(died=1)])
+def test_delay_refusal_wrong_answer_and_death_are_each_seen(one: Felt, report: Report) -> None:
+    table = report.table("attacks", COLUMNS)
+    judge(report, "json", {"none": felt(), "json": one})
+    assert kept(report) == [False]
+    assert table.rows[0][-1] == "NOT HELD"
 
 
 def test_hostile_files_match_their_names() -> None:

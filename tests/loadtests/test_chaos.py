@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import random
-import sys
 from collections import Counter
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from loadtests.chaos.__main__ import main
-from loadtests.chaos.kill_runner import Death
-from loadtests.chaos.reports import ChaosReport, chaos_report, tables, write
-from loadtests.chaos.schedule import Kill, Target, plan_kills
-from loadtests.load.arrivals import Arrival
-from loadtests.load.outcomes import Attempt, Fate, Outcome
+from loadtests.chaos.__main__ import judge, main, show
+from loadtests.chaos.kills import Death, Kill, Target, plan_kills
+from loadtests.harness.report import Report
+from loadtests.harness.requests import Attempt, Fate, Outcome
+from tests.loadtests.conftest import kept
 
 BEGAN_S = 1000.0
 
@@ -25,16 +22,20 @@ def planned(number: int = 24, seed: int = 1) -> list[Kill]:
 
 
 def outcome(*attempts: tuple[Fate, float]) -> Outcome:
-    made = tuple(Attempt(fate, ended_s, detail="why") for fate, ended_s in attempts)
-    return Outcome(Arrival(0.0, 3.0), 3.0, made, 0.0, None, attempts[-1][1])
+    tries = tuple(
+        Attempt(fate, BEGAN_S, BEGAN_S + ended_s, detail="why") for fate, ended_s in attempts
+    )
+    return Outcome(3.0, BEGAN_S, tries)
 
 
 def death(target: Target, at_s: float) -> Death:
     return Death(target, 1, BEGAN_S + at_s, True)
 
 
-def report(*outcomes: Outcome, deaths: tuple[Death, ...] = ()) -> ChaosReport:
-    return chaos_report(outcomes, deaths, BEGAN_S)
+def rows(report: Report, *outcomes: Outcome, deaths: tuple[Death, ...] = ()) -> dict[str, Any]:
+    """Returns the number of requests by what became of them."""
+    show(report, outcomes, deaths)
+    return {str(row[0]): row[1] for row in report.tables[-1].rows}
 
 
 def test_same_seed_kills_the_same() -> None:
@@ -65,61 +66,64 @@ def test_no_time_for_kills_is_refused() -> None:
 
 @pytest.mark.parametrize("arguments", [["--duration", "20"], ["--kills", "0"]])
 def test_arguments_are_refused_before_anything_is_started(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["chaos", *arguments])
     with pytest.raises(SystemExit) as ended:
-        main()
+        main(arguments)
     assert ended.value.code == 2
     assert "longer than 20 s" in capsys.readouterr().err
 
 
-def test_break_that_the_client_mended_is_counted_and_not_lost() -> None:
-    found = report(outcome((Fate.BROKEN, 5.0), (Fate.RIGHT, 7.0)))
-    assert (found.num_breaks, found.num_retried, found.num_right, found.num_lost) == (1, 1, 1, 0)
-    assert found.held
+def test_break_that_the_client_mended_is_counted_and_not_lost(report: Report) -> None:
+    outcomes = (outcome((Fate.BROKEN, 5.0), (Fate.RIGHT, 7.0)),)
+    found = rows(report, *outcomes)
+    assert found["connections broken under a client"] == found["sent again by the client"] == 1
+    assert (found["answered right"], found["lost"]) == (1, 0)
+    judge(report, outcomes, 1, 1)
+    assert kept(report) == [True, True]
 
 
 @pytest.mark.parametrize(
     "fate", [Fate.WRONG, Fate.PARTIAL, Fate.FAILED, Fate.BROKEN, Fate.UNFINISHED, Fate.UNAVAILABLE]
 )
-def test_run_does_not_hold_with_anything_but_right_answers(fate: Fate) -> None:
-    assert not report(outcome((Fate.RIGHT, 1.0)), outcome((fate, 1.0))).held
+def test_run_does_not_hold_with_anything_but_right_answers(fate: Fate, report: Report) -> None:
+    judge(report, [outcome((Fate.RIGHT, 1.0)), outcome((fate, 1.0))], 1, 1)
+    assert kept(report) == [False, True]
 
 
-def test_requests_refused_to_the_end_do_not_count_as_lost() -> None:
-    found = report(outcome((Fate.REFUSED, 1.0), (Fate.REFUSED, 9.0)))
-    assert (found.num_refused, found.num_accepted, found.held) == (1, 0, True)
+def test_run_does_not_hold_with_too_few_kills(report: Report) -> None:
+    judge(report, [outcome((Fate.RIGHT, 1.0))], 19, 20)
+    assert kept(report) == [True, False]
 
 
-def test_wrong_is_not_counted_as_lost_too() -> None:
-    found = report(outcome((Fate.WRONG, 1.0)), outcome((Fate.FAILED, 1.0)))
-    assert (found.num_wrong, found.num_lost) == (1, 1)
+def test_requests_refused_to_the_end_do_not_count_as_lost(report: Report) -> None:
+    outcomes = (outcome((Fate.REFUSED, 1.0), (Fate.REFUSED, 9.0)),)
+    found = rows(report, *outcomes)
+    assert (found["refused to the end"], found["accepted"]) == (1, 0)
+    judge(report, outcomes, 1, 1)
+    assert kept(report) == [True, True]
 
 
-def test_break_is_blamed_on_the_last_kill_before_it() -> None:
+def test_wrong_is_not_counted_as_lost_too(report: Report) -> None:
+    found = rows(report, outcome((Fate.WRONG, 1.0)), outcome((Fate.FAILED, 1.0)))
+    assert (found["wrong"], found["lost"]) == (1, 1)
+
+
+def test_break_is_blamed_on_the_last_kill_before_it(report: Report) -> None:
     deaths = (death(Target.SEGMENTER, 1.0), death(Target.INGRESS, 10.0), death(Target.NODE, 50.0))
     broken = outcome((Fate.BROKEN, 11.0), (Fate.BROKEN, 45.0), (Fate.RIGHT, 60.0))
-    blamed = report(broken, deaths=deaths).breaks_after
-    assert {target: number for target, number in blamed.items() if number} == {"ingress": 1}
+    rows(report, broken, deaths=deaths)
+    assert {row[0]: row[2] for row in report.tables[0].rows if row[2]} == {"ingress": 1}
 
 
-def test_slowest_answer_is_the_one_running_at_the_kill() -> None:
-    deaths = (death(Target.NODE, 5.0),)
+def test_slowest_answer_is_the_one_running_at_the_kill(report: Report) -> None:
     outcomes = [outcome((Fate.RIGHT, 4.0)), outcome((Fate.RIGHT, 9.0)), outcome((Fate.RIGHT, 7.0))]
-    assert report(*outcomes, deaths=deaths).slowest_s["node"] == 9.0
+    rows(report, *outcomes, deaths=(death(Target.NODE, 5.0),))
+    assert {row[0]: row[3] for row in report.tables[0].rows}["node"] == "9.0"
 
 
-def test_every_failed_request_is_reported() -> None:
-    found = report(outcome((Fate.FAILED, 12.0)), deaths=(death(Target.RECOGNIZER, 10.0),))
-    assert found.errors == (
-        "12.0 s: 3 s of audio, failed (why) in attempt 1, after the kill of a recognizer",
+def test_every_failed_request_is_reported(report: Report) -> None:
+    rows(report, outcome((Fate.FAILED, 12.0)), deaths=(death(Target.RECOGNIZER, 10.0),))
+    assert report.tables[-1].notes[-1] == (
+        "3 s of audio, failed (why) in attempt 1, after the kill of a recognizer"
     )
-
-
-def test_report_is_written_as_text_and_json(tmp_path: Path) -> None:
-    found = report(outcome((Fate.RIGHT, 1.0)), deaths=(death(Target.NODE, 0.5),))
-    path = write(found, tmp_path, "the command")
-    assert json.loads(path.read_text())["kills"]["node"] == 1
-    assert (tmp_path / "chaos.txt").read_text().startswith("the command\n")
-    assert tables(found)[1].rows[0] == ("sent", 1)

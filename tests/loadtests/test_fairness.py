@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-from loadtests.fairness import Background, Fairness, judge
-from loadtests.load.outcomes import Attempt, Fate
-from loadtests.load.probing import Probe, joined
+import pytest
 
-ALONE = Probe((0.1,) * 60, 0, 0.05)
-RIGHT = [Attempt(Fate.RIGHT, 60.0)] * 4
+from loadtests.fairness import judge
+from loadtests.harness.loops import Probe
+from loadtests.harness.report import Report
+from loadtests.harness.requests import Attempt, Fate
+from tests.loadtests.conftest import kept
 
-
-def test_twice_the_time_is_fair() -> None:
-    found = Fairness(ALONE, Probe((0.2,) * 60, 0, 0.05), Background(4, RIGHT))
-    table, fair = judge(found, 4)
-    assert fair
-    assert "p95 beside / alone: 2.00 (target: at most 2)" in table.notes
+ALONE = Probe((0.1,) * 60)
+RIGHT = [Attempt(Fate.RIGHT, 0.0, 60.0)] * 4
 
 
-def test_more_than_twice_is_not() -> None:
-    found = Fairness(ALONE, Probe((0.21,) * 60, 0, 0.05), Background(4, RIGHT))
-    assert not judge(found, 4)[1]
+def test_twice_the_time_is_fair(report: Report) -> None:
+    judge(report, ALONE, Probe((0.2,) * 60), RIGHT)
+    assert kept(report) == [True, True, True]
+    assert report.promises[0].found == "2.00"
 
 
-def test_clip_that_was_not_answered_is_not_fair() -> None:
-    found = Fairness(ALONE, Probe((0.1,) * 59, 1, 0.05), Background(4, RIGHT))
-    assert not judge(found, 4)[1]
+def test_more_than_twice_is_not(report: Report) -> None:
+    judge(report, ALONE, Probe((0.21,) * 60), RIGHT)
+    assert kept(report) == [False, True, True]
 
 
-def test_starved_long_file_is_not_fair() -> None:
-    ended = [*RIGHT, Attempt(Fate.FAILED, 60.0, 504, detail="deadline_exceeded")]
-    table, fair = judge(Fairness(ALONE, ALONE, Background(4, ended)), 4)
-    assert not fair
-    assert "a long file: failed, deadline_exceeded" in table.notes
+@pytest.mark.parametrize("beside", [Probe((0.1,) * 59, 1), Probe((0.1,) * 59, 0, 1)])
+def test_clip_that_was_not_answered_is_not_fair(beside: Probe, report: Report) -> None:
+    judge(report, ALONE, beside, RIGHT)
+    assert kept(report) == [True, False, True]
 
 
-def test_run_in_which_no_long_file_ended_proves_nothing() -> None:
-    assert not judge(Fairness(ALONE, ALONE, Background(4)), 4)[1]
+def test_starved_long_file_is_not_fair(report: Report) -> None:
+    failed = Attempt(Fate.FAILED, 0.0, 60.0, status=504, detail="deadline_exceeded")
+    judge(report, ALONE, ALONE, [*RIGHT, failed])
+    assert kept(report) == [True, True, False]
+    assert report.promises[-1].found == "4 right; failed, deadline_exceeded"
 
 
-def test_probes_are_joined() -> None:
-    probes = [
-        Probe((0.1,), 0, 1.0, 3.0),
-        Probe((0.2, 0.3), 1, 2.0, 1.0),
-        Probe((0.4,), 0, 9.0, 2.0),
-    ]
-    assert joined(probes) == Probe((0.1, 0.2, 0.3, 0.4), 1, 2.0, 2.0)
+def test_run_in_which_no_long_file_ended_proves_nothing(report: Report) -> None:
+    judge(report, ALONE, ALONE, [])
+    assert kept(report) == [True, True, False]
+
+
+def test_run_without_an_answer_proves_nothing(report: Report) -> None:
+    judge(report, Probe(()), Probe(()), RIGHT)
+    assert kept(report)[0] is False

@@ -11,9 +11,8 @@ from typing import cast
 
 import pytest
 
-from loadtests.chaos.kill_runner import KillRunner, victims
-from loadtests.chaos.nodes import LocalNodes
-from loadtests.chaos.schedule import Kill, Target
+from loadtests.chaos.kills import Kill, KillRunner, Target, victims
+from loadtests.harness.nodes import LocalNodes
 
 _CODE = "print('up', flush=True); input()"
 

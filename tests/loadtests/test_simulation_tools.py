@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from loadtests.simulation.agreement import Pair, Waits, agreement, joined
 from loadtests.simulation.calibration import Speech, Spent, calibrate, fit_batches, handovers_s
-from loadtests.simulation.placement import kept_on, placement_for
+from loadtests.simulation.cores import CoresWatch, Placement, kept_on, placement_for
+from loadtests.simulation.service_run import RealRun
 from loadtests.simulation.stopwatch import BatchRecord
 from loadtests.simulation.traffic import LENGTHS_S, MEAN_S, Traffic, make_traffic
 from serve_app.core.errors import ConfigurationError
@@ -110,3 +113,23 @@ def test_a_process_gets_its_cores_back() -> None:
     with kept_on((min(before),)):
         assert os.sched_getaffinity(0) == {min(before)}
     assert os.sched_getaffinity(0) == before
+
+
+def test_cpu_time_is_told_apart_by_whose_it_is() -> None:
+    this = psutil.Process()
+    watch = CoresWatch({"Recognizer": [this], "Ingress": []}, Placement((0,), (0,)))
+    with watch as watched:
+        sum(range(2_000_000))
+    assert watched.used_s["Recognizer"] > 0
+    assert watched.used_s["Ingress"] == 0
+    assert watched.elapsed_s > 0
+    assert min(watched.others_s, watched.intruded) >= 0
+
+
+def test_real_run_is_kept_in_a_file(tmp_path: Path) -> None:
+    cpu_s = {"Recognizer": 9.0}
+    spent = Spent(10.0, cpu_s, 0.1, 0.2, (3.0, 6.0), (record(0.0, 0.1, 1.0),))
+    real = RealRun((0.5, 1.5), 100.0, (0.2, 0.3), spent, {"Recognizer": 0.1}, 0.01, 1)
+    real.keep(tmp_path / "trace.json")
+    assert RealRun.kept(tmp_path / "trace.json") == real
+    assert real.trace.audio_s.tolist() == [3.0, 6.0]

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 
+from loadtests.harness.report import Report
+from loadtests.uploads.__main__ import Process, Run, judge
 from loadtests.uploads.bodies import BODIES, RawRequest, fields, form, in_chunks
+from loadtests.uploads.cases import Answer, Outcome, fits, is_complete, joined
 from loadtests.uploads.files import CONTAINERS, FILES, bomb, valid_file
-from loadtests.uploads.reports import Repetition, Run, report
-from loadtests.uploads.sending import Answer, Outcome, _is_complete, _joined, fits
-from loadtests.uploads.watching import Process
 from serve_app.audio import AudioDecoder, AudioLimits
+from tests.loadtests.conftest import kept
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
@@ -33,14 +34,14 @@ def test_bombs_are_small() -> None:
 
 def test_chunks_add_up_to_the_body() -> None:
     body = form(valid_file("flac"))
-    assert _joined(in_chunks(body, random.Random(1))) == body
+    assert joined(in_chunks(body, random.Random(1))) == body
 
 
 def test_answer_is_complete_once_all_declared_bytes_arrived() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
-    assert not _is_complete(head + b"a")
-    assert _is_complete(head + b"ab")
-    assert not _is_complete(head[:-3])
+    assert not is_complete(head + b"a")
+    assert is_complete(head + b"ab")
+    assert not is_complete(head[:-3])
 
 
 def test_unknown_fields_are_to_be_answered_and_named() -> None:
@@ -68,19 +69,36 @@ def test_refusal_needs_the_error_body_of_openai() -> None:
     assert not fits(Answer(500, text=body), raw)
 
 
-def test_run_is_right_only_without_deaths_hangs_and_large_processes() -> None:
-    alive = {1: Process("ray::ServeReplica:app:Segmenter", 10**6, 10**8, 0)}
-    outcome = Outcome("bombs", 1, 413, "413", True, "", 0.1)
-    good = Run([outcome], alive, alive, alive, [], True, 1.0, [Repetition("bombs", 1, 0.5)], 0.01)
-    assert report(good, 1)[1]
-    large = {1: replace(alive[1], peak_bytes=2 * 10**9)}
-    for bad in (
-        replace(good, ended={2: alive[1]}),
-        replace(good, ended=large),
-        replace(good, left_files=["a"]),
-        replace(good, healthy=False),
-        replace(good, slowest=[Repetition("bombs", 1, 5.1)]),
-        replace(good, idle_cpu_share=1.0),
-        replace(good, outcomes=[replace(outcome, status=500, right=False)]),
-    ):
-        assert not report(bad, 1)[1]
+ALIVE = {1: Process("ray::ServeReplica:app:Segmenter", 10**6, 10**8, 0)}
+OUTCOME = Outcome("bombs", 1, 413, "413", True, "", 0.1)
+GOOD = Run([OUTCOME], ALIVE, ALIVE, ALIVE, [], True, {"bombs, seed 1": 0.5}, 0.01)
+
+
+def test_run_without_deaths_hangs_and_large_processes_is_right(report: Report) -> None:
+    judge(report, GOOD, 1)
+    assert all(kept(report))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        replace(GOOD, ended={2: ALIVE[1]}),
+        replace(GOOD, ended={1: replace(ALIVE[1], peak_bytes=2 * 10**9)}),
+        replace(GOOD, ended={1: replace(ALIVE[1], own_bytes=10**8)}),
+        replace(GOOD, ended={1: replace(ALIVE[1], num_spooled=1)}),
+        replace(GOOD, left_files=["a"]),
+        replace(GOOD, healthy=False),
+        replace(GOOD, cpu_s={"bombs, seed 1": 5.1}),
+        replace(GOOD, idle_cpu_share=1.0),
+        replace(GOOD, outcomes=[]),
+        replace(GOOD, outcomes=[replace(OUTCOME, right=False)]),
+    ],
+)
+def test_each_of_them_breaks_a_promise(bad: Run, report: Report) -> None:
+    judge(report, bad, 1)
+    assert kept(report).count(False) == 1
+
+
+def test_server_error_is_no_right_answer(report: Report) -> None:
+    judge(report, replace(GOOD, outcomes=[replace(OUTCOME, status=500, right=False)]), 1)
+    assert kept(report).count(False) == 2

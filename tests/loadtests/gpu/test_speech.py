@@ -4,7 +4,7 @@ from pathlib import Path
 
 import soundfile
 
-from loadtests.gpu.speech import find_speech
+from loadtests.gpu.engines import find_speech
 from serve_app.engines.fsmn_vad.engine import FsmnVad
 from serve_app.packs import PackContents
 
