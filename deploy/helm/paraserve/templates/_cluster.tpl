@@ -9,10 +9,18 @@ wget --tries 1 -T 2 -q -O- http://localhost:8265/api/gcs_healthz | grep -q succe
 {{- end -}}
 
 {{/*
-Specification of a RayCluster; arguments: root, groups (names, empty for all that are
-enabled), serves (whether requests come to the workers), scaling (of worker groups).
+Specification of a RayCluster, as the operator would write it; arguments: root, groups
+(names, empty for all that are enabled), serves (whether requests come to the workers),
+scaling (of worker groups).
 */}}
 {{- define "paraserve.clusterSpec" -}}
+{{- $spec := include "paraserve.clusterDraft" . | fromYaml -}}
+{{- with $spec.Error -}}{{- fail (printf "The specification of the cluster is no YAML: %s" .) -}}{{- end -}}
+{{- include "paraserve.canonicalize" $spec -}}
+{{- toYaml $spec -}}
+{{- end -}}
+
+{{- define "paraserve.clusterDraft" -}}
 {{- $root := .root -}}
 {{- $raylet := include "paraserve.raylet" . -}}
 {{- $gcs := include "paraserve.gcs" . -}}
@@ -68,6 +76,7 @@ workerGroupSpecs:
     minReplicas: {{ dig "minReplicas" $group.minReplicas $scaled }}
     maxReplicas: {{ dig "maxReplicas" $group.maxReplicas $scaled }}
     idleTimeoutSeconds: {{ $group.idleTimeoutSeconds }}
+    scaleStrategy: {}
     rayStartParams:
       {{- toYaml ($group.rayStartParams | default dict) | nindent 6 }}
     template:
@@ -95,6 +104,13 @@ workerGroupSpecs:
 
 {{/* Specification of a RayJob. */}}
 {{- define "paraserve.jobSpec" -}}
+{{- $spec := include "paraserve.jobDraft" . | fromYaml -}}
+{{- with $spec.Error -}}{{- fail (printf "The specification of the job is no YAML: %s" .) -}}{{- end -}}
+{{- include "paraserve.canonicalize" $spec -}}
+{{- toYaml $spec -}}
+{{- end -}}
+
+{{- define "paraserve.jobDraft" -}}
 entrypoint: {{ include "paraserve.jobEntrypoint" . | quote }}
 # By these `paraserve batch` knows it, as one that it has submitted itself.
 metadata:
