@@ -39,6 +39,14 @@ Source: apimachinery, api/resource/quantity.go, `CanonicalizeBytes`.
 {{- end -}}
 {{- end -}}
 
+{{/* The bytes of a quantity. */}}
+{{- define "paraserve.bytes" -}}
+{{- $text := include "paraserve.quantity" . -}}
+{{- $suffix := regexFind "[A-Za-z]*$" $text -}}
+{{- $factors := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- if eq $suffix "m" -}}0{{- else -}}{{- mul (trimSuffix $suffix $text | int64) (get $factors $suffix | int64) -}}{{- end -}}
+{{- end -}}
+
 {{/*
 Changes a structure, and all that it holds, into that form. Prints nothing. An empty value
 stays where Go has a pointer or no `omitempty`.
