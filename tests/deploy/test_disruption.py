@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import helm_python as helm
 import pytest
+import yaml
 
 from tests.deploy.charting import (
     CHART,
     EVERYTHING,
     READY_MADE,
+    ROOT,
     Json,
     cluster_specs,
     combined,
@@ -148,6 +150,22 @@ def test_own_annotation_wins_over_the_protection_of_nodes() -> None:
     (spec,) = cluster_specs(only(render(values), "RayService"))
     annotations = spec["headGroupSpec"]["template"]["metadata"]["annotations"]
     assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "true"
+
+
+def test_workers_of_the_plain_cluster_finish_their_requests_before_they_end() -> None:
+    path = ROOT / "deploy" / "ray-cluster.yaml"
+    (cluster,) = cluster_specs(yaml.safe_load(path.read_text(encoding="utf-8")))
+    for group in cluster["workerGroupSpecs"]:
+        spec = group["template"]["spec"]
+        (container,) = spec["containers"]
+        *hook, limit_s = container["lifecycle"]["preStop"]["exec"]["command"]
+        assert hook == ["python", "/etc/paraserve/scripts/drain.py"]
+        assert float(limit_s) < spec["terminationGracePeriodSeconds"]
+        (scripts,) = (entry for entry in spec["volumes"] if entry["name"] == "scripts")
+        # The commands at the head of the file make it.
+        assert f"create configmap {scripts['configMap']['name']}" in path.read_text(
+            encoding="utf-8"
+        )
 
 
 @pytest.mark.parametrize(("placement", "value"), [("Spread", None), ("Pack", "1")])
