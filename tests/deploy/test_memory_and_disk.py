@@ -136,5 +136,5 @@ def test_probes_ask_the_pod_itself_whatever_proxy_is_set() -> None:
 
 def test_probe_of_the_image_asks_the_container_itself_whatever_proxy_is_set() -> None:
     text = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
-    probe = text[text.index("HEALTHCHECK") :].split("\n\n")[0]
+    probe = text[text.index("\nHEALTHCHECK ") :].lstrip().split("\n\n")[0]
     assert '"wget", "--no-proxy"' in probe or "wget --no-proxy" in probe
