@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Installed first and by itself, before anything that would pull another build.
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-fast setup check format packs chart docs audit licenses clean .chromium
+.PHONY: demo test test-fast setup check format packs chart docs audit licenses clean image lock .chromium .promtool
 
 demo: $(VENV)/.demo
 	$(BIN)/paraserve demo $(if $(filter 1,$(DEMO_EXIT)),--exit)
@@ -19,7 +19,7 @@ test test-fast: export PYTHONDONTWRITEBYTECODE :=
 # Each worker has a core; more threads of a library would spin for one.
 test test-fast: export OMP_NUM_THREADS ?= 1
 
-test: $(VENV)/.dev .chromium
+test: $(VENV)/.dev .chromium .promtool
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 # The quick unit tests: neither a cluster nor a browser, nothing that computes for seconds.
@@ -61,6 +61,33 @@ docs: $(VENV)/.dev
 			&& apt-get update -qq && apt-get install -y -qq chromium fonts-noto-cjk; } \
 		|| echo "no Chromium: the tests of the web page are skipped"
 
+# The image, with docker or, where that is not there, buildah. DEVICE=cuda for GPUs.
+DEVICE ?= cpu
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE ?= paraserve:$(VERSION)$(if $(filter cuda,$(DEVICE)),-cuda)
+image:
+	@if docker version > /dev/null 2>&1; then \
+		docker build --file deploy/Dockerfile --build-arg DEVICE=$(DEVICE) --tag $(IMAGE) .; \
+	else \
+		buildah bud --format docker --layers --ignorefile deploy/Dockerfile.dockerignore \
+			--file deploy/Dockerfile --build-arg DEVICE=$(DEVICE) --tag $(IMAGE) .; \
+	fi
+
+# Writes the versions and hashes that the image installs.
+lock: .venv-lock
+	deploy/lock.sh $(CURDIR)/.venv-lock/bin/uv $(if $(UPGRADE),--upgrade)
+
+.venv-lock:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --disable-pip-version-check --quiet "uv>=0.9"
+
+# promtool, which runs the alerts on made-up series, from Debian, where that can be had.
+.promtool:
+	@command -v promtool > /dev/null || [ -n "$$PROMTOOL" ] \
+		|| { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+			&& apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus > /dev/null; } \
+		|| echo "no promtool: the tests of the alerts are skipped"
+
 # checkov's dependencies clash with ours.
 .venv-checkov:
 	$(PYTHON) -m venv $@
@@ -79,7 +106,7 @@ licenses: $(VENV)/.dev .venv-audit
 	$@/bin/pip install --disable-pip-version-check --quiet "pip-audit>=2.7" "pip-licenses>=5"
 
 clean:
-	rm -rf $(VENV) .venv-checkov .venv-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-checkov .venv-audit .venv-lock .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.torch:
 	@echo "==> virtual environment in $(VENV); first PyTorch, then the rest"

@@ -3,7 +3,8 @@
 - `values.schema.json`, from the comments and defaults of values.yaml and, for the
   settings, from the model that reads them: an unknown key is refused by Helm;
 - `files/profiles/`, the built-in profiles, so that the chart's checks know what a
-  profile sets (GPU fractions, timeouts, packs).
+  profile sets (GPU fractions, timeouts, packs);
+- `README.md`, a table of the values.
 """
 
 from __future__ import annotations
@@ -280,9 +281,56 @@ def _worker_group(groups: Json) -> Json:
     return cpu
 
 
+_README = """# paraserve
+
+Written by `python deploy/generate_chart.py`. {description}.
+
+```sh
+helm install speech deploy/helm/paraserve -n asr -f deploy/helm/paraserve/values-one-gpu.yaml
+```
+
+[docs/operations.md](../../../docs/operations.md) tells how to build the image, install the
+operator, upgrade and watch; [docs/settings.md](../../../docs/settings.md) has what `settings`
+takes. Ready-made values: {files}.
+Helm refuses unknown keys and values that do not fit together.
+
+## Values
+
+| value | default | meaning |
+|---|---|---|
+{rows}
+"""
+
+
+def readme_text() -> str:
+    """Returns the chart's page, made of the comments and defaults of values.yaml."""
+    text = (CHART / "values.yaml").read_text(encoding="utf-8")
+    metadata = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
+    comments = _comments(text)
+    rows = "\n".join(_rows(yaml.safe_load(text), comments, ()))
+    files = ", ".join(f"`{path.name}`" for path in sorted(CHART.glob("values-*.yaml")))
+    return _README.format(description=metadata["description"], files=files, rows=rows)
+
+
+def _rows(
+    values: Json, comments: dict[tuple[str, ...], Comment], path: tuple[str, ...]
+) -> Iterator[str]:
+    for name, value in values.items():
+        comment = comments[(*path, name)]
+        is_section = isinstance(value, dict) and any(
+            (*path, name, key) in comments for key in value
+        )
+        default = "" if is_section else f"`{json.dumps(value, ensure_ascii=False)}`"
+        cells = (f"`{'.'.join((*path, name))}`", default, comment.text)
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        if is_section:
+            yield from _rows(value, comments, (*path, name))
+
+
 def outputs() -> Iterator[tuple[Path, str]]:
     """Yields each file and its content."""
     yield CHART / "values.schema.json", schema_text()
+    yield CHART / "README.md", readme_text()
     for name, content in profiles().items():
         yield CHART / "files" / "profiles" / name, content
 

@@ -33,11 +33,18 @@ class Panel:
     help: str
 
 
-def _quantile(quantile: float, metric: str, by: str) -> str:
+def _quantile(quantile: float, metric: str, by: str, where: str = "") -> str:
     labels = f"le, {by}" if by else "le"
     return (
         f"histogram_quantile({quantile}, sum by ({labels}) "
-        f"(rate(ray_paraserve_{metric}_bucket{{$SEL}}[5m])))"
+        f"(rate(ray_paraserve_{metric}_bucket{{$SEL{where}}}[5m])))"
+    )
+
+
+def _share_of_limit(gauge: str, limit: str) -> str:
+    return (
+        f"sum (ray_paraserve_{gauge}{{$SEL}}) / "
+        f'sum (ray_paraserve_admission_limit{{$SEL, limit="{limit}"}})'
     )
 
 
@@ -62,10 +69,11 @@ SERVICE = [
         "Time of a request",
         "s",
         {
-            "p50": _quantile(0.5, "request_seconds", ""),
-            "p95": _quantile(0.95, "request_seconds", ""),
+            "answered, p50": _quantile(0.5, "request_seconds", "", ', status="200"'),
+            "answered, p95": _quantile(0.95, "request_seconds", "", ', status="200"'),
+            "{{status}}, p95": _quantile(0.95, "request_seconds", "status", ', status!="200"'),
         },
-        "All lengths together: a wave of long recordings raises it without harm.",
+        "Refusals are fast, so each status stands apart. All lengths of recordings together.",
     ),
     Panel(
         "Audio transcribed per second",
@@ -108,21 +116,48 @@ SERVICE = [
         "Bounded by settings.admission.max_bytes per ingress replica.",
     ),
     Panel(
-        "First in line has waited",
+        "Wait of the first request in the queue",
         "s",
         {"wait": _gauge("max", "line_oldest_wait_seconds")},
         "At the ingress, before any work.",
     ),
     Panel(
-        "Healthy replicas",
+        "Replicas and their targets",
         "short",
-        {"{{deployment}}": "sum by (deployment) (ray_serve_deployment_replica_healthy{$SEL})"},
-        "Zero of a deployment is an outage.",
+        {
+            "{{deployment}}": "sum by (deployment) (ray_serve_deployment_replica_healthy{$SEL})",
+            "{{deployment}}, target": "max by (deployment) "
+            "(ray_serve_autoscaling_target_replicas{$SEL})",
+        },
+        "Zero of a deployment is an outage. Targets are those of autoscaled deployments.",
+    ),
+    Panel(
+        "Use of the limits",
+        "percentunit",
+        {
+            "running": _share_of_limit("requests_running", "running"),
+            "waiting": _share_of_limit("requests_waiting", "waiting"),
+            "upload bytes": _share_of_limit("upload_bytes_in_flight", "bytes"),
+            "audio": _share_of_limit("audio_in_flight_seconds", "audio_s"),
+        },
+        "Of settings.admission, over all ingress replicas. At 1 the next request is refused.",
+    ),
+    Panel(
+        "Audio by API key",
+        "none",
+        {"{{key}}": _rate("key_audio_seconds_total", "key")},
+        "Seconds of audio transcribed per second, by the key's name.",
+    ),
+    Panel(
+        "Requests by API key",
+        "reqps",
+        {"{{key}} {{status}}": _rate("key_requests_total", "key, status")},
+        "429 of one key alone means that its own limit refuses.",
     ),
 ]
 STAGES = [
     Panel(
-        "Audio that waits",
+        "Queued audio",
         "s",
         {
             "queued": _gauge("sum", "queued_audio_seconds"),
@@ -158,10 +193,7 @@ STAGES = [
     Panel(
         "Items in a batch",
         "short",
-        {
-            "{{stage}}": "sum by (stage) (rate(ray_paraserve_batch_items_sum{$SEL}[5m])) / "
-            "sum by (stage) (rate(ray_paraserve_batch_items_count{$SEL}[5m]))"
-        },
+        {"{{stage}}": f"{_rate('batch_items_total', 'stage')} / {_rate('batches_total', 'stage')}"},
         "Small batches under load mean too many replicas.",
     ),
     Panel(
@@ -171,10 +203,25 @@ STAGES = [
         "Computed over useful; 1 is none.",
     ),
     Panel(
-        "Chunks by fate",
+        "Chunks by result",
         "ops",
         {"{{status}}": _rate("chunks_total", "status")},
         "A failed chunk is a gap in a transcript.",
+    ),
+    Panel(
+        "Memory of the nodes",
+        "percentunit",
+        {"{{ip}}": "max by (ip) (ray_node_mem_used{$SEL} / ray_node_mem_total{$SEL})"},
+        "Of each pod, of its limit. Near 1 Ray ends replicas, then Kubernetes the pod.",
+    ),
+    Panel(
+        "Disk of the nodes",
+        "percentunit",
+        {
+            "{{ip}}": "max by (ip) (ray_node_disk_usage{$SEL} / "
+            "(ray_node_disk_usage{$SEL} + ray_node_disk_free{$SEL}))"
+        },
+        "Logs and uploads fill it.",
     ),
     Panel(
         "Memory on the GPUs",
@@ -193,7 +240,7 @@ STAGES = [
         "Replicas by what they have loaded: two checksums of one pack are an upgrade under way.",
     ),
     Panel(
-        "Models in the cache",
+        "Model cache",
         "bytes",
         {"{{replica}}": _gauge("max", "models_loaded_bytes", "replica")},
         "What the loaded models take, estimated; the bound is recognizer.models_bytes.",
@@ -205,11 +252,11 @@ STAGES = [
         "A request for one that no replica holds waits until it is loaded.",
     ),
     Panel(
-        "Models loaded and put away",
+        "Models loaded and evicted",
         "ops",
         {
             "loaded {{model}}": _rate("model_loads_total", "model"),
-            "put away {{model}}": _rate("model_evictions_total", "model"),
+            "evicted {{model}}": _rate("model_evictions_total", "model"),
         },
         "Both at once, all the time: the budget is too small for what is asked for.",
     ),

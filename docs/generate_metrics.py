@@ -13,8 +13,9 @@ Written by `python docs/generate_metrics.py`. Every node of the Ray cluster serv
 `http://NODE:PORT/metrics` in Prometheus' format, where PORT is `cluster.metrics_port` or what
 `ray start --metrics-export-port` was given (KubeRay: 8080), with `ray_` before each name. Beside
 the labels below each has `deployment`, `replica` and `application`. Ray's and HAProxy's own metrics
-(`ray_serve_*`, `ray_component_*`) come from the same place. A counter is there from its first event
-on, and not before.
+(`ray_serve_*`, `ray_component_*`) come from the same place. A counter starts at 0
+with its replica, so that an increase over its first event is seen; those by model, key or an
+unforeseen error code start with their first event.
 
 | metric | kind | labels | meaning |
 |---|---|---|---|

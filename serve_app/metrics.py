@@ -20,7 +20,6 @@ Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _REQUEST_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
-_ITEMS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +91,17 @@ REQUESTS = _TABLE.counter(
         ("504", "deadline_exceeded"),
     ),
 )
+KEY_REQUESTS = _TABLE.counter(
+    "paraserve_key_requests_total",
+    "Requests by the name of their API key (`anonymous` without one) and HTTP status.",
+    "key",
+    "status",
+)
+KEY_AUDIO = _TABLE.counter(
+    "paraserve_key_audio_seconds_total",
+    "Audio of recordings answered with 200, by the name of the API key.",
+    "key",
+)
 REQUEST_TIME = _TABLE.histogram(
     "paraserve_request_seconds",
     _REQUEST_SECONDS,
@@ -132,6 +142,11 @@ REQUESTS_UPLOADING = _TABLE.gauge(
 LINE_WAIT = _TABLE.gauge(
     "paraserve_line_oldest_wait_seconds", "Waiting time of the first request in the queue."
 )
+ADMISSION_LIMIT = _TABLE.gauge(
+    "paraserve_admission_limit",
+    "Limit of this ingress for `running` and `waiting` requests, upload `bytes` and `audio_s`.",
+    "limit",
+)
 KEYS_STALE = _TABLE.gauge(
     "paraserve_keys_stale_seconds",
     "Seconds since the keys file was last valid; 0 while it is valid or no keys are required.",
@@ -170,7 +185,13 @@ OLDEST_WAIT = _TABLE.gauge(
 BATCHES = _TABLE.counter(
     "paraserve_batches_total", "Batches run.", "stage", initial=(("asr",), ("punctuation",))
 )
-BATCH_ITEMS = _TABLE.histogram("paraserve_batch_items", _ITEMS, "Items in a batch.", "stage")
+BATCH_ITEMS = _TABLE.counter(
+    # Not a histogram: the sums that Ray 2.60 exports come from bucket midpoints.
+    "paraserve_batch_items_total",
+    "Items of all batches; divided by paraserve_batches_total, the mean size of a batch.",
+    "stage",
+    initial=(("asr",), ("punctuation",)),
+)
 PADDING = _TABLE.gauge(
     "paraserve_padding_ratio",
     "Computed cost divided by useful cost of all batches; 1 means no padding.",

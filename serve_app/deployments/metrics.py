@@ -45,6 +45,9 @@ class IngressMetrics:
         self._uploading = metrics.new_gauge(metrics.REQUESTS_UPLOADING)
         self._oldest_wait = metrics.new_gauge(metrics.LINE_WAIT)
         self._keys_stale = metrics.new_gauge(metrics.KEYS_STALE)
+        self._limit = metrics.new_gauge(metrics.ADMISSION_LIMIT)
+        self._key_requests = metrics.new_counter(metrics.KEY_REQUESTS)
+        self._key_audio = metrics.new_counter(metrics.KEY_AUDIO)
         _retries()  # its series begin with the replica, not with the first retry
 
     def watch(
@@ -60,6 +63,7 @@ class IngressMetrics:
         code = log.code or "none"
         self._requests.inc(tags={"status": status, "code": code})
         self._seconds.observe(log.duration_s, tags={"status": status})
+        self._key_requests.inc(tags={"key": log.key, "status": status})
         if log.status == _TOO_MANY_REQUESTS:
             self._sheds.inc(tags={"reason": code})
         if code == _DEADLINE_CODE:
@@ -70,6 +74,7 @@ class IngressMetrics:
             self._accepted.inc(log.audio_s)
             if log.status == _OK and log.code is None:
                 self._done.inc(log.audio_s)
+                self._key_audio.inc(log.audio_s, tags={"key": log.key})
 
     def _sample(self, line: AdmissionStatistics, keys_stale_s: float) -> None:
         self._keys_stale.set(keys_stale_s)
@@ -79,6 +84,15 @@ class IngressMetrics:
         self._upload_bytes.set(line.in_flight_bytes)
         self._audio_in_flight.set(line.in_flight_audio_s)
         self._oldest_wait.set(line.oldest_wait_s)
+        limits = {
+            "running": line.limits.max_running,
+            "waiting": line.limits.max_waiting,
+            "bytes": line.limits.max_bytes,
+            "audio_s": line.limits.max_audio_s,
+        }
+        for name, limit in limits.items():
+            if limit is not None:
+                self._limit.set(limit, tags={"limit": name})
 
 
 class SegmenterMetrics:
@@ -141,7 +155,7 @@ class ModelMetrics:
         self._items = metrics.new_gauge(metrics.QUEUED_ITEMS)
         self._oldest_wait = metrics.new_gauge(metrics.OLDEST_WAIT)
         self._batches = metrics.new_counter(metrics.BATCHES)
-        self._batch_items = metrics.new_histogram(metrics.BATCH_ITEMS)
+        self._batch_items = metrics.new_counter(metrics.BATCH_ITEMS)
         self._padding = metrics.new_gauge(metrics.PADDING)
         self._expired = metrics.new_counter(metrics.EXPIRED)
         self._queue_time = metrics.new_histogram(metrics.QUEUE_TIME)
@@ -161,7 +175,8 @@ class ModelMetrics:
     def batch_ended(self, waits_s: Sequence[float], took_s: float) -> None:
         """Records the queue time of each item of a batch and the batch's run time."""
         self._batches.inc(tags=self._tags)
-        self._batch_items.observe(len(waits_s), tags=self._tags)
+        if waits_s:  # Ray's counters take no 0
+            self._batch_items.inc(len(waits_s), tags=self._tags)
         self._work_time.observe(took_s, tags=self._tags)
         for wait_s in waits_s:
             self._queue_time.observe(wait_s, tags=self._tags)

@@ -203,6 +203,7 @@ class AdmissionStatistics:
         num_admitted: requests that started.
         num_refused: requests that were refused.
         num_left_waiting: requests that left before they started.
+        limits: what the line admits at most.
     """
 
     num_running: int
@@ -215,6 +216,7 @@ class AdmissionStatistics:
     num_admitted: int
     num_refused: int
     num_left_waiting: int
+    limits: Limits
 
 
 @dataclass(slots=True)
@@ -389,6 +391,7 @@ class AdmissionLine:
             num_admitted=self._counts.admitted,
             num_refused=self._counts.refused,
             num_left_waiting=self._counts.left_waiting,
+            limits=self._limits,
         )
 
     def _refuse_if_full(self, ticket: AdmissionTicket) -> None:

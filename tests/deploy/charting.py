@@ -110,6 +110,13 @@ def render(values: Json, name: str = "speech", namespace: str = "asr") -> list[J
     ]
 
 
+def notes(values: Json, name: str = "speech", namespace: str = "asr") -> str:
+    """Returns what Helm tells the operator after an install."""
+    with helm.Chart.load(CHART) as chart:
+        texts = chart.render(values, name=name, namespace=namespace)
+    return next(text for path, text in texts.items() if path.endswith("NOTES.txt"))
+
+
 def only(objects: list[Json], kind: str) -> Json:
     """Returns the one object of a kind."""
     (found,) = (item for item in objects if item["kind"] == kind)

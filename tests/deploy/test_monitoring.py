@@ -17,7 +17,15 @@ from serve_app.metrics import METRICS
 from tests.deploy.charting import CHART, EVERYTHING, combined, only, ready_values, render
 
 # Put on by Ray and by the PodMonitor.
-_COMMON_LABELS = {"deployment", "replica", "application", "ray_io_cluster", "ray_io_group", "le"}
+_COMMON_LABELS = {
+    "deployment",
+    "replica",
+    "application",
+    "ray_io_cluster",
+    "ray_io_group",
+    "le",
+    "ip",
+}
 _SUFFIXES = ("_bucket", "_sum", "_count")
 
 
@@ -48,10 +56,12 @@ def selectors(node: Any) -> Iterator[Any]:
 
 @cache
 def names_in_ray() -> frozenset[str]:
-    """Returns all that looks like a metric's name in the source of Ray Serve."""
+    """Returns what looks like a metric's name in Ray Serve and in Ray's agent of a node."""
     folder = Path(ray.__file__).parent / "serve" / "_private"
     text = "".join(path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
-    return frozenset(re.findall(r'"(serve_[a-z_]+)"', text))
+    reporter = folder.parents[1] / "dashboard" / "modules" / "reporter" / "reporter_agent.py"
+    text += reporter.read_text(encoding="utf-8")
+    return frozenset(re.findall(r'"((?:serve|node)_[a-z_]+)"', text))
 
 
 @pytest.mark.parametrize("query", [*dashboard_queries(), *alert_queries()])
@@ -60,7 +70,7 @@ def test_query_asks_for_metrics_and_labels_that_exist(query: str) -> None:
     assert found, query
     for selector in found:
         name = selector.name.removeprefix("ray_")
-        if name.startswith("serve_"):
+        if name.startswith(("serve_", "node_")):
             assert name in names_in_ray()
             continue
         metric = METRICS.get(name) or METRICS[_without_suffix(name)]
@@ -96,7 +106,6 @@ def test_every_metric_of_a_stage_is_on_a_dashboard_or_known_not_to_be() -> None:
         "paraserve_audio_in_flight_seconds",
         "paraserve_recordings_open",
         "paraserve_queued_items",
-        "paraserve_batches_total",
         "paraserve_items_expired_total",
         "paraserve_models_loaded",
         "paraserve_requests_uploading",

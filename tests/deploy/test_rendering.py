@@ -232,7 +232,8 @@ def test_pods_have_no_more_rights_than_they_need(case: str) -> None:
         for pod in pods_within(item):
             assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
             assert pod["spec"]["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
-            is_head = pod["metadata"].get("labels", {}).get("app.kubernetes.io/component") == "head"
+            component = pod["metadata"].get("labels", {}).get("app.kubernetes.io/component", "")
+            is_head = component in {"head", "batch-head"}
             assert pod["spec"]["automountServiceAccountToken"] is is_head
             for container in pod["spec"]["containers"] + pod["spec"].get("initContainers", []):
                 context = container["securityContext"]

@@ -27,7 +27,7 @@ from serve_app.deployments.metrics import (
 )
 from serve_app.inference.model_cache import ModelCacheStatistics
 from serve_app.metrics import METRICS
-from serve_app.scheduling.admission import NO_LIMITS, AdmissionLine
+from serve_app.scheduling.admission import NO_LIMITS, AdmissionLine, Limits
 from serve_app.scheduling.autoscaling import Backlog
 from serve_app.scheduling.batch_state import BatcherStatistics
 from tests.deployments.conftest import Recorded
@@ -84,7 +84,8 @@ def test_series_of_alerts_are_exported_as_0_from_the_start(
     for metric in METRICS.values():
         if metric.kind == "counter":
             metrics.new_counter(metric)
-            if metric.labels != ("model",):
+            # Names of models and keys are known with their first use only.
+            if not {"model", "key"} & set(metric.labels):
                 assert begun[metric.name], f"{metric.name} begins with its first increment"
     assert {value for values in begun.values() for value, _ in values} == {0.0}
     retried = [tags for _, tags in begun["paraserve_retries_total"]]
@@ -103,6 +104,27 @@ def test_an_answered_request_counts_its_audio_as_accepted_and_done(recorded: Rec
     assert recorded["paraserve_audio_accepted_seconds_total"] == [(60.0, {})]
     assert recorded["paraserve_audio_done_seconds_total"] == [(60.0, {})]
     assert recorded["paraserve_requests_shed_total"] == []
+
+
+def test_requests_and_audio_count_by_the_name_of_the_key(recorded: Recorded) -> None:
+    observer = IngressMetrics()
+    observer.ended(ended(status=200, audio_s=60.0, key="press"))
+    observer.ended(ended(status=429, code="overloaded", audio_s=5.0, key="press"))
+    assert recorded["paraserve_key_requests_total"] == [
+        (1.0, {"key": "press", "status": "200"}),
+        (1.0, {"key": "press", "status": "429"}),
+    ]
+    assert recorded["paraserve_key_audio_seconds_total"] == [(60.0, {"key": "press"})]
+
+
+async def test_limits_are_exported_beside_what_is_used(recorded: Recorded) -> None:
+    line = AdmissionLine(Limits(max_running=3, max_bytes=1000))
+    IngressMetrics().watch(lambda: line.statistics(1.0), lambda: 0.0)
+    await asyncio.sleep(0)
+    assert recorded["paraserve_admission_limit"] == [
+        (3, {"limit": "running"}),
+        (1000, {"limit": "bytes"}),
+    ]
 
 
 def test_a_shed_request_counts_by_its_reason(recorded: Recorded) -> None:
@@ -155,7 +177,7 @@ async def test_models_that_were_removed_are_reported(recorded: Recorded) -> None
 
 def test_a_batch_tells_its_size_and_times(recorded: Recorded) -> None:
     ModelMetrics(READINESS, lambda: STATISTICS, lambda: None).batch_ended([0.1, 0.2], 0.5)
-    assert recorded["paraserve_batch_items"] == [(2, {"stage": "asr"})]
+    assert recorded["paraserve_batch_items_total"] == [(2, {"stage": "asr"})]
     assert [value for value, _ in recorded["paraserve_stage_queue_seconds"]] == [0.1, 0.2]
     assert [value for value, _ in recorded["paraserve_stage_work_seconds"]] == [0.5]
 
@@ -213,6 +235,7 @@ async def test_labels_of_requests_come_from_fixed_sets(recorded: Recorded) -> No
     labeled = [tags for values in recorded.values() for _, tags in values if tags]
     assert labeled
     for tags in labeled:
-        assert set(tags) <= {"status", "code", "reason"}
+        assert set(tags) <= {"status", "code", "reason", "key", "limit"}
+        assert tags.get("key", "anonymous") == "anonymous"
         assert int(tags.get("status", 200)) in {200, *STATUS_OF.values()}
         assert tags.get("code", "none") in codes

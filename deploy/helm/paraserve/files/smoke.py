@@ -34,6 +34,10 @@ def main(url: str, max_error_rate: float) -> int:
             files={"file": ("clip.flac", clip)},
         )
     print("transcription:", answer.status_code, answer.text)
+    if answer.status_code == httpx.codes.UNAUTHORIZED and not KEY_FILE.exists():
+        print("FAILED: the service wants an API key; put one into the Secret that")
+        print("helmTest.apiKeySecret names, under the key helmTest.apiKeySecretKey")
+        return 1
     if not answer.is_success:
         return 1
     heard = answer.json()

@@ -8,8 +8,77 @@
 {{- if and (or .Values.batch.job.enabled .Values.batch.cron.enabled) (not (and .Values.batch.source .Values.batch.output)) -}}
 {{- fail "A batch job needs batch.source and batch.output, as s3://calls/2026/ and s3://texts/2026/." -}}
 {{- end -}}
-{{- if and .Values.gcsFaultTolerance.enabled (not .Values.gcsFaultTolerance.redisAddress) -}}
-{{- fail "gcsFaultTolerance.enabled needs gcsFaultTolerance.redisAddress." -}}
+{{- include "paraserve.checkStore" . -}}
+{{- include "paraserve.checkMemory" . -}}
+{{- include "paraserve.checkUpgrades" . -}}
+{{- end -}}
+
+{{- define "paraserve.checkStore" -}}
+{{- $store := .Values.gcsFaultTolerance -}}
+{{- if and $store.enabled (eq $store.backend "redis") (not $store.redisAddress) -}}
+{{- fail "gcsFaultTolerance.enabled needs gcsFaultTolerance.redisAddress, or backend: rocksdb." -}}
+{{- end -}}
+{{- if and $store.enabled (eq $store.backend "rocksdb") -}}
+{{- if or $store.redisAddress $store.redisPasswordSecret $store.externalStorageNamespace -}}
+{{- fail "gcsFaultTolerance.backend is rocksdb, which takes no redisAddress, redisPasswordSecret or externalStorageNamespace." -}}
+{{- end -}}
+{{- if and $store.storage.claimName (or $store.storage.storageClassName $store.storage.accessModes) -}}
+{{- fail "gcsFaultTolerance.storage.claimName names a claim of yours: storageClassName and accessModes are for a claim that KubeRay makes." -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* /dev/shm and uploads in memory are part of the container's memory, and Ray's store of /dev/shm. */}}
+{{- define "paraserve.checkMemory" -}}
+{{- $settings := include "paraserve.effective" (dict "root" . "settings" .Values.settings) | fromYaml -}}
+{{- $parts := dict "head" .Values.head -}}
+{{- range $name, $group := .Values.workerGroups -}}
+{{- if $group.enabled -}}{{- $_ := set $parts (printf "workerGroups.%s" $name) $group -}}{{- end -}}
+{{- end -}}
+{{- range $name, $part := $parts -}}
+{{- $memory := include "paraserve.bytes" (dig "limits" "memory" "0" $part.resources) | int64 -}}
+{{- $shared := include "paraserve.bytes" $part.sharedMemory | int64 -}}
+{{- $spool := 0 -}}
+{{- if and (ne $name "head") (eq (dig "spoolMedium" $.Values.pods.spoolMedium ($part.pod | default dict)) "Memory") -}}
+{{- $spool = min (include "paraserve.bytes" $part.tmpSize | int64) (dig "admission" "max_bytes" 536870912 $settings | int64) -}}
+{{- end -}}
+{{- if lt $shared 104857600 -}}
+{{- fail (printf "%s.sharedMemory is %s: Ray's object store needs at least 100Mi." $name $part.sharedMemory) -}}
+{{- end -}}
+{{- if and $memory (gt (mul 2 $shared) $memory) -}}
+{{- fail (printf "%s.sharedMemory is %s, more than half of the memory limit %s: both are the container's memory, and replicas need the rest." $name $part.sharedMemory (dig "limits" "memory" "0" $part.resources | toString)) -}}
+{{- end -}}
+{{- if and $memory $spool (ge (add $shared $spool) $memory) -}}
+{{- fail (printf "%s: sharedMemory %s and uploads in memory of %d bytes leave nothing of the memory limit %s: lower settings.admission.max_bytes or tmpSize, or raise the limit." $name $part.sharedMemory $spool (dig "limits" "memory" "0" $part.resources | toString)) -}}
+{{- end -}}
+{{- with dig "object-store-memory" "" ($part.rayStartParams | default dict) -}}
+{{- if gt (int64 .) (div (mul $shared 95) 100) -}}
+{{- fail (printf "%s.rayStartParams asks for an object store of %s bytes, but sharedMemory is %s: Ray would put it on disk." $name . $part.sharedMemory) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* KubeRay moves shares of the traffic in a route of its own, behind a gateway of its own. */}}
+{{- define "paraserve.checkUpgrades" -}}
+{{- $name := include "paraserve.fullname" . -}}
+{{- $options := .Values.serve.incrementalUpgrade -}}
+{{- if eq .Values.serve.upgradeStrategy "NewClusterWithIncrementalUpgrade" -}}
+{{- if not $options.gatewayClassName -}}
+{{- fail "serve.upgradeStrategy NewClusterWithIncrementalUpgrade needs serve.incrementalUpgrade.gatewayClassName (kubectl get gatewayclass)." -}}
+{{- end -}}
+{{- if not .Values.autoscaler.enabled -}}
+{{- fail "serve.upgradeStrategy NewClusterWithIncrementalUpgrade needs autoscaler.enabled." -}}
+{{- end -}}
+{{- if gt ($options.stepSizePercent | int) ($options.maxSurgePercent | int) -}}
+{{- fail "serve.incrementalUpgrade.stepSizePercent must not exceed maxSurgePercent." -}}
+{{- end -}}
+{{- if .Values.ingress.enabled -}}
+{{- fail (printf "ingress.enabled would bypass the shares of an incremental upgrade: send clients to the Gateway %s-gateway, which KubeRay makes." $name) -}}
+{{- end -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.backendService) -}}
+{{- fail (printf "httpRoute.enabled would bypass the shares of an incremental upgrade: set httpRoute.backendService to the Service of the Gateway %s-gateway, which KubeRay makes." $name) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

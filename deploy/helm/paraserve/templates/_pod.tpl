@@ -1,6 +1,9 @@
 {{/* Pods of head and workers. */}}
 
-{{/* Variables of the Ray container; arguments: root, serves. */}}
+{{/*
+Variables of the Ray container; arguments: root, serves. docs/operations.md ("Ray's
+environment variables") says why each is set, and which others were considered.
+*/}}
 {{- define "paraserve.env" -}}
 {{- $models := .root.Values.models -}}
 {{- $settings := include "paraserve.effective" (dict "root" .root "settings" .root.Values.settings) | fromYaml -}}
@@ -23,6 +26,15 @@
 - {name: RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S, value: "1"}
 - {name: RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S, value: "120"}
 {{- end }}
+{{- if and .serves (eq .root.Values.serve.replicaPlacement "Pack") }}
+- {name: RAY_SERVE_USE_PACK_SCHEDULING_STRATEGY, value: "1"}
+{{- end }}
+# On a busy node Ray's processes may take longer to find each other than its 30 s.
+- {name: RAY_worker_register_timeout_seconds, value: "300"}
+- {name: RAY_gcs_server_port_wait_time_s, value: "120"}
+# Each of many log files may become so large, thrice. Ray's own bounds are 512 MiB, six times.
+- {name: RAY_ROTATION_MAX_BYTES, value: {{ include "paraserve.bytes" .root.Values.pods.logFileSize | quote }}}
+- {name: RAY_ROTATION_BACKUP_COUNT, value: "2"}
 # A replica without num_gpus keeps its sight of the devices that its container has.
 - {name: RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO, value: "0"}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
@@ -59,7 +71,10 @@ account, serves, drains.
 {{- $root := .root -}}
 {{- $pods := mustMergeOverwrite (deepCopy $root.Values.pods) (deepCopy (.options | default dict)) -}}
 {{- $labels := merge (dict "app.kubernetes.io/component" .component) $pods.labels (include "paraserve.podLabels" $root | fromYaml) -}}
-{{- $annotations := merge (deepCopy $pods.annotations) $root.Values.commonAnnotations -}}
+{{- $annotations := merge (deepCopy $pods.annotations) (deepCopy $root.Values.commonAnnotations) -}}
+{{- if $pods.protectFromNodeScaleDown -}}
+{{- $annotations = merge $annotations (dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false" "karpenter.sh/do-not-disrupt" "true") -}}
+{{- end -}}
 metadata:
   labels:
     {{- toYaml $labels | nindent 4 }}
@@ -69,7 +84,7 @@ metadata:
   {{- end }}
 spec:
   serviceAccountName: {{ .account }}
-  automountServiceAccountToken: {{ eq .component "head" }}
+  automountServiceAccountToken: {{ hasSuffix "head" .component }}
   enableServiceLinks: false
   terminationGracePeriodSeconds: {{ include "paraserve.gracePeriod" $root }}
   securityContext:
@@ -105,7 +120,7 @@ spec:
     - {{- merge (deepCopy .) (dict "labelSelector" $selector) | toYaml | nindent 6 }}
     {{- end }}
   {{- end }}
-  {{- if and (or (ne .component "head") (not .serves)) (include "paraserve.preloads" $root) }}
+  {{- if and (or (not (hasSuffix "head" .component)) (not .serves)) (include "paraserve.preloads" $root) }}
   initContainers:
     # A replica that finds no pack fails, and after a few of them the deployment has. A job
     # looks for its packs on the head.
@@ -181,7 +196,7 @@ env:
   {{- toYaml . | nindent 2 }}
   {{- end }}
 ports:
-  {{- if eq .component "head" }}
+  {{- if hasSuffix "head" .component }}
   - {name: gcs-server, containerPort: 6379}
   - {name: dashboard, containerPort: 8265}
   - {name: client, containerPort: 10001}
@@ -189,15 +204,19 @@ ports:
   - {name: metrics, containerPort: 8080}
   - {name: serve, containerPort: {{ $root.Values.serve.port }}}
 {{- $probes := .pods.probes }}
+startupProbe:
+  exec: {command: [bash, -c, {{ .liveness | quote }}]}
+  initialDelaySeconds: {{ $probes.initialDelaySeconds }}
+  periodSeconds: {{ $probes.periodSeconds }}
+  timeoutSeconds: {{ $probes.timeoutSeconds }}
+  failureThreshold: {{ $probes.startupFailures }}
 livenessProbe:
   exec: {command: [bash, -c, {{ .liveness | quote }}]}
-  initialDelaySeconds: {{ add $probes.initialDelaySeconds 20 }}
   periodSeconds: {{ $probes.periodSeconds }}
   timeoutSeconds: {{ $probes.timeoutSeconds }}
   failureThreshold: {{ $probes.livenessFailures }}
 readinessProbe:
   exec: {command: [bash, -c, {{ .readiness | quote }}]}
-  initialDelaySeconds: {{ $probes.initialDelaySeconds }}
   periodSeconds: {{ $probes.periodSeconds }}
   timeoutSeconds: {{ $probes.timeoutSeconds }}
   failureThreshold: {{ $probes.readinessFailures }}

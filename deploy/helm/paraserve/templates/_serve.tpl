@@ -23,6 +23,10 @@ which only deployments with bounds may do.
 {{- $own := get $overrides $deployment | default dict -}}
 {{- $_ := set $overrides $deployment (merge $own (dict "num_replicas" ($size.num_replicas | int))) -}}
 {{- end -}}
+{{- if and $deployed (gt ($root.Values.serve.replicaSurgePercent | int) 0) -}}
+{{- $own := get $overrides $deployment | default dict -}}
+{{- $_ := set $overrides $deployment (merge $own (dict "max_surge_percent" ($root.Values.serve.replicaSurgePercent | int))) -}}
+{{- end -}}
 {{- if and (hasKey $settings $stage) (not $keeps) -}}
 {{- $section := get $settings $stage -}}
 {{- if hasKey ($section.deployment | default dict) "num_replicas" -}}

@@ -80,6 +80,22 @@ Nothing where there is no cluster to ask, as in `helm template`.
 {{- $given | default (add $longest 60) -}}
 {{- end -}}
 
+{{/* "true" if an application or a batch job runs a model on CUDA. */}}
+{{- define "paraserve.usesCuda" -}}
+{{- $all := include "paraserve.applications" . | fromYaml -}}
+{{- if or .Values.batch.job.enabled .Values.batch.cron.enabled -}}
+{{- $_ := set $all "batch/job" (dict "settings" (dict "profile" (include "paraserve.jobProfile" .))) -}}
+{{- end -}}
+{{- $uses := false -}}
+{{- range $name, $application := $all -}}
+{{- $settings := include "paraserve.effective" (dict "root" $ "settings" ($application.settings | default dict)) | fromYaml -}}
+{{- range $stage := list "recognizer" "punctuator" -}}
+{{- if hasPrefix "cuda" (dig $stage "device" "cpu" $settings) -}}{{- $uses = true -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $uses -}}
+{{- end -}}
+
 {{/* "true" if any application wants API keys. */}}
 {{- define "paraserve.wantsKeys" -}}
 {{- range $name, $application := include "paraserve.applications" . | fromYaml -}}
