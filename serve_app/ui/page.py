@@ -113,7 +113,6 @@ def build_page(
         allowed_paths=[],
         max_file_size=limits.max_upload_bytes,
         theme=_theme(),
-        css=_asset("page.css"),
         head=_head(limits),
     )
     # Gradio checks the paths of files in requests only if it was launched, which a mounted
@@ -277,8 +276,11 @@ def _head(limits: PageLimits) -> str:
         ensure_ascii=False,
     ).replace("<", "\\u003c")
     script = "\n".join(_asset(name) for name in _SCRIPTS)
-    viewport = '<meta name="color-scheme" content="light dark">'
-    return f"{viewport}<script>window.paraserveFacts = {facts};\n{script}</script>"
+    # As Gradio's `css`, every rule would be rewritten.
+    return (
+        f"<style>{_asset('page.css')}</style>"
+        f"<script>window.paraserveFacts = {facts};\n{script}</script>"
+    )
 
 
 def _sample() -> bytes:

@@ -232,4 +232,3 @@ TEXTS: dict[str, dict[Language, str]] = {
     },
 }
 """By name, then by language; `{name}` is filled in where it is shown."""
-

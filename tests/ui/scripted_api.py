@@ -115,7 +115,9 @@ class ScriptedApi:
                 while number == self.hold_after and not self.released:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)  # told from another thread
                 delta = {"type": "transcript.text.delta", "delta": text}
-                yield _sse({**delta, "start": start, "end": end, "words": _words(*self.said[number])})
+                yield _sse(
+                    {**delta, "start": start, "end": end, "words": _words(*self.said[number])}
+                )
             text = "".join(text for _, _, text in self.said)
             yield _sse({"type": "transcript.text.done", "text": text, "duration": 6.0})
             finished = True
