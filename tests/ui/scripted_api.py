@@ -47,6 +47,7 @@ class ScriptedApi:
         models: that are served.
         hotwords: whether the second model takes them.
         languages: that may be asked for.
+        stages: that are deployed.
         refusal: of transcriptions, if any.
         error_after: a stream breaks off with an error after this many sentences.
         hold_after: a stream waits after this many sentences for `release`.
@@ -57,6 +58,7 @@ class ScriptedApi:
     models: tuple[str, str] = ("paraformer-demo", "seaco-demo")
     hotwords: bool = False
     languages: tuple[str, ...] = ("zh",)
+    stages: tuple[str, ...] = ("vad", "asr", "punctuation")
     refusal: Refusal | None = None
     error_after: int | None = None
     hold_after: int | None = None
@@ -85,9 +87,7 @@ class ScriptedApi:
         return JSONResponse({"object": "list", "data": models})
 
     async def _ready(self) -> Response:
-        return JSONResponse(
-            {"status": "ready", "stages": {"vad": {}, "asr": {}, "punctuation": {}}}
-        )
+        return JSONResponse({"status": "ready", "stages": {stage: {} for stage in self.stages}})
 
     async def _transcribe(self, request: Request) -> Response:
         if (refusal := self._stranger(request)) is not None:

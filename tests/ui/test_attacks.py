@@ -246,6 +246,15 @@ class TestKeys:
                 assert (response.status_code, response.json()["problem"]) == (409, "upload_lost")
 
 
+def test_each_sentence_is_sent_once(visit: Visit, api: ScriptedApi) -> None:
+    api.said = tuple((float(n), n + 0.9, f"第{n}句，只传一次。") for n in range(107))
+    name = visit.upload(b"sounds").json()["upload"]
+    assert visit.submit_upload(name).status_code == 200
+    sent = json.dumps(list(visit.results()), ensure_ascii=False)
+    assert [sent.count(f"第{n}句，") for n in range(107)] == [1] * 107
+    assert len(sent) < 80_000
+
+
 class TestOtherVisitors:
     def test_upload_belongs_to_its_visitor(
         self, visit: Visit, other: Visit, api: ScriptedApi

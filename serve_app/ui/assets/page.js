@@ -37,6 +37,12 @@ function label(element, name, values = {}, { tooltip = false } = {}) {
   return element;
 }
 
+/** Has an element carry a text as its tooltip alone. */
+function titled(element, name, values = {}) {
+  Object.assign(element.dataset, { tip: name, values: JSON.stringify(values) });
+  element.title = words(name, values);
+}
+
 function button(className, name, onClick) {
   const made = say(el("button", { type: "button", class: className }), name);
   made.onclick = onClick;
@@ -164,6 +170,9 @@ const paraserve = window.paraserve = {
     for (const element of document.querySelectorAll("[data-label]")) {
       label(element, element.dataset.label, JSON.parse(element.dataset.values || "{}"),
         { tooltip: !!element.dataset.tooltip });
+    }
+    for (const element of document.querySelectorAll("[data-tip]")) {
+      titled(element, element.dataset.tip, JSON.parse(element.dataset.values));
     }
     for (const element of document.querySelectorAll("[data-placeholder]")) {
       element.placeholder = words(element.dataset.placeholder);

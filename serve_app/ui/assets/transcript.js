@@ -292,7 +292,7 @@ function spelled({ text, words: heard }) {
     const span = el("span", { "data-start": String(startMs), "data-end": String(endMs) }, word);
     if (confidence !== null && confidence < UNCERTAIN) {
       span.className = "ps-doubt";
-      span.title = words("confidence", { percent: Math.round(100 * confidence) });
+      titled(span, "confidence", { percent: Math.round(100 * confidence) });
     }
     parts.push(span);
     at = first + word.length;
