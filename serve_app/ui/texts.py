@@ -93,6 +93,7 @@ TEXTS: dict[str, dict[Language, str]] = {
         "zh": "选好录音后点“开始转写”，文字会一句一句出现在这里。",
         "en": "Choose a recording and press Transcribe; the text appears here as it is recognized.",
     },
+    "sentences": {"zh": "逐句文字", "en": "Sentences"},
     "silence": {"zh": "这段录音里没有听到说话。", "en": "No speech was found in this recording."},
     "hint": {
         "zh": "点时间听这一句，点文字从那里播放；双击文字可以修改。",

@@ -29,7 +29,7 @@ class TranscriptView {
     this.list = el("ol", { class: "ps-sentences" });
     this.list.onclick = (event) => this._clicked(event);
     this.list.ondblclick = (event) => this._doubleClicked(event);
-    this.element = el("div", { class: "ps-text", tabindex: "0", role: "region", "aria-labelledby": "ps-result-title" }, this.hint, this.list);
+    this.element = label(el("div", { class: "ps-text", tabindex: "0", role: "group" }, this.hint, this.list), "sentences");
     for (const event of ["wheel", "touchmove", "keydown"]) {
       this.element.addEventListener(event, () => { this.readAt = performance.now(); }, { passive: true });
     }
