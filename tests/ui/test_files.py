@@ -184,7 +184,7 @@ class TestMicrophone:
 
     def test_pause_stops_the_clock(self, opened: OpenPage) -> None:
         opened.page.click(".ps-record")
-        seconds = "paraserve.source.recorder.seconds()"
+        seconds = "paraserve.source.recorder?.seconds()"
         opened.page.wait_for_function(f"{seconds} > 0.5")
         opened.page.click(".ps-pause-recording")
         before = opened.page.evaluate(seconds)
@@ -199,7 +199,7 @@ class TestMicrophone:
 
     def test_recording_is_not_lost_unasked(self, opened: OpenPage) -> None:
         opened.page.click(".ps-record")
-        opened.page.wait_for_function("paraserve.source.recorder.seconds() > 0.5")
+        opened.page.wait_for_function("paraserve.source.recorder?.seconds() > 0.5")
         opened.page.click(".ps-recording")
         opened.wait_for("chosen")
         assert opened.page.evaluate("window.onbeforeunload !== null")
