@@ -158,7 +158,7 @@ class TestFilesOfTheServer:
     ) -> None:
         file = file_value(str(secret))
         named: Json = {"upload": "0" * 32, "run": "ab", "key": "", "order": ORDER}
-        for value in (
+        values: list[object] = [
             file,
             [file],
             {"a": [[file]]},
@@ -167,7 +167,8 @@ class TestFilesOfTheServer:
             {**named, "order": {**ORDER, "stages": [file]}},
             {**named, "path": str(secret)},
             {**named, "order": {**ORDER, "path": str(secret)}},
-        ):
+        ]
+        for value in values:
             assert visit.join(function, [value]).status_code == 400
         assert_untouched(visit, api, upload_dir)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from serve_app.ui.texts import TEXTS
+from serve_app.ui.texts import TEXTS, Language
 from tests.ui.conftest import SAMPLES, OpenPage, open_page
 from tests.ui.scripted_api import SAID, Refusal, ScriptedApi
 from tests.ui.serving import MAX_UPLOAD_BYTES
@@ -140,7 +140,7 @@ def test_bad_file_is_told_with_what_to_do(
     opened.transcribe(CLIP)
     opened.wait_for("failed")
     alert = opened.page.locator(".ps-alert")
-    spoken = "zh" if language == "zh" else "en"
+    spoken: Language = "zh" if language == "zh" else "en"
     expect(alert).to_contain_text(TEXTS[problem][spoken])
     expect(alert).to_contain_text(TEXTS[f"{problem}_fix"][spoken])
 
