@@ -2,14 +2,17 @@
 
 Starts the demo service with the page, uses it as a visitor does, and takes the pictures in
 Chromium. Nothing on the page is changed for them. Needs Chinese fonts (Debian: fonts-noto-cjk).
+With `--local` the API and the models run in this process, without Ray.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 import wave
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,11 +23,25 @@ from playwright.sync_api import Browser, ViewportSize
 
 from loadtests.ports import free_port
 from loadtests.recordings import recording
+from serve_app.api.models import offer_of
+from serve_app.api.routes import assemble_api
+from serve_app.api.service import TranscriptionJob
+from serve_app.core.records import (
+    HotwordCheck,
+    RecognitionOptions,
+    RequestContext,
+    StageReadiness,
+)
+from serve_app.inference.local import LocalTranscriber
 from serve_app.launch import prepare_environment, running
 from serve_app.packs import PackStore
 from serve_app.settings import Settings
+from serve_app.transcript.transcript import TranscriptEvent
+from serve_app.ui.client import ApiClient
+from serve_app.ui.page import PageLimits, build_page
 from tests.ui.chromium import HOW_TO_GET_IT, chromium, executable
 from tests.ui.conftest import SAMPLES, OpenPage, open_page
+from tests.ui.serving import serving, stored_in
 
 TARGET = Path(__file__).parents[2] / "docs" / "images"
 _DESKTOP: ViewportSize = {"width": 1180, "height": 760}
@@ -87,7 +104,7 @@ def _fail(opened: OpenPage, directory: Path) -> None:
 
 def _hear_on_phone(opened: OpenPage, directory: Path) -> None:
     _run_and_hear(opened, directory)
-    opened.page.locator(".ps-result").evaluate("one => one.scrollIntoView()")
+    opened.page.locator("section.ps-result").evaluate("one => one.scrollIntoView()")
 
 
 PICTURES = (
@@ -138,7 +155,45 @@ def _write_long_recording(path: Path) -> None:
         file.writeframes(np.tile(np.concatenate(frames), _NUM_REPEATS).tobytes())
 
 
-def main() -> int:
+class _LocalService:
+    """The API's service over the models in this process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.offer = offer_of(settings)
+        self._transcriber = LocalTranscriber(settings)
+
+    async def check_hotwords(
+        self, recognition_options: RecognitionOptions, context: RequestContext
+    ) -> HotwordCheck:
+        return self._transcriber.check_hotwords(recognition_options)
+
+    async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
+        events = self._transcriber.transcribe(
+            job.audio,
+            job.stages,
+            job.context.request_id,
+            job.recognition_options,
+            job.speech_detection,
+        )
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def readiness(self) -> list[StageReadiness]:
+        return [StageReadiness(stage, "cpu", "demo", "") for stage in self.offer.stages]
+
+
+def _take_locally(browser: Browser, settings: Settings) -> None:
+    api = assemble_api(_LocalService(settings), settings, logging.getLogger("screenshots"))
+    with tempfile.TemporaryDirectory() as name, serving(api) as api_url:
+        limits = PageLimits(4, 8, settings.audio.max_upload_bytes)
+        uploads = stored_in(Path(name), 4 * settings.audio.max_upload_bytes)
+        page = build_page(ApiClient(api_url, timeout_s=60), uploads, limits)
+        with serving(page) as url:
+            take(browser, f"{url}/")
+
+
+def main(arguments: list[str]) -> int:
     path = executable()
     if path is None:
         print(f"Chromium is missing: {HOW_TO_GET_IT}", file=sys.stderr)
@@ -149,8 +204,13 @@ def main() -> int:
             "http": {"port": free_port()},
             "cluster": {"num_cpus": 4},
             "ui": {"enabled": True},
+            "auth": {"mode": "off"},
         }
     )
+    if arguments == ["--local"]:
+        with chromium(path, microphone=SAMPLES / "clip.flac") as browser:
+            _take_locally(browser, settings)
+        return 0
     prepare_environment(settings)
     heard = recording("vad_example.wav", PackStore())
     with running(settings) as application, chromium(path, microphone=heard) as browser:
@@ -159,4 +219,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
