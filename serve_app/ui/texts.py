@@ -174,9 +174,8 @@ TEXTS: dict[str, dict[Language, str]] = {
     "too_short": {"zh": "录音太短。", "en": "The recording is too short."},
     "not_audio": {"zh": "这不是音频文件。", "en": "This is not an audio file."},
     "not_audio_fix": {
-        "zh": "可以使用 MP3、M4A、WAV、FLAC、OGG、AMR、WMA 等音频，或 MP4、MKV、WebM 等视频。",
-        "en": "Use audio such as MP3, M4A, WAV, FLAC, OGG, AMR or WMA, or video such as MP4, "
-        "MKV or WebM.",
+        "zh": "可以使用 MP3、M4A、AAC、WAV、FLAC、OGG、AMR 音频，或 MP4、WebM 视频。",
+        "en": "Use MP3, M4A, AAC, WAV, FLAC, OGG or AMR audio, or MP4 or WebM video.",
     },
     "damaged": {
         "zh": "文件已损坏、不完整，或其中的音频无法使用。",

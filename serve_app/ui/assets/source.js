@@ -8,7 +8,7 @@ class SourcePanel {
   constructor(page) {
     this.page = page;
     this.recorder = null;
-    this.input = el("input", { type: "file", multiple: "", accept: "audio/*,video/*,.amr,.pcm,.wma", hidden: "" });
+    this.input = el("input", { type: "file", multiple: "", accept: "audio/*,video/*,.amr", hidden: "" });
     this.input.onchange = () => { page.choose(this.input.files); this.input.value = ""; };
     this.pickButton = button("ps-plain", "pick", () => this.input.click());
     this.recordButton = button("ps-plain ps-record", "record", () => this.record());
