@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 # Installed first and by itself, before anything that would pull another build.
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-fast setup check format packs chart docs audit licenses clean image lock .chromium .promtool
+.PHONY: demo test test-fast setup check format packs chart docs screenshots audit licenses clean \
+	image lock .chromium .promtool
 
 demo: $(VENV)/.demo
 	$(BIN)/paraserve demo $(if $(filter 1,$(DEMO_EXIT)),--exit)
@@ -53,6 +54,10 @@ docs: $(VENV)/.dev
 	$(BIN)/python docs/generate_settings.py
 	$(BIN)/python docs/generate_metrics.py
 	$(BIN)/python docs/generate_cli.py
+
+# Takes the pictures of docs/ui.md from a demo service.
+screenshots: $(VENV)/.dev .chromium
+	$(BIN)/python -m tests.ui.screenshots
 
 # The browser of the tests of the web page, from Debian, where that can be had.
 .chromium:

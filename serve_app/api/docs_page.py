@@ -14,7 +14,7 @@ from importlib import resources
 from string import Template
 
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 
 _POLICY = (
@@ -32,6 +32,21 @@ _ASSETS = {
     "swagger-ui-bundle.js": (_SWAGGER_UI, "static", "text/javascript"),
     "swagger-ui.css": (_SWAGGER_UI, "static", "text/css"),
 }
+
+
+def add_page_redirect(app: FastAPI, page_path: str, root_path: str | None) -> None:
+    """Redirects `/` to the web page.
+
+    Args:
+        app: the API.
+        page_path: path of the web page on this server, such as /ui.
+        root_path: path of the page as browsers see it, if a proxy serves it elsewhere.
+    """
+
+    @app.get("/", include_in_schema=False)
+    async def to_page(request: Request) -> Response:
+        root = request.scope.get("root_path", "").rstrip("/")
+        return RedirectResponse(f"{root_path or root + page_path}/", 307)
 
 
 def add_docs(app: FastAPI) -> None:

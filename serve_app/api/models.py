@@ -9,6 +9,7 @@ from serve_app.api.model_names import resolve_model
 from serve_app.api.parameters import Offer
 from serve_app.api.response_models import ModelDescription
 from serve_app.api.service import TranscriptionService
+from serve_app.core.languages import GUESSED
 from serve_app.core.records import Hotword, RecognitionOptions, RequestContext
 from serve_app.packs.registry import demo_warning, is_demo_pack
 from serve_app.settings import Settings
@@ -22,9 +23,9 @@ class ServedModels:
     """Describes the models that a service offers.
 
     In addition to OpenAI's fields there are `root`, the pack that a name refers to, `demo`,
-    whether it is a built-in demo pack (with `warning`), and `hotwords`, whether it supports them,
-    which is omitted while unknown. `created` is the time at which this process started to serve
-    it.
+    whether it is a built-in demo pack (with `warning`), `hotwords`, whether it supports them,
+    which is omitted while unknown, and `languages`. `created` is the time at which this process
+    started to serve it.
 
     Args:
         service: called once for each pack, since each call wakes a recognizer that has scaled
@@ -52,6 +53,7 @@ class ServedModels:
             "owned_by": "paraserve",
             "root": root,
             "demo": is_demo_pack(root),
+            "languages": [*offer.languages, *((GUESSED,) if offer.guesses_language else ())],
         }
         if is_demo_pack(root):
             described["warning"] = demo_warning(root)

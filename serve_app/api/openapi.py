@@ -49,8 +49,8 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "timestamp_granularities[]": {
         "type": "array",
         "items": {"type": "string", "enum": ["word", "segment"]},
-        "description": "Which timestamps verbose_json includes; segments by default. Other formats "
-        "ignore it.",
+        "description": "Which timestamps verbose_json includes; segments by default. With word, "
+        "the events of a stream list their words. Other formats ignore it.",
     },
     "stream": {
         "type": "boolean",

@@ -118,7 +118,7 @@ class TranscriptionParameters:
         language: spoken language; None if the recognizer guesses it.
         stages: to run.
         response_format: of the answer.
-        granularities: of the times that `verbose_json` lists.
+        granularities: of the times that `verbose_json` and the events of a stream list.
         stream: send the text while it is recognized.
         include_utterances: list utterances in `verbose_json`.
         include_logprobs: list the log-probability of each token.
@@ -181,13 +181,14 @@ class _Parser:
         language = self._language()
         stages = self._stages()
         logprobs, utterances = self._included(response_format)
+        stream = self._stream(response_format)
         return TranscriptionParameters(
             model=model,
             language=self._reported_language(language),
             stages=stages,
             response_format=response_format,
-            granularities=self._granularities(response_format),
-            stream=self._stream(response_format),
+            granularities=self._granularities(response_format, stream),
+            stream=stream,
             include_utterances=utterances,
             include_logprobs=logprobs,
             text_rules=self._text_rules(),
@@ -307,13 +308,15 @@ class _Parser:
             return False
         return True
 
-    def _granularities(self, response_format: ResponseFormat) -> frozenset[Granularity]:
+    def _granularities(
+        self, response_format: ResponseFormat, stream: bool
+    ) -> frozenset[Granularity]:
         name = "timestamp_granularities"
         values = [value.lower() for value in self._fields.listed(name)]
         for value in values:
             _check_choice(name, value, get_args(Granularity))
-        if response_format != "verbose_json" and "word" in values:
-            self._warn(name, "has no effect: only verbose_json includes word times")
+        if response_format != "verbose_json" and not stream and "word" in values:
+            self._warn(name, "has no effect: only verbose_json and streams include word times")
         return frozenset(cast(list[Granularity], values)) or frozenset({"segment"})
 
     def _included(self, response_format: ResponseFormat) -> tuple[bool, bool]:

@@ -149,6 +149,9 @@ class TextDelta(TypedDict):
     delta: str
     start: Seconds
     end: Seconds
+    words: NotRequired[
+        Annotated[list[Word], Field(description="With timestamp_granularities word.")]
+    ]
     logprobs: NotRequired[list[TokenLogprob]]
 
 
@@ -209,6 +212,13 @@ class ModelDescription(TypedDict):
     ]
     warning: NotRequired[Annotated[str, Field(description="Limits of a demo model.")]]
     hotwords: NotRequired[Annotated[bool, Field(description="Whether it supports hotwords.")]]
+    languages: Annotated[
+        list[str],
+        Field(
+            description="Values for the field `language`; `auto` is among them if the language "
+            "can be detected."
+        ),
+    ]
 
 
 class ModelList(TypedDict):

@@ -100,6 +100,7 @@ async def sse_events(
     *,
     language: str | None = None,
     with_logprobs: bool = False,
+    with_words: bool = False,
 ) -> AsyncGenerator[str]:
     """Yields the transcript as server-sent events; closes its source.
 
@@ -109,6 +110,7 @@ async def sse_events(
         events: the transcript.
         language: spoken language; None if it was guessed.
         with_logprobs: list the log-probability of each token.
+        with_words: list the words of each sentence with times.
     """
     text = ""
     num_tokens = 0
@@ -125,6 +127,8 @@ async def sse_events(
                     "start": _seconds(event.start_ms),
                     "end": _seconds(event.end_ms),
                 }
+                if with_words:
+                    told["words"] = [_word(marked.token) for marked in event.tokens]
                 if with_logprobs:
                     told["logprobs"] = token_logprobs([event], text)
                     logprobs += told["logprobs"]

@@ -22,7 +22,7 @@ from serve_app.api.auth import (
     KeyDefaults,
     KeyFile,
 )
-from serve_app.api.docs_page import add_docs, add_document
+from serve_app.api.docs_page import add_docs, add_document, add_page_redirect
 from serve_app.api.errors import error_response, on_http_exception, on_validation_error
 from serve_app.api.fetching import Fetcher, HttpFetcher
 from serve_app.api.front import CanonicalMiddleware, FrontMiddleware
@@ -227,7 +227,7 @@ def assemble_api(
         ConfigurationError: keys are required but cannot be read, or a package is missing.
     """
     flow_control.enable()
-    return build_api(
+    app = build_api(
         service,
         limits_of(settings),
         logger,
@@ -236,6 +236,9 @@ def assemble_api(
         observer=observer,
         access=_access(settings.http),
     )
+    if settings.ui.enabled:
+        add_page_redirect(app, settings.ui.route_prefix, settings.ui.root_path)
+    return app
 
 
 def _access(http: HttpSettings) -> AccessRules:

@@ -173,6 +173,7 @@ class TranscriptionHandler:
                 events,
                 language=parameters.language,
                 with_logprobs=parameters.include_logprobs,
+                with_words="word" in parameters.granularities,
             )
             response = await self._stream(sent, body, log, held)
         add_warning_headers(

@@ -87,11 +87,15 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class StreamSentence:
-    """A piece of a transcript that is still being made; `text` continues the text so far."""
+    """A piece of a transcript that is still being made; `text` continues the text so far.
+
+    `words` are there if they were asked for.
+    """
 
     start_s: float
     end_s: float
     text: str
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +126,13 @@ class Served:
         models: names for the field `model`, the default first, without aliases.
         stages: that are deployed; None while the service is starting.
         hotword_models: those of the models that take hotwords.
+        languages: values of `language`; none of a service that does not say.
     """
 
     models: tuple[str, ...]
     stages: tuple[str, ...] | None
     hotword_models: frozenset[str]
+    languages: tuple[str, ...] = ()
 
 
 def transcription_of(body: Mapping[str, Any]) -> Transcription:
@@ -144,15 +150,7 @@ def transcription_of(body: Mapping[str, Any]) -> Transcription:
             Segment(float(one["start"]), float(one["end"]), str(one["text"]))
             for one in body.get("segments") or ()
         ),
-        words=tuple(
-            Word(
-                float(one["start"]),
-                float(one["end"]),
-                str(one["word"]),
-                float(one.get("confidence", 1.0)),
-            )
-            for one in body.get("words") or ()
-        ),
+        words=_words(body),
         failed=_failed(body.get("failed_ranges")),
         warnings=tuple(map(str, body.get("warnings") or ())),
         body=body,
@@ -184,7 +182,10 @@ def event_of(body: Mapping[str, Any]) -> StreamEvent | None:
     kind = str(body["type"])
     if kind == "transcript.text.delta":
         return StreamSentence(
-            float(body.get("start", 0)), float(body.get("end", 0)), str(body["delta"])
+            float(body.get("start", 0)),
+            float(body.get("end", 0)),
+            str(body["delta"]),
+            _words(body),
         )
     if kind == "transcript.text.done":
         return StreamEnd(
@@ -212,6 +213,19 @@ def served_of(models: Iterable[Mapping[str, Any]], readiness: object) -> Served:
         tuple(str(model["id"]) for model in known),
         None if stages is None else tuple(map(str, stages)),
         frozenset(str(model["id"]) for model in known if model.get("hotwords")),
+        tuple(map(str, known[0].get("languages") or ())) if known else (),
+    )
+
+
+def _words(body: Mapping[str, Any]) -> tuple[Word, ...]:
+    return tuple(
+        Word(
+            float(one["start"]),
+            float(one["end"]),
+            str(one["word"]),
+            float(one.get("confidence", 1.0)),
+        )
+        for one in body.get("words") or ()
     )
 
 

@@ -56,8 +56,14 @@ class PageReplica:
                     keep_s=_KEEP_UPLOAD_S,
                 ),
             ),
-            PageLimits(ui.max_running, ui.max_waiting, max_upload_bytes),
+            PageLimits(
+                ui.max_running,
+                ui.max_waiting,
+                max_upload_bytes,
+                max_audio_s=self._settings.audio.max_duration_s if ui.api_url is None else None,
+            ),
             ui.root_path,
+            self._settings.subtitles,
         )
 
 

@@ -25,29 +25,43 @@ class ApiOffer:
         models: names for the field `model`, the first one the default.
         stages: those that are deployed.
         hotword_models: those of the models that take hotwords.
+        languages: values of the field `language`.
     """
 
     models: tuple[str, ...]
     stages: tuple[str, ...]
     hotword_models: frozenset[str]
+    languages: tuple[str, ...] = ()
 
     @property
     def demo_models(self) -> tuple[str, ...]:
         """Those of the models that are built-in demo packs."""
         return tuple(name for name in self.models if is_demo_pack(name))
 
+    def shown(self) -> dict[str, object]:
+        """Returns what the page's script reads."""
+        return {
+            "models": list(self.models),
+            "demo_models": list(self.demo_models),
+            "hotword_models": sorted(self.hotword_models),
+            "stages": list(self.stages),
+            "languages": list(self.languages),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked of a recording; empty texts are left to the API."""
+    """The options of a transcription; empty ones are left to the API."""
 
     model: str
     stages: tuple[str, ...] = ()
     hotwords: str = ""
+    language: str = ""
+    itn: bool = False
 
 
 class ApiClient:
-    """Asks the API with the key of whoever is at the page.
+    """Calls the API with a visitor's key.
 
     Args:
         base_url: of the service.
@@ -66,7 +80,7 @@ class ApiClient:
         self._transport = transport
 
     async def offer(self, key: str) -> ApiOffer:
-        """Returns what is served, to whoever has this key.
+        """Returns what the holder of this key is offered.
 
         Raises:
             ClientError: the key is not accepted, or there is no answer.
@@ -79,18 +93,25 @@ class ApiClient:
             served.models,
             tuple(stage for stage in STAGES if stage in stages),
             served.hotword_models,
+            served.languages,
         )
 
     async def transcribe(
         self, recording: BinaryIO, order: Order, key: str
     ) -> AsyncGenerator[StreamEvent]:
-        """Yields the transcript as it comes; closing it closes the request.
+        """Yields the transcript as it is made; closing it closes the request.
 
         Raises:
             ClientError: before the first event or after any of them.
         """
-        fields = {"hotwords": order.hotwords} if order.hotwords else {}
-        request = TranscriptionRequest(model=order.model, stages=order.stages, fields=fields)
+        request = TranscriptionRequest(
+            model=order.model,
+            stages=order.stages,
+            language=order.language or None,
+            itn=order.itn,
+            words=True,
+            fields={"hotwords": order.hotwords} if order.hotwords else {},
+        )
         async with (
             self._open(key) as service,
             aclosing(service.stream(recording, request)) as events,
@@ -121,6 +142,8 @@ Problem: TypeAlias = Literal[
     "failed",
     # The page's own.
     "page_busy",
+    "render_failed",
+    "empty_file",
     "upload_lost",
     "upload_failed",
     "interrupted",

@@ -10,19 +10,25 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NoReturn, TypeAlias
+
+from serve_app.ui.client import Order
 
 MAX_EVENT_BYTES = 64 * 1024
 """Ample for the longest list of hotwords, each character of it escaped."""
+MAX_HOTWORDS_CHARACTERS = 4000
+MAX_KEY_CHARACTERS = 256
 
 _SESSION = re.compile(r"[A-Za-z0-9]{1,64}")
 _EVENT_ID = re.compile(r"[0-9a-f]{32}")
 _UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
 _RUN = re.compile(r"[0-9a-f]{1,64}")
 _MAX_COMPONENTS = 1000
-_MAX_CHOICES = 16
-_MAX_CHOICE_CHARACTERS = 256
+_MAX_STAGES = 16
+_MAX_NAME_CHARACTERS = 256
+_LANGUAGE = re.compile(r"[a-z-]{0,16}")
+_ORDER_FIELDS = {"model", "stages", "hotwords", "language", "itn"}
 
 
 class EventRefused(Exception):
@@ -34,19 +40,28 @@ ValueCheck: TypeAlias = Callable[[object], object]
 
 
 @dataclass(frozen=True, slots=True)
-class UploadNamed:
-    """The recording that an event is about.
+class Submission:
+    """A recording that is to be transcribed.
 
     Attributes:
-        upload: what the page called it when it took it in.
-        run: the browser's own name for what it makes of it.
+        upload: id of the upload.
+        run: the browser's id for this transcription.
+        key: the visitor's API key, or "".
+        order: the options.
     """
 
     upload: str
     run: str
+    key: str
+    order: Order
 
-    def value(self) -> dict[str, str]:
-        return {"upload": self.upload, "run": self.run}
+    def value(self) -> dict[str, object]:
+        return {
+            "upload": self.upload,
+            "run": self.run,
+            "key": self.key,
+            "order": {**asdict(self.order), "stages": list(self.order.stages)},
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +82,14 @@ class SentEvent:
 
     @property
     def upload(self) -> str | None:
-        """Names the recording that the event is about, if it is about one."""
-        named = [value.upload for value in self.values if isinstance(value, UploadNamed)]
+        """The id of the upload that the event is about, if it is about one."""
+        named = [value.upload for value in self.values if isinstance(value, Submission)]
         return named[0] if named else None
 
     def body(self, session: str) -> bytes:
         """Returns the event for Gradio, of a session as Gradio calls it."""
         values = [
-            value.value() if isinstance(value, UploadNamed) else value for value in self.values
+            value.value() if isinstance(value, Submission) else value for value in self.values
         ]
         return json.dumps(
             {
@@ -151,46 +166,47 @@ def session_name(value: object) -> str:
     return _matching(_SESSION, value, "session_hash")
 
 
-def nothing(value: object) -> object:
-    """A component whose value is the server's alone."""
-    return None
+def api_key(value: object) -> object:
+    """The visitor's API key; "" for none."""
+    return "" if value is None else _text(value, MAX_KEY_CHARACTERS)
 
 
-def language(value: object) -> object:
-    """The page's language, once it was chosen."""
-    return value if value in ("zh", "en") else None
+def submission(value: object) -> Submission:
+    """A recording that the upload route accepted, and the options for it.
 
-
-def text(max_characters: int) -> ValueCheck:
-    """Returns the check of a text field."""
-
-    def check(value: object) -> object:
-        return None if value is None else _text(value, max_characters)
-
-    return check
-
-
-def choice(value: object) -> object:
-    """A field for one of several."""
-    return None if value is None or value == [] else _text(value, _MAX_CHOICE_CHARACTERS)
-
-
-def choices(value: object) -> object:
-    """A field for some of several."""
-    if value is None:
-        return None
-    if not isinstance(value, list) or len(value) > _MAX_CHOICES:
-        raise EventRefused(f"a choice must be a list of at most {_MAX_CHOICES} strings")
-    return [_text(one, _MAX_CHOICE_CHARACTERS) for one in value]
-
-
-def upload(value: object) -> object:
-    """The recording that the page's own route took in."""
-    if not isinstance(value, dict) or set(value) != {"upload", "run"}:
-        raise EventRefused("a recording must have the keys upload and run, and no others")
-    return UploadNamed(
-        _matching(_UPLOAD_ID, value["upload"], "upload"), _matching(_RUN, value["run"], "run")
+    Raises:
+        EventRefused: it is something else.
+    """
+    sent = _fields(value, {"upload", "run", "key", "order"}, "a submission")
+    return Submission(
+        _matching(_UPLOAD_ID, sent["upload"], "upload"),
+        _matching(_RUN, sent["run"], "run"),
+        _text(sent["key"], MAX_KEY_CHARACTERS),
+        _order(sent["order"]),
     )
+
+
+def _order(value: object) -> Order:
+    sent = _fields(value, _ORDER_FIELDS, "order")
+    stages, itn = sent["stages"], sent["itn"]
+    if not isinstance(stages, list) or len(stages) > _MAX_STAGES:
+        raise EventRefused(f"stages must be a list of at most {_MAX_STAGES} strings")
+    if not isinstance(itn, bool):
+        raise EventRefused("itn must be true or false")
+    return Order(
+        _text(sent["model"], _MAX_NAME_CHARACTERS),
+        tuple(_text(stage, _MAX_NAME_CHARACTERS) for stage in stages),
+        _text(sent["hotwords"], MAX_HOTWORDS_CHARACTERS).strip(),
+        _matching(_LANGUAGE, sent["language"], "language"),
+        itn,
+    )
+
+
+def _fields(value: object, names: set[str], what: str) -> dict[str, object]:
+    if not isinstance(value, dict) or set(value) != names:
+        listed = ", ".join(sorted(names))
+        raise EventRefused(f"{what} must have the keys {listed}, and no others")
+    return value
 
 
 def _object(body: bytes) -> dict[str, object]:

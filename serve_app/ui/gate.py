@@ -1,6 +1,6 @@
 """The middleware in front of Gradio: passes only the routes and events that the page needs.
 
-Everything is bounded. The work of a visitor who leaves the page is canceled.
+All requests are bounded. The work of a visitor who leaves the page is canceled.
 """
 
 from __future__ import annotations
@@ -26,7 +26,13 @@ from serve_app.ui.events import (
     parse_event,
     session_name,
 )
-from serve_app.ui.receiving import BodyBroken, UploadRoute, body_length, read_body
+from serve_app.ui.receiving import (
+    BodyBroken,
+    SubtitleRoute,
+    UploadRoute,
+    body_length,
+    read_body,
+)
 from serve_app.ui.sessions import Sessions, SessionUnknown, TooManyRequests
 from serve_app.ui.uploads import UploadLost, UploadStore
 from serve_app.ui.visitors import Visitor, new_cookie, visitor_of
@@ -42,7 +48,9 @@ _JOIN = "/gradio_api/queue/join"
 _CANCEL = "/gradio_api/cancel"
 _RESET = "/gradio_api/reset"
 _UPLOAD = "/upload"
-# Gradio needs these to say where it is; ranges, cookies and keys are not its business.
+_SUBTITLES = "/subtitles"
+_SAMPLE = "/sample"
+# Gradio needs these for its own address; it gets no ranges, cookies or keys.
 _FORWARDED_HEADERS = frozenset(
     {
         b"host",
@@ -69,7 +77,7 @@ _HEADERS = {
 }
 
 
-class _Refused(Exception):
+class _Answered(Exception):
     """A request gets this response and does not reach Gradio."""
 
     def __init__(self, response: Response) -> None:
@@ -78,15 +86,17 @@ class _Refused(Exception):
 
 
 class PageGate:
-    """Lets through what the page needs, written anew from what was understood of it.
+    """Passes what the page needs, rewritten from its validated parts.
 
     Args:
         app: Gradio.
         functions: of Gradio that the page calls, each with the checks of its inputs.
         uploads: where recordings lie.
-        upload_route: takes them in.
+        upload_route: accepts recordings.
+        subtitle_route: renders subtitle files.
+        sample: a recording to try the service with.
         sessions: pages that are open.
-        visits: told when a page is closed: its heartbeat is a request that never ends by itself.
+        visits: are ended when a page is closed, which ends its heartbeat request.
     """
 
     def __init__(
@@ -95,6 +105,8 @@ class PageGate:
         functions: Mapping[int, tuple[ValueCheck, ...]],
         uploads: UploadStore,
         upload_route: UploadRoute,
+        subtitle_route: SubtitleRoute,
+        sample: bytes,
         sessions: Sessions,
         visits: Visits,
     ) -> None:
@@ -102,6 +114,8 @@ class PageGate:
         self._functions = functions
         self._uploads = uploads
         self._upload_route = upload_route
+        self._subtitle_route = subtitle_route
+        self._sample = sample
         self._sessions = sessions
         self._visits = visits
 
@@ -126,18 +140,20 @@ class PageGate:
                 MutableHeaders(scope=message).update(headers)
             await send(message)
 
-        receive = _used_at_once(receive, flow_control_of(scope))
+        receive = _released_at_once(receive, flow_control_of(scope))
         try:
             await self._route(path, scope, receive, send_guarded)
-        except _Refused as refused:
-            await refused.response(scope, receive, send_guarded)
+        except _Answered as answered:
+            await answered.response(scope, receive, send_guarded)
 
     async def _route(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
-        if method == "POST" and path in (_UPLOAD, _JOIN, _CANCEL, _RESET):
+        if method == "POST" and path in (_UPLOAD, _SUBTITLES, _JOIN, _CANCEL, _RESET):
             await self._post(path, scope, receive, send)
         elif method == "GET" and path.startswith(_HEARTBEAT):
             await self._heartbeat(path.removeprefix(_HEARTBEAT), scope, receive, send)
+        elif method == "GET" and path == _SAMPLE:
+            raise _Answered(Response(self._sample, media_type="audio/flac"))
         elif method == "GET" and path == _RESULTS:
             await self._results(scope, receive, send)
         elif (method == "GET" and (_PAGE.fullmatch(path) or _ASSET.fullmatch(path))) or (
@@ -145,7 +161,7 @@ class PageGate:
         ):
             await self._app(_rewritten(scope, path), receive, send)
         else:
-            raise _Refused(JSONResponse({"detail": "not found"}, 404))
+            raise _Answered(JSONResponse({"detail": "not found"}, 404))
 
     async def _heartbeat(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         visitor = _visitor(scope)
@@ -168,14 +184,16 @@ class PageGate:
 
     async def _post(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         visitor = _visitor(scope)
-        if path == _UPLOAD:
+        if path in (_UPLOAD, _SUBTITLES):
             with _refusals():
                 self._sessions.count_event(visitor)
-            raise _Refused(await self._upload_route.answer(scope, receive, visitor))
+            if path == _UPLOAD:
+                raise _Answered(await self._upload_route.answer(scope, receive, visitor))
+            raise _Answered(await self._subtitle_route.answer(scope, receive))
         body = await _event_body(scope, receive)
         if path == _RESET:
             # It does nothing in Gradio either.
-            raise _Refused(JSONResponse({"success": True}))
+            raise _Answered(JSONResponse({"success": True}))
         try:
             if path == _CANCEL:
                 await self._cancel(visitor, body, scope, receive, send)
@@ -183,7 +201,7 @@ class PageGate:
                 event = parse_event(body, self._functions)
                 await self._join(visitor, event, scope, receive, send)
         except EventRefused as error:
-            raise _Refused(refusal_response("refused", 400, str(error))) from None
+            raise _Answered(refusal_response("refused", 400, str(error))) from None
 
     async def _cancel(
         self, visitor: Visitor, body: bytes, scope: Scope, receive: Receive, send: Send
@@ -205,7 +223,7 @@ class PageGate:
 
         async def send_joined(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] != 200:
-                # The line is full: the recording will be sent again, or not at all.
+                # The queue is full: the browser uploads the recording again if the user retries.
                 self._uploads.leave(session)
             await send(message)
 
@@ -239,7 +257,7 @@ def _rewritten(scope: Scope, path: str, *, query: bytes = b"", body: bytes | Non
 
 
 def _sent(body: bytes, receive: Receive) -> Receive:
-    """Returns a way to receive a body that was written here."""
+    """Returns a `receive` that yields this body first."""
     is_sent = False
 
     async def receive_sent() -> Message:
@@ -252,8 +270,8 @@ def _sent(body: bytes, receive: Receive) -> Receive:
     return receive_sent
 
 
-def _used_at_once(receive: Receive, window: FlowControl | None) -> Receive:
-    """Returns a way to receive that makes room for what comes next as it hands something on."""
+def _released_at_once(receive: Receive, window: FlowControl | None) -> Receive:
+    """Returns `receive` with flow control that requests more data as soon as a block is read."""
 
     async def receive_used() -> Message:
         message = await receive()
@@ -267,20 +285,20 @@ def _used_at_once(receive: Receive, window: FlowControl | None) -> Receive:
 async def _event_body(scope: Scope, receive: Receive) -> bytes:
     headers = Headers(scope=scope)
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise _Refused(refusal_response("refused", 415, "send events as application/json"))
+        raise _Answered(refusal_response("refused", 415, "send events as application/json"))
     num_bytes = body_length(headers)
     if num_bytes is None:
-        raise _Refused(refusal_response("refused", 411, "Content-Length is missing or wrong"))
+        raise _Answered(refusal_response("refused", 411, "Content-Length is missing or wrong"))
     if num_bytes > MAX_EVENT_BYTES:
-        raise _Refused(
+        raise _Answered(
             refusal_response("refused", 413, f"an event may have at most {MAX_EVENT_BYTES} bytes")
         )
     try:
         return await read_body(receive, num_bytes)
     except TimeoutError:
-        raise _Refused(refusal_response("refused", 408, "the event arrived too slowly")) from None
+        raise _Answered(refusal_response("refused", 408, "the event arrived too slowly")) from None
     except BodyBroken as error:
-        raise _Refused(refusal_response("refused", 400, str(error))) from None
+        raise _Answered(refusal_response("refused", 400, str(error))) from None
 
 
 def _visitor(scope: Scope) -> Visitor:
@@ -294,25 +312,25 @@ def _session(name: str) -> str:
     try:
         return session_name(name)
     except EventRefused as error:
-        raise _Refused(refusal_response("refused", 400, str(error))) from None
+        raise _Answered(refusal_response("refused", 400, str(error))) from None
 
 
-def _unknown_page() -> _Refused:
-    return _Refused(refusal_response("page_unknown", 403))
+def _unknown_page() -> _Answered:
+    return _Answered(refusal_response("page_unknown", 403))
 
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Turns what speaks against a visitor's request into the response to it."""
+    """Turns errors about a visitor's request into responses."""
     try:
         yield
     except SessionUnknown:
         raise _unknown_page() from None
     except TooManyRequests:
         response = refusal_response("page_busy", 429, retry_after_s=_RETRY_AFTER_S)
-        raise _Refused(response) from None
+        raise _Answered(response) from None
     except UploadLost:
-        raise _Refused(refusal_response("upload_lost", 409)) from None
+        raise _Answered(refusal_response("upload_lost", 409)) from None
 
 
 class Visits:
@@ -334,6 +352,6 @@ class Visits:
                 del self._runs[visit]
 
     def leave(self, visit: str) -> None:
-        """Tells the visitor's runs that nobody waits for them any more."""
+        """Ends the runs of a page that was closed."""
         for left in self._runs.get(visit, ()):
             left.set()

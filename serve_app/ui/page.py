@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,12 +22,13 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr
 from fastapi import FastAPI
 
+from serve_app.client import ClientError
+from serve_app.settings.subtitles import SubtitleSettings
 from serve_app.ui import events
-from serve_app.ui.client import ApiClient, ApiOffer
-from serve_app.ui.form import MAX_HOTWORDS_CHARACTERS, ChoiceForm
+from serve_app.ui.client import ApiClient, Order, problem_of
 from serve_app.ui.gate import PageGate, Visits
-from serve_app.ui.receiving import UploadRoute
-from serve_app.ui.results import Json
+from serve_app.ui.receiving import KeyCheck, SubtitleRoute, UploadRoute
+from serve_app.ui.results import Json, ShownResult
 from serve_app.ui.sessions import SessionLimits, Sessions
 from serve_app.ui.texts import TEXTS
 from serve_app.ui.transcribing import transcribe_upload
@@ -35,9 +36,19 @@ from serve_app.ui.uploads import UploadLimits, UploadStore
 
 _FONTS = ("system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sans-serif")
 _MONO = ("ui-monospace", "Consolas", "monospace")
-_SOURCE_ID = "ps-source"
+_SCRIPTS = (
+    "waveform.js",
+    "source.js",
+    "form.js",
+    "files.js",
+    "player.js",
+    "transcript.js",
+    "downloads.js",
+    "page.js",
+)
+_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
-Start: TypeAlias = Callable[..., AsyncGenerator[Json]]
+Start: TypeAlias = Callable[..., AsyncGenerator[Json | dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +60,33 @@ class PageLimits:
         max_waiting: events in line behind them.
         max_upload_bytes: of one file.
         sessions: of pages that are open.
+        max_audio_s: longest recording that the API accepts; None if that is unknown.
     """
 
     max_running: int
     max_waiting: int
     max_upload_bytes: int
     sessions: SessionLimits = field(default_factory=SessionLimits)
+    max_audio_s: float | None = None
 
 
 def build_page(
-    client: ApiClient, uploads: UploadStore, limits: PageLimits, root_path: str | None = None
+    client: ApiClient,
+    uploads: UploadStore,
+    limits: PageLimits,
+    root_path: str | None = None,
+    subtitles: SubtitleSettings | None = None,
 ) -> FastAPI:
     """Returns the ASGI application of the page.
 
     Args:
         client: of the API.
-        uploads: where recordings lie; one page in a process.
+        uploads: where recordings are kept; one page in a process.
         limits: of the page.
         root_path: of the page as browsers see it, if that is not what the server says.
+        subtitles: how subtitle files are divided where the visitor does not say.
     """
-    # No file is to reach Gradio; if one did, it would lie here. The only way to tell Gradio.
+    # No file reaches Gradio; one that did would be written here. Gradio has no other setting.
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.directory)
     visits = Visits()
     blocks = _blocks(client, uploads, visits, limits)
@@ -95,17 +113,19 @@ def build_page(
         allowed_paths=[],
         max_file_size=limits.max_upload_bytes,
         theme=_theme(),
-        css=_asset("page.css"),
         head=_head(limits),
     )
-    # Gradio checks the paths of files that requests name only if it was launched, and what is
-    # mounted never is. The gate lets no such file through; this is the second lock.
+    # Gradio checks the paths of files in requests only if it was launched, which a mounted
+    # application never is. The gate refuses such files; this is a second barrier.
     blocks.has_launched = True
+    keys = KeyCheck(client)
     app.add_middleware(
         PageGate,
         functions=_functions(blocks),
         uploads=uploads,
-        upload_route=UploadRoute(uploads, client, limits.max_upload_bytes),
+        upload_route=UploadRoute(uploads, keys, limits.max_upload_bytes),
+        subtitle_route=SubtitleRoute(keys, subtitles or SubtitleSettings()),
+        sample=_sample(),
         sessions=Sessions(limits.sessions, partial(_forget, blocks)),
         visits=visits,
     )
@@ -125,20 +145,14 @@ def _value_check(component: object) -> events.ValueCheck:
     """Returns which values of a component browsers may send.
 
     Raises:
-        TypeError: nobody has said so for this kind of component.
+        TypeError: there is no check for this component.
     """
     match component:
-        case gr.State():
-            return events.nothing
-        case gr.HTML(elem_id=element):
-            return events.upload if element == _SOURCE_ID else events.language
-        case gr.Textbox(max_length=longest):
-            return events.text(longest or MAX_HOTWORDS_CHARACTERS)
-        case gr.Dropdown():
-            return events.choice
-        case gr.CheckboxGroup():
-            return events.choices
-    raise TypeError(f"no check for values of {type(component).__name__}")
+        case gr.HTML(elem_id="ps-offer"):
+            return events.api_key
+        case gr.HTML(elem_id="ps-source"):
+            return events.submission
+    raise TypeError(f"no check for values of {component!r}")
 
 
 def _forget(blocks: gr.Blocks, session: str) -> None:
@@ -159,17 +173,26 @@ def _blocks(
         fill_width=True,
     )
     with page:
-        header = _script_part("header", "language")
-        with gr.Row(elem_id="ps-columns"):
-            with gr.Column(scale=2, min_width=320, elem_id="ps-order"):
-                source = _script_part("source", "submit", "cancel")
-                form = ChoiceForm(client)
-                _script_part("actions")
-            with gr.Column(scale=3, min_width=360):
-                result = _script_part("result")
-        _connect_form(page, form, header, result)
-        start = _start(client, uploads, visits, form)
-        _connect_runs(start, limits, form, source, result)
+        # The first holds all that is visible; the others are the script's connection to Python.
+        _script_part("page")
+        offer = _script_part("offer", "ask")
+        source = _script_part("source", "submit", "cancel")
+        result = _script_part("result")
+        # Only pages with a state have a heartbeat, and the heartbeat tells who is still there.
+        gr.State(None)
+        ask = _ask(client)
+        page.load(ask, offer, result, **_QUIET)
+        offer.ask(ask, offer, result, **_QUIET)
+        running = source.submit(
+            _start(client, uploads, visits),
+            source,
+            result,
+            concurrency_limit=limits.max_running,
+            trigger_mode="multiple",
+            **_QUIET,
+        )
+        running.failure(None, js="() => paraserve.failed()")
+        source.cancel(None, cancels=[running], api_visibility="private")
     return page
 
 
@@ -190,65 +213,45 @@ def _script_part(name: str, *events: str) -> gr.HTML:
     )
 
 
-def _connect_form(page: gr.Blocks, form: ChoiceForm, header: gr.HTML, result: gr.HTML) -> None:
-    loaded = [form.offer, *form.fields, result]
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    asked: dict[str, Any] = {
-        "fn": form.load,
-        "inputs": [header, form.key],
-        "outputs": loaded,
-        **quiet,
-    }
-    page.load(js="(language, key) => [paraserve.language(), key]", **asked)
-    form.key.submit(**asked)
-    form.key.blur(**asked)
-    header.language(
-        form.translate,
-        [header, form.offer, form.key, form.model, form.stages],
-        form.fields,
-        **quiet,
-    )
-    form.model.change(form.choose_model, [form.offer, form.model], form.hotwords, **quiet)
+def _ask(client: ApiClient) -> Callable[[str | None], Awaitable[Json]]:
+    """Returns what Gradio runs when the page opens or the visitor enters a key."""
+
+    async def ask(key: str | None) -> Json:
+        key = (key or "").strip()
+        result = ShownResult("", state="idle")
+        try:
+            result.offer = await client.offer(key)
+        except ClientError as refusal:
+            problem = problem_of(refusal, with_key=bool(key))
+            result.fail(problem, refusal.message, refusal.retry_after_s)
+        return result.shown()
+
+    return ask
 
 
-def _start(client: ApiClient, uploads: UploadStore, visits: Visits, form: ChoiceForm) -> Start:
+def _start(client: ApiClient, uploads: UploadStore, visits: Visits) -> Start:
     """Returns what Gradio runs for a recording: yields what to show of it."""
 
     async def start(
-        upload: object,
-        key: str | None,
-        model: str | None,
-        stages: list[str] | None,
-        hotwords: str | None,
-        offer: ApiOffer | None,
-        request: gr.Request,
-    ) -> AsyncGenerator[Json]:
-        order = form.order(offer, model or "", stages, hotwords or "")
+        submitted: Mapping[str, Any], request: gr.Request
+    ) -> AsyncGenerator[Json | dict[str, Any]]:
+        order = submitted["order"]
+        submission = events.Submission(
+            submitted["upload"],
+            submitted["run"],
+            submitted["key"],
+            Order(**{**order, "stages": tuple(order["stages"])}),
+        )
         session = request.session_hash or ""
         with visits.run(session) as left:
-            pieces = transcribe_upload(
-                client, uploads, session, upload, order, (key or "").strip(), left
-            )
+            pieces = transcribe_upload(client, uploads, session, submission, left)
             async with aclosing(pieces):
                 async for piece in pieces:
                     yield piece
+            # Gradio sends the last value again, whole, when a function ends: this one is empty.
+            yield gr.skip()
 
     return start
-
-
-def _connect_runs(
-    start: Start, limits: PageLimits, form: ChoiceForm, source: gr.HTML, result: gr.HTML
-) -> None:
-    running = source.submit(
-        start,
-        [source, *form.fields, form.offer],
-        result,
-        concurrency_limit=limits.max_running,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    running.failure(None, js="() => paraserve.failed()")
-    source.cancel(None, cancels=[running], api_visibility="private")
 
 
 def _theme() -> gr.themes.Base:
@@ -264,12 +267,24 @@ def _theme() -> gr.themes.Base:
 
 def _head(limits: PageLimits) -> str:
     facts = json.dumps(
-        {"texts": TEXTS, "maxUploadBytes": limits.max_upload_bytes}, ensure_ascii=False
+        {
+            "texts": TEXTS,
+            "maxUploadBytes": limits.max_upload_bytes,
+            "maxAudioS": limits.max_audio_s,
+            "maxHotwordsCharacters": events.MAX_HOTWORDS_CHARACTERS,
+        },
+        ensure_ascii=False,
     ).replace("<", "\\u003c")
-    script = "\n".join(
-        _asset(name) for name in ("waveform.js", "source.js", "result.js", "page.js")
+    script = "\n".join(_asset(name) for name in _SCRIPTS)
+    # As Gradio's `css`, every rule would be rewritten.
+    return (
+        f"<style>{_asset('page.css')}</style>"
+        f"<script>window.paraserveFacts = {facts};\n{script}</script>"
     )
-    return f"<script>window.paraserveFacts = {facts};\n{script}</script>"
+
+
+def _sample() -> bytes:
+    return (resources.files("serve_app.packs.builtin") / "samples" / "demo.flac").read_bytes()
 
 
 def _asset(name: str) -> str:

@@ -1,4 +1,8 @@
-"""The page's upload route: the raw body of the request becomes one unnamed file."""
+"""The page's own routes for uploads and subtitle files.
+
+The raw body of an upload becomes one unnamed file. A subtitle file is rendered from the
+transcript that the visitor edited. Both check the visitor's API key before they read the body.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,25 @@ import asyncio
 from typing import BinaryIO
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope
 
 from serve_app.client import ClientError
+from serve_app.settings.subtitles import SubtitleSettings
 from serve_app.ui.client import ApiClient, problem_of, refusal_response
+from serve_app.ui.subtitle_files import render_subtitles
 from serve_app.ui.uploads import UploadsFull, UploadStore
 from serve_app.ui.visitors import Visitor
 
 _TYPE = "application/octet-stream"
+_JSON = "application/json"
+# Five hours of speech are about 3 MB with the times of all words.
+MAX_TRANSCRIPT_BYTES = 8 * 2**20
 _BEARER = "Bearer "
 # Above any key's length; what is longer is not sent to the API.
 _MAX_KEY_CHARACTERS = 256
 _MAX_CHECKS = 32
+_MAX_RENDERINGS = 8
 # A visitor who sends less takes room from others for nothing.
 _MIN_BYTES_PER_S = 16 * 1024
 _GRACE_S = 60.0
@@ -29,43 +39,19 @@ class BodyBroken(Exception):
     """A body did not come as its headers said."""
 
 
-class UploadRoute:
-    """Takes recordings in.
-
-    The body is the recording and nothing else: there is no form whose parts, names or
-    boundaries could be anything. The API is asked about the user's key before a byte of it
-    is read.
+class KeyCheck:
+    """Asks the API whether it accepts a request's key.
 
     Args:
-        uploads: where recordings lie.
         client: of the API.
-        max_bytes: of one recording.
     """
 
-    def __init__(self, uploads: UploadStore, client: ApiClient, max_bytes: int) -> None:
-        self._uploads = uploads
+    def __init__(self, client: ApiClient) -> None:
         self._client = client
-        self._max_bytes = max_bytes
         self._checks = asyncio.Semaphore(_MAX_CHECKS)
 
-    async def answer(self, scope: Scope, receive: Receive, visitor: Visitor) -> Response:
-        """Returns the response: the upload's name, or why there is none."""
-        headers = Headers(scope=scope)
-        if headers.get("content-type") != _TYPE:
-            return refusal_response("upload_failed", 415, f"send the recording as {_TYPE}")
-        num_bytes = body_length(headers)
-        if num_bytes is None:
-            return refusal_response("upload_failed", 411, "Content-Length is missing or wrong")
-        if num_bytes == 0:
-            return refusal_response("upload_failed", 400, "the file is empty")
-        if num_bytes > self._max_bytes:
-            return refusal_response("too_large", 413)
-        refused = await self._refused_key(headers)
-        if refused is not None:
-            return refused
-        return await self._store(receive, visitor, num_bytes)
-
-    async def _refused_key(self, headers: Headers) -> Response | None:
+    async def refusal(self, headers: Headers) -> Response | None:
+        """Returns the refusal of a key that the API does not accept; None for one that it does."""
         key = headers.get("authorization", "").removeprefix(_BEARER).strip()
         if len(key) > _MAX_KEY_CHARACTERS or not key.isascii():
             return refusal_response("key_refused", 401)
@@ -80,6 +66,86 @@ class UploadRoute:
                 problem, refusal.status or 502, refusal.message, refusal.retry_after_s
             )
         return None
+
+
+class SubtitleRoute:
+    """Renders subtitle files, one at a time.
+
+    Args:
+        keys: checks API keys.
+        defaults: how the service divides subtitles.
+    """
+
+    def __init__(self, keys: KeyCheck, defaults: SubtitleSettings) -> None:
+        self._keys = keys
+        self._defaults = defaults
+        # Each may hold a transcript in memory.
+        self._requests = asyncio.Semaphore(_MAX_RENDERINGS)
+        self._rendering = asyncio.Semaphore(1)
+
+    async def answer(self, scope: Scope, receive: Receive) -> Response:
+        """Returns the response: the file, or a refusal."""
+        headers = Headers(scope=scope)
+        if headers.get("content-type") != _JSON:
+            return refusal_response("render_failed", 415, f"send the transcript as {_JSON}")
+        num_bytes = body_length(headers)
+        if num_bytes is None:
+            return refusal_response("render_failed", 411, "Content-Length is missing or wrong")
+        if num_bytes > MAX_TRANSCRIPT_BYTES:
+            limit = f"a transcript may have at most {MAX_TRANSCRIPT_BYTES} bytes"
+            return refusal_response("render_failed", 413, limit)
+        refused = await self._keys.refusal(headers)
+        if refused is not None:
+            return refused
+        if self._requests.locked():
+            return refusal_response("page_busy", 503, retry_after_s=1)
+        async with self._requests:
+            try:
+                body = await read_body(receive, num_bytes)
+                async with self._rendering:
+                    content = await asyncio.to_thread(render_subtitles, body, self._defaults)
+            except TimeoutError:
+                return refusal_response("render_failed", 408, "the transcript arrived too slowly")
+            except BodyBroken as error:
+                return refusal_response("render_failed", 400, str(error))
+            except ValueError:
+                return refusal_response("render_failed", 400, "the body is not a transcript")
+        return PlainTextResponse(content)
+
+
+class UploadRoute:
+    """Accepts recordings.
+
+    The body is the recording and nothing else: there is no form to parse. The API is asked
+    about the visitor's key before a byte of the body is read.
+
+    Args:
+        uploads: where recordings are kept.
+        keys: checks API keys.
+        max_bytes: of one recording.
+    """
+
+    def __init__(self, uploads: UploadStore, keys: KeyCheck, max_bytes: int) -> None:
+        self._uploads = uploads
+        self._keys = keys
+        self._max_bytes = max_bytes
+
+    async def answer(self, scope: Scope, receive: Receive, visitor: Visitor) -> Response:
+        """Returns the response: the upload's id, or a refusal."""
+        headers = Headers(scope=scope)
+        if headers.get("content-type") != _TYPE:
+            return refusal_response("upload_failed", 415, f"send the recording as {_TYPE}")
+        num_bytes = body_length(headers)
+        if num_bytes is None:
+            return refusal_response("upload_failed", 411, "Content-Length is missing or wrong")
+        if num_bytes == 0:
+            return refusal_response("empty_file", 400, "the file is empty")
+        if num_bytes > self._max_bytes:
+            return refusal_response("too_large", 413)
+        refused = await self._keys.refusal(headers)
+        if refused is not None:
+            return refused
+        return await self._store(receive, visitor, num_bytes)
 
     async def _store(self, receive: Receive, visitor: Visitor, num_bytes: int) -> Response:
         try:

@@ -8,12 +8,13 @@ from contextlib import aclosing, suppress
 from typing import TypeVar
 
 from serve_app.client import ClientError
-from serve_app.ui.client import ApiClient, Order, problem_of
+from serve_app.ui.client import ApiClient, problem_of
+from serve_app.ui.events import Submission
 from serve_app.ui.results import Json, ShownResult
 from serve_app.ui.uploads import UploadLost, UploadStore
 
 SHOW_PERIOD_S = 0.25
-"""The page is told of new sentences at most this often: each telling carries them all."""
+"""Shortest time between two updates of the page."""
 
 _T = TypeVar("_T")
 
@@ -22,28 +23,24 @@ async def transcribe_upload(
     client: ApiClient,
     uploads: UploadStore,
     session: str,
-    upload: object,
-    order: Order,
-    key: str,
+    submission: Submission,
     left: asyncio.Event,
 ) -> AsyncGenerator[Json]:
-    """Yields what to show; closing it closes the request, and the upload is gone in any case.
+    """Yields what to show; closing it closes the request. The upload is deleted in any case.
 
     Args:
         client: of the API.
-        uploads: where the upload lies.
+        uploads: where the upload is kept.
         session: page that claimed the upload.
-        upload: `upload` and `run` of it, as the browser sent them.
-        order: what is wanted.
-        key: the user's, or "".
-        left: set when nobody waits for it any more, which ends it.
+        submission: the upload, the key and the options.
+        left: set when the visitor has left, which ends the transcription.
     """
-    sent = upload if isinstance(upload, dict) else {}
-    result = ShownResult(str(sent.get("run", ""))[:64], order.model)
+    result = ShownResult(submission.run)
+    key = submission.key.strip()
     try:
-        with uploads.taken(session, sent.get("upload")) as file:
+        with uploads.taken(session, submission.upload) as file:
             yield result.shown()
-            events = client.transcribe(file, order, key)
+            events = client.transcribe(file, submission.order, key)
             async with aclosing(gathered(events, SHOW_PERIOD_S, left)) as batches:
                 async for batch in batches:
                     for event in batch:
@@ -68,7 +65,7 @@ async def gathered(
 ) -> AsyncGenerator[list[_T]]:
     """Yields the events in batches, the first at once, further ones at most every period.
 
-    It ends with the events, or when it is told to stop.
+    It ends with the events, or when `stop` is set.
 
     Raises:
         Exception: what the events raise, after the events before it.

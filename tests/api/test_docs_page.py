@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from serve_app.api.docs_page import add_document
+from serve_app.api.docs_page import add_document, add_page_redirect
 
 pytest.importorskip("fastapi_offline", reason="a dependency of the project: pip install -e .")
 
@@ -81,3 +81,19 @@ async def test_document_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None
     async with httpx.AsyncClient(transport=prefixed, base_url="http://x") as client:
         servers = (await client.get("/stt/openapi.json")).json()["servers"]
     assert servers == [{"url": "/stt"}]
+
+
+@pytest.mark.parametrize(
+    ("root_path", "expected"), [(None, "/ui/"), ("/speech/page", "/speech/page/")]
+)
+async def test_root_leads_to_the_web_page(root_path: str | None, expected: str) -> None:
+    app = FastAPI()
+    add_page_redirect(app, "/ui", root_path)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, expected)
+
+
+async def test_root_is_not_found_without_the_web_page(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/")).status_code == 404

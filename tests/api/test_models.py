@@ -35,3 +35,11 @@ async def test_names_are_listed_while_the_recognizer_is_unavailable() -> None:
     models = await ServedModels(Asleep()).models()
     assert len(models) == 2
     assert all("hotwords" not in model for model in models)
+
+
+async def test_models_list_the_languages_that_can_be_asked_for() -> None:
+    service = FakeService()
+    served_models = ServedModels(service)
+    assert (await served_models.models())[0]["languages"] == ["zh"]
+    service.changed = {"languages": ("zh", "en"), "guesses_language": True}
+    assert (await served_models.models())[0]["languages"] == ["zh", "en", "auto"]

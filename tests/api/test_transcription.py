@@ -100,6 +100,20 @@ async def test_stream_sends_deltas_that_add_up_to_the_text(client: httpx.AsyncCl
     assert "".join(e["delta"] for e in events[:-1]) == events[-1]["text"] == "你好。再见。"
 
 
+async def test_stream_lists_words_with_times_where_they_are_asked_for(
+    client: httpx.AsyncClient,
+) -> None:
+    fields = {"timestamp_granularities[]": ["word"]}
+    response = await post(client, fields=fields, stream="true")
+    events = [json.loads(line[6:]) for line in response.text.splitlines() if line[:6] == "data: "]
+    words = [word for event in events[:-1] for word in event["words"]]
+    assert [word["word"] for word in words] == list("你好再见")
+    assert words[0]["start"] == events[0]["start"]
+    assert all(0 < word["confidence"] <= 1 for word in words)
+    plain = await post(client, stream="true")
+    assert '"words"' not in plain.text
+
+
 async def test_numbers_are_written_in_digits_if_asked_for(
     client: httpx.AsyncClient, service: FakeService
 ) -> None:

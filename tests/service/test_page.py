@@ -50,9 +50,9 @@ def test_model_without_a_use_for_hotwords_is_offered_without_them(
     assert models[0] == {**models[0], "id": "paraformer-demo", "hotwords": False}
     opened = open_page(context, url)
     expect(opened.page.locator("#ps-hotwords")).to_be_hidden()
-    opened.page.locator("#ps-model input").click()
-    expect(opened.page.get_by_role("option")).to_have_count(1)
-    expect(opened.page.get_by_role("option")).to_contain_text("paraformer-demo")
+    options = opened.page.locator("#ps-model option")
+    expect(options).to_have_count(1)
+    expect(options).to_contain_text("paraformer-demo")
 
 
 def test_sentences_of_a_real_recording_only_grow(
@@ -70,7 +70,7 @@ def test_sentences_of_a_real_recording_only_grow(
     # How many steps there are is up to the service's speed.
     assert counts == sorted(counts)
     assert counts[-1] == len(opened.sentences()) > 1
-    assert opened.page.evaluate("paraserve.result.durationS") == pytest.approx(70.47, abs=0.1)
+    assert opened.page.evaluate("paraserve.player.durationS") == pytest.approx(70.47, abs=0.1)
 
 
 def test_broken_file_is_reported_in_clear_words(
@@ -83,6 +83,23 @@ def test_broken_file_is_reported_in_clear_words(
     opened.wait_for("failed")
     expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["not_audio"]["zh"])
     assert files_in(page_upload_dir) == []
+
+
+def test_words_have_times_and_confidences(context: BrowserContext, url: str) -> None:
+    opened = open_page(context, url)
+    opened.page.click(".ps-sample")
+    opened.wait_for("done")
+    words = opened.page.evaluate("paraserve.state.sentences.flatMap(one => one.words)")
+    starts = [start_ms for _, start_ms, _, _ in words]
+    assert len(words) > 100
+    assert starts == sorted(starts)
+    assert all(0 < confidence <= 1 for *_, confidence in words)
+
+
+def test_root_leads_to_the_page(url: str, application: RunningApplication) -> None:
+    answer = httpx.get(application.url, follow_redirects=True, trust_env=False)
+    assert str(answer.url) == url
+    assert "paraserveFacts" in answer.text
 
 
 def test_only_the_pages_own_routes_are_open(url: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app.ui.uploads import UploadStore
 from tests.ui.chromium import HOW_TO_GET_IT, chromium, executable
@@ -39,10 +40,10 @@ class OpenPage:
         self.page.wait_for_function("phase => paraserve.state.phase === phase", arg=phase)
 
     def sentences(self) -> list[str]:
-        return self.page.locator(".ps-sentences li span").all_inner_texts()
+        return self.page.locator(".ps-sentences .ps-words").all_inner_texts()
 
-    def choose(self, recording: Path) -> None:
-        self.page.set_input_files(".ps-source input[type=file]", recording)
+    def choose(self, *recordings: Path) -> None:
+        self.page.set_input_files(".ps-source input[type=file]", list(recordings))
 
     def transcribe(self, recording: Path) -> None:
         self.choose(recording)
@@ -76,21 +77,42 @@ def api() -> ScriptedApi:
     return ScriptedApi()
 
 
-@pytest.fixture
-def upload_dir(tmp_path: Path) -> Path:
-    return tmp_path / "uploads"
+@pytest.fixture(scope="module")
+def upload_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("uploads")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def uploads(upload_dir: Path) -> UploadStore:
     """What lies on the page's disk: nothing of it has a name there."""
     return stored_in(upload_dir)
 
 
+class _Switch:
+    """The API of the test that runs: Gradio starts too slowly for a page of each test's own."""
+
+    app: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self.app(scope, receive, send)
+
+
+@pytest.fixture(scope="module")
+def shared_page(upload_dir: Path, uploads: UploadStore) -> Iterator[tuple[_Switch, str]]:
+    switch = _Switch()
+    with (
+        serving(switch) as api_url,
+        serving_page(api_url, upload_dir, uploads=uploads) as url,
+    ):
+        yield switch, url
+
+
 @pytest.fixture
-def page_url(api: ScriptedApi, upload_dir: Path, uploads: UploadStore) -> Iterator[str]:
-    with serving(api.app()) as api_url, serving_page(api_url, upload_dir, uploads=uploads) as url:
-        yield url
+def page_url(api: ScriptedApi, shared_page: tuple[_Switch, str]) -> str:
+    switch, url = shared_page
+    switch.app = api.app()
+    return url
 
 
 @pytest.fixture
@@ -109,7 +131,7 @@ def open_page(context: BrowserContext, url: str) -> OpenPage:
     opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
     opened.page.goto(url)
     opened.page.wait_for_function(
-        "window.paraserve && paraserve.parts.result && paraserve.parts.actions"
+        "window.paraserve && paraserve.parts.result && paraserve.parts.source"
     )
     opened.page.wait_for_selector("#ps-model:visible, #ps-key:visible, .ps-alert:visible")
     return opened

@@ -11,6 +11,8 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from serve_app.core.words import split_words
+
 Said = tuple[float, float, str]
 
 SAID: tuple[Said, ...] = (
@@ -44,6 +46,8 @@ class ScriptedApi:
         key: that is demanded, if any.
         models: that are served.
         hotwords: whether the second model takes them.
+        languages: that may be asked for.
+        stages: that are deployed.
         refusal: of transcriptions, if any.
         error_after: a stream breaks off with an error after this many sentences.
         hold_after: a stream waits after this many sentences for `release`.
@@ -53,6 +57,8 @@ class ScriptedApi:
     key: str | None = None
     models: tuple[str, str] = ("paraformer-demo", "seaco-demo")
     hotwords: bool = False
+    languages: tuple[str, ...] = ("zh",)
+    stages: tuple[str, ...] = ("vad", "asr", "punctuation")
     refusal: Refusal | None = None
     error_after: int | None = None
     hold_after: int | None = None
@@ -76,13 +82,12 @@ class ScriptedApi:
             return refusal
         first, second = self.models
         models: list[dict[str, Any]] = [{"id": first}, {"id": second, "hotwords": self.hotwords}]
+        models = [{**model, "languages": list(self.languages)} for model in models]
         models.append({"id": "whisper-1", "root": first})
         return JSONResponse({"object": "list", "data": models})
 
     async def _ready(self) -> Response:
-        return JSONResponse(
-            {"status": "ready", "stages": {"vad": {}, "asr": {}, "punctuation": {}}}
-        )
+        return JSONResponse({"status": "ready", "stages": {stage: {} for stage in self.stages}})
 
     async def _transcribe(self, request: Request) -> Response:
         if (refusal := self._stranger(request)) is not None:
@@ -109,14 +114,30 @@ class ScriptedApi:
                     return
                 while number == self.hold_after and not self.released:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)  # told from another thread
+                delta = {"type": "transcript.text.delta", "delta": text}
                 yield _sse(
-                    {"type": "transcript.text.delta", "delta": text, "start": start, "end": end}
+                    {**delta, "start": start, "end": end, "words": _words(*self.said[number])}
                 )
             text = "".join(text for _, _, text in self.said)
             yield _sse({"type": "transcript.text.done", "text": text, "duration": 6.0})
             finished = True
         finally:
             self.num_left += not finished
+
+
+def _words(start: float, end: float, text: str) -> list[dict[str, Any]]:
+    """Returns a sentence's words, evenly spread; every fifth is uncertain."""
+    words = [word for word, _ in split_words(text)]
+    length = (end - start) / len(words)
+    return [
+        {
+            "word": word,
+            "start": round(start + number * length, 3),
+            "end": round(start + (number + 1) * length, 3),
+            "confidence": 0.31 if number % 5 == 4 else 0.98,
+        }
+        for number, word in enumerate(words)
+    ]
 
 
 def _sse(body: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from serve_app.ui.sessions import SessionLimits
 from serve_app.ui.uploads import UploadStore
 from tests.ui.scripted_api import SAID, ScriptedApi
 from tests.ui.serving import MAX_UPLOAD_BYTES, serving, serving_page
-from tests.ui.visiting import OCTETS, Json, Visit, connection, request_head, status_of
+from tests.ui.visiting import OCTETS, ORDER, Json, Visit, connection, request_head, status_of
 
 pytestmark = pytest.mark.slow
 
@@ -46,12 +46,12 @@ NO_EVENTS = [
     b'{"fn_index": -1, "data": []}',
     b'{"fn_index": 6, "data": [], "session_hash": "a"}',
     b"\xff\xfe{}",
-    b'{"data": [null, null], "fn_index": 0}',
-    b'{"data": [null, "\\ud800"], "fn_index": 0, "session_hash": "a1b2c3"}',
-    b'{"data": [null, null], "fn_index": 0, "session_hash": "../x"}',
-    b'{"data": [null, null], "fn_index": 0, "session_hash": ["a"]}',
-    b'{"data": [null, null], "fn_index": 0, "session_hash": "a", "trigger_id": {}}',
-    b'{"data": [null], "fn_index": 0, "session_hash": "a1b2c3"}',
+    b'{"data": [null], "fn_index": 0}',
+    b'{"data": ["\\ud800"], "fn_index": 0, "session_hash": "a1b2c3"}',
+    b'{"data": [null], "fn_index": 0, "session_hash": "../x"}',
+    b'{"data": [null], "fn_index": 0, "session_hash": ["a"]}',
+    b'{"data": [null], "fn_index": 0, "session_hash": "a", "trigger_id": {}}',
+    b'{"data": [null, null], "fn_index": 0, "session_hash": "a1b2c3"}',
     b'{"data": {"0": 1}, "fn_index": 0, "session_hash": "a1b2c3"}',
 ]
 
@@ -147,7 +147,7 @@ class TestFilesOfTheServer:
                 link.unlink()
             assert_untouched(visit, api, upload_dir)
 
-    @pytest.mark.parametrize("function", ["load", "submit", "language", "change"])
+    @pytest.mark.parametrize("function", ["load", "ask", "submit"])
     def test_no_input_of_any_function_takes_a_file(
         self,
         visit: Visit,
@@ -157,20 +157,26 @@ class TestFilesOfTheServer:
         upload_dir: Path,
     ) -> None:
         file = file_value(str(secret))
-        num_inputs = {"load": 2, "submit": 6, "language": 5, "change": 2}[function]
-        for number in range(num_inputs):
-            for value in (file, [file], {"upload": file, "run": "ab"}, {"a": [[file]]}):
-                values: list[object] = [None] * num_inputs
-                values[number] = value
-                visit.join(function, values)
-        # What the page lets through of it has no file in it any more.
+        named: Json = {"upload": "0" * 32, "run": "ab", "key": "", "order": ORDER}
+        values: list[object] = [
+            file,
+            [file],
+            {"a": [[file]]},
+            *({**named, name: file} for name in named),
+            *({**named, "order": {**ORDER, name: file}} for name in ORDER),
+            {**named, "order": {**ORDER, "stages": [file]}},
+            {**named, "path": str(secret)},
+            {**named, "order": {**ORDER, "path": str(secret)}},
+        ]
+        for value in values:
+            assert visit.join(function, [value]).status_code == 400
         assert_untouched(visit, api, upload_dir)
 
     @pytest.mark.parametrize("field", ["event_data", "meta", "oauth_token", "request"])
     def test_fields_that_the_page_does_not_send_are_dropped(
         self, visit: Visit, field: str, secret: Path, api: ScriptedApi, upload_dir: Path
     ) -> None:
-        response = visit.join("load", ["en", ""], **{field: file_value(str(secret))})
+        response = visit.join("load", [""], **{field: file_value(str(secret))})
         assert response.status_code == 200
         assert_untouched(visit, api, upload_dir)
 
@@ -197,10 +203,10 @@ class TestFilesOfTheServer:
         self, visit: Visit, secret: Path, api: ScriptedApi, upload_dir: Path
     ) -> None:
         file = json.dumps(file_value(str(secret)))
-        event = json.dumps(visit.event("submit", [1, "", "m", [], "", None]))
+        event = json.dumps(visit.event("submit", [1]))
         for data in (
-            event.replace("[1,", f"[{file},").replace("{", '{"data": [null, null], ', 1),
-            event.replace("[1,", "[" + file.replace('"path"', '"p\\u0061th"') + ","),
+            event.replace("[1]", f"[{file}]").replace("{", '{"data": [null], ', 1),
+            event.replace("[1]", "[" + file.replace('"path"', '"p\\u0061th"') + "]"),
         ):
             assert visit.send(data.encode()).status_code == 400
         assert_untouched(visit, api, upload_dir)
@@ -237,8 +243,17 @@ class TestKeys:
     def test_line_is_not_for_those_without_a_recording(self, page_url: str) -> None:
         with Visit(page_url) as visit:
             for _ in range(20):
-                response = visit.submit({"upload": "0" * 32, "run": "ab"})
+                response = visit.submit_upload("0" * 32)
                 assert (response.status_code, response.json()["problem"]) == (409, "upload_lost")
+
+
+def test_each_sentence_is_sent_once(visit: Visit, api: ScriptedApi) -> None:
+    api.said = tuple((float(n), n + 0.9, f"第{n}句，只传一次。") for n in range(107))
+    name = visit.upload(b"sounds").json()["upload"]
+    assert visit.submit_upload(name).status_code == 200
+    sent = json.dumps(list(visit.results()), ensure_ascii=False)
+    assert [sent.count(f"第{n}句，") for n in range(107)] == [1] * 107
+    assert len(sent) < 80_000
 
 
 class TestOtherVisitors:
@@ -246,22 +261,21 @@ class TestOtherVisitors:
         self, visit: Visit, other: Visit, api: ScriptedApi
     ) -> None:
         name = visit.upload(b"sounds of one").json()["upload"]
-        stolen = other.submit({"upload": name, "run": "ab"})
+        stolen = other.submit_upload(name)
         assert (stolen.status_code, stolen.json()["problem"]) == (409, "upload_lost")
-        assert visit.submit({"upload": name, "run": "ab"}).status_code == 200
-        told = list(visit.results())
-        assert told[-1]["output"]["data"][0]["state"] == "done"
+        assert visit.submit_upload(name).status_code == 200
+        assert list(visit.shown())[-1]["state"] == "done"
         assert api.uploads == [b"sounds of one"]
         # It is used up.
-        assert visit.submit({"upload": name, "run": "ab"}).status_code == 409
+        assert visit.submit_upload(name).status_code == 409
 
     def test_guessed_page_is_the_guessers_own(
         self, visit: Visit, page_url: str, api: ScriptedApi
     ) -> None:
         api.hold_after = 1
         name = visit.upload(b"sounds").json()["upload"]
-        assert visit.submit({"upload": name, "run": "ab"}).status_code == 200
-        results = visit.results()
+        assert visit.submit_upload(name).status_code == 200
+        results = visit.shown()
         while SAID[0][2] not in json.dumps(next(results), ensure_ascii=False):
             pass
         with Visit(page_url, session=visit.session) as guesser:
@@ -277,7 +291,7 @@ class TestOtherVisitors:
             assert guesser.send(json.dumps(event).encode(), "gradio_api/cancel").is_success
         # The guesser's page is closed; the visitor's still runs.
         api.release()
-        assert list(results)[-1]["output"]["data"][0]["state"] == "done"
+        assert list(results)[-1]["state"] == "done"
 
     @pytest.mark.parametrize("cookie", ["", "paraserve_visitor=", "paraserve_visitor=0; a=b"])
     def test_request_without_a_session_is_refused(self, page_url: str, cookie: str) -> None:
@@ -348,7 +362,7 @@ class TestUploadRoute:
         refused = visit.upload(b"sounds")
         assert (refused.status_code, refused.json()["problem"]) == (503, "page_busy")
         assert other.upload(b"sounds").status_code == 200
-        assert visit.submit({"upload": names[0], "run": "ab"}).status_code == 200
+        assert visit.submit_upload(names[0]).status_code == 200
         list(visit.results())
         assert visit.upload(b"sounds").status_code == 200
 
@@ -362,7 +376,7 @@ class TestUploadRoute:
             ]
             for visit in visits:
                 name = visit.upload(b"sounds").json()["upload"]
-                assert visit.submit({"upload": name, "run": "ab"}).status_code == 200
+                assert visit.submit_upload(name).status_code == 200
             # Four run, the fifth waits.
             wait_until(lambda: uploads.num_ready == 1)
             event = {"session_hash": visits[4].session, "event_id": "0" * 32, "fn_index": 5}
@@ -406,10 +420,10 @@ class TestEvents:
             Visit(url, session="d4e5f6") as other,
         ):
             with prompt(url):
-                statuses = [visit.join("load", ["en", ""]).status_code for _ in range(20)]
+                statuses = [visit.join("load", [""]).status_code for _ in range(20)]
             assert statuses == [200] * 5 + [429] * 15
             assert visit.upload(b"sounds").status_code == 429
-            assert other.join("load", ["en", ""]).status_code == 200
+            assert other.join("load", [""]).status_code == 200
 
     def test_pages_of_one_visitor_are_bounded(self, visit: Visit, other: Visit) -> None:
         statuses = [visit.open_page(f"page{number}") for number in range(20)]

@@ -15,10 +15,11 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
+from serve_app.settings.subtitles import SubtitleSettings
 from serve_app.ui import events
 from serve_app.ui.client import ApiClient
 from serve_app.ui.gate import PageGate, Visits
-from serve_app.ui.receiving import UploadRoute
+from serve_app.ui.receiving import KeyCheck, SubtitleRoute, UploadRoute
 from serve_app.ui.sessions import SessionLimits, Sessions
 from serve_app.ui.uploads import UploadLimits, UploadStore
 from serve_app.ui.visitors import Visitor, visitor_of
@@ -29,7 +30,7 @@ OCTETS = {"Content-Type": "application/octet-stream"}
 UPLOAD = "/ui/upload"
 JOIN = "/ui/gradio_api/queue/join"
 COOKIE = {"Cookie": f"paraserve_visitor={'0' * 64}"}
-FUNCTIONS = {0: (events.language, events.text(20)), 5: (events.upload, events.nothing)}
+FUNCTIONS = {0: (events.api_key,), 5: (events.submission,)}
 
 
 async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,8 +63,12 @@ def uploads(tmp_path: Path) -> UploadStore:
 @pytest.fixture
 def gate(visits: Visits, sessions: Sessions, uploads: UploadStore) -> PageGate:
     api = ApiClient("http://api", 10, httpx.ASGITransport(ScriptedApi(key="psk_x").app()))
-    route = UploadRoute(uploads, api, 40_000)
-    return PageGate(answer, FUNCTIONS, uploads, route, sessions, visits)
+    keys = KeyCheck(api)
+    upload_route = UploadRoute(uploads, keys, 40_000)
+    subtitle_route = SubtitleRoute(keys, SubtitleSettings())
+    return PageGate(
+        answer, FUNCTIONS, uploads, upload_route, subtitle_route, b"sounds", sessions, visits
+    )
 
 
 @pytest.fixture
@@ -158,11 +163,11 @@ async def test_session_is_gradios_by_another_name(
     assert seen["path"] == f"/ui/gradio_api/heartbeat/{mine}"
     seen = (await browser.get("/ui/gradio_api/queue/data?session_hash=abc")).json()
     assert seen["query"] == f"session_hash={mine}"
-    event = {"fn_index": 0, "data": ["zh", "k"], "session_hash": "abc", "event_data": {"a": 1}}
+    event = {"fn_index": 0, "data": ["k"], "session_hash": "abc", "event_data": {"a": 1}}
     seen = (await browser.post(JOIN, json=event)).json()
     assert json.loads(seen["body"]) == {
         "fn_index": 0,
-        "data": ["zh", "k"],
+        "data": ["k"],
         "session_hash": mine,
         "event_data": None,
         "trigger_id": None,
@@ -194,6 +199,79 @@ async def test_upload_needs_the_key_that_the_api_demands(
     accepted = await browser.post(UPLOAD, content=b"x", headers=KEY | OCTETS)
     assert accepted.status_code == 200
     assert uploads.num_ready == 1
+
+
+SUBTITLES = "/ui/subtitles"
+JSON = {"Content-Type": "application/json"}
+TRANSCRIPT = {
+    "format": "srt",
+    "max_chars": None,
+    "duration_ms": 2000,
+    "sentences": [
+        {"start": 0, "end": 1200, "text": "你好。", "words": [["你", 0, 500], ["好", 500, 1200]]}
+    ],
+}
+
+
+async def test_edited_transcript_becomes_a_subtitle_file(browser: httpx.AsyncClient) -> None:
+    await browser.get("/ui/gradio_api/heartbeat/abc")
+    response = await browser.post(SUBTITLES, json=TRANSCRIPT, headers=KEY)
+    assert response.status_code == 200
+    assert response.text == "1\n00:00:00,000 --> 00:00:01,200\n你好。\n\n"
+
+
+async def test_subtitles_need_the_key_that_the_api_demands(browser: httpx.AsyncClient) -> None:
+    await browser.get("/ui/gradio_api/heartbeat/abc")
+    response = await browser.post(SUBTITLES, json=TRANSCRIPT)
+    assert (response.status_code, response.json()["problem"]) == (401, "key_missing")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[" * 100_000,
+        b'{"format": "srt"}',
+        json.dumps(TRANSCRIPT | {"format": "exe"}).encode(),
+        json.dumps(TRANSCRIPT | {"path": "/etc/passwd"}).encode(),
+        json.dumps(TRANSCRIPT | {"max_chars": 10**9}).encode(),
+        json.dumps(TRANSCRIPT | {"duration_ms": -1}).encode(),
+        json.dumps(
+            TRANSCRIPT | {"sentences": [{"start": 0, "end": 1, "text": "x", "words": [["", 0, 1]]}]}
+        ).encode(),
+        b'{"format": "srt", "sentences": [{"start": NaN, "end": 1, "text": "x"}]}',
+        b"\xff\xfe",
+    ],
+    ids=lambda body: body[:40],
+)
+async def test_what_is_no_transcript_gets_one_clear_answer(
+    browser: httpx.AsyncClient, body: bytes
+) -> None:
+    await browser.get("/ui/gradio_api/heartbeat/abc")
+    response = await browser.post(SUBTITLES, content=body, headers=KEY | JSON)
+    assert (response.status_code, response.json()["problem"]) == (400, "render_failed")
+
+
+async def test_transcript_is_bounded_and_has_a_length(browser: httpx.AsyncClient) -> None:
+    async def endless() -> AsyncGenerator[bytes]:
+        yield b"x"
+
+    await browser.get("/ui/gradio_api/heartbeat/abc")
+    for body, headers, status in (
+        (bytes(9 * 2**20), JSON, 413),
+        (endless(), JSON, 411),
+        (b"x", OCTETS, 415),
+    ):
+        response = await browser.post(SUBTITLES, content=body, headers=KEY | headers)
+        assert response.status_code == status
+
+
+async def test_sample_is_served_whole(browser: httpx.AsyncClient) -> None:
+    response = await browser.get("/ui/sample", headers={"Range": "bytes=0-1"})
+    assert (response.status_code, response.content) == (200, b"sounds")
+    assert response.headers["content-type"] == "audio/flac"
+    assert (await browser.post("/ui/sample", content=b"x")).status_code == 404
 
 
 async def test_upload_needs_room(browser: httpx.AsyncClient) -> None:

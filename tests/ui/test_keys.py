@@ -62,3 +62,26 @@ def test_key_is_deleted_with_the_page(context: BrowserContext, page_url: str) ->
     opened.page.reload()
     opened.page.wait_for_selector("#ps-key:visible")
     assert opened.page.locator("#ps-key input").input_value() == ""
+
+
+def test_old_error_goes_and_the_language_stays_with_the_right_key(opened: OpenPage) -> None:
+    opened.page.locator("#ps-key input").fill("psk_wrong")
+    opened.page.locator("#ps-key input").press("Enter")
+    expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["key_refused"]["zh"])
+    opened.page.locator("#ps-key input").fill(KEY)
+    opened.page.get_by_role("button", name=TEXTS["use_key"]["zh"]).click()
+    expect(opened.page.locator("#ps-model")).to_be_visible()
+    expect(opened.page.locator(".ps-alert")).to_be_hidden()
+    expect(opened.page.locator("#ps-model")).to_contain_text(TEXTS["model"]["zh"])
+    expect(opened.page.locator("#ps-key")).to_contain_text(TEXTS["key"]["zh"])
+    expect(opened.page.locator("h1")).to_have_text(TEXTS["title"]["zh"])
+
+
+def test_recording_refused_without_a_key_can_be_sent_with_one(opened: OpenPage) -> None:
+    opened.transcribe(CLIP)
+    opened.wait_for("failed")
+    opened.page.locator("#ps-key input").fill(KEY)
+    opened.page.locator("#ps-key input").press("Enter")
+    expect(opened.page.locator(".ps-alert")).to_be_hidden()
+    opened.page.click(".ps-go")
+    opened.wait_for("done")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from serve_app.client import ClientError
 from serve_app.ui.client import ApiClient, Order
+from serve_app.ui.events import Submission
 from serve_app.ui.results import Json
 from serve_app.ui.transcribing import gathered, transcribe_upload
 from serve_app.ui.uploads import UploadLimits, UploadStore
@@ -17,7 +19,7 @@ from serve_app.ui.visitors import Visitor
 from tests.ui.scripted_api import SAID, Refusal, ScriptedApi
 
 
-async def pieces_of(api: ScriptedApi, directory: Path, upload: object = None) -> list[Json]:
+async def pieces_of(api: ScriptedApi, directory: Path, upload: str | None = None) -> list[Json]:
     store = UploadStore(directory, UploadLimits(100, 100, keep_s=3600))
     visitor = Visitor("one")
     with store.receiving(visitor, 6) as received:
@@ -25,34 +27,34 @@ async def pieces_of(api: ScriptedApi, directory: Path, upload: object = None) ->
         store.complete(received)
     store.claim(visitor, "page", received.id)
     client = ApiClient("http://test", 10, httpx.ASGITransport(api.app()))
-    upload = upload or {"upload": received.id, "run": "r1"}
-    pieces = transcribe_upload(client, store, "page", upload, Order("m"), "", asyncio.Event())
+    submission = Submission(upload or received.id, "r1", "", Order("m"))
+    pieces = transcribe_upload(client, store, "page", submission, asyncio.Event())
     shown = [piece async for piece in pieces]
     assert store.num_bytes == (0 if shown[0]["state"] == "sent" else 6)
     return shown
 
 
-async def test_pieces_belong_to_their_run_and_end_with_downloads(tmp_path: Path) -> None:
+async def test_pieces_belong_to_their_run_and_end_with_the_whole_text(tmp_path: Path) -> None:
     pieces = await pieces_of(ScriptedApi(), tmp_path)
     assert {piece["run"] for piece in pieces} == {"r1"}
     assert [pieces[0]["state"], pieces[-1]["state"]] == ["sent", "done"]
-    assert pieces[-1]["sentences"] == [
-        [start * 1000, end * 1000, text] for start, end, text in SAID
+    assert isinstance(pieces[-1]["sentences"], list)
+    sentences = [json.loads(sentence) for sentence in pieces[-1]["sentences"]]
+    assert [(one["start"], one["end"], one["text"]) for one in sentences] == [
+        (start * 1000, end * 1000, text) for start, end, text in SAID
     ]
-    downloads = pieces[-1]["downloads"]
-    assert isinstance(downloads, dict)
-    assert list(downloads) == ["srt", "vtt", "txt", "json"]
+    assert all(len(one["words"]) > 1 for one in sentences)
 
 
-async def test_refusal_is_the_last_piece_and_the_upload_is_deleted(tmp_path: Path) -> None:
+async def test_refusal_is_the_last_piece_and_the_upload_is_gone(tmp_path: Path) -> None:
     pieces = await pieces_of(ScriptedApi(refusal=Refusal(429, "overloaded", "full", 9)), tmp_path)
     last = pieces[-1]
     assert (last["state"], last["problem"], last["detail"]) == ("failed", "busy", "full")
     assert last["retry_after_s"] == 9
 
 
-@pytest.mark.parametrize("upload", ["text", {"run": "r1"}, {"upload": "/etc/passwd", "run": "r1"}])
-async def test_invalid_upload_is_reported(tmp_path: Path, upload: object) -> None:
+@pytest.mark.parametrize("upload", ["text", "/etc/passwd"])
+async def test_upload_that_does_not_exist_is_reported(tmp_path: Path, upload: str) -> None:
     pieces = await pieces_of(ScriptedApi(), tmp_path, upload)
     assert [piece["problem"] for piece in pieces] == ["upload_lost"]
 

@@ -16,6 +16,13 @@ from tests.ui.serving import PREFIX
 
 Json = dict[str, Any]
 OCTETS = "application/octet-stream"
+ORDER: Json = {
+    "model": "paraformer-demo",
+    "stages": [],
+    "hotwords": "",
+    "language": "",
+    "itn": False,
+}
 
 
 class Visit:
@@ -76,7 +83,10 @@ class Visit:
         return self.http.post(route, content=body, headers=headers)
 
     def submit(self, source: object) -> httpx.Response:
-        return self.join("submit", [source, self.key, None, [], "", None])
+        return self.join("submit", [source])
+
+    def submit_upload(self, upload: str) -> httpx.Response:
+        return self.submit({"upload": upload, "run": "ab", "key": self.key, "order": ORDER})
 
     def upload(self, content: bytes, **headers: str) -> httpx.Response:
         sent = {"Content-Type": OCTETS}
@@ -85,7 +95,7 @@ class Visit:
         return self.http.post("upload", content=content, headers=sent | headers)
 
     def results(self) -> Iterator[Json]:
-        """Yields what the page is told, until its events are over."""
+        """Yields what the page is sent, until its events are over."""
         query = {"session_hash": self.session}
         with self.http.stream("GET", "gradio_api/queue/data", params=query) as response:
             response.raise_for_status()
@@ -96,19 +106,45 @@ class Visit:
                         return
                     yield message
 
+    def shown(self) -> Iterator[Json]:
+        """Yields the page's values, put together from the differences that are sent."""
+        value: Json = {}
+        for message in self.results():
+            if message["msg"] == "process_generating":
+                data = message["output"]["data"][0]
+                value = _patched(value, data) if isinstance(data, list) else data
+                if "__type__" not in value:
+                    yield value
+
+
+def _patched(value: Json, edits: list[Any]) -> Json:
+    """Returns a value with Gradio's edits; a value that says nothing of itself is an update."""
+    patched = json.loads(json.dumps(value))
+    for action, path, new in edits:
+        if not path:
+            return dict(new)
+        holder = patched
+        for key in path[:-1]:
+            holder = holder[key]
+        if action == "delete":
+            del holder[path[-1]]
+        elif action == "append":
+            holder[path[-1]] += new
+        elif action == "add" and isinstance(holder, list):
+            holder.insert(path[-1], new)
+        else:
+            holder[path[-1]] = new
+    return dict(patched)
+
 
 def _functions(config: Json) -> dict[str, int]:
     """Returns Gradio's numbers of the page's functions, by the event that calls them."""
-    found: dict[str, int] = {}
-    for dependency in config["dependencies"]:
-        for _, event in dependency["targets"]:
-            if dependency["inputs"] and len(dependency["inputs"]) > 1:
-                # The key's field has a submit too; the recording's takes more.
-                known = found.get(event)
-                larger = known is None or event == "submit"
-                if larger:
-                    found[event] = dependency["id"]
-    return found
+    return {
+        event: dependency["id"]
+        for dependency in config["dependencies"]
+        if dependency["inputs"]
+        for _, event in dependency["targets"]
+    }
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-// The recording as a picture: its peaks, where speech was recognized, and the place that plays.
+// The waveform: the recording's peaks, where speech was recognized, and the playback position.
 "use strict";
 
 const WAVE_RATE_HZ = 8000;
@@ -40,7 +40,7 @@ function drawWaveform(canvas, { peaks, durationS, sentences, failedRanges, posit
   if (!(durationS > 0)) return;
   const x = (seconds) => (seconds / durationS) * width;
 
-  sentences.forEach(([startMs, endMs], number) => {
+  sentences.forEach(({ startMs, endMs }, number) => {
     pen.fillStyle = color(number === chosen ? "--ps-span-chosen" : number % 2 ? "--ps-span-odd" : "--ps-span");
     const from = x(startMs / 1000);
     pen.fillRect(from, 0, Math.max(1, x(endMs / 1000) - from - 0.5), height);
