@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Installed first and by itself, before anything that would pull another build.
 TORCH := torch==2.13.0
 
-.PHONY: demo test test-fast setup check format packs chart docs screenshots audit licenses clean \
+.PHONY: demo test test-fast e2e setup check format packs chart docs screenshots audit licenses clean \
 	image lock .chromium .promtool
 
 demo: $(VENV)/.demo
@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 
 # `auto`: a worker a core, and for `test` three more that mostly wait (tests/workers.py).
 WORKERS ?= auto
-FAST := not (ray or browser or k8s or slow or reference)
+FAST := not (ray or browser or k8s or slow or reference or e2e)
 
 # Modules are compiled once, not again by each of the many processes of the tests.
 test test-fast: export PYTHONDONTWRITEBYTECODE :=
@@ -21,11 +21,19 @@ test test-fast: export PYTHONDONTWRITEBYTECODE :=
 test test-fast: export OMP_NUM_THREADS ?= 1
 
 test: $(VENV)/.dev .chromium .promtool
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not e2e" $(PYTEST_ARGS)
 
 # The quick unit tests: neither a cluster nor a browser, nothing that computes for seconds.
 test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "$(FAST)" $(PYTEST_ARGS)
+
+# A release from install to uninstall on real nodes, with the requests that each step costs.
+# On this machine (root; tests/e2e/node.py says what it takes), or on a cluster of yours with
+# KubeRay: make e2e OPERATOR=real KUBECONFIG=... IMAGE=registry/paraserve TAGS=0.2.0,0.2.1
+OPERATOR ?= played
+e2e: $(VENV)/.dev
+	E2E_OPERATOR=$(OPERATOR) E2E_IMAGE=$(IMAGE) E2E_TAGS=$(TAGS) \
+		$(BIN)/python -m pytest -m e2e $(PYTEST_ARGS)
 
 setup: $(VENV)/.dev
 

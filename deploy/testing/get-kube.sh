@@ -3,15 +3,16 @@
 #   DIR/bin    etcd, kube-apiserver     export KUBEBUILDER_ASSETS=DIR/bin
 #   DIR/crds   KubeRay's definitions    export KUBERAY_CRDS=DIR/crds
 #
-# usage: deploy/testing/get-kube.sh DIR [download|debian]
+# usage: deploy/testing/get-kube.sh DIR [download|debian|debian-node]
 #
 # `download` (the default) takes the binaries that controller-runtime's envtest uses.
 # `debian` builds kube-apiserver from the source package of Debian 12 with apt alone, for
 # sites whose only mirror is Debian's; it takes about ten minutes and 1.5 GB of memory.
+# `debian-node` builds kubelet and the rest of a node too, for tests/e2e (make e2e).
 # Either way the server must know tokens from a file and RBAC, which all versions do.
 set -euo pipefail
 
-target=$(mkdir -p "${1:?usage: get-kube.sh DIR [download|debian]}" && cd "$1" && pwd)
+target=$(mkdir -p "${1:?usage: get-kube.sh DIR [download|debian|debian-node]}" && cd "$1" && pwd)
 way=${2:-download}
 kuberay=v1.7.0
 kubernetes=1.34.1
@@ -54,7 +55,8 @@ get_binaries() {
     rm "$target/$name" "$target/$name.sha512"
 }
 
-build_from_debian() {
+build_from_debian() { # programs
+    local programs=("$@")
     local work=$target/build root=$target/build/root
     mkdir -p "$work/debs" "$root" "$work/source" "$work/apt/lists/partial" \
         "$work/apt/cache/archives/partial" "$work/apt/sources"
@@ -77,8 +79,10 @@ build_from_debian() {
         export PATH=$GOROOT/bin:$root/usr/bin:$PATH LD_LIBRARY_PATH=$root/usr/lib/x86_64-linux-gnu
         export KUBE_GIT_VERSION=v1.20.2 KUBE_GIT_COMMIT=debian KUBE_GIT_TREE_STATE=clean
         export KUBE_GIT_MAJOR=1 KUBE_GIT_MINOR=20
-        make WHAT=cmd/kube-apiserver
-        cp _output/local/bin/linux/amd64/kube-apiserver "$target/bin/"
+        make WHAT="${programs[*]/#/cmd/}" GOFLAGS=-tags=providerless,dockerless
+        for program in "${programs[@]}"; do
+            cp "_output/local/bin/linux/amd64/$program" "$target/bin/"
+        done
     )
     cp "$root/usr/bin/etcd" "$target/bin/"
     rm -rf "$work"
@@ -113,7 +117,10 @@ CONF
 get_crds
 case $way in
     download) get_binaries ;;
-    debian) build_from_debian ;;
-    *) echo "neither download nor debian: $way" >&2; exit 2 ;;
+    debian) build_from_debian kube-apiserver ;;
+    debian-node)
+        build_from_debian kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet
+        ;;
+    *) echo "none of download, debian, debian-node: $way" >&2; exit 2 ;;
 esac
 echo "export KUBEBUILDER_ASSETS=$target/bin KUBERAY_CRDS=$target/crds"
