@@ -15,6 +15,7 @@ from torch import nn
 
 from serve_app.core.errors import PackCorrupt
 from serve_app.engines.devices import open_device
+from serve_app.engines.embedding import empty_embedding
 from serve_app.engines.paraformer.onednn import use_onednn
 from serve_app.engines.paraformer.packing import PackedSequences
 from serve_app.engines.paraformer.sanm import SanmEncoder, SanmShape
@@ -32,7 +33,7 @@ class CtTransformerNet(nn.Module):
         self, vocabulary_size: int, embedding_size: int, shape: SanmShape, num_marks: int
     ) -> None:
         super().__init__()
-        self.embed = nn.Embedding(vocabulary_size, embedding_size)
+        self.embed = empty_embedding(vocabulary_size, embedding_size)
         self.encoder = SanmEncoder(embedding_size, shape)
         self.decoder = nn.Linear(shape.size, num_marks)
 
