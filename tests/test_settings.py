@@ -147,7 +147,7 @@ def test_settings_cross_processes_unchanged(monkeypatch: pytest.MonkeyPatch) -> 
         ({"recognizer": {"device": "tpu"}}, "device"),
         ({"recognizer": {"device": "cuda"}}, "num_gpus"),
         ({"recognizer": {"device": "cuda", "dtype": "int8"}}, "int8 needs"),
-        ({"recognizer": {"dtype": "bfloat16"}}, "needs recognizer.device cuda"),
+        ({"recognizer": {"dtype": "float16"}}, "needs recognizer.device cuda"),
         ({"punctuator": {"dtype": "float16"}}, "needs punctuator.device cuda"),
         ({"recognizer": {"deployment": {"num_gpus": 1.5}}}, "whole GPUs"),
         ({"batch": {"recognizers": {"num_gpus": 1.5}}}, "whole GPUs"),

@@ -91,7 +91,8 @@ def _peers(options: Options, notes: list[str]) -> Mapping[str, Peer]:
         except PeerMissing as error:
             notes.append(f"{name} was not run: {error}")
 
-    add("Paraserve, packed int8", lambda: Packed(pack, "int8"))
+    for dtype in ("bfloat16", "int8"):
+        add(f"Paraserve, packed {dtype}", partial(Packed, pack, dtype))
     try:
         model = auto_model(pack)
     except PeerMissing as error:

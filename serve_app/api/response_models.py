@@ -235,11 +235,12 @@ class Health(TypedDict):
 
 
 class StageDescription(TypedDict):
-    """Device and model pack of a stage."""
+    """Device and model pack of a stage, and the precision of its matrix products."""
 
     device: str
     pack: str
     checksum: str
+    dtype: str | None
 
 
 class Readiness(TypedDict):

@@ -208,6 +208,7 @@ def _add_health(app: FastAPI, service: TranscriptionService) -> None:
                     "device": entry.device,
                     "pack": entry.pack,
                     "checksum": entry.checksum,
+                    "dtype": entry.dtype,
                 }
                 for entry in stages
             },

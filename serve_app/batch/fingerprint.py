@@ -11,6 +11,7 @@ from serve_app.batch.records import BatchItem, FileInfo, PackIdentity
 from serve_app.batch.storage import filesystem_of, info_of
 from serve_app.core.records import PackRole
 from serve_app.inference.fingerprint import drafting_of
+from serve_app.inference.precision import dtype_of
 from serve_app.settings import Settings
 from serve_app.transcript.subtitles import SubtitleOptions
 
@@ -66,8 +67,8 @@ def config_of(settings: Settings, models: Mapping[PackRole, PackIdentity]) -> Tr
     recognizer = settings.recognizer
     return TranscriptConfig(
         models=dict(models),
-        recognizer_dtype=recognizer.dtype,
-        punctuator_dtype=settings.punctuator.dtype,
+        recognizer_dtype=dtype_of(recognizer),
+        punctuator_dtype=dtype_of(settings.punctuator),
         max_end_silence_ms=settings.vad.max_end_silence_ms,
         max_segment_s=settings.segmenter.max_segment_s,
         sentence_break_s=settings.punctuator.sentence_break_s,

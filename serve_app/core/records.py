@@ -135,6 +135,7 @@ class StageReadiness:
         checksum: SHA-256 of the pack's weights.
         output_settings: what else its results depend on: settings with their values, and
             further packs with their checksums.
+        dtype: of the matrix products; None where the pack mixes several.
     """
 
     stage: Stage
@@ -142,6 +143,7 @@ class StageReadiness:
     pack: str
     checksum: str
     output_settings: tuple[tuple[str, str], ...] = ()
+    dtype: str | None = None
 
 
 @dataclass(slots=True)

@@ -14,9 +14,11 @@ import torch
 from torch import nn
 
 from serve_app.core.errors import PackCorrupt
-from serve_app.engines.devices import open_device
-from serve_app.engines.paraformer.onednn import use_onednn
+from serve_app.engines.devices import check_dtype, open_device
+from serve_app.engines.embedding import empty_embedding
+from serve_app.engines.paraformer.onednn import use_bfloat16, use_onednn
 from serve_app.engines.paraformer.packing import PackedSequences
+from serve_app.engines.paraformer.replacing import release_checkpoint
 from serve_app.engines.paraformer.sanm import SanmEncoder, SanmShape
 from serve_app.packs.pack import PackContents, load_into
 
@@ -32,7 +34,7 @@ class CtTransformerNet(nn.Module):
         self, vocabulary_size: int, embedding_size: int, shape: SanmShape, num_marks: int
     ) -> None:
         super().__init__()
-        self.embed = nn.Embedding(vocabulary_size, embedding_size)
+        self.embed = empty_embedding(vocabulary_size, embedding_size)
         self.encoder = SanmEncoder(embedding_size, shape)
         self.decoder = nn.Linear(shape.size, num_marks)
 
@@ -51,16 +53,19 @@ class CtTransformerEngine:
     Args:
         pack: a ct-punc pack.
         device: `cpu`, `cuda` or `cuda:1`, as in PyTorch.
+        dtype: of the encoder's matrix products: `float32` is exact, `bfloat16` needs a CPU with
+            AVX512-BF16 or AMX.
 
     Raises:
         PackIncomplete, PackCorrupt: the pack cannot be used.
         DeviceUnavailable: the device is not on this machine.
+        ConfigurationError: the dtype is unknown, or unsupported on this device or CPU.
     """
 
     max_in_flight = 1
     is_reentrant = True
 
-    def __init__(self, pack: PackContents, device: str = "cpu") -> None:
+    def __init__(self, pack: PackContents, device: str = "cpu", dtype: str = "float32") -> None:
         conf = config_section(pack, "model_conf")
         marks = [str(mark) for mark in conf.get("punc_list") or ()]
         if pack.model_class != "CTTransformer" or not marks:
@@ -68,6 +73,7 @@ class CtTransformerEngine:
                 pack.name, "its model is not a CTTransformer with a punc_list", _REMEDY
             )
         self._device = open_device(device)
+        check_dtype(dtype, self._device, ("float32", "bfloat16"))
         self._labels = ["" if mark in _NO_MARK else mark for mark in marks]
         self._ids = {word: i for i, word in enumerate(pack.tokens)}
         self._unknown_id = self._ids.get(_UNKNOWN, 0)
@@ -80,7 +86,10 @@ class CtTransformerEngine:
             )
         load_into(net, pack)
         self._net = net.to(self._device)
-        if self._device.type == "cpu":
+        if dtype == "bfloat16":
+            use_bfloat16(self._net.encoder)
+            release_checkpoint(self._net.encoder)
+        elif self._device.type == "cpu":
             use_onednn(self._net.encoder.encoders)
         # The first pass reads the mapped weights and selects kernels.
         self.label([[_UNKNOWN]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from serve_app.core.errors import DeviceUnavailable
+from serve_app.core.errors import ConfigurationError, DeviceUnavailable
 
 
 def open_device(name: str) -> torch.device:
@@ -29,6 +29,20 @@ def open_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceUnavailable(name, f"PyTorch finds {torch.cuda.device_count()} CUDA devices")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def check_dtype(dtype: str, device: torch.device, supported: tuple[str, ...]) -> None:
+    """Checks that a CPU engine can compute in this dtype.
+
+    Raises:
+        ConfigurationError: the dtype is unknown, or runs on CPUs only and the device is not one.
+    """
+    if dtype not in supported:
+        raise ConfigurationError(f"dtype {dtype!r} is not supported; use {' or '.join(supported)}")
+    if dtype != "float32" and device.type != "cpu":
+        raise ConfigurationError(
+            f"dtype {dtype} runs on the cpu, not on {device}; use float32 there"
+        )
 
 
 def limit_threads(num_threads: int) -> None:

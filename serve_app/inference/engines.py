@@ -13,6 +13,7 @@ from serve_app.core.errors import ConfigurationError
 from serve_app.core.ports import Recognizer
 from serve_app.engines.hybrid import HybridOptions, HybridRecognizer
 from serve_app.engines.whisper.engine import WhisperCppEngine, WhisperOptions
+from serve_app.inference.precision import dtype_of
 from serve_app.packs import PackContents
 from serve_app.settings import Settings
 
@@ -53,7 +54,9 @@ def _open_paraformer(settings: Settings, pack: PackContents) -> Recognizer:
     if section.device == "cpu":
         from serve_app.engines.paraformer.cpu import ParaformerEngine, ParaformerOptions
 
-        return ParaformerEngine(pack, section.options_for(ParaformerOptions))
+        return ParaformerEngine(
+            pack, section.options_for(ParaformerOptions, dtype=dtype_of(section))
+        )
     from serve_app.engines.cuda.options import GpuOptions
     from serve_app.engines.cuda.paraformer import GpuParaformer
     from serve_app.engines.devices import limit_threads
@@ -63,6 +66,7 @@ def _open_paraformer(settings: Settings, pack: PackContents) -> Recognizer:
         pack,
         section.options_for(
             GpuOptions,
+            dtype=dtype_of(section),
             max_batch_rows=section.max_batch_frames,
             memory_fraction=memory_fraction(section.deployment.num_gpus),
         ),
@@ -84,7 +88,7 @@ def _open_onnx(settings: Settings, pack: PackContents) -> Recognizer:
         raise ConfigurationError(f"recognizer.engine onnx runs on the cpu, not on {section.device}")
     engine = ParaformerOnnxEngine(pack, section.options_for(OnnxOptions))
     # float32 is the default and requires nothing: the export has determined the dtype.
-    if section.dtype not in ("float32", engine.describe().dtype):
+    if section.dtype not in ("auto", "float32", engine.describe().dtype):
         raise ConfigurationError(
             f"recognizer.dtype is {section.dtype}, but {pack.name} is in {engine.describe().dtype}"
         )

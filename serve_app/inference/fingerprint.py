@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from serve_app.core.records import Stage
 from serve_app.engines.paraformer.onnx_pack import ONNX_CLASS, read_onnx_shape
+from serve_app.inference.precision import dtype_of
 from serve_app.packs import PackContents
 from serve_app.settings import RecognizerSettings, Settings
 
@@ -56,11 +57,11 @@ def output_settings_of(
     """
     values: dict[str, object] = {}
     if stage == "punctuation":
-        values["punctuator.dtype"] = settings.punctuator.dtype
+        values["punctuator.dtype"] = dtype_of(settings.punctuator)
     if stage == "asr":
         recognizer = settings.recognizer
         values["recognizer.engine"] = recognizer.engine
-        values["recognizer.dtype"] = recognizer.dtype
+        values["recognizer.dtype"] = dtype_of(recognizer)
         for section, fields in drafting_of(recognizer).items():
             values |= {f"recognizer.{section}.{name}": value for name, value in fields.items()}
         if recognizer.engine in _ENGINES_WITH_DRAFTS:

@@ -15,8 +15,10 @@ from serve_app.core.errors import PackNotFound
 from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
 from serve_app.core.records import PackRole, Stage, StageReadiness
 from serve_app.engines.fsmn_vad.endpointing import VadOptions
+from serve_app.engines.paraformer.onnx_pack import read_onnx_shape
 from serve_app.inference.engines import memory_fraction, open_recognizer
 from serve_app.inference.fingerprint import output_settings_of, weights_checksum
+from serve_app.inference.precision import dtype_of
 from serve_app.packs import PackContents, PackStore, pull, resolve
 from serve_app.settings import Settings
 from serve_app.transcript.segmentation import SegmentationOptions
@@ -137,6 +139,7 @@ def load_punctuator(settings: Settings) -> Loaded[Punctuator]:
     Raises:
         PackError: the pack cannot be used.
         DeviceUnavailable: the device is not on this machine.
+        ConfigurationError: the device does not support the dtype, or the model overflows it.
     """
     from serve_app.engines.devices import limit_threads
 
@@ -151,6 +154,7 @@ def load_punctuator(settings: Settings) -> Loaded[Punctuator]:
             pack,
             section.options_for(
                 GpuOptions,
+                dtype=dtype_of(section),
                 max_batch_rows=section.max_batch_words,
                 memory_fraction=memory_fraction(section.deployment.num_gpus),
             ),
@@ -159,7 +163,7 @@ def load_punctuator(settings: Settings) -> Loaded[Punctuator]:
         return Loaded(on_gpu, _readiness(settings, "punctuation", section.device, pack), pack)
     from serve_app.engines.ct_transformer import CtTransformerEngine
 
-    engine = CtTransformerEngine(pack, device=section.device)
+    engine = CtTransformerEngine(pack, dtype=dtype_of(section))
     return Loaded(engine, _readiness(settings, "punctuation", section.device, pack), pack)
 
 
@@ -171,7 +175,23 @@ def _readiness(
     drafter: PackContents | None = None,
 ) -> StageReadiness:
     output_settings = output_settings_of(settings, stage, drafter.checksum if drafter else None)
-    return StageReadiness(stage, device, pack.name, weights_checksum(pack), output_settings)
+    checksum = weights_checksum(pack)
+    dtype = _dtype_of_stage(settings, stage, pack)
+    return StageReadiness(stage, device, pack.name, checksum, output_settings, dtype)
+
+
+def _dtype_of_stage(settings: Settings, stage: Stage, pack: PackContents) -> str | None:
+    if stage == "vad":
+        return "float32"
+    if stage == "punctuation":
+        return dtype_of(settings.punctuator)
+    match settings.recognizer.engine:
+        case "onnx":
+            return read_onnx_shape(pack).dtype
+        case "whispercpp":
+            return None
+        case _:
+            return dtype_of(settings.recognizer)
 
 
 def fetch_packs(settings: Settings, on_progress: Callable[[str], None]) -> None:

@@ -16,6 +16,7 @@ from serve_app.engines.paraformer.onnx_pack import decoder_of
 from serve_app.inference.batched import BatchedRecognizer
 from serve_app.inference.loading import Loaded, find_pack, load_recognizer, with_pack
 from serve_app.inference.model_cache import ModelCache
+from serve_app.inference.precision import dtype_of
 from serve_app.packs import PackContents
 from serve_app.scheduling.device_slots import DeviceSlots
 from serve_app.scheduling.micro_batcher import BatchLimits
@@ -131,7 +132,7 @@ def model_memory_bytes(
 
 
 def _paraformer_bytes(recognizer: RecognizerSettings, pack: PackContents) -> int:
-    return round(_file_bytes(pack) * _SHARE_OF_FLOAT32[recognizer.dtype])
+    return round(_file_bytes(pack) * _SHARE_OF_FLOAT32[dtype_of(recognizer)])
 
 
 def _whisper_bytes(pack: PackContents) -> int:

@@ -152,10 +152,9 @@ class Settings(BaseSettings):
             raise ValueError("recognizer.dtype int8 needs recognizer.device cpu")
         for name, section in (("recognizer", self.recognizer), ("punctuator", self.punctuator)):
             on_gpu = section.device.startswith("cuda")
-            if not on_gpu and section.dtype in ("bfloat16", "float16"):
+            if not on_gpu and section.dtype == "float16":
                 raise ValueError(
-                    f"{name}.dtype {section.dtype} needs {name}.device cuda; a CPU computes in "
-                    "float32 or int8"
+                    f"{name}.dtype float16 needs {name}.device cuda; use auto on a CPU"
                 )
             if on_gpu and section.deployment.num_gpus == 0:
                 raise ValueError(

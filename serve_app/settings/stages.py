@@ -195,11 +195,13 @@ class RecognizerSettings(_ModelSettings):
         "with both models of `hybrid`. Working memory is extra. The least recently used models "
         "are evicted first.",
     )
-    dtype: Literal["float32", "int8", "bfloat16", "float16"] = Field(
+    dtype: Literal["auto", "float32", "bfloat16", "int8", "float16"] = Field(
         default="float32",
-        description="Precision of the matrix products. float32 is exact; int8 needs a CPU, is "
-        "more than twice as fast on large models and changes few tokens; bfloat16 and float16 "
-        "need a GPU, and float16 is checked for overflow when it is loaded.",
+        description="Precision of the matrix products. float32 is exact. bfloat16 needs a GPU or a "
+        "CPU with AVX512-BF16 or AMX, takes a little more than half the time on large models and "
+        "changes very few tokens. auto is bfloat16 on such a device and float32 elsewhere. int8 "
+        "needs a CPU, is the fastest there and changes more tokens. float16 needs a GPU and is "
+        "checked for overflow when it is loaded. Sums, norms, softmax and scores are in float32.",
     )
     max_batch_frames: int = Field(
         default=1000,
@@ -292,9 +294,9 @@ class PunctuatorSettings(_ModelSettings):
         default="ct-punc-demo",
         description="Model pack of the punctuation model.",
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="float32",
-        description="Precision of the matrix products; bfloat16 and float16 need a GPU.",
+        description="Precision of the matrix products, as in `recognizer.dtype`.",
     )
     max_batch_words: int = Field(
         default=2000,

@@ -28,6 +28,7 @@ async def test_readiness_tells_device_pack_and_checksum(client: httpx.AsyncClien
         "device": "cpu",
         "pack": "paraformer-demo",
         "checksum": "abc",
+        "dtype": "float32",
     }
 
 

@@ -116,7 +116,7 @@ class FakeService:
     async def readiness(self) -> list[StageReadiness]:
         if self.not_ready is not None:
             raise self.not_ready
-        return [StageReadiness("asr", "cpu", "paraformer-demo", "abc")]
+        return [StageReadiness("asr", "cpu", "paraformer-demo", "abc", dtype="float32")]
 
 
 SPANS = (UtteranceSummary(0, 900, "done"), UtteranceSummary(950, 1400, "done"))

@@ -17,13 +17,12 @@ from serve_app.engines.features import (
     num_frames,
 )
 from serve_app.engines.fsmn_vad.endpointing import Endpointer, FrameClassifier, Scores, VadOptions
-from serve_app.engines.fsmn_vad.network import Fsmn, load_fsmn
+from serve_app.engines.fsmn_vad.network import BLOCK_FRAMES, Fsmn, load_fsmn
 from serve_app.packs.pack import PackContents
 
-# Frames per network call. Blocks have fixed positions in the recording, however it is pushed, so
-# that results are bit-identical. 256 frames (2.56 s) use the matrix units well and fit the cache.
-_BLOCK_FRAMES = 256
-_BLOCK_SAMPLES = (_BLOCK_FRAMES - 1) * SHIFT_SAMPLES + FRAME_SAMPLES
+# Blocks have fixed positions in the recording, however it is pushed, so that results are
+# bit-identical.
+_BLOCK_SAMPLES = (BLOCK_FRAMES - 1) * SHIFT_SAMPLES + FRAME_SAMPLES
 _FULL_SCALE = 32768.0
 _LEVEL_FLOOR = 1e-6
 
@@ -63,7 +62,7 @@ class FsmnVad:
 class FsmnVadStream:
     """Detects speech in one recording; implements `core.ports.VadStream`.
 
-    Segments are found in steps of 2.56 s; the result does not depend on how the samples are
+    Segments are found in steps of 10.24 s; the result does not depend on how the samples are
     divided into pushes.
     """
 
@@ -100,7 +99,7 @@ class FsmnVadStream:
             taken += len(part)
             if self._num_samples == len(self._samples):
                 closed += self._decide(self._samples, last=False)
-                overlap = self._samples[_BLOCK_FRAMES * SHIFT_SAMPLES :].copy()
+                overlap = self._samples[BLOCK_FRAMES * SHIFT_SAMPLES :].copy()
                 self._samples[: len(overlap)] = overlap
                 self._num_samples = len(overlap)
         return closed

@@ -19,9 +19,11 @@ from serve_app.engines.paraformer.onednn import has_onednn, product
 from serve_app.packs.pack import PackContents, load_into
 from serve_app.scheduling.preemption import yield_point
 
-# oneDNN is faster than MKL but caches a kernel per row count: it is used only for whole blocks,
-# which have this many rows.
-_BLOCK_FRAMES = 256
+BLOCK_FRAMES = 1024
+"""Frames per call in the middle of a recording: 10.24 s, 1.4 times as fast as calls of 2.56 s.
+
+oneDNN is faster than MKL but caches a kernel per row count, so that only these calls use it.
+"""
 
 FsmnState: TypeAlias = tuple[torch.Tensor, ...]
 """Past frames of each layer: [(lorder - 1) * lstride, proj_dim]."""
@@ -77,7 +79,7 @@ class _Affine(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight, bias = self.linear.weight, self.linear.bias
-        if self._onednn and len(x) == _BLOCK_FRAMES:
+        if self._onednn and len(x) == BLOCK_FRAMES:
             return product(x, weight, bias, "relu" if self._relu else "none")
         projected = functional.linear(x, weight, bias)
         return projected.relu_() if self._relu else projected

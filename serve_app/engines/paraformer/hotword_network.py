@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from serve_app.core.errors import PackCorrupt, PackError
+from serve_app.engines.embedding import empty_embedding
 from serve_app.engines.paraformer.network import sanm_shape
 from serve_app.engines.paraformer.packing import ConvBuffer, PackedSequences
 from serve_app.engines.paraformer.sanm import DecoderLayer, SanmDecoder, SanmShape
@@ -57,7 +58,7 @@ class HotwordNet(nn.Module):
         self.shape = shape
         # Shared with the training of the decoder, hence the name.
         self.decoder = nn.Module()
-        self.decoder.embed = nn.Sequential(nn.Embedding(shape.vocabulary_size, size))
+        self.decoder.embed = nn.Sequential(empty_embedding(shape.vocabulary_size, size))
         self.bias_encoder = nn.LSTM(
             size,
             size,

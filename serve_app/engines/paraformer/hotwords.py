@@ -13,6 +13,7 @@ import torch
 from serve_app.core.records import Hotword
 from serve_app.engines.paraformer.hotword_network import HotwordNet, parse_hotword_shape
 from serve_app.engines.paraformer.hotword_tokenizer import HotwordTokenizer
+from serve_app.engines.paraformer.onednn import use_bfloat16
 from serve_app.packs.pack import PackContents, load_into
 
 _BEGIN_ID = 1  # stands for "none of them" at the end of each list
@@ -81,6 +82,14 @@ class HotwordBranch:
         self._device = device
         self._lists: OrderedDict[tuple[Hotword, ...], EncodedHotwords | None] = OrderedDict()
         self._lock = threading.Lock()
+
+    def use_bfloat16(self) -> None:
+        """Computes the attention to hotwords in bfloat16, on the CPU, from now on.
+
+        Raises:
+            ConfigurationError: this CPU would emulate bfloat16.
+        """
+        use_bfloat16(self._net.seaco_decoder)
 
     def encode(self, hotwords: tuple[Hotword, ...]) -> EncodedHotwords | None:
         """Encodes a request's hotwords.

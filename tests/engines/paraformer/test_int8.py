@@ -14,14 +14,15 @@ from torch import nn
 
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.records import SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition
+from serve_app.engines.devices import check_dtype
 from serve_app.engines.paraformer import int8
-from serve_app.engines.paraformer.cpu import ParaformerEngine, ParaformerOptions, _check_dtype
+from serve_app.engines.paraformer.cpu import ParaformerEngine, ParaformerOptions
 from serve_app.engines.paraformer.int8 import (
     QuantizedLinear,
     quantize_linears,
     quantize_rows,
-    release_checkpoint,
 )
+from serve_app.engines.paraformer.replacing import release_checkpoint
 from serve_app.packs.integrity import BUILTIN_DIRECTORY
 from serve_app.packs.pack import PackContents, open_pack
 from serve_app.transcript.cer import character_error_rate
@@ -100,13 +101,13 @@ def test_facts_count_the_parameters_of_the_pack(
 
 @pytest.mark.parametrize("dtype", ["float16", "qint8", ""])
 def test_unknown_dtype_is_refused(pack: PackContents, dtype: str) -> None:
-    with pytest.raises(ConfigurationError, match="float32 or int8"):
+    with pytest.raises(ConfigurationError, match="float32 or bfloat16 or int8"):
         ParaformerEngine(pack, ParaformerOptions(dtype=dtype))
 
 
 def test_int8_on_a_gpu_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="cpu"):
-        _check_dtype("int8", torch.device("cuda"))
+        check_dtype("int8", torch.device("cuda"), ("float32", "int8"))
 
 
 def test_error_rate_on_the_demo_stays_within_one_percent() -> None:

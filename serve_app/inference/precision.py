@@ -1,0 +1,18 @@
+"""The dtype that a stage computes in, where the settings leave the choice to the machine."""
+
+from __future__ import annotations
+
+from serve_app.engines.cpu_features import multiplies_bfloat16
+from serve_app.settings import PunctuatorSettings, RecognizerSettings
+
+
+def dtype_of(section: RecognizerSettings | PunctuatorSettings) -> str:
+    """Returns the configured dtype; for `auto` the one that this machine computes in.
+
+    `auto` is bfloat16 on GPUs and on processors that multiply it themselves, else float32.
+    """
+    if section.dtype != "auto":
+        return section.dtype
+    if isinstance(section, RecognizerSettings) and section.engine in ("onnx", "whispercpp"):
+        return "float32"  # nothing to choose: the pack determines it
+    return "bfloat16" if section.device != "cpu" or multiplies_bfloat16() else "float32"
