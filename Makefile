@@ -11,7 +11,7 @@ TORCH := torch==2.13.0
 demo: $(VENV)/.demo
 	$(BIN)/paraserve demo $(if $(filter 1,$(DEMO_EXIT)),--exit)
 
-# `auto`: a worker a core, and for `test` three more that mostly wait (tests/workers.py).
+# `auto`: a worker a core, and for `test` more that mostly wait (tests/workers.py).
 WORKERS ?= auto
 FAST := not (ray or browser or k8s or slow or reference or e2e)
 

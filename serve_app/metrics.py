@@ -254,9 +254,13 @@ def new_counter(metric: Metric) -> Counter:
     """Returns a counter that exports its `initial` series from now on."""
     counter = Counter(metric.name, description=metric.description, tag_keys=_keys(metric))
     for values in metric.initial:
-        # `inc` rejects 0, the value that a series begins with (Ray 2.60, util/metrics.py).
-        counter._record(0.0, dict(zip(metric.labels, values, strict=True)))
+        begin_series(counter, dict(zip(metric.labels, values, strict=True)))
     return counter
+
+
+def begin_series(counter: Counter, tags: dict[str, str]) -> None:
+    """Exports a series at 0; the counter's `inc` rejects that (Ray 2.60, util/metrics.py)."""
+    counter._record(0.0, tags)
 
 
 def new_gauge(metric: Metric) -> Gauge:

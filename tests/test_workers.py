@@ -10,7 +10,9 @@ from typing import Any, cast
 import pytest
 
 from tests import workers as tested
-from tests.workers import NUM_CLUSTER_WORKERS, ClusterScheduling, group_of, scope_of
+from tests.workers import ClusterScheduling, group_of, scope_of
+
+NUM_CLUSTER_WORKERS = 3
 
 # Made-up files: a test of `c*` needs a cluster, in a group of its folder.
 GROUPS = [f"tests/c{i}/test_it.py::test_{j}" for i in range(5) for j in range(i + 1)]
@@ -24,6 +26,7 @@ def made_up_files(monkeypatch: pytest.MonkeyPatch) -> None:
         return folder if folder.startswith("c") and folder != "core" else None
 
     monkeypatch.setattr(tested, "group_of", group)
+    monkeypatch.setattr(tested, "NUM_CLUSTER_WORKERS", NUM_CLUSTER_WORKERS)
 
 
 @dataclass(eq=False)

@@ -19,7 +19,9 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-NUM_CLUSTER_WORKERS = 3
+NUM_CLUSTER_WORKERS = 3 if (os.cpu_count() or 1) >= 8 else 1
+"""Clusters at the same time. On two cores three of them start in minutes rather than seconds."""
+
 _CLUSTER_MARKS = frozenset({"ray", "browser", "k8s"})
 _SLOW_MARKS = frozenset({"slow", "reference"})
 _CLUSTER_MARK = re.compile(rf"mark\.({'|'.join(sorted(_CLUSTER_MARKS))})\b")

@@ -228,14 +228,18 @@ class ModelCacheMetrics:
             self._is_loaded.set(int(model in statistics.loaded), tags={"model": model})
         self._bytes.set(statistics.loaded_bytes)
         self._count_up(self._loads, statistics.num_loads)
-        self._count_up(self._evictions, statistics.num_evictions)
+        # Series begin at 0 with a model's load, so that its first eviction is an increase.
+        never_evicted = dict.fromkeys(statistics.loaded, 0)
+        self._count_up(self._evictions, {**never_evicted, **statistics.num_evictions})
 
     def _count_up(self, counter: Counter, totals: Mapping[str, int]) -> None:
         for model, total in totals.items():
+            if (counter, model) not in self._reported:
+                metrics.begin_series(counter, {"model": model})
             increase = total - self._reported.get((counter, model), 0)
             if increase > 0:  # Ray's counters do not accept 0
                 counter.inc(increase, tags={"model": model})
-                self._reported[counter, model] = total
+            self._reported[counter, model] = total
 
 
 @cache

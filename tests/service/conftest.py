@@ -36,7 +36,7 @@ def settings(spool_dir: Path, page_upload_dir: Path) -> Settings:
             "auth": {"mode": "off"},
             # Reservations for a second application beside the first.
             "cluster": {"num_cpus": 4},
-            "audio": {"spool_dir": spool_dir},
+            "audio": {"spool_dir": spool_dir, "max_upload_bytes": 50 * 2**20},
             "ui": {
                 "enabled": True,
                 "upload_dir": page_upload_dir,
