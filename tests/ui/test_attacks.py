@@ -435,7 +435,7 @@ class TestEvents:
         assert (response.status_code, response.json()["problem"]) == (403, "page_unknown")
 
 
-def wait_until(condition: object, timeout_s: float = 20) -> None:
+def wait_until(condition: object, timeout_s: float = 60) -> None:
     assert callable(condition)
     deadline = time.monotonic() + timeout_s
     while not condition():
