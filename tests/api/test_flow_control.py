@@ -77,7 +77,11 @@ async def test_departure_is_passed_on_when_all_is_used() -> None:
     assert app.done.is_set()
 
 
-async def test_nothing_is_limited_where_it_was_not_enabled() -> None:
+async def test_nothing_is_limited_where_it_was_not_enabled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Another test of this process may have built an application, which enables it.
+    monkeypatch.setattr(flow_control._Switch, "on", False)
     app = EagerApp()
     reading = asyncio.create_task(FlowControlMiddleware(app)({"type": "http"}, endless, unused))
     await settle()

@@ -147,7 +147,7 @@ def test_real_work_pauses_on_its_way(work_of: Callable[[], Callable[[], object]]
 
 def test_detecting_speech_pauses_on_its_way(vad_pack: PackContents) -> None:
     vad = FsmnVad(vad_pack)
-    pauses(lambda: vad.open().push(speech_like(16_000 * 6, seed=1)))
+    pauses(lambda: vad.open().push(speech_like(16_000 * 30, seed=1)))
 
 
 def pauses(work: Callable[[], object]) -> None:
