@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ _BODY_S = 60.0
 _HEADER_BYTES = 64 * 2**10
 _LEAST_RETRY_S = 2
 _MAX_CONNECTIONS = 1000
+_SPREAD = 0.5
 _LISTENING = "0A"
 
 
@@ -64,6 +66,8 @@ async def stand_in(host: str, port: int, start_s: float, limit_s: float) -> None
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         left_s = max(start_s - (time.monotonic() - began_s), _LEAST_RETRY_S)
+        # If all came back in the same second, a small service would refuse most of them.
+        left_s += random.uniform(0, _SPREAD * start_s)  # noqa: S311, not a secret
         async with places:
             with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 with suppress(TimeoutError):
