@@ -197,7 +197,7 @@ def test_second_signal_ends_at_once_and_reports_cut_requests(demo_flac: bytes) -
         asking.start()
         eventually(lambda: num_under_way(directory / "requests") == 1)
         service.process.send_signal(signal.SIGTERM)
-        eventually(lambda: "waiting for 1 requests" in service.output)
+        eventually(lambda: "waiting for 1 running requests" in service.output)
         service.process.send_signal(signal.SIGINT)
         code = service.wait()
         asking.join(60)
