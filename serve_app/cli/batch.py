@@ -265,7 +265,7 @@ def _report_start(jobs: BatchJobs, job_id: str, wait: bool) -> None:
 
 
 def _print_progress(job: JobInfo) -> None:
-    from serve_app.batch.progress import progress_figures
+    from serve_app.batch.progress_display import progress_figures
 
     figures = ", ".join(progress_figures(job.progress))
     console = console_for(sys.stderr)

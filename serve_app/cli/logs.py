@@ -156,12 +156,7 @@ def latest_run(runs: Iterable[RunDirectory]) -> RunDirectory:
             "no logs found: `paraserve serve` has not run on this machine as this user. For a "
             "release on Kubernetes see `paraserve cluster logs`"
         )
-    return max(with_logs, key=lambda run: (_is_up(run), run.path.stat().st_mtime))
-
-
-def _is_up(run: RunDirectory) -> bool:
-    owner = run.owner
-    return owner is not None and owner.is_alive
+    return max(with_logs, key=lambda run: (run.has_live_owner, run.path.stat().st_mtime))
 
 
 def logs_command(
@@ -184,7 +179,7 @@ def logs_command(
     is_shown = LineFilter(request_id, level.upper())
     folder = LogFolder(logs_directory(run))
     num_shown = _print(folder, is_shown, as_json)
-    while follow and _is_up(run):
+    while follow and run.has_live_owner:
         time.sleep(_POLL_S)
         num_shown += _print(folder, is_shown, as_json)
     if request_id is not None and not num_shown:

@@ -117,10 +117,11 @@ def serve_until_stopped(
     else exits with `ExitCode.NODE_LOST`.
     """
     while not signals.is_stop_requested:
-        if restarts is not None and restarts.may_restart() and application.loss() is not None:
-            tell("warning", f"the Ray node has died: {application.loss()}; restarting", console)
+        loss = application.loss()
+        if loss is not None and restarts is not None and restarts.may_restart():
+            tell("warning", f"the Ray node has died: {loss}; restarting", console)
             restarts.restart(settings.http, application.run)
-        _end_if_lost(application, console)
+        _end_if_lost(application, loss, console)
         time.sleep(_POLL_S)
     run = application.run
     if run is None:
@@ -132,7 +133,7 @@ def serve_until_stopped(
     note("stopping", console)
     drain = Drain(run.path, limit_s, lambda message: console.print(message, highlight=False))
     num_cut = drain.run(application.loss)
-    _end_if_lost(application, console)
+    _end_if_lost(application, application.loss(), console)
     wait_until_sent(settings.http.port)
     if num_cut:
         tell(
@@ -144,8 +145,7 @@ def serve_until_stopped(
     return ExitCode.DONE
 
 
-def _end_if_lost(application: RunningApplication, console: Console) -> None:
-    loss = application.loss()
+def _end_if_lost(application: RunningApplication, loss: str | None, console: Console) -> None:
     if loss is None:
         return
     logs = "" if application.run is None else f"; its logs: {application.run.ray}"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from serve_app.hosting.run_directory import RunDirectory, close_run
-from serve_app.hosting.stand_in import leave_stand_in
+from serve_app.hosting.stand_in import LONGEST_RETRY_S, leave_stand_in
 from serve_app.settings import HttpSettings
 
 RESTART_VARIABLE = "PARASERVE_RESTART"
@@ -23,8 +23,6 @@ RESTART_VARIABLE = "PARASERVE_RESTART"
 
 _FIRST_START_S = 30.0
 _MARGIN = 1.25
-_LONGEST_WAIT_S = 60.0
-"""The longest Retry-After that OpenAI's clients heed."""
 _LIMIT_S = 300.0
 _STEADY_S = 600.0
 """A service that ran for so long may be restarted as often as a new one."""
@@ -72,7 +70,7 @@ class Restarts:
     def ready(self) -> None:
         """Measures how long the start took."""
         self._ready_s = self.clock()
-        self._start_s = min((self._ready_s - self._began_s) * _MARGIN + 1.0, _LONGEST_WAIT_S)
+        self._start_s = min((self._ready_s - self._began_s) * _MARGIN + 1.0, LONGEST_RETRY_S)
 
     def may_restart(self) -> bool:
         """Returns whether another restart is allowed: only of a service that was ready."""

@@ -65,6 +65,12 @@ class RunDirectory:
             return Process(**json.loads((self.path / _OWNER).read_text(encoding="utf-8")))
         return None
 
+    @property
+    def has_live_owner(self) -> bool:
+        """Whether the process that made it is known and still runs."""
+        owner = self.owner
+        return owner is not None and owner.is_alive
+
     def processes(self, but: tuple[int, ...] = ()) -> list[Process]:
         """Returns the run's remaining processes, except for this one."""
         return processes_of_run(self.path, (os.getpid(), *but))

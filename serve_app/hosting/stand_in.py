@@ -18,19 +18,20 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 from serve_app.core.in_flight import RUN_DIRECTORY_VARIABLE
 from serve_app.hosting.haproxy_launcher import error_body
+from serve_app.hosting.stopping import local_sockets
 
 _POLL_S = 0.1
 _HEADER_S = 10.0
 _BODY_S = 60.0
 _HEADER_BYTES = 64 * 2**10
 _LEAST_RETRY_S = 2
+LONGEST_RETRY_S = 60.0
+"""The longest Retry-After that every version of OpenAI's clients heeds."""
 _MAX_CONNECTIONS = 1000
 _SPREAD = 0.5
-_LISTENING = "0A"
 
 
 def leave_stand_in(
@@ -68,6 +69,7 @@ async def stand_in(host: str, port: int, start_s: float, limit_s: float) -> None
         left_s = max(start_s - (time.monotonic() - began_s), _LEAST_RETRY_S)
         # If all came back in the same second, a small service would refuse most of them.
         left_s += random.uniform(0, _SPREAD * start_s)  # noqa: S311, not a secret
+        left_s = min(left_s, LONGEST_RETRY_S)
         async with places:
             with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 with suppress(TimeoutError):
@@ -124,18 +126,7 @@ def refusal(retry_after_s: int) -> bytes:
 
 def listeners(port: int) -> set[int]:
     """Returns the inodes of the sockets that listen on a port; none where /proc is missing."""
-    found = set()
-    for name in ("tcp", "tcp6"):
-        try:
-            lines = Path("/proc/net", name).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            # Local address is field 1, state field 3, inode field 9; see proc_net_tcp(5).
-            fields = line.split()
-            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                found.add(int(fields[9]))
-    return found
+    return {each.inode for each in local_sockets(port) if each.is_listening}
 
 
 def main(host: str, port: str, start_s: str, limit_s: str) -> int:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -134,19 +134,39 @@ def wait_until_sent(port: int, limit_s: float = _FLUSH_S) -> None:
 
 
 def num_unsent(port: int) -> int:
-    """Returns the unsent bytes of all connections to a local port. Linux only."""
-    total = 0
+    """Returns the bytes that connections to a local port have still to send. Linux only."""
+    return sum(each.num_unsent for each in local_sockets(port) if not each.is_listening)
+
+
+@dataclass(frozen=True, slots=True)
+class TcpSocket:
+    """A socket on a local port.
+
+    Attributes:
+        is_listening: whether it accepts connections.
+        num_unsent: bytes in its send queue.
+        inode: of the socket.
+    """
+
+    is_listening: bool
+    num_unsent: int
+    inode: int
+
+
+def local_sockets(port: int) -> Iterator[TcpSocket]:
+    """Yields the sockets of all processes on a local port; none where /proc is missing."""
     for name in ("tcp", "tcp6"):
         try:
             lines = Path("/proc/net", name).read_text().splitlines()[1:]
         except OSError:
             continue
         for line in lines:
-            # Numbers, local and remote address, state, queues; see proc_net_tcp(5).
+            # Numbers, local and remote address, state, queues, ..., inode; see proc_net_tcp(5).
             fields = line.split()
-            if int(fields[1].rpartition(":")[2], 16) == port and fields[3] != _LISTENING:
-                total += int(fields[4].partition(":")[0], 16)
-    return total
+            if int(fields[1].rpartition(":")[2], 16) == port:
+                yield TcpSocket(
+                    fields[3] == _LISTENING, int(fields[4].partition(":")[0], 16), int(fields[9])
+                )
 
 
 def end_now(run: RunDirectory | None, code: int) -> None:

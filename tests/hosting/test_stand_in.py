@@ -49,6 +49,16 @@ async def test_every_request_is_refused_with_the_rest_of_the_start() -> None:
     standing.cancel()
 
 
+async def test_wait_is_never_longer_than_clients_accept() -> None:
+    port = free_port(HOST)
+    standing = asyncio.create_task(stand_in(HOST, port, start_s=100.0, limit_s=120.0))
+    await until_listening(port)
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.get(f"http://{HOST}:{port}/v1/models")
+    assert answer.headers["Retry-After"] == "60"
+    standing.cancel()
+
+
 async def test_openai_client_waits_as_long_as_it_is_told() -> None:
     port = free_port(HOST)
     standing = asyncio.create_task(stand_in(HOST, port, start_s=20.0, limit_s=120.0))
