@@ -14,7 +14,7 @@ from rich.text import Text
 from serve_app.batch.arguments import parse_arguments
 from serve_app.batch.job import BatchJob, JobOrder
 from serve_app.batch.job_status import ExitCode
-from serve_app.batch.progress import ProgressBar
+from serve_app.batch.progress_display import ProgressBar
 from serve_app.batch.report_data import BatchReport
 from serve_app.batch.session import Stopped, exit_deadline
 from serve_app.batch.storage import storage_problem
@@ -22,7 +22,6 @@ from serve_app.batch.uris import UnusableUri, plain_uri
 from serve_app.core.errors import ConfigurationError, ManifestError, ParaserveError
 from serve_app.settings import Settings, load_settings
 
-_INTERRUPTED = 130
 _RESUME = "Run the same command to continue"
 _EXIT_LIMIT_S = 10.0
 """Longest time from SIGTERM to the end of the process."""
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return ExitCode.FAILED
     except (Stopped, KeyboardInterrupt) as stop:
         print(f"stopped; finished recordings are kept. {_RESUME}", file=sys.stderr)
-        return ExitCode.FAILED if isinstance(stop, Stopped) else _INTERRUPTED
+        return ExitCode.FAILED if isinstance(stop, Stopped) else ExitCode.INTERRUPTED
     except Exception as error:
         problem = storage_problem(error)
         if problem is None:

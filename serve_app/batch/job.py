@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 from serve_app.batch.attempts import Attempt, AttemptEnd, AttemptJournal
 from serve_app.batch.fingerprint import config_fingerprint, config_of
 from serve_app.batch.manifest import read_items
-from serve_app.batch.outputs import OutputStore
+from serve_app.batch.outputs import PROGRESS, OutputStore
 from serve_app.batch.pending import PendingRecordings, Work, find_pending
 from serve_app.batch.progress import (
     Counters,
     JobState,
     ProgressReporter,
     Snapshot,
-    print_json_line,
 )
+from serve_app.batch.progress_display import print_json_line
 from serve_app.batch.records import BatchItem, Failure, PackIdentity
 from serve_app.batch.report import report_of, write_report
 from serve_app.batch.report_data import BatchReport
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-_PROGRESS = "_run/progress.json"
 _LEFTOVER_AGE_S = 3600.0
 """Unfinished files that are older belong to writers that died."""
 _WRITE_S = 10.0
@@ -253,7 +252,7 @@ class BatchJob:
         )
 
     def _write(self, content: bytes) -> None:
-        self._store.files.put(_PROGRESS, content)
+        self._store.files.put(PROGRESS, content)
         self._num_writes += 1
         if self._num_writes % _WRITES_PER_RECORD == 0:
             self._record("running")

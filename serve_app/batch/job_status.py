@@ -39,6 +39,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     SOME_RECORDINGS_FAILED = 3
     STILL_RUNNING = 4
+    INTERRUPTED = 130
 
 
 EXIT_CODES: Mapping[JobPhase, ExitCode] = {

@@ -38,7 +38,7 @@ from serve_app.settings.batch import Layout, TextFormat
 from serve_app.transcript.subtitles import DEFAULT_SUBTITLES, SubtitleOptions
 
 _LAYOUT = "_run/layout.json"
-_PROGRESS = "_run/progress.json"
+PROGRESS = "_run/progress.json"
 _INDEX = "_run/index.jsonl"
 _FAILURES_JSONL = "failures.jsonl"
 _NUM_READERS = 32
@@ -88,7 +88,7 @@ class OutputStore:
         Results would otherwise be made again under other names.
         """
         recorded = _layout_from(self.files.read(_LAYOUT) or b"")
-        if recorded is None and self.files.read(_PROGRESS, 1) is not None:
+        if recorded is None and self.files.read(PROGRESS, 1) is not None:
             recorded = "hashed"  # the only layout before it was recorded
         self.layout = recorded or self.layout
         if recorded is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from serve_app.batch.attempts import Attempt
 from serve_app.batch.outputs import OutputStore
-from serve_app.batch.progress import duration_text
+from serve_app.batch.progress_display import duration_text
 from serve_app.batch.records import JsonValue
 from serve_app.batch.report_data import Accuracy, BatchReport, build_report, compute_s
 from serve_app.batch.report_html import render_page

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import jinja2
 
-from serve_app.batch.progress import duration_text
+from serve_app.batch.progress_display import duration_text
 from serve_app.batch.report_data import Accuracy, BatchReport, compute_s
 
 _MAX_FAILURES = 200

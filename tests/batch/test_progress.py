@@ -11,12 +11,10 @@ from rich.console import Console
 from serve_app.batch.job_status import last_progress
 from serve_app.batch.progress import (
     Counters,
-    ProgressBar,
     ProgressReporter,
     Snapshot,
-    print_json_line,
-    progress_figures,
 )
+from serve_app.batch.progress_display import ProgressBar, print_json_line, progress_figures
 from serve_app.batch.records import StageTimes
 from serve_app.batch.waiting import Demand
 
