@@ -16,10 +16,8 @@ from torch import nn
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.records import (
     SAMPLES_PER_MS,
-    ChunkFailure,
     Hotword,
     Pcm,
-    Recognition,
     RecognitionOptions,
 )
 from serve_app.engines.cpu_features import multiplies_bfloat16
@@ -30,6 +28,7 @@ from serve_app.engines.paraformer.onednn import Bfloat16Linear, linear_relu, use
 from serve_app.packs import PackContents, PackStore, resolve
 from serve_app.packs.integrity import BUILTIN_DIRECTORY
 from serve_app.packs.pack import open_pack
+from tests.engines.paraformer.batches import neighbors_of_an_overflow, recognitions
 from tests.fakes.signals import speech_like
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer
 
@@ -51,16 +50,6 @@ def engine(pack: PackContents) -> ParaformerEngine:
     return ParaformerEngine(pack, BFLOAT16)
 
 
-def _recognitions(
-    engine: ParaformerEngine, batch: Sequence[Pcm], options: Sequence[RecognitionOptions] = ()
-) -> list[Recognition]:
-    found = [
-        result for result in engine.transcribe(batch, options) if isinstance(result, Recognition)
-    ]
-    assert len(found) == len(batch)
-    return found
-
-
 @needs_bfloat16
 @settings(max_examples=40, deadline=None)
 @given(lengths=st.lists(LENGTHS, min_size=1, max_size=8), seed=st.integers(0, 1000))
@@ -68,8 +57,8 @@ def test_result_does_not_depend_on_batch_mates(
     engine: ParaformerEngine, lengths: list[int], seed: int
 ) -> None:
     batch = [speech_like(length, seed + at) for at, length in enumerate(lengths)]
-    for found, pcm in zip(_recognitions(engine, batch), batch, strict=True):
-        (alone,) = _recognitions(engine, [pcm])
+    for found, pcm in zip(recognitions(engine, batch), batch, strict=True):
+        (alone,) = recognitions(engine, [pcm])
         assert [token.text for token in found.tokens] == [token.text for token in alone.tokens]
         assert [token.start_ms for token in found.tokens] == [
             token.start_ms for token in alone.tokens
@@ -91,9 +80,9 @@ def test_hotwords_of_one_item_do_not_affect_another(tmp_path: Path) -> None:
     options = [
         RecognitionOptions(hotwords=(Hotword(word.text, weight),)) for weight in (1.0, 0.5, 1.0)
     ]
-    together = _recognitions(engine, batch, options)
+    together = recognitions(engine, batch, options)
     for found, pcm, option in zip(together, batch, options, strict=True):
-        (alone,) = _recognitions(engine, [pcm], [option])
+        (alone,) = recognitions(engine, [pcm], [option])
         assert [token.text for token in found.tokens] == [token.text for token in alone.tokens]
 
 
@@ -101,18 +90,8 @@ def test_hotwords_of_one_item_do_not_affect_another(tmp_path: Path) -> None:
 def test_overflow_of_one_item_does_not_affect_its_batch(
     engine: ParaformerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = [speech_like(length, length) for length in (30_000, 20_000, 10_000)]
-    alone = [_recognitions(engine, [pcm])[0] for pcm in batch]
-    true_features = engine._features
-
-    def features(pcm: Pcm) -> torch.Tensor:
-        rows = true_features(pcm)
-        return rows * torch.inf if len(pcm) == len(batch[1]) else rows
-
-    monkeypatch.setattr(engine, "_features", features)
-    first, failed, last = engine.transcribe(batch)
-    assert isinstance(failed, ChunkFailure)
-    assert [first, last] == [alone[0], alone[2]]
+    for found, alone in neighbors_of_an_overflow(engine, monkeypatch):
+        assert found == alone
 
 
 def _agreement(pack: PackContents, segments: Sequence[Pcm]) -> float:

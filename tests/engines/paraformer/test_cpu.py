@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,11 @@ from serve_app.core.errors import (
     PackIncomplete,
 )
 from serve_app.core.ports import Recognizer
-from serve_app.core.records import ChunkFailure, Pcm, Recognition
+from serve_app.core.records import Recognition
 from serve_app.engines.paraformer.cpu import ParaformerEngine, ParaformerOptions
 from serve_app.engines.paraformer.packing import attend_padded
 from serve_app.packs.pack import open_pack
+from tests.engines.paraformer.batches import neighbors_of_an_overflow, recognitions
 from tests.fakes.signals import speech_like
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer, write_paraformer
 
@@ -35,14 +35,6 @@ def engine(
 ) -> ParaformerEngine:
     directory = tmp_path_factory.mktemp("packs") / request.param
     return ParaformerEngine(tiny_paraformer(directory, TinyParaformer(request.param, seed=1)))
-
-
-def _transcribe(engine: ParaformerEngine, batch: Sequence[Pcm]) -> list[Recognition]:
-    results = engine.transcribe(batch)
-    assert len(results) == len(batch)
-    recognitions = [result for result in results if isinstance(result, Recognition)]
-    assert len(recognitions) == len(batch)
-    return recognitions
 
 
 def _assert_same(found: Recognition, expected: Recognition) -> None:
@@ -69,23 +61,23 @@ def test_result_does_not_depend_on_batch_mates(
     engine: ParaformerEngine, lengths: list[int], seed: int
 ) -> None:
     batch = [speech_like(length, seed + at) for at, length in enumerate(lengths)]
-    for found, pcm in zip(_transcribe(engine, batch), batch, strict=True):
-        _assert_same(found, _transcribe(engine, [pcm])[0])
+    for found, pcm in zip(recognitions(engine, batch), batch, strict=True):
+        _assert_same(found, recognitions(engine, [pcm])[0])
 
 
 def test_result_does_not_depend_on_order(engine: ParaformerEngine) -> None:
     batch = [speech_like(length, length) for length in (30_000, 8_000, 90, 48_000)]
-    alone = [_transcribe(engine, [pcm])[0] for pcm in batch]
+    alone = [recognitions(engine, [pcm])[0] for pcm in batch]
     assert sum(len(recognition.tokens) for recognition in alone) > 10
     for order in itertools.permutations(range(len(batch))):
-        found = _transcribe(engine, [batch[index] for index in order])
+        found = recognitions(engine, [batch[index] for index in order])
         for index, recognition in zip(order, found, strict=True):
             _assert_same(recognition, alone[index])
 
 
 def test_times_are_ordered_and_inside_the_chunk(engine: ParaformerEngine) -> None:
     for num_samples in (16_000, 50_001, 100_000):
-        (recognition,) = _transcribe(engine, [speech_like(num_samples, 3)])
+        (recognition,) = recognitions(engine, [speech_like(num_samples, 3)])
         edges = [edge for token in recognition.tokens for edge in (token.start_ms, token.end_ms)]
         assert edges
         edges = [0, *edges, num_samples // 16]
@@ -93,7 +85,7 @@ def test_times_are_ordered_and_inside_the_chunk(engine: ParaformerEngine) -> Non
 
 
 def test_confidences_are_probabilities(engine: ParaformerEngine) -> None:
-    (recognition,) = _transcribe(engine, [speech_like(60_000, 5)])
+    (recognition,) = recognitions(engine, [speech_like(60_000, 5)])
     assert all(0.0 < token.confidence <= 1.0 for token in recognition.tokens)
 
 
@@ -102,17 +94,17 @@ def test_item_without_a_frame_is_empty_and_does_not_affect_its_batch(
     engine: ParaformerEngine, num_samples: int
 ) -> None:
     long = speech_like(32_000, 7)
-    found = _transcribe(engine, [speech_like(num_samples, 1), long, np.empty(0, np.int16)])
+    found = recognitions(engine, [speech_like(num_samples, 1), long, np.empty(0, np.int16)])
     assert found[0].tokens == found[2].tokens == ()
-    _assert_same(found[1], _transcribe(engine, [long])[0])
+    _assert_same(found[1], recognitions(engine, [long])[0])
 
 
 def test_item_of_one_frame_is_recognized(engine: ParaformerEngine) -> None:
-    assert len(_transcribe(engine, [speech_like(400, 2)])) == 1
+    assert len(recognitions(engine, [speech_like(400, 2)])) == 1
 
 
 def test_digital_silence_is_empty(engine: ParaformerEngine) -> None:
-    (recognition,) = _transcribe(engine, [np.zeros(48_000, np.int16)])
+    (recognition,) = recognitions(engine, [np.zeros(48_000, np.int16)])
     assert recognition.tokens == ()
 
 
@@ -122,14 +114,14 @@ def test_empty_batch_has_no_results(engine: ParaformerEngine) -> None:
 
 def test_extreme_samples_are_recognized(engine: ParaformerEngine) -> None:
     square = np.where(np.arange(32_000) % 200 < 100, 32_767, -32_768).astype(np.int16)
-    assert len(_transcribe(engine, [square])) == 1
+    assert len(recognitions(engine, [square])) == 1
 
 
 def test_read_only_samples_are_accepted(engine: ParaformerEngine) -> None:
     pcm = speech_like(16_000, 1)
-    expected = _transcribe(engine, [pcm])[0]
+    expected = recognitions(engine, [pcm])[0]
     pcm.setflags(write=False)
-    _assert_same(_transcribe(engine, [pcm])[0], expected)
+    _assert_same(recognitions(engine, [pcm])[0], expected)
 
 
 def test_token_ids_are_those_of_the_tokens(tmp_path: Path) -> None:
@@ -139,7 +131,7 @@ def test_token_ids_are_those_of_the_tokens(tmp_path: Path) -> None:
     (ids,) = engine.token_ids([pcm])
     shown = [pack.tokens[token_id] for token_id in ids if pack.tokens[token_id] != "<unk>"]
     assert ids
-    assert shown == [token.text for token in _transcribe(engine, [pcm])[0].tokens]
+    assert shown == [token.text for token in recognitions(engine, [pcm])[0].tokens]
 
 
 def test_cost_is_the_number_of_encoder_frames(engine: ParaformerEngine) -> None:
@@ -159,31 +151,17 @@ def test_engine_is_a_recognizer_and_describes_itself(tmp_path: Path) -> None:
 def test_overflow_of_one_item_does_not_affect_its_batch(
     engine: ParaformerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = [speech_like(length, length) for length in (30_000, 20_000, 10_000)]
-    alone = [_transcribe(engine, [pcm])[0] for pcm in batch]
-    true_features = engine._features
-
-    def features(pcm: Pcm) -> torch.Tensor:
-        rows = true_features(pcm)
-        return rows * torch.inf if len(pcm) == len(batch[1]) else rows
-
-    monkeypatch.setattr(engine, "_features", features)
-    first, failed, last = engine.transcribe(batch)
-    assert isinstance(failed, ChunkFailure)
-    assert failed.code == "non_finite_scores"
-    assert isinstance(first, Recognition)
-    assert isinstance(last, Recognition)
-    _assert_same(first, alone[0])
-    _assert_same(last, alone[2])
+    for found, alone in neighbors_of_an_overflow(engine, monkeypatch):
+        _assert_same(found, alone)
 
 
 def test_padded_attention_of_other_devices_gives_the_same(
     engine: ParaformerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [speech_like(length, length) for length in (30_000, 900, 48_000, 8_000)]
-    expected = _transcribe(engine, batch)
+    expected = recognitions(engine, batch)
     monkeypatch.setattr("serve_app.engines.paraformer.sanm.attend", attend_padded)
-    for found, recognition in zip(_transcribe(engine, batch), expected, strict=True):
+    for found, recognition in zip(recognitions(engine, batch), expected, strict=True):
         _assert_same(found, recognition)
 
 

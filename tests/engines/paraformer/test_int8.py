@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.records import SAMPLES_PER_MS, ChunkFailure, Pcm, Recognition
+from serve_app.core.records import SAMPLES_PER_MS
 from serve_app.engines.devices import check_dtype
 from serve_app.engines.paraformer import int8
 from serve_app.engines.paraformer.cpu import ParaformerEngine, ParaformerOptions
@@ -26,6 +25,7 @@ from serve_app.engines.paraformer.replacing import release_checkpoint
 from serve_app.packs.integrity import BUILTIN_DIRECTORY
 from serve_app.packs.pack import PackContents, open_pack
 from serve_app.transcript.cer import character_error_rate
+from tests.engines.paraformer.batches import neighbors_of_an_overflow, recognitions
 from tests.fakes.signals import speech_like
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer
 
@@ -44,12 +44,6 @@ def engine(pack: PackContents) -> ParaformerEngine:
     return ParaformerEngine(pack, INT8)
 
 
-def _recognitions(engine: ParaformerEngine, batch: Sequence[Pcm]) -> list[Recognition]:
-    found = [result for result in engine.transcribe(batch) if isinstance(result, Recognition)]
-    assert len(found) == len(batch)
-    return found
-
-
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(lengths=st.lists(LENGTHS, min_size=1, max_size=8), seed=st.integers(0, 1000))
@@ -57,40 +51,30 @@ def test_result_does_not_depend_on_batch_mates_to_the_last_bit(
     engine: ParaformerEngine, lengths: list[int], seed: int
 ) -> None:
     batch = [speech_like(length, seed + at) for at, length in enumerate(lengths)]
-    for found, pcm in zip(_recognitions(engine, batch), batch, strict=True):
-        assert found.tokens == _recognitions(engine, [pcm])[0].tokens
+    for found, pcm in zip(recognitions(engine, batch), batch, strict=True):
+        assert found.tokens == recognitions(engine, [pcm])[0].tokens
 
 
 def test_loud_item_does_not_reduce_the_precision_of_a_quiet_one(engine: ParaformerEngine) -> None:
     quiet = (speech_like(40_000, 3) // 64).astype(np.int16)
     loud = np.where(np.arange(40_000) % 200 < 100, 32_767, -32_768).astype(np.int16)
-    assert _recognitions(engine, [loud, quiet])[1] == _recognitions(engine, [quiet])[0]
+    assert recognitions(engine, [loud, quiet])[1] == recognitions(engine, [quiet])[0]
 
 
 @pytest.mark.parametrize("num_samples", [0, 1, 399, 400, 1_000])
 def test_short_item_is_answered(engine: ParaformerEngine, num_samples: int) -> None:
-    assert len(_recognitions(engine, [speech_like(num_samples, 1)])) == 1
+    assert len(recognitions(engine, [speech_like(num_samples, 1)])) == 1
 
 
 def test_silence_is_empty(engine: ParaformerEngine) -> None:
-    assert _recognitions(engine, [np.zeros(48_000, np.int16)])[0].tokens == ()
+    assert recognitions(engine, [np.zeros(48_000, np.int16)])[0].tokens == ()
 
 
 def test_overflow_of_one_item_does_not_affect_its_batch(
     engine: ParaformerEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = [speech_like(length, length) for length in (30_000, 20_000, 10_000)]
-    alone = [_recognitions(engine, [pcm])[0] for pcm in batch]
-    true_features = engine._features
-
-    def features(pcm: Pcm) -> torch.Tensor:
-        rows = true_features(pcm)
-        return rows * torch.inf if len(pcm) == len(batch[1]) else rows
-
-    monkeypatch.setattr(engine, "_features", features)
-    first, failed, last = engine.transcribe(batch)
-    assert isinstance(failed, ChunkFailure)
-    assert [first, last] == [alone[0], alone[2]]
+    for found, alone in neighbors_of_an_overflow(engine, monkeypatch):
+        assert found == alone
 
 
 def test_facts_count_the_parameters_of_the_pack(
@@ -120,7 +104,7 @@ def test_error_rate_on_the_demo_stays_within_one_percent() -> None:
     pack = open_pack(BUILTIN_DIRECTORY / "paraformer-demo")
 
     def error_rate(options: ParaformerOptions) -> float:
-        found = _recognitions(ParaformerEngine(pack, options), batch)
+        found = recognitions(ParaformerEngine(pack, options), batch)
         heard = "".join(token.text for recognition in found for token in recognition.tokens)
         return character_error_rate(said, heard)
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serve_app.core.errors import ConfigurationError, PackCorrupt, PackError
-from serve_app.core.ports import Recognizer
-from serve_app.core.records import ChunkFailure, Pcm, Recognition
+from serve_app.core.records import ChunkFailure
 from serve_app.engines.paraformer.cpu import ParaformerEngine, ParaformerOptions
 from serve_app.engines.paraformer.onnx import OnnxOptions, ParaformerOnnxEngine
 from serve_app.engines.paraformer.onnx_pack import DECODER_NAME
@@ -23,6 +21,7 @@ from serve_app.modeltools.onnx_export import export
 from serve_app.modeltools.onnx_export.check import compare, demo_clips
 from serve_app.packs import PackContents, open_pack
 from serve_app.packs.integrity import BUILTIN_DIRECTORY
+from tests.engines.paraformer.batches import recognitions
 from tests.fakes.signals import speech_like
 from tests.fakes.tiny_packs import TinyParaformer, tiny_paraformer
 
@@ -66,12 +65,6 @@ def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Engines:
     pack = open_pack(BUILTIN_DIRECTORY / "paraformer-demo")
     return engines_of(pack, tmp_path_factory.mktemp("demo"))
-
-
-def recognitions(engine: Recognizer, batch: Sequence[Pcm]) -> list[Recognition]:
-    found = [result for result in engine.transcribe(batch) if isinstance(result, Recognition)]
-    assert len(found) == len(batch)
-    return found
 
 
 @pytest.mark.slow
