@@ -22,7 +22,6 @@ from serve_app.api.spool import SpoolFile
 from serve_app.core.errors import (
     EmptyUpload,
     InvalidParameter,
-    UploadTooLarge,
     UrlFetchFailed,
     UrlNotAllowed,
 )
@@ -147,7 +146,7 @@ async def _write(response: httpcore.Response, spool: SpoolFile, clock: Callable[
         raise UrlFetchFailed("its host sent it compressed although it was asked not to")
     length = _header(response, b"content-length")
     if length.isdecimal() and int(length) > spool.max_bytes:
-        raise UploadTooLarge(spool.max_bytes, "audio_url.max_bytes")
+        raise spool.too_large()
     began_s = clock()
     async for chunk in response.aiter_stream():
         spool.write(chunk)

@@ -34,6 +34,7 @@ class SpoolFile:
         on_growth: called with the new size before each write; may raise an error.
         check_beginning: is given the first `BEGINNING_BYTES` once they
             are there; may refuse them. None to take any.
+        limit_setting: name of the setting that the limit comes from.
         size_bytes: written so far.
     """
 
@@ -41,6 +42,7 @@ class SpoolFile:
     max_bytes: int
     on_growth: Callable[[int], None]
     check_beginning: Callable[[bytes], None] | None = None
+    limit_setting: str = "audio.max_upload_bytes"
     size_bytes: int = field(default=0, init=False)
     _content: FileBytes | None = field(default=None, init=False)
 
@@ -54,7 +56,7 @@ class SpoolFile:
         """
         size_bytes = self.size_bytes + len(data)
         if size_bytes > self.max_bytes:
-            raise UploadTooLarge(self.max_bytes)
+            raise self.too_large()
         self.on_growth(size_bytes)
         rest = memoryview(data)
         try:
@@ -67,6 +69,10 @@ class SpoolFile:
         if self.check_beginning is not None and size_bytes >= BEGINNING_BYTES:
             check, self.check_beginning = self.check_beginning, None
             check(os.pread(self.file.fileno(), BEGINNING_BYTES, 0))
+
+    def too_large(self) -> UploadTooLarge:
+        """Returns the error for content over the limit."""
+        return UploadTooLarge(self.max_bytes, self.limit_setting)
 
     def content(self) -> FileBytes:
         """Returns the file's bytes, mapped, not read into memory; nothing is written after.

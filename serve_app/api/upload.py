@@ -103,7 +103,7 @@ async def _receive_multipart(body: AsyncIterator[bytes], boundary: bytes, spool:
             # Bytes before, between and after the parts count as well.
             num_bytes += len(data)
             if num_bytes > spool.max_bytes + MAX_FIELDS_BYTES:
-                raise UploadTooLarge(spool.max_bytes)
+                raise spool.too_large()
             parser.write(data)
         parser.finalize()
     except FormParserError as error:
@@ -367,6 +367,7 @@ class UploadReader:
         if form.has_file or len(urls) > 1:
             raise InvalidParameter(_URL_FIELD, "must be given once, and without a file")
         spool.max_bytes = self._fetcher.max_bytes
+        spool.limit_setting = "audio_url.max_bytes"
         await self._fetcher.fetch(urls[0], spool)
         return fields
 

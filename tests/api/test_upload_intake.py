@@ -198,6 +198,7 @@ async def test_fetched_file_over_its_limit_is_a_413(
     fetcher.num_bytes = 60_000
     response = await client.post(URL, json={"model": "whisper-1", "audio_url": AUDIO_URL})
     assert response.status_code == 413
+    assert "audio_url.max_bytes" in response.json()["error"]["message"]
 
 
 async def test_full_disk_is_a_503_and_the_request_ends(
