@@ -16,6 +16,7 @@ NUM_CLUSTER_WORKERS = 3
 
 # Made-up files: a test of `c*` needs a cluster, in a group of its folder.
 GROUPS = [f"tests/c{i}/test_it.py::test_{j}" for i in range(5) for j in range(i + 1)]
+NAMED = ("service", "batch", "chart")
 FILES = [f"tests/core/test_{i}.py::test_{j}" for i in range(7) for j in range(4)]
 
 
@@ -23,7 +24,8 @@ FILES = [f"tests/core/test_{i}.py::test_{j}" for i in range(7) for j in range(4)
 def made_up_files(monkeypatch: pytest.MonkeyPatch) -> None:
     def group(path: str) -> str | None:
         folder = path.split("/")[1]
-        return folder if folder.startswith("c") and folder != "core" else None
+        needs_cluster = folder in NAMED or (folder.startswith("c") and folder != "core")
+        return folder if needs_cluster else None
 
     monkeypatch.setattr(tested, "group_of", group)
     monkeypatch.setattr(tested, "NUM_CLUSTER_WORKERS", NUM_CLUSTER_WORKERS)
@@ -127,6 +129,19 @@ def test_each_test_of_the_lifecycle_is_a_group() -> None:
     scopes = {scope_of(f"tests/service/test_lifecycle.py::test_{i}") for i in range(3)}
     assert len(scopes) == 3
     assert all(scope.startswith("@") for scope in scopes)
+
+
+@pytest.mark.parametrize("num_for_clusters", [1, 3])
+@pytest.mark.parametrize("num_workers", [2, 3, 5])
+def test_no_worker_starts_a_cluster_of_its_own_after_the_shared_service(
+    monkeypatch: pytest.MonkeyPatch, num_workers: int, num_for_clusters: int
+) -> None:
+    monkeypatch.setattr(tested, "NUM_CLUSTER_WORKERS", num_for_clusters)
+    named = [f"tests/{folder}/test_it.py::test_{i}" for folder in NAMED for i in range(3)]
+    for worker in run([*GROUPS, *named, *FILES], num_workers):
+        scopes = [scope_of(test) for test in worker.given]
+        after = scopes[scopes.index("@service") :] if "@service" in scopes else []
+        assert not {"@batch", "@chart"} & set(after)
 
 
 def test_named_files_exist() -> None:

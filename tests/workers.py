@@ -40,8 +40,13 @@ _GROUPS = {
     "tests/deploy/test_serving.py": _CHART,
 }
 _EACH_BY_ITSELF = frozenset({"tests/service/test_lifecycle.py"})
-_LONGEST_FIRST = ("@other-apps", "@service", "@lifecycle")
-"""The others follow by their number of tests."""
+_FIRST = (
+    # They start Ray in the worker's own process, where the service of the others stays up.
+    *("@batch", "@chart"),
+    # The longest.
+    *("@other-apps", "@service", "@lifecycle"),
+)
+"""Groups in the order in which they begin; the others follow by their number of tests."""
 _GROUP = "@"
 
 _FIRST_PORT = 30_000
@@ -138,7 +143,7 @@ class ClusterScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is 
 
 
 def _rank(scope: str) -> int:
-    for rank, prefix in enumerate(_LONGEST_FIRST):
+    for rank, prefix in enumerate(_FIRST):
         if scope.startswith(prefix):
             return rank
-    return len(_LONGEST_FIRST)
+    return len(_FIRST)

@@ -19,8 +19,10 @@ TABLE = Table("Speed", ("peer", "RTFx"), [("ours", 1234.5), ("the other", 7)], [
 
 # Adds a row, says so, and waits to be killed.
 _INTERRUPTED = """
-import argparse, pathlib, sys
+import argparse, pathlib, signal, sys
 from loadtests.harness.report import Report
+# Python leaves it ignored where the tests run in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with Report("run", argparse.Namespace(out=pathlib.Path(sys.argv[1]), command_line=[])) as report:
     report.table("Speed", ("peer", "RTFx"))
     report.row("ours", 2.5)
