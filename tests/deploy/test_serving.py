@@ -21,11 +21,12 @@ from tests.deploy.cluster import wait_until
 pytestmark = pytest.mark.ray
 
 _TIMEOUT_S = 180
-# A cluster as the chart's pods make one: Ray alone, the application comes by HTTP.
+# A cluster as the chart's pods make one: Ray alone, the application comes by HTTP. Without an
+# address Ray would join whichever cluster of this machine runs already.
 _CLUSTER = """
 import sys, ray
-context = ray.init(num_cpus=2, object_store_memory=200 * 2**20, include_dashboard=True,
-                   dashboard_port=int(sys.argv[1]), log_to_driver=False)
+context = ray.init(address="local", num_cpus=2, object_store_memory=200 * 2**20,
+                   include_dashboard=True, dashboard_port=int(sys.argv[1]), log_to_driver=False)
 print("up", flush=True)
 sys.stdin.read()
 """
