@@ -20,6 +20,7 @@ ORDER = (
     "packs",
     "engines",
     "transcript",
+    "speakers",
     "profiles",
     "settings",
     "inference",

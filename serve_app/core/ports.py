@@ -18,6 +18,7 @@ from serve_app.core.records import (
     SpeechDetection,
     SpeechSegment,
 )
+from serve_app.core.speakers import Embeddings
 
 
 class VadStream(Protocol):
@@ -98,4 +99,31 @@ class Punctuator(Protocol):
     def label(self, batch: Sequence[Sequence[str]]) -> list[list[str]]:
         """Returns, for each list of words, one of "", "，", "。", "？", "、" per
         word; independent of how texts are batched."""
+        ...
+
+
+class SpeakerEmbedder(Protocol):
+    """Turns speech into embeddings that are close to each other for the same voice."""
+
+    @property
+    def max_in_flight(self) -> int:
+        """Concurrent calls of `embed`, each on its own thread."""
+        ...
+
+    @property
+    def is_reentrant(self) -> bool:
+        """As in `Recognizer`."""
+        ...
+
+    def embed(self, batch: Sequence[Pcm]) -> list[Embeddings]:
+        """Returns, for each item, an embedding per window of `speaker_windows`, in order;
+        independent of how items are batched.
+
+        Args:
+            batch: samples of speech, each of shape [n].
+        """
+        ...
+
+    def cost(self, num_samples: int) -> int:
+        """Returns the windows that an item of this length adds to a batch."""
         ...

@@ -1,0 +1,117 @@
+"""The plain records of speaker labels: embeddings of windows of speech, and who spoke when.
+
+Times are milliseconds from the recording's start. An embedding is a unit vector; the cosine of
+two is their dot product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from serve_app.core.records import SAMPLES_PER_MS, Pcm
+
+Embeddings: TypeAlias = npt.NDArray[np.float32]
+"""One row per window, shape [windows, values], each row of length 1."""
+
+WINDOW_MS = 1_500
+STEP_MS = 750
+"""Speech that an embedding covers, and the step from one to the next.
+
+Source: FunASR, `utils/speaker_utils.py` and CAM++'s pipeline.
+"""
+
+
+def speaker_windows(num_samples: int) -> list[tuple[int, int]]:
+    """Returns the windows of a piece of speech as ranges of its samples, in order.
+
+    A window every 750 ms; the last one ends with the piece and is shorter only where the
+    whole piece is.
+
+    Args:
+        num_samples: length of the piece at 16 kHz.
+    """
+    length, step = WINDOW_MS * SAMPLES_PER_MS, STEP_MS * SAMPLES_PER_MS
+    if num_samples <= length:
+        return [(0, num_samples)] if num_samples else []
+    starts = list(range(0, num_samples - length, step))
+    return [(start, start + length) for start in [*starts, num_samples - length]]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSpeaker:
+    """A speaker whom the caller names by a recording of the voice.
+
+    Attributes:
+        name: the label that this speaker gets.
+        pcm: 2 to 10 s of the voice.
+    """
+
+    name: str
+    pcm: Pcm
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerOptions:
+    """What a request tells about the speakers of its recording; None for unknown.
+
+    Attributes:
+        num_speakers: exactly that many; excludes the two bounds.
+        min_speakers: at least that many.
+        max_speakers: at most that many.
+        known: speakers to recognize by their voices.
+    """
+
+    num_speakers: int | None = None
+    min_speakers: int | None = None
+    max_speakers: int | None = None
+    known: tuple[KnownSpeaker, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerWindows:
+    """Windows of speech with their embeddings, in order of time.
+
+    Attributes:
+        start_ms: shape [windows], int64.
+        end_ms: shape [windows], int64.
+        embeddings: one row per window.
+    """
+
+    start_ms: npt.NDArray[np.int64]
+    end_ms: npt.NDArray[np.int64]
+    embeddings: Embeddings
+
+    def __len__(self) -> int:
+        return int(self.embeddings.shape[0])
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerTurn:
+    """A range of the recording in which one speaker speaks.
+
+    Attributes:
+        start_ms: start of the range.
+        end_ms: end of the range.
+        speaker: index of the speaker, from 0 in the order of their first turns.
+    """
+
+    start_ms: int
+    end_ms: int
+    speaker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Diarization:
+    """Who spoke when.
+
+    Attributes:
+        turns: in order of time, without overlaps.
+        labels: of the speakers by their index: "A", "B" ..., or the names of known speakers.
+    """
+
+    turns: tuple[SpeakerTurn, ...] = ()
+    labels: tuple[str, ...] = ()
