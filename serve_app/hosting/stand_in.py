@@ -24,6 +24,7 @@ from serve_app.hosting.haproxy_launcher import error_body
 from serve_app.hosting.stopping import local_sockets
 
 _POLL_S = 0.1
+_STARTING_S = 5.0
 _HEADER_S = 10.0
 _BODY_S = 60.0
 _HEADER_BYTES = 64 * 2**10
@@ -39,6 +40,9 @@ def leave_stand_in(
 ) -> None:
     """Starts the stand-in as a process that is neither our child nor of our run.
 
+    Returns when it listens, so that the port is never without a listener; a stand-in that cannot
+    start is not waited for long.
+
     Args:
         host: to listen on.
         port: to listen on.
@@ -46,6 +50,7 @@ def leave_stand_in(
         limit_s: longest life, in s.
         environment: of the process.
     """
+    before = listeners(port)
     command = [sys.executable, "-m", __name__, host, str(port), str(start_s), str(limit_s)]
     subprocess.run(  # noqa: S603, our own module
         ["/bin/sh", "-c", '"$@" &', "sh", *command],
@@ -54,6 +59,9 @@ def leave_stand_in(
         start_new_session=True,
         check=False,
     )
+    deadline_s = time.monotonic() + _STARTING_S
+    while not listeners(port) - before and time.monotonic() < deadline_s:
+        time.sleep(_POLL_S / 2)
 
 
 async def stand_in(host: str, port: int, start_s: float, limit_s: float) -> None:
