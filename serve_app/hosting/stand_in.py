@@ -116,10 +116,8 @@ async def stand_in(host: str, port: int, start_s: float, limit_s: float) -> None
     places = asyncio.Semaphore(_MAX_CONNECTIONS)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        left_s = max(start_s - (time.monotonic() - began_s), _LEAST_RETRY_S)
-        # If all came back in the same second, a small service would refuse most of them.
-        left_s += random.uniform(0, _SPREAD * start_s)  # noqa: S311, not a secret
-        left_s = min(left_s, LONGEST_RETRY_S)
+        share = random.random()  # noqa: S311, not a secret
+        left_s = retry_after_s(start_s, start_s - (time.monotonic() - began_s), share)
         async with places:
             with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
                 with suppress(TimeoutError):
@@ -148,6 +146,22 @@ async def stand_in(host: str, port: int, start_s: float, limit_s: float) -> None
             was_alone = was_alone or is_alone
             await asyncio.sleep(_POLL_S)
     await asyncio.sleep(_POLL_S)
+
+
+def retry_after_s(start_s: float, left_s: float, share: float) -> float:
+    """Returns when one client should come back, in s.
+
+    The clients are spread: if all came back in the same second, a small service would refuse most
+    of them. Where the longest wait cuts off the spread, they come a little earlier instead.
+
+    Args:
+        start_s: expected time of the whole start.
+        left_s: expected rest of it.
+        share: place of the client in the spread, from 0 to 1.
+    """
+    first_s = min(max(left_s, _LEAST_RETRY_S), (1 - _SPREAD / 2) * LONGEST_RETRY_S)
+    last_s = min(max(left_s, _LEAST_RETRY_S) + _SPREAD * start_s, LONGEST_RETRY_S)
+    return first_s + share * (last_s - first_s)
 
 
 async def _refuse(

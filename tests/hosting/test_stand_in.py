@@ -18,6 +18,7 @@ from serve_app.hosting.stand_in import (
     StandInTask,
     listeners,
     refusal,
+    retry_after_s,
     stand_in,
 )
 from serve_app.launch import free_port
@@ -79,8 +80,19 @@ async def test_wait_is_never_longer_than_clients_accept() -> None:
     await until_listening(port)
     async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.get(f"http://{HOST}:{port}/v1/models")
-    assert answer.headers["Retry-After"] == "60"
+    assert 45 <= int(answer.headers["Retry-After"]) <= 60
     standing.cancel()
+
+
+@pytest.mark.parametrize(
+    ("start_s", "left_s", "first_s", "last_s"),
+    [(20, 20, 20, 30), (20, 5, 5, 15), (20, -3, 2, 12), (50, 40, 40, 60), (100, 90, 45, 60)],
+)
+def test_clients_are_spread_whatever_is_left_of_the_start(
+    start_s: float, left_s: float, first_s: float, last_s: float
+) -> None:
+    assert retry_after_s(start_s, left_s, 0.0) == first_s
+    assert retry_after_s(start_s, left_s, 1.0) == last_s
 
 
 async def test_openai_client_waits_as_long_as_it_is_told() -> None:
