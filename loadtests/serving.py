@@ -102,6 +102,15 @@ def service(url: str | None, settings: Settings, allow_remote: bool = False) -> 
         yield application.url
 
 
+def environment_without_cluster() -> dict[str, str]:
+    """Returns this process's environment without what leads to its own cluster."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in _KEPT_VARIABLES or not name.startswith(_OWN_VARIABLES)
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class ServingProcess:
     """A process of `paraserve serve`.
@@ -168,14 +177,9 @@ def start_serving(
         for assignment in (f"http.port={chosen}", *assignments)
         for part in ("--set", assignment)
     ]
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _KEPT_VARIABLES or not name.startswith(_OWN_VARIABLES)
-    }
     process = subprocess.Popen(  # noqa: S603, our own command
         [sys.executable, "-m", "serve_app.cli.main", "serve", "--restart", str(restarts), *options],
-        env={**environment, "PYTHONUNBUFFERED": "1"},
+        env={**environment_without_cluster(), "PYTHONUNBUFFERED": "1"},
         stdout=output,
         stderr=None if output is None else subprocess.STDOUT,
         text=True,

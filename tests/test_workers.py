@@ -16,7 +16,7 @@ NUM_CLUSTER_WORKERS = 3
 
 # Made-up files: a test of `c*` needs a cluster, in a group of its folder.
 GROUPS = [f"tests/c{i}/test_it.py::test_{j}" for i in range(5) for j in range(i + 1)]
-NAMED = ("service", "batch", "chart")
+NAMED = ("service", "other-apps", "batch")
 FILES = [f"tests/core/test_{i}.py::test_{j}" for i in range(7) for j in range(4)]
 
 
@@ -29,6 +29,7 @@ def made_up_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(tested, "group_of", group)
     monkeypatch.setattr(tested, "NUM_CLUSTER_WORKERS", NUM_CLUSTER_WORKERS)
+    monkeypatch.setattr(tested, "NUM_CLUSTER_WORKERS_AT_END", NUM_CLUSTER_WORKERS + 1)
 
 
 @dataclass(eq=False)
@@ -88,11 +89,29 @@ def test_every_test_runs_once_and_every_worker_ends(tests: list[str], num_worker
 
 
 @pytest.mark.parametrize("num_workers", [2, 5, 9])
-def test_no_worker_runs_unit_tests_and_clusters(num_workers: int) -> None:
+def test_no_worker_runs_unit_tests_after_a_cluster(num_workers: int) -> None:
     workers = run(FILES + GROUPS, num_workers)
-    assert all(len(worker.kinds()) <= 1 for worker in workers)
-    num_for_clusters = sum(worker.kinds() == {True} for worker in workers)
+    kinds = [[scope_of(test).startswith("@") for test in worker.given] for worker in workers]
+    assert all(each == sorted(each) for each in kinds)
+    num_for_clusters = sum(all(each) for each in kinds)
     assert num_for_clusters == min(NUM_CLUSTER_WORKERS, num_workers - 1)
+
+
+@pytest.mark.parametrize("num_workers", [3, 5, 9])
+def test_one_more_worker_takes_groups_when_the_unit_tests_are_done(num_workers: int) -> None:
+    many = [f"tests/c{i}/test_it.py::test_{j}" for i in range(40) for j in range(3)]
+    workers = run(many + FILES, num_workers)
+    num_with_groups = sum(True in worker.kinds() for worker in workers)
+    assert num_with_groups == min(NUM_CLUSTER_WORKERS + 1, num_workers)
+
+
+def test_worker_is_given_no_more_than_the_next_test_early() -> None:
+    singles = [f"tests/c{i}/test_it.py::test_it" for i in range(8)]
+    scheduling, workers = scheduled(singles, 2)
+    for worker in workers:
+        assert len(worker.given) == 2
+        scheduling.mark_test_complete(cast(Any, worker), singles.index(worker.given[0]))
+        assert len(worker.given) == 3
 
 
 def test_file_and_group_stay_whole() -> None:
@@ -131,6 +150,15 @@ def test_each_test_of_the_lifecycle_is_a_group() -> None:
     assert all(scope.startswith("@") for scope in scopes)
 
 
+def test_each_file_that_starts_a_browser_of_its_own_is_a_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tested, "group_of", lambda path: path.split("/")[1])
+    names = ("ui/test_page.py", "ui/test_files.py", "compatibility/test_cors.py")
+    scopes = {scope_of(f"tests/{name}::test_{i}") for name in names for i in range(2)}
+    assert scopes == {"@ui-page", "@ui-files", "@compatibility-cors"}
+
+
 @pytest.mark.parametrize("num_for_clusters", [1, 3])
 @pytest.mark.parametrize("num_workers", [2, 3, 5])
 def test_no_worker_starts_a_cluster_of_its_own_after_the_shared_service(
@@ -141,9 +169,9 @@ def test_no_worker_starts_a_cluster_of_its_own_after_the_shared_service(
     for worker in run([*GROUPS, *named, *FILES], num_workers):
         scopes = [scope_of(test) for test in worker.given]
         after = scopes[scopes.index("@service") :] if "@service" in scopes else []
-        assert not {"@batch", "@chart"} & set(after)
+        assert not {"@batch"} & set(after)
 
 
 def test_named_files_exist() -> None:
     root = Path(__file__).parents[1]
-    assert all((root / path).is_file() for path in {*tested._GROUPS, *tested._EACH_BY_ITSELF})
+    assert all((root / path).is_file() for path in {*tested._GROUPS, *tested._EACH_TEST_BY_ITSELF})

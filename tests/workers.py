@@ -1,9 +1,9 @@
 """How pytest-xdist spreads the tests over its workers (`--dist loadgroup`).
 
-Tests that start a cluster, an API server or a browser wait most of their time. They run in
-workers of their own, beside the unit tests that use the cores meanwhile. Tests that share
-something expensive form a group, which one worker runs: by default those of a folder. Unit
-tests go to the workers file by file.
+Tests that start a cluster, an API server or a browser run in workers of their own, beside the
+unit tests; once these are done, one more worker takes such tests. Tests that share something
+expensive form a group, which one worker runs: by default those of a folder. Unit tests go to the
+workers file by file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
 NUM_CLUSTER_WORKERS = 3 if (os.cpu_count() or 1) >= 8 else 1
-"""Clusters at the same time. On two cores three of them start in minutes rather than seconds."""
+"""Workers for clusters beside those for unit tests."""
+NUM_CLUSTER_WORKERS_AT_END = NUM_CLUSTER_WORKERS + 1
+"""The same once the unit tests are done. On two cores three clusters start in minutes rather than
+seconds."""
 
 _CLUSTER_MARKS = frozenset({"ray", "browser", "k8s"})
 _SLOW_MARKS = frozenset({"slow", "reference"})
@@ -39,12 +42,13 @@ _GROUPS = {
     "tests/deploy/test_draining.py": _CHART,
     "tests/deploy/test_serving.py": _CHART,
 }
-_EACH_BY_ITSELF = frozenset({"tests/service/test_lifecycle.py"})
+_EACH_TEST_BY_ITSELF = frozenset({"tests/service/test_lifecycle.py"})
+_EACH_FILE_BY_ITSELF = ("tests/ui/", "tests/compatibility/")
 _FIRST = (
-    # They start Ray in the worker's own process, where the service of the others stays up.
-    *("@batch", "@chart"),
-    # The longest.
-    *("@other-apps", "@service", "@lifecycle"),
+    # They start Ray in the worker's own process, and share the service.
+    *("@batch", "@other-apps", "@service"),
+    # The longest of the others.
+    *("@deploy", "@chart", "@loadtests", "@lifecycle"),
 )
 """Groups in the order in which they begin; the others follow by their number of tests."""
 _GROUP = "@"
@@ -85,10 +89,14 @@ def group_of(path: str) -> str | None:
 def scope_of(nodeid: str) -> str:
     """Returns what a worker runs whole: a group, a file, or a test by itself."""
     path, _, name = nodeid.partition("::")
-    if path in _EACH_BY_ITSELF:
-        return f"{_GROUP}{Path(path).stem.removeprefix('test_')}-{name}"
     group = group_of(path)
-    return path if group is None else f"{_GROUP}{group}"
+    if group is None:
+        return path
+    if path in _EACH_TEST_BY_ITSELF:
+        return f"{_GROUP}{Path(path).stem.removeprefix('test_')}-{name}"
+    if path.startswith(_EACH_FILE_BY_ITSELF):
+        return f"{_GROUP}{group}-{Path(path).stem.removeprefix('test_')}"
+    return f"{_GROUP}{group}"
 
 
 def is_group(scope: str) -> bool:
@@ -98,8 +106,9 @@ def is_group(scope: str) -> bool:
 class ClusterScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is untyped
     """Gives groups to some workers and files to the others.
 
-    A worker changes to the other kind only if nobody else is left to do it: a unit test must
-    not find what a cluster has left in its process.
+    A worker that had files may take groups when no file is left. A worker that had groups takes
+    files only if nobody else is left to do it: a unit test must not find what a cluster has left
+    in its process.
     """
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
@@ -109,10 +118,16 @@ class ClusterScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is 
     def _split_scope(self, nodeid: str) -> str:
         return scope_of(nodeid)
 
+    def _reschedule(self, node: WorkerController) -> None:
+        # A worker needs the next test to know what to tear down, and no more: what it is given
+        # early waits for it while another worker idles.
+        if self._pending_of(self.assigned_work[node]) < 2:
+            super()._reschedule(node)
+
     def _assign_work_unit(self, node: WorkerController) -> None:
         wants_groups = self._kind_of(node)
         if not any(is_group(scope) == wants_groups for scope in self.workqueue):
-            if self._others_do_the_rest(node):
+            if not self._may_change(node):
                 node.shutdown()
                 return
             wants_groups = self._takes_groups[node] = not wants_groups
@@ -130,9 +145,12 @@ class ClusterScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is 
             self._takes_groups[node] = has_groups and (num_taking < wanted or not has_files)
         return self._takes_groups[node]
 
-    def _others_do_the_rest(self, node: WorkerController) -> bool:
-        takes_groups = self._takes_groups[node]
-        return any(self._takes_groups[other] != takes_groups for other in self._active(node))
+    def _may_change(self, node: WorkerController) -> bool:
+        """Whether a worker takes the other kind, now that its own is done."""
+        others = [self._takes_groups[other] for other in self._active(node)]
+        if self._takes_groups[node]:
+            return all(others)
+        return sum(others) < NUM_CLUSTER_WORKERS_AT_END
 
     def _active(self, but: WorkerController) -> list[WorkerController]:
         return [

@@ -21,7 +21,7 @@ def settings() -> Settings:
     return settings
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cluster(settings: Settings) -> Iterator[None]:
     import ray
 

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from loadtests.serving import environment_without_cluster
 from serve_app.batch.job import BatchJob, JobOrder, job_settings
 from serve_app.batch.pending import Work
 from serve_app.batch.progress import Snapshot
@@ -187,8 +188,9 @@ def test_sigterm_ends_a_job_in_seconds_with_its_state_written(
         os.link(source / "0.flac", source / f"{i}.flac")
     command = [sys.executable, "-m", "serve_app.batch", str(source), str(output)]
     options = ["--set", f"pack_dir={settings.pack_dir}", "--set", "cluster.num_cpus=4"]
-    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    job = subprocess.Popen([*command, *options], env=environment, stderr=subprocess.DEVNULL)
+    job = subprocess.Popen(
+        [*command, *options], env=environment_without_cluster(), stderr=subprocess.DEVNULL
+    )
     try:
         wait_until(lambda: bool(documents(output)), job)
         began_s = time.monotonic()

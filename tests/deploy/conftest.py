@@ -18,7 +18,7 @@ from tests.deploy.live import NAMESPACE
 from tests.deploy.scaling import RayServices
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KubeServer]:
     """A real API server with KubeRay's definitions."""
     found = assets()

@@ -18,6 +18,7 @@ import pytest
 import ray
 from ray.serve._private.common import ReplicaState
 
+from loadtests.serving import environment_without_cluster
 from tests.deploy.charting import CHART, cluster_specs, only, ready_values, render
 
 SCRIPT = CHART / "files" / "drain.py"
@@ -348,7 +349,11 @@ os._exit(0)
 @pytest.mark.ray
 @pytest.mark.timeout(400)
 def test_hook_waits_for_what_is_in_flight_and_not_for_replicas() -> None:
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {
+        **environment_without_cluster(),
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
     environment["RAY_SERVE_ENABLE_HA_PROXY"] = "0"
     environment["RAY_gcs_rpc_server_reconnect_timeout_s"] = "20"
     # Where `ray` is, as in the image.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import httpx
 import pytest
 
 from loadtests.ports import free_port
+from loadtests.serving import environment_without_cluster
 from serve_app.core.paths import default_pack_dir
 from serve_app.packs import PackContents
 from tests.deploy.charting import CHART, Json, combined, ready_values, render, serve_config
@@ -54,7 +54,7 @@ def dashboard(folder: Path, config: Json) -> Iterator[httpx.Client]:
     """Ray's REST API, by which KubeRay deploys applications."""
     port = free_port()
     environment = {
-        **os.environ,
+        **environment_without_cluster(),
         "RAY_AUTH_MODE": "disabled",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

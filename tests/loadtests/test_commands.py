@@ -121,7 +121,7 @@ def test_kept_run_is_simulated_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "command",
     [
-        ("drain", "--requests", "4"),
+        ("drain", "--requests", "4", "--longest", "120"),
         ("batch", "throughput", "--minutes", "1.5", "--rounds", "1"),
     ],
     ids=lambda command: command[0],

@@ -1,4 +1,4 @@
-"""One local cluster with the demo profile for all service tests."""
+"""One local cluster with the demo profile for the service tests that a worker runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from loadtests.ports import free_port
 from serve_app.launch import RunningApplication, prepare_environment, running
 from serve_app.settings import Settings
+from tests.otlp_receiver import Receiver, receiving
 
 SAMPLES = Path(__file__).parents[2] / "serve_app" / "packs" / "builtin" / "samples"
 
@@ -27,21 +28,28 @@ def page_upload_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def settings(spool_dir: Path, page_upload_dir: Path) -> Settings:
+def span_receiver() -> Iterator[Receiver]:
+    with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="session")
+def settings(spool_dir: Path, page_upload_dir: Path, span_receiver: Receiver) -> Settings:
     settings = Settings.model_validate(
         {
             "profile": "demo",
             "http": {"port": free_port()},
             # Tests deploy further applications, by Serve's own means.
             "auth": {"mode": "off"},
-            # Reservations for a second application beside the first.
-            "cluster": {"num_cpus": 4},
+            # Reservations for a second application beside the first, and one that ends.
+            "cluster": {"num_cpus": 6},
             "audio": {"spool_dir": spool_dir, "max_upload_bytes": 50 * 2**20},
             "ui": {
                 "enabled": True,
                 "upload_dir": page_upload_dir,
                 "num_cpus": 0.1,
             },
+            "tracing": {"otlp_endpoint": span_receiver.url},
         }
     )
     # Must come before anything imports Ray.
@@ -49,13 +57,14 @@ def settings(spool_dir: Path, page_upload_dir: Path) -> Settings:
     return settings
 
 
-@pytest.fixture(scope="session")
+# Not of the session: a service that idles takes a tenth of a core from the tests that follow.
+@pytest.fixture(scope="package")
 def application(settings: Settings) -> Iterator[RunningApplication]:
     with running(settings) as application:
         yield application
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service_url(application: RunningApplication) -> str:
     return application.url
 

@@ -48,7 +48,7 @@ def ingress_bytes() -> int:
     (ingress,) = (
         process
         for process in psutil.Process().children(recursive=True)
-        if "Ingress" in "".join(process.cmdline()[:1])
+        if "paraserve:Ingress" in "".join(process.cmdline()[:1])
     )
     return int(ingress.memory_info().rss)
 

@@ -79,14 +79,21 @@ def test_serve_parses_the_arguments_of_a_config_into_settings() -> None:
         parse(build, {"recognizr": {}})
 
 
+@pytest.fixture(scope="module")
+def long_recording(service_url: str, demo_flac: bytes) -> tuple[bytes, str]:
+    """A recording that takes seconds, and its text."""
+    recording = audio_file(np.tile(read_audio(demo_flac), 6), kind="FLAC")
+    with httpx.Client(base_url=service_url, timeout=240, trust_env=False) as client:
+        return recording, transcribe(client, recording)["text"]
+
+
 @pytest.mark.parametrize("deployment", ["Recognizer", "Segmenter", "Punctuator"])
 def test_death_of_a_replica_loses_no_text(
-    client: httpx.Client, demo_flac: bytes, deployment: str
+    client: httpx.Client, long_recording: tuple[bytes, str], deployment: str
 ) -> None:
     import ray
 
-    recording = audio_file(np.tile(read_audio(demo_flac), 10), kind="FLAC")
-    expected = transcribe(client, recording)["text"]
+    recording, expected = long_recording
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(transcribe, client, recording)
         wait_until_busy(client)

@@ -46,7 +46,7 @@ def hybrid_client(service_url: str, whisper_pack: PackContents) -> Iterator[http
         with httpx.Client(base_url=f"{service_url}/hybrid", timeout=240, trust_env=False) as client:
             yield client
     finally:
-        serve.delete("hybrid")
+        serve.delete("hybrid", _blocking=False)
 
 
 def test_recording_is_drafted_and_each_segment_names_its_model(

@@ -50,23 +50,22 @@ ON_CPU = {
 
 
 @contextmanager
-def _served(service_url: str, overrides: dict[str, Any]) -> Iterator[httpx.Client]:
+def _served(service_url: str, name: str, overrides: dict[str, Any]) -> Iterator[httpx.Client]:
     """Runs a second application beside the first, as a Serve config would start it."""
     from ray import serve
 
     from serve_app.app import build
 
     app = build(
-        Settings.model_validate(
-            {**SMALL, "app_name": "models", "auth": {"mode": "off"}, **overrides}
-        )
+        Settings.model_validate({**SMALL, "app_name": name, "auth": {"mode": "off"}, **overrides})
     )
-    serve.run(app, name="models", route_prefix="/models")
+    serve.run(app, name=name, route_prefix=f"/{name}")
     try:
-        with httpx.Client(base_url=f"{service_url}/models", timeout=120, trust_env=False) as client:
+        with httpx.Client(base_url=f"{service_url}/{name}", timeout=120, trust_env=False) as client:
             yield client
     finally:
-        serve.delete("models")
+        # The next application starts meanwhile.
+        serve.delete(name, _blocking=False)
 
 
 def _check_times(answer: dict[str, Any], duration_s: float) -> None:
@@ -90,7 +89,7 @@ def test_profile_transcribes(
     tiny = PROFILES[profile]
     pack = write_paraformer(tmp_path / "pack", tiny)
     recognizer = {**ON_CPU, "pack": f"dir:{pack}"}
-    served = _served(service_url, {"profile": profile, "recognizer": recognizer})
+    served = _served(service_url, profile, {"profile": profile, "recognizer": recognizer})
     fields = {
         "model": pack.name,
         "response_format": "verbose_json",
@@ -117,7 +116,9 @@ def test_int8_profile_transcribes_the_known_text(
     service_url: str, demo_flac: bytes, demo_text: str
 ) -> None:
     recognizer = {**ON_CPU, "dtype": "int8", "pack": "paraformer-demo"}
-    with _served(service_url, {"profile": "cpu-int8", "recognizer": recognizer}) as client:
+    with _served(
+        service_url, "cpu-int8", {"profile": "cpu-int8", "recognizer": recognizer}
+    ) as client:
         answer = transcribe(client, demo_flac, model="paraformer-demo")
     assert character_error_rate(demo_text, answer["text"]) <= 0.03
 
@@ -144,7 +145,7 @@ def several(
         "other_packs": [f"dir:{pack}" for pack in packs],
         "models_bytes": largest + small_bytes,
     }
-    with _served(service_url, {"profile": "demo", "recognizer": recognizer}) as client:
+    with _served(service_url, "several", {"profile": "demo", "recognizer": recognizer}) as client:
         yield client, names, packs
 
 

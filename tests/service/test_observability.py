@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import httpx
 import numpy as np
 import pytest
 
 from serve_app import metrics
-from serve_app.settings import Settings
-from tests.otlp_receiver import ReceivedSpan, Receiver, receiving
+from tests.otlp_receiver import ReceivedSpan, Receiver
 from tests.service.requests import audio_file, post, read_audio, transcribe
 from tests.service.watching import (
     eventually,
@@ -101,47 +99,19 @@ def test_no_text_is_logged_by_any_process(client: httpx.Client, demo_flac: bytes
             assert not any(json.dumps(p)[1:-1].encode() in escaped for p in pieces), path
 
 
-@pytest.fixture(scope="module")
-def receiver() -> Iterator[Receiver]:
-    with receiving() as receiver:
-        yield receiver
-
-
-@pytest.fixture(scope="module")
-def traced_url(service_url: str, receiver: Receiver) -> Iterator[str]:
-    from ray import serve
-
-    from serve_app.app import build
-
-    app = build(
-        Settings.model_validate(
-            {
-                "profile": "demo",
-                "app_name": "traced",
-                "auth": {"mode": "off"},
-                "tracing": {"otlp_endpoint": receiver.url},
-            }
-        )
-    )
-    serve.run(app, name="traced", route_prefix="/traced")
-    yield f"{service_url}/traced"
-    serve.delete("traced")
-
-
 def test_one_trace_runs_through_the_four_stages(
-    traced_url: str, receiver: Receiver, demo_flac: bytes
+    client: httpx.Client, span_receiver: Receiver, demo_flac: bytes
 ) -> None:
-    with httpx.Client(base_url=traced_url, timeout=120, trust_env=False) as client:
-        response = client.post(
-            "/v1/audio/transcriptions",
-            data={"model": "whisper-1"},
-            files={"file": ("a.flac", demo_flac)},
-            headers={"traceparent": f"00-{TRACE}-{CALLER_SPAN}-01"},
-        )
+    response = client.post(
+        "/v1/audio/transcriptions",
+        data={"model": "whisper-1"},
+        files={"file": ("a.flac", demo_flac)},
+        headers={"traceparent": f"00-{TRACE}-{CALLER_SPAN}-01"},
+    )
     text = response.json()["text"]
 
     def spans() -> dict[str, ReceivedSpan]:
-        return {span.name: span for span in receiver.spans if span.trace_id == TRACE}
+        return {span.name: span for span in span_receiver.spans if span.trace_id == TRACE}
 
     stages = {"ingress", "segmenter", "recognizer", "punctuator"}
     assert eventually(lambda: set(spans()) == stages), set(spans())
@@ -150,4 +120,4 @@ def test_one_trace_runs_through_the_four_stages(
     assert found["segmenter"].parent_id == found["ingress"].span_id
     assert found["recognizer"].parent_id == found["segmenter"].span_id
     assert found["punctuator"].parent_id == found["ingress"].span_id
-    assert text[:6] not in str(receiver.spans)
+    assert text[:6] not in str(span_receiver.spans)

@@ -49,7 +49,7 @@ def onnx_url(
     )
     serve.run(app, name="onnx", route_prefix="/onnx")
     yield f"{service_url}/onnx"
-    serve.delete("onnx")
+    serve.delete("onnx", _blocking=False)
 
 
 def test_demo_recording_is_transcribed_right_in_int8(
