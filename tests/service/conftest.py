@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def settings(spool_dir: Path, page_upload_dir: Path, span_receiver: Receiver) ->
             "tracing": {"otlp_endpoint": span_receiver.url},
         }
     )
+    # Tests wait for what is counted; Ray exports it every 10 s otherwise.
+    os.environ.setdefault("RAY_metrics_report_interval_ms", "3000")
     # Must come before anything imports Ray.
     prepare_environment(settings)
     return settings

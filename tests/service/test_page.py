@@ -12,9 +12,9 @@ from playwright.sync_api import BrowserContext, expect
 from serve_app.launch import RunningApplication
 from serve_app.transcript.cer import character_error_rate
 from serve_app.ui.texts import TEXTS
-from tests.ui.conftest import SAMPLES, browser, context, open_page
+from tests.ui.conftest import SAMPLES, chromium_path, context, open_page, playwright, profile
 
-__all__ = ["browser", "context"]  # fixtures
+__all__ = ["chromium_path", "context", "playwright", "profile"]  # fixtures
 
 pytestmark = [pytest.mark.browser, pytest.mark.ray]
 

@@ -204,10 +204,10 @@ def test_request_id_is_given_back(client: httpx.Client, demo_flac: bytes) -> Non
     assert response.headers.get_list("x-request-id") == ["abc-1"]
 
 
-def test_two_hours_of_silence_are_an_empty_transcript(client: httpx.Client) -> None:
-    silence = audio_file(np.zeros(2 * 3600 * 16_000, np.int16), kind="FLAC")
+def test_long_silence_is_an_empty_transcript(client: httpx.Client) -> None:
+    silence = audio_file(np.zeros(2400 * 16_000, np.int16), kind="FLAC")
     answer = transcribe(client, silence)
-    usage = {"type": "duration", "seconds": 7200}
+    usage = {"type": "duration", "seconds": 2400}
     assert answer == {"text": "", "languages": [], "usage": usage}
 
 

@@ -20,6 +20,18 @@ def executable() -> str | None:
     return named or next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 
+def arguments(microphone: Path) -> list[str]:
+    """Returns the command line of a browser whose microphone hears a WAV file."""
+    return [
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--autoplay-policy=no-user-gesture-required",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={microphone}",
+    ]
+
+
 @contextmanager
 def chromium(path: str, microphone: Path) -> Iterator[Browser]:
     """Yields a browser without a window.
@@ -28,15 +40,8 @@ def chromium(path: str, microphone: Path) -> Iterator[Browser]:
         path: of the executable.
         microphone: a WAV file that its microphone hears.
     """
-    arguments = [
-        "--no-sandbox",
-        "--disable-dev-shm-usage",
-        "--autoplay-policy=no-user-gesture-required",
-    ]
-    arguments += ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
-    arguments.append(f"--use-file-for-fake-audio-capture={microphone}")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        browser = playwright.chromium.launch(executable_path=path, args=arguments(microphone))
         try:
             yield browser
         finally:

@@ -6,13 +6,21 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    Playwright,
+    Request,
+    sync_playwright,
+)
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve_app.ui.uploads import UploadStore
-from tests.ui.chromium import HOW_TO_GET_IT, chromium, executable
+from tests.ui.chromium import HOW_TO_GET_IT, arguments, executable
 from tests.ui.scripted_api import ScriptedApi
 from tests.ui.serving import serving, serving_page, stored_in
 
@@ -50,26 +58,78 @@ class OpenPage:
         self.page.click(".ps-go")
 
 
-# Playwright holds an event loop while it runs: not for longer than a module needs it.
-@pytest.fixture(scope="module")
-def browser(vad_example: Path) -> Iterator[Browser]:
-    """A browser whose microphone hears a recording."""
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
     path = executable()
     if path is None:
         if os.environ.get("TESTS_MUST_RUN") == "1":
             pytest.fail(f"Chromium is missing: {HOW_TO_GET_IT}")
         pytest.skip(f"Chromium is missing: {HOW_TO_GET_IT}")
-    with chromium(path, microphone=vad_example) as started:
-        yield started
+    return path
 
 
-@pytest.fixture
-def context(browser: Browser) -> Iterator[BrowserContext]:
-    """A browser that speaks Chinese."""
-    context = browser.new_context(locale="zh-CN", viewport={"width": 1200, "height": 820})
+# Playwright holds an event loop while it runs: not for longer than a module needs it.
+@pytest.fixture(scope="module")
+def playwright() -> Iterator[Playwright]:
+    with sync_playwright() as playwright:
+        yield playwright
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright, chromium_path: str, vad_example: Path) -> Iterator[Browser]:
+    """A browser whose microphone hears a recording."""
+    browser = playwright.chromium.launch(
+        executable_path=chromium_path, args=arguments(microphone=vad_example)
+    )
+    yield browser
+    browser.close()
+
+
+@pytest.fixture(scope="module")
+def profile(
+    playwright: Playwright,
+    chromium_path: str,
+    vad_example: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[BrowserContext]:
+    """A browser that speaks Chinese and, unlike a new context, keeps the page's scripts.
+
+    To load and compile Gradio's costs most of a test's time.
+    """
+    context = playwright.chromium.launch_persistent_context(
+        tmp_path_factory.mktemp("profile"),
+        executable_path=chromium_path,
+        args=arguments(microphone=vad_example),
+        locale="zh-CN",
+        viewport={"width": 1200, "height": 820},
+    )
     context.set_default_timeout(20_000)
     yield context
     context.close()
+
+
+@pytest.fixture
+def context(profile: BrowserContext) -> Iterator[BrowserContext]:
+    """The browser, which remembers nothing of an earlier test but the page's files."""
+    # Without a page the browser would end.
+    first, *_ = profile.pages
+    yield profile
+    for page in profile.pages:
+        if page is not first:
+            _forget_visit(page)
+    profile.clear_cookies()
+    profile.clear_permissions()
+    profile.set_offline(False)
+
+
+def _forget_visit(page: Page) -> None:
+    """Closes a page and deletes what it has stored."""
+    parts = urlsplit(page.url)
+    if parts.scheme in {"http", "https"}:
+        origin = f"{parts.scheme}://{parts.netloc}"
+        session = page.context.new_cdp_session(page)
+        session.send("Storage.clearDataForOrigin", {"origin": origin, "storageTypes": "all"})
+    page.close()
 
 
 @pytest.fixture

@@ -209,10 +209,9 @@ class TestMicrophone:
         assert opened.page.evaluate("window.onbeforeunload === null")
 
 
-def test_denied_microphone_is_told(context: BrowserContext, page_url: str) -> None:
-    context.add_init_script(
-        "navigator.mediaDevices.getUserMedia = () => Promise.reject(new Error('denied'))"
+def test_denied_microphone_is_told(opened: OpenPage) -> None:
+    opened.page.evaluate(
+        "() => { navigator.mediaDevices.getUserMedia = () => Promise.reject(new Error('denied')); }"
     )
-    opened = open_page(context, page_url)
     opened.page.click(".ps-record")
     expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["no_microphone"]["zh"])
