@@ -23,7 +23,7 @@ def test_without_a_device_the_command_says_so(
 @pytest.mark.slow
 @pytest.mark.timeout(600)  # five processes import PyTorch, maybe on a busy machine
 def test_command_writes_all_tables(tmp_path: Path) -> None:
-    trial = ["--device", "cpu", "--seconds", "8", "--recording-seconds", "4", "--repeats", "1"]
+    trial = ["--device", "cpu", "--seconds", "4", "--recording-seconds", "4", "--repeats", "1"]
     small = ["--max-batch-frames", "200", "--max-batch-words", "200", "--vad-processes", "1"]
     assert main(["compare", *trial, *small, "--no-peers", "--out", str(tmp_path)]) == 0
     assert {path.suffix for path in tmp_path.iterdir()} >= {".txt", ".md", ".json"}
