@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -99,8 +101,14 @@ def render(values: Json, name: str = "speech", namespace: str = "asr") -> list[J
     Raises:
         helm_python.HelmError: the values are refused.
     """
+    return copy.deepcopy(_rendered(json.dumps(values, sort_keys=True), name, namespace))
+
+
+@cache
+def _rendered(values: str, name: str, namespace: str) -> list[Json]:
+    """Renders once what many tests look at, from values as JSON."""
     with helm.Chart.load(CHART) as chart:
-        texts = chart.render(values, name=name, namespace=namespace)
+        texts = chart.render(json.loads(values), name=name, namespace=namespace)
     return [
         item
         for path, text in texts.items()

@@ -248,6 +248,7 @@ import ray.data, ray.serve, torch, onnx, onnxruntime, pandas, pyarrow.parquet, m
 """
 
 
+@pytest.mark.slow
 def test_program_imports_nothing_that_was_removed_from_the_image() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _REFUSE], capture_output=True, text=True, check=False
