@@ -208,6 +208,7 @@ class SegmentationJob:
         use_vad: detect speech with the VAD; False to recognize everything.
         recognition_options: for the recognizer.
         speech_detection: for the VAD.
+        separate_channels: recognize each channel for itself, instead of their mix.
     """
 
     context: RequestContext
@@ -215,6 +216,7 @@ class SegmentationJob:
     use_vad: bool
     recognition_options: RecognitionOptions = NO_OPTIONS
     speech_detection: SpeechDetection = AS_DEPLOYED
+    separate_channels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,9 @@ class Chunk:
         start_ms: where the chunk starts in the recording.
         pcm: its samples.
         recognition_options: of its request.
+        channel: of the recording that it is from, from 0; None where the channels were mixed.
+        settled_ms: no later chunk of any channel starts before this; 0 where the channels
+            were mixed, whose chunks are in order of time.
     """
 
     context: RequestContext
@@ -242,6 +247,8 @@ class Chunk:
     start_ms: int
     pcm: Pcm
     recognition_options: RecognitionOptions = NO_OPTIONS
+    channel: int | None = None
+    settled_ms: int = 0
 
     @property
     def num_samples(self) -> int:
@@ -294,7 +301,10 @@ UtteranceStatus = Literal["done", "empty", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """The result of one chunk, in recording time; `language` as in `Recognition`."""
+    """The result of one chunk, in recording time.
+
+    `language` is as in `Recognition`, `channel` and `settled_ms` are as in `Chunk`.
+    """
 
     index: int
     start_ms: int
@@ -303,10 +313,14 @@ class Utterance:
     tokens: tuple[Token, ...] = ()
     error: str | None = None
     language: str | None = None
+    channel: int | None = None
+    settled_ms: int = 0
 
     @property
     def summary(self) -> UtteranceSummary:
-        return UtteranceSummary(self.start_ms, self.end_ms, self.status, self.language)
+        return UtteranceSummary(
+            self.start_ms, self.end_ms, self.status, self.language, self.channel
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +331,7 @@ class UtteranceSummary:
     end_ms: int
     status: UtteranceStatus
     language: str | None = None
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +356,7 @@ class RecordingEnd:
         cost: of the request so far; not compared.
         damage: what could not be decoded, in order of time.
         notices: further remarks on the file, as sentences.
+        num_channels: channels that were recognized, each for itself; 1 for their mix.
     """
 
     duration_ms: int
@@ -348,3 +364,4 @@ class RecordingEnd:
     cost: RequestCost = field(default_factory=RequestCost, compare=False)
     damage: tuple[DamagedRange, ...] = ()
     notices: tuple[str, ...] = ()
+    num_channels: int = 1
