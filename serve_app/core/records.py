@@ -219,6 +219,7 @@ class SegmentationJob:
         recognition_options: for the recognizer.
         speech_detection: for the VAD.
         speakers: make embeddings of the voices.
+        separate_channels: recognize each channel for itself, instead of their mix.
     """
 
     context: RequestContext
@@ -227,6 +228,7 @@ class SegmentationJob:
     recognition_options: RecognitionOptions = NO_OPTIONS
     speech_detection: SpeechDetection = AS_DEPLOYED
     speakers: bool = False
+    separate_channels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +249,9 @@ class Chunk:
         start_ms: where the chunk starts in the recording.
         pcm: its samples.
         recognition_options: of its request.
+        channel: of the recording that it is from, from 0; None where the channels were mixed.
+        settled_ms: no later chunk of any channel starts before this; 0 where the channels
+            were mixed, whose chunks are in order of time.
     """
 
     context: RequestContext
@@ -254,6 +259,8 @@ class Chunk:
     start_ms: int
     pcm: Pcm
     recognition_options: RecognitionOptions = NO_OPTIONS
+    channel: int | None = None
+    settled_ms: int = 0
 
     @property
     def num_samples(self) -> int:
@@ -308,8 +315,8 @@ UtteranceStatus = Literal["done", "empty", "failed"]
 class Utterance:
     """The result of one chunk, in recording time.
 
-    `language` is as in `Recognition`. `voices` are the windows of its speech, where speaker
-    labels are asked for; None if they could not be made.
+    `language` is as in `Recognition`, `channel` and `settled_ms` are as in `Chunk`. `voices` are
+    the windows of its speech, where speaker labels are asked for; None if there are none.
     """
 
     index: int
@@ -320,10 +327,14 @@ class Utterance:
     error: str | None = None
     language: str | None = None
     voices: SpeakerWindows | None = field(default=None, compare=False)
+    channel: int | None = None
+    settled_ms: int = 0
 
     @property
     def summary(self) -> UtteranceSummary:
-        return UtteranceSummary(self.start_ms, self.end_ms, self.status, self.language)
+        return UtteranceSummary(
+            self.start_ms, self.end_ms, self.status, self.language, self.channel
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +345,7 @@ class UtteranceSummary:
     end_ms: int
     status: UtteranceStatus
     language: str | None = None
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +371,7 @@ class RecordingEnd:
         damage: what could not be decoded, in order of time.
         notices: further remarks on the file, as sentences.
         diarization: who spoke when; None where that is not asked for or could not be found.
+        num_channels: channels that were recognized, each for itself; 1 for their mix.
     """
 
     duration_ms: int
@@ -367,3 +380,4 @@ class RecordingEnd:
     damage: tuple[DamagedRange, ...] = ()
     notices: tuple[str, ...] = ()
     diarization: Diarization | None = None
+    num_channels: int = 1

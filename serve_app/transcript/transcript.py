@@ -27,10 +27,13 @@ class Sentence:
 
     Attributes:
         speaker: label of who speaks it; None without speaker labels.
+        channel: of the recording that it is spoken on, from 0; None where the channels were
+            mixed.
     """
 
     tokens: tuple[MarkedToken, ...]
     speaker: str | None = None
+    channel: int | None = None
 
     @property
     def start_ms(self) -> int:
@@ -53,13 +56,15 @@ class Sentence:
 class FailedRange:
     """A range of the recording that has no text because of an error.
 
-    `reason` distinguishes damage in the file from a failure of the recognizer.
+    `reason` distinguishes damage in the file from a failure of the recognizer. `channel` is as
+    in `Sentence`; damage concerns all channels.
     """
 
     start_ms: int
     end_ms: int
     error: str
     reason: Literal["recognition_failed", "damaged"] = "recognition_failed"
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
