@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from serve_app.core.errors import ConfigurationError
+from serve_app.core.speakers import ANY_NUMBER
 
 ProfileOption: TypeAlias = Annotated[
     str, typer.Option("--profile", "-p", help="Built-in profile, or path of a YAML file.")
@@ -33,8 +34,6 @@ StoreOption: TypeAlias = Annotated[
     typer.Option("--store", help="Directory of downloaded packs; the user's cache by default."),
 ]
 
-ANY_NUMBER = "any"
-"""Value of `--speakers` without a number."""
 _SPEAKERS = re.compile(r"\d+(-\d+)?")
 
 SharedT = TypeVar("SharedT")

@@ -22,13 +22,14 @@ from serve_app.api.hotword_report import report_hotwords
 from serve_app.api.models import offer_of
 from serve_app.api.parameters import Offer, TranscriptionParameters, parse_parameters
 from serve_app.api.responses import render_body
+from serve_app.api.speaker_fields import SPEAKER_NUMBERS
 from serve_app.audio import AudioDecoder
 from serve_app.cli.console import FAILED, PARTIAL, console_for, tell
-from serve_app.cli.options import ANY_NUMBER
 from serve_app.cli.output_files import FoundRecording, find_recordings, output_paths
 from serve_app.client import ClientError, Paraserve, Rendered, TranscriptionRequest
 from serve_app.core.errors import ConfigurationError, InvalidParameter, ParaserveError
 from serve_app.core.records import STAGES, RecordingEnd, SpeechSegment
+from serve_app.core.speakers import ANY_NUMBER, parse_speaker_numbers
 from serve_app.core.words import join_words
 from serve_app.inference.loading import load_vad, segmentation_options
 from serve_app.inference.local import LocalTranscriber
@@ -363,14 +364,12 @@ def _speaker_fields(speakers: str) -> dict[str, str | list[str]]:
     """
     if speakers == ANY_NUMBER:
         return {"speaker_labels": "true"}
-    least, dash, most = speakers.partition("-")
-    if not (least.isdecimal() and (most.isdecimal() or not dash)):
-        raise InvalidParameter(
-            "--speakers", f"must be a number or a range such as 2-4, not {speakers!r}"
-        )
-    if dash:
-        return {"min_speakers": least, "max_speakers": most}
-    return {"num_speakers": least}
+    try:
+        options = parse_speaker_numbers(speakers)
+    except ValueError as error:
+        raise InvalidParameter("--speakers", str(error)) from None
+    numbers = {name: getattr(options, name) for name in SPEAKER_NUMBERS}
+    return {name: str(number) for name, number in numbers.items() if number is not None}
 
 
 def _dialog(body: str) -> str:
