@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from serve_app.core.records import DamagedRange, RecordingEnd, Token, UtteranceSummary
+from serve_app.core.speakers import Diarization
 from serve_app.core.words import join_words
 
 
@@ -23,9 +24,16 @@ class Sentence:
     """The tokens of a sentence; times in ms from the recording's start.
 
     Without punctuation, each utterance is a sentence.
+
+    Attributes:
+        speaker: label of who speaks it; None without speaker labels.
+        channel: of the recording that it is spoken on, from 0; None where the channels were
+            mixed.
     """
 
     tokens: tuple[MarkedToken, ...]
+    speaker: str | None = None
+    channel: int | None = None
 
     @property
     def start_ms(self) -> int:
@@ -48,13 +56,15 @@ class Sentence:
 class FailedRange:
     """A range of the recording that has no text because of an error.
 
-    `reason` distinguishes damage in the file from a failure of the recognizer.
+    `reason` distinguishes damage in the file from a failure of the recognizer. `channel` is as
+    in `Sentence`; damage concerns all channels.
     """
 
     start_ms: int
     end_ms: int
     error: str
     reason: Literal["recognition_failed", "damaged"] = "recognition_failed"
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,7 @@ class Transcript:
         failures: ranges without text; with any, the transcript is partial.
         utterances: where speech was detected, with or without words.
         notices: about the file, in plain English.
+        diarization: who spoke when; None where that is not asked for or could not be found.
     """
 
     duration_ms: int
@@ -74,6 +85,7 @@ class Transcript:
     failures: tuple[FailedRange, ...] = ()
     utterances: tuple[UtteranceSummary, ...] = ()
     notices: tuple[str, ...] = ()
+    diarization: Diarization | None = None
 
     @property
     def partial(self) -> bool:
@@ -114,7 +126,12 @@ async def collect(events: AsyncIterator[TranscriptEvent]) -> Transcript:
             end = event
     failures = sorted([*failures, *damaged_ranges(end)], key=lambda failed: failed.start_ms)
     return Transcript(
-        end.duration_ms, tuple(sentences), tuple(failures), end.utterances, end.notices
+        end.duration_ms,
+        tuple(sentences),
+        tuple(failures),
+        end.utterances,
+        end.notices,
+        end.diarization,
     )
 
 
