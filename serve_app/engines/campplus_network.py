@@ -353,10 +353,10 @@ class _MaskedDense:
 
     def __call__(self, rows: torch.Tensor, num_windows: int, out: torch.Tensor) -> None:
         """Writes the new channels of rows [n * frames, in] to `out`, [n * frames, new]."""
-        windows = self._bottleneck(rows).unflatten(0, (num_windows, -1))
+        windows = _by_window(self._bottleneck(rows), num_windows)
         mask = self._mask(self._context(windows.mean(1), "relu")).sigmoid_()
         found = self._local(windows.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
-        torch.mul(found, mask[:, None], out=out.unflatten(0, (num_windows, -1)))
+        torch.mul(found, mask[:, None], out=_by_window(out, num_windows))
 
 
 class _DenseBlock:
@@ -410,7 +410,9 @@ class Campplus:
         self._conv2 = _Conv(head.conv2.weight, _Norm(head.bn2), target, (2, 1))
         tdnn = cast(_Tdnn, xvector.tdnn)
         # Its input channels are those of the head by band: a convolution over all bands.
-        weight = tdnn.linear.weight.unflatten(1, (_HEAD_CHANNELS, _HEAD_BANDS))
+        weight = tdnn.linear.weight.view(
+            -1, _HEAD_CHANNELS, _HEAD_BANDS, tdnn.linear.weight.shape[2]
+        )
         norm = _Norm(tdnn.nonlinear.batchnorm)
         self._tdnn = _Conv(weight, norm, target, (1, 2), (0, 2))
         self._blocks = [
@@ -429,7 +431,8 @@ class Campplus:
         Args:
             features: of windows, float32 [n, frames, 80] with at most 200 frames, n > 0.
         """
-        groups = [self._embed(group) for group in features.split(_GROUP)]
+        starts = range(0, len(features), _GROUP)
+        groups = [self._embed(features[start : start + _GROUP]) for start in starts]
         return functional.normalize(torch.cat(groups)).cpu()
 
     def _embed(self, features: torch.Tensor) -> torch.Tensor:
@@ -442,8 +445,13 @@ class Campplus:
         rows = images[:, :, 0].transpose(1, 2).flatten(0, 1)
         for block in self._blocks:
             rows = block(rows, len(features))
-        std, mean = torch.std_mean(rows.unflatten(0, (len(features), -1)), dim=1)
+        std, mean = torch.std_mean(_by_window(rows, len(features)), dim=1)
         return self._embedding(torch.cat((mean, std), dim=1))
+
+
+def _by_window(rows: torch.Tensor, num_windows: int) -> torch.Tensor:
+    """[n * frames, channels] -> [n, frames, channels], without a copy."""
+    return rows.view(num_windows, -1, rows.shape[1])
 
 
 def _block_of(xvector: nn.Sequential, number: int, dilation: int, target: _Target) -> _DenseBlock:
@@ -452,5 +460,7 @@ def _block_of(xvector: nn.Sequential, number: int, dilation: int, target: _Targe
     after = None
     if number == len(_BLOCKS):
         after = _Norm(cast(_BatchNormRelu, xvector.out_nonlinear).batchnorm)
+    # Its rounding would go into all channels of the next block.
+    exact = _Target(target.device, torch.float32)
     before = _Norm(transit.nonlinear.batchnorm)
-    return _DenseBlock(layers, dilation, _NormLinear(before, transit.linear, after, target), target)
+    return _DenseBlock(layers, dilation, _NormLinear(before, transit.linear, after, exact), target)
