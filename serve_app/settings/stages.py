@@ -328,8 +328,8 @@ class SpeakerEmbedderSettings(_ModelSettings):
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="float32",
-        description="Precision of the matrix products in the dense layers, as in "
-        "`recognizer.dtype`; bfloat16 changes an embedding by less than 0.0001 in cosine.",
+        description="Precision of the matrix products, as in `recognizer.dtype`. bfloat16 changes "
+        "an embedding by less than 0.0005 in cosine.",
     )
     max_batch_windows: Advanced[int] = Field(
         default=128,
