@@ -31,6 +31,7 @@ class TranscriptionJob:
         stages: to run.
         recognition_options: for the recognizer.
         speech_detection: for the VAD.
+        separate_channels: recognize each channel for itself, instead of their mix.
     """
 
     context: RequestContext
@@ -38,6 +39,7 @@ class TranscriptionJob:
     stages: frozenset[Stage]
     recognition_options: RecognitionOptions = NO_OPTIONS
     speech_detection: SpeechDetection = AS_DEPLOYED
+    separate_channels: bool = False
 
 
 class TranscriptionService(Protocol):

@@ -112,6 +112,7 @@ class HandleTranscriptionService:
                 "vad" in job.stages,
                 job.recognition_options,
                 job.speech_detection,
+                job.separate_channels,
             ),
             self._settings.max_attempts,
             _SILENCE_TIMEOUT_S,

@@ -83,6 +83,8 @@ class LocalTranscriber:
         request_id: str = "local",
         recognition_options: RecognitionOptions = NO_OPTIONS,
         detection: SpeechDetection = AS_DEPLOYED,
+        *,
+        separate_channels: bool = False,
     ) -> AsyncGenerator[TranscriptEvent]:
         """Yields the parts of the transcript in order of time, then a `RecordingEnd`.
 
@@ -92,6 +94,7 @@ class LocalTranscriber:
             request_id: identifies the recording in logs.
             recognition_options: for the recognizer.
             detection: for the VAD.
+            separate_channels: recognize each channel for itself, instead of their mix.
 
         Raises:
             AudioError: the file is not usable audio.
@@ -99,7 +102,14 @@ class LocalTranscriber:
         """
         context = RequestContext(request_id)
         vad = self._vad if "vad" in stages else None
-        segmentation = Segmentation(audio, vad, self._options, recognition_options, detection)
+        segmentation = Segmentation(
+            audio,
+            vad,
+            self._options,
+            recognition_options,
+            detection,
+            separate_channels=separate_channels,
+        )
         spans: list[UtteranceSummary] = []
 
         async def utterances() -> AsyncGenerator[Utterance]:
