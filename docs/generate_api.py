@@ -29,6 +29,8 @@ _ROUTES: tuple[tuple[str, response_schemas.Responses], ...] = (
 _OBJECTS = (
     "Transcription",
     "VerboseTranscription",
+    "DiarizedTranscription",
+    "DiarizedSegment",
     "Segment",
     "Word",
     "SpokenSpan",
@@ -91,6 +93,8 @@ REMEDIES: dict[type[errors.ParaserveError], str] = {
     errors.StorageFull: "Try again later; the operator makes room in `audio.spool_dir`.",
     errors.DeadlineExceeded: "Raise `X-Paraserve-Timeout-S` or `ingress.request_timeout_s`, or add "
     "replicas.",
+    errors.SpeakersUnavailable: "Send the request again, or without `diarized_json`. The operator "
+    "searches the speaker embedder's log for the request id.",
     errors.RecognitionFailed: "The operator searches the recognizer's log for the request id.",
     errors.KeysUnavailable: "The operator restores the keys file.",
     errors.ConfigurationError: "Correct the setting that the message names.",

@@ -53,6 +53,7 @@ class RequestLog:
         model: requested pack; None for the default.
         language: requested code, None without one.
         ignored_fields: names of unknown fields, up to a limit.
+        num_speakers: speakers that were told apart; None without labels.
         cost: time by stage, and retries.
     """
 
@@ -70,6 +71,7 @@ class RequestLog:
     model: str | None = None
     language: str | None = None
     ignored_fields: tuple[str, ...] = ()
+    num_speakers: int | None = None
     cost: RequestCost = field(default_factory=RequestCost)
 
     @property
@@ -100,6 +102,8 @@ class RequestLog:
             "decode_s": round(self.cost.decode_s, 4),
             "recognize_s": round(self.cost.recognize_s, 4),
             "punctuate_s": round(self.cost.punctuate_s, 4),
+            "embed_s": round(self.cost.embed_s, 4),
+            "num_speakers": self.num_speakers,
             "num_retries": self.cost.num_retries,
         }
         logger.info("transcription request", extra=fields)

@@ -89,6 +89,15 @@ class Transcription(TypedDict):
     failed_ranges: NotRequired[list[FailedSpan]]
 
 
+Speaker: TypeAlias = Annotated[
+    str,
+    Field(
+        description="Label of who speaks: A, B and so on in the order of their first words, or the "
+        "name of a known speaker."
+    ),
+]
+
+
 class Segment(TypedDict):
     """A sentence. `tokens` and `seek` exist for Whisper and are always empty and 0."""
 
@@ -105,6 +114,7 @@ class Segment(TypedDict):
     model: NotRequired[
         Annotated[str, Field(description="The model that recognized it, where several run.")]
     ]
+    speaker: NotRequired[Speaker]
 
 
 class Word(TypedDict):
@@ -117,6 +127,7 @@ class Word(TypedDict):
     model: NotRequired[
         Annotated[str, Field(description="The model that recognized it, where several run.")]
     ]
+    speaker: NotRequired[Speaker]
 
 
 class SpokenSpan(TypedDict):
@@ -137,6 +148,37 @@ class VerboseTranscription(Transcription):
     segments: NotRequired[list[Segment]]
     words: NotRequired[list[Word]]
     utterances: NotRequired[list[SpokenSpan]]
+    warnings: NotRequired[
+        Annotated[list[str], Field(description="Fields that had no effect, or only a partial one.")]
+    ]
+
+
+class DiarizedSegment(TypedDict):
+    """A sentence of one speaker. In a stream with `diarized_json` also an event, near the end."""
+
+    type: Literal["transcript.text.segment"]
+    id: str
+    start: Seconds
+    end: Seconds
+    text: str
+    speaker: Annotated[
+        str, Field(description="As in `Segment`; `unknown` where the voice could not be compared.")
+    ]
+
+
+class DiarizedTranscription(TypedDict):
+    """The response for `response_format=diarized_json`."""
+
+    task: Literal["transcribe"]
+    duration: Annotated[float, Field(description="Length of the recording in seconds.")]
+    text: str
+    segments: list[DiarizedSegment]
+    usage: DurationUsage
+    languages: Languages
+    partial: NotRequired[
+        Annotated[bool, Field(description="True if text is missing; otherwise omitted.")]
+    ]
+    failed_ranges: NotRequired[list[FailedSpan]]
     warnings: NotRequired[
         Annotated[list[str], Field(description="Fields that had no effect, or only a partial one.")]
     ]
@@ -194,7 +236,9 @@ class StreamError(ErrorAnswer):
     type: Literal["error"]
 
 
-StreamEvent: TypeAlias = Annotated[TextDelta | TextDone | StreamError, Field(discriminator="type")]
+StreamEvent: TypeAlias = Annotated[
+    TextDelta | DiarizedSegment | TextDone | StreamError, Field(discriminator="type")
+]
 """The content of a `data:` line of an event stream."""
 
 
@@ -212,6 +256,7 @@ class ModelDescription(TypedDict):
     ]
     warning: NotRequired[Annotated[str, Field(description="Limits of a demo model.")]]
     hotwords: NotRequired[Annotated[bool, Field(description="Whether it supports hotwords.")]]
+    speaker_labels: Annotated[bool, Field(description="Whether the service labels who speaks.")]
     languages: Annotated[
         list[str],
         Field(

@@ -6,6 +6,7 @@ streamed events). Times there are seconds as floats.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import zlib
@@ -17,6 +18,8 @@ from fastapi.responses import Response
 from serve_app.api.headers import PARTIAL_HEADER, list_header
 from serve_app.api.parameters import ResponseFormat, TranscriptionParameters
 from serve_app.api.response_models import (
+    DiarizedSegment,
+    DiarizedTranscription,
     DurationUsage,
     ErrorAnswer,
     FailedSpan,
@@ -32,8 +35,11 @@ from serve_app.api.response_models import (
     VerboseTranscription,
     Word,
 )
+from serve_app.core.errors import SpeakersUnavailable
 from serve_app.core.records import RecordingEnd, Token, UtteranceSummary
 from serve_app.core.words import needs_space
+from serve_app.speakers.labelling import label_sentences
+from serve_app.speakers.transcripts import labelled
 from serve_app.transcript.subtitles import to_srt, to_vtt
 from serve_app.transcript.transcript import (
     FailedRange,
@@ -50,12 +56,14 @@ UNDETERMINED = "und"
 Source: ISO 639-2, code for undetermined languages.
 """
 
+_UNKNOWN_SPEAKER = "unknown"
 _AUDIO_TOKEN_MS = 100
 _MIN_PROBABILITY = 1e-10
 
 _MEDIA_TYPES: dict[ResponseFormat, str] = {
     "json": "application/json",
     "verbose_json": "application/json",
+    "diarized_json": "application/json",
     "text": "text/plain",
     "srt": "text/plain",
     "vtt": "text/vtt",
@@ -82,11 +90,14 @@ def render(transcript: Transcript, parameters: TranscriptionParameters) -> Respo
 
 def render_body(transcript: Transcript, parameters: TranscriptionParameters) -> str:
     """Returns the transcript in the requested format."""
+    transcript = labelled(transcript)
     match parameters.response_format:
         case "json":
             return json.dumps(_json(transcript, parameters), ensure_ascii=False)
         case "verbose_json":
             return json.dumps(verbose_json(transcript, parameters), ensure_ascii=False)
+        case "diarized_json":
+            return json.dumps(_diarized_json(transcript, parameters), ensure_ascii=False)
         case "text":
             return transcript.text + "\n"
         case "srt":
@@ -101,6 +112,7 @@ async def sse_events(
     language: str | None = None,
     with_logprobs: bool = False,
     with_words: bool = False,
+    with_segments: bool = False,
 ) -> AsyncGenerator[str]:
     """Yields the transcript as server-sent events; closes its source.
 
@@ -111,11 +123,16 @@ async def sse_events(
         language: spoken language; None if it was guessed.
         with_logprobs: list the log-probability of each token.
         with_words: list the words of each sentence with times.
+        with_segments: list the labelled sentences before the end; speakers are known only then.
+
+    Raises:
+        SpeakersUnavailable: segments are wanted, and there are no labels.
     """
     text = ""
     num_tokens = 0
     logprobs: list[TokenLogprob] = []
     failures: list[FailedRange] = []
+    sentences: list[Sentence] = []
     end = RecordingEnd(0)
     async with aclosing(events):
         async for event in events:
@@ -133,6 +150,8 @@ async def sse_events(
                     told["logprobs"] = token_logprobs([event], text)
                     logprobs += told["logprobs"]
                 text += delta
+                if with_segments:
+                    sentences.append(event)
                 num_tokens += len(event.tokens)
                 yield _sse(told)
             elif isinstance(event, FailedRange):
@@ -141,6 +160,9 @@ async def sse_events(
                 end = event
                 failures += damaged_ranges(event)
                 failures.sort(key=lambda failed: failed.start_ms)
+    if with_segments:
+        for segment in await asyncio.to_thread(_segments_of, sentences, end):
+            yield _sse(segment)
     done: TextDone = {
         "type": "transcript.text.done",
         "text": text,
@@ -154,6 +176,12 @@ async def sse_events(
         done["partial"] = True
         done["failed_ranges"] = _failed_spans(failures)
     yield _sse(done)
+
+
+def _segments_of(sentences: Sequence[Sentence], end: RecordingEnd) -> list[DiarizedSegment]:
+    if end.diarization is None:
+        raise SpeakersUnavailable
+    return _diarized_segments(label_sentences(sentences, end.diarization))
 
 
 def sse_error(body: ErrorAnswer) -> str:
@@ -208,10 +236,48 @@ def verbose_json(
             _segment(number, sentence) for number, sentence in enumerate(transcript.sentences)
         ]
     if "word" in parameters.granularities:
-        body["words"] = [_word(token) for token in transcript.words()]
+        body["words"] = [
+            _word(marked.token, sentence.speaker)
+            for sentence in transcript.sentences
+            for marked in sentence.tokens
+        ]
     if parameters.include_utterances:
         body["utterances"] = [_spoken_span(span) for span in transcript.utterances]
     return body
+
+
+def _diarized_json(
+    transcript: Transcript, parameters: TranscriptionParameters
+) -> DiarizedTranscription:
+    body: DiarizedTranscription = {
+        "task": "transcribe",
+        "duration": _seconds(transcript.duration_ms),
+        "text": transcript.text,
+        "segments": _diarized_segments(transcript.sentences),
+        "usage": _duration_usage(transcript.duration_ms),
+        "languages": _languages_of(transcript, parameters),
+    }
+    if transcript.partial:
+        body["partial"] = True
+        body["failed_ranges"] = _failed_spans(transcript.failures)
+    warnings = [*map(str, parameters.warnings), *transcript.notices]
+    if warnings:
+        body["warnings"] = warnings
+    return body
+
+
+def _diarized_segments(sentences: Iterable[Sentence]) -> list[DiarizedSegment]:
+    return [
+        {
+            "type": "transcript.text.segment",
+            "id": f"seg_{number:03d}",
+            "start": _seconds(sentence.start_ms),
+            "end": _seconds(sentence.end_ms),
+            "text": sentence.text,
+            "speaker": _UNKNOWN_SPEAKER if sentence.speaker is None else sentence.speaker,
+        }
+        for number, sentence in enumerate(sentences, 1)
+    ]
 
 
 def token_logprobs(sentences: Iterable[Sentence], text_before: str = "") -> list[TokenLogprob]:
@@ -260,7 +326,7 @@ def _languages(
     return [{"code": code} for code in codes]
 
 
-def _word(token: Token) -> Word:
+def _word(token: Token, speaker: str | None = None) -> Word:
     word: Word = {
         "word": token.text,
         "start": _seconds(token.start_ms),
@@ -269,6 +335,8 @@ def _word(token: Token) -> Word:
     }
     if token.model is not None:
         word["model"] = token.model
+    if speaker is not None:
+        word["speaker"] = speaker
     return word
 
 
@@ -306,6 +374,8 @@ def _segment(number: int, sentence: Sentence) -> Segment:
     models = dict.fromkeys(marked.token.model for marked in sentence.tokens)
     if named := "+".join(model for model in models if model is not None):
         segment["model"] = named
+    if sentence.speaker is not None:
+        segment["speaker"] = sentence.speaker
     return segment
 
 

@@ -18,6 +18,7 @@ from serve_app.core.records import (
     Stage,
     StageReadiness,
 )
+from serve_app.core.speakers import SpeakerOptions
 from serve_app.transcript.transcript import TranscriptEvent
 
 
@@ -32,6 +33,7 @@ class TranscriptionJob:
         recognition_options: for the recognizer.
         speech_detection: for the VAD.
         separate_channels: recognize each channel for itself, instead of their mix.
+        speakers: label who speaks; None for no labels.
     """
 
     context: RequestContext
@@ -40,6 +42,7 @@ class TranscriptionJob:
     recognition_options: RecognitionOptions = NO_OPTIONS
     speech_detection: SpeechDetection = AS_DEPLOYED
     separate_channels: bool = False
+    speakers: SpeakerOptions | None = None
 
 
 class TranscriptionService(Protocol):

@@ -29,9 +29,16 @@ from serve_app.api.parameters import TranscriptionParameters, parse_parameters
 from serve_app.api.request_log import RequestLog, RequestObserver, request_id_of, traceparent_of
 from serve_app.api.responses import render, sse_error, sse_events
 from serve_app.api.service import TranscriptionJob, TranscriptionService
+from serve_app.api.speaker_fields import read_speaker_options
 from serve_app.api.upload import UploadReader
-from serve_app.core.errors import ParaserveError, RecognitionFailed, UploadTooSlow
+from serve_app.core.errors import (
+    ParaserveError,
+    RecognitionFailed,
+    SpeakersUnavailable,
+    UploadTooSlow,
+)
 from serve_app.core.records import RecordingEnd, RequestContext
+from serve_app.core.speakers import SpeakerOptions
 from serve_app.packs.registry import demo_warning, is_demo_pack
 from serve_app.transcript.itn import AS_SAID, apply_rules
 from serve_app.transcript.transcript import FailedRange, TranscriptEvent, collect
@@ -156,12 +163,19 @@ class TranscriptionHandler:
                     self._service.check_hotwords(parameters.recognition_options, context)
                 )
             parameters = report_hotwords(parameters, check, offer)
+        speakers: SpeakerOptions | None = None
+        if parameters.speakers is not None:
+            async with deadline.enforced():
+                speakers = await body.unless_departed(
+                    read_speaker_options(parameters.speakers, self._limits.audio)
+                )
         job = TranscriptionJob(
             context,
             recording.spool.content(),
             parameters.stages,
             parameters.recognition_options,
             parameters.speech_detection,
+            speakers,
         )
         events = self._events(job, deadline, admission, log)
         if parameters.text_rules != AS_SAID:
@@ -174,6 +188,7 @@ class TranscriptionHandler:
                 language=parameters.language,
                 with_logprobs=parameters.include_logprobs,
                 with_words="word" in parameters.granularities,
+                with_segments=parameters.response_format == "diarized_json",
             )
             response = await self._stream(sent, body, log, held)
         add_warning_headers(
@@ -265,6 +280,8 @@ class TranscriptionHandler:
                     log.audio_s = admission.processed_audio_s = event.duration_ms / 1000
                     log.num_chunks = len(event.utterances)
                     log.cost = event.cost
+                    if event.diarization is not None:
+                        log.num_speakers = len(event.diarization.labels)
                     log.num_failed_ranges += len(event.damage)
                 elif isinstance(event, FailedRange):
                     log.num_failed_ranges += 1
@@ -305,5 +322,7 @@ async def _answer(
     unrecognized = [one for one in transcript.failures if one.reason == "recognition_failed"]
     if unrecognized and not transcript.sentences:
         raise RecognitionFailed(unrecognized[0].error)
+    if parameters.response_format == "diarized_json" and transcript.diarization is None:
+        raise SpeakersUnavailable
     # The subtitles of an hour take most of a second.
     return await asyncio.to_thread(render, transcript, parameters)

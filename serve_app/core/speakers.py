@@ -6,13 +6,14 @@ two is their dot product.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.core.records import SAMPLES_PER_MS, Pcm
+from serve_app.core.pcm import SAMPLES_PER_MS, Pcm
 
 Embeddings: TypeAlias = npt.NDArray[np.float32]
 """One row per window, shape [windows, values], each row of length 1."""
@@ -87,6 +88,15 @@ class SpeakerWindows:
 
     def __len__(self) -> int:
         return int(self.embeddings.shape[0])
+
+
+def join_windows(parts: Sequence[SpeakerWindows]) -> SpeakerWindows:
+    """Returns the windows of all parts, in order; there must be at least one part."""
+    return SpeakerWindows(
+        np.concatenate([part.start_ms for part in parts]),
+        np.concatenate([part.end_ms for part in parts]),
+        np.concatenate([part.embeddings for part in parts]),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,9 @@ class Settings(BaseSettings):
         "same cluster.",
     )
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = Field(
-        default=STAGES, description="Stages to deploy. A request may ask for fewer, never for more."
+        default=("vad", "asr", "punctuation"),
+        description="Stages to deploy. A request may ask for fewer, never for more. `speakers`, "
+        "which labels who speaks, is not deployed by default.",
     )
     pack_dir: Path = Field(
         default_factory=default_pack_dir,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from serve_app.core.records import DamagedRange, RecordingEnd, Token, UtteranceSummary
+from serve_app.core.speakers import Diarization
 from serve_app.core.words import join_words
 
 
@@ -76,6 +77,7 @@ class Transcript:
         failures: ranges without text; with any, the transcript is partial.
         utterances: where speech was detected, with or without words.
         notices: about the file, in plain English.
+        diarization: who spoke when; None where that is not asked for or could not be found.
     """
 
     duration_ms: int
@@ -83,6 +85,7 @@ class Transcript:
     failures: tuple[FailedRange, ...] = ()
     utterances: tuple[UtteranceSummary, ...] = ()
     notices: tuple[str, ...] = ()
+    diarization: Diarization | None = None
 
     @property
     def partial(self) -> bool:
@@ -123,7 +126,12 @@ async def collect(events: AsyncIterator[TranscriptEvent]) -> Transcript:
             end = event
     failures = sorted([*failures, *damaged_ranges(end)], key=lambda failed: failed.start_ms)
     return Transcript(
-        end.duration_ms, tuple(sentences), tuple(failures), end.utterances, end.notices
+        end.duration_ms,
+        tuple(sentences),
+        tuple(failures),
+        end.utterances,
+        end.notices,
+        end.diarization,
     )
 
 
