@@ -32,8 +32,8 @@ class TranscriptionJob:
         stages: to run.
         recognition_options: for the recognizer.
         speech_detection: for the VAD.
-        separate_channels: recognize each channel for itself, instead of their mix.
         speakers: label who speaks; None for no labels.
+        separate_channels: recognize each channel for itself, instead of their mix.
     """
 
     context: RequestContext
@@ -41,8 +41,8 @@ class TranscriptionJob:
     stages: frozenset[Stage]
     recognition_options: RecognitionOptions = NO_OPTIONS
     speech_detection: SpeechDetection = AS_DEPLOYED
-    separate_channels: bool = False
     speakers: SpeakerOptions | None = None
+    separate_channels: bool = False
 
 
 class TranscriptionService(Protocol):
