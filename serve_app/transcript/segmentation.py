@@ -148,7 +148,7 @@ class Segmentation:
             RequestCost() if cost is None else cost,
             self._damage,
             self._notices,
-            self._num_channels,
+            num_channels=self._num_channels,
         )
 
     def steps(self) -> Generator[list[ChunkAudio]]:

@@ -137,7 +137,7 @@ async def collect(events: AsyncIterator[TranscriptEvent]) -> Transcript:
         end.utterances,
         end.notices,
         end.diarization,
-        end.num_channels,
+        num_channels=end.num_channels,
     )
 
 
