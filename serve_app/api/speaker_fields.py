@@ -20,14 +20,13 @@ from serve_app.api.fields import RequestFields, parse_json
 from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.core.errors import AudioError, AudioTooLong, AudioTooShort, InvalidParameter
 from serve_app.core.pcm import SAMPLE_RATE_HZ, Pcm
-from serve_app.core.speakers import KnownSpeaker, SpeakerOptions
+from serve_app.core.speakers import MAX_SPEAKERS, KnownSpeaker, SpeakerOptions
 
 NAMES = "known_speaker_names"
 REFERENCES = "known_speaker_references"
 NUM, MIN, MAX = "num_speakers", "min_speakers", "max_speakers"
 SPEAKER_NUMBERS = (NUM, MIN, MAX)
 
-MAX_SPEAKERS = 32
 MAX_KNOWN_SPEAKERS = 4
 MIN_REFERENCE_S, MAX_REFERENCE_S = 2.0, 10.0
 MAX_NAME_CHARS = 64

@@ -27,6 +27,7 @@ def run_batch(
     formats: Sequence[TextFormat] | None = None,
     itn: bool | None = None,
     retry_failed: bool = False,
+    speakers: int | str | None = None,
 ) -> BatchReport:
     """Transcribes every recording of a source; a repeated call resumes.
 
@@ -41,6 +42,8 @@ def run_batch(
         formats: to write beside JSON; None for those of the settings.
         itn: write numbers in digits; None for the value of the settings.
         retry_failed: retry recordings that failed permanently.
+        speakers: label who speaks: the number of speakers, a range such as "2-4", or "any";
+            None for labels only if the stages have `speakers`.
 
     Returns:
         The report, with counts in `report.totals` and failed recordings in `report.failures`.
@@ -61,5 +64,6 @@ def run_batch(
         None if formats is None else tuple(formats),
         itn,
         retry_failed,
+        None if speakers is None else str(speakers),
     )
     return BatchJob(settings or load_settings(DEFAULT_PROFILE), order).run()

@@ -78,6 +78,7 @@ def _order(options: argparse.Namespace) -> JobOrder:
         options.formats,
         options.itn,
         options.retry_failed,
+        options.speakers,
     )
 
 

@@ -6,15 +6,15 @@
 
 A recording is identified by its number in this run. Samples are a binary column, which Arrow
 passes on without a copy. `Assembler` joins the rows of words of each recording, in any order;
-it holds only words, and only of recordings that the segmenters have open or that are in
-transit.
+it holds only words, and the embeddings of voices if they are wanted, of recordings that the
+segmenters have open or that are in transit.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -32,6 +32,7 @@ from serve_app.core.records import (
     RequestContext,
     Utterance,
 )
+from serve_app.core.speakers import SpeakerWindows
 from serve_app.transcript.fanout import to_recording_time
 
 RecordT = TypeVar("RecordT")
@@ -219,10 +220,20 @@ def _samples(column: pa.ChunkedArray) -> Iterator[Pcm]:
 def words_table(
     recognized: Sequence[tuple[int, Chunk, Recognition | ChunkFailure, float]],
     ends: Sequence[tuple[int, AudioEnd]],
+    voices: Sequence[SpeakerWindows | None] = (),
 ) -> pa.Table:
-    """Returns a row per recognized chunk and a row per ended recording."""
+    """Returns a row per recognized chunk and a row per ended recording.
+
+    Args:
+        recognized: recording, chunk, result and compute time in s of each.
+        ends: of recordings.
+        voices: of the chunks; empty without speaker labels.
+    """
     utterances = [
-        pickle.dumps(to_recording_time(chunk, result)) for _, chunk, result, _ in recognized
+        pickle.dumps(replace(to_recording_time(chunk, result), voices=windows))
+        for (_, chunk, result, _), windows in zip(
+            recognized, voices or [None] * len(recognized), strict=True
+        )
     ]
     return pa.table(
         [

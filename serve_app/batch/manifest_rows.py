@@ -15,10 +15,14 @@ from serve_app.batch.records import BatchItem, JsonValue
 from serve_app.batch.uris import UnusableUri, parse_uri, plain_uri, resolved
 from serve_app.core.languages import GUESSED, language_code
 from serve_app.core.records import STAGES, Stage
+from serve_app.core.speakers import SpeakerOptions, parse_speaker_numbers
 
 _URI_NAMES = ("uri", "path", "audio")
 _REFERENCE_NAMES = ("reference", "text")
-_KNOWN = frozenset({"id", "language", "stages", "metadata", *_URI_NAMES, *_REFERENCE_NAMES})
+_SPEAKERS = "num_speakers"
+_KNOWN = frozenset(
+    {"id", "language", "stages", _SPEAKERS, "metadata", *_URI_NAMES, *_REFERENCE_NAMES}
+)
 _MAX_ID_CHARACTERS = 1000
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
@@ -133,6 +137,7 @@ def _item(fields: Mapping[str, JsonValue], root: str) -> BatchItem:
         stages=_stages(fields.get("stages")),
         reference=_one_of(fields, _REFERENCE_NAMES),
         metadata=_metadata(fields),
+        speakers=_speakers(fields.get(_SPEAKERS)),
     )
 
 
@@ -180,6 +185,18 @@ def _stages(value: JsonValue) -> tuple[Stage, ...] | None:
     if "asr" not in names:
         raise _Unusable("has stages without asr")
     return tuple(stage for stage in STAGES if stage in names)
+
+
+def _speakers(value: JsonValue) -> SpeakerOptions | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    numbers = _text(_SPEAKERS, value)
+    if not numbers:
+        return None
+    try:
+        return parse_speaker_numbers(numbers)
+    except ValueError as error:
+        raise _Unusable(f"has a {_SPEAKERS} that {error}") from None
 
 
 def _metadata(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

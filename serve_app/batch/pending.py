@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
@@ -81,6 +81,8 @@ def find_pending(
             if isinstance(info, Failure):
                 pending.failures.append(info)
                 continue
+            if "speakers" not in settings.stages:
+                item = replace(item, speakers=None)
             fingerprint = item_fingerprint(config_digest, item, info)
             pending.fingerprints[item.id] = fingerprint
             if finished.get(item.id) == fingerprint:

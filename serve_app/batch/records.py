@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, get_args
 
 from serve_app.core.records import PackRole, Stage
+from serve_app.core.speakers import SpeakerOptions
 from serve_app.settings.batch import TextFormat
 from serve_app.transcript.transcript import Transcript
 
@@ -44,6 +45,7 @@ class BatchItem:
         uri: an absolute path, or a URL that fsspec can open.
         language: None for the recognizer's default.
         stages: in the order of `STAGES`; None for all of the job.
+        speakers: what is known about the speakers; None for what the job knows.
         reference: reference text for the CER; None if there is none.
         metadata: copied to the output.
         file: size and version if a listing gave them; None to ask the store
@@ -57,6 +59,7 @@ class BatchItem:
     reference: str | None = None
     metadata: Mapping[str, JsonValue] = field(default_factory=dict)
     file: FileInfo | None = None
+    speakers: SpeakerOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,8 @@ class StageTimes:
 
     Attributes:
         segment_s: reading, decoding, VAD.
-        recognize_s: its share of the recognizer's batches.
-        punctuate_s: punctuation.
+        recognize_s: its share of the recognizer's batches, and embedding its voices.
+        punctuate_s: punctuation, and telling its speakers apart.
         wall_s: from the first byte read to the finished transcript.
     """
 

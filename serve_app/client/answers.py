@@ -21,21 +21,23 @@ class FailedSpan:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A sentence."""
+    """A sentence; `speaker` is its label, where labels were asked for."""
 
     start_s: float
     end_s: float
     text: str
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word; `confidence` from 0 to 1."""
+    """A word; `confidence` from 0 to 1; `speaker` as in `Segment`."""
 
     start_s: float
     end_s: float
     text: str
     confidence: float
+    speaker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,16 @@ class StreamSentence:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamSegment:
+    """A sentence of one speaker; all of them come right before the end."""
+
+    start_s: float
+    end_s: float
+    text: str
+    speaker: str
+
+
+@dataclass(frozen=True, slots=True)
 class StreamEnd:
     """The end of a streamed transcript.
 
@@ -115,7 +127,7 @@ class StreamEnd:
     languages: tuple[str, ...] = ()
 
 
-StreamEvent: TypeAlias = StreamSentence | StreamEnd
+StreamEvent: TypeAlias = StreamSentence | StreamSegment | StreamEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +139,14 @@ class Served:
         stages: that are deployed; None while the service is starting.
         hotword_models: those of the models that take hotwords.
         languages: values of `language`; none of a service that does not say.
+        speaker_labels: whether it can label who speaks.
     """
 
     models: tuple[str, ...]
     stages: tuple[str, ...] | None
     hotword_models: frozenset[str]
     languages: tuple[str, ...] = ()
+    speaker_labels: bool = False
 
 
 def transcription_of(body: Mapping[str, Any]) -> Transcription:
@@ -147,7 +161,7 @@ def transcription_of(body: Mapping[str, Any]) -> Transcription:
         languages=_languages(body),
         duration_s=float(body["duration"]),
         segments=tuple(
-            Segment(float(one["start"]), float(one["end"]), str(one["text"]))
+            Segment(float(one["start"]), float(one["end"]), str(one["text"]), _speaker(one))
             for one in body.get("segments") or ()
         ),
         words=_words(body),
@@ -187,6 +201,9 @@ def event_of(body: Mapping[str, Any]) -> StreamEvent | None:
             str(body["delta"]),
             _words(body),
         )
+    if kind == "transcript.text.segment":
+        start_s, end_s = float(body["start"]), float(body["end"])
+        return StreamSegment(start_s, end_s, str(body["text"]), str(body["speaker"]))
     if kind == "transcript.text.done":
         return StreamEnd(
             str(body["text"]),
@@ -214,6 +231,7 @@ def served_of(models: Iterable[Mapping[str, Any]], readiness: object) -> Served:
         None if stages is None else tuple(map(str, stages)),
         frozenset(str(model["id"]) for model in known if model.get("hotwords")),
         tuple(map(str, known[0].get("languages") or ())) if known else (),
+        bool(known and known[0].get("speaker_labels")),
     )
 
 
@@ -224,9 +242,15 @@ def _words(body: Mapping[str, Any]) -> tuple[Word, ...]:
             float(one["end"]),
             str(one["word"]),
             float(one.get("confidence", 1.0)),
+            _speaker(one),
         )
         for one in body.get("words") or ()
     )
+
+
+def _speaker(body: Mapping[str, Any]) -> str | None:
+    speaker = body.get("speaker")
+    return None if speaker is None else str(speaker)
 
 
 def _languages(body: Mapping[str, Any]) -> tuple[str, ...]:

@@ -72,6 +72,31 @@ class SpeakerOptions:
     known: tuple[KnownSpeaker, ...] = ()
 
 
+ANY_NUMBER = "any"
+"""Value of `--speakers` without a number."""
+
+MAX_SPEAKERS = 32
+"""Most speakers that a caller may name as the number."""
+
+
+def parse_speaker_numbers(text: str) -> SpeakerOptions:
+    """Returns the options for a number of speakers such as 2, or a range such as 2-4.
+
+    Raises:
+        ValueError: it is neither, or out of bounds; the message completes "NAME ...".
+    """
+    least, dash, most = text.strip().partition("-")
+    numbers = [least, most] if dash else [least]
+    if not all(number.isascii() and number.isdecimal() for number in numbers):
+        raise ValueError(f"must be a number or a range such as 2-4, not {text[:64]!r}")
+    bounds = [int(number[:4]) for number in numbers]
+    if not 1 <= bounds[0] <= bounds[-1] <= MAX_SPEAKERS:
+        raise ValueError(f"must be from 1 to {MAX_SPEAKERS}, and a range in order")
+    if dash:
+        return SpeakerOptions(min_speakers=bounds[0], max_speakers=bounds[1])
+    return SpeakerOptions(num_speakers=bounds[0])
+
+
 @dataclass(frozen=True, slots=True)
 class SpeakerWindows:
     """Windows of speech with their embeddings, in order of time.

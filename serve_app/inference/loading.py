@@ -12,7 +12,12 @@ from typing import Generic, TypeVar
 
 from serve_app.audio import AudioLimits
 from serve_app.core.errors import PackNotFound
-from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
+from serve_app.core.ports import (
+    Punctuator,
+    Recognizer,
+    SpeakerEmbedder,
+    VoiceActivityDetector,
+)
 from serve_app.core.records import PackRole, Stage, StageReadiness
 from serve_app.engines.fsmn_vad.endpointing import VadOptions
 from serve_app.engines.paraformer.onnx_pack import read_onnx_shape
@@ -131,6 +136,10 @@ def with_pack(settings: Settings, name: str) -> Settings:
     """Returns the settings with this pack as the recognizer's only one."""
     recognizer = settings.recognizer.model_copy(update={"pack": name, "other_packs": ()})
     return settings.model_copy(update={"recognizer": recognizer})
+
+
+def load_speaker_embedder(settings: Settings) -> Loaded[SpeakerEmbedder]:
+    raise NotImplementedError
 
 
 def load_punctuator(settings: Settings) -> Loaded[Punctuator]:

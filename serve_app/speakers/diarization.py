@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from serve_app.core.records import RequestContext
-from serve_app.core.speakers import SpeakerOptions, SpeakerWindows
+from serve_app.core.speakers import Diarization, Embeddings, SpeakerOptions, SpeakerWindows
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,3 +15,9 @@ class DiarizationTask:
     context: RequestContext
     windows: SpeakerWindows
     options: SpeakerOptions
+
+
+def diarize(
+    windows: SpeakerWindows, options: SpeakerOptions, known: Embeddings | None
+) -> Diarization:
+    raise NotImplementedError

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from serve_app.client import StreamEvent, StreamSentence
+from serve_app.client import StreamEnd, StreamEvent, StreamSentence
 from serve_app.ui.client import ApiOffer, Problem
 
 State: TypeAlias = Literal["idle", "sent", "running", "done", "failed"]
@@ -41,7 +41,7 @@ class ShownResult:
         if isinstance(event, StreamSentence):
             self.state = "running"
             self.sentences.append(_sentence_json(event))
-        else:
+        elif isinstance(event, StreamEnd):
             self.state = "done"
             self.duration_s = math.ceil(event.duration_s)
             self.failed_ranges_ms = tuple(
