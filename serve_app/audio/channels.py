@@ -67,6 +67,7 @@ class Downmix:
         self._channel_energy: npt.NDArray[np.float64] | None = None
         self._mean_energy = 0.0
         self._used: int | None = None
+        self._has_begun = False
         self._has_cancelled = False
 
     @property
@@ -90,13 +91,14 @@ class Downmix:
                 return mean
             energy = np.einsum("cn,cn->c", samples, samples, dtype=np.float64)
             self._compare(energy, float(np.dot(mean[0], mean[0])), num_samples / rate_hz)
-        before = self._used
+        before, has_begun = self._used, self._has_begun
+        self._has_begun = True
         self._used = self._choice(num_channels)
-        chosen = _chosen(samples, mean, self._used)
         if self._used is None and before is None:
             return mean
         self._has_cancelled = True
-        if before == self._used or (before is not None and before >= num_channels):
+        chosen = _chosen(samples, mean, self._used)
+        if before == self._used or not has_begun:
             return chosen
         return _faded(_chosen(samples, mean, before), chosen, max(round(_FADE_S * rate_hz), 1))
 
@@ -110,7 +112,7 @@ class Downmix:
         if self._channel_energy is None or len(self._channel_energy) != len(energy):
             self._channel_energy, self._mean_energy = energy, mean_energy
             # The choice so far was between other channels.
-            self._used = None
+            self._used, self._has_begun = None, False
         else:
             self._channel_energy = kept * self._channel_energy + energy
             self._mean_energy = kept * self._mean_energy + mean_energy
