@@ -164,9 +164,13 @@ class TranscriptWriter:
             return result
 
         def end() -> RecordingEnd:
-            spans = tuple(one.summary for one in heard.utterances)
+            spans = [one.summary for one in heard.utterances]
             return RecordingEnd(
-                heard.end.duration_ms, spans, damage=heard.end.damage, notices=heard.end.notices
+                heard.end.duration_ms,
+                tuple(sorted(spans, key=lambda span: span.start_ms)),
+                damage=heard.end.damage,
+                notices=heard.end.notices,
+                num_channels=heard.end.num_channels,
             )
 
         events = assemble(
@@ -200,9 +204,10 @@ class TranscriptWriter:
 
 
 def subtitles_of(settings: Settings) -> SubtitleOptions:
-    """Returns the options of a job's subtitles, which name the speakers if they are known."""
+    """Returns the options of a job's subtitles, which name speakers and separate channels."""
     with_speakers = "speakers" in settings.stages
-    return replace(settings.subtitles.options(), with_speakers=with_speakers)
+    options = settings.subtitles.options()
+    return replace(options, with_speakers=with_speakers, with_channels=True)
 
 
 class Finisher:

@@ -123,6 +123,7 @@ class HandleTranscriptionService:
                 "vad" in job.stages,
                 job.recognition_options,
                 job.speech_detection,
+                separate_channels=job.separate_channels,
                 speakers=job.speakers is not None,
             ),
             self._settings.max_attempts,

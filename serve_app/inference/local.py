@@ -97,6 +97,8 @@ class LocalTranscriber:
         recognition_options: RecognitionOptions = NO_OPTIONS,
         detection: SpeechDetection = AS_DEPLOYED,
         speakers: SpeakerOptions | None = None,
+        *,
+        separate_channels: bool = False,
     ) -> AsyncGenerator[TranscriptEvent]:
         """Yields the parts of the transcript in order of time, then a `RecordingEnd`.
 
@@ -107,6 +109,7 @@ class LocalTranscriber:
             recognition_options: for the recognizer.
             detection: for the VAD.
             speakers: find who speaks; needs the stage `speakers`. None for no labels.
+            separate_channels: recognize each channel for itself, instead of their mix.
 
         Raises:
             AudioError: the file is not usable audio.
@@ -114,7 +117,14 @@ class LocalTranscriber:
         """
         context = RequestContext(request_id)
         vad = self._vad if "vad" in stages else None
-        segmentation = Segmentation(audio, vad, self._options, recognition_options, detection)
+        segmentation = Segmentation(
+            audio,
+            vad,
+            self._options,
+            recognition_options,
+            detection,
+            separate_channels=separate_channels,
+        )
         spans: list[UtteranceSummary] = []
         voices: list[SpeakerWindows] = []
         embedder = self._voices if speakers is not None else None
