@@ -240,9 +240,13 @@ async def _without_voices(
 
 
 def _deployment_of(settings: Settings, stage: Stage) -> DeploymentSettings:
-    if stage == "vad":
-        return settings.segmenter.deployment
-    return (settings.recognizer if stage == "asr" else settings.punctuator).deployment
+    deployments: dict[Stage, DeploymentSettings] = {
+        "vad": settings.segmenter.deployment,
+        "asr": settings.recognizer.deployment,
+        "punctuation": settings.punctuator.deployment,
+        "speakers": settings.speaker_embedder.deployment,
+    }
+    return deployments[stage]
 
 
 async def _ask(stage: Stage, handle: DeploymentHandle[Any]) -> StageReadiness | None:

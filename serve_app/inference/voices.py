@@ -28,6 +28,13 @@ def windows_of_chunk(chunk: Chunk, embeddings: Embeddings) -> SpeakerWindows:
     return SpeakerWindows(times_ms[:, 0], times_ms[:, 1], embeddings)
 
 
+def mean_voices(embeddings: Sequence[Embeddings]) -> Embeddings:
+    """Returns one embedding for each item: the mean of its windows, of length 1."""
+    means = np.stack([rows.mean(axis=0) for rows in embeddings])
+    voices: Embeddings = means / np.linalg.norm(means, axis=1, keepdims=True)
+    return voices
+
+
 class LocalVoices:
     """Runs an embedder and the diarization on a thread of their own.
 
@@ -61,7 +68,5 @@ class LocalVoices:
     def _diarize(self, voices: RecordingVoices, options: SpeakerOptions) -> Diarization:
         known: Embeddings | None = None
         if options.known:
-            embeddings = self._engine.embed([speaker.pcm for speaker in options.known])
-            means = np.stack([rows.mean(axis=0) for rows in embeddings])
-            known = means / np.linalg.norm(means, axis=1, keepdims=True)
+            known = mean_voices(self._engine.embed([speaker.pcm for speaker in options.known]))
         return voices.in_recording_time(diarize(voices.windows(), options, known))
