@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import NoReturn, TypeAlias
 
+from serve_app.core.speakers import MAX_SPEAKERS
 from serve_app.ui.client import Order
 
 MAX_EVENT_BYTES = 64 * 1024
@@ -28,7 +29,7 @@ _MAX_COMPONENTS = 1000
 _MAX_STAGES = 16
 _MAX_NAME_CHARACTERS = 256
 _LANGUAGE = re.compile(r"[a-z-]{0,16}")
-_ORDER_FIELDS = {"model", "stages", "hotwords", "language", "itn"}
+_ORDER_FIELDS = {"model", "stages", "hotwords", "language", "itn", "num_speakers"}
 
 
 class EventRefused(Exception):
@@ -199,7 +200,14 @@ def _order(value: object) -> Order:
         _text(sent["hotwords"], MAX_HOTWORDS_CHARACTERS).strip(),
         _matching(_LANGUAGE, sent["language"], "language"),
         itn,
+        _num_speakers(sent["num_speakers"]),
     )
+
+
+def _num_speakers(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SPEAKERS:
+        raise EventRefused(f"num_speakers must be a whole number from 0 to {MAX_SPEAKERS}")
+    return value
 
 
 def _fields(value: object, names: set[str], what: str) -> dict[str, object]:

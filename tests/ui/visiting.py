@@ -22,6 +22,7 @@ ORDER: Json = {
     "hotwords": "",
     "language": "",
     "itn": False,
+    "num_speakers": 0,
 }
 
 
