@@ -38,8 +38,7 @@ from serve_app.api.response_models import (
 from serve_app.core.errors import SpeakersUnavailable
 from serve_app.core.records import RecordingEnd, Token, UtteranceSummary
 from serve_app.core.words import needs_space
-from serve_app.speakers.labelling import label_sentences
-from serve_app.speakers.transcripts import labelled
+from serve_app.speakers.transcripts import labelled, labelled_sentences
 from serve_app.transcript.subtitles import to_srt, to_vtt
 from serve_app.transcript.transcript import (
     FailedRange,
@@ -191,7 +190,7 @@ async def sse_events(
 def _segments_of(sentences: Sequence[Sentence], end: RecordingEnd) -> list[DiarizedSegment]:
     if end.diarization is None:
         raise SpeakersUnavailable
-    return _diarized_segments(label_sentences(sentences, end.diarization))
+    return _diarized_segments(labelled_sentences(sentences, end.diarization))
 
 
 def sse_error(body: ErrorAnswer) -> str:

@@ -21,7 +21,7 @@ from serve_app.batch.outputs import OutputStore
 from serve_app.batch.records import BatchItem, FinishedRecording, PackIdentity, StageTimes
 from serve_app.core.ports import Punctuator
 from serve_app.core.records import PackRole, RecordingEnd, RequestContext, Stage, Utterance
-from serve_app.core.speakers import Diarization, SpeakerOptions, join_windows
+from serve_app.core.speakers import Diarization, SpeakerOptions
 from serve_app.inference.batched import BatchedPunctuator, punctuator_limits
 from serve_app.inference.loading import load_punctuator
 from serve_app.scheduling.backoff import Backoff
@@ -29,7 +29,7 @@ from serve_app.scheduling.micro_batcher import BatchLimits
 from serve_app.settings import Settings
 from serve_app.settings.batch import TextFormat
 from serve_app.speakers.diarization import diarize
-from serve_app.speakers.transcripts import labelled
+from serve_app.speakers.transcripts import RecordingVoices, labelled
 from serve_app.transcript.assembly import assemble
 from serve_app.transcript.itn import AS_SAID, TextRules, apply_rules
 from serve_app.transcript.sentences import PunctuationResult, PunctuationTask
@@ -188,11 +188,13 @@ class TranscriptWriter:
         return transcript, spent_s
 
     def _with_labels(self, transcript: Transcript, task: FinishTask) -> Transcript:
-        voices = [one.voices for one in task.heard.utterances if one.voices is not None]
+        voices = RecordingVoices()
+        for utterance in task.heard.utterances:
+            voices.add(utterance)
         diarization = Diarization()
         if voices:
             options = task.item.speakers or self._speakers
-            diarization = diarize(join_windows(voices), options, None)
+            diarization = voices.in_recording_time(diarize(voices.windows(), options, None))
         return labelled(replace(transcript, diarization=diarization))
 
     async def _write(self, record: FinishedRecording) -> None:

@@ -28,7 +28,7 @@ class RemoteSpeakerEmbedder:
         self._handle = handle
         self._retry_policy = RetryPolicy(
             settings.max_attempts,
-            settings.recognizer.call_timeout_s,
+            settings.speaker_embedder.call_timeout_s,
             settings.replacement_timeout_s,
         )
 
