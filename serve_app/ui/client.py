@@ -62,6 +62,7 @@ class Order:
     language: str = ""
     itn: bool = False
     num_speakers: int = 0
+    separate_channels: bool = False
 
 
 class ApiClient:
@@ -120,6 +121,7 @@ class ApiClient:
             words=True,
             speaker_labels="speakers" in order.stages,
             num_speakers=order.num_speakers or None,
+            separate_channels=order.separate_channels,
             fields={"hotwords": order.hotwords} if order.hotwords else {},
         )
         async with (

@@ -79,10 +79,17 @@ class ShownResult:
     def _labelled_json(self, segment: StreamSegment) -> str:
         """Returns a segment with its words, which are the next ones of the recording."""
         words: list[Word] = []
-        while self._words and self._words[0].end_s <= segment.end_s + _ROUNDING_S:
+        last_s = segment.end_s + _ROUNDING_S
+        while (
+            self._words
+            and self._words[0].end_s <= last_s
+            and self._words[0].channel == segment.channel
+        ):
             words.append(self._words.popleft())
         return _sentence_json(
-            StreamSentence(segment.start_s, segment.end_s, segment.text, tuple(words)),
+            StreamSentence(
+                segment.start_s, segment.end_s, segment.text, tuple(words), segment.channel
+            ),
             segment.speaker,
         )
 
@@ -99,6 +106,8 @@ def _sentence_json(said: StreamSentence, speaker: str | None = None) -> str:
     }
     if speaker is not None:
         sentence["speaker"] = speaker
+    if said.channel is not None:
+        sentence["channel"] = said.channel
     return json.dumps(sentence, ensure_ascii=False, separators=(",", ":"))
 
 

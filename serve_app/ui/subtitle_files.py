@@ -18,6 +18,7 @@ _DAY_MS = 24 * 3600 * 1000
 _MAX_WORD_CHARACTERS = 1000
 _MAX_SENTENCE_CHARACTERS = 100_000
 _MAX_SENTENCES = 100_000
+_MAX_CHANNELS = 32
 _MAX_NAME_CHARACTERS = 64
 
 _TimeMs = Annotated[int, Field(ge=0, le=7 * _DAY_MS)]
@@ -47,6 +48,7 @@ class SentSentence(_Sent):
     text: Annotated[str, Field(max_length=_MAX_SENTENCE_CHARACTERS)]
     words: tuple[tuple[_WordText, _TimeMs, _TimeMs], ...] = ()
     speaker: _SpeakerName | None = None
+    channel: Annotated[int | None, Field(ge=0, lt=_MAX_CHANNELS)] = None
 
 
 class SubtitleOrder(_Sent):
@@ -98,7 +100,7 @@ def sentence_of(sent: SentSentence) -> Sentence:
             MarkedToken(Token(word, start_ms, word_end_ms, 1.0), mark)
             for (word, mark), (start_ms, word_end_ms) in zip(words, pairwise(times), strict=True)
         ]
-    return Sentence(tuple(marked), sent.speaker)
+    return Sentence(tuple(marked), sent.speaker, sent.channel)
 
 
 def _with_marks(sent: SentSentence) -> list[MarkedToken] | None:

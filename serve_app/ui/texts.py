@@ -51,6 +51,8 @@ TEXTS: dict[str, dict[Language, str]] = {
     "num_speakers": {"zh": "说话人数", "en": "Number of speakers"},
     "num_speakers_any": {"zh": "自动", "en": "Automatic"},
     "itn": {"zh": "数字写成阿拉伯数字", "en": "Write numbers as digits"},
+    "separate_channels": {"zh": "各声道分别识别", "en": "Each channel for itself"},
+    "channel_name": {"zh": "声道 {number}", "en": "Channel {number}"},
     "hotwords": {"zh": "热词", "en": "Hotwords"},
     "hotwords_info": {
         "zh": "希望优先识别的词，用空格隔开",

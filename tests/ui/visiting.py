@@ -23,6 +23,7 @@ ORDER: Json = {
     "language": "",
     "itn": False,
     "num_speakers": 0,
+    "separate_channels": False,
 }
 
 

@@ -68,9 +68,9 @@ class Downloads {
         format,
         max_chars: Number(this.lineLength.value) || null,
         duration_ms: item.audioS ? item.audioS * 1000 : null,
-        sentences: kept(item).map(({ startMs, endMs, text, words: heard, speaker }) => ({
+        sentences: kept(item).map(({ startMs, endMs, text, words: heard, speaker, channel }) => ({
           start: startMs, end: endMs, text, words: heard.map(([word, from, to]) => [word, from, to]),
-          speaker: speakerName(item, speaker),
+          speaker: speakerName(item, speaker), channel,
         })),
       }),
     });
@@ -111,9 +111,10 @@ function markdown(item) {
 
 function transcriptJson(item) {
   const seconds = (ms) => ms / 1000;
-  const segments = kept(item).map(({ startMs, endMs, text, words: heard, original, speaker }, id) => ({
+  const segments = kept(item).map(({ startMs, endMs, text, words: heard, original, speaker, channel }, id) => ({
     id, start: seconds(startMs), end: seconds(endMs), text,
     ...(speaker === null ? {} : { speaker: speakerName(item, speaker) }),
+    ...(channel === null ? {} : { channel }),
     ...(original ? { edited: true } : {}),
     words: heard.map(([word, from, to, confidence]) => ({
       word, start: seconds(from), end: seconds(to), ...(confidence === null ? {} : { confidence }),

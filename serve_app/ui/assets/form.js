@@ -2,7 +2,7 @@
 "use strict";
 
 const OPTIONAL_STAGES = ["vad", "punctuation", "speakers"];
-const OFF_AT_FIRST = ["itn", "speakers"];
+const OFF_AT_FIRST = ["itn", "speakers", "separate_channels"];
 const MAX_LISTED_SPEAKERS = 10;
 
 class OptionForm {
@@ -20,7 +20,7 @@ class OptionForm {
     this.hotwords = el("textarea", {
       id: "ps-hotwords-input", rows: "2", maxlength: String(paraserveFacts.maxHotwordsCharacters), "aria-describedby": "ps-hotwords-info",
     });
-    this.checks = Object.fromEntries([...OPTIONAL_STAGES.map((stage) => [stage, `stage_${stage}`]), ["itn", "itn"]]
+    this.checks = Object.fromEntries([...OPTIONAL_STAGES.map((stage) => [stage, `stage_${stage}`]), ["itn", "itn"], ["separate_channels", "separate_channels"]]
       .map(([name, text]) => {
         const input = el("input", { type: "checkbox", id: `ps-check-${name}` });
         input.checked = !OFF_AT_FIRST.includes(name);
@@ -89,6 +89,7 @@ class OptionForm {
       language: this.languageField.hidden ? "" : this.language.value,
       itn: this.checks.itn.input.checked,
       num_speakers: this._labelsSpeakers() ? Number(this.speakers.value) : 0,
+      separate_channels: this.checks.separate_channels.input.checked,
     };
   }
 }

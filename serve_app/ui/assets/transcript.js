@@ -7,11 +7,15 @@ const READING_MS = 4000;
 
 /**
  * A sentence: times in ms; words as [text, start, end, confidence], the last null where a person
- * wrote the word; none where the service tells no times. The speaker is a label, or null.
+ * wrote the word; none where the service tells no times. The speaker is a label, or null; without
+ * labels, each separate channel is a speaker.
  */
-function sentenceOf({ start, end, text, words: heard, speaker }) {
-  return { startMs: start, endMs: end, text, words: heard || [], speaker: speaker ?? null, original: null };
+function sentenceOf({ start, end, text, words: heard, speaker, channel }) {
+  const label = speaker ?? (channel === undefined ? null : `${CHANNEL}${channel + 1}`);
+  return { startMs: start, endMs: end, text, words: heard || [], speaker: label, channel: channel ?? null, original: null };
 }
+
+const CHANNEL = "channel:";
 
 /** Returns the labeled sentences; one that was edited stays whole, with the label of its first part. */
 function withSpeakers(sentences, labelled) {
@@ -30,7 +34,9 @@ const MAX_NAME_CHARACTERS = 64;
 /** Returns the name of a speaker as the reader has it; null without labels. */
 function speakerName(item, speaker) {
   if (speaker === null) return null;
-  return item.names[speaker] || (speaker === UNKNOWN_SPEAKER ? words("unknown_speaker") : speaker);
+  if (item.names[speaker]) return item.names[speaker];
+  if (speaker.startsWith(CHANNEL)) return words("channel_name", { number: speaker.slice(CHANNEL.length) });
+  return speaker === UNKNOWN_SPEAKER ? words("unknown_speaker") : speaker;
 }
 
 class TranscriptView {
