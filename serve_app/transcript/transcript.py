@@ -23,9 +23,13 @@ class Sentence:
     """The tokens of a sentence; times in ms from the recording's start.
 
     Without punctuation, each utterance is a sentence.
+
+    Attributes:
+        speaker: label of who speaks it; None without speaker labels.
     """
 
     tokens: tuple[MarkedToken, ...]
+    speaker: str | None = None
 
     @property
     def start_ms(self) -> int:
