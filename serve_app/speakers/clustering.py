@@ -38,6 +38,7 @@ _MIN_NEIGHBORS = 6
 _NUM_STARTS = 8
 _NUM_REFINEMENTS = 10
 _SAME_VOICE = 0.75
+_CONTENT_WINDOWS = 1.5
 _MIN_WINDOWS = 5
 
 Labels = npt.NDArray[np.int64]
@@ -80,6 +81,7 @@ def cluster(
     highest = min(num_rows, num_speakers or max_speakers or max(MAX_SPEAKERS, lowest))
     labels = _spectral(rows, lowest, highest)
     labels = _joined(rows, labels, lowest)
+    labels = _refined(rows, labels)
     labels = _without_small(rows, labels, lowest)
     return numbered(labels[rows.row_of])
 
@@ -180,11 +182,13 @@ def _kmeans(points: npt.NDArray[np.float64], number: int) -> Labels:
 def _joined(rows: _Rows, labels: Labels, lowest: int) -> Labels:
     """Joins clusters with the same voice, the most alike first."""
     while (number := int(labels.max()) + 1) > lowest:
-        means, _ = _pooled(rows.means, rows.sizes, labels)
+        means, sizes = _pooled(rows.means, rows.sizes, labels)
         unit = _unit(means)
-        likeness = np.triu(unit @ unit.T, 1)
-        one, other = np.unravel_index(int(np.argmax(likeness)), (number, number))
-        if likeness[one, other] < _SAME_VOICE:
+        smaller = np.minimum(sizes[:, None], sizes[None, :])
+        enough = _SAME_VOICE * smaller / (smaller + _CONTENT_WINDOWS)
+        excess = np.where(np.tri(number, dtype=bool), -np.inf, unit @ unit.T - enough)
+        one, other = np.unravel_index(int(np.argmax(excess)), (number, number))
+        if excess[one, other] < 0:
             break
         labels = numbered(np.where(labels == other, one, labels))
     return labels
@@ -202,4 +206,15 @@ def _without_small(rows: _Rows, labels: Labels, lowest: int) -> Labels:
         nearest = (rows.means[mine] @ _unit(means)[others].T).argmax(axis=1)
         labels[mine] = others[nearest]
         labels = numbered(labels)
+    return labels
+
+
+def _refined(rows: _Rows, labels: Labels) -> Labels:
+    """Gives each row to the cluster whose mean is nearest, unless that empties a cluster."""
+    for _ in range(_NUM_REFINEMENTS):
+        means, _ = _pooled(rows.means, rows.sizes, labels)
+        nearest: Labels = (rows.means @ _unit(means).T).argmax(axis=1)
+        if len(np.unique(nearest)) <= labels.max() or np.array_equal(nearest, labels):
+            break
+        labels = nearest
     return labels
