@@ -178,7 +178,7 @@ def conversations(studio: Studio, report: Report, seeds: range, max_minutes: flo
         reference = merged(conversation.turns)
         name = f"{seed}-{max_minutes:g}-{studio.num_phrases}"
         windows = studio.listener.windows(name, conversation.pcm)
-        truths.append(len(plan.voices))
+        truths.append(num_speakers(reference))
         cells: list[float] = []
         for system, results in found.items():
             results.append(_measured(system, windows, reference, conversation.duration_s))
