@@ -170,14 +170,20 @@ def add_outage(
         restarts,
     )
     report.row(*cells)
-    slowest = max(requests, key=_took_s)
-    tries = "; ".join(
-        f"{each.ended_s - slowest[0].began_s:.1f} s {each.fate} {each.detail}"
-        + (f" (Retry-After {each.retry_after_s:.0f})" if each.retry_after_s else "")
-        for each in slowest
-    )
+    tries = _listed(max(requests, key=_took_s))
     report.note(f"{victim}, slowest: {tries}")
     report.say(f"{victim}: {len(right)} of {len(requests)} right; slowest: {tries}")
+    for attempts in requests:
+        if len(attempts) > 1 + _DEFAULT_RETRIES:
+            report.note(f"{victim}, more than two retries: {_listed(attempts)}")
+
+
+def _listed(attempts: Sequence[Attempt]) -> str:
+    return "; ".join(
+        f"{each.ended_s - attempts[0].began_s:.1f} s {each.fate} {each.detail}"
+        + (f" (Retry-After {each.retry_after_s:.0f})" if each.retry_after_s else "")
+        for each in attempts
+    )
 
 
 def judge(report: Report) -> None:

@@ -99,7 +99,8 @@ KEY_REQUESTS = _TABLE.counter(
 )
 KEY_AUDIO = _TABLE.counter(
     "paraserve_key_audio_seconds_total",
-    "Audio of recordings answered with 200, by the name of the API key.",
+    "Audio of recordings answered with 200, each separate channel counted, by the name of the "
+    "API key.",
     "key",
 )
 REQUEST_TIME = _TABLE.histogram(

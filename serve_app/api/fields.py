@@ -32,6 +32,8 @@ TEXT_FIELDS = SUBTITLE_FIELDS | {
     "min_speakers",
     "max_speakers",
     "subtitle_speakers",
+    "channels",
+    "subtitle_channels",
 }
 _LISTS = frozenset(
     {

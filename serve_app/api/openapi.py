@@ -112,6 +112,19 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "description": "Write Mandarin numbers, dates and amounts in digits. Timestamps do "
         "not change.",
     },
+    "channels": {
+        "type": "string",
+        "enum": ["mix", "separate"],
+        "default": "mix",
+        "description": "What to recognize of a recording with several channels: their `mix`, or "
+        "each channel for itself, as for calls with a speaker on each. Separate channels count "
+        "as a recording each.",
+    },
+    "subtitle_channels": {
+        "type": "boolean",
+        "default": False,
+        "description": "srt and vtt: name the channel in each cue, with channels=separate.",
+    },
     "replacements": {
         "type": "string",
         "description": "Phrases to replace in the text: a JSON object that maps wrong phrases to "

@@ -1,8 +1,9 @@
 """Parses and validates the parameters of a transcription request.
 
 Field names and values follow OpenAI's `POST /v1/audio/transcriptions`; `stages`, `itn`,
-`replacements`, `hotwords`, `refine_keywords`, `subtitle_...`, `speaker_labels`, the numbers of
-speakers and the value `utterances` of `include` are extensions. docs/api.md lists all fields.
+`replacements`, `hotwords`, `refine_keywords`, `subtitle_...`, `channels`, `speaker_labels`, the
+numbers of speakers and the value `utterances` of `include` are extensions. docs/api.md lists
+all fields.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ Granularity = Literal["word", "segment"]
 _LOGPROBS, _UTTERANCES = "logprobs", "utterances"
 _DIARIZED = "diarized_json"
 _SPEAKER_LABELS, _SUBTITLE_SPEAKERS = "speaker_labels", "subtitle_speakers"
+_MIX, _SEPARATE = "mix", "separate"
+_SUBTITLE_CHANNELS = "subtitle_channels"
 STREAMABLE_FORMATS = ("json", "text", _DIARIZED)
 _UNLABELLED_FORMATS = ("json", "text")
 _SUBTITLE_FORMATS = ("srt", "vtt")
@@ -137,6 +140,7 @@ class TranscriptionParameters:
         subtitles: options of the cues.
         speech_detection: for the VAD.
         speakers: what is known about the speakers; None for no labels.
+        separate_channels: recognize each channel for itself, instead of their mix.
         needs_hotwords: whether hotwords were given as `hotwords`, so that a model that has
             no use for any is a mistake; OpenAI's `keywords` are only a preference.
         ignored_fields: names of unknown fields, as they were sent.
@@ -156,6 +160,7 @@ class TranscriptionParameters:
     subtitles: SubtitleOptions = DEFAULT_SUBTITLES
     speech_detection: SpeechDetection = AS_DEPLOYED
     speakers: SpeakerFields | None = None
+    separate_channels: bool = False
     needs_hotwords: bool = False
     ignored_fields: tuple[str, ...] = ()
     warnings: tuple[RequestWarning, ...] = ()
@@ -191,6 +196,7 @@ class _Parser:
         model = self._model()
         response_format = self._response_format()
         speakers = self._speakers(response_format)
+        separate_channels = self._separate_channels()
         language = self._language()
         stages = self._stages()
         stages = stages - _SPEAKERS if speakers is None else stages | _SPEAKERS
@@ -210,9 +216,11 @@ class _Parser:
             subtitles=replace(
                 parse_subtitle_options(self._fields.texts, self._offer.subtitles),
                 with_speakers=speakers is not None and self._boolean(_SUBTITLE_SPEAKERS),
+                with_channels=self._subtitle_channels(response_format, separate_channels),
             ),
             speech_detection=self._speech_detection(stages),
             speakers=speakers,
+            separate_channels=separate_channels,
             needs_hotwords=self._has_hotwords(),
             ignored_fields=tuple(self._ignored),
             warnings=tuple(self._warnings),
@@ -290,6 +298,20 @@ class _Parser:
         if response_format == _DIARIZED:
             asking.append("response_format")
         return asking
+
+    def _separate_channels(self) -> bool:
+        value = (self._text("channels") or _MIX).strip().lower()
+        _check_choice("channels", value, (_MIX, _SEPARATE))
+        return value == _SEPARATE
+
+    def _subtitle_channels(self, response_format: ResponseFormat, separate_channels: bool) -> bool:
+        if not self._boolean(_SUBTITLE_CHANNELS):
+            return False
+        if not separate_channels:
+            self._warn(_SUBTITLE_CHANNELS, f"has no effect without channels={_SEPARATE}")
+        elif response_format not in _SUBTITLE_FORMATS:
+            self._warn(_SUBTITLE_CHANNELS, f"has no effect with response_format {response_format}")
+        return separate_channels
 
     def _language(self) -> str | None:
         """Returns the requested code, GUESSED, or None without one."""

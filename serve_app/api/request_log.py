@@ -47,6 +47,7 @@ class RequestLog:
         waited_s: time in the queue.
         upload_bytes: of the file.
         audio_s: length of the recording, 0 if it never became known.
+        num_channels: channels that were recognized, each for itself; 1 for their mix.
         num_chunks: chunks that were recognized or failed.
         num_failed_ranges: ranges that are missing from the text.
         stages: requested stages.
@@ -65,6 +66,7 @@ class RequestLog:
     waited_s: float = 0.0
     upload_bytes: int = 0
     audio_s: float = 0.0
+    num_channels: int = 1
     num_chunks: int = 0
     num_failed_ranges: int = 0
     stages: str = ""
@@ -77,6 +79,11 @@ class RequestLog:
     @property
     def is_partial(self) -> bool:
         return self.num_failed_ranges > 0
+
+    @property
+    def recognized_audio_s(self) -> float:
+        """Length of the recording, times its separate channels."""
+        return self.audio_s * self.num_channels
 
     @property
     def duration_s(self) -> float:
@@ -92,6 +99,7 @@ class RequestLog:
             "waited_s": round(self.waited_s, 4),
             "upload_bytes": self.upload_bytes,
             "audio_s": round(self.audio_s, 3),
+            "num_channels": self.num_channels,
             "num_chunks": self.num_chunks,
             "num_failed_ranges": self.num_failed_ranges,
             "partial": self.is_partial,

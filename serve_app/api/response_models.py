@@ -18,6 +18,11 @@ from serve_app.core.records import UtteranceStatus
 Seconds: TypeAlias = Annotated[float, Field(description="Seconds from the recording's start.")]
 
 
+Channel: TypeAlias = Annotated[
+    int, Field(ge=0, description="The channel, from 0, with `channels=separate`.")
+]
+
+
 class TokenLogprob(TypedDict):
     """One token of `logprobs`: its text, its UTF-8 bytes and its log-probability."""
 
@@ -30,7 +35,12 @@ class DurationUsage(TypedDict):
     """Usage of a request, by the length of its recording."""
 
     type: Literal["duration"]
-    seconds: Annotated[int, Field(description="Length of the recording, rounded up.")]
+    seconds: Annotated[
+        int,
+        Field(
+            description="Length of the recording in s, times the channels recognized, rounded up."
+        ),
+    ]
 
 
 class InputTokenDetails(TypedDict):
@@ -44,7 +54,9 @@ class TokenUsage(TypedDict):
     """Usage of a streamed request; in streams, OpenAI's clients accept only this type."""
 
     type: Literal["tokens"]
-    input_tokens: Annotated[int, Field(description="Tenths of a second of audio, rounded up.")]
+    input_tokens: Annotated[
+        int, Field(description="Tenths of a second of audio, rounded up; as in `DurationUsage`.")
+    ]
     input_token_details: InputTokenDetails
     output_tokens: Annotated[
         int, Field(description="Characters of Chinese and words of other languages in the text.")
@@ -59,6 +71,9 @@ class FailedSpan(TypedDict):
     end: Seconds
     error: str
     reason: Literal["recognition_failed", "damaged"]
+    channel: NotRequired[
+        Annotated[int, Field(ge=0, description="As in `Segment`; without it, all channels.")]
+    ]
 
 
 class TranscriptionLanguage(TypedDict):
@@ -115,6 +130,7 @@ class Segment(TypedDict):
         Annotated[str, Field(description="The model that recognized it, where several run.")]
     ]
     speaker: NotRequired[Speaker]
+    channel: NotRequired[Channel]
 
 
 class Word(TypedDict):
@@ -128,6 +144,7 @@ class Word(TypedDict):
         Annotated[str, Field(description="The model that recognized it, where several run.")]
     ]
     speaker: NotRequired[Speaker]
+    channel: NotRequired[Channel]
 
 
 class SpokenSpan(TypedDict):
@@ -137,6 +154,7 @@ class SpokenSpan(TypedDict):
     end: Seconds
     status: UtteranceStatus
     language: NotRequired[str]
+    channel: NotRequired[Channel]
 
 
 class VerboseTranscription(Transcription):
@@ -164,6 +182,7 @@ class DiarizedSegment(TypedDict):
     speaker: Annotated[
         str, Field(description="As in `Segment`; `unknown` where the voice could not be compared.")
     ]
+    channel: NotRequired[Channel]
 
 
 class DiarizedTranscription(TypedDict):
@@ -191,6 +210,7 @@ class TextDelta(TypedDict):
     delta: str
     start: Seconds
     end: Seconds
+    channel: NotRequired[Channel]
     words: NotRequired[
         Annotated[list[Word], Field(description="With timestamp_granularities word.")]
     ]

@@ -33,6 +33,7 @@ class TranscriptionJob:
         recognition_options: for the recognizer.
         speech_detection: for the VAD.
         speakers: label who speaks; None for no labels.
+        separate_channels: recognize each channel for itself, instead of their mix.
     """
 
     context: RequestContext
@@ -41,6 +42,7 @@ class TranscriptionJob:
     recognition_options: RecognitionOptions = NO_OPTIONS
     speech_detection: SpeechDetection = AS_DEPLOYED
     speakers: SpeakerOptions | None = None
+    separate_channels: bool = False
 
 
 class TranscriptionService(Protocol):

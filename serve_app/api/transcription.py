@@ -30,7 +30,7 @@ from serve_app.api.request_log import RequestLog, RequestObserver, request_id_of
 from serve_app.api.responses import render, sse_error, sse_events
 from serve_app.api.service import TranscriptionJob, TranscriptionService
 from serve_app.api.speaker_fields import read_speaker_options
-from serve_app.api.upload import UploadReader
+from serve_app.api.upload import Recording, UploadReader
 from serve_app.core.errors import (
     ParaserveError,
     RecognitionFailed,
@@ -143,7 +143,9 @@ class TranscriptionHandler:
         parameters = parse_parameters(_with_query(recording.fields, request), offer)
         log.ignored_fields = shown_names(parameters.ignored_fields)
         async with deadline.enforced():
-            await admission.begin(recording.audio_s, body)
+            log.num_channels = self._num_channels(recording, parameters)
+            charged_s = min(log.recognized_audio_s, admission.max_audio_s)
+            await admission.begin(charged_s, body)
         log.waited_s = admission.waited_s
         log.stages = ",".join(sorted(parameters.stages))
         log.model, log.language = (
@@ -176,6 +178,7 @@ class TranscriptionHandler:
             parameters.recognition_options,
             parameters.speech_detection,
             speakers,
+            parameters.separate_channels,
         )
         events = self._events(job, deadline, admission, log)
         if parameters.text_rules != AS_SAID:
@@ -195,6 +198,17 @@ class TranscriptionHandler:
             response, parameters.ignored_fields, [str(one) for one in parameters.warnings]
         )
         return response
+
+    def _num_channels(self, recording: Recording, parameters: TranscriptionParameters) -> int:
+        """Returns the expected number of recordings that a request costs.
+
+        That is one for each separate channel. Where the header does not tell how many there
+        are, as many count as are accepted.
+        """
+        if not parameters.separate_channels:
+            return 1
+        most = self._limits.audio.max_separate_channels
+        return min(recording.num_channels or most, most)
 
     async def _admit(
         self, request: Request, body: RequestBody, deadline: Deadline, log: RequestLog
@@ -277,7 +291,9 @@ class TranscriptionHandler:
                 except StopAsyncIteration:
                     return
                 if isinstance(event, RecordingEnd):
-                    log.audio_s = admission.processed_audio_s = event.duration_ms / 1000
+                    log.audio_s = event.duration_ms / 1000
+                    log.num_channels = event.num_channels
+                    admission.processed_audio_s = log.audio_s * event.num_channels
                     log.num_chunks = len(event.utterances)
                     log.cost = event.cost
                     if event.diarization is not None:

@@ -23,6 +23,7 @@ from serve_app.api.fetching import Fetcher
 from serve_app.api.fields import TEXT_FIELDS
 from serve_app.api.limits import ApiLimits
 from serve_app.api.spool import SpoolDirectory, SpoolFile
+from serve_app.audio.channel_counts import declared_channels
 from serve_app.audio.durations import estimate_duration
 from serve_app.audio.opening import check_beginning
 from serve_app.core.errors import EmptyUpload, InvalidParameter, MalformedBody, UploadTooLarge
@@ -297,11 +298,13 @@ class Recording:
         fields: the other fields of the form.
         audio_s: its length if known without decoding, else 0; never more
             than may be admitted, since only a decoder tells for certain that it is too long.
+        num_channels: that its header declares; None where only a decoder can tell.
     """
 
     spool: SpoolFile
     fields: dict[str, list[str]]
     audio_s: float
+    num_channels: int | None = None
 
 
 class UploadReader:
@@ -351,11 +354,12 @@ class UploadReader:
             admission.resize(spool.size_bytes)
             # A hostile index takes a while to walk.
             estimate = await asyncio.to_thread(estimate_duration, spool.content())
+            num_channels = await asyncio.to_thread(declared_channels, spool.content())
             audio_s = min(estimate.duration_s, self._limits.max_audio_s, admission.max_audio_s)
         except BaseException:
             spool.close()
             raise
-        return Recording(spool, fields, audio_s)
+        return Recording(spool, fields, audio_s, num_channels)
 
     async def _complete(self, form: Form, spool: SpoolFile) -> dict[str, list[str]]:
         """Returns the fields without those that name the recording."""

@@ -7,7 +7,7 @@ do the same on the command line.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from serve_app.batch.report_data import BatchReport
@@ -28,6 +28,7 @@ def run_batch(
     itn: bool | None = None,
     retry_failed: bool = False,
     speakers: int | str | None = None,
+    channels: Literal["mix", "separate"] | None = None,
 ) -> BatchReport:
     """Transcribes every recording of a source; a repeated call resumes.
 
@@ -44,6 +45,8 @@ def run_batch(
         retry_failed: retry recordings that failed permanently.
         speakers: label who speaks: the number of speakers, a range such as "2-4", or "any";
             None for labels only if the stages have `speakers`.
+        channels: "mix", or "separate" to recognize each channel for itself; None for the value
+            of the settings.
 
     Returns:
         The report, with counts in `report.totals` and failed recordings in `report.failures`.
@@ -66,4 +69,8 @@ def run_batch(
         retry_failed,
         None if speakers is None else str(speakers),
     )
-    return BatchJob(settings or load_settings(DEFAULT_PROFILE), order).run()
+    settings = settings or load_settings(DEFAULT_PROFILE)
+    if channels is not None:
+        batch = settings.batch.model_copy(update={"channels": channels})
+        settings = settings.model_copy(update={"batch": batch})
+    return BatchJob(settings, order).run()

@@ -100,6 +100,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         metavar="N",
         help="label who speaks; N is the number of speakers, or a range such as 2-4, if known",
     )
+    add("--channels", choices=("mix", "separate"), help="what to recognize of several channels")
     add("--retry-failed", action="store_true", help="retry recordings that failed permanently")
     add(
         "--accept-failures",

@@ -93,12 +93,19 @@ def config_fingerprint(config: TranscriptConfig) -> str:
     content = asdict(config)
     # Results without labels are older than these fields.
     del content["subtitles"]["with_speakers"]
+    del content["subtitles"]["with_channels"]
     if config.speakers is None:
         del content["speakers"]
     return _digest(content)
 
 
-def item_fingerprint(config_digest: str, item: BatchItem, file: FileInfo) -> str:
+def item_fingerprint(
+    config_digest: str,
+    item: BatchItem,
+    file: FileInfo,
+    *,
+    max_separate_channels: int | None = None,
+) -> str:
     """Returns 32 hexadecimal digits that depend on configuration, options and content.
 
     They do not depend on id, location, reference and metadata: a moved bucket or a corrected
@@ -108,6 +115,7 @@ def item_fingerprint(config_digest: str, item: BatchItem, file: FileInfo) -> str
         config_digest: `config_fingerprint`.
         item: its language, stages and number of speakers count.
         file: current size and version of the content.
+        max_separate_channels: recordings with more are refused; None for the mix of the channels.
     """
     options: list[object] = [
         item.language,
@@ -115,6 +123,8 @@ def item_fingerprint(config_digest: str, item: BatchItem, file: FileInfo) -> str
     ]
     if item.speakers is not None:
         options.append(asdict(item.speakers))
+    if max_separate_channels is not None:
+        options.append({"max_separate_channels": max_separate_channels})
     return _digest([config_digest, options, file.size_bytes, file.version])
 
 

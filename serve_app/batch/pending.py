@@ -29,12 +29,14 @@ class Work:
         fingerprint: of content and configuration.
         stages: to run.
         size_bytes: of its file; None if unknown.
+        separate_channels: recognize each channel for itself, instead of their mix.
     """
 
     item: BatchItem
     fingerprint: str
     stages: frozenset[Stage]
     size_bytes: int | None
+    separate_channels: bool = False
 
 
 @dataclass(slots=True)
@@ -83,7 +85,13 @@ def find_pending(
                 continue
             if "speakers" not in settings.stages:
                 item = replace(item, speakers=None)
-            fingerprint = item_fingerprint(config_digest, item, info)
+            separate = (item.channels or settings.batch.channels) == "separate"
+            fingerprint = item_fingerprint(
+                config_digest,
+                item,
+                info,
+                max_separate_channels=settings.audio.max_separate_channels if separate else None,
+            )
             pending.fingerprints[item.id] = fingerprint
             if finished.get(item.id) == fingerprint:
                 pending.num_done += 1
@@ -93,7 +101,7 @@ def find_pending(
                 pending.num_given_up += 1
             else:
                 stages = frozenset(item.stages or settings.stages)
-                pending.works.append(Work(item, fingerprint, stages, info.size_bytes))
+                pending.works.append(Work(item, fingerprint, stages, info.size_bytes, separate))
     return pending
 
 

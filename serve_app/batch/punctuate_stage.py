@@ -21,7 +21,7 @@ from serve_app.batch.outputs import OutputStore
 from serve_app.batch.records import BatchItem, FinishedRecording, PackIdentity, StageTimes
 from serve_app.core.ports import Punctuator
 from serve_app.core.records import PackRole, RecordingEnd, RequestContext, Stage, Utterance
-from serve_app.core.speakers import Diarization, SpeakerOptions, join_windows
+from serve_app.core.speakers import Diarization, SpeakerOptions
 from serve_app.inference.batched import BatchedPunctuator, punctuator_limits
 from serve_app.inference.loading import load_punctuator
 from serve_app.scheduling.backoff import Backoff
@@ -29,7 +29,7 @@ from serve_app.scheduling.micro_batcher import BatchLimits
 from serve_app.settings import Settings
 from serve_app.settings.batch import TextFormat
 from serve_app.speakers.diarization import diarize
-from serve_app.speakers.transcripts import labelled
+from serve_app.speakers.transcripts import RecordingVoices, labelled
 from serve_app.transcript.assembly import assemble
 from serve_app.transcript.itn import AS_SAID, TextRules, apply_rules
 from serve_app.transcript.sentences import PunctuationResult, PunctuationTask
@@ -164,9 +164,13 @@ class TranscriptWriter:
             return result
 
         def end() -> RecordingEnd:
-            spans = tuple(one.summary for one in heard.utterances)
+            spans = [one.summary for one in heard.utterances]
             return RecordingEnd(
-                heard.end.duration_ms, spans, damage=heard.end.damage, notices=heard.end.notices
+                heard.end.duration_ms,
+                tuple(sorted(spans, key=lambda span: span.start_ms)),
+                damage=heard.end.damage,
+                notices=heard.end.notices,
+                num_channels=heard.end.num_channels,
             )
 
         events = assemble(
@@ -184,11 +188,13 @@ class TranscriptWriter:
         return transcript, spent_s
 
     def _with_labels(self, transcript: Transcript, task: FinishTask) -> Transcript:
-        voices = [one.voices for one in task.heard.utterances if one.voices is not None]
+        voices = RecordingVoices()
+        for utterance in task.heard.utterances:
+            voices.add(utterance)
         diarization = Diarization()
         if voices:
             options = task.item.speakers or self._speakers
-            diarization = diarize(join_windows(voices), options, None)
+            diarization = voices.in_recording_time(diarize(voices.windows(), options, None))
         return labelled(replace(transcript, diarization=diarization))
 
     async def _write(self, record: FinishedRecording) -> None:
@@ -200,9 +206,10 @@ class TranscriptWriter:
 
 
 def subtitles_of(settings: Settings) -> SubtitleOptions:
-    """Returns the options of a job's subtitles, which name the speakers if they are known."""
+    """Returns the options of a job's subtitles, which name speakers and separate channels."""
     with_speakers = "speakers" in settings.stages
-    return replace(settings.subtitles.options(), with_speakers=with_speakers)
+    options = settings.subtitles.options()
+    return replace(options, with_speakers=with_speakers, with_channels=True)
 
 
 class Finisher:

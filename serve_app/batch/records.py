@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from serve_app.core.records import PackRole, Stage
 from serve_app.core.speakers import SpeakerOptions
@@ -14,6 +14,8 @@ from serve_app.transcript.transcript import Transcript
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
 TEXT_FORMATS: tuple[TextFormat, ...] = get_args(TextFormat)
+
+ChannelMode: TypeAlias = Literal["mix", "separate"]
 
 READ_ERROR = "read_error"
 """Kind of a failure to reach a file, whatever its content."""
@@ -48,6 +50,7 @@ class BatchItem:
         speakers: what is known about the speakers; None for what the job knows.
         reference: reference text for the CER; None if there is none.
         metadata: copied to the output.
+        channels: "mix" or "separate"; None for the job's.
         file: size and version if a listing gave them; None to ask the store
             (`fingerprint.file_info`).
     """
@@ -60,6 +63,7 @@ class BatchItem:
     metadata: Mapping[str, JsonValue] = field(default_factory=dict)
     file: FileInfo | None = None
     speakers: SpeakerOptions | None = None
+    channels: ChannelMode | None = None
 
 
 @dataclass(frozen=True, slots=True)

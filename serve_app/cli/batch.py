@@ -120,6 +120,13 @@ def submit_command(
             "such as 2-4, if it is known.",
         ),
     ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            help="Recordings with several channels: mix, or separate to recognize each channel "
+            "for itself; as in the settings by default."
+        ),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry recordings whose failure was permanent.")
     ] = False,
@@ -142,7 +149,13 @@ def submit_command(
     options = ["--profile", _portable(cluster.profile)]
     for assignment in cluster.assignments:
         options += ["--set", assignment]
-    for name, value in (("--formats", formats), ("--layout", layout), ("--stages", stages)):
+    named = {
+        "--formats": formats,
+        "--layout": layout,
+        "--stages": stages,
+        "--channels": channels,
+    }
+    for name, value in named.items():
         if value:
             options += [name, value]
     if itn is not None:

@@ -159,6 +159,13 @@ def transcribe(
             "as 2-4, if it is known.",
         ),
     ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            help="A recording with several channels: mix (the default), or separate to recognize "
+            "each channel for itself and name it."
+        ),
+    ] = None,
     stages: Annotated[
         str | None, typer.Option(help="Stages to run, such as vad,asr,punctuation; all by default.")
     ] = None,
@@ -230,6 +237,7 @@ def transcribe(
         _api_key(url, api_key_file),
         tuple(subtitle or ()),
         speakers,
+        channels,
     )
     raise typer.Exit(transcribe_files(request, _settings(profile, set_)))
 

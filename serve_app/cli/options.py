@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -130,14 +130,21 @@ class LazyGroup(TyperGroup):
 class OptionalSpeakersCommand(TyperCommand):
     """Accepts `--speakers` without a number; Typer has no options with an optional value."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        completed: list[str] = []
-        for number, argument in enumerate(args):
-            following = args[number + 1] if number + 1 < len(args) else ""
-            if argument == "--speakers" and not _SPEAKERS.fullmatch(following):
-                argument = f"{argument}={ANY_NUMBER}"
-            completed.append(argument)
-        return super().parse_args(ctx, completed)
+    def make_parser(self, ctx: Any) -> Any:
+        parser: Any = super().make_parser(ctx)
+        parse = parser.parse_args
+        parser.parse_args = lambda args: parse(_with_speakers_value(args))
+        return parser
+
+
+def _with_speakers_value(args: Sequence[str]) -> list[str]:
+    completed: list[str] = []
+    for number, argument in enumerate(args):
+        following = args[number + 1] if number + 1 < len(args) else ""
+        if argument == "--speakers" and not _SPEAKERS.fullmatch(following):
+            argument = f"{argument}={ANY_NUMBER}"
+        completed.append(argument)
+    return completed
 
 
 def _load(name: str, place: str) -> Any:

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -38,7 +38,7 @@ from serve_app.settings import Settings
 from serve_app.transcript.itn import AS_SAID, apply_rules
 from serve_app.transcript.transcript import Transcript, TranscriptEvent, collect
 
-_DIARIZED = "diarized_json"
+_DIARIZED, _VERBOSE = "diarized_json", "verbose_json"
 _OUTPUT_SUFFIX = {
     "text": "txt",
     "json": "json",
@@ -69,6 +69,7 @@ class TranscribeRequest:
         output_dir: for one file per recording, None for stdout.
         subtitles: `NAME=VALUE` each, for the field `subtitle_NAME` of the HTTP API.
         speakers: label who speaks: `any`, a number of speakers or a range; None for no labels.
+        channels: as in the HTTP API, None for their mix.
     """
 
     patterns: tuple[str, ...]
@@ -85,13 +86,20 @@ class TranscribeRequest:
     api_key: str | None = field(default=None, repr=False)
     subtitles: tuple[str, ...] = ()
     speakers: str | None = None
+    channels: str | None = None
 
     @property
     def asked_format(self) -> str:
         """The format that carries what the command prints: text and json have no labels."""
         if self.speakers is not None and self.response_format in ("text", "json"):
             return _DIARIZED
-        return self.response_format
+        return _VERBOSE if self.is_dialog else self.response_format
+
+    @property
+    def is_dialog(self) -> bool:
+        """Whether to print a line for each turn, with the channel and the speaker."""
+        separate = (self.channels or "").strip().lower() == "separate"
+        return self.response_format == "text" and (separate or self.speakers is not None)
 
     @property
     def has_labels(self) -> bool:
@@ -105,6 +113,7 @@ class TranscribeRequest:
             "refine_keywords": self.refine_keywords,
             "language": self.language,
             "replacements": self.replacements,
+            "channels": self.channels,
         }
         fields: dict[str, str | list[str]] = {name: text for name, text in texts.items() if text}
         for assignment in self.subtitles:
@@ -116,6 +125,8 @@ class TranscribeRequest:
             fields |= _speaker_fields(self.speakers)
             if self.response_format in ("srt", "vtt"):
                 fields["subtitle_speakers"] = "true"
+        if self.channels and self.response_format in ("srt", "vtt"):
+            fields["subtitle_channels"] = "true"
         if self.response_format == "verbose_json":
             fields["timestamp_granularities[]"] = ["word", "segment"]
         return fields
@@ -302,6 +313,7 @@ class _Run:
                 file.name,
                 self._parameters.recognition_options,
                 speakers=None if speakers is None else speakers.options,
+                separate_channels=self._parameters.separate_channels,
             )
             if self._parameters.text_rules != AS_SAID:
                 events = apply_rules(events, self._parameters.text_rules)
@@ -341,7 +353,7 @@ class _Run:
         tell(kind, message, self._progress.console)
 
     def _write(self, file: Path, content: str) -> None:
-        if self._request.asked_format == _DIARIZED and self._request.response_format == "text":
+        if self._request.is_dialog:
             content = _dialog(content)
         if self._request.output_dir is not None:
             path = self._request.output_dir / self._paths[file]
@@ -373,12 +385,22 @@ def _speaker_fields(speakers: str) -> dict[str, str | list[str]]:
 
 
 def _dialog(body: str) -> str:
-    """Returns a line for each turn of a `diarized_json`: the speaker and the text."""
-    turns = groupby(json.loads(body)["segments"], key=lambda segment: str(segment["speaker"]))
+    """Returns a line for each turn: who speaks and the text.
+
+    Args:
+        body: of `diarized_json` or `verbose_json`.
+    """
+    turns = groupby(json.loads(body)["segments"], key=_label)
     return "".join(
-        f"{speaker}: {join_words(str(segment['text']) for segment in turn)}\n"
-        for speaker, turn in turns
+        f"{label}: {join_words(str(segment['text']) for segment in turn)}\n"
+        for label, turn in turns
     )
+
+
+def _label(segment: Mapping[str, object]) -> str:
+    channel = segment.get("channel")
+    named = [f"Channel {channel + 1}"] if isinstance(channel, int) else []
+    return ", ".join([*named, *([str(segment["speaker"])] if "speaker" in segment else [])])
 
 
 class _Upload(io.FileIO):

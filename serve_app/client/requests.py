@@ -33,6 +33,7 @@ class TranscriptionRequest:
         num_speakers: how many speak, if that is known; asks for labels.
         known_speakers: recordings of 2 to 10 s of speakers, by the names that their labels
             shall be; asks for labels.
+        separate_channels: recognize each channel for itself, instead of their mix.
         fields: further fields of the API by their names; lists are sent as `name[]`.
     """
 
@@ -45,6 +46,7 @@ class TranscriptionRequest:
     speaker_labels: bool = False
     num_speakers: int | None = None
     known_speakers: Mapping[str, Recording] = field(default_factory=dict)
+    separate_channels: bool = False
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
 
     @property
@@ -75,6 +77,8 @@ class TranscriptionRequest:
         if self.known_speakers:
             form["known_speaker_names[]"] = list(self.known_speakers)
             form["known_speaker_references[]"] = [*map(_data_url, self.known_speakers.values())]
+        if self.separate_channels:
+            form["channels"] = "separate"
         for name, value in self.fields.items():
             form.update([_field(name, value)])
         return form

@@ -132,11 +132,13 @@ class SpeakerTurn:
         start_ms: start of the range.
         end_ms: end of the range.
         speaker: index of the speaker, from 0 in the order of their first turns.
+        channel: that it is spoken on, where channels are recognized separately.
     """
 
     start_ms: int
     end_ms: int
     speaker: int
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +146,7 @@ class Diarization:
     """Who spoke when.
 
     Attributes:
-        turns: in order of time, without overlaps.
+        turns: in order of time, without overlaps within a channel.
         labels: of the speakers by their index: "A", "B" ..., or the names of known speakers.
     """
 

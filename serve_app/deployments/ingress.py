@@ -32,7 +32,7 @@ from serve_app.core.records import (
     StageReadiness,
     Utterance,
 )
-from serve_app.core.speakers import Diarization, SpeakerOptions, SpeakerWindows, join_windows
+from serve_app.core.speakers import Diarization, SpeakerOptions
 from serve_app.deployments.client_errors import quiet_client_errors
 from serve_app.deployments.handles import RemoteRecording
 from serve_app.deployments.metrics import IngressMetrics, take_retries
@@ -41,6 +41,7 @@ from serve_app.deployments.retries import RetryPolicy, call_until_answered
 from serve_app.deployments.speakers import RemoteSpeakerEmbedder, log_failure, raise_deadline
 from serve_app.settings import DeploymentSettings, Settings
 from serve_app.speakers.diarization import DiarizationTask
+from serve_app.speakers.transcripts import RecordingVoices
 from serve_app.tracing import open_tracer
 from serve_app.transcript.assembly import assemble
 from serve_app.transcript.sentences import Punctuate, PunctuationResult, PunctuationTask
@@ -123,6 +124,7 @@ class HandleTranscriptionService:
                 "vad" in job.stages,
                 job.recognition_options,
                 job.speech_detection,
+                separate_channels=job.separate_channels,
                 speakers=job.speakers is not None,
             ),
             self._settings.max_attempts,
@@ -130,7 +132,7 @@ class HandleTranscriptionService:
             self._settings.replacement_timeout_s,
         )
         cost = RequestCost()
-        voices: list[SpeakerWindows] = []
+        voices = RecordingVoices()
         punctuate: Punctuate | None = None
         if self._punctuator is not None and "punctuation" in job.stages:
             punctuate = partial(self._punctuate, self._punctuator, cost)
@@ -161,7 +163,7 @@ class HandleTranscriptionService:
     async def _diarized(
         self,
         end: RecordingEnd,
-        voices: list[SpeakerWindows],
+        voices: RecordingVoices,
         context: RequestContext,
         options: SpeakerOptions,
     ) -> RecordingEnd:
@@ -173,7 +175,7 @@ class HandleTranscriptionService:
         """
         if not voices or self._diarizer is None:
             return end if end.utterances else replace(end, diarization=Diarization())
-        task = DiarizationTask(context, join_windows(voices), options)
+        task = DiarizationTask(context, voices.windows(), options)
         try:
             with end.cost.embedding():
                 diarization = await self._diarizer.diarize(task)
@@ -184,7 +186,7 @@ class HandleTranscriptionService:
                 raise
             log_failure("speakers were not told apart", context, error)
             return replace(end, notices=(*end.notices, _NO_LABELS))
-        return replace(end, diarization=diarization)
+        return replace(end, diarization=voices.in_recording_time(diarization))
 
     async def readiness(self) -> list[StageReadiness]:
         asked: dict[Stage, DeploymentHandle[Any]] = {
@@ -228,16 +230,13 @@ class HandleTranscriptionService:
 
 
 async def _without_voices(
-    utterances: AsyncGenerator[Utterance], voices: list[SpeakerWindows]
+    utterances: AsyncGenerator[Utterance], voices: RecordingVoices
 ) -> AsyncGenerator[Utterance]:
     """Yields the utterances without their windows, which it adds to `voices`."""
     async with aclosing(utterances):
         async for utterance in utterances:
-            if utterance.voices is None:
-                yield utterance
-            else:
-                voices.append(utterance.voices)
-                yield replace(utterance, voices=None)
+            voices.add(utterance)
+            yield replace(utterance, voices=None)
 
 
 def _deployment_of(settings: Settings, stage: Stage) -> DeploymentSettings:

@@ -104,7 +104,12 @@ class SegmenterReplica:
     async def _events(self, job: SegmentationJob) -> AsyncGenerator[Utterance | RecordingEnd]:
         vad = self._loaded_vad.engine if job.use_vad and self._loaded_vad else None
         segmentation = Segmentation(
-            job.audio, vad, self._options, job.recognition_options, job.speech_detection
+            job.audio,
+            vad,
+            self._options,
+            job.recognition_options,
+            job.speech_detection,
+            separate_channels=job.separate_channels,
         )
         spans: list[UtteranceSummary] = []
         cost = RequestCost()
@@ -139,9 +144,14 @@ class SegmenterReplica:
         """Yields the groups and records the decoded audio in `account`."""
         async with aclosing(segmentation.groups_on(self._thread, context)) as groups:
             async for group in groups:
-                account.decoded(segmentation.duration_ms / 1000, segmentation.declared_s)
+                num_channels = segmentation.num_channels
+                declared_s = segmentation.declared_s
+                account.decoded(
+                    segmentation.duration_ms / 1000 * num_channels,
+                    None if declared_s is None else declared_s * num_channels,
+                )
                 yield group
-        account.decoded(segmentation.duration_ms / 1000, None)
+        account.decoded(segmentation.duration_ms / 1000 * segmentation.num_channels, None)
 
     async def _recognize(
         self, account: RecordingBacklog, cost: RequestCost, chunks: list[Chunk]

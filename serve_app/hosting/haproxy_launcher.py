@@ -39,6 +39,8 @@ _CACHE_MEGABYTES = 8
 _CACHED_OBJECT_BYTES = 2_000_000
 """Swagger UI, the largest of the documents, has 1.5 MB."""
 _CACHED_S = 60
+_DRAIN_S = 60
+"""Longest time for which the body of a request without a server is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,9 @@ _ROUTES_MISSING = ProxyError(
     "server_error",
     "not_ready",
 )
+_NOT_FOUND = ProxyError(
+    404, "Not Found", "there is no such path here", "invalid_request_error", "not_found"
+)
 _ERRORS = (
     ProxyError(
         400,
@@ -146,7 +151,7 @@ def rewrite(configuration: str, options: ProxyOptions, directory: str) -> str:
     Args:
         configuration: as Ray's template renders it.
         options: that the template lacks.
-        directory: of the files from `write_error_files`.
+        directory: of the files from `write_answers`.
 
     Raises:
         UnknownConfiguration: a part that has to be changed is missing.
@@ -155,6 +160,7 @@ def rewrite(configuration: str, options: ProxyOptions, directory: str) -> str:
     text = _without_section(text, "listen stats")
     text = _changed(text, r"(\n    stats socket \S+ mode) 666 ", " 600 ")
     text = _changed(text, r"\n(?:    errorfile \d+ \S+\n)+", f"\n{_error_files(directory)}")
+    text = _changed(text, r"(?m)^(global\n)", f"    lua-load {_answers_file(directory)}\n")
     text = _changed(text, r"(\ndefaults\n    mode http\n)", _bounds(options))
     text = _changed(text, r"(\n    maxconn )\d+\n", f"{_max_connections(text)}\n")
     text = _with_default_answer(text, options)
@@ -169,13 +175,51 @@ def rewrite(configuration: str, options: ProxyOptions, directory: str) -> str:
     return _changed(text, r"(\n)(?=frontend http_frontend\n)", _cache_section())
 
 
-def write_error_files(directory: str, retry_after_s: int = _RETRY_AFTER_S) -> None:
-    """Writes the errors that the rewritten configuration names."""
+def write_answers(directory: str, retry_after_s: int = _RETRY_AFTER_S) -> None:
+    """Writes the files with answers that the rewritten configuration names."""
     for error in _ERRORS:
-        path = _error_file(directory, error.status)
-        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii", newline="") as file:
-            file.write(error.response(retry_after_s))
+        _write(_error_file(directory, error.status), error.response(retry_after_s))
+    services = (
+        _lua_service("not_ready", _ROUTES_MISSING, retry_after_s),
+        _lua_service("not_found", _NOT_FOUND),
+    )
+    _write(_answers_file(directory), _LUA_ANSWER + "".join(services))
+
+
+def _write(path: str, content: str) -> None:
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii", newline="") as file:
+        file.write(content)
+
+
+# HAProxy's own errors close the connection while an upload arrives. The reset destroys the
+# answer on its way, and the client sees a broken connection instead of a 503 with Retry-After.
+_LUA_ANSWER = f"""\
+local function answer(applet, status, body, retry_after_s)
+    local until_s = core.now().sec + {_DRAIN_S}
+    while core.now().sec < until_s do
+        local part = applet:receive(65536)
+        if part == nil or #part == 0 then break end
+    end
+    applet:set_status(status)
+    applet:add_header("content-type", "application/json")
+    applet:add_header("content-length", tostring(#body))
+    applet:add_header("cache-control", "no-cache")
+    if retry_after_s then applet:add_header("retry-after", tostring(retry_after_s)) end
+    applet:start_response()
+    applet:send(body)
+end
+"""
+
+
+def _lua_service(name: str, error: ProxyError, retry_after_s: int | None = None) -> str:
+    """Returns a Lua service that reads the request to its end before it answers."""
+    retry_after = "nil" if retry_after_s is None else str(retry_after_s)
+    return (
+        f'core.register_service("{name}", "http", function(applet)\n'
+        f"    answer(applet, {error.status}, {_quoted(error.body())}, {retry_after})\n"
+        "end)\n"
+    )
 
 
 def takeover_arguments(arguments: list[str], configuration_path: str) -> list[str]:
@@ -212,7 +256,7 @@ def main() -> None:
             configuration = file.read()
         bounded = rewrite(configuration, options, directory)
         has_routes = _has_routes(bounded)
-        write_error_files(directory, _RETRY_AFTER_S if has_routes else options.start_s)
+        write_answers(directory, _RETRY_AFTER_S if has_routes else options.start_s)
         draft = f"{path}.{os.getpid()}"
         with open(draft, "w", encoding="utf-8") as file:
             file.write(bounded)
@@ -360,17 +404,13 @@ def _cache_rules() -> str:
 
 
 def _with_default_answer(text: str, options: ProxyOptions) -> str:
-    if options.expects_root or not _has_routes(text):
-        # The error file, with its Retry-After: no server can take the request.
-        answer = ""
-    else:
-        body = error_body("there is no such path here", "invalid_request_error", "not_found")
-        answer = (
-            "    http-request return status 404 content-type application/json "
-            f"string {_quoted(body)}\n"
-        )
+    """Returns the text with answers in the API's format where no server takes a request."""
+    is_not_ready = options.expects_root or not _has_routes(text)
+    answer = f"    http-request use-service lua.{'not_ready' if is_not_ready else 'not_found'}\n"
     pattern = r"(\nbackend default_backend\n)    http-request return status 404 [^\n]*\n"
-    return _changed(text, pattern, answer)
+    text = _changed(text, pattern, answer)
+    rule = "    http-request use-service lua.not_ready if { nbsrv eq 0 }\n"
+    return re.sub(r"(?m)^(backend .+\n    log global\n)", rf"\g<1>{rule}", text)
 
 
 def _has_routes(text: str) -> bool:
@@ -387,6 +427,10 @@ def _error_files(directory: str) -> str:
         f"    errorfile {error.status} {_error_file(directory, error.status)}\n"
         for error in _ERRORS
     )
+
+
+def _answers_file(directory: str) -> str:
+    return os.path.join(directory, "answers.lua")
 
 
 def _error_file(directory: str, status: int) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from serve_app.hosting.run_directory import RunDirectory, close_run
-from serve_app.hosting.stand_in import LONGEST_RETRY_S, leave_stand_in
+from serve_app.hosting.stand_in import LONGEST_RETRY_S, PreparedStandIn, StandInTask
 from serve_app.settings import HttpSettings
 
 RESTART_VARIABLE = "PARASERVE_RESTART"
@@ -46,6 +46,7 @@ class Restarts:
     _began_s: float = 0.0
     _start_s: float = _FIRST_START_S
     _ready_s: float | None = None
+    _stand_in: PreparedStandIn | None = None
 
     @classmethod
     def from_environment(cls, most: int) -> Restarts:
@@ -68,9 +69,11 @@ class Restarts:
         return self._start_s
 
     def ready(self) -> None:
-        """Measures how long the start took."""
+        """Measures how long the start took, and prepares for the next one."""
         self._ready_s = self.clock()
         self._start_s = min((self._ready_s - self._began_s) * _MARGIN + 1.0, LONGEST_RETRY_S)
+        if self.most:
+            self._stand_in = PreparedStandIn(self.environment)
 
     def may_restart(self) -> bool:
         """Returns whether another restart is allowed: only of a service that was ready."""
@@ -83,7 +86,8 @@ class Restarts:
             http: where the service listens.
             run: what has died; its remaining processes are ended.
         """
-        leave_stand_in(http.host, http.port, self._start_s, _LIMIT_S, self.environment)
+        if self._stand_in is not None:
+            self._stand_in.begin(StandInTask(http.host, http.port, self._start_s, _LIMIT_S))
         if run is not None:
             run.end_processes(0.0)
             close_run(run)

@@ -24,7 +24,7 @@ from serve_app.core.records import (
     Utterance,
     UtteranceSummary,
 )
-from serve_app.core.speakers import SpeakerOptions, SpeakerWindows
+from serve_app.core.speakers import SpeakerOptions
 from serve_app.inference.batched import recognizer_limits
 from serve_app.inference.loading import (
     load_punctuator,
@@ -36,6 +36,7 @@ from serve_app.inference.recognizer_models import RecognizerModels
 from serve_app.inference.voices import LocalVoices
 from serve_app.scheduling.fair_executor import FairExecutor
 from serve_app.settings import Settings
+from serve_app.speakers.transcripts import RecordingVoices
 from serve_app.transcript.assembly import assemble
 from serve_app.transcript.fanout import fan_out
 from serve_app.transcript.segmentation import Segmentation
@@ -97,6 +98,8 @@ class LocalTranscriber:
         recognition_options: RecognitionOptions = NO_OPTIONS,
         detection: SpeechDetection = AS_DEPLOYED,
         speakers: SpeakerOptions | None = None,
+        *,
+        separate_channels: bool = False,
     ) -> AsyncGenerator[TranscriptEvent]:
         """Yields the parts of the transcript in order of time, then a `RecordingEnd`.
 
@@ -107,6 +110,7 @@ class LocalTranscriber:
             recognition_options: for the recognizer.
             detection: for the VAD.
             speakers: find who speaks; needs the stage `speakers`. None for no labels.
+            separate_channels: recognize each channel for itself, instead of their mix.
 
         Raises:
             AudioError: the file is not usable audio.
@@ -114,9 +118,16 @@ class LocalTranscriber:
         """
         context = RequestContext(request_id)
         vad = self._vad if "vad" in stages else None
-        segmentation = Segmentation(audio, vad, self._options, recognition_options, detection)
+        segmentation = Segmentation(
+            audio,
+            vad,
+            self._options,
+            recognition_options,
+            detection,
+            separate_channels=separate_channels,
+        )
         spans: list[UtteranceSummary] = []
-        voices: list[SpeakerWindows] = []
+        voices = RecordingVoices()
         embedder = self._voices if speakers is not None else None
 
         async def utterances() -> AsyncGenerator[Utterance]:
@@ -127,8 +138,7 @@ class LocalTranscriber:
                 fan_out(groups, self._recognizer.transcribe, max_in_flight, embed)
             ) as recognized:
                 async for utterance in recognized:
-                    if utterance.voices is not None:
-                        voices.append(utterance.voices)
+                    voices.add(utterance)
                     spans.append(utterance.summary)
                     yield utterance
 

@@ -16,10 +16,10 @@ from serve_app.core.speakers import (
     Embeddings,
     SpeakerOptions,
     SpeakerWindows,
-    join_windows,
     speaker_windows,
 )
 from serve_app.speakers.diarization import diarize
+from serve_app.speakers.transcripts import RecordingVoices
 
 
 def windows_of_chunk(chunk: Chunk, embeddings: Embeddings) -> SpeakerWindows:
@@ -59,17 +59,15 @@ class LocalVoices:
             windows_of_chunk(chunk, rows) for chunk, rows in zip(chunks, embeddings, strict=True)
         ]
 
-    async def diarize(
-        self, voices: Sequence[SpeakerWindows], options: SpeakerOptions
-    ) -> Diarization:
-        """Returns who spoke when, from all windows of a recording, in order of time."""
+    async def diarize(self, voices: RecordingVoices, options: SpeakerOptions) -> Diarization:
+        """Returns who spoke when."""
         if not voices:
             return Diarization()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._diarize, voices, options)
 
-    def _diarize(self, voices: Sequence[SpeakerWindows], options: SpeakerOptions) -> Diarization:
+    def _diarize(self, voices: RecordingVoices, options: SpeakerOptions) -> Diarization:
         known: Embeddings | None = None
         if options.known:
             known = mean_voices(self._engine.embed([speaker.pcm for speaker in options.known]))
-        return diarize(join_windows(voices), options, known)
+        return voices.in_recording_time(diarize(voices.windows(), options, known))

@@ -92,6 +92,12 @@ class BatchSettings(Section):
         "jobs with the stage `speakers`; a manifest may name it for a recording as `num_speakers`. "
         "Unset if it is not known.",
     )
+    channels: Literal["mix", "separate"] = Field(
+        default="mix",
+        description="What to recognize of recordings with several channels: their `mix`, or each "
+        "channel for itself, up to `audio.max_separate_channels`; a manifest may say so for a "
+        "recording. Subtitles then name the channel.",
+    )
     accept_failures: Advanced[bool] = Field(
         default=False,
         description="Exit with code 0 instead of 3 if the only failures are recordings that a "

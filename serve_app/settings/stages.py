@@ -33,6 +33,14 @@ class AudioSettings(Section):
         gt=0,
         description="Maximum duration of a recording in s.",
     )
+    max_separate_channels: int = Field(
+        default=2,
+        ge=1,
+        le=8,
+        description="Maximum number of channels of a recording whose channels are recognized "
+        "separately (`channels=separate`). Each costs as much as a recording of its own; raise it "
+        "for meetings with a microphone for each speaker.",
+    )
     min_duration_s: Advanced[float] = Field(
         default=0.1,
         ge=0,

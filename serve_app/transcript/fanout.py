@@ -105,7 +105,13 @@ def to_recording_time(chunk: Chunk, result: Recognition | ChunkFailure) -> Utter
     end_ms = chunk.start_ms + duration_ms
     if isinstance(result, ChunkFailure):
         return Utterance(
-            chunk.index, chunk.start_ms, end_ms, "failed", error=f"{result.code}: {result.message}"
+            chunk.index,
+            chunk.start_ms,
+            end_ms,
+            "failed",
+            error=f"{result.code}: {result.message}",
+            channel=chunk.channel,
+            settled_ms=chunk.settled_ms,
         )
     tokens: list[Token] = []
     said_until_ms = 0
@@ -123,7 +129,14 @@ def to_recording_time(chunk: Chunk, result: Recognition | ChunkFailure) -> Utter
         )
     status: UtteranceStatus = "done" if tokens else "empty"
     return Utterance(
-        chunk.index, chunk.start_ms, end_ms, status, tuple(tokens), language=result.language
+        chunk.index,
+        chunk.start_ms,
+        end_ms,
+        status,
+        tuple(tokens),
+        language=result.language,
+        channel=chunk.channel,
+        settled_ms=chunk.settled_ms,
     )
 
 

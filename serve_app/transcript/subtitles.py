@@ -46,6 +46,7 @@ class SubtitleOptions:
             longer, if the next cue allows it. None for 9 Chinese characters or 17 Latin
             letters.
         with_speakers: name the speaker in each cue, where the sentences have labels.
+        with_channels: name the channel in each cue, where the channels were separate.
     """
 
     max_chars: int | None = None
@@ -54,6 +55,7 @@ class SubtitleOptions:
     max_duration_s: float = 7.0
     max_cps: float | None = None
     with_speakers: bool = False
+    with_channels: bool = False
 
 
 DEFAULT_SUBTITLES = SubtitleOptions()
@@ -61,12 +63,13 @@ DEFAULT_SUBTITLES = SubtitleOptions()
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """One subtitle: its text, line by line, when it is shown, in ms, and who speaks it."""
+    """One subtitle: its text, line by line, when it is shown, in ms, and who speaks it where."""
 
     start_ms: int
     end_ms: int
     text: str
     speaker: str | None = None
+    channel: int | None = None
 
 
 def cues(
@@ -74,12 +77,13 @@ def cues(
     options: SubtitleOptions = DEFAULT_SUBTITLES,
     duration_ms: int | None = None,
 ) -> Iterator[Cue]:
-    """Yields the cues of a transcript, in order and never overlapping.
+    """Yields the cues of a transcript, in order; those of a channel never overlap.
 
     A sentence is one cue, unless it is too long to read: then it is divided into parts of
     similar length, preferably after a mark, in a pause or between two phrases. A sentence that
     is too short to read shares a cue with its neighbor, unless a silence of a second or a change
-    of the speaker separates them. A cue with a single word may exceed the limits.
+    of the speaker separates them. A cue with a single word may exceed the limits. Cues of
+    different channels overlap only where the speech does; players show them together.
 
     Args:
         sentences: in order of time.
@@ -87,22 +91,28 @@ def cues(
         duration_ms: of the recording, which no cue exceeds; None if unknown.
     """
     layout = _Layout(options)
-    parts: list[list[_Atom]] = []
-    speakers: list[str | None] = []
-    for speaker, stretch in _stretches(sentences):
-        divided = layout.divide(stretch)
-        parts += divided
-        speakers += [speaker] * len(divided)
-    shown_until_ms = 0
-    for number, part in enumerate(parts):
-        start_ms = max(part[0].start_ms, shown_until_ms)
-        next_ms = parts[number + 1][0].start_ms if number + 1 < len(parts) else duration_ms
+    by_channel: dict[int | None, list[Sentence]] = {}
+    for sentence in sentences:
+        by_channel.setdefault(sentence.channel, []).append(sentence)
+    parts = [
+        (part, speaker, channel)
+        for channel, of_channel in by_channel.items()
+        for speaker, stretch in _stretches(of_channel)
+        for part in layout.divide(stretch)
+    ]
+    if len(by_channel) > 1:
+        parts.sort(key=lambda one: one[0][0].start_ms)
+    shown_until_ms = dict.fromkeys(by_channel, 0)
+    for number, (part, speaker, channel) in enumerate(parts):
+        start_ms = max(part[0].start_ms, shown_until_ms[channel])
+        next_ms = parts[number + 1][0][0].start_ms if number + 1 < len(parts) else duration_ms
         end_ms = max(part[-1].end_ms, start_ms + 1)
         wanted_ms = start_ms + layout.wanted_ms(part)
         longest_ms = start_ms + layout.max_duration_ms
         free_until_ms = wanted_ms if next_ms is None else min(wanted_ms, next_ms)
-        shown_until_ms = min(max(end_ms, free_until_ms), max(longest_ms, start_ms + 1))
-        yield Cue(start_ms, shown_until_ms, layout.text(part), speakers[number])
+        until_ms = min(max(end_ms, free_until_ms), max(longest_ms, start_ms + 1))
+        shown_until_ms[channel] = until_ms
+        yield Cue(start_ms, until_ms, layout.text(part), speaker, channel)
 
 
 def to_srt(
@@ -110,7 +120,7 @@ def to_srt(
     options: SubtitleOptions = DEFAULT_SUBTITLES,
     duration_ms: int | None = None,
 ) -> str:
-    """Returns SubRip; with speakers, each cue begins with "LABEL: "."""
+    """Returns SubRip; with channels or speakers, each cue begins with "LABEL: "."""
     return "".join(
         f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n"
         f"{_srt_text(cue, options)}\n\n"
@@ -123,7 +133,7 @@ def to_vtt(
     options: SubtitleOptions = DEFAULT_SUBTITLES,
     duration_ms: int | None = None,
 ) -> str:
-    """Returns WebVTT; with speakers, each cue begins with the voice tag `<v LABEL>`.
+    """Returns WebVTT; with channels or speakers, each cue begins with the tag `<v LABEL>`.
 
     Source: WebVTT, "WebVTT cue voice span".
     """
@@ -155,16 +165,24 @@ class _Word:
 
 
 def _srt_text(cue: Cue, options: SubtitleOptions) -> str:
-    if cue.speaker is None or not options.with_speakers:
-        return cue.text
-    return f"{cue.speaker}: {cue.text}"
+    label = _label(cue, options)
+    return f"{label}: {cue.text}" if label else cue.text
 
 
 def _vtt_text(cue: Cue, options: SubtitleOptions) -> str:
     text = _escape_vtt(cue.text)
-    if cue.speaker is None or not options.with_speakers:
-        return text
-    return f"<v {_escape_vtt(cue.speaker)}>{text}"
+    label = _label(cue, options)
+    return f"<v {_escape_vtt(label)}>{text}" if label else text
+
+
+def _label(cue: Cue, options: SubtitleOptions) -> str:
+    """Returns who speaks, "" if that is not shown; channels are numbered from 1 for readers."""
+    labels = []
+    if options.with_channels and cue.channel is not None:
+        labels.append(f"Channel {cue.channel + 1}")
+    if options.with_speakers and cue.speaker is not None:
+        labels.append(cue.speaker)
+    return ", ".join(labels)
 
 
 def _stretches(sentences: Iterable[Sentence]) -> Iterator[tuple[str | None, list[_Word]]]:

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from serve_app.core.records import DamagedRange, RecordingEnd, Token, UtteranceSummary
 from serve_app.core.speakers import Diarization
-from serve_app.core.words import join_words
+from serve_app.core.words import join_words, needs_space
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +78,7 @@ class Transcript:
         utterances: where speech was detected, with or without words.
         notices: about the file, in plain English.
         diarization: who spoke when; None where that is not asked for or could not be found.
+        num_channels: channels that were recognized, each for itself; 1 for their mix.
     """
 
     duration_ms: int
@@ -86,6 +87,7 @@ class Transcript:
     utterances: tuple[UtteranceSummary, ...] = ()
     notices: tuple[str, ...] = ()
     diarization: Diarization | None = None
+    num_channels: int = 1
 
     @property
     def partial(self) -> bool:
@@ -93,9 +95,12 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        return join_words(
-            part for sentence in self.sentences for part in _words_and_marks(sentence.tokens)
-        )
+        text = ""
+        before: Sentence | None = None
+        for sentence in self.sentences:
+            text += separator(text, before, sentence) + sentence.text
+            before = sentence
+        return text
 
     @property
     def language(self) -> str | None:
@@ -132,7 +137,21 @@ async def collect(events: AsyncIterator[TranscriptEvent]) -> Transcript:
         end.utterances,
         end.notices,
         end.diarization,
+        num_channels=end.num_channels,
     )
+
+
+def separator(text: str, before: Sentence | None, sentence: Sentence) -> str:
+    """Returns what stands between a text and the sentence that follows it.
+
+    Args:
+        text: so far.
+        before: the last sentence in it; None without one.
+        sentence: the next one; on another channel it begins a new line.
+    """
+    if before is not None and before.channel != sentence.channel:
+        return "\n"
+    return " " if needs_space(text, sentence.text) else ""
 
 
 def languages_of(utterances: Iterable[UtteranceSummary]) -> list[str]:

@@ -114,15 +114,15 @@ async def test_each_field_asks_for_labels(
 async def test_sentence_is_divided_where_the_speaker_changes(
     client: httpx.AsyncClient, labelling: FakeService
 ) -> None:
-    labelling.events = [sentence("你好再见", 0)]
-    turns = (SpeakerTurn(0, 400, 0), SpeakerTurn(400, 800, 1))
+    labelling.events = [sentence("你好吗再见了", 0)]
+    turns = (SpeakerTurn(0, 600, 0), SpeakerTurn(600, 1200, 1))
     labelling.end = RecordingEnd(2000, SPANS, diarization=Diarization(turns, ("A", "B")))
     body = (await post(client, response_format="diarized_json")).json()
     assert [(one["speaker"], one["text"]) for one in body["segments"]] == [
-        ("A", "你好"),
-        ("B", "再见。"),
+        ("A", "你好吗"),
+        ("B", "再见了。"),
     ]
-    assert body["text"] == "你好再见。"
+    assert body["text"] == "你好吗再见了。"
 
 
 async def test_known_speakers_are_decoded(

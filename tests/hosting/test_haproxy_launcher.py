@@ -8,6 +8,7 @@ import re
 import socket
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -129,6 +130,40 @@ def test_service_without_replicas_is_503_with_a_time_to_try_again(folder: Path) 
     assert response.status_code == 503
     assert "retry-after" in response.headers
     assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def upload_in_parts(port: int, num_parts: int, part: bytes) -> bytes:
+    """Sends a request whose body arrives after its header; returns the answer's first bytes."""
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: "
+        connection.sendall(f"{head}{num_parts * len(part)}\r\n\r\n".encode())
+        for _ in range(num_parts):
+            time.sleep(0.02)
+            connection.sendall(part)
+        return connection.recv(65536)
+
+
+@pytest.mark.parametrize("has_routes", [False, True])
+def test_upload_without_a_server_gets_its_answer_not_a_broken_connection(
+    folder: Path, has_routes: bool
+) -> None:
+    port = free_port()
+    configuration(folder, port, free_port() if has_routes else None)
+    proxy = launch(folder, port, ProxyOptions(start_s=33))
+    try:
+        # Until its first check has failed the server counts as usable.
+        deadline = time.monotonic() + 30
+        while (b"retry-after", b"5") not in get(f"{proxy.url}/").headers.raw and has_routes:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        answers = [upload_in_parts(port, 8, bytes(10_000)) for _ in range(5)]
+    finally:
+        proxy.stop()
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert (b"retry-after: 5\r\n" if has_routes else b"retry-after: 33\r\n") in answer
+        assert b'"code": "not_ready"' in answer
 
 
 def test_successor_of_a_killed_manager_takes_over_from_the_orphan(

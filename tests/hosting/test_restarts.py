@@ -9,6 +9,7 @@ import pytest
 
 from serve_app.hosting import restarts as module
 from serve_app.hosting.restarts import RESTART_VARIABLE, Restarts, restart_command
+from serve_app.hosting.stand_in import StandInTask
 from serve_app.settings import HttpSettings
 
 
@@ -33,11 +34,15 @@ def becoming(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     def become(command: Sequence[str], environment: Mapping[str, str]) -> None:
         seen["command"], seen["environment"] = command, environment
 
-    def leave(host: str, port: int, start_s: float, limit_s: float, env: object) -> None:
-        seen["stand_in"] = (host, port, start_s)
+    class StandIn:
+        def __init__(self, environment: object) -> None:
+            pass
+
+        def begin(self, task: StandInTask) -> None:
+            seen["stand_in"] = (task.host, task.port, task.start_s)
 
     monkeypatch.setattr(module, "_become", become)
-    monkeypatch.setattr(module, "leave_stand_in", leave)
+    monkeypatch.setattr(module, "PreparedStandIn", StandIn)
     return seen
 
 

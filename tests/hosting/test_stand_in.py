@@ -3,26 +3,51 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import httpx
 import openai
 import pytest
 
-from serve_app.hosting.stand_in import leave_stand_in, listeners, refusal, stand_in
+from serve_app.hosting.stand_in import (
+    PreparedStandIn,
+    StandInTask,
+    listeners,
+    refusal,
+    retry_after_s,
+    stand_in,
+)
 from serve_app.launch import free_port
 
 HOST = "127.0.0.1"
 
 
-def listener(port: int) -> socket.socket:
+def listener(port: int, shares: bool = True) -> socket.socket:
     """A socket as HAProxy opens it."""
     server = socket.socket()
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shares)
     server.bind((HOST, port))
     server.listen()
     return server
+
+
+def marked_environment() -> dict[str, str]:
+    return {**os.environ, "STAND_IN_OF": str(os.getpid())}
+
+
+def marked_processes() -> list[int]:
+    """Returns the processes with `marked_environment`."""
+    mark = f"STAND_IN_OF={os.getpid()}".encode()
+    found = []
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError):
+            if folder.name.isdigit() and mark in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+    return found
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -55,8 +80,19 @@ async def test_wait_is_never_longer_than_clients_accept() -> None:
     await until_listening(port)
     async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.get(f"http://{HOST}:{port}/v1/models")
-    assert answer.headers["Retry-After"] == "60"
+    assert 45 <= int(answer.headers["Retry-After"]) <= 60
     standing.cancel()
+
+
+@pytest.mark.parametrize(
+    ("start_s", "left_s", "first_s", "last_s"),
+    [(20, 20, 20, 30), (20, 5, 5, 15), (20, -3, 2, 12), (50, 40, 40, 60), (100, 90, 45, 60)],
+)
+def test_clients_are_spread_whatever_is_left_of_the_start(
+    start_s: float, left_s: float, first_s: float, last_s: float
+) -> None:
+    assert retry_after_s(start_s, left_s, 0.0) == first_s
+    assert retry_after_s(start_s, left_s, 1.0) == last_s
 
 
 async def test_openai_client_waits_as_long_as_it_is_told() -> None:
@@ -97,10 +133,34 @@ async def test_stand_in_ends_at_its_limit() -> None:
 
 async def test_process_outlives_its_parent_and_takes_no_variable_of_the_run() -> None:
     port = free_port(HOST)
-    leave_stand_in(HOST, port, 5.0, 120.0, os.environ)
+    prepared = PreparedStandIn(os.environ)
+    with listener(port, shares=False) as dead:
+        prepared.begin(StandInTask(HOST, port, 5.0, 120.0))
+        # It waits for the port of a service that does not share it.
+        dead.close()
     await until_listening(port)
     with listener(port):
         await until(lambda: len(listeners(port)) == 1)
+
+
+async def test_one_that_has_ended_is_replaced() -> None:
+    port = free_port(HOST)
+    prepared = PreparedStandIn(marked_environment())
+    await until(lambda: bool(marked_processes()))
+    for process in marked_processes():
+        os.kill(process, signal.SIGKILL)
+    await until(lambda: not marked_processes())
+    prepared.begin(StandInTask(HOST, port, 5.0, 120.0))
+    await until_listening(port)
+    with listener(port):
+        await until(lambda: not marked_processes())
+
+
+async def test_process_without_a_task_ends_with_its_parent() -> None:
+    prepared = PreparedStandIn(marked_environment())
+    await until(lambda: bool(marked_processes()))
+    prepared.close()
+    await until(lambda: not marked_processes())
 
 
 def test_refusal_is_in_the_shape_of_the_api() -> None:
