@@ -74,7 +74,7 @@ def _cosines(expected: Embeddings, found: Embeddings) -> tuple[Cell, Cell]:
 
 
 def _peers(pack: PackContents, segments: list[Pcm], notes: list[str]) -> dict[str, _Embed]:
-    peers = {"Paraserve": partial(_embed, CampplusEngine(pack), segments)}
+    peers: dict[str, _Embed] = {"Paraserve": partial(_embed, CampplusEngine(pack), segments)}
     try:
         rounded = CampplusEngine(pack, dtype="bfloat16")
         peers["Paraserve, bfloat16"] = partial(_embed, rounded, segments)
