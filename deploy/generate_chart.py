@@ -191,7 +191,7 @@ def _settings_definitions() -> dict[str, Json]:
     used = _reachable(definitions, "Settings")
     definitions = {name: definitions[name] for name in sorted(used)}
     definitions["Settings"]["properties"]["profile"]["enum"] = profile_names()
-    stages = {"Ingress", "Segmenter", "Recognizer", "Punctuator"}
+    stages = {"Ingress", "Segmenter", "Recognizer", "Punctuator", "SpeakerEmbedder"}
     options = dict.fromkeys(sorted(set(DeploymentSchema.model_fields) - {"name"}), True)
     actor = dict.fromkeys(sorted(RayActorOptionsSchema.model_fields), True)
     deployment: Json = {

@@ -29,6 +29,8 @@ _ROUTES: tuple[tuple[str, response_schemas.Responses], ...] = (
 _OBJECTS = (
     "Transcription",
     "VerboseTranscription",
+    "DiarizedTranscription",
+    "DiarizedSegment",
     "Segment",
     "Word",
     "SpokenSpan",
@@ -75,7 +77,8 @@ REMEDIES: dict[type[errors.ParaserveError], str] = {
     errors.UnknownAudioFormat: "Convert to a format listed in [recordings.md](recordings.md).",
     errors.CorruptAudio: "Record or export the file again.",
     errors.TruncatedAudio: "Upload the complete file.",
-    errors.UnsupportedAudioLayout: "Convert to 8 to 192 kHz and at most 32 channels.",
+    errors.UnsupportedAudioLayout: "Convert to 8 to 192 kHz and at most 32 channels; with `channels=separate`, at most "
+    "`audio.max_separate_channels`.",
     errors.InvalidSamples: "Export again, as integer PCM or FLAC.",
     errors.AudioTooShort: "Send a longer recording, or lower `audio.min_duration_s`.",
     errors.AudioTooLong: "Split the recording, or raise `audio.max_duration_s`.",
@@ -91,6 +94,8 @@ REMEDIES: dict[type[errors.ParaserveError], str] = {
     errors.StorageFull: "Try again later; the operator makes room in `audio.spool_dir`.",
     errors.DeadlineExceeded: "Raise `X-Paraserve-Timeout-S` or `ingress.request_timeout_s`, or add "
     "replicas.",
+    errors.SpeakersUnavailable: "Send the request again, or without `diarized_json`. The operator "
+    "searches the speaker embedder's log for the request id.",
     errors.RecognitionFailed: "The operator searches the recognizer's log for the request id.",
     errors.KeysUnavailable: "The operator restores the keys file.",
     errors.ConfigurationError: "Correct the setting that the message names.",

@@ -19,7 +19,8 @@ A setting can be given, in order of precedence, on the command line
 (`PARASERVE_RECOGNIZER__DEVICE=cpu`), or in a profile's YAML. Unknown names are errors.
 
 In the tables, `STAGE.deployment` stands for `ingress.deployment`, `segmenter.deployment`,
-`recognizer.deployment` and `punctuator.deployment`; `MODEL` for `recognizer` and `punctuator`;
+`recognizer.deployment`, `punctuator.deployment` and `speaker_embedder.deployment`; `MODEL` for
+`recognizer`, `punctuator` and, except for CUDA graphs, `speaker_embedder`;
 `batch.STAGE` for `batch.segmenters`, `batch.recognizers` and `batch.punctuators`.
 Autoscaling is off until one of the settings of `autoscaling` is given.
 """

@@ -21,6 +21,7 @@ COMMANDS = {
     "overload": "several times the load that the service can take",
     "redeploy": "a slow upload while the service is scaled and redeployed",
     "simulation": "the capacity simulator against a real run",
+    "speakers": "who spoke when, against FunASR's pipeline",
     "square-wave": "autoscaling under load that comes and goes",
     "uploads": "malformed uploads by the thousand",
 }

@@ -13,6 +13,7 @@ from serve_app.deployments.ingress import build_ingress
 from serve_app.deployments.punctuator import build_punctuator
 from serve_app.deployments.recognizer import build_recognizer
 from serve_app.deployments.segmenter import build_segmenter
+from serve_app.deployments.speaker_embedder import build_speaker_embedder
 from serve_app.deployments.ui import build_ui
 from serve_app.settings import Settings
 
@@ -28,9 +29,10 @@ def build(args: Settings) -> Application:
     """
     args.check_access()
     recognizer = build_recognizer(args)
-    segmenter = build_segmenter(args, recognizer)
     punctuator = build_punctuator(args) if "punctuation" in args.stages else None
-    return build_ingress(args, segmenter, recognizer, punctuator)
+    speaker_embedder = build_speaker_embedder(args) if "speakers" in args.stages else None
+    segmenter = build_segmenter(args, recognizer, speaker_embedder)
+    return build_ingress(args, segmenter, recognizer, punctuator, speaker_embedder)
 
 
 def build_page(args: Settings) -> Application:

@@ -99,7 +99,8 @@ KEY_REQUESTS = _TABLE.counter(
 )
 KEY_AUDIO = _TABLE.counter(
     "paraserve_key_audio_seconds_total",
-    "Audio of recordings answered with 200, by the name of the API key.",
+    "Audio of recordings answered with 200, each separate channel counted, by the name of the "
+    "API key.",
     "key",
 )
 REQUEST_TIME = _TABLE.histogram(
@@ -168,7 +169,7 @@ RETRIES = _TABLE.counter(
     "paraserve_retries_total",
     "Calls repeated because a replica died, by called stage.",
     "stage",
-    initial=(("vad",), ("asr",), ("punctuation",)),
+    initial=(("vad",), ("asr",), ("punctuation",), ("speakers",)),
 )
 
 QUEUED_AUDIO = _TABLE.gauge("paraserve_queued_audio_seconds", "Audio in a recognizer's queue.")
@@ -183,14 +184,17 @@ OLDEST_WAIT = _TABLE.gauge(
     "paraserve_queue_oldest_wait_seconds", "Age of the oldest item in a model's queue.", "stage"
 )
 BATCHES = _TABLE.counter(
-    "paraserve_batches_total", "Batches run.", "stage", initial=(("asr",), ("punctuation",))
+    "paraserve_batches_total",
+    "Batches run.",
+    "stage",
+    initial=(("asr",), ("punctuation",), ("speakers",)),
 )
 BATCH_ITEMS = _TABLE.counter(
     # Not a histogram: the sums that Ray 2.60 exports come from bucket midpoints.
     "paraserve_batch_items_total",
     "Items of all batches; divided by paraserve_batches_total, the mean size of a batch.",
     "stage",
-    initial=(("asr",), ("punctuation",)),
+    initial=(("asr",), ("punctuation",), ("speakers",)),
 )
 PADDING = _TABLE.gauge(
     "paraserve_padding_ratio",
@@ -201,7 +205,7 @@ EXPIRED = _TABLE.counter(
     "paraserve_items_expired_total",
     "Items dropped because their deadline had passed.",
     "stage",
-    initial=(("asr",), ("punctuation",)),
+    initial=(("asr",), ("punctuation",), ("speakers",)),
 )
 QUEUE_TIME = _TABLE.histogram(
     "paraserve_stage_queue_seconds", _SECONDS, "Time that an item waited for its batch.", "stage"

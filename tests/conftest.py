@@ -64,6 +64,12 @@ def vad_pack(pack_store: PackStore) -> PackContents:
 
 
 @pytest.fixture(scope="session")
+def campplus_pack(pack_store: PackStore) -> PackContents:
+    """The published CAM++ for Chinese and English."""
+    return resolve("campplus-zh-en", pack_store)
+
+
+@pytest.fixture(scope="session")
 def vad_example(pack_store: PackStore) -> Path:
     """70.47 s of Mandarin with pauses, 16 kHz mono."""
     return recording("vad_example.wav", pack_store)

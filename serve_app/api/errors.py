@@ -57,6 +57,7 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.StorageFull: 503,
     errors.DeadlineExceeded: 504,
     errors.RecognitionFailed: 500,
+    errors.SpeakersUnavailable: 503,
     errors.ConfigurationError: 500,
     errors.PackError: 500,
     errors.PackNotFound: 500,

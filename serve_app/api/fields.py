@@ -27,6 +27,13 @@ TEXT_FIELDS = SUBTITLE_FIELDS | {
     "temperature",
     "stream",
     "itn",
+    "speaker_labels",
+    "num_speakers",
+    "min_speakers",
+    "max_speakers",
+    "subtitle_speakers",
+    "channels",
+    "subtitle_channels",
 }
 _LISTS = frozenset(
     {

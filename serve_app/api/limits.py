@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from serve_app.api.body import UploadRate
+from serve_app.audio import AudioLimits
 from serve_app.scheduling.admission import MAX_RETRY_AFTER_S, NO_LIMITS, Limits
 from serve_app.settings import Settings
 
@@ -25,6 +26,7 @@ class ApiLimits:
         in_flight: limits of all callers together.
         max_retry_after_s: longest Retry-After of a rejected request.
         upload_rate: minimum rate of senders; None for any.
+        audio: of accepted audio, for the recordings of known speakers.
     """
 
     max_upload_bytes: int
@@ -35,6 +37,7 @@ class ApiLimits:
     in_flight: Limits = NO_LIMITS
     max_retry_after_s: float = MAX_RETRY_AFTER_S
     upload_rate: UploadRate | None = None
+    audio: AudioLimits = field(default_factory=AudioLimits)
 
 
 def limits_of(settings: Settings) -> ApiLimits:
@@ -51,6 +54,7 @@ def limits_of(settings: Settings) -> ApiLimits:
         upload_rate=UploadRate(
             settings.ingress.min_upload_bytes_per_s, settings.ingress.upload_grace_s
         ),
+        audio=settings.audio.options_for(AudioLimits, block_s=settings.audio.decode_block_s),
     )
 
 

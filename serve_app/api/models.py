@@ -24,8 +24,8 @@ class ServedModels:
 
     In addition to OpenAI's fields there are `root`, the pack that a name refers to, `demo`,
     whether it is a built-in demo pack (with `warning`), `hotwords`, whether it supports them,
-    which is omitted while unknown, and `languages`. `created` is the time at which this process
-    started to serve it.
+    which is omitted while unknown, `speaker_labels` and `languages`. `created` is the time at which
+    this process started to serve it.
 
     Args:
         service: called once for each pack, since each call wakes a recognizer that has scaled
@@ -53,6 +53,7 @@ class ServedModels:
             "owned_by": "paraserve",
             "root": root,
             "demo": is_demo_pack(root),
+            "speaker_labels": "speakers" in offer.stages,
             "languages": [*offer.languages, *((GUESSED,) if offer.guesses_language else ())],
         }
         if is_demo_pack(root):

@@ -10,8 +10,15 @@ from typing import Any
 from serve_app.api.admission import TIMEOUT_HEADER
 from serve_app.api.response_headers import describe_headers
 from serve_app.api.response_schemas import component_schemas, reference
+from serve_app.api.speaker_fields import (
+    MAX_KNOWN_SPEAKERS,
+    MAX_NAME_CHARS,
+    MAX_REFERENCE_S,
+    MIN_REFERENCE_S,
+)
 from serve_app.api.speech_fields import MAX_PADDING_MS, MAX_SILENCE_MS, MIN_SILENCE_MS
 from serve_app.api.subtitle_fields import subtitle_field_schemas
+from serve_app.core.speakers import MAX_SPEAKERS
 
 TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
 
@@ -43,8 +50,9 @@ _FIELDS: dict[str, dict[str, Any]] = {
     },
     "response_format": {
         "type": "string",
-        "enum": ["json", "text", "srt", "vtt", "verbose_json"],
+        "enum": ["json", "text", "srt", "vtt", "verbose_json", "diarized_json"],
         "default": "json",
+        "description": "diarized_json lists who says what; it needs the stage speakers.",
     },
     "timestamp_granularities[]": {
         "type": "array",
@@ -56,12 +64,12 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "type": "boolean",
         "default": False,
         "description": "Stream the text as server-sent events while it is recognized. Works with "
-        "the formats json and text; others ignore it.",
+        "the formats json, text and diarized_json; others ignore it.",
     },
     "stages": {
         "type": "string",
-        "description": "Which of vad, asr and punctuation to run, comma-separated or as stages[]; "
-        "by default all that are deployed.",
+        "description": "Which of vad, asr, punctuation and speakers to run, comma-separated or as "
+        "stages[]; by default all that are deployed, and speakers only if labels are asked for.",
         "examples": ["vad,asr,punctuation"],
     },
     "include[]": {
@@ -104,6 +112,19 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "description": "Write Mandarin numbers, dates and amounts in digits. Timestamps do "
         "not change.",
     },
+    "channels": {
+        "type": "string",
+        "enum": ["mix", "separate"],
+        "default": "mix",
+        "description": "What to recognize of a recording with several channels: their `mix`, or "
+        "each channel for itself, as for calls with a speaker on each. Separate channels count "
+        "as a recording each.",
+    },
+    "subtitle_channels": {
+        "type": "boolean",
+        "default": False,
+        "description": "srt and vtt: name the channel in each cue, with channels=separate.",
+    },
     "replacements": {
         "type": "string",
         "description": "Phrases to replace in the text: a JSON object that maps wrong phrases to "
@@ -132,7 +153,46 @@ _FIELDS: dict[str, dict[str, Any]] = {
         "description": "For the hybrid recognizer: a draft that contains one of these words is "
         "refined. A JSON list, or words separated by spaces or commas.",
     },
+    "speaker_labels": {
+        "type": "boolean",
+        "default": False,
+        "description": "Label who speaks: `speaker` in the segments and words of verbose_json, and "
+        "cues of one speaker each in srt and vtt. The following fields and diarized_json imply it.",
+    },
+    **{
+        name: {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_SPEAKERS,
+            "description": f"{what} speakers in the recording, if that is known.",
+        }
+        for name, what in (
+            ("num_speakers", "Number of"),
+            ("min_speakers", "Least number of"),
+            ("max_speakers", "Most"),
+        )
+    },
+    "known_speaker_names[]": {
+        "type": "array",
+        "items": {"type": "string", "maxLength": MAX_NAME_CHARS},
+        "maxItems": MAX_KNOWN_SPEAKERS,
+        "description": "Names of speakers whose voices are in known_speaker_references[]; their "
+        "labels are these names.",
+    },
+    "known_speaker_references[]": {
+        "type": "array",
+        "items": {"type": "string"},
+        "maxItems": MAX_KNOWN_SPEAKERS,
+        "description": f"For each name a data URL in base64 with {MIN_REFERENCE_S:g} to "
+        f"{MAX_REFERENCE_S:g} s of the voice, in any format of `file`.",
+    },
     **subtitle_field_schemas(),
+    "subtitle_speakers": {
+        "type": "boolean",
+        "default": False,
+        "description": "srt and vtt: begin each cue with the label of its speaker, as `A: ` in srt "
+        "and as the voice tag `<v A>` in vtt. Implies speaker_labels.",
+    },
 }
 
 _JSON_FIELDS = {name.removesuffix("[]"): field for name, field in _FIELDS.items() if name != "file"}

@@ -1,21 +1,29 @@
 """Parses and validates the parameters of a transcription request.
 
 Field names and values follow OpenAI's `POST /v1/audio/transcriptions`; `stages`, `itn`,
-`replacements`, `hotwords`, `refine_keywords`, `subtitle_...` and the value `utterances` of
-`include` are extensions. docs/api.md
-lists all fields.
+`replacements`, `hotwords`, `refine_keywords`, `subtitle_...`, `channels`, `speaker_labels`, the
+numbers of speakers and the value `utterances` of `include` are extensions. docs/api.md lists
+all fields.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Literal, cast, get_args
 
 from serve_app.api.fields import RequestFields, read_fields
 from serve_app.api.hotword_fields import MAX_WORDS, hotwords_of, unweighted
 from serve_app.api.model_names import resolve_model
+from serve_app.api.speaker_fields import (
+    NAMES,
+    REFERENCES,
+    SPEAKER_NUMBERS,
+    SpeakerFields,
+    has_reference,
+    parse_speaker_fields,
+)
 from serve_app.api.speech_fields import parse_chunking, parse_language
 from serve_app.api.subtitle_fields import parse_subtitle_options
 from serve_app.core.errors import InvalidParameter, ModelNotFound, StageNotDeployed
@@ -40,14 +48,19 @@ from serve_app.transcript.itn import (
 from serve_app.transcript.itn.replacements import MAX_REPLACEMENTS
 from serve_app.transcript.subtitles import DEFAULT_SUBTITLES, SubtitleOptions
 
-ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json"]
+ResponseFormat = Literal["json", "text", "srt", "vtt", "verbose_json", "diarized_json"]
 Granularity = Literal["word", "segment"]
 
 _LOGPROBS, _UTTERANCES = "logprobs", "utterances"
 _DIARIZED = "diarized_json"
-_NO_SPEAKERS = "speaker labels are not supported yet"
-STREAMABLE_FORMATS = ("json", "text")
+_SPEAKER_LABELS, _SUBTITLE_SPEAKERS = "speaker_labels", "subtitle_speakers"
+_MIX, _SEPARATE = "mix", "separate"
+_SUBTITLE_CHANNELS = "subtitle_channels"
+STREAMABLE_FORMATS = ("json", "text", _DIARIZED)
+_UNLABELLED_FORMATS = ("json", "text")
+_SUBTITLE_FORMATS = ("srt", "vtt")
 _LOGPROB_FORMATS = ("json", "verbose_json")
+_SPEAKERS: frozenset[Stage] = frozenset({"speakers"})
 _KEYWORDS = "keywords"
 _MAX_SHOWN_LETTERS = 64
 _MAX_REPLACEMENT_LETTERS = 65_536
@@ -126,6 +139,8 @@ class TranscriptionParameters:
         recognition_options: for the recognizer.
         subtitles: options of the cues.
         speech_detection: for the VAD.
+        speakers: what is known about the speakers; None for no labels.
+        separate_channels: recognize each channel for itself, instead of their mix.
         needs_hotwords: whether hotwords were given as `hotwords`, so that a model that has
             no use for any is a mistake; OpenAI's `keywords` are only a preference.
         ignored_fields: names of unknown fields, as they were sent.
@@ -144,6 +159,8 @@ class TranscriptionParameters:
     recognition_options: RecognitionOptions = NO_OPTIONS
     subtitles: SubtitleOptions = DEFAULT_SUBTITLES
     speech_detection: SpeechDetection = AS_DEPLOYED
+    speakers: SpeakerFields | None = None
+    separate_channels: bool = False
     needs_hotwords: bool = False
     ignored_fields: tuple[str, ...] = ()
     warnings: tuple[RequestWarning, ...] = ()
@@ -159,7 +176,8 @@ def parse_parameters(sent: Mapping[str, Sequence[str]], offer: Offer) -> Transcr
     Raises:
         InvalidParameter: a field is misspelled, repeated or has a value out of range.
         ModelNotFound: `model` is not served here.
-        StageNotDeployed: `stages` names a stage that is not deployed.
+        StageNotDeployed: `stages` names a stage that is not deployed, or speaker labels are
+            asked for without the stage `speakers`.
     """
     return _Parser(read_fields(sent, offer.unknown_fields == "refuse"), offer).parse()
 
@@ -177,9 +195,11 @@ class _Parser:
         self._check_temperature()
         model = self._model()
         response_format = self._response_format()
-        self._check_speakers()
+        speakers = self._speakers(response_format)
+        separate_channels = self._separate_channels()
         language = self._language()
         stages = self._stages()
+        stages = stages - _SPEAKERS if speakers is None else stages | _SPEAKERS
         logprobs, utterances = self._included(response_format)
         stream = self._stream(response_format)
         return TranscriptionParameters(
@@ -193,8 +213,14 @@ class _Parser:
             include_logprobs=logprobs,
             text_rules=self._text_rules(),
             recognition_options=self._recognition_options(model, language),
-            subtitles=parse_subtitle_options(self._fields.texts, self._offer.subtitles),
+            subtitles=replace(
+                parse_subtitle_options(self._fields.texts, self._offer.subtitles),
+                with_speakers=speakers is not None and self._boolean(_SUBTITLE_SPEAKERS),
+                with_channels=self._subtitle_channels(response_format, separate_channels),
+            ),
             speech_detection=self._speech_detection(stages),
+            speakers=speakers,
+            separate_channels=separate_channels,
             needs_hotwords=self._has_hotwords(),
             ignored_fields=tuple(self._ignored),
             warnings=tuple(self._warnings),
@@ -229,33 +255,63 @@ class _Parser:
 
     def _response_format(self) -> ResponseFormat:
         value = (self._text("response_format") or "json").strip().lower()
-        if value == _DIARIZED:
-            raise InvalidParameter("response_format", f"cannot be {_DIARIZED}: {_NO_SPEAKERS}")
         _check_choice("response_format", value, get_args(ResponseFormat))
         return cast(ResponseFormat, value)
 
-    def _check_speakers(self) -> None:
-        """Rejects known speakers, which need the labels of `diarized_json`.
+    def _speakers(self, response_format: ResponseFormat) -> SpeakerFields | None:
+        """Returns what is known about the speakers; None if no labels are asked for."""
+        asking = self._fields_that_ask_for_labels(response_format)
+        if asking and self._text(_SPEAKER_LABELS) and not self._boolean(_SPEAKER_LABELS):
+            raise InvalidParameter(_SPEAKER_LABELS, f"cannot be false with {asking[0]}")
+        if self._boolean(_SPEAKER_LABELS):
+            asking.append(_SPEAKER_LABELS)
+        if "speakers" in [name.lower() for name in self._fields.listed("stages")]:
+            asking.append("stages")
+        speakers = parse_speaker_fields(self._fields)
+        if not asking:
+            for name in (NAMES, REFERENCES):
+                if self._fields.lists.get(name):
+                    self._warn(name, f"has no effect with response_format {response_format}")
+            return None
+        if "speakers" not in self._offer.stages:
+            raise StageNotDeployed("speakers", ", ".join(self._offer.stages))
+        if response_format in _UNLABELLED_FORMATS:
+            for name in asking:
+                self._warn(name, f"has no effect with response_format {response_format}")
+            return None
+        if self._boolean(_SUBTITLE_SPEAKERS) and response_format not in _SUBTITLE_FORMATS:
+            self._warn(_SUBTITLE_SPEAKERS, f"has no effect with response_format {response_format}")
+        return speakers
 
-        A name needs a sample, and a sample is a data URL: with another format, what is neither
-        is no more than a field without effect, at OpenAI as well.
+    def _fields_that_ask_for_labels(self, response_format: ResponseFormat) -> list[str]:
+        """Returns the fields that imply `speaker_labels`.
+
+        The placeholders that some clients send for known speakers are not data URLs; they ask
+        for nothing where the format has no labels.
         """
-        names = self._fields.lists.get("known_speaker_names", ())
-        samples = self._fields.lists.get("known_speaker_references", ())
-        if not names and not samples:
-            return
-        wants_labels = (
-            "diarize" in (self._text("model") or "")
-            or len(names) != len(samples)
-            or any("data:" in sample[:_MAX_SHOWN_LETTERS].lower() for sample in samples)
-        )
-        for name, values in (
-            ("known_speaker_names", names),
-            ("known_speaker_references", samples),
-        ):
-            if values and wants_labels:
-                raise InvalidParameter(name, f"is not supported: {_NO_SPEAKERS}")
-            self._warn(name, f"has no effect: {_NO_SPEAKERS}")
+        asking = [name for name in SPEAKER_NUMBERS if self._text(name)]
+        known = [name for name in (NAMES, REFERENCES) if self._fields.lists.get(name)]
+        if response_format not in _UNLABELLED_FORMATS or has_reference(self._fields):
+            asking += known
+        if self._boolean(_SUBTITLE_SPEAKERS):
+            asking.append(_SUBTITLE_SPEAKERS)
+        if response_format == _DIARIZED:
+            asking.append("response_format")
+        return asking
+
+    def _separate_channels(self) -> bool:
+        value = (self._text("channels") or _MIX).strip().lower()
+        _check_choice("channels", value, (_MIX, _SEPARATE))
+        return value == _SEPARATE
+
+    def _subtitle_channels(self, response_format: ResponseFormat, separate_channels: bool) -> bool:
+        if not self._boolean(_SUBTITLE_CHANNELS):
+            return False
+        if not separate_channels:
+            self._warn(_SUBTITLE_CHANNELS, f"has no effect without channels={_SEPARATE}")
+        elif response_format not in _SUBTITLE_FORMATS:
+            self._warn(_SUBTITLE_CHANNELS, f"has no effect with response_format {response_format}")
+        return separate_channels
 
     def _language(self) -> str | None:
         """Returns the requested code, GUESSED, or None without one."""

@@ -47,12 +47,14 @@ class RequestLog:
         waited_s: time in the queue.
         upload_bytes: of the file.
         audio_s: length of the recording, 0 if it never became known.
+        num_channels: channels that were recognized, each for itself; 1 for their mix.
         num_chunks: chunks that were recognized or failed.
         num_failed_ranges: ranges that are missing from the text.
         stages: requested stages.
         model: requested pack; None for the default.
         language: requested code, None without one.
         ignored_fields: names of unknown fields, up to a limit.
+        num_speakers: speakers that were told apart; None without labels.
         cost: time by stage, and retries.
     """
 
@@ -64,17 +66,24 @@ class RequestLog:
     waited_s: float = 0.0
     upload_bytes: int = 0
     audio_s: float = 0.0
+    num_channels: int = 1
     num_chunks: int = 0
     num_failed_ranges: int = 0
     stages: str = ""
     model: str | None = None
     language: str | None = None
     ignored_fields: tuple[str, ...] = ()
+    num_speakers: int | None = None
     cost: RequestCost = field(default_factory=RequestCost)
 
     @property
     def is_partial(self) -> bool:
         return self.num_failed_ranges > 0
+
+    @property
+    def recognized_audio_s(self) -> float:
+        """Length of the recording, times its separate channels."""
+        return self.audio_s * self.num_channels
 
     @property
     def duration_s(self) -> float:
@@ -90,6 +99,7 @@ class RequestLog:
             "waited_s": round(self.waited_s, 4),
             "upload_bytes": self.upload_bytes,
             "audio_s": round(self.audio_s, 3),
+            "num_channels": self.num_channels,
             "num_chunks": self.num_chunks,
             "num_failed_ranges": self.num_failed_ranges,
             "partial": self.is_partial,
@@ -100,6 +110,8 @@ class RequestLog:
             "decode_s": round(self.cost.decode_s, 4),
             "recognize_s": round(self.cost.recognize_s, 4),
             "punctuate_s": round(self.cost.punctuate_s, 4),
+            "embed_s": round(self.cost.embed_s, 4),
+            "num_speakers": self.num_speakers,
             "num_retries": self.cost.num_retries,
         }
         logger.info("transcription request", extra=fields)

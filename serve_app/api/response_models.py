@@ -18,6 +18,11 @@ from serve_app.core.records import UtteranceStatus
 Seconds: TypeAlias = Annotated[float, Field(description="Seconds from the recording's start.")]
 
 
+Channel: TypeAlias = Annotated[
+    int, Field(ge=0, description="The channel, from 0, with `channels=separate`.")
+]
+
+
 class TokenLogprob(TypedDict):
     """One token of `logprobs`: its text, its UTF-8 bytes and its log-probability."""
 
@@ -30,7 +35,12 @@ class DurationUsage(TypedDict):
     """Usage of a request, by the length of its recording."""
 
     type: Literal["duration"]
-    seconds: Annotated[int, Field(description="Length of the recording, rounded up.")]
+    seconds: Annotated[
+        int,
+        Field(
+            description="Length of the recording in s, times the channels recognized, rounded up."
+        ),
+    ]
 
 
 class InputTokenDetails(TypedDict):
@@ -44,7 +54,9 @@ class TokenUsage(TypedDict):
     """Usage of a streamed request; in streams, OpenAI's clients accept only this type."""
 
     type: Literal["tokens"]
-    input_tokens: Annotated[int, Field(description="Tenths of a second of audio, rounded up.")]
+    input_tokens: Annotated[
+        int, Field(description="Tenths of a second of audio, rounded up; as in `DurationUsage`.")
+    ]
     input_token_details: InputTokenDetails
     output_tokens: Annotated[
         int, Field(description="Characters of Chinese and words of other languages in the text.")
@@ -59,6 +71,9 @@ class FailedSpan(TypedDict):
     end: Seconds
     error: str
     reason: Literal["recognition_failed", "damaged"]
+    channel: NotRequired[
+        Annotated[int, Field(ge=0, description="As in `Segment`; without it, all channels.")]
+    ]
 
 
 class TranscriptionLanguage(TypedDict):
@@ -89,6 +104,15 @@ class Transcription(TypedDict):
     failed_ranges: NotRequired[list[FailedSpan]]
 
 
+Speaker: TypeAlias = Annotated[
+    str,
+    Field(
+        description="Label of who speaks: A, B and so on in the order of their first words, or the "
+        "name of a known speaker."
+    ),
+]
+
+
 class Segment(TypedDict):
     """A sentence. `tokens` and `seek` exist for Whisper and are always empty and 0."""
 
@@ -105,6 +129,8 @@ class Segment(TypedDict):
     model: NotRequired[
         Annotated[str, Field(description="The model that recognized it, where several run.")]
     ]
+    speaker: NotRequired[Speaker]
+    channel: NotRequired[Channel]
 
 
 class Word(TypedDict):
@@ -117,6 +143,8 @@ class Word(TypedDict):
     model: NotRequired[
         Annotated[str, Field(description="The model that recognized it, where several run.")]
     ]
+    speaker: NotRequired[Speaker]
+    channel: NotRequired[Channel]
 
 
 class SpokenSpan(TypedDict):
@@ -126,6 +154,7 @@ class SpokenSpan(TypedDict):
     end: Seconds
     status: UtteranceStatus
     language: NotRequired[str]
+    channel: NotRequired[Channel]
 
 
 class VerboseTranscription(Transcription):
@@ -142,6 +171,38 @@ class VerboseTranscription(Transcription):
     ]
 
 
+class DiarizedSegment(TypedDict):
+    """A sentence of one speaker. In a stream with `diarized_json` also an event, near the end."""
+
+    type: Literal["transcript.text.segment"]
+    id: str
+    start: Seconds
+    end: Seconds
+    text: str
+    speaker: Annotated[
+        str, Field(description="As in `Segment`; `unknown` where the voice could not be compared.")
+    ]
+    channel: NotRequired[Channel]
+
+
+class DiarizedTranscription(TypedDict):
+    """The response for `response_format=diarized_json`."""
+
+    task: Literal["transcribe"]
+    duration: Annotated[float, Field(description="Length of the recording in seconds.")]
+    text: str
+    segments: list[DiarizedSegment]
+    usage: DurationUsage
+    languages: Languages
+    partial: NotRequired[
+        Annotated[bool, Field(description="True if text is missing; otherwise omitted.")]
+    ]
+    failed_ranges: NotRequired[list[FailedSpan]]
+    warnings: NotRequired[
+        Annotated[list[str], Field(description="Fields that had no effect, or only a partial one.")]
+    ]
+
+
 class TextDelta(TypedDict):
     """A sentence as soon as it is ready; the concatenated deltas are the text."""
 
@@ -149,6 +210,7 @@ class TextDelta(TypedDict):
     delta: str
     start: Seconds
     end: Seconds
+    channel: NotRequired[Channel]
     words: NotRequired[
         Annotated[list[Word], Field(description="With timestamp_granularities word.")]
     ]
@@ -194,7 +256,9 @@ class StreamError(ErrorAnswer):
     type: Literal["error"]
 
 
-StreamEvent: TypeAlias = Annotated[TextDelta | TextDone | StreamError, Field(discriminator="type")]
+StreamEvent: TypeAlias = Annotated[
+    TextDelta | DiarizedSegment | TextDone | StreamError, Field(discriminator="type")
+]
 """The content of a `data:` line of an event stream."""
 
 
@@ -212,6 +276,7 @@ class ModelDescription(TypedDict):
     ]
     warning: NotRequired[Annotated[str, Field(description="Limits of a demo model.")]]
     hotwords: NotRequired[Annotated[bool, Field(description="Whether it supports hotwords.")]]
+    speaker_labels: Annotated[bool, Field(description="Whether the service labels who speaks.")]
     languages: Annotated[
         list[str],
         Field(

@@ -14,6 +14,7 @@ _REFERENCE = "#/components/schemas/{model}"
 _NAMED: dict[str, Any] = {
     "Transcription": response_models.Transcription,
     "VerboseTranscription": response_models.VerboseTranscription,
+    "DiarizedTranscription": response_models.DiarizedTranscription,
     "StreamEvent": response_models.StreamEvent,
     "ModelDescription": response_models.ModelDescription,
     "ModelList": response_models.ModelList,
@@ -109,8 +110,12 @@ TRANSCRIPTION_RESPONSES: Responses = {
         "content": {
             "application/json": {
                 "schema": {
-                    # The stricter schema first: every verbose_json body is also a valid json body.
-                    "anyOf": [reference("VerboseTranscription"), reference("Transcription")]
+                    # The stricter schemas first: every other body is also a valid json body.
+                    "anyOf": [
+                        reference("DiarizedTranscription"),
+                        reference("VerboseTranscription"),
+                        reference("Transcription"),
+                    ]
                 }
             },
             "text/plain": {

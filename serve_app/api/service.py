@@ -18,6 +18,7 @@ from serve_app.core.records import (
     Stage,
     StageReadiness,
 )
+from serve_app.core.speakers import SpeakerOptions
 from serve_app.transcript.transcript import TranscriptEvent
 
 
@@ -31,6 +32,8 @@ class TranscriptionJob:
         stages: to run.
         recognition_options: for the recognizer.
         speech_detection: for the VAD.
+        speakers: label who speaks; None for no labels.
+        separate_channels: recognize each channel for itself, instead of their mix.
     """
 
     context: RequestContext
@@ -38,6 +41,8 @@ class TranscriptionJob:
     stages: frozenset[Stage]
     recognition_options: RecognitionOptions = NO_OPTIONS
     speech_detection: SpeechDetection = AS_DEPLOYED
+    speakers: SpeakerOptions | None = None
+    separate_channels: bool = False
 
 
 class TranscriptionService(Protocol):

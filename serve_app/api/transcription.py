@@ -29,9 +29,16 @@ from serve_app.api.parameters import TranscriptionParameters, parse_parameters
 from serve_app.api.request_log import RequestLog, RequestObserver, request_id_of, traceparent_of
 from serve_app.api.responses import render, sse_error, sse_events
 from serve_app.api.service import TranscriptionJob, TranscriptionService
-from serve_app.api.upload import UploadReader
-from serve_app.core.errors import ParaserveError, RecognitionFailed, UploadTooSlow
+from serve_app.api.speaker_fields import read_speaker_options
+from serve_app.api.upload import Recording, UploadReader
+from serve_app.core.errors import (
+    ParaserveError,
+    RecognitionFailed,
+    SpeakersUnavailable,
+    UploadTooSlow,
+)
 from serve_app.core.records import RecordingEnd, RequestContext
+from serve_app.core.speakers import SpeakerOptions
 from serve_app.packs.registry import demo_warning, is_demo_pack
 from serve_app.transcript.itn import AS_SAID, apply_rules
 from serve_app.transcript.transcript import FailedRange, TranscriptEvent, collect
@@ -136,7 +143,9 @@ class TranscriptionHandler:
         parameters = parse_parameters(_with_query(recording.fields, request), offer)
         log.ignored_fields = shown_names(parameters.ignored_fields)
         async with deadline.enforced():
-            await admission.begin(recording.audio_s, body)
+            log.num_channels = self._num_channels(recording, parameters)
+            charged_s = min(log.recognized_audio_s, admission.max_audio_s)
+            await admission.begin(charged_s, body)
         log.waited_s = admission.waited_s
         log.stages = ",".join(sorted(parameters.stages))
         log.model, log.language = (
@@ -156,12 +165,20 @@ class TranscriptionHandler:
                     self._service.check_hotwords(parameters.recognition_options, context)
                 )
             parameters = report_hotwords(parameters, check, offer)
+        speakers: SpeakerOptions | None = None
+        if parameters.speakers is not None:
+            async with deadline.enforced():
+                speakers = await body.unless_departed(
+                    read_speaker_options(parameters.speakers, self._limits.audio)
+                )
         job = TranscriptionJob(
             context,
             recording.spool.content(),
             parameters.stages,
             parameters.recognition_options,
             parameters.speech_detection,
+            speakers,
+            parameters.separate_channels,
         )
         events = self._events(job, deadline, admission, log)
         if parameters.text_rules != AS_SAID:
@@ -174,12 +191,24 @@ class TranscriptionHandler:
                 language=parameters.language,
                 with_logprobs=parameters.include_logprobs,
                 with_words="word" in parameters.granularities,
+                with_segments=parameters.response_format == "diarized_json",
             )
             response = await self._stream(sent, body, log, held)
         add_warning_headers(
             response, parameters.ignored_fields, [str(one) for one in parameters.warnings]
         )
         return response
+
+    def _num_channels(self, recording: Recording, parameters: TranscriptionParameters) -> int:
+        """Returns the expected number of recordings that a request costs.
+
+        That is one for each separate channel. Where the header does not tell how many there
+        are, as many count as are accepted.
+        """
+        if not parameters.separate_channels:
+            return 1
+        most = self._limits.audio.max_separate_channels
+        return min(recording.num_channels or most, most)
 
     async def _admit(
         self, request: Request, body: RequestBody, deadline: Deadline, log: RequestLog
@@ -262,9 +291,13 @@ class TranscriptionHandler:
                 except StopAsyncIteration:
                     return
                 if isinstance(event, RecordingEnd):
-                    log.audio_s = admission.processed_audio_s = event.duration_ms / 1000
+                    log.audio_s = event.duration_ms / 1000
+                    log.num_channels = event.num_channels
+                    admission.processed_audio_s = log.audio_s * event.num_channels
                     log.num_chunks = len(event.utterances)
                     log.cost = event.cost
+                    if event.diarization is not None:
+                        log.num_speakers = len(event.diarization.labels)
                     log.num_failed_ranges += len(event.damage)
                 elif isinstance(event, FailedRange):
                     log.num_failed_ranges += 1
@@ -305,5 +338,7 @@ async def _answer(
     unrecognized = [one for one in transcript.failures if one.reason == "recognition_failed"]
     if unrecognized and not transcript.sentences:
         raise RecognitionFailed(unrecognized[0].error)
+    if parameters.response_format == "diarized_json" and transcript.diarization is None:
+        raise SpeakersUnavailable
     # The subtitles of an hour take most of a second.
     return await asyncio.to_thread(render, transcript, parameters)

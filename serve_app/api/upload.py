@@ -23,6 +23,7 @@ from serve_app.api.fetching import Fetcher
 from serve_app.api.fields import TEXT_FIELDS
 from serve_app.api.limits import ApiLimits
 from serve_app.api.spool import SpoolDirectory, SpoolFile
+from serve_app.audio.channel_counts import declared_channels
 from serve_app.audio.durations import estimate_duration
 from serve_app.audio.opening import check_beginning
 from serve_app.core.errors import EmptyUpload, InvalidParameter, MalformedBody, UploadTooLarge
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 MAX_JSON_BYTES = 64 * 1024
 _MAX_FIELD_BYTES = 64 * 1024
+# In base64; 10 s of speech in 16 kHz WAV take 0.4 MiB.
+_MAX_REFERENCE_BYTES = 2 * 2**20
+_REFERENCES = "known_speaker_references"
 # A list of hotwords may have one field per word.
 _MAX_FIELDS = 256
 # Of all headers of one part together.
@@ -44,8 +48,8 @@ _SINGLE = TEXT_FIELDS | {"audio_url"}
 # It warns about every malformed body; the request's log line already reports it.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
-MAX_FIELDS_BYTES = 4 * 2**20
-"""What a body may have besides the file."""
+MAX_FIELDS_BYTES = 5 * 2**20
+"""What a body may have besides the file: with room for four voices in 44.1 kHz WAV."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,8 +267,10 @@ class _Form:
         self._num_field_bytes += end - start
         if self._num_field_bytes > MAX_FIELDS_BYTES:
             raise MalformedBody(f"its fields have more than {MAX_FIELDS_BYTES} bytes")
-        if len(self._value) > _MAX_FIELD_BYTES:
-            raise InvalidParameter(self._part_name, f"is longer than {_MAX_FIELD_BYTES} bytes")
+        is_reference = self._part_name.partition("[")[0] == _REFERENCES
+        most_bytes = _MAX_REFERENCE_BYTES if is_reference else _MAX_FIELD_BYTES
+        if len(self._value) > most_bytes:
+            raise InvalidParameter(self._part_name, f"is longer than {most_bytes} bytes")
 
     def _end_part(self) -> None:
         if self._part_name != FILE_FIELD:
@@ -292,11 +298,13 @@ class Recording:
         fields: the other fields of the form.
         audio_s: its length if known without decoding, else 0; never more
             than may be admitted, since only a decoder tells for certain that it is too long.
+        num_channels: that its header declares; None where only a decoder can tell.
     """
 
     spool: SpoolFile
     fields: dict[str, list[str]]
     audio_s: float
+    num_channels: int | None = None
 
 
 class UploadReader:
@@ -346,11 +354,12 @@ class UploadReader:
             admission.resize(spool.size_bytes)
             # A hostile index takes a while to walk.
             estimate = await asyncio.to_thread(estimate_duration, spool.content())
+            num_channels = await asyncio.to_thread(declared_channels, spool.content())
             audio_s = min(estimate.duration_s, self._limits.max_audio_s, admission.max_audio_s)
         except BaseException:
             spool.close()
             raise
-        return Recording(spool, fields, audio_s)
+        return Recording(spool, fields, audio_s, num_channels)
 
     async def _complete(self, form: Form, spool: SpoolFile) -> dict[str, list[str]]:
         """Returns the fields without those that name the recording."""

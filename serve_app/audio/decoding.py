@@ -10,10 +10,11 @@ import av
 import numpy as np
 
 from serve_app.audio.bytesource import AudioSource, ByteSource
+from serve_app.audio.channels import ChannelMapping, Downmix, SeparateChannels
 from serve_app.audio.damage import DamageReport
-from serve_app.audio.layout import AudioInfo, AudioLimits, MonoFrame, missing_s
+from serve_app.audio.layout import AudioInfo, AudioLimits, Frame, missing_s
 from serve_app.audio.opening import Opener, Reader
-from serve_app.audio.resampling import PcmResampler
+from serve_app.audio.resampling import ChannelPcm, PcmResampler
 from serve_app.audio.work import WorkBudget, WorkMeter
 from serve_app.core.errors import (
     AudioError,
@@ -39,7 +40,6 @@ _LIBRARY_ERRORS = (
     RuntimeError,
     TypeError,
 )
-_NOTHING = np.empty(0, np.int16)
 
 
 class AudioDecoder:
@@ -54,6 +54,7 @@ class AudioDecoder:
             seekable file, which the caller closes.
         limits: accepted rates, channels and lengths.
         budget: CPU time that decoding may take.
+        separate_channels: keep the channels apart, instead of mixing them to one.
         open_at_once: False if the caller opens the file in steps, with `opening`.
 
     Raises:
@@ -67,6 +68,7 @@ class AudioDecoder:
         limits: AudioLimits,
         budget: WorkBudget | None = None,
         *,
+        separate_channels: bool = False,
         open_at_once: bool = True,
     ) -> None:
         self._limits = limits
@@ -76,7 +78,10 @@ class AudioDecoder:
         self._source = ByteSource(source)
         self._meter = WorkMeter(self._source.num_bytes, budget or WorkBudget())
         self._source.limit_reads(self._meter.call_is_over)
-        self._opener = Opener(self._source, limits, self._report, self._meter.begin_call)
+        self._mapping: ChannelMapping = SeparateChannels(limits) if separate_channels else Downmix()
+        self._opener = Opener(
+            self._source, limits, self._report, self._mapping, self._meter.begin_call
+        )
         self._reader: Reader | None = None
         self._info: AudioInfo | None = None
         if open_at_once:
@@ -91,8 +96,13 @@ class AudioDecoder:
         return self._info
 
     @property
+    def num_channels(self) -> int:
+        """Channels of the decoded samples: 1 unless they are kept apart."""
+        return self._mapping.num_channels
+
+    @property
     def decoded_samples(self) -> int:
-        """Samples at 16 kHz that `blocks` has yielded or is about to."""
+        """Samples of a channel at 16 kHz that `blocks` has yielded or is about to."""
         return self._decoded_samples
 
     @property
@@ -103,7 +113,7 @@ class AudioDecoder:
     @property
     def notices(self) -> tuple[str, ...]:
         """Other notices for the caller so far, in plain English."""
-        return self._report.notices
+        return (*self._report.notices, *self._mapping.notices)
 
     @property
     def work_is_usual(self) -> bool:
@@ -133,42 +143,45 @@ class AudioDecoder:
     def blocks(self) -> Iterator[Pcm]:
         """Yields int16 samples [n], n at most block_s * 16000 and never 0; call once.
 
+        Of separate channels it is the first one only.
+
         Raises:
             AudioError: as soon as the fault is certain, possibly after some blocks.
         """
         for block in self.steps():
-            if len(block):
-                yield block
+            if block.shape[1]:
+                yield block[0]
 
-    def steps(self) -> Iterator[Pcm]:
-        """Yields the blocks, and an empty one whenever a slice of CPU time is used up.
+    def steps(self) -> Iterator[ChannelPcm]:
+        """Yields blocks [num_channels, n], and an empty one when a slice of CPU time is used up.
 
         Raises:
             AudioError: as soon as the fault is certain, possibly after some blocks.
         """
         self._meter.resume()
-        block_samples = max(int(self._limits.block_s * SAMPLE_RATE_HZ), 1)
-        block = np.empty(block_samples, np.int16)
+        shape = self.num_channels, max(int(self._limits.block_s * SAMPLE_RATE_HZ), 1)
+        block = np.empty(shape, np.int16)
         num_filled = 0
         for samples in self._samples():
             start = 0
-            while start < len(samples):
-                taken = samples[start : start + block_samples - num_filled]
-                block[num_filled : num_filled + len(taken)] = taken
-                num_filled += len(taken)
-                start += len(taken)
-                if num_filled == block_samples:
+            while start < samples.shape[1]:
+                taken = samples[:, start : start + shape[1] - num_filled]
+                num_taken = taken.shape[1]
+                block[:, num_filled : num_filled + num_taken] = taken
+                num_filled += num_taken
+                start += num_taken
+                if num_filled == shape[1]:
                     self._meter.pause()
                     yield block
                     self._meter.resume()
-                    block, num_filled = np.empty(block_samples, np.int16), 0
+                    block, num_filled = np.empty(shape, np.int16), 0
             if self._has_used_slice():
-                yield _NOTHING
+                yield block[:, :0]
                 self._meter.resume()
         self._check_end()
         self._meter.pause()
         if num_filled:
-            yield block[:num_filled].copy()
+            yield block[:, :num_filled].copy()
 
     def close(self) -> None:
         if self._reader is not None:
@@ -208,39 +221,41 @@ class AudioDecoder:
             container = self._opener.container
             raise CorruptAudio(f"its {container} header cannot be read") from error
 
-    def _samples(self) -> Iterator[Pcm]:
-        resampler = PcmResampler()
+    def _samples(self) -> Iterator[ChannelPcm]:
+        resampler = PcmResampler(self.num_channels)
+        nothing = np.empty((self.num_channels, 0), np.int16)
         max_samples = self._limits.max_duration_s * SAMPLE_RATE_HZ
         for frame in self._frames():
-            samples = resampler.push(frame) if len(frame.samples) else _NOTHING
-            if len(frame.samples) and not frame.filled:
+            samples = resampler.push(frame) if frame.num_samples else nothing
+            if frame.num_samples and not frame.filled:
                 self._meter.count_piece()
-            self._decoded_samples += len(samples)
-            self._heard_samples += 0 if frame.filled else len(samples)
+            num_samples = samples.shape[1]
+            self._decoded_samples += num_samples
+            self._heard_samples += 0 if frame.filled else num_samples
             if self._decoded_samples > max_samples:
                 raise AudioTooLong(
                     self._decoded_samples / SAMPLE_RATE_HZ, self._limits.max_duration_s
                 )
             yield samples
         rest = resampler.finish()
-        self._decoded_samples += len(rest)
-        self._heard_samples += len(rest)
+        self._decoded_samples += rest.shape[1]
+        self._heard_samples += rest.shape[1]
         yield rest
 
-    def _frames(self) -> Iterator[MonoFrame]:
+    def _frames(self) -> Iterator[Frame]:
         """The frames of the file and of the files appended to it."""
         if self._reader is None:
             raise ValueError("the decoder is closed")
         position_s = 0.0
         while self._reader is not None:
             for frame in self._frames_from(self._reader):
-                position_s += len(frame.samples) / frame.rate_hz
+                position_s += frame.num_samples / frame.rate_hz
                 yield frame
             self._report_missing(self._reader, position_s)
             self._reader.close()
             self._reader = self._next_reader(position_s)
 
-    def _frames_from(self, reader: Reader) -> Iterator[MonoFrame]:
+    def _frames_from(self, reader: Reader) -> Iterator[Frame]:
         """The frames of one reader; if its library fails, the rest is damaged."""
         frames = reader.frames()
         while True:

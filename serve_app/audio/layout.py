@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from serve_app.core.errors import AudioTooLong, UnsupportedAudioLayout
 
-FloatMono: TypeAlias = npt.NDArray[np.float32]
-"""Samples, shape [n], full scale at 1.0."""
+FloatSamples: TypeAlias = npt.NDArray[np.float32]
+"""Samples, shape [channels, n], full scale at 1.0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class AudioLimits:
             first and the decoded length while decoding.
         min_duration_s: shortest recording.
         block_s: length of the blocks that the decoder yields.
-        max_channels: most channels; they are mixed down to one.
+        max_channels: most channels of a recording whose channels are mixed down to one.
+        max_separate_channels: most channels of one whose channels are recognized separately.
         min_rate_hz: lowest sample rate; a lower one cannot carry speech.
         max_rate_hz: highest sample rate.
     """
@@ -32,6 +33,7 @@ class AudioLimits:
     min_duration_s: float = 0.1
     block_s: float = 5.0
     max_channels: int = 32
+    max_separate_channels: int = 2
     min_rate_hz: int = 8_000
     max_rate_hz: int = 192_000
 
@@ -45,6 +47,14 @@ class AudioLimits:
         if not 1 <= channels <= self.max_channels:
             raise UnsupportedAudioLayout(
                 f"{channels} channels are not supported; accepted: 1 to {self.max_channels}"
+            )
+
+    def check_separate(self, channels: int) -> None:
+        """Raises UnsupportedAudioLayout if they are too many to recognize separately."""
+        if channels > self.max_separate_channels:
+            raise UnsupportedAudioLayout(
+                f"channels=separate accepts at most {self.max_separate_channels} channels (setting "
+                f"audio.max_separate_channels); the recording has {channels}"
             )
 
     def check_declared(self, declared_s: float | None) -> None:
@@ -76,18 +86,23 @@ class AudioInfo:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MonoFrame:
-    """Decoded samples, mixed to mono, at the rate of the file.
+class Frame:
+    """Decoded samples at the rate of the file, of the channels that are recognized.
 
     `filled` marks silence that was inserted where the file has no audio.
     """
 
-    samples: FloatMono
+    samples: FloatSamples
     rate_hz: int
     filled: bool = False
 
+    @property
+    def num_samples(self) -> int:
+        """Samples of each channel."""
+        return int(self.samples.shape[1])
 
-IDLE = MonoFrame(np.zeros(0, np.float32), 16_000)
+
+IDLE = Frame(np.zeros((1, 0), np.float32), 16_000)
 """An empty frame: the work so far yielded no audio; the caller may pause."""
 
 

@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import Protocol
 
 from serve_app.audio.bytesource import ByteSource
+from serve_app.audio.channels import ChannelMapping
 from serve_app.audio.containers import SEARCHED_BYTES, UNKNOWN_KIND, sniff_source
 from serve_app.audio.damage import DamageReport
 from serve_app.audio.ffmpeg_container import find_links
-from serve_app.audio.layout import AudioInfo, AudioLimits, MonoFrame
+from serve_app.audio.layout import AudioInfo, AudioLimits, Frame
 from serve_app.audio.mp4 import walk_mp4_layout
 from serve_app.audio.pcm_headers import check_first_chunks, read_pcm_header, wave_prefix
 from serve_app.audio.readers import AvReader, PcmReader
@@ -37,7 +38,7 @@ class Reader(Protocol):
     base_s: float
     """Length of the audio before it."""
 
-    def frames(self) -> Iterator[MonoFrame]: ...
+    def frames(self) -> Iterator[Frame]: ...
     def close(self) -> None: ...
 
 
@@ -48,6 +49,7 @@ class Opener:
         source: the file.
         limits: of accepted recordings.
         report: receives damage and notices.
+        mapping: turns the channels of the file into those that are recognized.
         begin_call: called before each call of a library.
     """
 
@@ -56,11 +58,13 @@ class Opener:
         source: ByteSource,
         limits: AudioLimits,
         report: DamageReport,
+        mapping: ChannelMapping,
         begin_call: Callable[[], None],
     ) -> None:
         self._source = source
         self._limits = limits
         self._report = report
+        self._mapping = mapping
         self._begin_call = begin_call
         self._fragmented = False
         self._starts = [0]
@@ -137,7 +141,14 @@ class Opener:
             self._starts.append(start + header.next_start)
         if header.pcm is not None:
             return PcmReader(
-                view, self.container, header, header.pcm, self._limits, self._report, base_s
+                view,
+                self.container,
+                header,
+                header.pcm,
+                self._limits,
+                self._report,
+                self._mapping,
+                base_s,
             )
         if not header.codec_format:
             return self._open_av(view, self.container, base_s)
@@ -162,6 +173,7 @@ class Opener:
             container,
             self._limits,
             self._report,
+            self._mapping,
             self._fragmented,
             base_s,
             self._begin_call,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from serve_app.audio.damage import DamageReport
-from serve_app.audio.layout import FloatMono
+from serve_app.audio.layout import FloatSamples
 from serve_app.core.errors import CorruptAudio, InvalidSamples
 
 ByteOrder: TypeAlias = Literal["<", ">"]
@@ -104,14 +104,14 @@ class FiniteSamples:
         self._first_s: float | None = None
         self._num_finite = 0
 
-    def only(self, samples: FloatMono, rate_hz: int, at_s: float) -> FloatMono:
+    def only(self, samples: FloatSamples, rate_hz: int, at_s: float) -> FloatSamples:
         """Returns the samples with silence for NaN and infinity; at_s is their start time."""
         finite = np.isfinite(samples)
         if finite.all():
-            self._num_finite += len(samples)
+            self._num_finite += samples.size
             return samples
         self._num_finite += int(finite.sum())
-        at = np.flatnonzero(~finite)
+        at = np.flatnonzero(~finite.all(axis=0))
         first_s, last_s = at_s + int(at[0]) / rate_hz, at_s + (int(at[-1]) + 1) / rate_hz
         if self._first_s is None:
             self._first_s = first_s

@@ -19,6 +19,7 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 
 from serve_app.audio.bytesource import ByteSource
+from serve_app.audio.channels import ChannelMapping
 from serve_app.audio.containers import (
     CUT_ANYWHERE,
     DECLARES_LENGTH,
@@ -46,10 +47,9 @@ from serve_app.audio.frame_sync import (
     stream_frames,
     without_side_data,
 )
-from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, MonoFrame, missing_s
+from serve_app.audio.layout import IDLE, AudioInfo, AudioLimits, Frame, missing_s
 from serve_app.audio.pcm import FiniteSamples, PcmFormat, to_float
 from serve_app.audio.pcm_headers import PcmHeader
-from serve_app.audio.resampling import Downmixer
 from serve_app.audio.steady_decoder import Outcome, SteadyDecoder
 from serve_app.audio.timeline import NO_LOSS, Loss, Timeline
 from serve_app.core.errors import TruncatedAudio, UnsupportedAudioLayout
@@ -83,6 +83,7 @@ class AvReader:
         container: a key of `DEMUXERS`.
         limits: of accepted recordings.
         report: receives damage and notices.
+        mapping: turns the channels of the file into those that are recognized.
         fragmented: whether it is an MP4 file without a total length.
         base_s: length of the audio before this file, if it was appended to another.
         begin_call: called before each call of FFmpeg.
@@ -98,6 +99,7 @@ class AvReader:
         container: str,
         limits: AudioLimits,
         report: DamageReport,
+        mapping: ChannelMapping,
         fragmented: bool = False,
         base_s: float = 0.0,
         begin_call: Callable[[], None] = lambda: None,
@@ -128,6 +130,7 @@ class AvReader:
             )
             limits.check_layout(self.info.sample_rate_hz, self.info.channels)
             limits.check_declared(self.info.declared_s)
+            mapping.begin(self.info.channels)
         except BaseException:
             self._container.close()
             raise
@@ -146,7 +149,7 @@ class AvReader:
         # Damaged headers state absurd lengths.
         plausible = stated_end_s is not None and stated_end_s <= limits.max_duration_s
         self._stated_end_s = stated_end_s if plausible else None
-        self._downmixer = Downmixer()
+        self._mapping = mapping
         self._source = source
         self._loss = NO_LOSS
         self._has_begun = False
@@ -156,7 +159,7 @@ class AvReader:
         )
         self._finite = FiniteSamples(report, codec.name)
 
-    def frames(self) -> Iterator[MonoFrame]:
+    def frames(self) -> Iterator[Frame]:
         """Yields the samples in order, silence where the file has a gap or damage.
 
         Raises:
@@ -175,8 +178,6 @@ class AvReader:
             yield from self._placed(held, None)
         self._timeline.end(self._loss_at_end(), missing_s(self._timeline.end_s, self._stated_end_s))
         self._finite.check_end()
-        if self._downmixer.has_cancelled:
-            self._report.notice(self._downmixer.NOTICE)
 
     def close(self) -> None:
         self._container.close()
@@ -314,7 +315,7 @@ class AvReader:
         usual = _LOUDER * max(self._power, _QUIET_POWER)
         return [frame for frame in frames if _power(frame) <= usual]
 
-    def _placed(self, arrival: _Arrival, following: _Arrival | None) -> Iterator[MonoFrame]:
+    def _placed(self, arrival: _Arrival, following: _Arrival | None) -> Iterator[Frame]:
         """Yields a frame and the silence before it."""
         frame, loss = arrival.frame, arrival.loss
         rate_hz = frame.sample_rate
@@ -328,13 +329,13 @@ class AvReader:
         silence_s = self._timeline.silence_before(time_s, loss)
         num_silent = round(silence_s * rate_hz)
         for start in range(0, num_silent, rate_hz):
-            silence = np.zeros(min(rate_hz, num_silent - start), np.float32)
-            yield MonoFrame(silence, rate_hz, filled=True)
-        mono = self._downmixer.mix(channels_of(frame), rate_hz)
-        mono = self._finite.only(mono, rate_hz, self._timeline.position_s)
+            shape = (self._mapping.num_channels, min(rate_hz, num_silent - start))
+            yield Frame(np.zeros(shape, np.float32), rate_hz, filled=True)
+        samples = self._mapping.apply(channels_of(frame), rate_hz)
+        samples = self._finite.only(samples, rate_hz, self._timeline.position_s)
         if self._lenient is not None:
-            self._power = max(self._power, float(np.square(mono).mean(dtype=np.float64)))
-        yield MonoFrame(mono, rate_hz)
+            self._power = max(self._power, float(np.square(samples).mean(dtype=np.float64)))
+        yield Frame(samples, rate_hz)
         self._timeline.add(duration_s)
 
     def _begins_late(self, frame: AudioFrame) -> bool:
@@ -407,6 +408,7 @@ class PcmReader:
         pcm: how they are stored.
         limits: of accepted recordings.
         report: receives damage and notices.
+        mapping: turns the channels of the file into those that are recognized.
         base_s: length of the audio before this file, if it was appended to another.
 
     Raises:
@@ -421,9 +423,12 @@ class PcmReader:
         pcm: PcmFormat,
         limits: AudioLimits,
         report: DamageReport,
+        mapping: ChannelMapping,
         base_s: float = 0.0,
     ) -> None:
         limits.check_layout(pcm.rate_hz, pcm.channels)
+        mapping.begin(pcm.channels)
+        self._mapping = mapping
         self._source = source
         self._header = header
         self._pcm = pcm
@@ -446,7 +451,7 @@ class PcmReader:
             declared_s,
         )
 
-    def frames(self) -> Iterator[MonoFrame]:
+    def frames(self) -> Iterator[Frame]:
         """Yields the samples in order.
 
         Raises:
@@ -455,20 +460,17 @@ class PcmReader:
         pcm, start = self._pcm, self._header.start
         end = start + self._header.num_bytes // pcm.bytes_per_frame * pcm.bytes_per_frame
         block_bytes = max(_BLOCK_BYTES // pcm.bytes_per_frame, 1) * pcm.bytes_per_frame
-        downmixer = Downmixer()
         at_s = self.base_s
         for offset in range(start, end, block_bytes):
             content = self._source.peek(offset, min(block_bytes, end - offset))
             content = content[: len(content) // pcm.bytes_per_frame * pcm.bytes_per_frame]
             if not content:
                 return
-            samples = downmixer.mix(to_float(content, pcm), pcm.rate_hz)
+            samples = self._mapping.apply(to_float(content, pcm), pcm.rate_hz)
             samples = self._finite.only(samples, pcm.rate_hz, at_s)
-            at_s += len(samples) / pcm.rate_hz
-            yield MonoFrame(samples, pcm.rate_hz)
+            at_s += samples.shape[1] / pcm.rate_hz
+            yield Frame(samples, pcm.rate_hz)
         self._finite.check_end()
-        if downmixer.has_cancelled:
-            self._report.notice(downmixer.NOTICE)
 
     def close(self) -> None:
         """Does nothing; the caller closes the source."""

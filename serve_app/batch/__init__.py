@@ -7,7 +7,7 @@ do the same on the command line.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from serve_app.batch.report_data import BatchReport
@@ -27,6 +27,8 @@ def run_batch(
     formats: Sequence[TextFormat] | None = None,
     itn: bool | None = None,
     retry_failed: bool = False,
+    speakers: int | str | None = None,
+    channels: Literal["mix", "separate"] | None = None,
 ) -> BatchReport:
     """Transcribes every recording of a source; a repeated call resumes.
 
@@ -41,6 +43,10 @@ def run_batch(
         formats: to write beside JSON; None for those of the settings.
         itn: write numbers in digits; None for the value of the settings.
         retry_failed: retry recordings that failed permanently.
+        speakers: label who speaks: the number of speakers, a range such as "2-4", or "any";
+            None for labels only if the stages have `speakers`.
+        channels: "mix", or "separate" to recognize each channel for itself; None for the value
+            of the settings.
 
     Returns:
         The report, with counts in `report.totals` and failed recordings in `report.failures`.
@@ -61,5 +67,10 @@ def run_batch(
         None if formats is None else tuple(formats),
         itn,
         retry_failed,
+        None if speakers is None else str(speakers),
     )
-    return BatchJob(settings or load_settings(DEFAULT_PROFILE), order).run()
+    settings = settings or load_settings(DEFAULT_PROFILE)
+    if channels is not None:
+        batch = settings.batch.model_copy(update={"channels": channels})
+        settings = settings.model_copy(update={"batch": batch})
+    return BatchJob(settings, order).run()

@@ -66,8 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _assignments(options: argparse.Namespace) -> list[str]:
-    layout = [f"batch.layout={options.layout}"] if options.layout else []
-    return [*(options.set or ()), *layout]
+    named = {"layout": options.layout, "channels": options.channels}
+    own = [f"batch.{name}={value}" for name, value in named.items() if value]
+    return [*(options.set or ()), *own]
 
 
 def _order(options: argparse.Namespace) -> JobOrder:
@@ -78,6 +79,7 @@ def _order(options: argparse.Namespace) -> JobOrder:
         options.formats,
         options.itn,
         options.retry_failed,
+        options.speakers,
     )
 
 

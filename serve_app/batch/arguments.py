@@ -10,6 +10,7 @@ from typing import NoReturn, get_args
 
 from serve_app.batch.records import TEXT_FORMATS
 from serve_app.core.records import STAGES, Stage
+from serve_app.core.speakers import ANY_NUMBER
 from serve_app.settings import DEFAULT_PROFILE
 from serve_app.settings.batch import Layout, TextFormat
 
@@ -92,6 +93,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     add("--formats", type=_formats, help="formats to write beside JSON, such as srt,vtt,txt")
     add("--layout", choices=get_args(Layout), help="folders of a new output")
     add("--itn", action=argparse.BooleanOptionalAction, help="write numbers in digits")
+    add(
+        "--speakers",
+        nargs="?",
+        const=ANY_NUMBER,
+        metavar="N",
+        help="label who speaks; N is the number of speakers, or a range such as 2-4, if known",
+    )
+    add("--channels", choices=("mix", "separate"), help="what to recognize of several channels")
     add("--retry-failed", action="store_true", help="retry recordings that failed permanently")
     add(
         "--accept-failures",

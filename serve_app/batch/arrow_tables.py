@@ -6,15 +6,15 @@
 
 A recording is identified by its number in this run. Samples are a binary column, which Arrow
 passes on without a copy. `Assembler` joins the rows of words of each recording, in any order;
-it holds only words, and only of recordings that the segmenters have open or that are in
-transit.
+it holds only words, and the embeddings of voices if they are wanted, of recordings that the
+segmenters have open or that are in transit.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -32,6 +32,8 @@ from serve_app.core.records import (
     RequestContext,
     Utterance,
 )
+from serve_app.core.speakers import SpeakerWindows
+from serve_app.transcript.chunking import ChunkAudio
 from serve_app.transcript.fanout import to_recording_time
 
 RecordT = TypeVar("RecordT")
@@ -50,6 +52,7 @@ class Planned:
         uri: where it is.
         use_vad: detect speech; otherwise all audio is cut into chunks.
         language: of the item, for the recognizer; None for the default.
+        separate_channels: recognize each channel for itself, instead of their mix.
     """
 
     number: int
@@ -57,6 +60,7 @@ class Planned:
     uri: str
     use_vad: bool
     language: str | None = None
+    separate_channels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,7 @@ class AudioEnd:
         attempts: number of attempts to read it.
         damage: ranges that could not be decoded, in order of time.
         notices: further remarks on the file, in English.
+        num_channels: channels that were cut, each for itself; 1 for their mix.
     """
 
     num_chunks: int
@@ -84,6 +89,7 @@ class AudioEnd:
     attempts: int = 1
     damage: tuple[DamagedRange, ...] = ()
     notices: tuple[str, ...] = ()
+    num_channels: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,8 @@ AUDIO_SCHEMA = pa.schema(
         ("index", pa.int32()),
         ("start_ms", pa.int64()),
         ("language", pa.string()),
+        ("channel", pa.int32()),
+        ("settled_ms", pa.int64()),
         ("pcm", pa.large_binary()),
         ("end", pa.binary()),
     ]
@@ -131,6 +139,7 @@ def plan_table(planned: Sequence[Planned]) -> pa.Table:
             "uri": [one.uri for one in planned],
             "use_vad": [one.use_vad for one in planned],
             "language": pa.array([one.language for one in planned], pa.string()),
+            "separate_channels": [one.separate_channels for one in planned],
         }
     )
 
@@ -139,42 +148,50 @@ def read_plan(table: pa.Table) -> list[Planned]:
     return [Planned(**row) for row in table.to_pylist()]
 
 
+@dataclass(frozen=True, slots=True)
+class _AudioRow:
+    """A row of audio without its samples."""
+
+    number: int
+    index: int
+    start_ms: int
+    language: str | None = None
+    channel: int | None = None
+    settled_ms: int = 0
+    end: bytes | None = None
+
+
 class AudioRows:
     """Rows of audio that are not yet in a table."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple[int, int, int, str | None, bytes | None]] = []
+        self._rows: list[_AudioRow] = []
         self._pcm: list[Pcm] = []
         self.num_bytes = 0
 
     def add_chunk(
-        self, number: int, index: int, start_ms: int, pcm: Pcm, language: str | None = None
+        self, number: int, index: int, cut: ChunkAudio, language: str | None = None
     ) -> None:
-        self._rows.append((number, index, start_ms, language, None))
-        self._pcm.append(pcm)
-        self.num_bytes += pcm.nbytes
+        row = _AudioRow(number, index, cut.start_ms, language, cut.channel, cut.settled_ms)
+        self._rows.append(row)
+        self._pcm.append(cut.pcm)
+        self.num_bytes += cut.pcm.nbytes
 
     def add_end(self, number: int, end: AudioEnd) -> None:
-        self._rows.append((number, end.num_chunks, end.duration_ms, None, pickle.dumps(end)))
+        row = _AudioRow(number, end.num_chunks, end.duration_ms, end=pickle.dumps(end))
+        self._rows.append(row)
         self._pcm.append(np.empty(0, np.int16))
 
     def take(self) -> pa.Table:
         """Returns the rows as a table and removes them."""
         rows, pcm = self._rows, self._pcm
         self._rows, self._pcm, self.num_bytes = [], [], 0
-        columns = zip(*rows, strict=True) if rows else [()] * 5
-        numbers, indices, starts, languages, ends = columns
-        return pa.table(
-            [
-                pa.array(numbers, pa.int32()),
-                pa.array(indices, pa.int32()),
-                pa.array(starts, pa.int64()),
-                pa.array(languages, pa.string()),
-                _binary(pcm),
-                pa.array(ends, pa.binary()),
-            ],
-            schema=AUDIO_SCHEMA,
-        )
+        columns = {
+            name: pa.array([getattr(row, name) for row in rows], AUDIO_SCHEMA.field(name).type)
+            for name in AUDIO_SCHEMA.names
+            if name != "pcm"
+        }
+        return pa.table({**columns, "pcm": _binary(pcm)}, schema=AUDIO_SCHEMA)
 
 
 def _binary(pcm: Sequence[Pcm]) -> pa.Array:
@@ -191,16 +208,18 @@ def read_audio(table: pa.Table) -> tuple[list[tuple[int, Chunk]], list[tuple[int
     """Returns the chunks, whose samples share the table's memory, and the ends."""
     chunks: list[tuple[int, Chunk]] = []
     ends: list[tuple[int, AudioEnd]] = []
-    names = ("number", "index", "start_ms", "language", "end")
+    names = ("number", "index", "start_ms", "language", "channel", "settled_ms", "end")
     columns = (table.column(name).to_pylist() for name in names)
     samples = _samples(table.column("pcm"))
-    for number, index, start_ms, language, end, pcm in zip(*columns, samples, strict=True):
+    rows = zip(*columns, samples, strict=True)
+    for number, index, start_ms, language, channel, settled_ms, end, pcm in rows:
         if end is None:
             context = RequestContext(str(number), KEY)
             recognition_options = (
                 NO_OPTIONS if language is None else RecognitionOptions(language=language)
             )
-            chunks.append((number, Chunk(context, index, start_ms, pcm, recognition_options)))
+            chunk = Chunk(context, index, start_ms, pcm, recognition_options, channel, settled_ms)
+            chunks.append((number, chunk))
         else:
             ends.append((number, _unpickled(end, AudioEnd)))
     return chunks, ends
@@ -219,10 +238,20 @@ def _samples(column: pa.ChunkedArray) -> Iterator[Pcm]:
 def words_table(
     recognized: Sequence[tuple[int, Chunk, Recognition | ChunkFailure, float]],
     ends: Sequence[tuple[int, AudioEnd]],
+    voices: Sequence[SpeakerWindows | None] = (),
 ) -> pa.Table:
-    """Returns a row per recognized chunk and a row per ended recording."""
+    """Returns a row per recognized chunk and a row per ended recording.
+
+    Args:
+        recognized: recording, chunk, result and compute time in s of each.
+        ends: of recordings.
+        voices: of the chunks; empty without speaker labels.
+    """
     utterances = [
-        pickle.dumps(to_recording_time(chunk, result)) for _, chunk, result, _ in recognized
+        pickle.dumps(replace(to_recording_time(chunk, result), voices=windows))
+        for (_, chunk, result, _), windows in zip(
+            recognized, voices or [None] * len(recognized), strict=True
+        )
     ]
     return pa.table(
         [
@@ -263,7 +292,7 @@ class RecognizedRecording:
 
     Attributes:
         number: of the recording in this run.
-        utterances: in order of time.
+        utterances: in order of their indices.
         recognize_s: its share of the recognizer's batches.
         end: as reported by the segmenter.
     """
@@ -284,6 +313,8 @@ class RecognizedRecording:
         first = failed[0]
         kind, _, message = (first.error or "engine_error: ").partition(": ")
         where = f"{first.start_ms / 1000:.1f}-{first.end_ms / 1000:.1f} s"
+        if first.channel is not None:
+            where += f" of channel {first.channel}"
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         return kind, f"the speech at {where} could not be recognized: {message}{more}"
 

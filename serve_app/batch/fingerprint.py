@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from serve_app.batch.records import BatchItem, FileInfo, PackIdentity
 from serve_app.batch.storage import filesystem_of, info_of
 from serve_app.core.records import PackRole
+from serve_app.core.speakers import ANY_NUMBER
 from serve_app.inference.fingerprint import drafting_of
 from serve_app.inference.precision import dtype_of
 from serve_app.settings import Settings
@@ -42,6 +43,8 @@ class TranscriptConfig:
         engine: of the recognizer.
         drafting: settings of Whisper drafts and their refinement; {} without drafts.
         subtitles: how text is divided into cues.
+        speakers: number of speakers of items that name none, `any` if it is not known; None
+            without labels.
         output_version: `OUTPUT_VERSION`.
     """
 
@@ -59,6 +62,7 @@ class TranscriptConfig:
     engine: str
     drafting: Mapping[str, object]
     subtitles: SubtitleOptions
+    speakers: str | None = None
     output_version: int = OUTPUT_VERSION
 
 
@@ -80,15 +84,28 @@ def config_of(settings: Settings, models: Mapping[PackRole, PackIdentity]) -> Tr
         engine=recognizer.engine,
         drafting=drafting_of(recognizer),
         subtitles=settings.subtitles.options(),
+        speakers=settings.batch.speakers or ANY_NUMBER if "speakers" in settings.stages else None,
     )
 
 
 def config_fingerprint(config: TranscriptConfig) -> str:
     """Returns 32 hexadecimal digits that depend on the whole configuration."""
-    return _digest(asdict(config))
+    content = asdict(config)
+    # Results without labels are older than these fields.
+    del content["subtitles"]["with_speakers"]
+    del content["subtitles"]["with_channels"]
+    if config.speakers is None:
+        del content["speakers"]
+    return _digest(content)
 
 
-def item_fingerprint(config_digest: str, item: BatchItem, file: FileInfo) -> str:
+def item_fingerprint(
+    config_digest: str,
+    item: BatchItem,
+    file: FileInfo,
+    *,
+    max_separate_channels: int | None = None,
+) -> str:
     """Returns 32 hexadecimal digits that depend on configuration, options and content.
 
     They do not depend on id, location, reference and metadata: a moved bucket or a corrected
@@ -96,10 +113,18 @@ def item_fingerprint(config_digest: str, item: BatchItem, file: FileInfo) -> str
 
     Args:
         config_digest: `config_fingerprint`.
-        item: its language and stages count.
+        item: its language, stages and number of speakers count.
         file: current size and version of the content.
+        max_separate_channels: recordings with more are refused; None for the mix of the channels.
     """
-    options = [item.language, list(item.stages) if item.stages is not None else None]
+    options: list[object] = [
+        item.language,
+        list(item.stages) if item.stages is not None else None,
+    ]
+    if item.speakers is not None:
+        options.append(asdict(item.speakers))
+    if max_separate_channels is not None:
+        options.append({"max_separate_channels": max_separate_channels})
     return _digest([config_digest, options, file.size_bytes, file.version])
 
 

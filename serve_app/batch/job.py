@@ -36,7 +36,8 @@ from serve_app.batch.storage import LocalFiles
 from serve_app.batch.uris import plain_uri
 from serve_app.batch.waiting import unplaced_demand
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.records import PackRole, Stage
+from serve_app.core.records import STAGES, PackRole, Stage
+from serve_app.core.speakers import ANY_NUMBER, parse_speaker_numbers
 from serve_app.inference.fingerprint import weights_checksum
 from serve_app.inference.loading import find_pack, packs_of, with_pack
 from serve_app.settings import Settings
@@ -69,6 +70,8 @@ class JobOrder:
         formats: to write beside JSON; None for those of the settings.
         itn: write numbers in digits; None for the value of the settings.
         retry_failed: retry recordings that failed permanently.
+        speakers: label who speaks: a number of speakers, a range, or `any`; None for labels
+            only if the stages have `speakers`.
     """
 
     source: str
@@ -77,6 +80,7 @@ class JobOrder:
     formats: tuple[TextFormat, ...] | None = None
     itn: bool | None = None
     retry_failed: bool = False
+    speakers: str | None = None
 
 
 class BatchJob:
@@ -97,7 +101,8 @@ class BatchJob:
         order: JobOrder,
         show: Callable[[Snapshot], None] | None = None,
     ) -> None:
-        self._settings = job_settings(settings, order.stages or settings.stages, order.itn)
+        settings, stages = _with_speakers(settings, order)
+        self._settings = job_settings(settings, stages, order.itn)
         self._order = order
         self._show = show or print_json_line
         formats = settings.batch.formats if order.formats is None else order.formats
@@ -291,6 +296,27 @@ class BatchJob:
             punctuate_s=times.punctuate_s,
         )
         self._journal.record(self._attempt)
+
+
+def _with_speakers(settings: Settings, order: JobOrder) -> tuple[Settings, tuple[Stage, ...]]:
+    """Returns the settings and stages of an order, with those that its labels need.
+
+    Raises:
+        ConfigurationError: the number of speakers is out of bounds.
+    """
+    stages = order.stages or settings.stages
+    if order.speakers is None:
+        return settings, stages
+    if order.speakers != ANY_NUMBER:
+        try:
+            parse_speaker_numbers(order.speakers)
+        except ValueError as error:
+            raise ConfigurationError(f"speakers {error}") from None
+        batch = settings.batch.model_copy(update={"speakers": order.speakers})
+        settings = settings.model_copy(update={"batch": batch})
+    wanted = {*settings.stages, "speakers"}
+    changed = {"stages": tuple(stage for stage in STAGES if stage in wanted)}
+    return settings.model_copy(update=changed), tuple(dict.fromkeys((*stages, "speakers")))
 
 
 def job_settings(

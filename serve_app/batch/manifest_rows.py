@@ -11,14 +11,18 @@ from functools import cache
 
 import fsspec
 
-from serve_app.batch.records import BatchItem, JsonValue
+from serve_app.batch.records import BatchItem, ChannelMode, JsonValue
 from serve_app.batch.uris import UnusableUri, parse_uri, plain_uri, resolved
 from serve_app.core.languages import GUESSED, language_code
 from serve_app.core.records import STAGES, Stage
+from serve_app.core.speakers import SpeakerOptions, parse_speaker_numbers
 
 _URI_NAMES = ("uri", "path", "audio")
 _REFERENCE_NAMES = ("reference", "text")
-_KNOWN = frozenset({"id", "language", "stages", "metadata", *_URI_NAMES, *_REFERENCE_NAMES})
+_SPEAKERS, _CHANNELS = "num_speakers", "channels"
+_KNOWN = frozenset(
+    {"id", "language", "stages", _SPEAKERS, "metadata", *_URI_NAMES, *_REFERENCE_NAMES}
+)
 _MAX_ID_CHARACTERS = 1000
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
@@ -133,6 +137,8 @@ def _item(fields: Mapping[str, JsonValue], root: str) -> BatchItem:
         stages=_stages(fields.get("stages")),
         reference=_one_of(fields, _REFERENCE_NAMES),
         metadata=_metadata(fields),
+        speakers=_speakers(fields.get(_SPEAKERS)),
+        channels=_channels(fields.get(_CHANNELS)),
     )
 
 
@@ -182,6 +188,33 @@ def _stages(value: JsonValue) -> tuple[Stage, ...] | None:
     return tuple(stage for stage in STAGES if stage in names)
 
 
+def _speakers(value: JsonValue) -> SpeakerOptions | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    numbers = _text(_SPEAKERS, value)
+    if not numbers:
+        return None
+    try:
+        return parse_speaker_numbers(numbers)
+    except ValueError as error:
+        raise _Unusable(f"has a {_SPEAKERS} that {error}") from None
+
+
+def _channels(value: JsonValue) -> ChannelMode | None:
+    """Returns how to recognize several channels; a number is metadata, as of other tools."""
+    if isinstance(value, int | float):
+        return None
+    match _text(_CHANNELS, value).lower():
+        case "mix" | "separate" as channels:
+            return channels
+        case "":
+            return None
+        case number if number.isdecimal():
+            return None
+        case unknown:
+            raise _Unusable(f"has {_CHANNELS} {unknown!r}; known: mix, separate")
+
+
 def _metadata(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     metadata = fields.get("metadata")
     if isinstance(metadata, str):  # a CSV column of that name
@@ -189,6 +222,8 @@ def _metadata(fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     if metadata is not None and not isinstance(metadata, dict):
         raise _Unusable("has a metadata that is not an object")
     found = {name: value for name, value in fields.items() if name not in _KNOWN}
+    if _channels(fields.get(_CHANNELS)) is not None:
+        del found[_CHANNELS]
     found |= metadata or {}
     if found:
         _check_unicode("metadata", json.dumps(found, ensure_ascii=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
@@ -29,12 +29,14 @@ class Work:
         fingerprint: of content and configuration.
         stages: to run.
         size_bytes: of its file; None if unknown.
+        separate_channels: recognize each channel for itself, instead of their mix.
     """
 
     item: BatchItem
     fingerprint: str
     stages: frozenset[Stage]
     size_bytes: int | None
+    separate_channels: bool = False
 
 
 @dataclass(slots=True)
@@ -81,7 +83,15 @@ def find_pending(
             if isinstance(info, Failure):
                 pending.failures.append(info)
                 continue
-            fingerprint = item_fingerprint(config_digest, item, info)
+            if "speakers" not in settings.stages:
+                item = replace(item, speakers=None)
+            separate = (item.channels or settings.batch.channels) == "separate"
+            fingerprint = item_fingerprint(
+                config_digest,
+                item,
+                info,
+                max_separate_channels=settings.audio.max_separate_channels if separate else None,
+            )
             pending.fingerprints[item.id] = fingerprint
             if finished.get(item.id) == fingerprint:
                 pending.num_done += 1
@@ -91,7 +101,7 @@ def find_pending(
                 pending.num_given_up += 1
             else:
                 stages = frozenset(item.stages or settings.stages)
-                pending.works.append(Work(item, fingerprint, stages, info.size_bytes))
+                pending.works.append(Work(item, fingerprint, stages, info.size_bytes, separate))
     return pending
 
 

@@ -21,15 +21,19 @@ from serve_app.batch.outputs import OutputStore
 from serve_app.batch.records import BatchItem, FinishedRecording, PackIdentity, StageTimes
 from serve_app.core.ports import Punctuator
 from serve_app.core.records import PackRole, RecordingEnd, RequestContext, Stage, Utterance
+from serve_app.core.speakers import Diarization, SpeakerOptions
 from serve_app.inference.batched import BatchedPunctuator, punctuator_limits
 from serve_app.inference.loading import load_punctuator
 from serve_app.scheduling.backoff import Backoff
 from serve_app.scheduling.micro_batcher import BatchLimits
 from serve_app.settings import Settings
 from serve_app.settings.batch import TextFormat
+from serve_app.speakers.diarization import diarize
+from serve_app.speakers.transcripts import RecordingVoices, labelled
 from serve_app.transcript.assembly import assemble
 from serve_app.transcript.itn import AS_SAID, TextRules, apply_rules
 from serve_app.transcript.sentences import PunctuationResult, PunctuationTask
+from serve_app.transcript.subtitles import SubtitleOptions
 from serve_app.transcript.transcript import Transcript, collect
 
 _WORDS_AT_ONCE = 400
@@ -37,6 +41,7 @@ _WORDS_AT_ONCE = 400
 
 _WRITE_ATTEMPTS = 5
 _BACKOFF = Backoff(first_s=0.5)
+ANY_SPEAKERS = SpeakerOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +111,7 @@ class TranscriptWriter:
         models: that the stages use.
         store: where to write.
         rules: changes to the text.
+        speakers: what is known about the speakers of items that say nothing of them.
     """
 
     def __init__(
@@ -116,12 +122,14 @@ class TranscriptWriter:
         store: OutputStore,
         *,
         rules: TextRules = AS_SAID,
+        speakers: SpeakerOptions = ANY_SPEAKERS,
     ) -> None:
         self._punctuate = punctuate
         self._break_s = break_s
         self._models = dict(models)
         self._store = store
         self._rules = rules
+        self._speakers = speakers
 
     async def finish(self, task: FinishTask) -> Finished:
         """Punctuates a recording and writes its outputs; a repeated call does no harm.
@@ -156,9 +164,13 @@ class TranscriptWriter:
             return result
 
         def end() -> RecordingEnd:
-            spans = tuple(one.summary for one in heard.utterances)
+            spans = [one.summary for one in heard.utterances]
             return RecordingEnd(
-                heard.end.duration_ms, spans, damage=heard.end.damage, notices=heard.end.notices
+                heard.end.duration_ms,
+                tuple(sorted(spans, key=lambda span: span.start_ms)),
+                damage=heard.end.damage,
+                notices=heard.end.notices,
+                num_channels=heard.end.num_channels,
             )
 
         events = assemble(
@@ -169,7 +181,21 @@ class TranscriptWriter:
             end,
         )
         transcript = await collect(apply_rules(events, self._rules))
+        if "speakers" in task.stages:
+            began_s = time.monotonic()
+            transcript = await asyncio.to_thread(self._with_labels, transcript, task)
+            spent_s += time.monotonic() - began_s
         return transcript, spent_s
+
+    def _with_labels(self, transcript: Transcript, task: FinishTask) -> Transcript:
+        voices = RecordingVoices()
+        for utterance in task.heard.utterances:
+            voices.add(utterance)
+        diarization = Diarization()
+        if voices:
+            options = task.item.speakers or self._speakers
+            diarization = voices.in_recording_time(diarize(voices.windows(), options, None))
+        return labelled(replace(transcript, diarization=diarization))
 
     async def _write(self, record: FinishedRecording) -> None:
         # Each store has its own errors for a broken connection, so all are retried.
@@ -177,6 +203,13 @@ class TranscriptWriter:
             stop=stop_after_attempt(_WRITE_ATTEMPTS), wait=_BACKOFF, reraise=True
         )
         await retrying(asyncio.to_thread, self._store.write, record)
+
+
+def subtitles_of(settings: Settings) -> SubtitleOptions:
+    """Returns the options of a job's subtitles, which name speakers and separate channels."""
+    with_speakers = "speakers" in settings.stages
+    options = settings.subtitles.options()
+    return replace(options, with_speakers=with_speakers, with_channels=True)
 
 
 class Finisher:
@@ -209,10 +242,11 @@ class Finisher:
             OutputStore(
                 output,
                 formats,
-                subtitles=settings.subtitles.options(),
+                subtitles=subtitles_of(settings),
                 layout=settings.batch.layout,
             ),
             rules=TextRules(settings.batch.itn, settings.text.all_replacements()),
+            speakers=settings.batch.speaker_options(),
         )
 
     async def finish(self, tasks: Sequence[FinishTask]) -> list[Finished]:

@@ -191,7 +191,14 @@ def _stage(pool: BatchPool, num_calls: int) -> dict[str, Any]:
 def planned_of(number: int, work: Work) -> Planned:
     """Returns the row of the plan for a recording."""
     item = work.item
-    return Planned(number, item.id, item.uri, "vad" in work.stages, item.language)
+    return Planned(
+        number,
+        item.id,
+        item.uri,
+        "vad" in work.stages,
+        item.language,
+        work.separate_channels,
+    )
 
 
 def open_progress_actor() -> Any:

@@ -34,8 +34,10 @@ from serve_app.core.records import (
     Recognition,
     RecognitionOptions,
 )
+from serve_app.core.speakers import SpeakerWindows
 from serve_app.inference.batched import BatchedRecognizer, recognizer_limits
-from serve_app.inference.loading import load_recognizer
+from serve_app.inference.loading import load_recognizer, load_speaker_embedder
+from serve_app.inference.voices import LocalVoices
 from serve_app.scheduling.micro_batcher import EngineStuck
 from serve_app.settings import Settings
 from serve_app.transcript.fanout import poison_failure
@@ -206,6 +208,9 @@ class RecognizeChunks:
 
     def __init__(self, settings: Settings, progress_actor: Any) -> None:
         self._engine = TimedRecognizer(self.load(settings), progress_actor.add.remote)
+        self._voices: LocalVoices | None = None
+        if "speakers" in settings.stages:
+            self._voices = LocalVoices(load_speaker_embedder(settings).engine)
         # No caller waits, so batches may be long.
         limits = replace(recognizer_limits(settings), max_s=None)
         self._loop = LoopThread("recognizer-loop")
@@ -229,11 +234,22 @@ class RecognizeChunks:
     def __call__(self, audio: pa.Table) -> pa.Table:
         chunks, ends = read_audio(audio)
         results = self._poison_guard.run([chunk for _, chunk in chunks], self._transcribe)
+        began_s = time.monotonic()
+        voices: list[SpeakerWindows | None] = []
+        if self._voices is not None and chunks:
+            voices = self._loop.run(self._voices.embed([chunk for _, chunk in chunks]))
+        embed_s = time.monotonic() - began_s
+        num_samples = max(1, sum(chunk.num_samples for _, chunk in chunks))
         recognized = [
-            (number, chunk, result, self._engine.take_time(chunk.pcm))
+            (
+                number,
+                chunk,
+                result,
+                self._engine.take_time(chunk.pcm) + embed_s * chunk.num_samples / num_samples,
+            )
             for (number, chunk), result in zip(chunks, results, strict=True)
         ]
-        return words_table(recognized, ends)
+        return words_table(recognized, ends, voices)
 
     def _transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
         return self._loop.run(self._transcribe_or_exit(chunks)) if chunks else []

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 from serve_app.core.records import PackRole, Stage
+from serve_app.core.speakers import SpeakerOptions
 from serve_app.settings.batch import TextFormat
 from serve_app.transcript.transcript import Transcript
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 
 TEXT_FORMATS: tuple[TextFormat, ...] = get_args(TextFormat)
+
+ChannelMode: TypeAlias = Literal["mix", "separate"]
 
 READ_ERROR = "read_error"
 """Kind of a failure to reach a file, whatever its content."""
@@ -44,8 +47,10 @@ class BatchItem:
         uri: an absolute path, or a URL that fsspec can open.
         language: None for the recognizer's default.
         stages: in the order of `STAGES`; None for all of the job.
+        speakers: what is known about the speakers; None for what the job knows.
         reference: reference text for the CER; None if there is none.
         metadata: copied to the output.
+        channels: "mix" or "separate"; None for the job's.
         file: size and version if a listing gave them; None to ask the store
             (`fingerprint.file_info`).
     """
@@ -57,6 +62,8 @@ class BatchItem:
     reference: str | None = None
     metadata: Mapping[str, JsonValue] = field(default_factory=dict)
     file: FileInfo | None = None
+    speakers: SpeakerOptions | None = None
+    channels: ChannelMode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +106,8 @@ class StageTimes:
 
     Attributes:
         segment_s: reading, decoding, VAD.
-        recognize_s: its share of the recognizer's batches.
-        punctuate_s: punctuation.
+        recognize_s: its share of the recognizer's batches, and embedding its voices.
+        punctuate_s: punctuation, and telling its speakers apart.
         wall_s: from the first byte read to the finished transcript.
     """
 

@@ -96,6 +96,7 @@ def render_result_json(finished: FinishedRecording) -> bytes:
         "reference": finished.item.reference,
         "metadata": dict(finished.item.metadata),
         **{name: body[name] for name in ("text", "duration")},
+        "num_channels": finished.transcript.num_channels,
         "failed_ranges": body.get("failed_ranges", []),
         **{name: body[name] for name in _ROWS},
     }

@@ -42,6 +42,7 @@ class _RecordingState:
     segment_s: float = 0.0
     damage: tuple[DamagedRange, ...] = ()
     notices: tuple[str, ...] = ()
+    num_channels: int = 1
 
     def end(
         self,
@@ -60,6 +61,7 @@ class _RecordingState:
             attempts,
             self.damage,
             self.notices,
+            self.num_channels,
         )
 
 
@@ -109,8 +111,7 @@ class RecordingSegmenter:
                 if cuts is None:
                     break
                 for cut in cuts:
-                    at = (one.number, state.num_chunks, cut.start_ms)
-                    rows.add_chunk(*at, cut.pcm, one.language)
+                    rows.add_chunk(one.number, state.num_chunks, cut, one.language)
                     state.num_chunks += 1
                 yield
             end = state.end()
@@ -139,7 +140,9 @@ class RecordingSegmenter:
         self, source: AudioSource, one: Planned, state: _RecordingState
     ) -> Iterator[list[ChunkAudio]]:
         vad = self._vad if one.use_vad else None
-        segmentation = Segmentation(source, vad, self._segmentation)
+        segmentation = Segmentation(
+            source, vad, self._segmentation, separate_channels=one.separate_channels
+        )
         steps = segmentation.steps()
         try:
             while True:
@@ -150,6 +153,7 @@ class RecordingSegmenter:
                     state.damage, state.notices = segmentation.damage, segmentation.notices
                     return
                 state.duration_ms = segmentation.duration_ms
+                state.num_channels = segmentation.num_channels
                 yield cuts
         finally:
             steps.close()

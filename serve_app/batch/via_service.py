@@ -43,6 +43,7 @@ from serve_app.batch.punctuate_stage import (
     Outcome,
     TranscriptWriter,
     failed_of,
+    subtitles_of,
 )
 from serve_app.batch.ray_data import (
     PolledProgress,
@@ -66,8 +67,10 @@ from serve_app.core.records import (
     StageReadiness,
     Utterance,
 )
+from serve_app.core.speakers import SpeakerWindows
 from serve_app.deployments.handles import RemoteRecognizer
 from serve_app.deployments.retries import RetryPolicy, call_until_answered
+from serve_app.deployments.speakers import RemoteSpeakerEmbedder
 from serve_app.inference.fingerprint import output_settings_of
 from serve_app.inference.loading import load_vad, segmentation_options
 from serve_app.scheduling.backoff import Backoff
@@ -168,6 +171,7 @@ class TranscribeOnServe:
         )
         self._loop = LoopThread("serve-calls")
         self._call_slots = asyncio.Semaphore(batch.serve_in_flight)
+        self._embed_slots = asyncio.Semaphore(batch.serve_in_flight)
         recognizer = serve.get_deployment_handle("Recognizer", settings.app_name)
         self._recognizer = RemoteRecognizer(recognizer, settings)
         self._retry_policy = RetryPolicy(
@@ -175,6 +179,10 @@ class TranscribeOnServe:
             settings.punctuator.call_timeout_s,
             settings.replacement_timeout_s,
         )
+        self._embedder: RemoteSpeakerEmbedder | None = None
+        if "speakers" in settings.stages:
+            embedder = serve.get_deployment_handle(_DEPLOYMENTS["speakers"], settings.app_name)
+            self._embedder = RemoteSpeakerEmbedder(embedder, settings)
         self._punctuator: Any = None
         if "punctuation" in settings.stages:
             self._punctuator = serve.get_deployment_handle("Punctuator", settings.app_name)
@@ -185,10 +193,11 @@ class TranscribeOnServe:
             OutputStore(
                 output,
                 formats,
-                subtitles=settings.subtitles.options(),
+                subtitles=subtitles_of(settings),
                 layout=settings.batch.layout,
             ),
             rules=TextRules(settings.batch.itn, settings.text.all_replacements()),
+            speakers=settings.batch.speaker_options(),
         )
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
@@ -213,10 +222,17 @@ class TranscribeOnServe:
                 self._progress_actor.add.remote(sum(chunk.duration_s for chunk in chunks), 0)
                 return results
 
+        async def embed(chunks: list[Chunk]) -> list[SpeakerWindows]:
+            assert self._embedder is not None  # noqa: S101 - only called with one
+            embedder = self._embedder
+            async with self._embed_slots:
+                return await retry_while_unreachable(lambda: embedder.embed(chunks))
+
+        with_labels = self._embedder is not None and "speakers" in work.stages
         groups = self._groups(planned, context, ends)
         try:
             max_in_flight = self._settings.batch.serve_in_flight + 1
-            recognized = fan_out(groups, recognize, max_in_flight)
+            recognized = fan_out(groups, recognize, max_in_flight, embed if with_labels else None)
             async with aclosing(groups), aclosing(recognized):
                 utterances += [utterance async for utterance in recognized]
             recording = RecognizedRecording(number, tuple(utterances), spent[0], ends[0])
@@ -296,7 +312,11 @@ def _work_table(numbers: Sequence[int], works: Sequence[Work]) -> pa.Table:
 
 _ASK_TIMEOUT_S = 120.0
 _MAX_SHOWN_CHARACTERS = 24
-_DEPLOYMENTS: Mapping[Stage, str] = {"asr": "Recognizer", "punctuation": "Punctuator"}
+_DEPLOYMENTS: Mapping[Stage, str] = {
+    "asr": "Recognizer",
+    "punctuation": "Punctuator",
+    "speakers": "SpeakerEmbedder",
+}
 """Stages that the service runs for a job, with their deployments."""
 
 

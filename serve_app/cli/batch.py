@@ -13,7 +13,14 @@ import typer
 from rich.table import Column, Table
 
 from serve_app.cli.console import console_for
-from serve_app.cli.options import JsonOption, ProfileOption, SetOption, read_secret, with_options
+from serve_app.cli.options import (
+    JsonOption,
+    OptionalSpeakersCommand,
+    ProfileOption,
+    SetOption,
+    read_secret,
+    with_options,
+)
 from serve_app.core.errors import ClusterError
 from serve_app.settings import DEFAULT_PROFILE, load_settings, profile_names, read_profile
 
@@ -77,7 +84,7 @@ def cluster_options(
     return JobCluster(profile, tuple(set_ or ()), address, token_file)
 
 
-@batch_app.command("submit")
+@batch_app.command("submit", cls=OptionalSpeakersCommand)
 @with_options(cluster_options)
 def submit_command(
     cluster: JobCluster,
@@ -104,6 +111,22 @@ def submit_command(
     itn: Annotated[
         bool | None, typer.Option(help="Write numbers in digits; as in the settings by default.")
     ] = None,
+    speakers: Annotated[
+        str | None,
+        typer.Option(
+            "--speakers",
+            metavar="[N]",
+            help="Label who speaks. N is the number of speakers of each recording, or a range "
+            "such as 2-4, if it is known.",
+        ),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            help="Recordings with several channels: mix, or separate to recognize each channel "
+            "for itself; as in the settings by default."
+        ),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry recordings whose failure was permanent.")
     ] = False,
@@ -126,11 +149,19 @@ def submit_command(
     options = ["--profile", _portable(cluster.profile)]
     for assignment in cluster.assignments:
         options += ["--set", assignment]
-    for name, value in (("--formats", formats), ("--layout", layout), ("--stages", stages)):
+    named = {
+        "--formats": formats,
+        "--layout": layout,
+        "--stages": stages,
+        "--channels": channels,
+    }
+    for name, value in named.items():
         if value:
             options += [name, value]
     if itn is not None:
         options.append("--itn" if itn else "--no-itn")
+    if speakers is not None:
+        options.append(f"--speakers={speakers}")
     if retry_failed:
         options.append("--retry-failed")
     if accept_failures is not None:

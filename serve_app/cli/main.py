@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from serve_app.cli.console import FAILED, console_for, tell, use_utf8
-from serve_app.cli.options import LazyGroup, ProfileOption, SetOption, checked_secret, read_secret
+from serve_app.cli.options import (
+    LazyGroup,
+    OptionalSpeakersCommand,
+    ProfileOption,
+    SetOption,
+    checked_secret,
+    read_secret,
+)
 from serve_app.core.errors import (
     AudioError,
     ConfigurationError,
@@ -128,7 +135,7 @@ def demo(
     raise typer.Exit(run_demo(_settings(profile, set_), stay_up=not exit_))
 
 
-@app.command()
+@app.command(cls=OptionalSpeakersCommand)
 def transcribe(
     files: Annotated[list[str], typer.Argument(help="Files, directories or glob patterns.")],
     url: Annotated[
@@ -136,8 +143,29 @@ def transcribe(
         typer.Option(help="URL of a running service; by default the models run in this process."),
     ] = None,
     format_: Annotated[
-        str, typer.Option("--format", "-f", help="Format: text, json, verbose_json, srt or vtt.")
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Format: text, json, verbose_json, diarized_json, srt or vtt.",
+        ),
     ] = "text",
+    speakers: Annotated[
+        str | None,
+        typer.Option(
+            "--speakers",
+            metavar="[N]",
+            help="Label who speaks, in every format. N is the number of speakers, or a range such "
+            "as 2-4, if it is known.",
+        ),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            help="A recording with several channels: mix (the default), or separate to recognize "
+            "each channel for itself and name it."
+        ),
+    ] = None,
     stages: Annotated[
         str | None, typer.Option(help="Stages to run, such as vad,asr,punctuation; all by default.")
     ] = None,
@@ -208,6 +236,8 @@ def transcribe(
         "\n".join(replace) if replace else None,
         _api_key(url, api_key_file),
         tuple(subtitle or ()),
+        speakers,
+        channels,
     )
     raise typer.Exit(transcribe_files(request, _settings(profile, set_)))
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from serve_app.core.errors import ConfigurationError
+from serve_app.core.speakers import ANY_NUMBER
 
 ProfileOption: TypeAlias = Annotated[
     str, typer.Option("--profile", "-p", help="Built-in profile, or path of a YAML file.")
@@ -31,6 +33,8 @@ StoreOption: TypeAlias = Annotated[
     Path | None,
     typer.Option("--store", help="Directory of downloaded packs; the user's cache by default."),
 ]
+
+_SPEAKERS = re.compile(r"\d+(-\d+)?")
 
 SharedT = TypeVar("SharedT")
 ResultT = TypeVar("ResultT")
@@ -121,6 +125,26 @@ class LazyGroup(TyperGroup):
         if name in self.lazy:
             command = _load(name, self.lazy[name][0])
         return name, command, rest
+
+
+class OptionalSpeakersCommand(TyperCommand):
+    """Accepts `--speakers` without a number; Typer has no options with an optional value."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        parser: Any = super().make_parser(ctx)
+        parse = parser.parse_args
+        parser.parse_args = lambda args: parse(_with_speakers_value(args))
+        return parser
+
+
+def _with_speakers_value(args: Sequence[str]) -> list[str]:
+    completed: list[str] = []
+    for number, argument in enumerate(args):
+        following = args[number + 1] if number + 1 < len(args) else ""
+        if argument == "--speakers" and not _SPEAKERS.fullmatch(following):
+            argument = f"{argument}={ANY_NUMBER}"
+        completed.append(argument)
+    return completed
 
 
 def _load(name: str, place: str) -> Any:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +22,15 @@ from serve_app.api.hotword_report import report_hotwords
 from serve_app.api.models import offer_of
 from serve_app.api.parameters import Offer, TranscriptionParameters, parse_parameters
 from serve_app.api.responses import render_body
+from serve_app.api.speaker_fields import SPEAKER_NUMBERS
 from serve_app.audio import AudioDecoder
 from serve_app.cli.console import FAILED, PARTIAL, console_for, tell
 from serve_app.cli.output_files import FoundRecording, find_recordings, output_paths
 from serve_app.client import ClientError, Paraserve, Rendered, TranscriptionRequest
-from serve_app.core.errors import ConfigurationError, ParaserveError
-from serve_app.core.records import RecordingEnd, SpeechSegment
+from serve_app.core.errors import ConfigurationError, InvalidParameter, ParaserveError
+from serve_app.core.records import STAGES, RecordingEnd, SpeechSegment
+from serve_app.core.speakers import ANY_NUMBER, parse_speaker_numbers
+from serve_app.core.words import join_words
 from serve_app.inference.loading import load_vad, segmentation_options
 from serve_app.inference.local import LocalTranscriber
 from serve_app.packs.registry import demo_warning, is_demo_pack
@@ -33,7 +38,15 @@ from serve_app.settings import Settings
 from serve_app.transcript.itn import AS_SAID, apply_rules
 from serve_app.transcript.transcript import Transcript, TranscriptEvent, collect
 
-_OUTPUT_SUFFIX = {"text": "txt", "json": "json", "verbose_json": "json", "srt": "srt", "vtt": "vtt"}
+_DIARIZED, _VERBOSE = "diarized_json", "verbose_json"
+_OUTPUT_SUFFIX = {
+    "text": "txt",
+    "json": "json",
+    "verbose_json": "json",
+    _DIARIZED: "json",
+    "srt": "srt",
+    "vtt": "vtt",
+}
 _UNREADABLE = "cannot be read"
 
 
@@ -55,6 +68,8 @@ class TranscribeRequest:
         api_key: for the service at `url`, None if it needs none.
         output_dir: for one file per recording, None for stdout.
         subtitles: `NAME=VALUE` each, for the field `subtitle_NAME` of the HTTP API.
+        speakers: label who speaks: `any`, a number of speakers or a range; None for no labels.
+        channels: as in the HTTP API, None for their mix.
     """
 
     patterns: tuple[str, ...]
@@ -70,6 +85,25 @@ class TranscribeRequest:
     replacements: str | None = None
     api_key: str | None = field(default=None, repr=False)
     subtitles: tuple[str, ...] = ()
+    speakers: str | None = None
+    channels: str | None = None
+
+    @property
+    def asked_format(self) -> str:
+        """The format that carries what the command prints: text and json have no labels."""
+        if self.speakers is not None and self.response_format in ("text", "json"):
+            return _DIARIZED
+        return _VERBOSE if self.is_dialog else self.response_format
+
+    @property
+    def is_dialog(self) -> bool:
+        """Whether to print a line for each turn, with the channel and the speaker."""
+        separate = (self.channels or "").strip().lower() == "separate"
+        return self.response_format == "text" and (separate or self.speakers is not None)
+
+    @property
+    def has_labels(self) -> bool:
+        return self.speakers is not None or self.response_format == _DIARIZED
 
     def optional_fields(self) -> dict[str, str | list[str]]:
         """Returns the form fields that are set."""
@@ -79,6 +113,7 @@ class TranscribeRequest:
             "refine_keywords": self.refine_keywords,
             "language": self.language,
             "replacements": self.replacements,
+            "channels": self.channels,
         }
         fields: dict[str, str | list[str]] = {name: text for name, text in texts.items() if text}
         for assignment in self.subtitles:
@@ -86,6 +121,12 @@ class TranscribeRequest:
             fields[f"subtitle_{name.strip()}"] = value
         if self.itn:
             fields["itn"] = "true"
+        if self.speakers is not None:
+            fields |= _speaker_fields(self.speakers)
+            if self.response_format in ("srt", "vtt"):
+                fields["subtitle_speakers"] = "true"
+        if self.channels and self.response_format in ("srt", "vtt"):
+            fields["subtitle_channels"] = "true"
         if self.response_format == "verbose_json":
             fields["timestamp_granularities[]"] = ["word", "segment"]
         return fields
@@ -121,6 +162,8 @@ def transcribe_files(request: TranscribeRequest, settings: Settings) -> int:
     if not recordings:
         tell("error", f"no recordings found in {', '.join(request.patterns)}")
         return FAILED
+    if request.has_labels and request.url is None and "speakers" not in settings.stages:
+        settings = settings.model_copy(update={"stages": (*settings.stages, "speakers")})
     offer = offer_of(settings)
     parameters = _parameters(request, offer)
     console = console_for(sys.stderr)
@@ -145,10 +188,10 @@ def _parameters(request: TranscribeRequest, served: Offer) -> TranscriptionParam
     offer = replace(served, unknown_fields="refuse")
     if request.url is not None:
         # The service checks it.
-        offer = replace(offer, takes_keywords=True)
+        offer = replace(offer, takes_keywords=True, stages=STAGES)
     fields = {
         "model": [offer.model if request.url else request.model or offer.model],
-        "response_format": [request.response_format],
+        "response_format": [request.asked_format],
     }
     for name, value in request.optional_fields().items():
         fields[name] = value if isinstance(value, list) else [value]
@@ -172,7 +215,7 @@ class _Run:
         self._parameters = parameters
         self._files = [one.path for one in recordings]
         self._progress = progress
-        suffix = f".{_OUTPUT_SUFFIX[parameters.response_format]}"
+        suffix = f".{_OUTPUT_SUFFIX.get(request.response_format, 'txt')}"
         self._paths = output_paths(recordings, suffix)
         self._num_failed = 0
         self._num_partial = 0
@@ -205,9 +248,7 @@ class _Run:
                 task = self._begin(file, total_s=None)
                 try:
                     with _Upload(file, partial(self._show_sent, task)) as upload:
-                        answer = service.transcribe_as(
-                            upload, self._request.response_format, request
-                        )
+                        answer = service.transcribe_as(upload, self._request.asked_format, request)
                 except (ClientError, OSError) as error:
                     self._fail(file, _reason(error))
                 else:
@@ -265,8 +306,14 @@ class _Run:
 
         async def watched() -> AsyncGenerator[TranscriptEvent]:
             stages = self._parameters.stages
+            speakers = self._parameters.speakers
             events = transcriber.transcribe(
-                audio, stages, file.name, self._parameters.recognition_options
+                audio,
+                stages,
+                file.name,
+                self._parameters.recognition_options,
+                speakers=None if speakers is None else speakers.options,
+                separate_channels=self._parameters.separate_channels,
             )
             if self._parameters.text_rules != AS_SAID:
                 events = apply_rules(events, self._parameters.text_rules)
@@ -306,6 +353,8 @@ class _Run:
         tell(kind, message, self._progress.console)
 
     def _write(self, file: Path, content: str) -> None:
+        if self._request.is_dialog:
+            content = _dialog(content)
         if self._request.output_dir is not None:
             path = self._request.output_dir / self._paths[file]
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -317,6 +366,41 @@ class _Run:
         if len(self._files) > 1:
             typer.echo(f"==> {file} <==")
         typer.echo(content.rstrip("\n"))
+
+
+def _speaker_fields(speakers: str) -> dict[str, str | list[str]]:
+    """Returns the fields for a value of `--speakers`.
+
+    Raises:
+        InvalidParameter: it is neither a number nor a range.
+    """
+    if speakers == ANY_NUMBER:
+        return {"speaker_labels": "true"}
+    try:
+        options = parse_speaker_numbers(speakers)
+    except ValueError as error:
+        raise InvalidParameter("--speakers", str(error)) from None
+    numbers = {name: getattr(options, name) for name in SPEAKER_NUMBERS}
+    return {name: str(number) for name, number in numbers.items() if number is not None}
+
+
+def _dialog(body: str) -> str:
+    """Returns a line for each turn: who speaks and the text.
+
+    Args:
+        body: of `diarized_json` or `verbose_json`.
+    """
+    turns = groupby(json.loads(body)["segments"], key=_label)
+    return "".join(
+        f"{label}: {join_words(str(segment['text']) for segment in turn)}\n"
+        for label, turn in turns
+    )
+
+
+def _label(segment: Mapping[str, object]) -> str:
+    channel = segment.get("channel")
+    named = [f"Channel {channel + 1}"] if isinstance(channel, int) else []
+    return ", ".join([*named, *([str(segment["speaker"])] if "speaker" in segment else [])])
 
 
 class _Upload(io.FileIO):

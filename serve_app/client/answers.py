@@ -12,30 +12,38 @@ from serve_app.client.errors import ServiceRefusal
 
 @dataclass(frozen=True, slots=True)
 class FailedSpan:
-    """A part of the recording without text because of an error."""
+    """A part of the recording without text because of an error; `channel` is as in `Segment`."""
 
     start_s: float
     end_s: float
     error: str
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A sentence."""
+    """A sentence; `speaker` is its label, where labels were asked for.
+
+    `channel` is the one that it is spoken on, from 0, where the channels are separate.
+    """
 
     start_s: float
     end_s: float
     text: str
+    speaker: str | None = None
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word; `confidence` from 0 to 1."""
+    """A word; `confidence` from 0 to 1; `speaker` and `channel` as in `Segment`."""
 
     start_s: float
     end_s: float
     text: str
     confidence: float
+    speaker: str | None = None
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +97,25 @@ class Rendered:
 class StreamSentence:
     """A piece of a transcript that is still being made; `text` continues the text so far.
 
-    `words` are there if they were asked for.
+    `words` are there if they were asked for; `channel` is as in `Segment`.
     """
 
     start_s: float
     end_s: float
     text: str
     words: tuple[Word, ...] = ()
+    channel: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSegment:
+    """A sentence of one speaker; all of them come right before the end."""
+
+    start_s: float
+    end_s: float
+    text: str
+    speaker: str
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +135,7 @@ class StreamEnd:
     languages: tuple[str, ...] = ()
 
 
-StreamEvent: TypeAlias = StreamSentence | StreamEnd
+StreamEvent: TypeAlias = StreamSentence | StreamSegment | StreamEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +147,14 @@ class Served:
         stages: that are deployed; None while the service is starting.
         hotword_models: those of the models that take hotwords.
         languages: values of `language`; none of a service that does not say.
+        speaker_labels: whether it can label who speaks.
     """
 
     models: tuple[str, ...]
     stages: tuple[str, ...] | None
     hotword_models: frozenset[str]
     languages: tuple[str, ...] = ()
+    speaker_labels: bool = False
 
 
 def transcription_of(body: Mapping[str, Any]) -> Transcription:
@@ -147,7 +169,13 @@ def transcription_of(body: Mapping[str, Any]) -> Transcription:
         languages=_languages(body),
         duration_s=float(body["duration"]),
         segments=tuple(
-            Segment(float(one["start"]), float(one["end"]), str(one["text"]))
+            Segment(
+                float(one["start"]),
+                float(one["end"]),
+                str(one["text"]),
+                _speaker(one),
+                _channel(one),
+            )
             for one in body.get("segments") or ()
         ),
         words=_words(body),
@@ -186,7 +214,12 @@ def event_of(body: Mapping[str, Any]) -> StreamEvent | None:
             float(body.get("end", 0)),
             str(body["delta"]),
             _words(body),
+            _channel(body),
         )
+    if kind == "transcript.text.segment":
+        start_s, end_s = float(body["start"]), float(body["end"])
+        text, speaker = str(body["text"]), str(body["speaker"])
+        return StreamSegment(start_s, end_s, text, speaker, _channel(body))
     if kind == "transcript.text.done":
         return StreamEnd(
             str(body["text"]),
@@ -214,6 +247,7 @@ def served_of(models: Iterable[Mapping[str, Any]], readiness: object) -> Served:
         None if stages is None else tuple(map(str, stages)),
         frozenset(str(model["id"]) for model in known if model.get("hotwords")),
         tuple(map(str, known[0].get("languages") or ())) if known else (),
+        bool(known and known[0].get("speaker_labels")),
     )
 
 
@@ -224,9 +258,21 @@ def _words(body: Mapping[str, Any]) -> tuple[Word, ...]:
             float(one["end"]),
             str(one["word"]),
             float(one.get("confidence", 1.0)),
+            _speaker(one),
+            _channel(one),
         )
         for one in body.get("words") or ()
     )
+
+
+def _channel(body: Mapping[str, Any]) -> int | None:
+    channel = body.get("channel")
+    return None if channel is None else int(channel)
+
+
+def _speaker(body: Mapping[str, Any]) -> str | None:
+    speaker = body.get("speaker")
+    return None if speaker is None else str(speaker)
 
 
 def _languages(body: Mapping[str, Any]) -> tuple[str, ...]:
@@ -235,6 +281,6 @@ def _languages(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _failed(ranges: Iterable[Mapping[str, Any]] | None) -> tuple[FailedSpan, ...]:
     return tuple(
-        FailedSpan(float(one["start"]), float(one["end"]), str(one.get("error", "")))
+        FailedSpan(float(one["start"]), float(one["end"]), str(one.get("error", "")), _channel(one))
         for one in ranges or ()
     )

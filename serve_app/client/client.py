@@ -191,7 +191,7 @@ class Paraserve(_Caller):
             ClientError: before the first event or after any of them.
             OSError: the recording cannot be read.
         """
-        form = request.form(self._model(request), "json", stream=True)
+        form = request.form(self._model(request), _streamed_format(request), stream=True)
         with (
             opened(recording) as content,
             _connection_errors(self.url),
@@ -282,7 +282,7 @@ class AsyncParaserve(_Caller):
         self, recording: Recording, request: TranscriptionRequest = _ANY
     ) -> AsyncGenerator[StreamEvent]:
         """As `Paraserve.stream`; closing it closes the request."""
-        form = request.form(await self._model(request), "json", stream=True)
+        form = request.form(await self._model(request), _streamed_format(request), stream=True)
         async with self._streamed(recording, form) as response:
             async for line in response.aiter_lines():
                 if (event := _event(line)) is not None:
@@ -331,6 +331,10 @@ def _connection_errors(url: str) -> Iterator[None]:
         yield
     except httpx.HTTPError as error:
         raise unreachable(error, url) from None
+
+
+def _streamed_format(request: TranscriptionRequest) -> str:
+    return "diarized_json" if request.has_labels else "json"
 
 
 def _event(line: str) -> StreamEvent | None:

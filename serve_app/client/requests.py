@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -28,6 +29,11 @@ class TranscriptionRequest:
         itn: write numbers in digits.
         hotwords: words to prefer, or words and weights.
         words: whether words with times are wanted.
+        speaker_labels: whether to label who speaks.
+        num_speakers: how many speak, if that is known; asks for labels.
+        known_speakers: recordings of 2 to 10 s of speakers, by the names that their labels
+            shall be; asks for labels.
+        separate_channels: recognize each channel for itself, instead of their mix.
         fields: further fields of the API by their names; lists are sent as `name[]`.
     """
 
@@ -37,7 +43,15 @@ class TranscriptionRequest:
     itn: bool = False
     hotwords: Sequence[str] | Mapping[str, float] = ()
     words: bool = False
+    speaker_labels: bool = False
+    num_speakers: int | None = None
+    known_speakers: Mapping[str, Recording] = field(default_factory=dict)
+    separate_channels: bool = False
     fields: Mapping[str, FieldValue] = field(default_factory=dict)
+
+    @property
+    def has_labels(self) -> bool:
+        return self.speaker_labels or self.num_speakers is not None or bool(self.known_speakers)
 
     def form(self, model: str, response_format: str, *, stream: bool = False) -> Form:
         """Returns the fields as they are sent."""
@@ -56,9 +70,29 @@ class TranscriptionRequest:
             form["hotwords"] = json.dumps(words, ensure_ascii=False)
         if self.words:
             form["timestamp_granularities[]"] = ["word", "segment"]
+        if self.has_labels:
+            form["speaker_labels"] = "true"
+        if self.num_speakers is not None:
+            form["num_speakers"] = str(self.num_speakers)
+        if self.known_speakers:
+            form["known_speaker_names[]"] = list(self.known_speakers)
+            form["known_speaker_references[]"] = [*map(_data_url, self.known_speakers.values())]
+        if self.separate_channels:
+            form["channels"] = "separate"
         for name, value in self.fields.items():
             form.update([_field(name, value)])
         return form
+
+
+def _data_url(recording: Recording) -> str:
+    """Returns a recording as a data URL; the service finds out its format.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with opened(recording) as content:
+        encoded = base64.b64encode(content.read()).decode()
+    return f"data:application/octet-stream;base64,{encoded}"
 
 
 Form: TypeAlias = dict[str, str | list[str]]

@@ -47,6 +47,7 @@ __all__ = [
     "RequestNotAcceptable",
     "ServiceError",
     "ShuttingDown",
+    "SpeakersUnavailable",
     "StageNotDeployed",
     "StartFailed",
     "StorageFull",
@@ -229,7 +230,10 @@ class StageNotDeployed(RequestError):
         super().__init__(stage, deployed)
 
     def __str__(self) -> str:
-        return f"stage {self.args[0]!r} is not deployed here; deployed: {self.args[1]}"
+        return (
+            f"stage {self.args[0]!r} is not deployed here; deployed: {self.args[1]} "
+            "(setting stages)"
+        )
 
 
 class Unauthenticated(RequestError):
@@ -607,6 +611,18 @@ class RecognitionFailed(ServiceError):
 
     def __str__(self) -> str:
         return f"the recording could not be recognized: {self.args[0]}"
+
+
+class SpeakersUnavailable(ServiceError):
+    """The request needs speaker labels, and the speaker stage failed; the caller may retry."""
+
+    code = "speakers_unavailable"
+
+    def __str__(self) -> str:
+        return (
+            "the speakers of the recording could not be told apart now; try again, or ask for a "
+            "format without speaker labels"
+        )
 
 
 class KeysUnavailable(ServiceError):

@@ -16,6 +16,11 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from serve_app.core.pcm import SAMPLE_RATE_HZ as SAMPLE_RATE_HZ
+from serve_app.core.pcm import SAMPLES_PER_MS as SAMPLES_PER_MS
+from serve_app.core.pcm import Pcm as Pcm
+from serve_app.core.speakers import Diarization, SpeakerWindows
+
 
 @dataclass(frozen=True, slots=True)
 class Hotword:
@@ -115,9 +120,9 @@ class SpeechDetection:
 AS_DEPLOYED = SpeechDetection()
 
 
-Stage: TypeAlias = Literal["vad", "asr", "punctuation"]
+Stage: TypeAlias = Literal["vad", "asr", "punctuation", "speakers"]
 
-STAGES: tuple[Stage, ...] = ("vad", "asr", "punctuation")
+STAGES: tuple[Stage, ...] = ("vad", "asr", "punctuation", "speakers")
 """All stages, in processing order."""
 
 PackRole: TypeAlias = Stage | Literal["draft"]
@@ -157,18 +162,21 @@ class RequestCost:
         decode_s: decoding and segmentation.
         recognize_s: calls to the recognizer, including the wait for a batch.
         punctuate_s: calls to the punctuator, including the wait for a batch.
+        embed_s: calls to the speaker embedder, including the wait for a batch and the clustering.
         num_retries: repeated calls.
     """
 
     decode_s: float = 0.0
     recognize_s: float = 0.0
     punctuate_s: float = 0.0
+    embed_s: float = 0.0
     num_retries: int = 0
 
     def add(self, other: RequestCost) -> None:
         self.decode_s += other.decode_s
         self.recognize_s += other.recognize_s
         self.punctuate_s += other.punctuate_s
+        self.embed_s += other.embed_s
         self.num_retries += other.num_retries
 
     @contextmanager
@@ -187,12 +195,14 @@ class RequestCost:
         finally:
             self.punctuate_s += time.monotonic() - began
 
+    @contextmanager
+    def embedding(self) -> Generator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.embed_s += time.monotonic() - began
 
-SAMPLE_RATE_HZ = 16_000
-SAMPLES_PER_MS = SAMPLE_RATE_HZ // 1000
-
-Pcm: TypeAlias = npt.NDArray[np.int16]
-"""Samples, shape [n], 16 kHz mono."""
 
 FileBytes: TypeAlias = npt.NDArray[np.uint8]
 """An uploaded file, shape [bytes]."""
@@ -208,6 +218,8 @@ class SegmentationJob:
         use_vad: detect speech with the VAD; False to recognize everything.
         recognition_options: for the recognizer.
         speech_detection: for the VAD.
+        speakers: make embeddings of the voices.
+        separate_channels: recognize each channel for itself, instead of their mix.
     """
 
     context: RequestContext
@@ -215,6 +227,8 @@ class SegmentationJob:
     use_vad: bool
     recognition_options: RecognitionOptions = NO_OPTIONS
     speech_detection: SpeechDetection = AS_DEPLOYED
+    speakers: bool = False
+    separate_channels: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +249,9 @@ class Chunk:
         start_ms: where the chunk starts in the recording.
         pcm: its samples.
         recognition_options: of its request.
+        channel: of the recording that it is from, from 0; None where the channels were mixed.
+        settled_ms: no later chunk of any channel starts before this; 0 where the channels
+            were mixed, whose chunks are in order of time.
     """
 
     context: RequestContext
@@ -242,6 +259,8 @@ class Chunk:
     start_ms: int
     pcm: Pcm
     recognition_options: RecognitionOptions = NO_OPTIONS
+    channel: int | None = None
+    settled_ms: int = 0
 
     @property
     def num_samples(self) -> int:
@@ -294,7 +313,11 @@ UtteranceStatus = Literal["done", "empty", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """The result of one chunk, in recording time; `language` as in `Recognition`."""
+    """The result of one chunk, in recording time.
+
+    `language` is as in `Recognition`, `channel` and `settled_ms` are as in `Chunk`. `voices` are
+    the windows of its speech, where speaker labels are asked for; None if there are none.
+    """
 
     index: int
     start_ms: int
@@ -303,10 +326,15 @@ class Utterance:
     tokens: tuple[Token, ...] = ()
     error: str | None = None
     language: str | None = None
+    voices: SpeakerWindows | None = field(default=None, compare=False)
+    channel: int | None = None
+    settled_ms: int = 0
 
     @property
     def summary(self) -> UtteranceSummary:
-        return UtteranceSummary(self.start_ms, self.end_ms, self.status, self.language)
+        return UtteranceSummary(
+            self.start_ms, self.end_ms, self.status, self.language, self.channel
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +345,7 @@ class UtteranceSummary:
     end_ms: int
     status: UtteranceStatus
     language: str | None = None
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +370,8 @@ class RecordingEnd:
         cost: of the request so far; not compared.
         damage: what could not be decoded, in order of time.
         notices: further remarks on the file, as sentences.
+        diarization: who spoke when; None where that is not asked for or could not be found.
+        num_channels: channels that were recognized, each for itself; 1 for their mix.
     """
 
     duration_ms: int
@@ -348,3 +379,5 @@ class RecordingEnd:
     cost: RequestCost = field(default_factory=RequestCost, compare=False)
     damage: tuple[DamagedRange, ...] = ()
     notices: tuple[str, ...] = ()
+    diarization: Diarization | None = None
+    num_channels: int = 1

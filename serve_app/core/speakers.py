@@ -6,13 +6,14 @@ two is their dot product.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from serve_app.core.records import SAMPLES_PER_MS, Pcm
+from serve_app.core.pcm import SAMPLES_PER_MS, Pcm
 
 Embeddings: TypeAlias = npt.NDArray[np.float32]
 """One row per window, shape [windows, values], each row of length 1."""
@@ -71,6 +72,31 @@ class SpeakerOptions:
     known: tuple[KnownSpeaker, ...] = ()
 
 
+ANY_NUMBER = "any"
+"""Value of `--speakers` without a number."""
+
+MAX_SPEAKERS = 32
+"""Most speakers that a caller may name as the number."""
+
+
+def parse_speaker_numbers(text: str) -> SpeakerOptions:
+    """Returns the options for a number of speakers such as 2, or a range such as 2-4.
+
+    Raises:
+        ValueError: it is neither, or out of bounds; the message completes "NAME ...".
+    """
+    least, dash, most = text.strip().partition("-")
+    numbers = [least, most] if dash else [least]
+    if not all(number.isascii() and number.isdecimal() for number in numbers):
+        raise ValueError(f"must be a number or a range such as 2-4, not {text[:64]!r}")
+    bounds = [int(number[:4]) for number in numbers]
+    if not 1 <= bounds[0] <= bounds[-1] <= MAX_SPEAKERS:
+        raise ValueError(f"must be from 1 to {MAX_SPEAKERS}, and a range in order")
+    if dash:
+        return SpeakerOptions(min_speakers=bounds[0], max_speakers=bounds[1])
+    return SpeakerOptions(num_speakers=bounds[0])
+
+
 @dataclass(frozen=True, slots=True)
 class SpeakerWindows:
     """Windows of speech with their embeddings, in order of time.
@@ -89,6 +115,15 @@ class SpeakerWindows:
         return int(self.embeddings.shape[0])
 
 
+def join_windows(parts: Sequence[SpeakerWindows]) -> SpeakerWindows:
+    """Returns the windows of all parts, in order; there must be at least one part."""
+    return SpeakerWindows(
+        np.concatenate([part.start_ms for part in parts]),
+        np.concatenate([part.end_ms for part in parts]),
+        np.concatenate([part.embeddings for part in parts]),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class SpeakerTurn:
     """A range of the recording in which one speaker speaks.
@@ -97,11 +132,13 @@ class SpeakerTurn:
         start_ms: start of the range.
         end_ms: end of the range.
         speaker: index of the speaker, from 0 in the order of their first turns.
+        channel: that it is spoken on, where channels are recognized separately.
     """
 
     start_ms: int
     end_ms: int
     speaker: int
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +146,7 @@ class Diarization:
     """Who spoke when.
 
     Attributes:
-        turns: in order of time, without overlaps.
+        turns: in order of time, without overlaps within a channel.
         labels: of the speakers by their index: "A", "B" ..., or the names of known speakers.
     """
 

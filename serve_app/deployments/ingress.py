@@ -20,7 +20,7 @@ from serve_app.api.models import offer_of
 from serve_app.api.parameters import Offer
 from serve_app.api.routes import assemble_api
 from serve_app.api.service import TranscriptionJob
-from serve_app.core.errors import NotReady, ParaserveError
+from serve_app.core.errors import NotReady, ParaserveError, RequestError
 from serve_app.core.records import (
     HotwordCheck,
     RecognitionOptions,
@@ -30,13 +30,18 @@ from serve_app.core.records import (
     SegmentationJob,
     Stage,
     StageReadiness,
+    Utterance,
 )
+from serve_app.core.speakers import Diarization, SpeakerOptions
 from serve_app.deployments.client_errors import quiet_client_errors
 from serve_app.deployments.handles import RemoteRecording
 from serve_app.deployments.metrics import IngressMetrics, take_retries
 from serve_app.deployments.options import LOGGER, as_deployment
 from serve_app.deployments.retries import RetryPolicy, call_until_answered
+from serve_app.deployments.speakers import RemoteSpeakerEmbedder, log_failure, raise_deadline
 from serve_app.settings import DeploymentSettings, Settings
+from serve_app.speakers.diarization import DiarizationTask
+from serve_app.speakers.transcripts import RecordingVoices
 from serve_app.tracing import open_tracer
 from serve_app.transcript.assembly import assemble
 from serve_app.transcript.sentences import Punctuate, PunctuationResult, PunctuationTask
@@ -45,6 +50,7 @@ from serve_app.transcript.transcript import TranscriptEvent
 # Twelve times the interval of a segmenter's heartbeats (5 s).
 _SILENCE_TIMEOUT_S = 60.0
 _READINESS_TIMEOUT_S = 3.0
+_NO_LABELS = "There are no speaker labels: the speaker stage failed."
 
 
 class HandleTranscriptionService:
@@ -55,6 +61,7 @@ class HandleTranscriptionService:
         segmenter: decodes and cuts recordings and calls the recognizer.
         recognizer: used here for readiness and hotwords only.
         punctuator: None in a deployment without punctuation.
+        speaker_embedder: None in a deployment without speaker labels.
     """
 
     def __init__(
@@ -63,11 +70,16 @@ class HandleTranscriptionService:
         segmenter: DeploymentHandle[Any],
         recognizer: DeploymentHandle[Any],
         punctuator: DeploymentHandle[Any] | None,
+        speaker_embedder: DeploymentHandle[Any] | None = None,
     ) -> None:
         self._settings = settings
         self._segmenter = segmenter
         self._recognizer = recognizer
         self._punctuator = punctuator
+        self._speaker_embedder = speaker_embedder
+        self._diarizer = (
+            None if speaker_embedder is None else RemoteSpeakerEmbedder(speaker_embedder, settings)
+        )
         self._tracer = open_tracer(settings.tracing, "ingress")
         self._retry_policy = RetryPolicy(
             settings.max_attempts, replacement_s=settings.replacement_timeout_s
@@ -112,12 +124,15 @@ class HandleTranscriptionService:
                 "vad" in job.stages,
                 job.recognition_options,
                 job.speech_detection,
+                separate_channels=job.separate_channels,
+                speakers=job.speakers is not None,
             ),
             self._settings.max_attempts,
             _SILENCE_TIMEOUT_S,
             self._settings.replacement_timeout_s,
         )
         cost = RequestCost()
+        voices = RecordingVoices()
         punctuate: Punctuate | None = None
         if self._punctuator is not None and "punctuation" in job.stages:
             punctuate = partial(self._punctuate, self._punctuator, cost)
@@ -129,7 +144,7 @@ class HandleTranscriptionService:
 
         events = assemble(
             job.context,
-            recording.utterances(),
+            _without_voices(recording.utterances(), voices),
             punctuate,
             self._settings.punctuator.sentence_break_s,
             end,
@@ -137,11 +152,41 @@ class HandleTranscriptionService:
         try:
             async with aclosing(events):
                 async for event in events:
+                    if isinstance(event, RecordingEnd) and job.speakers is not None:
+                        event = await self._diarized(event, voices, job.context, job.speakers)
                     yield event
         except RayTaskError as error:
             raise _cause(error) from None
         except DeploymentUnavailableError:
             raise NotReady("a deployment that failed to start") from None
+
+    async def _diarized(
+        self,
+        end: RecordingEnd,
+        voices: RecordingVoices,
+        context: RequestContext,
+        options: SpeakerOptions,
+    ) -> RecordingEnd:
+        """Returns the end with who spoke when; if that fails for good, with a notice instead.
+
+        Raises:
+            RequestError: a recording of a known speaker is not usable.
+            DeadlineExceeded: the request's deadline passed.
+        """
+        if not voices or self._diarizer is None:
+            return end if end.utterances else replace(end, diarization=Diarization())
+        task = DiarizationTask(context, voices.windows(), options)
+        try:
+            with end.cost.embedding():
+                diarization = await self._diarizer.diarize(task)
+            end.cost.num_retries += take_retries(context)
+        except Exception as error:
+            raise_deadline(error)
+            if isinstance(error, RayTaskError) and isinstance(error.cause, RequestError):
+                raise
+            log_failure("speakers were not told apart", context, error)
+            return replace(end, notices=(*end.notices, _NO_LABELS))
+        return replace(end, diarization=voices.in_recording_time(diarization))
 
     async def readiness(self) -> list[StageReadiness]:
         asked: dict[Stage, DeploymentHandle[Any]] = {
@@ -150,6 +195,8 @@ class HandleTranscriptionService:
         }
         if self._punctuator is not None:
             asked["punctuation"] = self._punctuator
+        if self._speaker_embedder is not None:
+            asked["speakers"] = self._speaker_embedder
         answers = await asyncio.gather(*(self._ask(stage, asked[stage]) for stage in asked))
         return [answer for answer in answers if answer is not None]
 
@@ -182,10 +229,24 @@ class HandleTranscriptionService:
         return result
 
 
+async def _without_voices(
+    utterances: AsyncGenerator[Utterance], voices: RecordingVoices
+) -> AsyncGenerator[Utterance]:
+    """Yields the utterances without their windows, which it adds to `voices`."""
+    async with aclosing(utterances):
+        async for utterance in utterances:
+            voices.add(utterance)
+            yield replace(utterance, voices=None)
+
+
 def _deployment_of(settings: Settings, stage: Stage) -> DeploymentSettings:
-    if stage == "vad":
-        return settings.segmenter.deployment
-    return (settings.recognizer if stage == "asr" else settings.punctuator).deployment
+    deployments: dict[Stage, DeploymentSettings] = {
+        "vad": settings.segmenter.deployment,
+        "asr": settings.recognizer.deployment,
+        "punctuation": settings.punctuator.deployment,
+        "speakers": settings.speaker_embedder.deployment,
+    }
+    return deployments[stage]
 
 
 async def _ask(stage: Stage, handle: DeploymentHandle[Any]) -> StageReadiness | None:
@@ -216,6 +277,7 @@ class IngressReplica:
         segmenter: handle of the segmenter.
         recognizer: handle of the recognizer.
         punctuator: handle of the punctuator, None without one.
+        speaker_embedder: handle of the speaker embedder, None without one.
     """
 
     def __init__(
@@ -224,10 +286,13 @@ class IngressReplica:
         segmenter: DeploymentHandle[Any],
         recognizer: DeploymentHandle[Any],
         punctuator: DeploymentHandle[Any] | None = None,
+        speaker_embedder: DeploymentHandle[Any] | None = None,
     ) -> None:
         quiet_client_errors()
         self._settings = settings
-        self._service = HandleTranscriptionService(settings, segmenter, recognizer, punctuator)
+        self._service = HandleTranscriptionService(
+            settings, segmenter, recognizer, punctuator, speaker_embedder
+        )
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         return assemble_api(self._service, self._settings, LOGGER, IngressMetrics())
@@ -238,6 +303,7 @@ def build_ingress(
     segmenter: Application,
     recognizer: Application,
     punctuator: Application | None,
+    speaker_embedder: Application | None = None,
 ) -> Application:
     deployment = as_deployment(
         serve.ingress()(IngressReplica),
@@ -245,6 +311,6 @@ def build_ingress(
         settings.ingress.deployment,
         settings.log_level,
     )
-    if punctuator is None:
-        return deployment.bind(settings, segmenter, recognizer)
-    return deployment.bind(settings, segmenter, recognizer, punctuator)
+    optional = {"punctuator": punctuator, "speaker_embedder": speaker_embedder}
+    bound = {name: stage for name, stage in optional.items() if stage is not None}
+    return deployment.bind(settings, segmenter, recognizer, **bound)

@@ -71,10 +71,10 @@ class IngressMetrics:
         if log.is_partial:
             self._partials.inc()
         if log.audio_s > 0:
-            self._accepted.inc(log.audio_s)
+            self._accepted.inc(log.recognized_audio_s)
             if log.status == _OK and log.code is None:
-                self._done.inc(log.audio_s)
-                self._key_audio.inc(log.audio_s, tags={"key": log.key})
+                self._done.inc(log.recognized_audio_s)
+                self._key_audio.inc(log.recognized_audio_s, tags={"key": log.key})
 
     def _sample(self, line: AdmissionStatistics, keys_stale_s: float) -> None:
         self._keys_stale.set(keys_stale_s)

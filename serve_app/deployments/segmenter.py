@@ -27,6 +27,7 @@ from serve_app.deployments.client_errors import quiet_client_errors
 from serve_app.deployments.handles import RemoteRecognizer
 from serve_app.deployments.metrics import SegmenterMetrics, take_retries
 from serve_app.deployments.options import as_deployment, segmenter_autoscaling
+from serve_app.deployments.speakers import RemoteSpeakerEmbedder, VoiceEmbedding
 from serve_app.inference.loading import load_vad, segmentation_options
 from serve_app.scheduling.autoscaling import Backlog, RecordingBacklog, SegmenterLoad
 from serve_app.scheduling.fair_executor import FairExecutor
@@ -44,14 +45,23 @@ class SegmenterReplica:
     Args:
         settings: of the whole application.
         recognizer: handle of the recognizer deployment.
+        speaker_embedder: handle of the speaker embedder, None without one.
     """
 
-    def __init__(self, settings: Settings, recognizer: DeploymentHandle[Any]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        recognizer: DeploymentHandle[Any],
+        speaker_embedder: DeploymentHandle[Any] | None = None,
+    ) -> None:
         quiet_client_errors()
         self._loaded_vad = load_vad(settings) if "vad" in settings.stages else None
         self._options = replace(segmentation_options(settings), urgent_s=settings.audio.urgent_s)
         self._settings = settings.segmenter
         self._recognizer = RemoteRecognizer(recognizer, settings)
+        self._embedder = (
+            None if speaker_embedder is None else RemoteSpeakerEmbedder(speaker_embedder, settings)
+        )
         # Recordings alternate on this thread, one decoded block at a time.
         self._thread: FairExecutor[list[Chunk] | None] = FairExecutor(
             "segmenter", settings.compute_nice
@@ -94,14 +104,27 @@ class SegmenterReplica:
     async def _events(self, job: SegmentationJob) -> AsyncGenerator[Utterance | RecordingEnd]:
         vad = self._loaded_vad.engine if job.use_vad and self._loaded_vad else None
         segmentation = Segmentation(
-            job.audio, vad, self._options, job.recognition_options, job.speech_detection
+            job.audio,
+            vad,
+            self._options,
+            job.recognition_options,
+            job.speech_detection,
+            separate_channels=job.separate_channels,
         )
         spans: list[UtteranceSummary] = []
         cost = RequestCost()
+        voices: VoiceEmbedding | None = None
+        if job.speakers and self._embedder is not None:
+            voices = VoiceEmbedding(self._embedder, job.context, cost)
         with self._backlog.open() as account:
             groups = self._accounted(segmentation, job.context, account)
             recognize = partial(self._recognize, account, cost)
-            recognized = fan_out(groups, recognize, self._settings.max_in_flight)
+            recognized = fan_out(
+                groups,
+                recognize,
+                self._settings.max_in_flight,
+                None if voices is None else voices.embed,
+            )
             try:
                 async with aclosing(groups), aclosing(recognized) as utterances:
                     async for utterance in utterances:
@@ -112,7 +135,8 @@ class SegmenterReplica:
                 cost.num_retries = take_retries(job.context)
                 self._metrics.decoded(cost.decode_s)
                 self._metrics.chunks(span.status for span in spans)
-        yield segmentation.end(spans, cost)
+        end = segmentation.end(spans, cost)
+        yield end if voices is None else replace(end, notices=(*end.notices, *voices.notices))
 
     async def _accounted(
         self, segmentation: Segmentation, context: RequestContext, account: RecordingBacklog
@@ -120,9 +144,14 @@ class SegmenterReplica:
         """Yields the groups and records the decoded audio in `account`."""
         async with aclosing(segmentation.groups_on(self._thread, context)) as groups:
             async for group in groups:
-                account.decoded(segmentation.duration_ms / 1000, segmentation.declared_s)
+                num_channels = segmentation.num_channels
+                declared_s = segmentation.declared_s
+                account.decoded(
+                    segmentation.duration_ms / 1000 * num_channels,
+                    None if declared_s is None else declared_s * num_channels,
+                )
                 yield group
-        account.decoded(segmentation.duration_ms / 1000, None)
+        account.decoded(segmentation.duration_ms / 1000 * segmentation.num_channels, None)
 
     async def _recognize(
         self, account: RecordingBacklog, cost: RequestCost, chunks: list[Chunk]
@@ -136,7 +165,9 @@ class SegmenterReplica:
             account.answered(audio_s)
 
 
-def build_segmenter(settings: Settings, recognizer: Application) -> Application:
+def build_segmenter(
+    settings: Settings, recognizer: Application, speaker_embedder: Application | None = None
+) -> Application:
     deployment = as_deployment(
         SegmenterReplica,
         "Segmenter",
@@ -144,4 +175,6 @@ def build_segmenter(settings: Settings, recognizer: Application) -> Application:
         settings.log_level,
         segmenter_autoscaling(settings),
     )
-    return deployment.bind(settings, recognizer)
+    if speaker_embedder is None:
+        return deployment.bind(settings, recognizer)
+    return deployment.bind(settings, recognizer, speaker_embedder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Literal
 
 import torch
 
@@ -36,13 +37,15 @@ _FFT_SIZE = 512
 _BLOCK_FRAMES = 256
 
 
-def log_mel(pcm: torch.Tensor) -> torch.Tensor:
+def log_mel(pcm: torch.Tensor, window: Literal["hamming", "povey"] = "hamming") -> torch.Tensor:
     """Computes log mel energies, one row per 10 ms.
 
     Input is processed in blocks, so that memory beyond the result is constant.
 
     Args:
-        pcm: samples, float32 [n], at the scale of int16 (-32768 to 32767).
+        pcm: samples, float32 [n], at the scale that the model was trained on: that of int16
+            (-32768 to 32767), or -1 to 1.
+        window: over each frame; "povey" is Kaldi's default.
 
     Returns:
         float32 [T, 80] with T = (n - 400) // 160 + 1, or T = 0 below 400 samples.
@@ -53,17 +56,17 @@ def log_mel(pcm: torch.Tensor) -> torch.Tensor:
         yield_point()
         last = min(first + _BLOCK_FRAMES, count)
         samples = pcm[first * SHIFT_SAMPLES : (last - 1) * SHIFT_SAMPLES + FRAME_SAMPLES]
-        features[first:last] = _log_mel_block(samples)
+        features[first:last] = _log_mel_block(samples, window)
     return features
 
 
-def _log_mel_block(samples: torch.Tensor) -> torch.Tensor:
+def _log_mel_block(samples: torch.Tensor, window: str) -> torch.Tensor:
     frames = samples.unfold(0, FRAME_SAMPLES, SHIFT_SAMPLES)
     frames = frames - frames.mean(dim=1, keepdim=True)
     emphasized = torch.empty_like(frames)
     torch.sub(frames[:, 1:], frames[:, :-1], alpha=_PREEMPHASIS, out=emphasized[:, 1:])
     emphasized[:, 0] = frames[:, 0] * (1.0 - _PREEMPHASIS)
-    emphasized *= _hamming(samples.device)
+    emphasized *= _frame_window(window, samples.device)
     # Kaldi's filters omit the bin at the Nyquist frequency.
     spectrum = torch.fft.rfft(emphasized, n=_FFT_SIZE)[:, :-1]
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
@@ -72,8 +75,11 @@ def _log_mel_block(samples: torch.Tensor) -> torch.Tensor:
 
 
 @functools.cache
-def _hamming(device: torch.device) -> torch.Tensor:
-    window = torch.hamming_window(FRAME_SAMPLES, periodic=False, dtype=torch.float64)
+def _frame_window(name: str, device: torch.device) -> torch.Tensor:
+    if name == "povey":
+        window = torch.hann_window(FRAME_SAMPLES, periodic=False, dtype=torch.float64) ** 0.85
+    else:
+        window = torch.hamming_window(FRAME_SAMPLES, periodic=False, dtype=torch.float64)
     return window.to(device, torch.float32)
 
 

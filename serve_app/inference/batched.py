@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 from serve_app.core.errors import ServiceError
-from serve_app.core.ports import Punctuator, Recognizer
+from serve_app.core.ports import Punctuator, Recognizer, SpeakerEmbedder
 from serve_app.core.records import Chunk, ChunkFailure, Recognition
+from serve_app.core.speakers import Embeddings
 from serve_app.scheduling.batch_state import BatcherStatistics
 from serve_app.scheduling.device_slots import DeviceSlots
 from serve_app.scheduling.micro_batcher import BatcherClosed, BatchLimits, EngineStuck, MicroBatcher
@@ -147,12 +148,7 @@ class BatchedRecognizer(_BatchedModel[Chunk, Recognition | ChunkFailure]):
             DeadlineExceeded: the request's deadline passed before all chunks had started.
             BatcherClosed: `close` was called.
         """
-        calls = [asyncio.ensure_future(self._transcribe_one(chunk)) for chunk in chunks]
-        try:
-            return list(await asyncio.gather(*calls))
-        finally:
-            for call in calls:
-                call.cancel()
+        return await _all(self._transcribe_one(chunk) for chunk in chunks)
 
     async def transcribe_alone(self, chunk: Chunk) -> AsyncGenerator[AloneEvent]:
         """Yields `BEGUN` when the chunk is about to run in a batch of its own, then its result.
@@ -243,8 +239,60 @@ class BatchedPunctuator(_BatchedModel[PunctuationTask, PunctuationResult]):
         return punctuate_tasks(self._engine, batch)
 
 
+class BatchedEmbedder(_BatchedModel[Chunk, Embeddings]):
+    """A speaker model whose batches mix the chunks of all requests.
+
+    Args:
+        engine: called from this object's own threads.
+        limits: of a batch, in windows.
+        niceness: see `BatchedRecognizer`.
+    """
+
+    def __init__(
+        self,
+        engine: SpeakerEmbedder,
+        limits: BatchLimits,
+        niceness: ThreadNiceness = _EQUAL_PRIORITY,
+    ) -> None:
+        self._engine = engine
+        super().__init__(
+            "speakers",
+            limits,
+            engine.max_in_flight,
+            cost=lambda chunk: engine.cost(chunk.num_samples),
+            size_s=lambda chunk: chunk.duration_s,
+            niceness=niceness,
+        )
+
+    async def embed(self, chunks: list[Chunk]) -> list[Embeddings]:
+        """Returns the embeddings of each chunk's windows, in order; canceling drops chunks that
+        have not started.
+
+        Raises:
+            DeadlineExceeded: the request's deadline passed before all chunks had started.
+            BatcherClosed: `close` was called.
+        """
+        return await _all(
+            self._batcher.submit(chunk, chunk.context, urgent=chunk.start_ms < self._urgent_ms)
+            for chunk in chunks
+        )
+
+    def _compute(self, batch: list[Chunk]) -> list[Embeddings]:
+        return self._engine.embed([chunk.pcm for chunk in batch])
+
+
+async def _all(calls: Iterable[Coroutine[Any, Any, ResultT]]) -> list[ResultT]:
+    """Returns the results in order; the first failure, or being canceled, ends all calls."""
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
 def thread_niceness_of(
-    settings: Settings, device: str, engine: Recognizer | Punctuator
+    settings: Settings, device: str, engine: Recognizer | Punctuator | SpeakerEmbedder
 ) -> ThreadNiceness:
     """Returns the niceness of an engine's threads for urgent and other work.
 
@@ -266,3 +314,8 @@ def recognizer_limits(settings: Settings) -> BatchLimits:
 def punctuator_limits(settings: Settings) -> BatchLimits:
     section = settings.punctuator
     return BatchLimits(section.max_batch_words, _MAX_ITEMS, max_s=section.max_batch_s)
+
+
+def embedder_limits(settings: Settings) -> BatchLimits:
+    section = settings.speaker_embedder
+    return BatchLimits(section.max_batch_windows, _MAX_ITEMS, max_s=section.max_batch_s)

@@ -58,6 +58,8 @@ def output_settings_of(
     values: dict[str, object] = {}
     if stage == "punctuation":
         values["punctuator.dtype"] = dtype_of(settings.punctuator)
+    if stage == "speakers":
+        values["speaker_embedder.dtype"] = dtype_of(settings.speaker_embedder)
     if stage == "asr":
         recognizer = settings.recognizer
         values["recognizer.engine"] = recognizer.engine

@@ -12,7 +12,12 @@ from typing import Generic, TypeVar
 
 from serve_app.audio import AudioLimits
 from serve_app.core.errors import PackNotFound
-from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
+from serve_app.core.ports import (
+    Punctuator,
+    Recognizer,
+    SpeakerEmbedder,
+    VoiceActivityDetector,
+)
 from serve_app.core.records import PackRole, Stage, StageReadiness
 from serve_app.engines.fsmn_vad.endpointing import VadOptions
 from serve_app.engines.paraformer.onnx_pack import read_onnx_shape
@@ -64,6 +69,7 @@ def packs_of(settings: Settings) -> tuple[NeededPack, ...]:
         "vad": (settings.vad.pack,),
         "asr": recognizer.packs,
         "punctuation": (settings.punctuator.pack,),
+        "speakers": (settings.speaker_embedder.pack,),
     }
     needed = [NeededPack(stage, name) for stage in settings.stages for name in names[stage]]
     if recognizer.engine == "hybrid":
@@ -167,6 +173,24 @@ def load_punctuator(settings: Settings) -> Loaded[Punctuator]:
     return Loaded(engine, _readiness(settings, "punctuation", section.device, pack), pack)
 
 
+def load_speaker_embedder(settings: Settings) -> Loaded[SpeakerEmbedder]:
+    """Loads the speaker model.
+
+    Raises:
+        PackError: the pack cannot be used.
+        DeviceUnavailable: the device is not on this machine.
+        ConfigurationError: the CPU does not support the dtype.
+    """
+    from serve_app.engines.campplus import CampplusEngine
+    from serve_app.engines.devices import limit_threads
+
+    section = settings.speaker_embedder
+    limit_threads(section.num_threads)
+    pack = find_pack(settings, section.pack)
+    engine = CampplusEngine(pack, section.device, dtype_of(section))
+    return Loaded(engine, _readiness(settings, "speakers", section.device, pack), pack)
+
+
 def _readiness(
     settings: Settings,
     stage: Stage,
@@ -185,6 +209,8 @@ def _dtype_of_stage(settings: Settings, stage: Stage, pack: PackContents) -> str
         return "float32"
     if stage == "punctuation":
         return dtype_of(settings.punctuator)
+    if stage == "speakers":
+        return dtype_of(settings.speaker_embedder)
     match settings.recognizer.engine:
         case "onnx":
             return read_onnx_shape(pack).dtype

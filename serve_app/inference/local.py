@@ -17,17 +17,26 @@ from serve_app.core.records import (
     FileBytes,
     HotwordCheck,
     RecognitionOptions,
+    RecordingEnd,
     RequestContext,
     SpeechDetection,
     Stage,
     Utterance,
     UtteranceSummary,
 )
+from serve_app.core.speakers import SpeakerOptions
 from serve_app.inference.batched import recognizer_limits
-from serve_app.inference.loading import load_punctuator, load_vad, segmentation_options
+from serve_app.inference.loading import (
+    load_punctuator,
+    load_speaker_embedder,
+    load_vad,
+    segmentation_options,
+)
 from serve_app.inference.recognizer_models import RecognizerModels
+from serve_app.inference.voices import LocalVoices
 from serve_app.scheduling.fair_executor import FairExecutor
 from serve_app.settings import Settings
+from serve_app.speakers.transcripts import RecordingVoices
 from serve_app.transcript.assembly import assemble
 from serve_app.transcript.fanout import fan_out
 from serve_app.transcript.segmentation import Segmentation
@@ -56,6 +65,9 @@ class LocalTranscriber:
         self._recognizer = models.cache
         self._hotword_validator = models.hotword_validator
         self._punctuator = load_punctuator(settings).engine if "punctuation" in stages else None
+        self._voices: LocalVoices | None = None
+        if "speakers" in stages:
+            self._voices = LocalVoices(load_speaker_embedder(settings).engine)
         self._decoding: FairExecutor[list[Chunk] | None] = FairExecutor("segmenter")
         self._punctuating = ThreadPoolExecutor(1, thread_name_prefix="punctuator")
 
@@ -71,6 +83,8 @@ class LocalTranscriber:
         await self._recognizer.close()
         await self._decoding.close()
         self._punctuating.shutdown(wait=True)
+        if self._voices is not None:
+            self._voices.close()
 
     def check_hotwords(self, recognition_options: RecognitionOptions) -> HotwordCheck:
         """Returns which hotwords the requested model can use."""
@@ -83,6 +97,9 @@ class LocalTranscriber:
         request_id: str = "local",
         recognition_options: RecognitionOptions = NO_OPTIONS,
         detection: SpeechDetection = AS_DEPLOYED,
+        speakers: SpeakerOptions | None = None,
+        *,
+        separate_channels: bool = False,
     ) -> AsyncGenerator[TranscriptEvent]:
         """Yields the parts of the transcript in order of time, then a `RecordingEnd`.
 
@@ -92,6 +109,8 @@ class LocalTranscriber:
             request_id: identifies the recording in logs.
             recognition_options: for the recognizer.
             detection: for the VAD.
+            speakers: find who speaks; needs the stage `speakers`. None for no labels.
+            separate_channels: recognize each channel for itself, instead of their mix.
 
         Raises:
             AudioError: the file is not usable audio.
@@ -99,16 +118,27 @@ class LocalTranscriber:
         """
         context = RequestContext(request_id)
         vad = self._vad if "vad" in stages else None
-        segmentation = Segmentation(audio, vad, self._options, recognition_options, detection)
+        segmentation = Segmentation(
+            audio,
+            vad,
+            self._options,
+            recognition_options,
+            detection,
+            separate_channels=separate_channels,
+        )
         spans: list[UtteranceSummary] = []
+        voices = RecordingVoices()
+        embedder = self._voices if speakers is not None else None
 
         async def utterances() -> AsyncGenerator[Utterance]:
             groups = segmentation.groups_on(self._decoding, context)
             max_in_flight = self._settings.segmenter.max_in_flight
+            embed = None if embedder is None else embedder.embed
             async with aclosing(
-                fan_out(groups, self._recognizer.transcribe, max_in_flight)
+                fan_out(groups, self._recognizer.transcribe, max_in_flight, embed)
             ) as recognized:
                 async for utterance in recognized:
+                    voices.add(utterance)
                     spans.append(utterance.summary)
                     yield utterance
 
@@ -122,6 +152,8 @@ class LocalTranscriber:
         )
         async with aclosing(events):
             async for event in events:
+                if isinstance(event, RecordingEnd) and embedder is not None and speakers:
+                    event = replace(event, diarization=await embedder.diarize(voices, speakers))
                 yield event
 
     async def _punctuate(self, task: PunctuationTask) -> PunctuationResult:

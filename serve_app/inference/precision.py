@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from serve_app.engines.cpu_features import multiplies_bfloat16
-from serve_app.settings import PunctuatorSettings, RecognizerSettings
+from serve_app.settings import PunctuatorSettings, RecognizerSettings, SpeakerEmbedderSettings
 
 
-def dtype_of(section: RecognizerSettings | PunctuatorSettings) -> str:
+def dtype_of(
+    section: RecognizerSettings | PunctuatorSettings | SpeakerEmbedderSettings,
+) -> str:
     """Returns the configured dtype; for `auto` the one that this machine computes in.
 
     `auto` is bfloat16 on GPUs and on processors that multiply it themselves, else float32.

@@ -34,6 +34,7 @@ GAUGES = {
     "Segmenter": Gauge("paraserve_backlog_audio_seconds", "s audio"),
     "Recognizer": Gauge("paraserve_queued_audio_seconds", "s audio"),
     "Punctuator": Gauge("paraserve_queued_items", "items"),
+    "SpeakerEmbedder": Gauge("paraserve_queued_items", "items"),
 }
 
 

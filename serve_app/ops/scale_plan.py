@@ -371,6 +371,7 @@ _SECTIONS = {
     "Segmenter": "segmenter",
     "Recognizer": "recognizer",
     "Punctuator": "punctuator",
+    "SpeakerEmbedder": "speaker_embedder",
 }
 
 
@@ -425,6 +426,7 @@ def _size(settings: Settings, deployment: str) -> DeploymentSettings:
         "Segmenter": settings.segmenter.deployment,
         "Recognizer": settings.recognizer.deployment,
         "Punctuator": settings.punctuator.deployment,
+        "SpeakerEmbedder": settings.speaker_embedder.deployment,
     }
     return sizes[deployment]
 

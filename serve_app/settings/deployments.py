@@ -171,6 +171,12 @@ class PunctuatorDeploymentSettings(DeploymentSettings):
     )
 
 
+class SpeakerEmbedderDeploymentSettings(DeploymentSettings):
+    max_ongoing_requests: Advanced[int] = Field(
+        default=256, ge=1, description=_MAX_ONGOING_REQUESTS
+    )
+
+
 class IngressDeploymentSettings(DeploymentSettings):
     num_cpus: float = Field(default=0.25, ge=0, description=_NUM_CPUS)
     max_ongoing_requests: Advanced[int] = Field(

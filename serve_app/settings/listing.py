@@ -14,9 +14,12 @@ from serve_app.settings.model import Settings
 from serve_app.settings.section import Tier, tier_of
 
 _SHARED = (
-    (re.compile(r"^(ingress|segmenter|recognizer|punctuator)\.deployment\."), "STAGE.deployment."),
+    (
+        re.compile(r"^(ingress|segmenter|recognizer|punctuator|speaker_embedder)\.deployment\."),
+        "STAGE.deployment.",
+    ),
     (re.compile(r"^batch\.(segmenters|recognizers|punctuators)\."), "batch.STAGE."),
-    (re.compile(r"^(recognizer|punctuator)\.(?!.*\.)"), "MODEL."),
+    (re.compile(r"^(recognizer|punctuator|speaker_embedder)\.(?!.*\.)"), "MODEL."),
 )
 """Sections that several stages have, and the name that stands for all of them."""
 

@@ -34,6 +34,7 @@ from serve_app.settings.stages import (
     PunctuatorSettings,
     RecognizerSettings,
     SegmenterSettings,
+    SpeakerEmbedderSettings,
     VadSettings,
 )
 from serve_app.settings.subtitles import SubtitleSettings
@@ -65,7 +66,9 @@ class Settings(BaseSettings):
         "same cluster.",
     )
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)] = Field(
-        default=STAGES, description="Stages to deploy. A request may ask for fewer, never for more."
+        default=("vad", "asr", "punctuation"),
+        description="Stages to deploy. A request may ask for fewer, never for more. `speakers`, "
+        "which labels who speaks, is not deployed by default.",
     )
     pack_dir: Path = Field(
         default_factory=default_pack_dir,
@@ -112,6 +115,7 @@ class Settings(BaseSettings):
     segmenter: SegmenterSettings = SegmenterSettings()
     recognizer: RecognizerSettings = RecognizerSettings()
     punctuator: PunctuatorSettings = PunctuatorSettings()
+    speaker_embedder: SpeakerEmbedderSettings = SpeakerEmbedderSettings()
     text: TextSettings = TextSettings()
     subtitles: SubtitleSettings = SubtitleSettings()
     ui: UiSettings = UiSettings()
@@ -150,7 +154,11 @@ class Settings(BaseSettings):
     def _devices_have_gpus(self) -> Settings:
         if self.recognizer.dtype == "int8" and self.recognizer.device != "cpu":
             raise ValueError("recognizer.dtype int8 needs recognizer.device cpu")
-        for name, section in (("recognizer", self.recognizer), ("punctuator", self.punctuator)):
+        for name, section in (
+            ("recognizer", self.recognizer),
+            ("punctuator", self.punctuator),
+            ("speaker_embedder", self.speaker_embedder),
+        ):
             on_gpu = section.device.startswith("cuda")
             if not on_gpu and section.dtype == "float16":
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""Audio and the stages that it passes: VAD, segmenter, recognizer, punctuator."""
+"""Audio and the stages that it passes: VAD, segmenter, recognizer, punctuator, speakers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from serve_app.settings.deployments import (
     PunctuatorDeploymentSettings,
     RecognizerDeploymentSettings,
     SegmenterDeploymentSettings,
+    SpeakerEmbedderDeploymentSettings,
 )
 from serve_app.settings.engines import HybridSettings, WhisperSettings
 from serve_app.settings.section import Advanced, Section
@@ -31,6 +32,14 @@ class AudioSettings(Section):
         default=5 * 3600.0,
         gt=0,
         description="Maximum duration of a recording in s.",
+    )
+    max_separate_channels: int = Field(
+        default=2,
+        ge=1,
+        le=8,
+        description="Maximum number of channels of a recording whose channels are recognized "
+        "separately (`channels=separate`). Each costs as much as a recording of its own; raise it "
+        "for meetings with a microphone for each speaker.",
     )
     min_duration_s: Advanced[float] = Field(
         default=0.1,
@@ -65,7 +74,7 @@ class AudioSettings(Section):
 class VadSettings(Section):
     """The voice activity detector; runs in the segmenter."""
 
-    pack: str = Field(
+    pack: Advanced[str] = Field(
         default="fsmn-vad",
         description="Model pack of the VAD.",
     )
@@ -137,17 +146,6 @@ class _ModelSettings(Section):
         ge=1,
         description="Number of compute threads per replica on CPUs.",
     )
-    warm_up_s: Advanced[float] = Field(
-        default=60.0,
-        ge=0,
-        description="Maximum time in s spent on capturing CUDA graphs before a replica is ready; "
-        "the rest are captured when they are first needed.",
-    )
-    max_graphs: Advanced[int] = Field(
-        default=24,
-        ge=0,
-        description="Maximum number of CUDA graphs that a replica keeps; 0 disables them.",
-    )
     max_batch_s: float | None = Field(
         default=1.0,
         gt=0,
@@ -169,7 +167,23 @@ class _ModelSettings(Section):
     )
 
 
-class RecognizerSettings(_ModelSettings):
+class _GraphedModelSettings(_ModelSettings):
+    """Device, batches and CUDA graphs of a model."""
+
+    warm_up_s: Advanced[float] = Field(
+        default=60.0,
+        ge=0,
+        description="Maximum time in s spent on capturing CUDA graphs before a replica is ready; "
+        "the rest are captured when they are first needed.",
+    )
+    max_graphs: Advanced[int] = Field(
+        default=24,
+        ge=0,
+        description="Maximum number of CUDA graphs that a replica keeps; 0 disables them.",
+    )
+
+
+class RecognizerSettings(_GraphedModelSettings):
     """The speech recognition model."""
 
     deployment: RecognizerDeploymentSettings = RecognizerDeploymentSettings()
@@ -286,7 +300,7 @@ class RecognizerSettings(_ModelSettings):
         return self
 
 
-class PunctuatorSettings(_ModelSettings):
+class PunctuatorSettings(_GraphedModelSettings):
     """The punctuation model."""
 
     deployment: PunctuatorDeploymentSettings = PunctuatorDeploymentSettings()
@@ -309,4 +323,24 @@ class PunctuatorSettings(_ModelSettings):
         gt=0,
         description="Pause in s that always ends a sentence, whatever the model predicts; unset "
         "for never.",
+    )
+
+
+class SpeakerEmbedderSettings(_ModelSettings):
+    """The speaker model, for the stage `speakers`."""
+
+    deployment: SpeakerEmbedderDeploymentSettings = SpeakerEmbedderDeploymentSettings()
+    pack: str = Field(
+        default="campplus-zh-en",
+        description="Model pack of the speaker model.",
+    )
+    dtype: Advanced[Literal["auto", "float32", "bfloat16"]] = Field(
+        default="float32",
+        description="Precision of the matrix products, as in `recognizer.dtype`. bfloat16 changes "
+        "an embedding by less than 0.001 in cosine.",
+    )
+    max_batch_windows: Advanced[int] = Field(
+        default=128,
+        ge=1,
+        description="Maximum size of a batch in windows of 1.5 s, one for each 0.75 s of speech.",
     )

@@ -21,7 +21,7 @@ async def assemble(
 
     Args:
         context: the request that the recording belongs to.
-        utterances: of the recording, in order of time.
+        utterances: of the recording, those of each channel in order of time.
         punctuate: labels words; None for a sentence per utterance, without marks.
         sentence_break_s: a pause of at least this many seconds ends a sentence, None for never.
         end: returns the end of the recording; called after the last sentence.

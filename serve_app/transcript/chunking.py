@@ -18,11 +18,16 @@ _SMOOTHING_FRAMES = 5
 
 @dataclass(frozen=True, slots=True)
 class ChunkAudio:
-    """Audio of one chunk: pcm from start_ms to end_ms of the recording."""
+    """Audio of one chunk: pcm from start_ms to end_ms of the recording.
+
+    `channel` and `settled_ms` are as in `Chunk`.
+    """
 
     start_ms: int
     end_ms: int
     pcm: Pcm
+    channel: int | None = None
+    settled_ms: int = 0
 
 
 def quietest_ms(pcm: Pcm, from_ms: int, to_ms: int) -> int:
@@ -98,10 +103,16 @@ class SegmentChunker:
         self._max_ms = int(max_segment_s * 1000)
         self._tail = AudioTail()
         self._done_until_ms = 0
+        self._keep_from_ms = 0
 
     @property
     def num_kept_samples(self) -> int:
         return self._tail.num_kept_samples
+
+    @property
+    def settled_ms(self) -> int:
+        """No later chunk starts before this."""
+        return max(self._keep_from_ms, self._done_until_ms)
 
     def append(self, pcm: Pcm) -> None:
         """Takes the samples that were given to the VAD."""
@@ -133,7 +144,8 @@ class SegmentChunker:
             while self._tail.end_ms - start_ms > self._max_ms + self._max_ms // 2:
                 start_ms = self._take_chunk(start_ms, chunks)
             keep_from_ms = min(keep_from_ms, start_ms)
-        self._tail.drop_before(max(keep_from_ms, self._done_until_ms))
+        self._keep_from_ms = keep_from_ms
+        self._tail.drop_before(self.settled_ms)
         return chunks
 
     def _take_chunk(self, start_ms: int, chunks: list[ChunkAudio]) -> int:
@@ -155,6 +167,11 @@ class FixedChunker:
     def __init__(self, max_segment_s: float) -> None:
         self._chunker = SegmentChunker(max_segment_s)
         self._end_samples = 0
+
+    @property
+    def settled_ms(self) -> int:
+        """No later chunk starts before this."""
+        return self._chunker.settled_ms
 
     def append(self, pcm: Pcm) -> None:
         self._chunker.append(pcm)

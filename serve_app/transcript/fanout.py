@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 from serve_app.core.errors import ServiceError
@@ -21,12 +22,17 @@ from serve_app.core.records import (
     Utterance,
     UtteranceStatus,
 )
+from serve_app.core.speakers import SpeakerWindows
 
 Recognize: TypeAlias = Callable[[list[Chunk]], Awaitable[Sequence[Recognition | ChunkFailure]]]
+EmbedVoices: TypeAlias = Callable[[list[Chunk]], Awaitable[Sequence[SpeakerWindows | None]]]
 
 
 async def fan_out(
-    groups: AsyncIterator[list[Chunk]], recognize: Recognize, max_in_flight: int
+    groups: AsyncIterator[list[Chunk]],
+    recognize: Recognize,
+    max_in_flight: int,
+    embed_voices: EmbedVoices | None = None,
 ) -> AsyncGenerator[Utterance]:
     """Yields one utterance per chunk, in order, with at most `max_in_flight` groups in flight.
 
@@ -38,14 +44,17 @@ async def fan_out(
         recognize: returns a result per chunk; if it raises, every chunk of the group becomes
             a failed utterance, except for a `ServiceError`.
         max_in_flight: most groups in flight, at least 1.
+        embed_voices: called for each group beside `recognize`; returns the windows of each
+            chunk, None for a chunk without any. None to embed nothing.
 
     Raises:
         ServiceError: from `recognize`.
+        Exception: from `embed_voices`.
     """
     calls: deque[asyncio.Task[list[Utterance]]] = deque()
     try:
         async for group in groups:
-            calls.append(asyncio.create_task(_recognize_group(group, recognize)))
+            calls.append(asyncio.create_task(_process_group(group, recognize, embed_voices)))
             while calls and (len(calls) >= max_in_flight or calls[0].done()):
                 for utterance in await calls.popleft():
                     yield utterance
@@ -55,6 +64,23 @@ async def fan_out(
     finally:
         for call in calls:
             call.cancel()
+
+
+async def _process_group(
+    group: list[Chunk], recognize: Recognize, embed_voices: EmbedVoices | None
+) -> list[Utterance]:
+    if embed_voices is None:
+        return await _recognize_group(group, recognize)
+    embedding = asyncio.ensure_future(embed_voices(group))
+    try:
+        utterances = await _recognize_group(group, recognize)
+        voices = await embedding
+    finally:
+        embedding.cancel()
+    return [
+        replace(utterance, voices=windows)
+        for utterance, windows in zip(utterances, voices, strict=True)
+    ]
 
 
 async def _recognize_group(group: list[Chunk], recognize: Recognize) -> list[Utterance]:
@@ -79,7 +105,13 @@ def to_recording_time(chunk: Chunk, result: Recognition | ChunkFailure) -> Utter
     end_ms = chunk.start_ms + duration_ms
     if isinstance(result, ChunkFailure):
         return Utterance(
-            chunk.index, chunk.start_ms, end_ms, "failed", error=f"{result.code}: {result.message}"
+            chunk.index,
+            chunk.start_ms,
+            end_ms,
+            "failed",
+            error=f"{result.code}: {result.message}",
+            channel=chunk.channel,
+            settled_ms=chunk.settled_ms,
         )
     tokens: list[Token] = []
     said_until_ms = 0
@@ -97,7 +129,14 @@ def to_recording_time(chunk: Chunk, result: Recognition | ChunkFailure) -> Utter
         )
     status: UtteranceStatus = "done" if tokens else "empty"
     return Utterance(
-        chunk.index, chunk.start_ms, end_ms, status, tuple(tokens), language=result.language
+        chunk.index,
+        chunk.start_ms,
+        end_ms,
+        status,
+        tuple(tokens),
+        language=result.language,
+        channel=chunk.channel,
+        settled_ms=chunk.settled_ms,
     )
 
 

@@ -1,18 +1,24 @@
-"""Turns a file's bytes into the chunks to recognize, block by block."""
+"""Turns a file's bytes into the chunks to recognize, block by block.
+
+Channels that are recognized separately are decoded in one pass: the file is read and sent once,
+damage is found once, and the chunks of all channels come in about the order of time, so that
+their sentences can be merged without waiting for one channel's end. Each channel has a VAD
+stream of its own and is cut as if it were alone.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.audio.bytesource import AudioSource
 from serve_app.core.errors import AudioError
-from serve_app.core.ports import VoiceActivityDetector
+from serve_app.core.ports import VadStream, VoiceActivityDetector
 from serve_app.core.records import (
     AS_DEPLOYED,
     NO_OPTIONS,
@@ -20,6 +26,7 @@ from serve_app.core.records import (
     SAMPLES_PER_MS,
     Chunk,
     DamagedRange,
+    Pcm,
     RecognitionOptions,
     RecordingEnd,
     RequestContext,
@@ -60,6 +67,7 @@ class Segmentation:
         options: how to divide the recording.
         recognition_options: of the request, which the chunks carry.
         detection: the request's changes to the VAD's settings.
+        separate_channels: cut each channel for itself, instead of their mix.
     """
 
     def __init__(
@@ -69,13 +77,17 @@ class Segmentation:
         options: SegmentationOptions,
         recognition_options: RecognitionOptions = NO_OPTIONS,
         detection: SpeechDetection = AS_DEPLOYED,
+        *,
+        separate_channels: bool = False,
     ) -> None:
         self._audio = audio
         self._detection = detection
         self._vad = vad
         self._options = options
         self._recognition_options = recognition_options
+        self._separate_channels = separate_channels
         self._num_samples = 0
+        self._num_channels = 1
         self._declared_s: float | None = None
         self._decoder: AudioDecoder | None = None
         self._busy_s = 0.0
@@ -96,6 +108,11 @@ class Segmentation:
     def declared_s(self) -> float | None:
         """Length that the file's header declares; None without one or before it is read."""
         return self._declared_s
+
+    @property
+    def num_channels(self) -> int:
+        """Channels that are cut, each for itself; 1 for their mix or before it is known."""
+        return self._num_channels
 
     @property
     def busy_s(self) -> float:
@@ -122,15 +139,16 @@ class Segmentation:
         """Returns the end of the recording, once all steps are done.
 
         Args:
-            utterances: of the recording, in order.
+            utterances: of the recording, in order of their indices.
             cost: of the request so far; None if it is not measured.
         """
         return RecordingEnd(
             self.duration_ms,
-            tuple(utterances),
+            tuple(sorted(utterances, key=lambda one: one.start_ms)),
             RequestCost() if cost is None else cost,
             self._damage,
             self._notices,
+            num_channels=self._num_channels,
         )
 
     def steps(self) -> Generator[list[ChunkAudio]]:
@@ -141,39 +159,50 @@ class Segmentation:
         Raises:
             AudioError: the file is not usable audio; earlier chunks have been yielded.
         """
-        with AudioDecoder(self._audio, self._options.limits, open_at_once=False) as decoder:
+        with AudioDecoder(
+            self._audio,
+            self._options.limits,
+            separate_channels=self._separate_channels,
+            open_at_once=False,
+        ) as decoder:
             self._decoder = decoder
             for _ in decoder.opening():
                 yield []
             self._declared_s = decoder.info.declared_s
-            yield from self._with_vad(decoder, self._vad) if self._vad else self._without(decoder)
+            self._num_channels = decoder.num_channels
+            cutters = [self._new_cutter() for _ in range(self._num_channels)]
+            for block in decoder.steps():
+                self._num_samples += block.shape[1]
+                if block.shape[1]:
+                    channels = zip(cutters, block, strict=True)
+                    yield self._merged(cutters, [cutter.push(pcm) for cutter, pcm in channels])
+                else:
+                    yield []
+            yield self._merged(cutters, [cutter.finish() for cutter in cutters])
             self._damage, self._notices = decoder.damage, decoder.notices
 
-    def _with_vad(
-        self, decoder: AudioDecoder, vad: VoiceActivityDetector
-    ) -> Iterator[list[ChunkAudio]]:
-        chunker = SegmentChunker(self._options.max_segment_s)
-        stream = vad.open(self._detection)
-        for pcm in decoder.steps():
-            if not len(pcm):
-                yield []
-                continue
-            self._num_samples += len(pcm)
-            chunker.append(pcm)
-            closed = stream.push(pcm)
-            yield chunker.cut(closed, stream.open_since_ms, stream.keep_from_ms)
-        yield chunker.cut(stream.finish(), None, self.duration_ms)
+    def _new_cutter(self) -> _Cutter:
+        if self._vad is None:
+            return _FixedCutter(self._options.max_segment_s)
+        return _SpeechCutter(self._options.max_segment_s, self._vad.open(self._detection))
 
-    def _without(self, decoder: AudioDecoder) -> Iterator[list[ChunkAudio]]:
-        chunker = FixedChunker(self._options.max_segment_s)
-        for pcm in decoder.steps():
-            if not len(pcm):
-                yield []
-                continue
-            self._num_samples += len(pcm)
-            chunker.append(pcm)
-            yield chunker.cut()
-        yield chunker.finish()
+    def _merged(
+        self, cutters: Sequence[_Cutter], found: Sequence[list[ChunkAudio]]
+    ) -> list[ChunkAudio]:
+        """Returns the chunks of all channels in order of their start."""
+        if not self._separate_channels:
+            return found[0]
+        chunks = [
+            replace(chunk, channel=channel)
+            for channel, of_channel in enumerate(found)
+            for chunk in of_channel
+        ]
+        chunks.sort(key=lambda chunk: chunk.start_ms)
+        settled_ms = min(cutter.settled_ms for cutter in cutters)
+        for number in reversed(range(len(chunks))):
+            chunks[number] = replace(chunks[number], settled_ms=settled_ms)
+            settled_ms = min(settled_ms, chunks[number].start_ms)
+        return chunks
 
     def groups(self, context: RequestContext) -> Generator[list[Chunk]]:
         """Yields the groups of chunks, and an empty one after each step without any.
@@ -198,6 +227,8 @@ class Segmentation:
                         chunk.start_ms,
                         chunk.pcm,
                         self._recognition_options,
+                        chunk.channel,
+                        chunk.settled_ms,
                     )
                     for offset, chunk in enumerate(chunks)
                 )
@@ -242,6 +273,60 @@ class Segmentation:
             closing = thread.run(groups.close, patient, urgent=self.is_urgent)
             with contextlib.suppress(BatcherClosed, EngineStuck):
                 await asyncio.shield(closing)
+
+
+class _Cutter(Protocol):
+    """Cuts one channel."""
+
+    @property
+    def settled_ms(self) -> int:
+        """No later chunk starts before this."""
+        ...
+
+    def push(self, pcm: Pcm) -> list[ChunkAudio]: ...
+
+    def finish(self) -> list[ChunkAudio]: ...
+
+
+class _SpeechCutter:
+    """Cuts where the VAD finds speech."""
+
+    def __init__(self, max_segment_s: float, stream: VadStream) -> None:
+        self._chunker = SegmentChunker(max_segment_s)
+        self._stream = stream
+        self._num_samples = 0
+
+    @property
+    def settled_ms(self) -> int:
+        return self._chunker.settled_ms
+
+    def push(self, pcm: Pcm) -> list[ChunkAudio]:
+        self._num_samples += len(pcm)
+        self._chunker.append(pcm)
+        closed = self._stream.push(pcm)
+        return self._chunker.cut(closed, self._stream.open_since_ms, self._stream.keep_from_ms)
+
+    def finish(self) -> list[ChunkAudio]:
+        duration_ms = self._num_samples // SAMPLES_PER_MS
+        return self._chunker.cut(self._stream.finish(), None, duration_ms)
+
+
+class _FixedCutter:
+    """Cuts everything."""
+
+    def __init__(self, max_segment_s: float) -> None:
+        self._chunker = FixedChunker(max_segment_s)
+
+    @property
+    def settled_ms(self) -> int:
+        return self._chunker.settled_ms
+
+    def push(self, pcm: Pcm) -> list[ChunkAudio]:
+        self._chunker.append(pcm)
+        return self._chunker.cut()
+
+    def finish(self) -> list[ChunkAudio]:
+        return self._chunker.finish()
 
 
 class Timed(Protocol):

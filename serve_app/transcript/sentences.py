@@ -2,7 +2,8 @@
 
 The punctuation model reads across utterances, so it gets the words in order, and sentences are
 yielded as soon as they are final. The result does not depend on how the words were grouped.
-Marks are written in the script of their sentence.
+Marks are written in the script of their sentence. Each channel that was recognized separately is
+a text of its own.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 from serve_app.core.ports import Punctuator
 from serve_app.core.records import RequestContext, Token, Utterance
 from serve_app.core.words import is_wide
+from serve_app.transcript.channels import ChannelMerger
 from serve_app.transcript.punctuation import PunctuationSession, PunctuationState, advance_all
 from serve_app.transcript.transcript import FailedRange, MarkedToken, Sentence
 
@@ -74,11 +77,22 @@ class SentenceAssembler:
     """Groups tokens into sentences by their marks.
 
     `push` takes tokens; `mark` takes their marks in the same order.
+
+    Args:
+        channel: that the tokens are spoken on; None for the mix of all channels.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channel: int | None = None) -> None:
+        self._channel = channel
         self._unmarked: deque[Token] = deque()
         self._open: list[MarkedToken] = []
+
+    @property
+    def open_since_ms(self) -> int | None:
+        """Start of the tokens that are no sentence yet; None without any."""
+        if self._open:
+            return self._open[0].token.start_ms
+        return self._unmarked[0].start_ms if self._unmarked else None
 
     def push(self, tokens: tuple[Token, ...]) -> None:
         self._unmarked.extend(tokens)
@@ -104,7 +118,7 @@ class SentenceAssembler:
         return [self._close()] if self._open else []
 
     def _close(self) -> Sentence:
-        sentence = Sentence(in_script_of_words(self._open))
+        sentence = Sentence(in_script_of_words(self._open), channel=self._channel)
         self._open = []
         return sentence
 
@@ -112,12 +126,18 @@ class SentenceAssembler:
 async def join_plain(
     utterances: AsyncIterator[Utterance],
 ) -> AsyncGenerator[Sentence | FailedRange]:
-    """Yields one sentence per utterance that has words."""
+    """Yields one sentence per utterance that has words, in order of time."""
+    merger = ChannelMerger()
     async for utterance in utterances:
         if utterance.status == "failed":
-            yield _failed_range(utterance)
+            merger.add([_failed_range(utterance)])
         elif utterance.tokens:
-            yield Sentence(tuple(MarkedToken(token) for token in utterance.tokens))
+            tokens = tuple(MarkedToken(token) for token in utterance.tokens)
+            merger.add([Sentence(tokens, channel=utterance.channel)])
+        for part in merger.release(utterance.settled_ms, {}):
+            yield part
+    for part in merger.release_all():
+        yield part
 
 
 async def join_punctuated(
@@ -133,7 +153,7 @@ async def join_punctuated(
 
     Args:
         context: the request that the utterances belong to.
-        utterances: in order of time.
+        utterances: of each channel in order of time.
         punctuate: labels words; never called concurrently.
         sentence_break_s: a pause of at least this many seconds always ends a sentence; None
             to leave that to the model.
@@ -147,7 +167,7 @@ async def join_punctuated(
         finally:
             arrivals.put_nowait(None)
 
-    joiner = _Joiner(context, punctuate, sentence_break_s)
+    joiner = _ChannelJoiner(context, punctuate, sentence_break_s)
     reader = asyncio.create_task(read())
     try:
         ended = False
@@ -161,23 +181,65 @@ async def join_punctuated(
                     break
                 for part in await joiner.add(utterance):
                     yield part
-            for sentence in await joiner.advance():
-                yield sentence
+            for part in await joiner.advance():
+                yield part
         await reader
-        for sentence in await joiner.end_text():
-            yield sentence
+        for part in await joiner.end():
+            yield part
     finally:
         reader.cancel()
 
 
-class _Joiner:
+class _ChannelJoiner:
+    """Joins the words of each channel, and merges the sentences of all."""
+
     def __init__(
         self, context: RequestContext, punctuate: Punctuate, sentence_break_s: float | None
+    ) -> None:
+        self._new_joiner = partial(_Joiner, context, punctuate, sentence_break_s)
+        self._joiners: dict[int | None, _Joiner] = {}
+        self._merger = ChannelMerger()
+        self._settled_ms = 0
+
+    async def add(self, utterance: Utterance) -> list[Sentence | FailedRange]:
+        joiner = self._joiners.get(utterance.channel)
+        if joiner is None:
+            joiner = self._joiners[utterance.channel] = self._new_joiner(utterance.channel)
+        self._merger.add(await joiner.add(utterance))
+        self._settled_ms = utterance.settled_ms
+        return self._release()
+
+    async def advance(self) -> list[Sentence | FailedRange]:
+        for joiner in self._joiners.values():
+            self._merger.add(await joiner.advance(self._settled_ms))
+        return self._release()
+
+    async def end(self) -> list[Sentence | FailedRange]:
+        for joiner in self._joiners.values():
+            self._merger.add(await joiner.end_text())
+        return self._merger.release_all()
+
+    def _release(self) -> list[Sentence | FailedRange]:
+        open_since_ms = {
+            channel: joiner.open_since_ms
+            for channel, joiner in self._joiners.items()
+            if channel is not None and joiner.open_since_ms is not None
+        }
+        return self._merger.release(self._settled_ms, open_since_ms)
+
+
+class _Joiner:
+    def __init__(
+        self,
+        context: RequestContext,
+        punctuate: Punctuate,
+        sentence_break_s: float | None,
+        channel: int | None,
     ) -> None:
         self._context = context
         self._punctuate = punctuate
         self._break_ms = None if sentence_break_s is None else int(sentence_break_s * 1000)
-        self._assembler = SentenceAssembler()
+        self._assembler = SentenceAssembler(channel)
         self._state = PunctuationState()
         self._words: list[str] = []
         self._last_end_ms: int | None = None
@@ -189,15 +251,25 @@ class _Joiner:
             parts.extend(await self.end_text())
             parts.append(_failed_range(utterance))
         elif utterance.tokens:
-            if self._pause_before(utterance.tokens[0]):
+            if self._pauses_until(utterance.tokens[0].start_ms):
                 parts.extend(await self.end_text())
             self._assembler.push(utterance.tokens)
             self._words.extend(token.text for token in utterance.tokens)
             self._last_end_ms = utterance.tokens[-1].end_ms
         return parts
 
-    async def advance(self) -> list[Sentence]:
-        """Punctuates the words so far, unless the model needs more to label any of them."""
+    @property
+    def open_since_ms(self) -> int | None:
+        return self._assembler.open_since_ms
+
+    async def advance(self, settled_ms: int) -> list[Sentence]:
+        """Punctuates the words so far, unless the model needs more to label any of them.
+
+        Args:
+            settled_ms: no later word starts before this; a pause until then ends the text.
+        """
+        if self._pauses_until(settled_ms):
+            return await self.end_text()
         session = PunctuationSession(self._state)
         session.push(self._words)
         if session.next_window() is None:
@@ -224,16 +296,21 @@ class _Joiner:
         self._state = result.state
         return self._assembler.mark(result.pairs)
 
-    def _pause_before(self, token: Token) -> bool:
+    def _pauses_until(self, time_ms: int) -> bool:
         return (
             self._break_ms is not None
             and self._last_end_ms is not None
-            and token.start_ms - self._last_end_ms >= self._break_ms
+            and time_ms - self._last_end_ms >= self._break_ms
         )
 
 
 def _failed_range(utterance: Utterance) -> FailedRange:
-    return FailedRange(utterance.start_ms, utterance.end_ms, utterance.error or "unknown error")
+    return FailedRange(
+        utterance.start_ms,
+        utterance.end_ms,
+        utterance.error or "unknown error",
+        channel=utterance.channel,
+    )
 
 
 _NARROW = str.maketrans("，。？！、；：", ",.?!,;:")

@@ -45,6 +45,8 @@ class SubtitleOptions:
         max_cps: most characters per second, without marks and spaces; a cue with more is shown
             longer, if the next cue allows it. None for 9 Chinese characters or 17 Latin
             letters.
+        with_speakers: name the speaker in each cue, where the sentences have labels.
+        with_channels: name the channel in each cue, where the channels were separate.
     """
 
     max_chars: int | None = None
@@ -52,6 +54,8 @@ class SubtitleOptions:
     min_duration_s: float = 1.0
     max_duration_s: float = 7.0
     max_cps: float | None = None
+    with_speakers: bool = False
+    with_channels: bool = False
 
 
 DEFAULT_SUBTITLES = SubtitleOptions()
@@ -59,11 +63,13 @@ DEFAULT_SUBTITLES = SubtitleOptions()
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """One subtitle: its text, line by line, and when it is shown, in ms."""
+    """One subtitle: its text, line by line, when it is shown, in ms, and who speaks it where."""
 
     start_ms: int
     end_ms: int
     text: str
+    speaker: str | None = None
+    channel: int | None = None
 
 
 def cues(
@@ -71,12 +77,13 @@ def cues(
     options: SubtitleOptions = DEFAULT_SUBTITLES,
     duration_ms: int | None = None,
 ) -> Iterator[Cue]:
-    """Yields the cues of a transcript, in order and never overlapping.
+    """Yields the cues of a transcript, in order; those of a channel never overlap.
 
     A sentence is one cue, unless it is too long to read: then it is divided into parts of
     similar length, preferably after a mark, in a pause or between two phrases. A sentence that
-    is too short to read shares a cue with its neighbor, unless a silence of a second separates
-    them. A cue with a single word may exceed the limits.
+    is too short to read shares a cue with its neighbor, unless a silence of a second or a change
+    of the speaker separates them. A cue with a single word may exceed the limits. Cues of
+    different channels overlap only where the speech does; players show them together.
 
     Args:
         sentences: in order of time.
@@ -84,17 +91,28 @@ def cues(
         duration_ms: of the recording, which no cue exceeds; None if unknown.
     """
     layout = _Layout(options)
-    parts = [part for stretch in _stretches(sentences) for part in layout.divide(stretch)]
-    shown_until_ms = 0
-    for number, part in enumerate(parts):
-        start_ms = max(part[0].start_ms, shown_until_ms)
-        next_ms = parts[number + 1][0].start_ms if number + 1 < len(parts) else duration_ms
+    by_channel: dict[int | None, list[Sentence]] = {}
+    for sentence in sentences:
+        by_channel.setdefault(sentence.channel, []).append(sentence)
+    parts = [
+        (part, speaker, channel)
+        for channel, of_channel in by_channel.items()
+        for speaker, stretch in _stretches(of_channel)
+        for part in layout.divide(stretch)
+    ]
+    if len(by_channel) > 1:
+        parts.sort(key=lambda one: one[0][0].start_ms)
+    shown_until_ms = dict.fromkeys(by_channel, 0)
+    for number, (part, speaker, channel) in enumerate(parts):
+        start_ms = max(part[0].start_ms, shown_until_ms[channel])
+        next_ms = parts[number + 1][0][0].start_ms if number + 1 < len(parts) else duration_ms
         end_ms = max(part[-1].end_ms, start_ms + 1)
         wanted_ms = start_ms + layout.wanted_ms(part)
         longest_ms = start_ms + layout.max_duration_ms
         free_until_ms = wanted_ms if next_ms is None else min(wanted_ms, next_ms)
-        shown_until_ms = min(max(end_ms, free_until_ms), max(longest_ms, start_ms + 1))
-        yield Cue(start_ms, shown_until_ms, layout.text(part))
+        until_ms = min(max(end_ms, free_until_ms), max(longest_ms, start_ms + 1))
+        shown_until_ms[channel] = until_ms
+        yield Cue(start_ms, until_ms, layout.text(part), speaker, channel)
 
 
 def to_srt(
@@ -102,8 +120,10 @@ def to_srt(
     options: SubtitleOptions = DEFAULT_SUBTITLES,
     duration_ms: int | None = None,
 ) -> str:
+    """Returns SubRip; with channels or speakers, each cue begins with "LABEL: "."""
     return "".join(
-        f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n{cue.text}\n\n"
+        f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n"
+        f"{_srt_text(cue, options)}\n\n"
         for number, cue in enumerate(cues(sentences, options, duration_ms), start=1)
     )
 
@@ -113,8 +133,12 @@ def to_vtt(
     options: SubtitleOptions = DEFAULT_SUBTITLES,
     duration_ms: int | None = None,
 ) -> str:
+    """Returns WebVTT; with channels or speakers, each cue begins with the tag `<v LABEL>`.
+
+    Source: WebVTT, "WebVTT cue voice span".
+    """
     return "WEBVTT\n\n" + "".join(
-        f"{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{_escape_vtt(cue.text)}\n\n"
+        f"{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{_vtt_text(cue, options)}\n\n"
         for cue in cues(sentences, options, duration_ms)
     )
 
@@ -140,25 +164,45 @@ class _Word:
     ends_sentence: bool
 
 
-def _stretches(sentences: Iterable[Sentence]) -> Iterator[list[_Word]]:
-    """Yields runs of words without a silence that ends a cue."""
+def _srt_text(cue: Cue, options: SubtitleOptions) -> str:
+    label = _label(cue, options)
+    return f"{label}: {cue.text}" if label else cue.text
+
+
+def _vtt_text(cue: Cue, options: SubtitleOptions) -> str:
+    text = _escape_vtt(cue.text)
+    label = _label(cue, options)
+    return f"<v {_escape_vtt(label)}>{text}" if label else text
+
+
+def _label(cue: Cue, options: SubtitleOptions) -> str:
+    """Returns who speaks, "" if that is not shown; channels are numbered from 1 for readers."""
+    labels = []
+    if options.with_channels and cue.channel is not None:
+        labels.append(f"Channel {cue.channel + 1}")
+    if options.with_speakers and cue.speaker is not None:
+        labels.append(cue.speaker)
+    return ", ".join(labels)
+
+
+def _stretches(sentences: Iterable[Sentence]) -> Iterator[tuple[str | None, list[_Word]]]:
+    """Yields runs of one speaker's words without a silence that ends a cue, with the speaker."""
     tokens = [
-        (marked, number + 1 == len(sentence.tokens))
+        (marked, number + 1 == len(sentence.tokens), sentence.speaker)
         for sentence in sentences
         for number, marked in enumerate(sentence.tokens)
     ]
-    costs = [*break_costs([marked.token.text or "?" for marked, _ in tokens]), 0.0]
+    costs = [*break_costs([marked.token.text or "?" for marked, *_ in tokens]), 0.0]
     stretch: list[_Word] = []
-    for number, (marked, last) in enumerate(tokens):
+    for number, (marked, last, speaker) in enumerate(tokens):
         pause_ms = 0
         if number + 1 < len(tokens):
             pause_ms = max(0, tokens[number + 1][0].token.start_ms - marked.token.end_ms)
         stretch.append(_word(marked, last, pause_ms, costs[number]))
-        if pause_ms >= _LONGEST_PAUSE_MS:
-            yield stretch
+        is_end = number + 1 == len(tokens) or tokens[number + 1][2] != speaker
+        if is_end or pause_ms >= _LONGEST_PAUSE_MS:
+            yield speaker, stretch
             stretch = []
-    if stretch:
-        yield stretch
 
 
 def _word(marked: MarkedToken, last: bool, pause_ms: int, cost: float) -> _Word:

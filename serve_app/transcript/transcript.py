@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from serve_app.core.records import DamagedRange, RecordingEnd, Token, UtteranceSummary
-from serve_app.core.words import join_words
+from serve_app.core.speakers import Diarization
+from serve_app.core.words import join_words, needs_space
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,16 @@ class Sentence:
     """The tokens of a sentence; times in ms from the recording's start.
 
     Without punctuation, each utterance is a sentence.
+
+    Attributes:
+        speaker: label of who speaks it; None without speaker labels.
+        channel: of the recording that it is spoken on, from 0; None where the channels were
+            mixed.
     """
 
     tokens: tuple[MarkedToken, ...]
+    speaker: str | None = None
+    channel: int | None = None
 
     @property
     def start_ms(self) -> int:
@@ -48,13 +56,15 @@ class Sentence:
 class FailedRange:
     """A range of the recording that has no text because of an error.
 
-    `reason` distinguishes damage in the file from a failure of the recognizer.
+    `reason` distinguishes damage in the file from a failure of the recognizer. `channel` is as
+    in `Sentence`; damage concerns all channels.
     """
 
     start_ms: int
     end_ms: int
     error: str
     reason: Literal["recognition_failed", "damaged"] = "recognition_failed"
+    channel: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,8 @@ class Transcript:
         failures: ranges without text; with any, the transcript is partial.
         utterances: where speech was detected, with or without words.
         notices: about the file, in plain English.
+        diarization: who spoke when; None where that is not asked for or could not be found.
+        num_channels: channels that were recognized, each for itself; 1 for their mix.
     """
 
     duration_ms: int
@@ -74,6 +86,8 @@ class Transcript:
     failures: tuple[FailedRange, ...] = ()
     utterances: tuple[UtteranceSummary, ...] = ()
     notices: tuple[str, ...] = ()
+    diarization: Diarization | None = None
+    num_channels: int = 1
 
     @property
     def partial(self) -> bool:
@@ -81,9 +95,12 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        return join_words(
-            part for sentence in self.sentences for part in _words_and_marks(sentence.tokens)
-        )
+        text = ""
+        before: Sentence | None = None
+        for sentence in self.sentences:
+            text += separator(text, before, sentence) + sentence.text
+            before = sentence
+        return text
 
     @property
     def language(self) -> str | None:
@@ -114,8 +131,27 @@ async def collect(events: AsyncIterator[TranscriptEvent]) -> Transcript:
             end = event
     failures = sorted([*failures, *damaged_ranges(end)], key=lambda failed: failed.start_ms)
     return Transcript(
-        end.duration_ms, tuple(sentences), tuple(failures), end.utterances, end.notices
+        end.duration_ms,
+        tuple(sentences),
+        tuple(failures),
+        end.utterances,
+        end.notices,
+        end.diarization,
+        num_channels=end.num_channels,
     )
+
+
+def separator(text: str, before: Sentence | None, sentence: Sentence) -> str:
+    """Returns what stands between a text and the sentence that follows it.
+
+    Args:
+        text: so far.
+        before: the last sentence in it; None without one.
+        sentence: the next one; on another channel it begins a new line.
+    """
+    if before is not None and before.channel != sentence.channel:
+        return "\n"
+    return " " if needs_space(text, sentence.text) else ""
 
 
 def languages_of(utterances: Iterable[UtteranceSummary]) -> list[str]:

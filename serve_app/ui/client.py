@@ -51,13 +51,18 @@ class ApiOffer:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The options of a transcription; empty ones are left to the API."""
+    """The options of a transcription; empty ones are left to the API.
+
+    The stage `speakers` asks for speaker labels; `num_speakers` is 0 if it is not known.
+    """
 
     model: str
     stages: tuple[str, ...] = ()
     hotwords: str = ""
     language: str = ""
     itn: bool = False
+    num_speakers: int = 0
+    separate_channels: bool = False
 
 
 class ApiClient:
@@ -91,7 +96,11 @@ class ApiClient:
         stages = STAGES if served.stages is None else served.stages
         return ApiOffer(
             served.models,
-            tuple(stage for stage in STAGES if stage in stages),
+            tuple(
+                stage
+                for stage in STAGES
+                if stage in stages and (stage != "speakers" or served.speaker_labels)
+            ),
             served.hotword_models,
             served.languages,
         )
@@ -110,6 +119,9 @@ class ApiClient:
             language=order.language or None,
             itn=order.itn,
             words=True,
+            speaker_labels="speakers" in order.stages,
+            num_speakers=order.num_speakers or None,
+            separate_channels=order.separate_channels,
             fields={"hotwords": order.hotwords} if order.hotwords else {},
         )
         async with (

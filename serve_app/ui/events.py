@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import NoReturn, TypeAlias
 
+from serve_app.core.speakers import MAX_SPEAKERS
 from serve_app.ui.client import Order
 
 MAX_EVENT_BYTES = 64 * 1024
@@ -28,7 +29,15 @@ _MAX_COMPONENTS = 1000
 _MAX_STAGES = 16
 _MAX_NAME_CHARACTERS = 256
 _LANGUAGE = re.compile(r"[a-z-]{0,16}")
-_ORDER_FIELDS = {"model", "stages", "hotwords", "language", "itn"}
+_ORDER_FIELDS = {
+    "model",
+    "stages",
+    "hotwords",
+    "language",
+    "itn",
+    "num_speakers",
+    "separate_channels",
+}
 
 
 class EventRefused(Exception):
@@ -188,18 +197,30 @@ def submission(value: object) -> Submission:
 
 def _order(value: object) -> Order:
     sent = _fields(value, _ORDER_FIELDS, "order")
-    stages, itn = sent["stages"], sent["itn"]
+    stages = sent["stages"]
     if not isinstance(stages, list) or len(stages) > _MAX_STAGES:
         raise EventRefused(f"stages must be a list of at most {_MAX_STAGES} strings")
-    if not isinstance(itn, bool):
-        raise EventRefused("itn must be true or false")
     return Order(
         _text(sent["model"], _MAX_NAME_CHARACTERS),
         tuple(_text(stage, _MAX_NAME_CHARACTERS) for stage in stages),
         _text(sent["hotwords"], MAX_HOTWORDS_CHARACTERS).strip(),
         _matching(_LANGUAGE, sent["language"], "language"),
-        itn,
+        _flag("itn", sent["itn"]),
+        _num_speakers(sent["num_speakers"]),
+        _flag("separate_channels", sent["separate_channels"]),
     )
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise EventRefused(f"{name} must be true or false")
+    return value
+
+
+def _num_speakers(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SPEAKERS:
+        raise EventRefused(f"num_speakers must be a whole number from 0 to {MAX_SPEAKERS}")
+    return value
 
 
 def _fields(value: object, names: set[str], what: str) -> dict[str, object]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from serve_app.client import StreamEvent, StreamSentence
+from serve_app.client import StreamEnd, StreamEvent, StreamSegment, StreamSentence, Word
 from serve_app.ui.client import ApiOffer, Problem
 
 State: TypeAlias = Literal["idle", "sent", "running", "done", "failed"]
 Json: TypeAlias = dict[str, object]
+_ROUNDING_S = 0.0005
 
 
 @dataclass(slots=True)
@@ -22,6 +24,8 @@ class ShownResult:
         run: the browser's id of the transcription; "" for what concerns the whole page.
         sentences: each as JSON. Gradio compares each value with the one before and sends the
             difference; a string is compared and searched for files in one step.
+        labelled: at the end, the sentences divided by speakers, with their labels; empty without
+            labels.
         duration_s: of the recording, once known.
         failed_ranges_ms: spans without text.
         offer: what the API serves, for the whole page.
@@ -30,18 +34,23 @@ class ShownResult:
     run: str
     state: State = "sent"
     sentences: list[str] = field(default_factory=list)
+    labelled: list[str] = field(default_factory=list)
     duration_s: int | None = None
     failed_ranges_ms: tuple[tuple[int, int], ...] = ()
     problem: Problem | None = None
     detail: str = ""
     retry_after_s: int | None = None
     offer: ApiOffer | None = None
+    _words: deque[Word] = field(default_factory=deque)
 
     def add(self, event: StreamEvent) -> None:
         if isinstance(event, StreamSentence):
             self.state = "running"
             self.sentences.append(_sentence_json(event))
-        else:
+            self._words.extend(event.words)
+        elif isinstance(event, StreamSegment):
+            self.labelled.append(self._labelled_json(event))
+        elif isinstance(event, StreamEnd):
             self.state = "done"
             self.duration_s = math.ceil(event.duration_s)
             self.failed_ranges_ms = tuple(
@@ -58,6 +67,7 @@ class ShownResult:
             "run": self.run,
             "state": self.state,
             "sentences": list(self.sentences),
+            "labelled": list(self.labelled) if self.state == "done" else [],
             "duration_s": self.duration_s,
             "failed_ranges": [list(span) for span in self.failed_ranges_ms],
             "problem": self.problem,
@@ -66,17 +76,38 @@ class ShownResult:
             "offer": None if self.offer is None else self.offer.shown(),
         }
 
+    def _labelled_json(self, segment: StreamSegment) -> str:
+        """Returns a segment with its words, which are the next ones of the recording."""
+        words: list[Word] = []
+        last_s = segment.end_s + _ROUNDING_S
+        while (
+            self._words
+            and self._words[0].end_s <= last_s
+            and self._words[0].channel == segment.channel
+        ):
+            words.append(self._words.popleft())
+        return _sentence_json(
+            StreamSentence(
+                segment.start_s, segment.end_s, segment.text, tuple(words), segment.channel
+            ),
+            segment.speaker,
+        )
 
-def _sentence_json(said: StreamSentence) -> str:
+
+def _sentence_json(said: StreamSentence, speaker: str | None = None) -> str:
     words = [
         [word.text, _ms(word.start_s), _ms(word.end_s), word.confidence] for word in said.words
     ]
-    sentence = {
+    sentence: Json = {
         "start": _ms(said.start_s),
         "end": _ms(said.end_s),
         "text": said.text.strip(),
         "words": words,
     }
+    if speaker is not None:
+        sentence["speaker"] = speaker
+    if said.channel is not None:
+        sentence["channel"] = said.channel
     return json.dumps(sentence, ensure_ascii=False, separators=(",", ":"))
 
 

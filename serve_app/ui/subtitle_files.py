@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from serve_app.core.records import Token
 from serve_app.core.words import split_words
@@ -17,9 +18,22 @@ _DAY_MS = 24 * 3600 * 1000
 _MAX_WORD_CHARACTERS = 1000
 _MAX_SENTENCE_CHARACTERS = 100_000
 _MAX_SENTENCES = 100_000
+_MAX_CHANNELS = 32
+_MAX_NAME_CHARACTERS = 64
 
 _TimeMs = Annotated[int, Field(ge=0, le=7 * _DAY_MS)]
 _WordText = Annotated[str, Field(min_length=1, max_length=_MAX_WORD_CHARACTERS)]
+
+
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("must be one line")
+    return name
+
+
+_SpeakerName = Annotated[
+    str, Field(min_length=1, max_length=_MAX_NAME_CHARACTERS), AfterValidator(_printable)
+]
 
 
 class _Sent(BaseModel):
@@ -27,12 +41,14 @@ class _Sent(BaseModel):
 
 
 class SentSentence(_Sent):
-    """A sentence; its words may be unknown."""
+    """A sentence; its words may be unknown, and so may the name of its speaker."""
 
     start: _TimeMs
     end: _TimeMs
     text: Annotated[str, Field(max_length=_MAX_SENTENCE_CHARACTERS)]
     words: tuple[tuple[_WordText, _TimeMs, _TimeMs], ...] = ()
+    speaker: _SpeakerName | None = None
+    channel: Annotated[int | None, Field(ge=0, lt=_MAX_CHANNELS)] = None
 
 
 class SubtitleOrder(_Sent):
@@ -63,7 +79,7 @@ def render_subtitles(body: bytes, defaults: SubtitleSettings) -> str:
     """
     order = SubtitleOrder.model_validate_json(body)
     changed = {} if order.max_chars is None else {"max_chars": order.max_chars}
-    options = defaults.model_copy(update=changed).options()
+    options = replace(defaults.model_copy(update=changed).options(), with_speakers=True)
     sentences = [sentence_of(sent) for sent in order.sentences if sent.text.strip()]
     write = to_srt if order.format == "srt" else to_vtt
     return write(sentences, options, order.duration_ms)
@@ -84,7 +100,7 @@ def sentence_of(sent: SentSentence) -> Sentence:
             MarkedToken(Token(word, start_ms, word_end_ms, 1.0), mark)
             for (word, mark), (start_ms, word_end_ms) in zip(words, pairwise(times), strict=True)
         ]
-    return Sentence(tuple(marked))
+    return Sentence(tuple(marked), sent.speaker, sent.channel)
 
 
 def _with_marks(sent: SentSentence) -> list[MarkedToken] | None:

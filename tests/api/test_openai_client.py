@@ -10,13 +10,20 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from openai.types.audio import Transcription, TranscriptionVerbose
+from openai.types.audio import (
+    Transcription,
+    TranscriptionDiarized,
+    TranscriptionTextSegmentEvent,
+    TranscriptionVerbose,
+)
 
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import build_api
-from serve_app.core.records import Hotword, SpeechDetection
+from serve_app.core.records import Hotword, RecordingEnd, SpeechDetection
+from serve_app.core.speakers import Diarization, SpeakerTurn
 from tests.api.conftest import MAX_UPLOAD_BYTES
-from tests.fakes.service import FakeService
+from tests.api.test_speaker_fields import data_url
+from tests.fakes.service import SPANS, FakeService
 
 
 @pytest.fixture(params=[False, True], ids=["loose", "strict"])
@@ -100,3 +107,31 @@ async def test_unknown_model_raises_not_found_in_the_client(sdk: openai.AsyncOpe
     with pytest.raises(openai.NotFoundError) as refused:
         await sdk.audio.transcriptions.create(file=("a.wav", b"RIFF"), model="gpt-9")
     assert refused.value.code == "model_not_found"
+
+
+async def test_diarized_json_and_its_stream_are_what_the_client_expects(
+    sdk: openai.AsyncOpenAI, service: FakeService
+) -> None:
+    service.changed = {"model_aliases": ("gpt-4o-transcribe-diarize",)}
+    turns = (SpeakerTurn(0, 900, 0), SpeakerTurn(950, 1400, 1))
+    service.end = RecordingEnd(2000, SPANS, diarization=Diarization(turns, ("agent", "B")))
+    fields: dict[str, Any] = {
+        "file": ("a.wav", b"RIFF"),
+        "model": "gpt-4o-transcribe-diarize",
+        "response_format": "diarized_json",
+        "chunking_strategy": "auto",
+        "known_speaker_names": ["agent"],
+        "known_speaker_references": [data_url((2, 500))],
+    }
+    answer = await sdk.audio.transcriptions.create(**fields)
+    assert isinstance(answer, TranscriptionDiarized)
+    assert [segment.speaker for segment in answer.segments] == ["agent", "B"]
+    assert answer.usage is not None
+    stream = await sdk.audio.transcriptions.create(**fields, stream=True)
+    events = [event async for event in stream]
+    segments = [event for event in events if isinstance(event, TranscriptionTextSegmentEvent)]
+    assert [(one.speaker, one.text) for one in segments] == [("agent", "你好。"), ("B", "再见。")]
+    assert events[-1].type == "transcript.text.done"
+    options = service.jobs[0].speakers
+    assert options is not None
+    assert [one.name for one in options.known] == ["agent"]

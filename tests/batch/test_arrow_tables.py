@@ -21,6 +21,7 @@ from serve_app.core.records import (
     RecognitionOptions,
     Token,
 )
+from serve_app.transcript.chunking import ChunkAudio
 
 END = AudioEnd(2, 4000, 0.1, 123.0)
 
@@ -31,8 +32,8 @@ def pcm(num_samples: int, value: int) -> Pcm:
 
 def rows() -> AudioRows:
     rows = AudioRows()
-    rows.add_chunk(7, 0, 0, pcm(1600, 1))
-    rows.add_chunk(7, 1, 2000, pcm(3200, 2))
+    rows.add_chunk(7, 0, ChunkAudio(0, 100, pcm(1600, 1)))
+    rows.add_chunk(7, 1, ChunkAudio(2000, 2200, pcm(3200, 2), 1, 1900))
     rows.add_end(7, END)
     return rows
 
@@ -50,6 +51,7 @@ def test_audio_comes_back_as_it_was() -> None:
     ]
     assert [set(chunk.pcm.tolist()) for _, chunk in chunks] == [{1}, {2}]
     assert [chunk.num_samples for _, chunk in chunks] == [1600, 3200]
+    assert [(chunk.channel, chunk.settled_ms) for _, chunk in chunks] == [(None, 0), (1, 1900)]
     assert ends == [(7, END)]
 
 
@@ -64,7 +66,7 @@ def test_audio_survives_being_sliced_and_put_together() -> None:
 def test_chunks_are_hinted_the_language_of_their_recording() -> None:
     some = AudioRows()
     for number, language in enumerate(("en", None, "zh")):
-        some.add_chunk(number, 0, 0, pcm(1600, 1), language)
+        some.add_chunk(number, 0, ChunkAudio(0, 100, pcm(1600, 1)), language)
     chunks, _ = read_audio(some.take())
     assert [chunk.recognition_options for _, chunk in chunks] == [
         RecognitionOptions(language="en"),

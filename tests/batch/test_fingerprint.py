@@ -15,6 +15,7 @@ from serve_app.batch.fingerprint import (
     item_fingerprint,
 )
 from serve_app.batch.records import BatchItem, FileInfo, PackIdentity
+from serve_app.core.speakers import SpeakerOptions
 from serve_app.settings import Settings
 from serve_app.transcript.subtitles import SubtitleOptions
 from tests.batch.recordings import MODELS
@@ -38,6 +39,7 @@ OTHERS = {
     "engine": "onnx",
     "drafting": {"whisper": {"language": "en"}},
     "subtitles": SubtitleOptions(max_chars=12),
+    "speakers": "any",
     "output_version": 99,
 }
 
@@ -105,3 +107,24 @@ def test_file_that_is_missing_or_a_directory_is_not_found(tmp_path: Path) -> Non
     for name in ("", "missing.wav"):
         with pytest.raises(FileNotFoundError):
             file_info(BatchItem("a", str(tmp_path / name)))
+
+
+def test_results_without_labels_keep_their_fingerprint() -> None:
+    config = copy.copy(CONFIG)
+    object.__setattr__(config, "subtitles", SubtitleOptions())
+    before = {"batch": {"speakers": "2"}}
+    assert config_fingerprint(config_of(Settings.model_validate(before), MODELS)) == (
+        config_fingerprint(CONFIG)
+    )
+    named = replace(ITEM, speakers=SpeakerOptions(2))
+    assert item_fingerprint("x", named, FILE) != item_fingerprint("x", ITEM, FILE)
+
+
+def test_number_of_speakers_counts_where_labels_are_made() -> None:
+    stages = ("asr", "speakers")
+
+    def digest(speakers: str | None) -> str:
+        settings = Settings.model_validate({"stages": stages, "batch": {"speakers": speakers}})
+        return config_fingerprint(config_of(settings, MODELS))
+
+    assert len({digest(None), digest("2"), digest("2-4")}) == 3

@@ -14,6 +14,7 @@ from serve_app.client import (
     ServiceRefusal,
     ServiceUnreachable,
     StreamEnd,
+    StreamSegment,
     StreamSentence,
     TranscriptionRequest,
     service_url,
@@ -256,3 +257,35 @@ def test_key_and_address_come_from_the_environment(monkeypatch: pytest.MonkeyPat
         assert client.url == "http://somewhere:9"
         client.served()
     assert set(service.keys) == {"Bearer psk_y"}
+
+
+def test_labels_of_speakers_are_asked_for_and_read() -> None:
+    posted: list[str] = []
+    labelled = {
+        **ANSWER,
+        "segments": [{"start": 0.1, "end": 1.2, "text": "你好。", "speaker": "Anna"}],
+        "words": [{"word": "你", "start": 0.1, "end": 0.3, "speaker": "Anna"}],
+    }
+    segment = (
+        'data: {"type": "transcript.text.segment", "id": "seg_001", "start": 0.1, "end": 1.2, '
+        '"text": "你好。", "speaker": "Anna"}\n\n'
+    )
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        posted.append(request.read().decode())
+        if "verbose_json" in posted[-1]:
+            return httpx.Response(200, json=labelled)
+        return httpx.Response(200, text=segment + EVENTS)
+
+    request = TranscriptionRequest("m", num_speakers=2, known_speakers={"Anna": b"RIFF"})
+    with Paraserve("http://s", transport=httpx.MockTransport(answer)) as client:
+        transcript = client.transcribe(b"RIFF", request)
+        events = list(client.stream(b"RIFF", request))
+    assert transcript.segments[0].speaker == "Anna"
+    assert transcript.words[0].speaker == "Anna"
+    assert events[0] == StreamSegment(0.1, 1.2, "你好。", "Anna")
+    for body in posted:
+        for name in ("speaker_labels", "num_speakers", "known_speaker_names[]"):
+            assert f'name="{name}"' in body
+        assert "data:application/octet-stream;base64,UklGRg==" in body
+    assert "diarized_json" in posted[1]

@@ -9,9 +9,9 @@ from serve_app.engines import features
 knf = pytest.importorskip("kaldi_native_fbank")
 
 
-def kaldi_fbank(pcm: torch.Tensor) -> torch.Tensor:
+def kaldi_fbank(pcm: torch.Tensor, window: str = "hamming") -> torch.Tensor:
     options = knf.FbankOptions()
-    options.frame_opts.window_type = "hamming"
+    options.frame_opts.window_type = window
     options.frame_opts.dither = 0.0
     options.mel_opts.num_bins = 80
     options.energy_floor = 0.0
@@ -38,6 +38,13 @@ def test_log_mel_is_that_of_kaldi(num_samples: int, scale: float, offset: float)
 def test_log_mel_of_a_tone_is_that_of_kaldi() -> None:
     pcm = (torch.sin(torch.arange(48_000) * 0.2) * 12_000).round()
     torch.testing.assert_close(features.log_mel(pcm), kaldi_fbank(pcm), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [3000.0, 20.0])
+def test_log_mel_with_kaldis_own_window_is_that_of_kaldi(scale: float) -> None:
+    pcm = noise(24_000, scale) / 32_768
+    expected = kaldi_fbank(pcm, window="povey")
+    torch.testing.assert_close(features.log_mel(pcm, "povey"), expected, atol=2e-3, rtol=0)
 
 
 def test_digital_silence_is_the_log_of_epsilon() -> None:

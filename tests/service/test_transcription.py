@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
@@ -15,10 +16,12 @@ import pytest
 from typer.testing import CliRunner
 
 from serve_app.cli.main import app
+from serve_app.client import Paraserve, StreamSentence, TranscriptionRequest
 from serve_app.inference.local import LocalTranscriber
 from serve_app.settings import Settings
 from serve_app.transcript.cer import character_error_rate
 from serve_app.transcript.transcript import Transcript, collect
+from tests.fakes.calls import demo_call, file_of
 from tests.published import PUBLISHED_SEGMENTS_MS
 from tests.service.requests import URL, audio_file, post, read_audio, transcribe
 
@@ -254,3 +257,40 @@ def test_names_and_keywords_of_openai_go_with_the_demo_model(
     assert "".join(one["token"] for one in body["logprobs"]) == body["text"]
     refused = post(client, demo_flac, hotwords="阿里巴巴")
     assert refused.status_code == 400
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_each_side_of_a_call_equals_its_own_transcript(
+    client: httpx.Client, service_url: str, stream: bool
+) -> None:
+    call = demo_call(6)
+    content = file_of(call).tobytes()
+    alone = [transcribe(client, file_of(call[:, side]).tobytes()) for side in (0, 1)]
+    if stream:
+        with Paraserve(service_url) as paraserve:
+            request = TranscriptionRequest(separate_channels=True)
+            sides = [
+                (event.channel, event.text.strip())
+                for event in paraserve.stream(content, request)
+                if isinstance(event, StreamSentence)
+            ]
+    else:
+        fields = {"channels": "separate", "response_format": "verbose_json"}
+        answer = transcribe(client, content, **fields)
+        sides = [(segment["channel"], segment["text"]) for segment in answer["segments"]]
+        starts = [segment["start"] for segment in answer["segments"]]
+        assert starts == sorted(starts)
+        assert answer["usage"]["seconds"] == math.ceil(2 * answer["duration"])
+    for side in (0, 1):
+        said = "".join(text for channel, text in sides if channel == side)
+        assert said == alone[side]["text"]
+
+
+def test_more_channels_than_the_limit_are_refused(client: httpx.Client) -> None:
+    content = file_of(np.zeros((16_000, 3), np.int16)).tobytes()
+    response = post(client, content, channels="separate")
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert error["code"] == "unsupported_audio_layout"
+    assert "at most 2 channels" in error["message"]
+    assert transcribe(client, content)["text"] == ""

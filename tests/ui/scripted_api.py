@@ -48,6 +48,8 @@ class ScriptedApi:
         hotwords: whether the second model takes them.
         languages: that may be asked for.
         stages: that are deployed.
+        speakers: labels, one for each sentence, where they are asked for.
+        channels: one for each sentence, where separate ones are asked for.
         refusal: of transcriptions, if any.
         error_after: a stream breaks off with an error after this many sentences.
         hold_after: a stream waits after this many sentences for `release`.
@@ -59,6 +61,8 @@ class ScriptedApi:
     hotwords: bool = False
     languages: tuple[str, ...] = ("zh",)
     stages: tuple[str, ...] = ("vad", "asr", "punctuation")
+    speakers: tuple[str, ...] = ()
+    channels: tuple[int, ...] = ()
     refusal: Refusal | None = None
     error_after: int | None = None
     hold_after: int | None = None
@@ -82,7 +86,8 @@ class ScriptedApi:
             return refusal
         first, second = self.models
         models: list[dict[str, Any]] = [{"id": first}, {"id": second, "hotwords": self.hotwords}]
-        models = [{**model, "languages": list(self.languages)} for model in models]
+        offered = {"languages": list(self.languages), "speaker_labels": "speakers" in self.stages}
+        models = [{**model, **offered} for model in models]
         models.append({"id": "whisper-1", "root": first})
         return JSONResponse({"object": "list", "data": models})
 
@@ -114,10 +119,16 @@ class ScriptedApi:
                     return
                 while number == self.hold_after and not self.released:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)  # told from another thread
-                delta = {"type": "transcript.text.delta", "delta": text}
-                yield _sse(
-                    {**delta, "start": start, "end": end, "words": _words(*self.said[number])}
-                )
+                delta = {"type": "transcript.text.delta", "delta": text, "start": start, "end": end}
+                channel: dict[str, int] = {}
+                if self.orders[-1].get("channels") == "separate":
+                    channel = {"channel": self.channels[number]}
+                words = [{**word, **channel} for word in _words(*self.said[number])]
+                yield _sse({**delta, **channel, "words": words})
+            if self.orders[-1]["response_format"] == "diarized_json":
+                for (start, end, text), speaker in zip(self.said, self.speakers, strict=True):
+                    segment = {"type": "transcript.text.segment", "id": "seg", "text": text}
+                    yield _sse({**segment, "start": start, "end": end, "speaker": speaker})
             text = "".join(text for _, _, text in self.said)
             yield _sse({"type": "transcript.text.done", "text": text, "duration": 6.0})
             finished = True

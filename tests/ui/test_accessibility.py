@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from serve_app.ui.texts import TEXTS
 from tests.ui.conftest import SAMPLES, OpenPage, open_page
-from tests.ui.scripted_api import Refusal, ScriptedApi
+from tests.ui.scripted_api import SAID, Refusal, ScriptedApi
 
 pytestmark = pytest.mark.browser
 
@@ -72,7 +72,15 @@ def recording(opened: OpenPage, api: ScriptedApi) -> None:
     opened.page.wait_for_selector(".ps-recorder:visible")
 
 
-@pytest.mark.parametrize("act", [idle, running, done_and_edited, failed, recording])
+def with_speakers(opened: OpenPage, api: ScriptedApi) -> None:
+    opened.page.locator("#ps-check-speakers").check()
+    opened.transcribe(CLIP)
+    opened.wait_for("done")
+    opened.page.evaluate("paraserve.player.seek(0.9)")
+    opened.page.locator(".ps-speaker").nth(8).click()
+
+
+@pytest.mark.parametrize("act", [idle, running, done_and_edited, failed, recording, with_speakers])
 @pytest.mark.parametrize(
     ("locale", "looks"),
     [
@@ -92,6 +100,9 @@ def test_axe_finds_no_violation(
     api.hotwords = True
     api.languages = ("zh", "en", "auto")
     api.models = ("seaco-demo", "paraformer-demo")
+    api.stages = ("vad", "asr", "punctuation", "speakers")
+    api.said = tuple((number * 0.25, number * 0.25 + 0.2, SAID[0][2]) for number in range(9))
+    api.speakers = (*"ABCDEFGH", "unknown")
     scheme, size = looks[0]
     with browser.new_context(
         color_scheme=scheme, viewport=size, locale=locale, permissions=["microphone"]

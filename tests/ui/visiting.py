@@ -22,6 +22,8 @@ ORDER: Json = {
     "hotwords": "",
     "language": "",
     "itn": False,
+    "num_speakers": 0,
+    "separate_channels": False,
 }
 
 

@@ -128,12 +128,21 @@ def use_bfloat16(module: nn.Module) -> None:
     Raises:
         ConfigurationError: this CPU would emulate bfloat16, or this build lacks oneDNN.
     """
+    require_bfloat16()
+    replace_linears(module, Bfloat16Linear)
+
+
+def require_bfloat16() -> None:
+    """Checks that products in bfloat16 gain anything.
+
+    Raises:
+        ConfigurationError: this CPU would emulate bfloat16, or this build lacks oneDNN.
+    """
     if not (multiplies_bfloat16() and has_onednn()):
         raise ConfigurationError(
             "bfloat16 needs a CPU with AVX512-BF16 or AMX; use float32, int8, or auto, which "
             "chooses bfloat16 where the CPU has it"
         )
-    replace_linears(module, Bfloat16Linear)
 
 
 def has_onednn() -> bool:

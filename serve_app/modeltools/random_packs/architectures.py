@@ -23,8 +23,8 @@ class Architecture:
     Attributes:
         name: of the pack.
         published_as: ModelScope id of the model with these sizes.
-        kind: recognizer or punctuation model.
-        vocabulary_size: entries of tokens.json.
+        kind: recognizer, punctuation or speaker model.
+        vocabulary_size: entries of tokens.json; 0 for a model without one.
         config: content of config.yaml.
     """
 
@@ -193,6 +193,24 @@ ARCHITECTURES: dict[str, Architecture] = {
             PackKind.PUNCTUATION,
             272_727,
             _punctuator(_Stack(256, 8, 1024), 4),
+        ),
+        Architecture(
+            "campplus",
+            "iic/speech_campplus_sv_zh-cn_16k-common",
+            PackKind.SPEAKERS,
+            0,
+            {
+                "model": "CAMPPlus",
+                "model_conf": {
+                    "feat_dim": 80,
+                    "embedding_size": 192,
+                    "growth_rate": 32,
+                    "bn_size": 4,
+                    "init_channels": 128,
+                    "config_str": "batchnorm-relu",
+                    "output_level": "segment",
+                },
+            },
         ),
     )
 }

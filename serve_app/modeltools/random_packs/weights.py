@@ -9,6 +9,7 @@ from itertools import islice, product
 import torch
 from torch import nn
 
+from serve_app.engines.campplus_network import CampplusCheckpoint
 from serve_app.engines.ct_transformer import CtTransformerNet
 from serve_app.engines.paraformer.network import ParaformerNet
 from serve_app.engines.paraformer.sanm import SanmDecoder, SanmShape
@@ -54,6 +55,26 @@ def random_punctuator(net: CtTransformerNet, seed: int) -> dict[str, torch.Tenso
     net.eval()
     calibrate_punctuator(net)
     return dict(net.state_dict())
+
+
+def random_embedder(net: CampplusCheckpoint, seed: int) -> dict[str, torch.Tensor]:
+    """Fills the network; returns the whole checkpoint."""
+    generator = torch.Generator().manual_seed(seed)
+    _fill(net, generator)
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                _fill_normalization(module, generator)
+    return dict(net.state_dict())
+
+
+def _fill_normalization(norm: nn.BatchNorm1d | nn.BatchNorm2d, generator: torch.Generator) -> None:
+    norm.reset_running_stats()
+    if norm.affine:
+        norm.weight.normal_(1.0, 0.1, generator=generator)
+    if norm.running_mean is not None and norm.running_var is not None:
+        norm.running_mean.normal_(0.0, 0.1, generator=generator)
+        norm.running_var.uniform_(0.5, 1.5, generator=generator)
 
 
 def _hotword_branch(architecture: Architecture, size: int) -> dict[str, nn.Module]:

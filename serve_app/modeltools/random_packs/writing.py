@@ -10,12 +10,15 @@ import torch
 import yaml
 
 from serve_app.core.errors import PackFetchFailed, PackNotFound
+from serve_app.engines.campplus import size_of
+from serve_app.engines.campplus_network import CampplusCheckpoint
 from serve_app.engines.ct_transformer import CtTransformerNet
 from serve_app.engines.paraformer.network import ParaformerNet, parse_shape
 from serve_app.engines.paraformer.sanm import SanmShape
 from serve_app.modeltools.random_packs.architectures import ARCHITECTURES, MARKS, Architecture
 from serve_app.modeltools.random_packs.weights import (
     punctuation_tokens,
+    random_embedder,
     random_punctuator,
     random_recognizer,
     speech_tokens,
@@ -26,6 +29,11 @@ from serve_app.packs.store import install
 
 NOTE = "RANDOM WEIGHTS: for measuring speed and memory; the text is meaningless."
 
+_TASKS = {
+    PackKind.ASR: "auto-speech-recognition",
+    PackKind.PUNCTUATION: "punctuation",
+    PackKind.SPEAKERS: "speaker-verification",
+}
 _CMVN_SHIFT, _CMVN_SCALE = "-14.5", "0.3"  # typical for recordings of speech
 
 
@@ -62,23 +70,21 @@ def synthesize(name: str, directory: Path, seed: int = 0) -> PackContents:
 def _fill(content: Path, architecture: Architecture, seed: int) -> None:
     """Writes the files of the pack into an empty directory."""
     speech = architecture.kind is PackKind.ASR
-    tokens = (speech_tokens if speech else punctuation_tokens)(architecture.vocabulary_size)
     config = f"# {NOTE}\n" + yaml.safe_dump(
         architecture.config, allow_unicode=True, sort_keys=False
     )
     (content / "config.yaml").write_text(config, encoding="utf-8")
-    (content / "tokens.json").write_text(json.dumps(tokens, ensure_ascii=False), "utf-8")
-    metas: dict[str, Any] = {
-        "init_param": "model.pt",
-        "config": "config.yaml",
-        "tokenizer_conf": {"token_list": "tokens.json"},
-    }
+    metas: dict[str, Any] = {"init_param": "model.pt", "config": "config.yaml"}
+    if architecture.vocabulary_size:
+        tokens = (speech_tokens if speech else punctuation_tokens)(architecture.vocabulary_size)
+        (content / "tokens.json").write_text(json.dumps(tokens, ensure_ascii=False), "utf-8")
+        metas["tokenizer_conf"] = {"token_list": "tokens.json"}
     if speech:
         metas["frontend_conf"] = {"cmvn_file": "am.mvn"}
         _write_cmvn(content / "am.mvn", architecture)
     configuration = {
         "framework": "pytorch",
-        "task": "auto-speech-recognition" if speech else "punctuation",
+        "task": _TASKS[architecture.kind],
         "note": NOTE,
         "random_weights": {"seed": seed, "sizes_of": architecture.published_as},
         "model": {"type": "funasr"},
@@ -101,6 +107,11 @@ def _random_state(
             recognizer = ParaformerNet(parse_shape(pack))
         recognizer.to_empty(device="cpu")
         return random_recognizer(recognizer, architecture, torch.from_numpy(pack.cmvn), seed)
+    if architecture.kind is PackKind.SPEAKERS:
+        with torch.device("meta"):
+            embedder = CampplusCheckpoint(size_of(pack))
+        embedder.to_empty(device="cpu")
+        return random_embedder(embedder, seed)
     conf = architecture.config["encoder_conf"]
     shape = SanmShape(
         size=conf["output_size"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serve_app.core.records import Token
 from serve_app.core.words import needs_space
@@ -102,7 +102,7 @@ class Replacer:
         if not self._right:
             return sentence
         tokens = [one for clause in _clauses(sentence.tokens) for one in self._clause(clause)]
-        return Sentence(tuple(tokens)) if tokens else None
+        return replace(sentence, tokens=tuple(tokens)) if tokens else None
 
     def _clause(self, clause: list[MarkedToken]) -> list[MarkedToken]:
         text, owners = _text(clause)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serve_app.core.records import Token
 from serve_app.transcript.itn.replacements import Replacement, Replacer
@@ -30,7 +30,7 @@ def rewrite(sentence: Sentence) -> Sentence:
             tokens.append(_merged(phrase[span.start : span.end], span.text))
             position = span.end
         tokens.extend(phrase[position:])
-    return Sentence(tuple(tokens))
+    return replace(sentence, tokens=tuple(tokens))
 
 
 def _phrases(tokens: tuple[MarkedToken, ...]) -> Iterator[list[MarkedToken]]:

@@ -68,8 +68,9 @@ class Downloads {
         format,
         max_chars: Number(this.lineLength.value) || null,
         duration_ms: item.audioS ? item.audioS * 1000 : null,
-        sentences: kept(item).map(({ startMs, endMs, text, words: heard }) => ({
+        sentences: kept(item).map(({ startMs, endMs, text, words: heard, speaker, channel }) => ({
           start: startMs, end: endMs, text, words: heard.map(([word, from, to]) => [word, from, to]),
+          speaker: speakerName(item, speaker), channel,
         })),
       }),
     });
@@ -91,18 +92,29 @@ class Downloads {
 
 function kept(item) { return item.sentences.filter(({ text }) => text); }
 
-function plainText(item) { return `${kept(item).map(({ text }) => text).join("\n")}\n`; }
+/** Returns a line for each sentence; each turn of a speaker begins with the name. */
+function plainText(item) {
+  const lines = kept(item).map(({ text, speaker }, number, all) =>
+    (speaker === null || all[number - 1]?.speaker === speaker ? text : `${speakerName(item, speaker)}: ${text}`));
+  return `${lines.join("\n")}\n`;
+}
 
 function markdown(item) {
-  const lines = kept(item).map(({ startMs, text }) =>
-    `**${clock(startMs / 1000)}** ${text.replace(/([\\`*_{}[\]<>#|])/g, "\\$1")}\n`);
+  const escaped = (text) => text.replace(/([\\`*_{}[\]<>#|])/g, "\\$1");
+  const lines = kept(item).map(({ startMs, text, speaker }, number, all) => {
+    const isNew = speaker !== null && all[number - 1]?.speaker !== speaker;
+    const name = isNew ? `**${escaped(speakerName(item, speaker))}:** ` : "";
+    return `**${clock(startMs / 1000)}** ${name}${escaped(text)}\n`;
+  });
   return `# ${stem(item.file)}\n\n${lines.join("\n")}`;
 }
 
 function transcriptJson(item) {
   const seconds = (ms) => ms / 1000;
-  const segments = kept(item).map(({ startMs, endMs, text, words: heard, original }, id) => ({
+  const segments = kept(item).map(({ startMs, endMs, text, words: heard, original, speaker, channel }, id) => ({
     id, start: seconds(startMs), end: seconds(endMs), text,
+    ...(speaker === null ? {} : { speaker: speakerName(item, speaker) }),
+    ...(channel === null ? {} : { channel }),
     ...(original ? { edited: true } : {}),
     words: heard.map(([word, from, to, confidence]) => ({
       word, start: seconds(from), end: seconds(to), ...(confidence === null ? {} : { confidence }),

@@ -1,7 +1,9 @@
 // The options of a transcription: those that the service offers, and no others.
 "use strict";
 
-const OPTIONAL_STAGES = ["vad", "punctuation"];
+const OPTIONAL_STAGES = ["vad", "punctuation", "speakers"];
+const OFF_AT_FIRST = ["itn", "speakers", "separate_channels"];
+const MAX_LISTED_SPEAKERS = 10;
 
 class OptionForm {
   constructor(onKey) {
@@ -18,12 +20,16 @@ class OptionForm {
     this.hotwords = el("textarea", {
       id: "ps-hotwords-input", rows: "2", maxlength: String(paraserveFacts.maxHotwordsCharacters), "aria-describedby": "ps-hotwords-info",
     });
-    this.checks = Object.fromEntries([...OPTIONAL_STAGES.map((stage) => [stage, `stage_${stage}`]), ["itn", "itn"]]
+    this.checks = Object.fromEntries([...OPTIONAL_STAGES.map((stage) => [stage, `stage_${stage}`]), ["itn", "itn"], ["separate_channels", "separate_channels"]]
       .map(([name, text]) => {
         const input = el("input", { type: "checkbox", id: `ps-check-${name}` });
-        input.checked = name !== "itn";
+        input.checked = !OFF_AT_FIRST.includes(name);
+        input.onchange = () => this._showSpeakers();
         return [name, { input, row: el("label", { class: "ps-check" }, input, say(el("span", {}), text)) }];
       }));
+    this.speakers = el("select", { id: "ps-speakers-input" }, say(el("option", { value: "0" }), "num_speakers_any"),
+      ...Array.from({ length: MAX_LISTED_SPEAKERS }, (_, index) => el("option", { value: String(index + 1) }, String(index + 1))));
+    this.speakersField = this._field("ps-speakers", "num_speakers", this.speakers);
     this.modelField = this._field("ps-model", "model", this.model);
     this.languageField = this._field("ps-language", "language", this.language);
     this.hotwordsField = this._field("ps-hotwords", "hotwords", this.hotwords,
@@ -31,6 +37,7 @@ class OptionForm {
     this.options = el("fieldset", { class: "ps-options", hidden: "" }, say(el("legend", {}), "options"),
       this.modelField, this.languageField,
       el("div", { class: "ps-checks", id: "ps-stages" }, ...Object.values(this.checks).map(({ row }) => row)),
+      this.speakersField,
       this.hotwordsField);
     this.element = el("div", { class: "ps-form" }, this.keyForm, this.options);
   }
@@ -58,6 +65,13 @@ class OptionForm {
         ? say(el("option", { value: code }), "language_auto") : el("option", { value: code }, code)));
     for (const stage of OPTIONAL_STAGES) this.checks[stage].row.hidden = !offer.stages.includes(stage);
     this._showHotwords();
+    this._showSpeakers();
+  }
+
+  _showSpeakers() { this.speakersField.hidden = !this._labelsSpeakers(); }
+
+  _labelsSpeakers() {
+    return !!this.offer?.stages.includes("speakers") && this.checks.speakers.input.checked;
   }
 
   _showHotwords() { this.hotwordsField.hidden = !this._takesHotwords(); }
@@ -74,6 +88,8 @@ class OptionForm {
       hotwords: this._takesHotwords() ? this.hotwords.value : "",
       language: this.languageField.hidden ? "" : this.language.value,
       itn: this.checks.itn.input.checked,
+      num_speakers: this._labelsSpeakers() ? Number(this.speakers.value) : 0,
+      separate_channels: this.checks.separate_channels.input.checked,
     };
   }
 }

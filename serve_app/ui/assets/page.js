@@ -100,7 +100,7 @@ function problemElements(problem) {
   return parts;
 }
 
-const IDLE = Object.freeze({ phase: "idle", sentences: [], failedRanges: [], problem: null, progress: 0 });
+const IDLE = Object.freeze({ phase: "idle", sentences: [], failedRanges: [], problem: null, progress: 0, names: {} });
 
 const paraserve = window.paraserve = {
   spoken: /^zh/i.test(navigator.language) ? "zh" : "en",
@@ -232,7 +232,7 @@ const paraserve = window.paraserve = {
   choose(files, { sample = false, recorded = false } = {}) {
     const added = [...files].map((file) => ({
       ...IDLE, id: randomHex(), file, sample, recorded, phase: "chosen", run: null, audioS: 0,
-      durationS: 0, saved: false, edited: false, model: "",
+      durationS: 0, saved: false, edited: false, model: "", names: {},
     }));
     if (!added.length) return;
     this.problem = null;
@@ -287,7 +287,7 @@ const paraserve = window.paraserve = {
     if (item === this.shown) this.transcript.reset();
     this.set(item, {
       phase: "uploading", run, problem: null, sentences: [], failedRanges: [], progress: 0, audioS: 0,
-      saved: false, edited: false, model: this.form.order().model,
+      saved: false, edited: false, model: this.form.order().model, names: {},
     });
     if (file.size > paraserveFacts.maxUploadBytes) return this.fail(item, "too_large");
     const key = this.form.key();
@@ -347,8 +347,12 @@ const paraserve = window.paraserve = {
     const item = this.items.find((one) => one.run === value.run);
     if (!item) return;
     const ended = value.state === "done" || value.state === "failed";
-    const sentences = [...item.sentences,
+    let sentences = [...item.sentences,
       ...value.sentences.slice(item.sentences.length).map((text) => sentenceOf(JSON.parse(text)))];
+    if (value.labelled.length) {
+      sentences = withSpeakers(sentences, value.labelled.map((text) => sentenceOf(JSON.parse(text))));
+      if (item === this.shown) this.transcript.reset();
+    }
     this.set(item, {
       phase: value.state === "sent" ? "waiting" : value.state, sentences,
       problem: value.problem ? problemOf(value.problem, value.detail, value.retry_after_s, item.file) : null,

@@ -7,10 +7,36 @@ const READING_MS = 4000;
 
 /**
  * A sentence: times in ms; words as [text, start, end, confidence], the last null where a person
- * wrote the word; none where the service tells no times.
+ * wrote the word; none where the service tells no times. The speaker is a label, or null; without
+ * labels, each separate channel is a speaker.
  */
-function sentenceOf({ start, end, text, words: heard }) {
-  return { startMs: start, endMs: end, text, words: heard || [], original: null };
+function sentenceOf({ start, end, text, words: heard, speaker, channel }) {
+  const label = speaker ?? (channel === undefined ? null : `${CHANNEL}${channel + 1}`);
+  return { startMs: start, endMs: end, text, words: heard || [], speaker: label, channel: channel ?? null, original: null };
+}
+
+const CHANNEL = "channel:";
+
+/** Returns the labeled sentences; one that was edited stays whole, with the label of its first part. */
+function withSpeakers(sentences, labelled) {
+  const edited = sentences.filter(({ original }) => original);
+  const within = (part, whole) => part.startMs >= whole.startMs && part.endMs <= whole.endMs;
+  for (const whole of edited) whole.speaker = labelled.find((part) => within(part, whole))?.speaker ?? null;
+  const others = labelled.filter((part) => !edited.some((whole) => within(part, whole)));
+  return [...others, ...edited].sort((one, other) => one.startMs - other.startMs);
+}
+
+/** The label of a speaker whose voice could not be compared. */
+const UNKNOWN_SPEAKER = "unknown";
+const NUM_SPEAKER_COLORS = 8;
+const MAX_NAME_CHARACTERS = 64;
+
+/** Returns the name of a speaker as the reader has it; null without labels. */
+function speakerName(item, speaker) {
+  if (speaker === null) return null;
+  if (item.names[speaker]) return item.names[speaker];
+  if (speaker.startsWith(CHANNEL)) return words("channel_name", { number: speaker.slice(CHANNEL.length) });
+  return speaker === UNKNOWN_SPEAKER ? words("unknown_speaker") : speaker;
 }
 
 class TranscriptView {
@@ -128,7 +154,53 @@ class TranscriptView {
     if (sentence.original) text.append(" ", say(el("em", { class: "ps-edited" }), "edited"));
     const edit = iconButton("ps-edit", "✎", "edit_sentence", { time }, () => this.edit(number));
     line.classList.toggle("ps-match", !!this._query() && sentence.text.toLowerCase().includes(this._query()));
-    line.replaceChildren(play, text, edit);
+    const parts = sentence.speaker === null ? [] : [this._speaker(number, sentence, line)];
+    line.replaceChildren(...parts, play, text, edit);
+  }
+
+  /** Returns the name above a sentence; it is shown where the speaker changes. */
+  _speaker(number, { speaker }, line) {
+    const { state } = this.page;
+    const speakers = [...new Set(state.sentences.map((one) => one.speaker))];
+    line.dataset.speaker = speaker === UNKNOWN_SPEAKER ? "" : String(speakers.indexOf(speaker) % NUM_SPEAKER_COLORS);
+    const name = speakerName(state, speaker);
+    const made = label(el("button", { type: "button", class: "ps-speaker" }, name), "rename_speaker", { name }, { tooltip: true });
+    made.hidden = number > 0 && state.sentences[number - 1].speaker === speaker;
+    made.onclick = () => this.rename(number);
+    return made;
+  }
+
+  /** Lets a speaker be named, in all sentences: Enter saves, Escape discards. */
+  rename(number) {
+    const { state } = this.page;
+    const { speaker } = state.sentences[number];
+    const name = speakerName(state, speaker);
+    const field = label(el("input", { class: "ps-speaker-editor", maxlength: String(MAX_NAME_CHARACTERS), autocomplete: "off" }),
+      "speaker_name", { name });
+    field.value = name;
+    let ended = false;
+    const end = (typed, refocus) => {
+      if (ended) return;
+      ended = true;
+      const given = typed === null ? name : typed.replace(/\s+/g, " ").trim();
+      if (given && given !== name) {
+        this.page.set(state, { names: { ...state.names, [speaker]: given }, saved: false });
+      }
+      state.sentences.forEach((one, at) => {
+        if (one.speaker === speaker && !this.list.children[at].querySelector("textarea")) this._draw(at);
+      });
+      if (refocus) this.list.children[number].querySelector(".ps-speaker").focus();
+    };
+    field.onkeydown = (event) => {
+      event.stopPropagation();
+      if (event.isComposing) return;
+      if (event.key === "Escape") end(null, true);
+      if (event.key === "Enter") { event.preventDefault(); end(field.value, true); }
+    };
+    field.onblur = () => end(field.value, false);
+    this.list.children[number].querySelector(".ps-speaker").replaceWith(field);
+    field.focus();
+    field.select();
   }
 
   /** Fills in a sentence's text: words that can be played, or what was searched for. */

@@ -119,11 +119,11 @@
 {{- $demand := list -}}
 {{- range $name, $application := include "paraserve.applications" . | fromYaml -}}
 {{- $settings := include "paraserve.effective" (dict "root" $ "settings" ($application.settings | default dict)) | fromYaml -}}
-{{- range $stage, $deployment := dict "recognizer" "Recognizer" "punctuator" "Punctuator" -}}
+{{- range $stage, $deployment := dict "recognizer" "Recognizer" "punctuator" "Punctuator" "speaker_embedder" "SpeakerEmbedder" -}}
 {{- $size := dig $stage "deployment" dict $settings | default dict -}}
 {{- $override := dig $deployment dict ($application.deployments | default dict) | default dict -}}
 {{- $gpus := dig "ray_actor_options" "num_gpus" ($size.num_gpus | default 0) $override -}}
-{{- $deployed := or (ne $stage "punctuator") (has "punctuation" ($settings.stages | default (list "punctuation"))) -}}
+{{- $deployed := include "paraserve.isDeployed" (dict "stage" $stage "settings" $settings) -}}
 {{- $count := $override.num_replicas | default $size.num_replicas | default 1 | int -}}
 {{- if $size.autoscaling -}}{{- $count = dig "min_replicas" 1 $size.autoscaling | int -}}{{- end -}}
 {{- if and $deployed (gt ($gpus | float64) 0.0) -}}

@@ -15,10 +15,10 @@ which only deployments with bounds may do.
 {{- $overrides := deepCopy (.application.deployments | default dict) -}}
 {{- $scaling := dig "recognizer" "deployment" "autoscaling" dict $effective | default dict -}}
 {{- $byQueue := and $scaling (ne ($scaling.policy | default "queued_audio") "ongoing_requests") -}}
-{{- range $stage, $deployment := dict "ingress" "Ingress" "segmenter" "Segmenter" "recognizer" "Recognizer" "punctuator" "Punctuator" -}}
+{{- range $stage, $deployment := dict "ingress" "Ingress" "segmenter" "Segmenter" "recognizer" "Recognizer" "punctuator" "Punctuator" "speaker_embedder" "SpeakerEmbedder" -}}
 {{- $size := dig $stage "deployment" dict $effective | default dict -}}
 {{- $keeps := or $size.autoscaling (and (eq $stage "segmenter") $byQueue) -}}
-{{- $deployed := or (ne $stage "punctuator") (has "punctuation" ($effective.stages | default (list "punctuation"))) -}}
+{{- $deployed := include "paraserve.isDeployed" (dict "stage" $stage "settings" $effective) -}}
 {{- if and $size.num_replicas $deployed (not $keeps) -}}
 {{- $own := get $overrides $deployment | default dict -}}
 {{- $_ := set $overrides $deployment (merge $own (dict "num_replicas" ($size.num_replicas | int))) -}}

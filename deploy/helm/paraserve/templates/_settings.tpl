@@ -23,6 +23,13 @@ Nothing where there is no cluster to ask, as in `helm template`.
 {{- mustMergeOverwrite (deepCopy $profile) (deepCopy .settings) | toYaml -}}
 {{- end -}}
 
+{{/* "true" if the deployment of a section exists; arguments: stage (the section), settings (effective). */}}
+{{- define "paraserve.isDeployed" -}}
+{{- $stages := .settings.stages | default (list "vad" "asr" "punctuation") -}}
+{{- $needed := get (dict "punctuator" "punctuation" "speaker_embedder" "speakers") .stage -}}
+{{- if or (not $needed) (has $needed $stages) -}}true{{- end -}}
+{{- end -}}
+
 {{/* Settings of the main application with the scaling of the operator in them. */}}
 {{- define "paraserve.mainSettings" -}}
 {{- $scaling := include "paraserve.scaling" . | fromYaml -}}
@@ -54,7 +61,7 @@ Nothing where there is no cluster to ask, as in `helm template`.
 {{- range $name, $application := include "paraserve.applications" . | fromYaml -}}
 {{- $settings := include "paraserve.effective" (dict "root" $ "settings" ($application.settings | default dict)) | fromYaml -}}
 {{- $longest = max $longest (dig "ingress" "request_timeout_s" 3600 $settings | ceil | int) -}}
-{{- range $stage := list "ingress" "segmenter" "recognizer" "punctuator" -}}
+{{- range $stage := list "ingress" "segmenter" "recognizer" "punctuator" "speaker_embedder" -}}
 {{- $longest = max $longest (dig $stage "deployment" "graceful_shutdown_timeout_s" 600 $settings | ceil | int) -}}
 {{- end -}}
 {{- end -}}
@@ -89,7 +96,7 @@ Nothing where there is no cluster to ask, as in `helm template`.
 {{- $uses := false -}}
 {{- range $name, $application := $all -}}
 {{- $settings := include "paraserve.effective" (dict "root" $ "settings" ($application.settings | default dict)) | fromYaml -}}
-{{- range $stage := list "recognizer" "punctuator" -}}
+{{- range $stage := list "recognizer" "punctuator" "speaker_embedder" -}}
 {{- if hasPrefix "cuda" (dig $stage "device" "cpu" $settings) -}}{{- $uses = true -}}{{- end -}}
 {{- end -}}
 {{- end -}}
@@ -113,6 +120,7 @@ them, without directories: nobody can fetch those.
 {{- $named := concat (list (dig "recognizer" "pack" "paraformer-demo" .)) (dig "recognizer" "other_packs" (list) .) -}}
 {{- if has "vad" $stages -}}{{- $named = append $named (dig "vad" "pack" "fsmn-vad" .) -}}{{- end -}}
 {{- if has "punctuation" $stages -}}{{- $named = append $named (dig "punctuator" "pack" "ct-punc-demo" .) -}}{{- end -}}
+{{- if has "speakers" $stages -}}{{- $named = append $named (dig "speaker_embedder" "pack" "campplus-zh-en" .) -}}{{- end -}}
 {{- if eq (dig "recognizer" "engine" "paraformer" .) "hybrid" -}}
 {{- $named = append $named (dig "recognizer" "whisper" "pack" "whisper-base" .) -}}
 {{- end -}}

@@ -1,0 +1,1 @@
+"""Who said what: tells the voices of a recording apart and labels its sentences."""
