@@ -114,6 +114,12 @@ def test_same_embedding_everywhere_is_one_speaker() -> None:
     assert cluster(np.repeat(one, 50, axis=0)).max() == 0
 
 
+@pytest.mark.parametrize("num_windows", [2, 7, 50])
+def test_asked_number_is_returned_even_of_equal_embeddings(num_windows: int) -> None:
+    one = made_up_voices(1).astype(np.float32)
+    assert cluster(np.repeat(one, num_windows, axis=0), num_speakers=2).max() == 1
+
+
 def test_eigenproblem_is_bounded_whatever_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
