@@ -111,31 +111,36 @@ def numbered(labels: Labels) -> Labels:
 
 def _condensed(embeddings: Embeddings) -> _Rows:
     """Returns the windows, or micro-clusters of them, at most MAX_ROWS."""
-    num_windows = len(embeddings)
-    means = embeddings.astype(np.float64)
-    sizes, row_of = np.ones(num_windows, np.int64), np.arange(num_windows)
+    means: npt.NDArray[np.floating] = embeddings
+    sizes = np.ones(len(embeddings), np.int64)
+    row_of: Labels = np.arange(len(embeddings))
     while len(means) > MAX_ROWS:
         num_blocks = -(-len(means) // _BLOCK_ROWS)
-        group_of = np.concatenate(
-            [
-                _micro_clusters(block) + number * _ROWS_PER_BLOCK
-                for number, block in enumerate(np.array_split(means, num_blocks))
-            ]
+        blocks = zip(
+            np.array_split(means, num_blocks), np.array_split(sizes, num_blocks), strict=True
         )
-        _, group_of = np.unique(group_of, return_inverse=True)
-        means, sizes = _pooled(means, sizes, group_of)
-        row_of = group_of[row_of]
-    return _Rows(means, sizes, row_of)
+        labels: list[Labels] = []
+        pooled: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]] = []
+        num_groups = 0
+        for block, block_sizes in blocks:
+            own = numbered(_micro_clusters(block))
+            pooled.append(_pooled(block, block_sizes, own))
+            labels.append(own + num_groups)
+            num_groups += len(pooled[-1][1])
+        row_of = np.concatenate(labels)[row_of]
+        means = np.concatenate([block_means for block_means, _ in pooled])
+        sizes = np.concatenate([block_sizes for _, block_sizes in pooled])
+    return _Rows(means.astype(np.float64), sizes, row_of)
 
 
-def _micro_clusters(means: npt.NDArray[np.float64]) -> Labels:
+def _micro_clusters(means: npt.NDArray[np.floating]) -> Labels:
     tree = linkage(pdist(means, "cosine"), "average")
     labels: Labels = fcluster(tree, _ROWS_PER_BLOCK, "maxclust").astype(np.int64) - 1
     return labels
 
 
 def _pooled(
-    means: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64], labels: Labels
+    means: npt.NDArray[np.floating], sizes: npt.NDArray[np.int64], labels: Labels
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Returns the mean and the windows of each group of rows."""
     num_groups = int(labels.max()) + 1
