@@ -20,26 +20,40 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.cluster.vq import kmeans2
+from scipy.cluster.vq import ClusterError, kmeans2
 from scipy.linalg import eigh
 from scipy.spatial.distance import pdist
 
 from serve_app.core.speakers import Embeddings
 
 MAX_ROWS = 2_000
-"""Rows of the eigenproblem: 25 minutes of speech; about 2 s of a core and 100 MB."""
+"""Rows of the eigenproblem: 25 minutes of speech, half a second of a core, 32 MB a matrix."""
 
 MAX_SPEAKERS = 15
+"""The most that are found without a request for more."""
 
 _BLOCK_ROWS = 1_000
 _ROWS_PER_BLOCK = 100
+"""Micro-clusters of a block: of ten windows each, if all are alike."""
+
 _NEIGHBORS = 0.022
 _MIN_NEIGHBORS = 6
+"""How many rows a row is connected to: a share of all, and at least that many."""
+
 _NUM_STARTS = 8
 _NUM_REFINEMENTS = 10
-_SAME_VOICE = 0.75
-_CONTENT_WINDOWS = 1.5
+
+_SAME_VOICE = 0.7
+_CONTENT_WINDOWS = 1.0
+"""Two clusters have the same voice if the cosine of their means is at least the first.
+
+Of few windows less is enough, since their means depend on what is said: n / (n + the second) as
+much for n windows. Means of halves of a minute of one voice have cosines of 0.88 to 0.97, those
+of two people 0.0 to 0.6; parts of a conversation that k-means cut off as small clusters, 0.64.
+"""
+
 _MIN_WINDOWS = 5
+"""Clusters with fewer are no speaker unless asked for: 2 s of a voice touch four windows."""
 
 Labels = npt.NDArray[np.int64]
 
@@ -97,32 +111,36 @@ def numbered(labels: Labels) -> Labels:
 
 def _condensed(embeddings: Embeddings) -> _Rows:
     """Returns the windows, or micro-clusters of them, at most MAX_ROWS."""
-    num_windows = len(embeddings)
-    means = embeddings.astype(np.float64)
-    sizes, row_of = np.ones(num_windows, np.int64), np.arange(num_windows)
+    means: npt.NDArray[np.floating] = embeddings
+    sizes = np.ones(len(embeddings), np.int64)
+    row_of: Labels = np.arange(len(embeddings))
     while len(means) > MAX_ROWS:
         num_blocks = -(-len(means) // _BLOCK_ROWS)
-        per_block = min(_ROWS_PER_BLOCK, max(_BLOCK_ROWS // 4, MAX_ROWS // num_blocks))
-        group_of = np.concatenate(
-            [
-                _micro_clusters(block, per_block) + number * per_block
-                for number, block in enumerate(np.array_split(means, num_blocks))
-            ]
+        blocks = zip(
+            np.array_split(means, num_blocks), np.array_split(sizes, num_blocks), strict=True
         )
-        _, group_of = np.unique(group_of, return_inverse=True)
-        means, sizes = _pooled(means, sizes, group_of)
-        row_of = group_of[row_of]
-    return _Rows(means, sizes, row_of)
+        labels: list[Labels] = []
+        pooled: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]] = []
+        num_groups = 0
+        for block, block_sizes in blocks:
+            own = numbered(_micro_clusters(block))
+            pooled.append(_pooled(block, block_sizes, own))
+            labels.append(own + num_groups)
+            num_groups += len(pooled[-1][1])
+        row_of = np.concatenate(labels)[row_of]
+        means = np.concatenate([block_means for block_means, _ in pooled])
+        sizes = np.concatenate([block_sizes for _, block_sizes in pooled])
+    return _Rows(means.astype(np.float64), sizes, row_of)
 
 
-def _micro_clusters(means: npt.NDArray[np.float64], number: int) -> Labels:
+def _micro_clusters(means: npt.NDArray[np.floating]) -> Labels:
     tree = linkage(pdist(means, "cosine"), "average")
-    labels: Labels = fcluster(tree, number, "maxclust").astype(np.int64) - 1
+    labels: Labels = fcluster(tree, _ROWS_PER_BLOCK, "maxclust").astype(np.int64) - 1
     return labels
 
 
 def _pooled(
-    means: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64], labels: Labels
+    means: npt.NDArray[np.floating], sizes: npt.NDArray[np.int64], labels: Labels
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     """Returns the mean and the windows of each group of rows."""
     num_groups = int(labels.max()) + 1
@@ -168,14 +186,21 @@ def _laplacian(unit: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _kmeans(points: npt.NDArray[np.float64], number: int) -> Labels:
-    """Returns the best of several k-means with fixed seeds."""
+    """Returns the best of several k-means with fixed seeds; no cluster is empty."""
     best: Labels = np.zeros(len(points), np.int64)
     least = np.inf
     for seed in range(_NUM_STARTS):
-        centers, labels = kmeans2(points, number, minit="++", rng=seed)
+        try:
+            centers, labels = kmeans2(points, number, minit="++", rng=seed, missing="raise")
+        except ClusterError:
+            continue
         spread = float(np.square(points - centers[labels]).sum())
         if spread < least:
             best, least = labels.astype(np.int64), spread
+    best = numbered(best)
+    for missing in range(int(best.max()) + 1, number):
+        largest = np.bincount(best).argmax()
+        best[np.flatnonzero(best == largest)[-1]] = missing
     return numbered(best)
 
 

@@ -129,8 +129,8 @@ def _unmixed(grid: _Grid, windows: SpeakerWindows, labels: npt.NDArray[np.int64]
     by damped mean-field rounds.
     """
     num_speakers = int(labels.max()) + 1
-    embeddings = windows.embeddings.astype(np.float64)
-    members = np.eye(num_speakers)[labels]
+    embeddings = windows.embeddings
+    members = np.eye(num_speakers, dtype=np.float32)[labels]
     means = (members.T @ embeddings) / np.maximum(1, members.sum(axis=0))[:, None]
     products, likeness = means @ means.T, embeddings @ means.T
     weight = np.asarray(grid.in_window.sum(axis=0)).ravel()
