@@ -13,6 +13,7 @@ from loadtests.harness.report import Report, parse, parser
 
 COMMANDS = {
     "engine": "the recognizer alone against AutoModel and funasr-onnx",
+    "voices": "the speaker model alone against FunASR's CAMPPlus",
     "stages": "from bytes to text on one core against AutoModel, and where the time goes",
     "loading": "time and memory of imports and loading, cost of a second replica",
     "growth": "recognizers side by side, and recordings at a time in one process",
@@ -29,6 +30,7 @@ def main(given: Sequence[str] | None = None) -> int:
     add("--pack", default="paraformer-demo", help="recognizer: a name or a directory")
     add("--punctuation-pack", default="ct-punc-demo", help="likewise")
     add("--vad-pack", default="fsmn-vad", help="likewise")
+    add("--speaker-pack", default="campplus-zh-en", help="likewise")
     add("--audio", default=DEMO_AUDIO, help="demo, real, or a file of 16 kHz mono")
     add("--seconds", type=float, default=180.0, help="audio, repeated until that long")
     add("--repeats", type=int, default=5, help="runs of each peer")
@@ -39,6 +41,7 @@ def main(given: Sequence[str] | None = None) -> int:
         pack=pack_name(given_options.pack),
         punctuation_pack=pack_name(given_options.punctuation_pack),
         vad_pack=pack_name(given_options.vad_pack),
+        speaker_pack=pack_name(given_options.speaker_pack),
         audio=given_options.audio,
         seconds=given_options.seconds,
         repeats=given_options.repeats,

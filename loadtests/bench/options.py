@@ -31,6 +31,7 @@ class Options:
         pack: the recognizer's, a name or `dir:/PATH`.
         punctuation_pack: the punctuation model's, likewise.
         vad_pack: the VAD's, likewise.
+        speaker_pack: the speaker model's, likewise.
         audio: `demo`, `real` (a pinned recording, downloaded), or a file.
         seconds: how much of it; it is repeated until that long.
         repeats: runs of each peer.
@@ -48,6 +49,7 @@ class Options:
     max_minutes: float
     batch_size: int
     scratch: str
+    speaker_pack: str = "campplus-zh-en"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -39,8 +39,7 @@ class CampplusEngine:
     Args:
         pack: a CAM++ pack.
         device: `cpu`, `cuda` or `cuda:1`, as in PyTorch.
-        dtype: of the products in the dense layers; `bfloat16` needs a CPU with AVX512-BF16 or
-            AMX.
+        dtype: of the products; `bfloat16` needs a CPU with AVX512-BF16 or AMX.
 
     Raises:
         PackIncomplete, PackCorrupt: the pack cannot be used.

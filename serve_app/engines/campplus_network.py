@@ -164,17 +164,21 @@ class _Norm:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """Where the network runs, and the dtype of the products in the dense layers."""
+    """Where a layer runs, and the dtype of its products."""
 
     device: torch.device
     dtype: torch.dtype
+
+    @property
+    def exact(self) -> _Target:
+        return _Target(self.device, torch.float32)
 
     @property
     def has_onednn(self) -> bool:
         return self.device.type == "cpu" and has_onednn()
 
     def tensor(self, values: torch.Tensor) -> torch.Tensor:
-        return values.detach().to(self.device, torch.float32)
+        return values.detach().to(self.device, self.dtype)
 
 
 class _Conv:
@@ -265,7 +269,7 @@ class _ResidualBlock:
 
 
 class _Linear:
-    """A matrix product of rows, float32 or bfloat16, that returns float32.
+    """A matrix product of rows; its result has the dtype of the product.
 
     Args:
         weight: [out, in].
@@ -274,8 +278,7 @@ class _Linear:
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor, target: _Target) -> None:
-        self._weight, self._bias = target.tensor(weight).to(target.dtype), target.tensor(bias)
-        self._bias = self._bias.to(target.dtype)
+        self._weight, self._bias = target.tensor(weight), target.tensor(bias)
         self._fused = target.has_onednn
         self._dtype = target.dtype
         if self._fused:
@@ -286,8 +289,8 @@ class _Linear:
     def __call__(self, rows: torch.Tensor, then: str = "none") -> torch.Tensor:
         """[n, in] -> [n, out]; `then` may be "relu"."""
         if self._fused:
-            return product(rows.to(self._dtype), self._weight, self._bias, then).float()
-        found = functional.linear(rows.to(self._dtype), self._weight, self._bias).float()
+            return product(rows.to(self._dtype), self._weight, self._bias, then)
+        found = functional.linear(rows.to(self._dtype), self._weight, self._bias)
         return found.relu_() if then == "relu" else found
 
 
@@ -310,12 +313,12 @@ class _NormLinear:
             bound = -before.addend / before.factor
             low = torch.where(before.factor > 0, bound, -torch.inf)
             high = torch.where(before.factor > 0, torch.inf, bound)
-            self._low, self._high = target.tensor(low), target.tensor(high)
+            self._low, self._high = target.exact.tensor(low), target.exact.tensor(high)
             bias = weight @ before.addend
             weight = weight * before.factor
         else:
-            self._factor = target.tensor(before.factor)
-            self._addend = target.tensor(before.addend)
+            self._factor = target.exact.tensor(before.factor)
+            self._addend = target.exact.tensor(before.addend)
         if after is not None:
             weight = weight * after.factor[:, None]
             bias = bias * after.factor + after.addend
@@ -344,17 +347,16 @@ class _MaskedDense:
             padding=(0, dilation),
             dilation=(1, dilation),
         )
-        exact = _Target(target.device, torch.float32)
         # The context is the mean of the window plus that of the segment, which are the same.
         weight = cam.linear1.weight.flatten(1) * 2
-        self._context = _Linear(weight, cast(torch.Tensor, cam.linear1.bias), exact)
+        self._context = _Linear(weight, cast(torch.Tensor, cam.linear1.bias), target.exact)
         weight = cam.linear2.weight.flatten(1)
-        self._mask = _Linear(weight, cast(torch.Tensor, cam.linear2.bias), exact)
+        self._mask = _Linear(weight, cast(torch.Tensor, cam.linear2.bias), target.exact)
 
     def __call__(self, rows: torch.Tensor, num_windows: int, out: torch.Tensor) -> None:
         """Writes the new channels of rows [n * frames, in] to `out`, [n * frames, new]."""
         windows = _by_window(self._bottleneck(rows), num_windows)
-        mask = self._mask(self._context(windows.mean(1), "relu")).sigmoid_()
+        mask = self._mask(self._context(windows.mean(1, dtype=torch.float32), "relu")).sigmoid_()
         found = self._local(windows.transpose(1, 2)[:, :, None])[:, :, 0].transpose(1, 2)
         torch.mul(found, mask[:, None], out=_by_window(out, num_windows))
 
@@ -386,7 +388,7 @@ class Campplus:
     Args:
         checkpoint: loaded.
         device: to compute on.
-        dtype: of the products in the dense layers, `float32` or `bfloat16`.
+        dtype: of the products, `float32` or `bfloat16`; sums along the network are float32.
 
     Raises:
         ConfigurationError: this CPU would emulate bfloat16.
@@ -401,7 +403,9 @@ class Campplus:
             target = _Target(device, torch.bfloat16)
         self._device = device
         head, xvector = checkpoint.head, checkpoint.xvector
-        self._conv1 = _Conv(head.conv1.weight, _Norm(head.bn1), target)
+        self._dtype = target.dtype
+        # The features are too far from zero for bfloat16.
+        self._conv1 = _Conv(head.conv1.weight, _Norm(head.bn1), target.exact)
         self._residuals = [
             _ResidualBlock(cast(_Residual, block), 2 - index, target)
             for layer in (head.layer1, head.layer2)
@@ -423,7 +427,7 @@ class Campplus:
         norm = _Norm(embedding.nonlinear.batchnorm)
         weight = embedding.linear.weight.double().flatten(1) * norm.factor[:, None]
         self.embedding_size = len(weight)
-        self._embedding = _Linear(weight, norm.addend, _Target(device, torch.float32))
+        self._embedding = _Linear(weight, norm.addend, target.exact)
 
     def embed(self, features: torch.Tensor) -> torch.Tensor:
         """Returns embeddings of length 1, float32 [n, embedding_size] on the CPU.
@@ -438,11 +442,12 @@ class Campplus:
     def _embed(self, features: torch.Tensor) -> torch.Tensor:
         images = features.to(self._device).transpose(1, 2)[:, None]
         images = self._conv1(images.contiguous(memory_format=torch.channels_last), "relu")
+        images = images.to(self._dtype)
         for residual in self._residuals:
             yield_point()
             images = residual(images)
         images = self._tdnn(self._conv2(images, "relu"), "relu")
-        rows = images[:, :, 0].transpose(1, 2).flatten(0, 1)
+        rows = images[:, :, 0].transpose(1, 2).flatten(0, 1).float()
         for block in self._blocks:
             rows = block(rows, len(features))
         std, mean = torch.std_mean(_by_window(rows, len(features)), dim=1)
@@ -461,6 +466,6 @@ def _block_of(xvector: nn.Sequential, number: int, dilation: int, target: _Targe
     if number == len(_BLOCKS):
         after = _Norm(cast(_BatchNormRelu, xvector.out_nonlinear).batchnorm)
     # Its rounding would go into all channels of the next block.
-    exact = _Target(target.device, torch.float32)
     before = _Norm(transit.nonlinear.batchnorm)
-    return _DenseBlock(layers, dilation, _NormLinear(before, transit.linear, after, exact), target)
+    exact = _NormLinear(before, transit.linear, after, target.exact)
+    return _DenseBlock(layers, dilation, exact, target)

@@ -74,7 +74,7 @@ class AudioSettings(Section):
 class VadSettings(Section):
     """The voice activity detector; runs in the segmenter."""
 
-    pack: str = Field(
+    pack: Advanced[str] = Field(
         default="fsmn-vad",
         description="Model pack of the VAD.",
     )
@@ -334,10 +334,10 @@ class SpeakerEmbedderSettings(_ModelSettings):
         default="campplus-zh-en",
         description="Model pack of the speaker model.",
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+    dtype: Advanced[Literal["auto", "float32", "bfloat16"]] = Field(
         default="float32",
-        description="Precision of the matrix products in the dense layers, as in "
-        "`recognizer.dtype`; bfloat16 changes an embedding by less than 0.0001 in cosine.",
+        description="Precision of the matrix products, as in `recognizer.dtype`. bfloat16 changes "
+        "an embedding by less than 0.0005 in cosine.",
     )
     max_batch_windows: Advanced[int] = Field(
         default=128,

@@ -173,7 +173,7 @@ class TestFunasr:
         if dtype == "bfloat16" and not multiplies_bfloat16():
             pytest.skip("this CPU has no AVX512-BF16")
         engine = CampplusEngine(campplus_pack, dtype=dtype)
-        least = 0.99999 if dtype == "float32" else 0.9999
+        least = 0.99999 if dtype == "float32" else 0.9995
         for path in (asr_example, vad_example):
             pcm: Pcm = soundfile.read(path, dtype="int16")[0]
             ours, theirs = engine.embed([pcm])[0], funasr_embeddings(campplus_pack, pcm)
