@@ -1,4 +1,7 @@
-"""Who spoke when: from the embeddings of a recording's windows to turns with labels."""
+"""Who spoke when: from the embeddings of a recording's windows to turns with labels.
+
+What imports scipy is imported inside functions: processes that only hand tasks on do without.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import linear_sum_assignment
 
 from serve_app.core.records import RequestContext
 from serve_app.core.speakers import (
@@ -19,8 +21,6 @@ from serve_app.core.speakers import (
     SpeakerTurn,
     SpeakerWindows,
 )
-from serve_app.speakers.clustering import cluster
-from serve_app.speakers.turns import turns_of
 
 _KNOWN_VOICE = 0.55
 """Least cosine of a reference recording and a speaker that are the same person.
@@ -58,6 +58,9 @@ def diarize(
         options: how many speakers there are, and the names of known ones.
         known: an embedding for each of `options.known`.
     """
+    from serve_app.speakers.clustering import cluster
+    from serve_app.speakers.turns import turns_of
+
     labels = cluster(
         windows.embeddings, options.num_speakers, options.min_speakers, options.max_speakers
     )
@@ -85,6 +88,8 @@ def _named(voices: Embeddings, options: SpeakerOptions, known: Embeddings | None
     """Returns the names of the speakers that are known, by the assignment most alike in all."""
     if known is None or not len(known) or not len(voices):
         return {}
+    from scipy.optimize import linear_sum_assignment
+
     likeness = voices @ known.T
     pairs = zip(
         *linear_sum_assignment(np.maximum(likeness, _KNOWN_VOICE), maximize=True), strict=True

@@ -2,9 +2,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from scipy.linalg import eigh
 
 from serve_app.core.speakers import SpeakerTurn
-from serve_app.speakers import clustering
 from serve_app.speakers.clustering import MAX_ROWS, cluster, numbered
 from tests.fakes.voices import made_up_voices, made_up_windows, talk
 
@@ -114,15 +114,20 @@ def test_same_embedding_everywhere_is_one_speaker() -> None:
     assert cluster(np.repeat(one, 50, axis=0)).max() == 0
 
 
+@pytest.mark.parametrize("num_windows", [2, 7, 50])
+def test_asked_number_is_returned_even_of_equal_embeddings(num_windows: int) -> None:
+    one = made_up_voices(1).astype(np.float32)
+    assert cluster(np.repeat(one, num_windows, axis=0), num_speakers=2).max() == 1
+
+
 def test_eigenproblem_is_bounded_whatever_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    solve = clustering.eigh
 
     def noted(matrix: np.ndarray, **options: object) -> object:
         seen.append(len(matrix))
-        return solve(matrix, **options)
+        return eigh(matrix, **options)
 
-    monkeypatch.setattr(clustering, "eigh", noted)
+    monkeypatch.setattr("serve_app.speakers.clustering.eigh", noted)
     turns = talk(4, 3 * 3_600)
     windows = made_up_windows(turns, made_up_voices(4))
     assert len(windows) > 7 * MAX_ROWS
