@@ -337,7 +337,7 @@ class SpeakerEmbedderSettings(_ModelSettings):
     dtype: Advanced[Literal["auto", "float32", "bfloat16"]] = Field(
         default="float32",
         description="Precision of the matrix products, as in `recognizer.dtype`. bfloat16 changes "
-        "an embedding by less than 0.0005 in cosine.",
+        "an embedding by less than 0.001 in cosine.",
     )
     max_batch_windows: Advanced[int] = Field(
         default=128,
