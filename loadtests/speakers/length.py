@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from loadtests.harness.child import Meter, send
+from loadtests.harness.watch import forget_peak, memory
 from loadtests.speakers.systems import num_speakers, turns_by
-from serve_app.core.speakers import STEP_MS, WINDOW_MS, SpeakerWindows
+from serve_app.core.speakers import STEP_MS, WINDOW_MS, Embeddings, SpeakerWindows
 
 _TURN_WINDOWS = (3, 40)
-_NOISE = 0.3
-"""Length of what is added to an embedding that is drawn again, whose own length is 1."""
+_NOISE = 0.5
+"""Length of what is added to a mean of two windows, so that windows are as unlike as real ones."""
 
 
-def long_conversation(voices: list[np.ndarray], hours: float, seed: int = 0) -> SpeakerWindows:
-    """Returns windows of a conversation without a pause, drawn from embeddings of each voice."""
+def long_conversation(voices: list[Embeddings], hours: float, seed: int = 0) -> SpeakerWindows:
+    """Returns windows of a conversation without a pause.
+
+    Each is a mean of two windows of a voice, drawn at random, with noise: no two are equal.
+    """
     rng = np.random.default_rng(seed)
     wanted = round(hours * 3_600_000 / STEP_MS)
-    drawn: list[np.ndarray] = []
-    last = -1
-    while sum(map(len, drawn)) < wanted:
+    drawn: list[Embeddings] = []
+    num_drawn, last = 0, -1
+    while num_drawn < wanted:
         speaker = int(rng.choice([index for index in range(len(voices)) if index != last]))
-        drawn.append(rng.choice(voices[speaker], int(rng.integers(*_TURN_WINDOWS))))
-        last = speaker
+        length = int(rng.integers(*_TURN_WINDOWS))
+        one, other = rng.choice(voices[speaker], (2, length))
+        drawn.append((one + other) / np.linalg.norm(one + other, axis=1, keepdims=True))
+        num_drawn, last = num_drawn + length, speaker
     embeddings = np.concatenate(drawn)[:wanted]
-    noise = rng.normal(scale=_NOISE / np.sqrt(embeddings.shape[1]), size=embeddings.shape)
-    noisy = (embeddings + noise).astype(np.float32)
+    scale = np.float32(_NOISE / np.sqrt(embeddings.shape[1]))
+    embeddings += scale * rng.standard_normal(embeddings.shape, np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     starts_ms = np.arange(wanted, dtype=np.int64) * STEP_MS
-    unit = noisy / np.linalg.norm(noisy, axis=1, keepdims=True)
-    return SpeakerWindows(starts_ms, starts_ms + WINDOW_MS, unit)
+    return SpeakerWindows(starts_ms, starts_ms + WINDOW_MS, embeddings)
 
 
 def main(system: str, voices_path: str, hours: str) -> None:
@@ -41,10 +46,11 @@ def main(system: str, voices_path: str, hours: str) -> None:
         voices = [kept[name] for name in kept.files]
     turns_by(system, long_conversation(voices, 0.05))  # loads libraries
     windows = long_conversation(voices, float(hours))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forget_peak()
+    before = memory()
     with Meter() as meter:
         turns = turns_by(system, windows)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    grown = memory().peak_bytes - before.resident_bytes
     send([meter.cost.wall_s, meter.cost.cpu_s, grown, len(windows), num_speakers(turns)])
 
 

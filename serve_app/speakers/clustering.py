@@ -43,8 +43,8 @@ _MIN_NEIGHBORS = 6
 _NUM_STARTS = 8
 _NUM_REFINEMENTS = 10
 
-_SAME_VOICE = 0.75
-_CONTENT_WINDOWS = 1.5
+_SAME_VOICE = 0.7
+_CONTENT_WINDOWS = 1.0
 """Two clusters have the same voice if the cosine of their means is at least the first.
 
 Of few windows less is enough, since their means depend on what is said: n / (n + the second) as
