@@ -77,8 +77,8 @@ REMEDIES: dict[type[errors.ParaserveError], str] = {
     errors.UnknownAudioFormat: "Convert to a format listed in [recordings.md](recordings.md).",
     errors.CorruptAudio: "Record or export the file again.",
     errors.TruncatedAudio: "Upload the complete file.",
-    errors.UnsupportedAudioLayout: "Convert to 8 to 192 kHz and at most 32 channels; with `channels=separate`, at most "
-    "`audio.max_separate_channels`.",
+    errors.UnsupportedAudioLayout: "Convert to 8 to 192 kHz and at most 32 channels, or with "
+    "`channels=separate` at most `audio.max_separate_channels`.",
     errors.InvalidSamples: "Export again, as integer PCM or FLAC.",
     errors.AudioTooShort: "Send a longer recording, or lower `audio.min_duration_s`.",
     errors.AudioTooLong: "Split the recording, or raise `audio.max_duration_s`.",

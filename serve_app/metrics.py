@@ -87,6 +87,7 @@ REQUESTS = _TABLE.counter(
         ("500", "recognition_failed"),
         ("503", "model_unavailable"),
         ("503", "not_ready"),
+        ("503", "speakers_unavailable"),
         ("503", "storage_full"),
         ("504", "deadline_exceeded"),
     ),
@@ -121,6 +122,10 @@ DEADLINE_MISSES = _TABLE.counter(
 PARTIALS = _TABLE.counter(
     "paraserve_partial_transcripts_total",
     "Transcripts in which a part is missing because it failed.",
+)
+UNLABELLED = _TABLE.counter(
+    "paraserve_unlabelled_transcripts_total",
+    "Transcripts whose speaker labels were asked for and could not be made.",
 )
 AUDIO_ACCEPTED = _TABLE.counter(
     "paraserve_audio_accepted_seconds_total",

@@ -55,6 +55,7 @@ class RequestLog:
         language: requested code, None without one.
         ignored_fields: names of unknown fields, up to a limit.
         num_speakers: speakers that were told apart; None without labels.
+        lacks_labels: whether labels were asked for and could not be made.
         cost: time by stage, and retries.
     """
 
@@ -74,6 +75,7 @@ class RequestLog:
     language: str | None = None
     ignored_fields: tuple[str, ...] = ()
     num_speakers: int | None = None
+    lacks_labels: bool = False
     cost: RequestCost = field(default_factory=RequestCost)
 
     @property

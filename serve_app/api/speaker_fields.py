@@ -76,7 +76,8 @@ def parse_speaker_fields(fields: RequestFields) -> SpeakerFields:
 
 def has_reference(fields: RequestFields) -> bool:
     """Returns whether the request has a reference that may be a data URL."""
-    return any("data:" in value[:_MAX_SHOWN_LETTERS] for value in fields.lists.get(REFERENCES, ()))
+    values = fields.lists.get(REFERENCES, ())
+    return any("data:" in value[:_MAX_SHOWN_LETTERS].lower() for value in values)
 
 
 async def read_speaker_options(fields: SpeakerFields, limits: AudioLimits) -> SpeakerOptions:

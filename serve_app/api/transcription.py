@@ -298,6 +298,8 @@ class TranscriptionHandler:
                     log.cost = event.cost
                     if event.diarization is not None:
                         log.num_speakers = len(event.diarization.labels)
+                    else:
+                        log.lacks_labels = job.speakers is not None
                     log.num_failed_ranges += len(event.damage)
                 elif isinstance(event, FailedRange):
                     log.num_failed_ranges += 1

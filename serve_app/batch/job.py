@@ -353,6 +353,12 @@ def job_settings(
             # An actor's share of a device's memory follows from what it reserves.
             deployment = section.deployment.model_copy(update={"num_gpus": pool.num_gpus})
             changed[name] = section.model_copy(update={"deployment": deployment})
+        device = settings.speaker_embedder.device
+        if "speakers" in stages and device != "cpu" and batch.recognizers.num_gpus == 0:
+            raise ConfigurationError(
+                f"speaker_embedder.device is {device}, but batch.recognizers.num_gpus is 0: it "
+                "runs in the recognizers' actors, and Ray would hide the GPU from them"
+            )
     return settings.model_copy(update=changed)
 
 

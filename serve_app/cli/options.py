@@ -15,7 +15,6 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from serve_app.core.errors import ConfigurationError
-from serve_app.core.speakers import ANY_NUMBER
 
 ProfileOption: TypeAlias = Annotated[
     str, typer.Option("--profile", "-p", help="Built-in profile, or path of a YAML file.")
@@ -142,6 +141,9 @@ def _with_speakers_value(args: Sequence[str]) -> list[str]:
     for number, argument in enumerate(args):
         following = args[number + 1] if number + 1 < len(args) else ""
         if argument == "--speakers" and not _SPEAKERS.fullmatch(following):
+            # It imports NumPy, which the help of the command does not need.
+            from serve_app.core.speakers import ANY_NUMBER
+
             argument = f"{argument}={ANY_NUMBER}"
         completed.append(argument)
     return completed

@@ -36,6 +36,7 @@ class IngressMetrics:
         self._sheds = metrics.new_counter(metrics.SHEDS)
         self._deadline_misses = metrics.new_counter(metrics.DEADLINE_MISSES)
         self._partials = metrics.new_counter(metrics.PARTIALS)
+        self._unlabelled = metrics.new_counter(metrics.UNLABELLED)
         self._accepted = metrics.new_counter(metrics.AUDIO_ACCEPTED)
         self._done = metrics.new_counter(metrics.AUDIO_DONE)
         self._upload_bytes = metrics.new_gauge(metrics.UPLOAD_BYTES)
@@ -70,6 +71,8 @@ class IngressMetrics:
             self._deadline_misses.inc()
         if log.is_partial:
             self._partials.inc()
+        if log.lacks_labels:
+            self._unlabelled.inc()
         if log.audio_s > 0:
             self._accepted.inc(log.recognized_audio_s)
             if log.status == _OK and log.code is None:

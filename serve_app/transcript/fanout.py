@@ -76,7 +76,9 @@ async def _process_group(
         utterances = await _recognize_group(group, recognize)
         voices = await embedding
     finally:
-        embedding.cancel()
+        if not embedding.cancel() and not embedding.cancelled():
+            # Where recognition has failed as well, nobody asks for this error.
+            embedding.exception()
     return [
         replace(utterance, voices=windows)
         for utterance, windows in zip(utterances, voices, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -41,13 +41,13 @@ class ShownResult:
     detail: str = ""
     retry_after_s: int | None = None
     offer: ApiOffer | None = None
-    _words: deque[Word] = field(default_factory=deque)
+    _words: defaultdict[int | None, deque[Word]] = field(default_factory=lambda: defaultdict(deque))
 
     def add(self, event: StreamEvent) -> None:
         if isinstance(event, StreamSentence):
             self.state = "running"
             self.sentences.append(_sentence_json(event))
-            self._words.extend(event.words)
+            self._words[event.channel].extend(event.words)
         elif isinstance(event, StreamSegment):
             self.labelled.append(self._labelled_json(event))
         elif isinstance(event, StreamEnd):
@@ -77,15 +77,11 @@ class ShownResult:
         }
 
     def _labelled_json(self, segment: StreamSegment) -> str:
-        """Returns a segment with its words, which are the next ones of the recording."""
+        """Returns a segment with its words, which are the next ones of its channel."""
         words: list[Word] = []
-        last_s = segment.end_s + _ROUNDING_S
-        while (
-            self._words
-            and self._words[0].end_s <= last_s
-            and self._words[0].channel == segment.channel
-        ):
-            words.append(self._words.popleft())
+        following = self._words[segment.channel]
+        while following and following[0].end_s <= segment.end_s + _ROUNDING_S:
+            words.append(following.popleft())
         return _sentence_json(
             StreamSentence(
                 segment.start_s, segment.end_s, segment.text, tuple(words), segment.channel

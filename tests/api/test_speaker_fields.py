@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,9 +13,13 @@ import numpy as np
 import pytest
 
 from serve_app.api.headers import WARNINGS_HEADER
+from serve_app.api.limits import ApiLimits
+from serve_app.api.routes import build_api
 from serve_app.core.records import RecordingEnd
 from serve_app.core.speakers import Diarization, SpeakerOptions, SpeakerTurn
+from tests.api.conftest import MAX_UPLOAD_BYTES
 from tests.api.test_transcription import error_of, post
+from tests.fakes.observer import EndedRequests
 from tests.fakes.service import SPANS, FakeService, sentence
 from tests.transcript.test_segmentation import wav
 
@@ -275,6 +281,25 @@ async def test_stream_ends_with_the_labelled_segments(
     whole = (await post(client, response_format="diarized_json")).json()
     assert events[2:4] == whole["segments"]
     assert events[-1]["text"] == whole["text"]
+
+
+async def test_log_has_the_number_of_speakers_and_what_lacks_labels(
+    service: FakeService, ended: EndedRequests, tmp_path: Path
+) -> None:
+    limits = ApiLimits(MAX_UPLOAD_BYTES, request_timeout_s=30, spool_dir=tmp_path)
+    app = build_api(service, limits, logging.getLogger("tests.api"), observer=ended)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        await post(client)
+        service.end = RecordingEnd(2000, SPANS, diarization=TWO)
+        await post(client, response_format="diarized_json")
+        service.end = RecordingEnd(2000, SPANS)
+        await post(client, speaker_labels="true", response_format="verbose_json")
+    assert [(log.num_speakers, log.lacks_labels) for log in ended.logs] == [
+        (None, False),
+        (2, False),
+        (None, True),
+    ]
 
 
 async def test_diarized_json_without_labels_is_an_error_and_verbose_json_has_a_warning(

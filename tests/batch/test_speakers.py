@@ -187,3 +187,14 @@ def test_order_of_labels_with_a_wrong_number_is_refused() -> None:
 def test_setting_with_a_wrong_number_is_refused() -> None:
     with pytest.raises(ValueError, match="must be a number or a range"):
         Settings.model_validate({"batch": {"speakers": "many"}})
+
+
+def test_embedder_on_a_gpu_needs_one_in_the_recognizers_actors() -> None:
+    settings = Settings.model_validate(
+        {
+            "stages": ["asr", "speakers"],
+            "speaker_embedder": {"device": "cuda", "deployment": {"num_gpus": 0.1}},
+        }
+    )
+    with pytest.raises(ConfigurationError, match=r"batch\.recognizers\.num_gpus is 0"):
+        job_settings(settings, settings.stages)

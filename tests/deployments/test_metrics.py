@@ -15,7 +15,7 @@ from serve_app.api.errors import STATUS_OF
 from serve_app.api.limits import ApiLimits
 from serve_app.api.request_log import RequestLog
 from serve_app.api.routes import build_api
-from serve_app.core.records import RequestContext, StageReadiness
+from serve_app.core.records import STAGES, RequestContext, StageReadiness
 from serve_app.deployments.metrics import (
     IngressMetrics,
     ModelCacheMetrics,
@@ -89,7 +89,7 @@ def test_series_of_alerts_are_exported_as_0_from_the_start(
                 assert begun[metric.name], f"{metric.name} begins with its first increment"
     assert {value for values in begun.values() for value, _ in values} == {0.0}
     retried = [tags for _, tags in begun["paraserve_retries_total"]]
-    assert retried == [{"stage": "vad"}, {"stage": "asr"}, {"stage": "punctuation"}]
+    assert retried == [{"stage": stage} for stage in STAGES]
     assert (0.0, {"status": "500", "code": "internal_error"}) in begun["paraserve_requests_total"]
 
 

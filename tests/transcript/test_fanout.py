@@ -11,7 +11,9 @@ import pytest
 
 from serve_app.core.errors import NotReady
 from serve_app.core.records import Chunk, ChunkFailure, Recognition, RequestContext, Token
+from serve_app.core.speakers import SpeakerWindows
 from serve_app.transcript.fanout import fan_out
+from tests.fakes.voices import windows_of
 
 
 def chunk(index: int) -> Chunk:
@@ -130,3 +132,40 @@ async def test_service_that_is_not_ready_fails_the_request_not_its_chunks() -> N
     with pytest.raises(NotReady):
         async for _ in fan_out(groups_of(3), recognize, max_in_flight=2):
             pass
+
+
+async def test_voices_are_embedded_beside_recognition_and_come_with_the_utterances() -> None:
+    both = asyncio.Barrier(2)
+
+    async def meet(chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        async with asyncio.timeout(20):
+            await both.wait()
+        return [Recognition(())] * len(chunks)
+
+    async def embed(chunks: list[Chunk]) -> list[SpeakerWindows | None]:
+        async with asyncio.timeout(20):
+            await both.wait()
+        return [windows_of(chunk) for chunk in chunks]
+
+    found = [u async for u in fan_out(groups_of(3), meet, 1, embed)]
+    assert [u.voices is not None for u in found] == [True] * 3
+
+
+async def test_embedding_is_canceled_where_recognition_ends_the_request() -> None:
+    canceled = asyncio.Event()
+
+    async def refuse(chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
+        await asyncio.sleep(0)
+        raise NotReady("asr")
+
+    async def embed(chunks: list[Chunk]) -> list[SpeakerWindows | None]:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            canceled.set()
+        return []
+
+    with pytest.raises(NotReady):
+        _ = [u async for u in fan_out(groups_of(1), refuse, 1, embed)]
+    async with asyncio.timeout(20):
+        await canceled.wait()

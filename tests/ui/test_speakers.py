@@ -121,6 +121,21 @@ def test_words_go_to_the_segment_that_they_are_in() -> None:
     assert (second["speaker"], second["words"]) == ("B", [["在", 1000, 1300, 0.8]])
 
 
+def test_words_of_two_channels_that_talk_at_once_are_kept_apart() -> None:
+    result = ShownResult("run")
+    first = (Word(0.0, 1.0, "你", 0.9, channel=0), Word(2.0, 3.0, "好", 0.9, channel=0))
+    result.add(StreamSentence(0.0, 3.0, "你好", first, 0))
+    result.add(StreamSentence(1.0, 2.5, "在", (Word(1.0, 2.5, "在", 0.8, channel=1),), 1))
+    for start_s, end_s, text, speaker, channel in (
+        (0.0, 1.0, "你", "A", 0),
+        (1.0, 2.5, "在", "C", 1),
+        (2.0, 3.0, "好", "B", 0),
+    ):
+        result.add(StreamSegment(start_s, end_s, text, speaker, channel))
+    words = [[word for word, *_ in json.loads(one)["words"]] for one in result.labelled]
+    assert words == [["你"], ["在"], ["好"]]
+
+
 def order(speaker: str) -> bytes:
     sentence = {"start": 0, "end": 900, "text": "你好。", "speaker": speaker}
     return json.dumps({"format": "srt", "sentences": [sentence]}).encode()

@@ -20,7 +20,8 @@ const CHANNEL = "channel:";
 /** Returns the labeled sentences; one that was edited stays whole, with the label of its first part. */
 function withSpeakers(sentences, labelled) {
   const edited = sentences.filter(({ original }) => original);
-  const within = (part, whole) => part.startMs >= whole.startMs && part.endMs <= whole.endMs;
+  const within = (part, whole) => part.channel === whole.channel
+    && part.startMs >= whole.startMs && part.endMs <= whole.endMs;
   for (const whole of edited) whole.speaker = labelled.find((part) => within(part, whole))?.speaker ?? null;
   const others = labelled.filter((part) => !edited.some((whole) => within(part, whole)));
   return [...others, ...edited].sort((one, other) => one.startMs - other.startMs);
