@@ -104,6 +104,7 @@ SERVICE = [
         "ops",
         {
             "partial": _rate("partial_transcripts_total"),
+            "without speaker labels": _rate("unlabelled_transcripts_total"),
             "deadline": _rate("deadline_misses_total"),
             "retry {{stage}}": _rate("retries_total", "stage"),
         },

@@ -7,6 +7,7 @@ are the demo packs, in the other modules.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import pytest
 
 from serve_app.settings import Settings
 from serve_app.transcript.cer import character_error_rate
+from tests.fakes.small_campplus import write_small_campplus
 from tests.fakes.tiny_packs import TinyParaformer, write_paraformer
 from tests.service.requests import post, read_audio, transcribe
 
@@ -110,6 +112,41 @@ def test_profile_transcribes(
         else:
             assert hinted.status_code == 400
             assert "no bias encoder" in hinted.json()["error"]["message"]
+
+
+def test_profile_with_speakers_labels_the_known_text(
+    service_url: str, tmp_path: Path, demo_flac: bytes, demo_text: str
+) -> None:
+    write_small_campplus(tmp_path / "voices")
+    embedder = {"pack": f"dir:{tmp_path / 'voices'}", "deployment": {"num_cpus": 0.1}}
+    settings = {
+        "profile": "speakers",
+        "speaker_embedder": embedder,
+        "recognizer": {"deployment": {"num_replicas": 1, "num_cpus": 0.1}},
+    }
+    with _served(service_url, "speakers", settings) as client:
+        stages = client.get("/readyz").json()["stages"]
+        assert set(stages) == {"vad", "asr", "punctuation", "speakers"}
+        fields = {"response_format": "diarized_json", "num_speakers": "2"}
+        answer = transcribe(client, demo_flac, **fields)
+        assert character_error_rate(demo_text, answer["text"]) <= 0.03
+        # The weights are random: who is who means nothing, but each sentence has a speaker.
+        assert {segment["speaker"] for segment in answer["segments"]} <= {"A", "B"}
+        assert (
+            character_error_rate(demo_text, "".join(s["text"] for s in answer["segments"])) < 0.03
+        )
+        streamed = post(client, demo_flac, stream="true", **fields)
+        assert streamed.status_code == 200
+        segments = [
+            json.loads(line.removeprefix("data: "))
+            for line in streamed.text.splitlines()
+            if '"transcript.text.segment"' in line
+        ]
+        assert [(one["text"], one["speaker"]) for one in segments] == [
+            (one["text"], one["speaker"]) for one in answer["segments"]
+        ]
+        plain = transcribe(client, demo_flac, response_format="verbose_json")
+        assert "speaker" not in plain["segments"][0]
 
 
 def test_int8_profile_transcribes_the_known_text(
