@@ -32,8 +32,9 @@ BROKEN = Utterance(2, 2000, 3000, "failed", error="poison: it kills", channel=1,
 END = RecordingEnd(3000, num_channels=2)
 
 
-def job(**options: bool) -> TranscriptionJob:
-    return TranscriptionJob(CONTEXT, AUDIO, ALL_STAGES - {"punctuation"}, **options)
+def job(separate_channels: bool) -> TranscriptionJob:
+    stages = ALL_STAGES - {"punctuation"}
+    return TranscriptionJob(CONTEXT, AUDIO, stages, separate_channels=separate_channels)
 
 
 async def test_the_segmenter_is_told_and_sentences_name_their_channel() -> None:
@@ -54,7 +55,7 @@ async def test_the_segmenter_is_told_and_sentences_name_their_channel() -> None:
 
 async def test_channels_are_mixed_by_default() -> None:
     service = Service([[WORDS, RecordingEnd(3000)]])
-    events = [event async for event in service.tested.transcribe(job())]
+    events = [event async for event in service.tested.transcribe(job(separate_channels=False))]
     (asked,) = service.segmenter.asked
     assert isinstance(asked, SegmentationJob)
     assert not asked.separate_channels
