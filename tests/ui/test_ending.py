@@ -129,13 +129,16 @@ def test_api_that_is_down_is_told(context: BrowserContext, tmp_path: Path) -> No
         expect(opened.page.locator(".ps-alert")).to_contain_text(TEXTS["unreachable"]["zh"])
 
 
+@pytest.mark.parametrize("gradio_notices", [True, False])
 def test_page_whose_server_is_gone_says_so(
-    context: BrowserContext, api: ScriptedApi, tmp_path: Path
+    context: BrowserContext, api: ScriptedApi, tmp_path: Path, gradio_notices: bool
 ) -> None:
     api.hold_after = 1
     with serving(api.app()) as api_url:
         with serving_page(api_url, tmp_path) as url:
             opened = open_page(context, url)
+            if not gradio_notices:
+                opened.page.evaluate("paraserve.failed = () => {}")
             opened.transcribe(CLIP)
             opened.wait_for("running")
         opened.wait_for("failed")

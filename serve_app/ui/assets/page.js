@@ -76,6 +76,8 @@ function randomHex() {
 }
 
 const BUSY = ["uploading", "waiting", "running"];
+const SERVER_CHECK_MS = 3000;
+const MAX_MISSED_CHECKS = 3;
 const NO_PROBLEM_NAMES = { too_long: () => (paraserveFacts.maxAudioS ? "too_long" : "too_long_unknown") };
 
 /** Returns a problem as the page shows it. */
@@ -301,6 +303,7 @@ const paraserve = window.paraserve = {
       const { props, trigger } = this.parts.source;
       props.value = { upload, run, key, order: this.form.order() };
       trigger("submit");
+      this._watchServer(item, run);
     } catch (refused) {
       if (item.run === run) this.fail(item, refused.problem || "upload_failed", refused.detail, refused.retryAfterS);
     }
@@ -325,6 +328,19 @@ const paraserve = window.paraserve = {
   fail(item, name, detail = "", retryAfterS = null) {
     this.set(item, { phase: "failed", run: null, problem: problemOf(name, detail, retryAfterS, item.file) });
     this.next();
+  },
+
+  /** Notices that the server is gone; Gradio does not where its stream has ended in order. */
+  async _watchServer(item, run) {
+    let missed = 0;
+    while (missed < MAX_MISSED_CHECKS) {
+      await new Promise((resolve) => setTimeout(resolve, SERVER_CHECK_MS));
+      if (item.run !== run || !BUSY.includes(item.phase)) return;
+      const answered = await fetch(`${pageRoot()}/upload`, { method: "HEAD", cache: "no-store" })
+        .then(() => true, () => false);
+      missed = answered ? 0 : missed + 1;
+    }
+    if (item.run === run) this.fail(item, "interrupted");
   },
 
   /** Called when Gradio gave up: its queue is full, or the connection is gone. */
