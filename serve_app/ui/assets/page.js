@@ -336,7 +336,7 @@ const paraserve = window.paraserve = {
     while (missed < MAX_MISSED_CHECKS) {
       await new Promise((resolve) => setTimeout(resolve, SERVER_CHECK_MS));
       if (item.run !== run || !BUSY.includes(item.phase)) return;
-      const answered = await fetch(`${pageRoot()}/upload`, { method: "HEAD", cache: "no-store" })
+      const answered = await fetch(`${pageRoot()}/manifest.json`, { cache: "no-store" })
         .then(() => true, () => false);
       missed = answered ? 0 : missed + 1;
     }
