@@ -336,8 +336,8 @@ class SpeakerEmbedderSettings(_ModelSettings):
     )
     dtype: Advanced[Literal["auto", "float32", "bfloat16"]] = Field(
         default="float32",
-        description="Precision of the matrix products, as in `recognizer.dtype`. bfloat16 changes "
-        "an embedding by less than 0.001 in cosine.",
+        description="Precision of the matrix products, as in `recognizer.dtype`; bfloat16 only on "
+        "CPUs, where it changes an embedding by less than 0.001 in cosine.",
     )
     max_batch_windows: Advanced[int] = Field(
         default=128,

@@ -59,3 +59,18 @@ def _can_run() -> bool:
     from serve_app.engines.cpu_features import multiplies_bfloat16
 
     return multiplies_bfloat16()
+
+
+@pytest.mark.parametrize(
+    ("device", "is_native", "expected"),
+    [("cpu", True, "bfloat16"), ("cpu", False, "float32"), ("cuda", True, "float32")],
+)
+def test_auto_of_the_speaker_model_is_what_its_engine_supports(
+    monkeypatch: pytest.MonkeyPatch, device: str, is_native: bool, expected: str
+) -> None:
+    monkeypatch.setattr(precision, "multiplies_bfloat16", lambda: is_native)
+    num_gpus = 0.0 if device == "cpu" else 0.1
+    embedder = {"dtype": "auto", "device": device, "deployment": {"num_gpus": num_gpus}}
+    assert dtype_of(Settings.model_validate({"speaker_embedder": embedder}).speaker_embedder) == (
+        expected
+    )
