@@ -6,10 +6,9 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.cli.test_transcribe_speakers import fields_of, transcribe
+from tests.cli.scripted_service import fields_of, serve_answer, transcribe
 from tests.fakes.calls import demo_call, file_of
 
 ANSWER = {
@@ -25,21 +24,7 @@ ANSWER = {
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Bodies that a service was sent."""
-    bodies: list[str] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": "paraformer-demo"}]})
-        bodies.append(request.read().decode("utf-8", "replace"))
-        return httpx.Response(200, json=ANSWER)
-
-    original = httpx.Client.__init__
-
-    def init(self: httpx.Client, **options: object) -> None:
-        original(self, **{**options, "transport": httpx.MockTransport(answer)})  # type: ignore[arg-type]
-
-    monkeypatch.setattr(httpx.Client, "__init__", init)
-    return bodies
+    return serve_answer(monkeypatch, ANSWER)
 
 
 @pytest.fixture

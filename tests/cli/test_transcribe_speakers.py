@@ -6,14 +6,12 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-import httpx
 import pytest
-from typer.testing import CliRunner, Result
 
-from serve_app.cli.main import app
 from serve_app.core.ports import SpeakerEmbedder
 from serve_app.core.speakers import Diarization, Embeddings, SpeakerOptions, SpeakerWindows
 from serve_app.inference import local, voices
+from tests.cli.scripted_service import fields_of, serve_answer, transcribe
 from tests.fakes.voices import FakeSpeakerEmbedder, diarization_of
 
 CLIP = Path(__file__).parents[2] / "serve_app" / "packs" / "builtin" / "samples" / "clip.flac"
@@ -29,28 +27,10 @@ DIARIZED = {
 }
 
 
-def transcribe(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["transcribe", *arguments])
-
-
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Bodies that a service was sent."""
-    bodies: list[str] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.method == "GET":
-            return httpx.Response(200, json={"data": [{"id": "paraformer-demo"}]})
-        bodies.append(request.read().decode("utf-8", "replace"))
-        return httpx.Response(200, json=DIARIZED)
-
-    original = httpx.Client.__init__
-
-    def init(self: httpx.Client, **options: object) -> None:
-        original(self, **{**options, "transport": httpx.MockTransport(answer)})  # type: ignore[arg-type]
-
-    monkeypatch.setattr(httpx.Client, "__init__", init)
-    return bodies
+    return serve_answer(monkeypatch, DIARIZED)
 
 
 @pytest.fixture
@@ -58,11 +38,6 @@ def recording(tmp_path: Path) -> Path:
     file = tmp_path / "a.wav"
     file.write_bytes(b"RIFF")
     return file
-
-
-def fields_of(body: str) -> dict[str, str]:
-    parts = [part.split("\r\n\r\n", 1) for part in body.split("form-data; name=")[1:]]
-    return {head.split('"')[1]: value.split("\r\n")[0] for head, value in parts}
 
 
 @pytest.mark.parametrize(
