@@ -40,6 +40,17 @@ function speakerName(item, speaker) {
   return speaker === UNKNOWN_SPEAKER ? words("unknown_speaker") : speaker;
 }
 
+/** Has Enter and the loss of the focus end an editor with its text, Escape without. */
+function endByKeys(field, end) {
+  field.onkeydown = (event) => {
+    event.stopPropagation();
+    if (event.isComposing) return;
+    if (event.key === "Escape") end(null, true);
+    if (event.key === "Enter") { event.preventDefault(); end(field.value, true); }
+  };
+  field.onblur = () => end(field.value, false);
+}
+
 class TranscriptView {
   constructor(page) {
     this.page = page;
@@ -192,13 +203,7 @@ class TranscriptView {
       });
       if (refocus) this.list.children[number].querySelector(".ps-speaker").focus();
     };
-    field.onkeydown = (event) => {
-      event.stopPropagation();
-      if (event.isComposing) return;
-      if (event.key === "Escape") end(null, true);
-      if (event.key === "Enter") { event.preventDefault(); end(field.value, true); }
-    };
-    field.onblur = () => end(field.value, false);
+    endByKeys(field, end);
     this.list.children[number].querySelector(".ps-speaker").replaceWith(field);
     field.focus();
     field.select();
@@ -324,13 +329,7 @@ class TranscriptView {
       if (refocus) line.querySelector(".ps-edit").focus();
       this.page.update();
     };
-    field.onkeydown = (event) => {
-      event.stopPropagation();
-      if (event.isComposing) return;
-      if (event.key === "Escape") end(null, true);
-      if (event.key === "Enter") { event.preventDefault(); end(field.value, true); }
-    };
-    field.onblur = () => end(field.value, false);
+    endByKeys(field, end);
     const restore = button("ps-plain ps-restore", "restore", () => {});
     // Before the field loses the focus, which would save it.
     restore.onmousedown = (event) => { event.preventDefault(); end(sentence.original.text, true); };
