@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from serve_app.core.records import SAMPLES_PER_MS, Pcm
-from serve_app.core.speakers import Embeddings, SpeakerWindows, speaker_windows
+from serve_app.core.records import Pcm
+from serve_app.core.speakers import Embeddings, SpeakerWindows, join_windows
 from serve_app.engines.campplus import CampplusEngine
+from serve_app.inference.voices import windows_of_chunks
 from serve_app.packs import PackStore, resolve
 from serve_app.transcript.chunking import ChunkAudio
 
@@ -30,14 +31,10 @@ class Campplus:
         found = self._engine.embed(windows)
         return np.concatenate(found) if found else np.empty((0, 192), np.float32)
 
-
-def windows_of(chunks: Sequence[ChunkAudio], embedder: Campplus) -> SpeakerWindows:
-    """Returns the windows of the chunks of a recording with their embeddings."""
-    spans_ms = [
-        (chunk.start_ms + first // SAMPLES_PER_MS, chunk.start_ms + last // SAMPLES_PER_MS)
-        for chunk in chunks
-        for first, last in speaker_windows(len(chunk.pcm))
-    ]
-    starts_ms = np.array([start_ms for start_ms, _ in spans_ms], np.int64)
-    ends_ms = np.array([end_ms for _, end_ms in spans_ms], np.int64)
-    return SpeakerWindows(starts_ms, ends_ms, embedder.embed([chunk.pcm for chunk in chunks]))
+    def windows(self, chunks: Sequence[ChunkAudio]) -> SpeakerWindows:
+        """Returns the windows of the chunks of a recording with their embeddings."""
+        if not chunks:
+            nowhere = np.empty(0, np.int64)
+            return SpeakerWindows(nowhere, nowhere, self.embed([]))
+        embeddings = self._engine.embed([chunk.pcm for chunk in chunks])
+        return join_windows(windows_of_chunks(chunks, embeddings))

@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 import soundfile
 
-from loadtests.speakers.embeddings import Campplus, windows_of
+from loadtests.speakers.embeddings import Campplus
 from serve_app.core.records import SAMPLE_RATE_HZ, SAMPLES_PER_MS, Pcm
 from serve_app.core.speakers import SpeakerTurn, SpeakerWindows
 from serve_app.inference.loading import load_vad, segmentation_options
@@ -38,7 +38,7 @@ class Listener:
         soundfile.write(file, pcm, SAMPLE_RATE_HZ, format="FLAC")
         audio = np.frombuffer(file.getvalue(), np.uint8)
         steps = Segmentation(audio, self._vad, self._options).steps()
-        found = windows_of([chunk for chunks in steps for chunk in chunks], self._embedder)
+        found = self._embedder.windows([chunk for chunks in steps for chunk in chunks])
         self._cache.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npz")
         np.savez(part, start=found.start_ms, end=found.end_ms, embeddings=found.embeddings)
@@ -57,7 +57,7 @@ class Listener:
             ChunkAudio(start, end, pcm[start * SAMPLES_PER_MS : end * SAMPLES_PER_MS])
             for start, end in ranges
         ]
-        return windows_of(chunks, self._embedder)
+        return self._embedder.windows(chunks)
 
 
 def _kept(path: Path) -> SpeakerWindows | None:

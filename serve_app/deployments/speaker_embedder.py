@@ -14,7 +14,7 @@ from serve_app.deployments.metrics import ModelMetrics, gpu_bytes_of
 from serve_app.deployments.options import as_deployment
 from serve_app.inference.batched import BatchedEmbedder, embedder_limits, thread_niceness_of
 from serve_app.inference.loading import load_speaker_embedder
-from serve_app.inference.voices import mean_voices, windows_of_chunk
+from serve_app.inference.voices import mean_voices, windows_of_chunks
 from serve_app.scheduling.preemption import lower_priority
 from serve_app.settings import Settings
 from serve_app.speakers.diarization import DiarizationTask, diarize
@@ -55,9 +55,7 @@ class SpeakerEmbedderReplica:
         attributes = {"paraserve.num_chunks": len(chunks), "paraserve.audio_s": audio_s}
         with self._tracer.span("speakers", chunks[0].context, attributes):
             embeddings = await self._embedder.embed(chunks)
-        return [
-            windows_of_chunk(chunk, rows) for chunk, rows in zip(chunks, embeddings, strict=True)
-        ]
+        return windows_of_chunks(chunks, embeddings)
 
     async def diarize(self, task: DiarizationTask) -> Diarization:
         """Returns who spoke when, from all windows of a recording.

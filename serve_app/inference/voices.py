@@ -20,11 +20,18 @@ from serve_app.core.speakers import (
 )
 from serve_app.speakers.diarization import diarize
 from serve_app.speakers.transcripts import RecordingVoices
+from serve_app.transcript.chunking import ChunkAudio
 
 
-def windows_of_chunk(chunk: Chunk, embeddings: Embeddings) -> SpeakerWindows:
-    """Returns the windows of a chunk, in the recording's time, with their embeddings."""
-    ranges = np.array(speaker_windows(chunk.num_samples), np.int64).reshape(-1, 2)
+def windows_of_chunks(
+    chunks: Sequence[Chunk | ChunkAudio], embeddings: Sequence[Embeddings]
+) -> list[SpeakerWindows]:
+    """Returns the windows of each chunk, in the recording's time, with their embeddings."""
+    return [_windows_of(chunk, rows) for chunk, rows in zip(chunks, embeddings, strict=True)]
+
+
+def _windows_of(chunk: Chunk | ChunkAudio, embeddings: Embeddings) -> SpeakerWindows:
+    ranges = np.array(speaker_windows(len(chunk.pcm)), np.int64).reshape(-1, 2)
     times_ms = chunk.start_ms + ranges // SAMPLES_PER_MS
     return SpeakerWindows(times_ms[:, 0], times_ms[:, 1], embeddings)
 
@@ -55,9 +62,7 @@ class LocalVoices:
         pcm = [chunk.pcm for chunk in chunks]
         loop = asyncio.get_running_loop()
         embeddings = await loop.run_in_executor(self._thread, self._engine.embed, pcm)
-        return [
-            windows_of_chunk(chunk, rows) for chunk, rows in zip(chunks, embeddings, strict=True)
-        ]
+        return [*windows_of_chunks(chunks, embeddings)]
 
     async def diarize(self, voices: RecordingVoices, options: SpeakerOptions) -> Diarization:
         """Returns who spoke when."""
