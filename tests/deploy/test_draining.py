@@ -328,7 +328,7 @@ while handle.remote(0).result(timeout_s=60) != second.node_id:
         print("the second node has ended by itself, exit code", code, file=sys.stderr, flush=True)
         for node in (cluster.head_node, first, second):
             node.kill_all_processes(check_alive=False, allow_graceful=False)
-        os._exit(75)
+        os._exit(int(sys.argv[2]))
     time.sleep(0.5)
 third = cluster.add_node(num_cpus=1)
 under_way = handle.remote(8)
@@ -357,7 +357,7 @@ _NODE_LOST = 75
 
 def _run_on_a_cluster(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", _ON_A_CLUSTER, str(SCRIPT)],
+        [sys.executable, "-c", _ON_A_CLUSTER, str(SCRIPT), str(_NODE_LOST)],
         capture_output=True,
         text=True,
         check=False,
