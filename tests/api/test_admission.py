@@ -52,7 +52,7 @@ async def post(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - conditions of many kinds
             await asyncio.sleep(0)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
 
 from serve_app.batch.waiting import Demand, unplaced_demand, waiting_phrase
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,4 @@ def test_actors_without_a_place_are_counted_until_there_is_room(cluster: None) -
 
 
 def _wait_for(expected: Demand) -> None:
-    deadline = time.monotonic() + 60
-    while unplaced_demand() != expected:
-        assert time.monotonic() < deadline, unplaced_demand()
-        time.sleep(0.1)
+    wait_until(lambda: unplaced_demand() == expected, unplaced_demand)

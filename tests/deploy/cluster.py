@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from kubernetes import client
 from loadtests.ports import free_port
 from tests.deploy.charting import as_json
 from tests.deploy.crds import definitions_for, read_crds
+from tests.waiting import wait_until
 
 _READY_TIMEOUT_S = 200.0
 _ADMIN_TOKEN = "admin-token"
@@ -163,26 +163,6 @@ def _wait_until_ready(
             )
 
     wait_until(ready, "the API server's /readyz", alive)
-
-
-def wait_until(
-    condition: Callable[[], bool],
-    what: str,
-    check: Callable[[], None] = lambda: None,
-    limit_s: float = _READY_TIMEOUT_S,
-) -> None:
-    """Polls until the condition holds.
-
-    Raises:
-        TimeoutError: it did not in time.
-    """
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        check()
-        if condition():
-            return
-        time.sleep(0.1)
-    raise TimeoutError(f"waited {limit_s:.0f} s for {what}")
 
 
 def _write_kubeconfig(server: KubeServer) -> None:

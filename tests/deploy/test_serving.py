@@ -16,7 +16,7 @@ from loadtests.serving import environment_without_cluster
 from serve_app.core.paths import default_pack_dir
 from serve_app.packs import PackContents
 from tests.deploy.charting import CHART, Json, combined, ready_values, render, serve_config
-from tests.deploy.cluster import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -88,7 +88,7 @@ def test_demo_of_the_chart_transcribes(dashboard: httpx.Client, config: Json) ->
         assert states[0].get("status") != "DEPLOY_FAILED", states[0].get("message")
         return states[0].get("status") == "RUNNING"
 
-    wait_until(running, "the application to run", limit_s=_TIMEOUT_S)
+    wait_until(running, "the application to run")
     replicas = {
         name: entry["deployment_config"].get("num_replicas")
         for name, entry in states[0]["deployments"].items()
@@ -120,5 +120,5 @@ def test_scaling_by_the_list_of_deployments_restarts_no_replica(
         if entry["name"] == "Punctuator":
             entry["num_replicas"] = 2
     assert dashboard.put("/api/serve/applications/", json=scaled).is_success
-    wait_until(lambda: len(replica_ids()) == len(before) + 1, "one more", limit_s=_TIMEOUT_S)
+    wait_until(lambda: len(replica_ids()) == len(before) + 1, "one more")
     assert before < replica_ids()

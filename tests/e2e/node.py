@@ -22,13 +22,13 @@ from pathlib import Path
 import yaml
 
 from tests.deploy.charting import Json
-from tests.deploy.cluster import wait_until
 from tests.deploy.crds import definitions_for, read_crds
 from tests.e2e.host_image import PAUSE, write_image, write_runc
 from tests.e2e.kube_api import CORE, KubeApi
 from tests.e2e.nullable import with_nullable_scalars
 from tests.e2e.sandbox import HOST_IP, NODE_IP, Sandbox, sandbox
 from tests.e2e.service_names import serve_names
+from tests.waiting import wait_until
 
 BINARIES = (
     "etcd",
@@ -112,7 +112,13 @@ def real_nodes(
                 yield Machine(api, kubeconfig)
     finally:
         if os.environ.get("E2E_KEEP_LOGS"):
-            shutil.copytree(work, os.environ["E2E_KEEP_LOGS"], symlinks=True, ignore=_all_but_logs)
+            shutil.copytree(
+                work,
+                os.environ["E2E_KEEP_LOGS"],
+                symlinks=True,
+                ignore=_all_but_logs,
+                dirs_exist_ok=True,
+            )
         shutil.rmtree(work, ignore_errors=True)
 
 

@@ -18,8 +18,8 @@ import yaml
 
 from serve_app.settings.keys import KeyEntry, as_yaml, hash_of, new_key
 from tests.deploy.charting import CHART, Json, combined, command, ready_values
-from tests.deploy.cluster import wait_until
 from tests.e2e.traffic import POD, load_pod
+from tests.waiting import wait_until
 
 NAMESPACE = "paraserve-e2e"
 RELEASE = "speech"
@@ -72,8 +72,12 @@ class ReleaseUnderTest:
                 "settings": {"auth": {"mode": "auto"}},
                 "apiKeys": {"keys": keys},
                 "helmTest": {"apiKeySecret": KEY_SECRET},
-                # So that old clusters do not pile up within the minutes of this run.
-                "serve": {"oldClusterDeletionDelaySeconds": 20},
+                "serve": {
+                    # So that old clusters do not pile up within the minutes of this run.
+                    "oldClusterDeletionDelaySeconds": 20,
+                    # Two workers have the cores for both replicas of a stage.
+                    "replicaSurgePercent": 100,
+                },
                 "workerGroups": {"cpu": {"maxReplicas": 3}},
                 # What the batch job transcribes.
                 "pods": {
@@ -231,7 +235,7 @@ class ReleaseUnderTest:
         self.wait(settled, "the release to settle", limit_s)
 
     def wait(self, condition: Callable[[], bool], what: str, limit_s: float) -> None:
-        wait_until(condition, what, lambda: time.sleep(0.4), limit_s)
+        wait_until(condition, what, limit_s=limit_s, interval_s=0.5)
 
     def clusters(self) -> list[Json]:
         """Returns the RayClusters of the service, old and new."""

@@ -23,6 +23,7 @@ from ray.serve.config import HTTPOptions
 from serve_app.hosting.haproxy_guard import haproxy_processes
 from serve_app.hosting.haproxy_launcher import OPTIONS_VARIABLE, ProxyOptions
 from serve_app.hosting.processes import Process, process_of
+from tests.waiting import wait_until
 
 HEADER_TIMEOUT_S = 1
 OPTIONS = ProxyOptions(header_timeout_s=HEADER_TIMEOUT_S)
@@ -121,7 +122,7 @@ def launch(folder: Path, port: int, options: ProxyOptions = OPTIONS, maxconn: in
         env={**os.environ, OPTIONS_VARIABLE: json.dumps(asdict(options))},
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 100
     while time.monotonic() < deadline:
         assert process.poll() is None, "HAProxy did not start"
         try:
@@ -138,8 +139,5 @@ def get(url: str) -> httpx.Response:
 
 
 def wait_until_served(url: str) -> httpx.Response:
-    deadline = time.monotonic() + 30
-    while (response := get(url)).status_code != 200:
-        assert time.monotonic() < deadline, response.text
-        time.sleep(0.1)
-    return response
+    wait_until(lambda: get(url).status_code == 200, lambda: get(url).text)
+    return get(url)

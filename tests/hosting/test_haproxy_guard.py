@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -27,15 +26,7 @@ from tests.hosting.haproxy_process import (
     launch,
     wait_until_served,
 )
-
-LIMIT_S = 30.0
-
-
-def wait_until(is_so: Callable[[], object], message: str) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not is_so():
-        assert time.monotonic() < deadline, message
-        time.sleep(0.05)
+from tests.waiting import wait_until
 
 
 def kill(proxy: Proxy) -> None:
@@ -100,7 +91,7 @@ def test_nothing_stands_in_for_a_proxy_that_a_newer_one_has_replaced(
     configuration(proxy.folder, proxy.port, backend)
     successor = launch(proxy.folder, proxy.port)
     try:
-        assert proxy.process.wait(LIMIT_S) == 0
+        assert proxy.process.wait(100) == 0
         wait_until(lambda: len(guards(proxy.folder)) == 1, "the first guard stays")
         running = haproxy_processes(str(proxy.folder / "haproxy.cfg"))
         assert [one.pid for one in running] == [successor.process.pid]

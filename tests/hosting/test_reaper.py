@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from serve_app.hosting.processes import processes_of_run
 from serve_app.hosting.run_directory import RunDirectory
+from tests.waiting import wait_until
 
 OWNER = """
 import os, subprocess, sys
@@ -43,10 +43,7 @@ def test_everything_ends_with_an_owner_that_is_killed(tmp_path: Path) -> None:
     assert len(processes_of_run(run.path)) == 2
     owner.kill()
     owner.communicate()
-    deadline = time.monotonic() + 60
-    while processes_of_run(run.path):
-        assert time.monotonic() < deadline, "something was left behind"
-        time.sleep(0.05)
+    wait_until(lambda: not processes_of_run(run.path), "the processes of the run to end")
 
 
 def test_reaper_spares_the_owner_that_dismisses_it(tmp_path: Path) -> None:

@@ -9,12 +9,11 @@ import httpx
 import pytest
 
 from tests.service.requests import transcribe
-from tests.service.watching import eventually
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
 APP = "sleepy"
-_LIMIT_S = 90.0
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def sleepy_url(service_url: str) -> Iterator[str]:
     assert client is not None
     client.deploy_apps(ServeDeploySchema.model_validate(config))
     # It may have gone to sleep before the last of the others was ready.
-    assert eventually(lambda: num_recognizers() is not None, _LIMIT_S), serve.status()
+    wait_until(lambda: num_recognizers() is not None, serve.status)
     yield f"{service_url}/{APP}"
     serve.delete(APP)
 
@@ -73,7 +72,7 @@ def test_recognizer_scales_to_zero_and_a_request_scales_it_up(
         expected = transcribe(client, demo_flac, stages="asr")["text"]
         assert transcribe(http, demo_flac)["text"] == expected
         assert http.get("/readyz").status_code == 200
-        assert eventually(lambda: num_recognizers() == 0, _LIMIT_S)
+        wait_until(lambda: num_recognizers() == 0)
         # Probes of a sleeping service must not wake it.
         for _ in range(5):
             assert http.get("/readyz").status_code == 200

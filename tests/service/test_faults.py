@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from serve_app.settings import Settings
 from tests.fakes.faulty_recognizer import DEADLY, STICKY, build_faulty_recognizer, marked
 from tests.fakes.faulty_segmenter import STICKY_BYTES, build_faulty_segmenter
 from tests.service.requests import audio_file, post, read_audio, transcribe
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -107,10 +107,7 @@ def test_clips_beside_a_file_that_gets_its_segmenter_replaced_are_all_transcribe
     expected = transcribe(client, clip, stages="asr")["text"]
     with ThreadPoolExecutor(20) as pool:
         first = pool.submit(post, faulty_client, sticky, stages="asr")
-        give_up_s = time.monotonic() + 60
-        while not (traces / "segmenter.trace").exists():
-            assert time.monotonic() < give_up_s
-            time.sleep(0.05)
+        wait_until((traces / "segmenter.trace").exists)
         # They wait behind it on the segmenter that is about to be replaced.
         others = [pool.submit(post, faulty_client, clip, stages="asr") for _ in range(9)]
         answers = [each.result() for each in (first, *others)]
@@ -154,13 +151,16 @@ def wait_until_updating(app_name: str) -> None:
     """Returns once each of the deployments has begun to replace its replica."""
     from ray import serve
 
-    deadline = time.monotonic() + 60
     waiting = {"Ingress", "Segmenter", "Recognizer", "Punctuator"}
-    while waiting:
-        assert time.monotonic() < deadline, f"not replaced: {waiting}"
+
+    def all_began() -> bool:
         deployments = serve.status().applications[app_name].deployments
-        waiting -= {name for name in waiting if deployments[name].status != "HEALTHY"}
-        threading.Event().wait(0.02)
+        waiting.difference_update(
+            [name for name in waiting if deployments[name].status != "HEALTHY"]
+        )
+        return not waiting
+
+    wait_until(all_began, lambda: f"{waiting} to be replaced", interval_s=0.02)
 
 
 def streamed_text(client: httpx.Client, recording: bytes, begun: threading.Event) -> str:

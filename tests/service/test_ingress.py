@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from serve_app.settings import Settings
-from tests.service.watching import eventually, scrape
+from tests.service.watching import scrape
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -33,7 +34,7 @@ def test_invented_methods_make_no_series_of_metrics(
     # Whatever is counted after them is seen after them.
     assert client.patch("/v1/models").status_code == 405
     pattern = re.compile(r'ray_serve_num_http_requests_total\{[^}]*method="PATCH"')
-    assert eventually(lambda: pattern.search(scrape()) is not None, 120)
+    wait_until(lambda: pattern.search(scrape()) is not None)
     time.sleep(1)
     methods = set(re.findall(r'method="([^"]*)"', scrape()))
     assert not {method for method in methods if re.match("INVENTED|PROPFIND|MKCOL|SUBS", method)}

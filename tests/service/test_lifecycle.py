@@ -8,7 +8,6 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from serve_app.hosting.processes import processes_of_run
 from serve_app.hosting.stopping import ExitCode
 from tests.service.requests import audio_file, read_audio, transcribe
 from tests.service.serving_process import ObservedService, serving
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -28,13 +28,6 @@ NO_PORT = "-1"
 # For the tests that send no recordings: fewer replicas to start.
 SMALL = 'stages=["asr"]'
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
-
-
-def eventually(look: Callable[[], bool], limit_s: float = 120.0) -> None:
-    deadline = time.monotonic() + limit_s
-    while not look():
-        assert time.monotonic() < deadline, "it did not come to that"
-        time.sleep(0.05)
 
 
 def listening_addresses(directory: Path, command: int) -> dict[str, set[str]]:
@@ -76,7 +69,7 @@ def test_service_is_private_and_ends_only_after_its_running_requests(
         assert "haproxy" in addresses["0100007F"]
         open_to_others = [path for path in service.directory.rglob("*") if others_may_reach(path)]
         assert open_to_others == []
-        eventually(lambda: agent_port(service.directory) != "")
+        wait_until(lambda: agent_port(service.directory) != "")
         agent = agent_port(service.directory)
         # Beside another cluster its port may be taken, and then it does without.
         if agent != NO_PORT:
@@ -93,9 +86,9 @@ def test_service_is_private_and_ends_only_after_its_running_requests(
                     pool.submit(transcribe, client, recording) for recording in recordings
                 ]
                 counts = service.directory / "requests"
-                eventually(lambda: num_under_way(counts) == NUM_REQUESTS)
+                wait_until(lambda: num_under_way(counts) == NUM_REQUESTS)
                 service.process.send_signal(signal.SIGTERM)
-                eventually(lambda: (service.directory / "draining").exists())
+                wait_until(lambda: (service.directory / "draining").exists())
                 refused = service.get("/v1/models")
                 assert refused.status_code == 503
                 assert refused.json()["error"]["code"] == "shutting_down"
@@ -125,7 +118,7 @@ def test_killed_proxies_cause_no_404_and_a_dead_control_store_ends_the_service()
         for victim in ("HAProxyManager", "haproxy"):
             before = {process.pid for process in service.haproxies()}
             kill_of(directory, victim)
-            eventually(lambda b=before: not b & {p.pid for p in service.haproxies()})  # type: ignore[misc]
+            wait_until(lambda b=before: not b & {p.pid for p in service.haproxies()})  # type: ignore[misc]
             seen.until_served()
         assert seen.statuses <= {200, 503}
         assert seen.num_without_retry_after == 0
@@ -146,7 +139,7 @@ class Answers:
         self.num_without_retry_after = 0
 
     def until_served(self) -> None:
-        eventually(self._ask)
+        wait_until(self._ask)
 
     def _ask(self) -> bool:
         try:
@@ -171,7 +164,7 @@ def test_killed_command_leaves_nothing_and_a_node_without_its_agent_ends_the_ser
         directory = service.directory
         service.process.kill()
         service.process.wait()
-        eventually(lambda: processes_of_run(directory) == [])
+        wait_until(lambda: processes_of_run(directory) == [])
     with serving(SMALL) as service:
         directory = service.directory
         kill_of(directory, "DashboardAgent")
@@ -196,9 +189,9 @@ def test_second_signal_ends_at_once_and_reports_cut_requests(demo_flac: bytes) -
 
         asking = threading.Thread(target=ask)
         asking.start()
-        eventually(lambda: num_under_way(directory / "requests") == 1)
+        wait_until(lambda: num_under_way(directory / "requests") == 1)
         service.process.send_signal(signal.SIGTERM)
-        eventually(lambda: "waiting for 1 running requests" in service.output)
+        wait_until(lambda: "waiting for 1 running requests" in service.output)
         service.process.send_signal(signal.SIGINT)
         code = service.wait()
         asking.join(60)

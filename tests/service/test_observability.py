@@ -12,13 +12,13 @@ from serve_app import metrics
 from tests.otlp_receiver import ReceivedSpan, Receiver
 from tests.service.requests import audio_file, post, read_audio, transcribe
 from tests.service.watching import (
-    eventually,
     log_directory,
     log_lines_of,
     scrape,
     value_of,
     wait_for_export,
 )
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -53,7 +53,7 @@ def test_every_declared_metric_is_exported(client: httpx.Client, demo_flac: byte
         page = scrape()
         return {name for name in declared if f"# TYPE {name} " not in page}
 
-    assert eventually(lambda: not missing()), missing()
+    wait_until(lambda: not missing(), missing)
 
 
 def test_metrics_count_finished_work(client: httpx.Client, demo_flac: bytes) -> None:
@@ -63,7 +63,7 @@ def test_metrics_count_finished_work(client: httpx.Client, demo_flac: bytes) -> 
     before = value_of(name)
     for _ in range(2):
         transcribe(client, demo_flac)
-    assert eventually(lambda: value_of(name) - before >= 2 * audio_s - 0.1)
+    wait_until(lambda: value_of(name) - before >= 2 * audio_s - 0.1)
     assert value_of(name) - before == pytest.approx(2 * audio_s, abs=0.1)
 
 
@@ -74,7 +74,7 @@ def test_a_request_leaves_one_line_with_its_times(client: httpx.Client, demo_fla
         files={"file": ("a.flac", demo_flac)},
         headers={"X-Request-ID": "log-test-1"},
     )
-    assert eventually(lambda: bool(log_lines_of("log-test-1")))
+    wait_until(lambda: bool(log_lines_of("log-test-1")))
     (line,) = log_lines_of("log-test-1")
     assert line["status"] == response.status_code == 200
     assert line["key"] == "anonymous"
@@ -114,7 +114,7 @@ def test_one_trace_runs_through_the_four_stages(
         return {span.name: span for span in span_receiver.spans if span.trace_id == TRACE}
 
     stages = {"ingress", "segmenter", "recognizer", "punctuator"}
-    assert eventually(lambda: set(spans()) == stages), set(spans())
+    wait_until(lambda: set(spans()) == stages, lambda: set(spans()))
     found = spans()
     assert found["ingress"].parent_id == CALLER_SPAN
     assert found["segmenter"].parent_id == found["ingress"].span_id

@@ -13,7 +13,8 @@ import openai
 import pytest
 
 from tests.service.requests import URL, audio_file, read_audio
-from tests.service.watching import eventually, log_lines_of, value_of, wait_for_export
+from tests.service.watching import log_lines_of, value_of, wait_for_export
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -59,14 +60,12 @@ def test_caller_who_leaves_a_stream_is_logged_and_not_counted_as_done(
         assert response.status_code == 200
         first = next(line for line in response.iter_lines() if line.startswith("data: "))
         assert json.loads(first.removeprefix("data: "))["type"] == "transcript.text.delta"
-    assert eventually(lambda: bool(request_lines_of("left-stream-1")))
+    wait_until(lambda: bool(request_lines_of("left-stream-1")))
     (line,) = request_lines_of("left-stream-1")
     assert (line["code"], line["status"]) == ("client_disconnected", 499)
-    assert eventually(
-        lambda: value_of("paraserve_requests_total", 'code="client_disconnected"') >= 1
-    )
+    wait_until(lambda: value_of("paraserve_requests_total", 'code="client_disconnected"') >= 1)
     # The work has stopped: no segmenter has the recording any more.
-    assert eventually(lambda: value_of("paraserve_recordings_open") == 0)
+    wait_until(lambda: value_of("paraserve_recordings_open") == 0)
     wait_for_export(client)
     assert value_of("paraserve_audio_done_seconds_total") == done_before
 
@@ -82,6 +81,6 @@ def test_caller_who_leaves_during_the_upload_is_logged(service_url: str) -> None
     )
     with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
         connection.sendall(head.encode() + bytes(100_000))
-    assert eventually(lambda: bool(request_lines_of("left-upload-1")))
+    wait_until(lambda: bool(request_lines_of("left-upload-1")))
     (line,) = request_lines_of("left-upload-1")
     assert (line["code"], line["status"]) == ("client_disconnected", 499)

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from tests.service.requests import post
-
-
-def eventually(look: Callable[[], bool], timeout_s: float = 60.0) -> bool:
-    """Returns what `look` says in the end: at once if it is true, else when the time is over."""
-    deadline = time.monotonic() + timeout_s
-    while not (seen := look()) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    return seen
+from tests.waiting import wait_until
 
 
 def scrape() -> str:
@@ -63,4 +54,4 @@ def wait_for_export(client: httpx.Client) -> None:
     labels = 'code="model_not_found"'
     before = value_of("paraserve_requests_total", labels)
     assert post(client, b"RIFF", model="nothing").status_code == 404
-    assert eventually(lambda: value_of("paraserve_requests_total", labels) > before)
+    wait_until(lambda: value_of("paraserve_requests_total", labels) > before)

@@ -21,6 +21,7 @@ from serve_app.ui.uploads import UploadStore
 from tests.ui.scripted_api import SAID, ScriptedApi
 from tests.ui.serving import MAX_UPLOAD_BYTES, serving, serving_page
 from tests.ui.visiting import OCTETS, ORDER, Json, Visit, connection, request_head, status_of
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -435,11 +436,3 @@ class TestEvents:
     def test_page_that_is_not_open_gets_no_results(self, visit: Visit) -> None:
         response = visit.http.get("gradio_api/queue/data?session_hash=neveropened")
         assert (response.status_code, response.json()["problem"]) == (403, "page_unknown")
-
-
-def wait_until(condition: object, timeout_s: float = 60) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

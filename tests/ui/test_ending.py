@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,19 +13,11 @@ from serve_app.ui.uploads import UploadStore
 from tests.ui.conftest import SAMPLES, OpenPage, open_page
 from tests.ui.scripted_api import SAID, ScriptedApi
 from tests.ui.serving import MAX_UPLOAD_BYTES, serving, serving_page, stored_in
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 
 CLIP = SAMPLES / "clip.flac"
-
-
-def eventually(is_so: Callable[[], bool], timeout_s: float = 20) -> bool:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if is_so():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_cancelling_closes_the_request(
@@ -38,8 +28,8 @@ def test_cancelling_closes_the_request(
     opened.wait_for("running")
     opened.page.click(".ps-cancel")
     assert opened.page.locator(".ps-status").inner_text() == TEXTS["cancelled_partial"]["zh"]
-    assert eventually(lambda: api.num_left == 1), "the API still works on it"
-    assert eventually(lambda: uploads.num_bytes == 0)
+    wait_until(lambda: api.num_left == 1, "the API to stop work on it")
+    wait_until(lambda: uploads.num_bytes == 0)
     api.release()
     opened.page.click(".ps-go")
     opened.wait_for("done")
@@ -53,8 +43,8 @@ def test_leaving_the_page_closes_the_request(
     opened.transcribe(CLIP)
     opened.wait_for("running")
     opened.page.close()
-    assert eventually(lambda: api.num_left == 1), "the API still works on it"
-    assert eventually(lambda: uploads.num_bytes == 0)
+    wait_until(lambda: api.num_left == 1, "the API to stop work on it")
+    wait_until(lambda: uploads.num_bytes == 0)
 
 
 def test_upload_has_no_name_and_is_deleted_with_its_request(
@@ -67,7 +57,7 @@ def test_upload_has_no_name_and_is_deleted_with_its_request(
     assert [path for path in uploads.directory.rglob("*") if path.is_file()] == []
     api.release()
     opened.wait_for("done")
-    assert eventually(lambda: uploads.num_bytes == 0)
+    wait_until(lambda: uploads.num_bytes == 0)
 
 
 def test_stopped_page_leaves_no_directory(api: ScriptedApi, tmp_path: Path) -> None:
@@ -114,7 +104,7 @@ def test_full_queue_of_the_page_is_told(browser: Browser, api: ScriptedApi, tmp_
         runs.wait_for("running")
         waits.transcribe(CLIP)
         waits.wait_for("waiting")
-        assert eventually(lambda: uploads.num_ready == 1)
+        wait_until(lambda: uploads.num_ready == 1)
         refused.transcribe(CLIP)
         refused.wait_for("failed")
         expect(refused.page.locator(".ps-alert")).to_contain_text(TEXTS["page_busy"]["zh"])
