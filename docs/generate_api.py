@@ -14,7 +14,7 @@ from typing import Any
 from serve_app.api import openapi, response_schemas
 from serve_app.api.errors import STATUS_OF
 from serve_app.api.response_headers import RESPONSE_HEADERS
-from serve_app.core import errors
+from serve_app.core import errors, job_errors
 
 DOCS = Path(__file__).parent
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.S)
@@ -98,6 +98,19 @@ REMEDIES: dict[type[errors.ParaserveError], str] = {
     "searches the speaker embedder's log for the request id.",
     errors.RecognitionFailed: "The operator searches the recognizer's log for the request id.",
     errors.KeysUnavailable: "The operator restores the keys file.",
+    job_errors.JobNotFound: "Check the id and the API key: a job belongs to the key that created it, "
+    "and is removed after `jobs.keep_results_s`.",
+    job_errors.JobNotFinished: "Ask again once the job is completed, or give a `webhook_url`.",
+    job_errors.JobWithoutResult: "Read the job's `error`; create the job again if it is worth it.",
+    job_errors.IdempotencyConflict: "Use a new Idempotency-Key for another request.",
+    job_errors.NoWebhook: "Create the job with `webhook_url`, or wait for its end.",
+    job_errors.UploadNotFound: "Create the upload again.",
+    job_errors.UploadConflict: "Ask for the offset with HEAD, and go on from there.",
+    job_errors.UploadIncomplete: "Send the missing parts first.",
+    job_errors.QueueFull: "Create the job again later; the operator raises `jobs.max_queued`.",
+    job_errors.QuotaExceeded: "Wait for the next month, or have the key's quota raised.",
+    job_errors.StoreUnavailable: "Try again after `Retry-After`; the operator looks after the "
+    "database and the storage.",
     errors.ConfigurationError: "Correct the setting that the message names.",
     errors.PackError: "Do what the message says.",
     errors.PackNotFound: "Check the name with `paraserve models list`, or pull the pack.",

@@ -27,6 +27,7 @@ ORDER = (
     "modeltools",
     "planning",
     "client",
+    "jobs",
     "api",
     "metrics",
     "tracing",
@@ -53,6 +54,8 @@ HOMES = {
     "gradio": {"ui"},
     "opentelemetry": {"tracing"},
     "kubernetes": {"ops"},
+    "sqlalchemy": {"jobs"},
+    "alembic": {"jobs"},
 }
 
 

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from serve_app.api.response_models import ErrorAnswer, ErrorType
-from serve_app.core import errors
+from serve_app.core import errors, job_errors
 
 # An unusable recording is a 400, as in OpenAI's API, whose clients raise `BadRequestError`;
 # `code` names the fault.
@@ -58,6 +58,17 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.DeadlineExceeded: 504,
     errors.RecognitionFailed: 500,
     errors.SpeakersUnavailable: 503,
+    job_errors.JobNotFound: 404,
+    job_errors.JobNotFinished: 409,
+    job_errors.JobWithoutResult: 409,
+    job_errors.IdempotencyConflict: 409,
+    job_errors.NoWebhook: 409,
+    job_errors.UploadNotFound: 404,
+    job_errors.UploadConflict: 409,
+    job_errors.UploadIncomplete: 409,
+    job_errors.QueueFull: 429,
+    job_errors.QuotaExceeded: 429,
+    job_errors.StoreUnavailable: 503,
     errors.ConfigurationError: 500,
     errors.PackError: 500,
     errors.PackNotFound: 500,

@@ -20,6 +20,7 @@ from serve_app.core.records import STAGES, Stage
 from serve_app.settings.admission import REFUSAL_HEADROOM, AdmissionSettings, AuthSettings
 from serve_app.settings.audio_url import AudioUrlSettings
 from serve_app.settings.batch import BatchSettings
+from serve_app.settings.jobs import JobSettings
 from serve_app.settings.keys import read_keys
 from serve_app.settings.section import Advanced, refuse_old_names
 from serve_app.settings.service import (
@@ -120,6 +121,7 @@ class Settings(BaseSettings):
     subtitles: SubtitleSettings = SubtitleSettings()
     ui: UiSettings = UiSettings()
     batch: BatchSettings = BatchSettings()
+    jobs: JobSettings = JobSettings()
 
     @property
     def largest_upload_bytes(self) -> int:

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from serve_app.core import errors
+from serve_app.core import errors, job_errors
 from serve_app.core.errors import ParaserveError
 from tests.error_tree import EVERY_ERROR
 
@@ -44,6 +44,8 @@ ARGUMENTS: dict[type[ParaserveError], tuple[object, ...]] = {
     errors.PackCorrupt: ("a", "b", "c"),
     errors.PackFetchFailed: ("a", "b", "c"),
     errors.DeviceUnavailable: ("cuda", "no driver"),
+    job_errors.UploadIncomplete: (1, 2),
+    job_errors.QuotaExceeded: (3600.0, "2026-12-01"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Jobs: transcriptions that outlive the request, the process and the cluster that took them."""
