@@ -31,9 +31,9 @@ from typing import Any
 POLL_S = 0.5
 """Time between two counts of the requests in flight."""
 
-QUIET_S = 2.0
-"""How long HAProxy must be without a request: until all nodes have updated the Service, and
-connections that clients keep open may bring another one."""
+QUIET_S = 5.0
+"""How long HAProxy must be without a request: until all nodes have updated the Service, which
+takes busy ones seconds, and connections that clients keep open may bring another one."""
 
 PLACEMENT_S = 10.0
 """How long Serve and Ray may take to start a replacement on a node with free resources."""
@@ -173,17 +173,15 @@ class InFlight:
 
     Attributes:
         proxied: in HAProxy, wherever they are answered.
+        arrived: at HAProxy so far; a short request comes and goes between two counts.
         ingress: in replicas that answer HTTP; lost if the node ends.
         stages: calls in other replicas; repeated elsewhere if the node ends.
     """
 
     proxied: int
+    arrived: int
     ingress: int
     stages: int
-
-    @property
-    def is_empty(self) -> bool:
-        return self.proxied == self.ingress == self.stages == 0
 
 
 @dataclass(slots=True)
@@ -195,6 +193,7 @@ class Waiting:
     """
 
     clock: Callable[[], float] = time.monotonic
+    _arrived: int | None = field(default=None, init=False)
     _quiet_since_s: float | None = field(default=None, init=False)
     _stages_since_s: float | None = field(default=None, init=False)
 
@@ -206,7 +205,9 @@ class Waiting:
             is_moving: whether a replacement is starting elsewhere; asked only if it matters.
         """
         now_s = self.clock()
-        if found.proxied:
+        has_arrived = self._arrived not in (None, found.arrived)
+        self._arrived = found.arrived
+        if found.proxied or has_arrived:
             self._quiet_since_s = self._stages_since_s = None
             return False
         if self._quiet_since_s is None:
@@ -228,9 +229,6 @@ def watch(gcs_address: str, node_id: str, limit_s: float) -> None:
 
     ray.init(address=gcs_address, namespace="serve", log_to_driver=False, logging_level="ERROR")
     replicas = replicas_on(node_id)
-    if not replicas and not num_proxied(node_id):
-        print("drain: nothing is in flight", flush=True)
-        return
     if replicas:
         # Without replicas Ray would stop the node at once, and with it HAProxy.
         request_drain(gcs_address, node_id, limit_s)
@@ -303,7 +301,7 @@ def count_in_flight(node_id: str, replicas: dict[str, Any]) -> InFlight:
             numbers[kind] += 1  # too busy to answer, so not idle
         except ray.exceptions.RayError:
             del replicas[name]
-    return InFlight(num_proxied(node_id), numbers["ingress"], numbers["stages"])
+    return InFlight(*requests_of_proxy(node_id), numbers["ingress"], numbers["stages"])
 
 
 def replacement_is_starting(node_id: str, replicas: dict[str, Any], elapsed_s: float) -> bool:
@@ -342,29 +340,31 @@ def replacement_is_starting(node_id: str, replicas: dict[str, Any], elapsed_s: f
     return any(free.get(each, {}).get("CPU", 0) > 0 for each in schedulable)
 
 
-def num_proxied(node_id: str) -> int:
-    """Returns the requests that pass through the HAProxy of a node.
+def requests_of_proxy(node_id: str) -> tuple[int, int]:
+    """Returns how many requests pass through the HAProxy of a node, and how many ever have.
 
     Processes that a newer HAProxy has replaced live as long as they have requests, and do not
-    tell how many: each counts as one.
+    tell how many: each counts as one. A newer one counts its own requests, from 0.
     """
     configured = os.environ.get("RAY_SERVE_HAPROXY_SOCKET_PATH", "/tmp/haproxy-serve/admin.sock")  # noqa: S108  # Ray's default
     path = Path(configured)
     path = path.parent / node_id / path.name
     try:
         rows = csv.DictReader(_ask_haproxy(path, "show stat").lstrip("# ").splitlines())
-        current = sum(
-            int(row["scur"] or 0) + int(row["qcur"] or 0)
+        applications = [
+            row
             for row in rows
             if row["svname"] == "BACKEND"
             and row["pxname"].startswith("http-")
             and not row["pxname"].endswith(_PAGE_SUFFIX)
-        )
+        ]
+        current = sum(int(row["scur"] or 0) + int(row["qcur"] or 0) for row in applications)
+        arrived = sum(int(row["stot"] or 0) for row in applications)
         info = _ask_haproxy(path, "show info").splitlines()
         pid = next((each.split(":")[1].strip() for each in info if each.startswith("Pid:")), "")
     except (OSError, KeyError, ValueError):
-        current, pid = 0, ""
-    return current + sum(each != pid for each in _haproxy_processes(node_id))
+        current, arrived, pid = 0, 0, ""
+    return current + sum(each != pid for each in _haproxy_processes(node_id)), arrived
 
 
 def _ask_haproxy(path: Path, command: str) -> str:
