@@ -2,6 +2,7 @@
 
 {{- define "paraserve.checks" -}}
 {{- include "paraserve.checkKeys" . -}}
+{{- include "paraserve.checkJobs" . -}}
 {{- include "paraserve.checkModels" . -}}
 {{- include "paraserve.checkGroups" . -}}
 {{- include "paraserve.checkGpus" . -}}
@@ -85,6 +86,20 @@
 {{- define "paraserve.checkKeys" -}}
 {{- if and (include "paraserve.wantsKeys" .) (not .Values.apiKeys.existingSecret) (not .Values.apiKeys.keys) -}}
 {{- fail "No API keys: set apiKeys.existingSecret or apiKeys.keys (paraserve keys new writes them), or settings.auth.mode to \"off\" to let everybody in." -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "paraserve.checkJobs" -}}
+{{- range $name, $application := include "paraserve.applications" . | fromYaml -}}
+{{- $settings := include "paraserve.effective" (dict "root" $ "settings" ($application.settings | default dict)) | fromYaml -}}
+{{- if dig "jobs" "enabled" false $settings -}}
+{{- if not $.Values.jobs.databaseSecret -}}
+{{- fail "settings.jobs.enabled needs jobs.databaseSecret: a Secret with the URL of a PostgreSQL database, postgresql://user:password@host/name." -}}
+{{- end -}}
+{{- if not (dig "jobs" "storage" "" $settings) -}}
+{{- fail "settings.jobs.enabled needs settings.jobs.storage: a bucket, such as s3://bucket/jobs, or a directory on a volume that all pods mount." -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

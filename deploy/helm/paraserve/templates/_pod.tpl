@@ -162,6 +162,21 @@ spec:
         items:
           - {key: {{ $root.Values.apiKeys.secretKey }}, path: keys.yaml}
     {{- end }}
+    {{- if and .serves (include "paraserve.servesJobs" $root) }}
+    - name: jobs
+      projected:
+        sources:
+          - secret:
+              name: {{ $root.Values.jobs.databaseSecret }}
+              items:
+                - {key: {{ $root.Values.jobs.databaseSecretKey }}, path: database-url}
+          {{- with $root.Values.jobs.webhookSecret }}
+          - secret:
+              name: {{ . }}
+              items:
+                - {key: {{ $root.Values.jobs.webhookSecretKey }}, path: webhook-secrets.yaml}
+          {{- end }}
+    {{- end }}
     {{- if .drains }}
     - name: scripts
       configMap:
@@ -234,6 +249,9 @@ volumeMounts:
   {{- end }}
   {{- if include "paraserve.wantsKeys" $root }}
   - {name: api-keys, mountPath: /etc/paraserve/keys, readOnly: true}
+  {{- end }}
+  {{- if and .serves (include "paraserve.servesJobs" $root) }}
+  - {name: jobs, mountPath: /etc/paraserve/jobs, readOnly: true}
   {{- end }}
   {{- if .drains }}
   - {name: scripts, mountPath: /etc/paraserve/scripts, readOnly: true}

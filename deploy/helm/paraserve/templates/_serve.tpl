@@ -46,6 +46,13 @@ which only deployments with bounds may do.
 {{- if ne (dig "auth" "mode" "auto" $effective | toString) "off" -}}
 {{- $_ := set $args "auth" (merge (dict "keys_file" "/etc/paraserve/keys/keys.yaml") ($settings.auth | default dict)) -}}
 {{- end -}}
+{{- if dig "jobs" "enabled" false $effective -}}
+{{- $files := dict "database_url_file" "/etc/paraserve/jobs/database-url" -}}
+{{- if $root.Values.jobs.webhookSecret -}}
+{{- $_ := set $files "webhook_secrets_file" "/etc/paraserve/jobs/webhook-secrets.yaml" -}}
+{{- end -}}
+{{- $_ := set $args "jobs" (merge $files ($settings.jobs | default dict)) -}}
+{{- end -}}
 {{- $audio := merge (deepCopy ($settings.audio | default dict)) (dict "spool_dir" "/spool") -}}
 {{- $_ := set $args "audio" $audio -}}
 {{- $deployments := list -}}

@@ -30,6 +30,14 @@ Nothing where there is no cluster to ask, as in `helm template`.
 {{- if or (not $needed) (has $needed $stages) -}}true{{- end -}}
 {{- end -}}
 
+{{/* "true" if an application takes jobs over HTTP. */}}
+{{- define "paraserve.servesJobs" -}}
+{{- range $name, $application := include "paraserve.applications" . | fromYaml -}}
+{{- $settings := include "paraserve.effective" (dict "root" $ "settings" ($application.settings | default dict)) | fromYaml -}}
+{{- if dig "jobs" "enabled" false $settings -}}true{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Settings of the main application with the scaling of the operator in them. */}}
 {{- define "paraserve.mainSettings" -}}
 {{- $scaling := include "paraserve.scaling" . | fromYaml -}}
