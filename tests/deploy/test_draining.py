@@ -167,8 +167,51 @@ def test_replacement_counts_once_it_has_a_node(
     controller = SimpleNamespace(get_serve_instance_details=SimpleNamespace(remote=lambda: details))
     monkeypatch.setattr(ray, "get_actor", lambda name, namespace: controller)
     monkeypatch.setattr(ray, "get", lambda found, timeout: found)
+    monkeypatch.setattr("ray._private.state.nodes", list)
+    monkeypatch.setattr("ray._private.state.available_resources_per_node", dict)
     here = {"SERVE_REPLICA::paraserve#Recognizer#1": None}
     assert drain.replacement_is_starting("here", here, drain.PLACEMENT_S) is is_starting
+
+
+@pytest.mark.parametrize(
+    ("replicas", "workers", "elapsed_s", "waits"),
+    [
+        ([(ReplicaState.STARTING, None)], ["other"], 30.0, True),
+        # A lone worker: its pod is replaced when it is gone.
+        ([(ReplicaState.STARTING, None)], [], 30.0, False),
+        # Others answer in its place.
+        ([(ReplicaState.STARTING, None), (ReplicaState.RUNNING, "other")], ["other"], 30.0, False),
+        # One on a node that is being drained as well does not.
+        (
+            [(ReplicaState.STARTING, None), (ReplicaState.PENDING_MIGRATION, "third")],
+            ["other", "third"],
+            30.0,
+            True,
+        ),
+        ([(ReplicaState.STARTING, None)], ["other"], 1000.0, False),
+    ],
+)
+def test_replacement_that_needs_a_new_worker_is_waited_for_while_requests_come_in_elsewhere(
+    drain: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    replicas: list[tuple[ReplicaState, str | None]],
+    workers: list[str],
+    elapsed_s: float,
+    waits: bool,
+) -> None:
+    found = [{"state": state, "node_id": node_id} for state, node_id in replicas]
+    found.append({"state": ReplicaState.PENDING_MIGRATION, "node_id": "here"})
+    details = {"applications": {"paraserve": {"deployments": {"Ingress": {"replicas": found}}}}}
+    controller = SimpleNamespace(get_serve_instance_details=SimpleNamespace(remote=lambda: details))
+    monkeypatch.setattr(ray, "get_actor", lambda name, namespace: controller)
+    monkeypatch.setattr(ray, "get", lambda found, timeout: found)
+    nodes = [
+        {"NodeID": name, "Alive": True, "Resources": {"CPU": 2.0}} for name in ["here", *workers]
+    ]
+    monkeypatch.setattr("ray._private.state.nodes", lambda: nodes)
+    monkeypatch.setattr("ray._private.state.available_resources_per_node", dict)
+    here = {"SERVE_REPLICA::paraserve#Ingress#1": None}
+    assert drain.replacement_is_starting("here", here, elapsed_s) is waits
 
 
 @contextmanager

@@ -38,6 +38,10 @@ takes busy ones seconds, and connections that clients keep open may bring anothe
 PLACEMENT_S = 10.0
 """How long Serve and Ray may take to start a replacement on a node with free resources."""
 
+WORKER_S = 150.0
+"""How long a new worker may take that the only replicas of a deployment move to. Until then
+requests reach the replicas here through the other workers."""
+
 STAGE_LIMIT_S = 60.0
 """How long calls from other nodes are waited for when nothing can replace the replicas here.
 Such calls never stop under load; the ingress repeats a call whose replica is gone."""
@@ -307,6 +311,9 @@ def count_in_flight(node_id: str, replicas: dict[str, Any]) -> InFlight:
 def replacement_is_starting(node_id: str, replicas: dict[str, Any], elapsed_s: float) -> bool:
     """Returns whether a replacement of the replicas starts on another node, or soon may.
 
+    One that waits for a new worker counts if nothing else could answer in its place, and only
+    beside other workers: a lone one has left the Service, and is replaced when it is gone.
+
     Args:
         node_id: the node that is being drained.
         replicas: its live replicas by actor name.
@@ -322,20 +329,26 @@ def replacement_is_starting(node_id: str, replicas: dict[str, Any], elapsed_s: f
         details = ray.get(controller.get_serve_instance_details.remote(), timeout=_CALL_S)
     except (ValueError, ray.exceptions.RayError):
         return False  # nobody is there who could replace them
-    wanted = {(_application(name), _deployment(name)) for name in replicas}
-    for application, deployment in wanted:
+    is_missing = False
+    for application, deployment in {(_application(name), _deployment(name)) for name in replicas}:
         parts = details["applications"].get(application, {}).get("deployments", {})
-        for replica in parts.get(deployment, {}).get("replicas", ()):
-            other = replica.get("node_id") not in (None, node_id)
-            if other and replica["state"] in ("STARTING", "UPDATING"):
-                return True
-    if elapsed_s >= PLACEMENT_S:
+        found = parts.get(deployment, {}).get("replicas", ())
+        elsewhere = {each["state"] for each in found if each.get("node_id") not in (None, node_id)}
+        if elsewhere & {"STARTING", "UPDATING"}:
+            return True
+        is_waiting = any(
+            each["state"] == "STARTING" and each.get("node_id") is None for each in found
+        )
+        is_missing |= is_waiting and "RUNNING" not in elsewhere
+    if elapsed_s >= (WORKER_S if is_missing else PLACEMENT_S):
         return False
     schedulable = {
         each["NodeID"]
         for each in state.nodes()
         if each["Alive"] and each["NodeID"] != node_id and each["Resources"].get("CPU", 0) > 0
     }
+    if is_missing and schedulable:
+        return True
     free = state.available_resources_per_node()
     return any(free.get(each, {}).get("CPU", 0) > 0 for each in schedulable)
 
