@@ -37,10 +37,16 @@ VICTIMS = {
     "ingress": ("ray::ServeReplica:paraserve:Ingress",),
     "recognizer": ("ray::ServeReplica:paraserve:Recognizer",),
     "agent": ("dashboard/agent.py", "ray::DashboardAgent"),
+    "segmenter": ("ray::ServeReplica:paraserve:Segmenter",),
+    "punctuator": ("ray::ServeReplica:paraserve:Punctuator",),
+    "job runner": ("ray::ServeReplica:paraserve:JobRunner",),
     "raylet": ("raylet/raylet",),
     "control store": ("gcs/gcs_server",),
 }
 """Kinds of processes, by what their command lines hold."""
+
+_LATER = frozenset({"segmenter", "punctuator", "job runner"})
+"""Kinds that other commands kill: `chaos` and `jobs`."""
 
 COLUMNS = (
     *("killed", "sent", "right", "repeated", "failed with two retries"),
@@ -61,10 +67,12 @@ class SupervisedService:
 
     Args:
         log: for the output of all starts.
+        assignments: settings, `NAME=VALUE` each.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, *assignments: str) -> None:
         self._log = log
+        self._assignments = assignments
         self._service = self._start(port=None)
         self.url = self._service.url
         self.restarts = 0
@@ -89,18 +97,34 @@ class SupervisedService:
                     found.append(process)
         return found
 
+    def processes(self) -> list[psutil.Process]:
+        """Returns all processes of the service."""
+        return [*self._service.descendants(), psutil.Process(self._service.process.pid)]
+
+    def logs(self, deployment: str) -> list[Path]:
+        """Returns the log files of a deployment's replicas."""
+        return sorted(self._service.directory.glob(f"**/logs/serve/*{deployment}*.log"))
+
+    def kill(self) -> None:
+        """Kills everything at once, as a power failure would."""
+        processes = self.processes()
+        for process in processes:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(processes, timeout=_READY_S)
+
     def stop(self) -> None:
         self._service.stop()
 
     def _start(self, port: int | None) -> ServingProcess:
         with self._log.open("ab") as log:
-            return start_serving(port=port, output=log, restarts=_RESTARTS)
+            return start_serving(*self._assignments, port=port, output=log, restarts=_RESTARTS)
 
 
 @contextmanager
-def supervised(log: Path) -> Iterator[SupervisedService]:
+def supervised(log: Path, *assignments: str) -> Iterator[SupervisedService]:
     """Runs the service for the length of the block, once it is ready."""
-    service = SupervisedService(log)
+    service = SupervisedService(log, *assignments)
     try:
         wait_until_ready(service.url, _READY_S)
         yield service
@@ -110,7 +134,7 @@ def supervised(log: Path) -> Iterator[SupervisedService]:
 
 def main(given: Sequence[str] | None = None) -> int:
     made = parser("outages", __doc__)
-    names = tuple(VICTIMS)
+    names = tuple(name for name in VICTIMS if name not in _LATER)
     add = made.add_argument
     add("--only", nargs="+", choices=names, default=names, metavar="KIND", help=", ".join(names))
     add("--rate", type=float, default=1.0, help="requests per second")
