@@ -10,12 +10,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 
-from loadtests.jobs import beside, chaos, takeover
+from loadtests.jobs import beside, chaos, queue, stoppage, takeover
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "chaos": chaos.main,
     "takeover": takeover.main,
     "beside": beside.main,
+    "queue": queue.main,
+    "stoppage": stoppage.main,
 }
 
 

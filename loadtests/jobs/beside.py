@@ -9,7 +9,7 @@ and 95th percentiles are compared.
 from __future__ import annotations
 
 import asyncio
-import statistics
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ import httpx
 
 from loadtests.harness.clips import ClipLibrary
 from loadtests.harness.report import Report, parse, parser
+from loadtests.harness.requests import percentiles
 from loadtests.jobs.caller import JobCaller
 from loadtests.jobs.setup import job_settings, new_secret
 from loadtests.outages import supervised
@@ -58,15 +59,16 @@ async def _run(
         ):
             await _send(client, clip, 5)
             alone = await _send(client, clip, num_clips)
-            ids = [await caller.create(f"beside-{i}", recording, "") for i in range(num_jobs)]
+            ids = [await caller.create(f"beside-{i}", recording) for i in range(num_jobs)]
             while await caller.status(ids[0]) == "queued":  # noqa: ASYNC110, of another process
                 await asyncio.sleep(_POLL_S)
             beside = await _send(client, clip, num_clips)
             if await caller.status(ids[-1]) == "completed":
                 report.note("the jobs ended before the clips: give more --jobs")
-    for name, times_s in (("nothing", alone), (f"{num_jobs} jobs", beside)):
-        report.row(name, len(times_s), f"{statistics.median(times_s):.3f}", f"{_p95(times_s):.3f}")
-    return _p95(beside) / _p95(alone)
+    before, during = percentiles(alone), percentiles(beside)
+    report.row("nothing", len(alone), before.p50, before.p95)
+    report.row(f"{num_jobs} jobs", len(beside), during.p50, during.p95)
+    return (during.p95 or math.inf) / (before.p95 or math.inf)
 
 
 async def _send(client: httpx.AsyncClient, clip: bytes, number: int) -> list[float]:
@@ -82,7 +84,3 @@ async def _send(client: httpx.AsyncClient, clip: bytes, number: int) -> list[flo
         answer.raise_for_status()
         times_s.append(time.monotonic() - began_s)
     return times_s
-
-
-def _p95(times_s: Sequence[float]) -> float:
-    return statistics.quantiles(times_s, n=20)[-1]

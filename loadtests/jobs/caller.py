@@ -42,13 +42,17 @@ class JobCaller:
     ) -> None:
         await self._client.aclose()
 
-    async def create(self, name: str, content: bytes, webhook_url: str) -> str:
+    async def create(self, name: str, content: bytes, webhook_url: str = "") -> str:
         """Creates a job once, however often it has to ask; returns its id."""
         answer = await self._ask(
             "POST",
             "/v1/jobs",
             headers={"Idempotency-Key": name},
-            data={"model": "whisper-1", "webhook_url": webhook_url, "metadata[name]": name},
+            data={
+                "model": "whisper-1",
+                "metadata[name]": name,
+                **({"webhook_url": webhook_url} if webhook_url else {}),
+            },
             files={"file": (f"{name}.flac", content)},
         )
         return str(answer.json()["id"])
@@ -59,6 +63,11 @@ class JobCaller:
 
     async def status(self, job_id: str) -> str:
         return str((await self.get(job_id))["status"])
+
+    async def list(self, limit: int) -> list[dict[str, Any]]:
+        answer = await self._ask("GET", "/v1/jobs", params={"limit": limit})
+        found: list[dict[str, Any]] = answer.json()["data"]
+        return found
 
     async def cancel(self, job_id: str) -> dict[str, Any]:
         found: dict[str, Any] = (await self._ask("POST", f"/v1/jobs/{job_id}/cancel")).json()

@@ -124,11 +124,11 @@ class _Run:
     async def run(self) -> None:
         began_s = time.monotonic()
         with (
-            database(self._kind, self._directory) as assignments,
+            database(self._kind, self._directory) as found,
             receiver(_FAIL_SHARE, self._dice) as received,
             supervised(
                 self._directory / "serve.log",
-                *assignments,
+                *found.settings,
                 *job_settings(self._directory, self._secret),
             ) as service,
         ):

