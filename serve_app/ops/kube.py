@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
@@ -51,19 +51,21 @@ class KubeContext:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of object, of version v1 of its API group.
+    """A kind of object.
 
     Attributes:
         name: as in manifests.
         plural: as in paths.
         group: API group; empty for the core one.
         is_namespaced: whether its objects belong to a namespace.
+        version: of the API group.
     """
 
     name: str
     plural: str
     group: str = ""
     is_namespaced: bool = True
+    version: str = "v1"
 
 
 RAY_GROUP = "ray.io"
@@ -76,6 +78,9 @@ SECRET = Kind("Secret", "secrets")
 CLAIM = Kind("PersistentVolumeClaim", "persistentvolumeclaims")
 NODE = Kind("Node", "nodes", is_namespaced=False)
 DEPLOYMENT = Kind("Deployment", "deployments", "apps")
+DISRUPTION_BUDGET = Kind("PodDisruptionBudget", "poddisruptionbudgets", "policy")
+OLD_DISRUPTION_BUDGET = replace(DISRUPTION_BUDGET, version="v1beta1")
+"""Before Kubernetes 1.21."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +238,7 @@ class Kube:
         return Resource(  # type: ignore[no-untyped-call]  # theirs
             prefix="apis" if kind.group else "api",
             group=kind.group,
-            api_version="v1",
+            api_version=kind.version,
             kind=kind.name,
             name=kind.plural,
             namespaced=kind.is_namespaced,

@@ -7,7 +7,8 @@ so that its next server-side apply does not conflict.
 
 KubeRay does not apply a worker group's bounds to a running cluster (it ignores them when it
 compares, because the autoscaler writes them as well; ray-project/kuberay issue 4568), so they
-are written to the RayClusters too.
+are written to the RayClusters too. The group's PodDisruptionBudget follows, as the chart would
+render it.
 """
 
 from __future__ import annotations
@@ -21,12 +22,22 @@ from serve_app.core.errors import ClusterError, ClusterRefused
 from serve_app.ops import scale_plan
 from serve_app.ops.field_ownership import returned_ownership
 from serve_app.ops.json_view import JsonView, read_yaml
-from serve_app.ops.kube import RAY_CLUSTER, RAY_SERVICE, Kube, Operation
+from serve_app.ops.kube import (
+    DISRUPTION_BUDGET,
+    OLD_DISRUPTION_BUDGET,
+    RAY_CLUSTER,
+    RAY_SERVICE,
+    Kind,
+    Kube,
+    Operation,
+)
 from serve_app.ops.scale_plan import Change, ScaleRequest
 from serve_app.ops.serve_config import DEPLOYMENTS
 from serve_app.ops.service import find_service, read_state
 
 ANNOTATION = "paraserve.dev/scale"
+_MAY_GO_ANNOTATION = "paraserve.dev/max-unavailable"
+_NOT_FOUND = 404
 _CONFLICT = 409
 _ATTEMPTS = 5
 
@@ -85,7 +96,7 @@ def scale_group(kube: Kube, name: str | None, group: str, request: ScaleRequest)
                 f"{error}; until then it keeps its old bounds",
                 error.status,
             ) from None
-    return told
+    return told + _scale_budget(kube, name, group)
 
 
 def replace_serve_config(kube: Kube, name: str, text: str, expected: str | None = None) -> None:
@@ -122,6 +133,38 @@ def _scale_running(kube: Kube, cluster: str, group: str, request: ScaleRequest) 
         return f"the running RayCluster {cluster} is changed as well"
 
     return _retried(once)
+
+
+def _scale_budget(kube: Kube, name: str | None, group: str) -> list[str]:
+    """Gives a group's disruption budget the number that the chart would render now."""
+
+    def once() -> list[str]:
+        service = find_service(kube, name)
+        found = f"{service.at('metadata', 'name').text()}-{group}"
+        kind, budget = _budget(kube, found)
+        may_go = budget.at("metadata", "annotations", _MAY_GO_ANNOTATION).text()
+        if not may_go.isdecimal():
+            return []
+        num_left = max(0, scale_plan.num_sure(service, group) - int(may_go))
+        if num_left == budget.at("spec", "minAvailable").count():
+            return []
+        operation = Operation("replace", "/spec/minAvailable", num_left)
+        patched = kube.patch(kind, found, [_as_read(budget), operation])
+        _return_ownership(kube, found, patched, kind)
+        return [f"a drain now leaves at least {num_left} of its pods"]
+
+    return _retried(once)
+
+
+def _budget(kube: Kube, name: str) -> tuple[Kind, JsonView]:
+    """Returns a disruption budget with its kind; an empty one if there is none."""
+    for kind in (DISRUPTION_BUDGET, OLD_DISRUPTION_BUDGET):
+        try:
+            return kind, kube.get(kind, name)
+        except ClusterRefused as error:
+            if error.status != _NOT_FOUND:
+                raise
+    return DISRUPTION_BUDGET, JsonView(None)
 
 
 def _write(kube: Kube, name: str | None, plan: Callable[[JsonView], Change]) -> list[str]:
@@ -163,17 +206,17 @@ def _as_read(read: JsonView) -> Operation:
     return Operation("replace", "/metadata/resourceVersion", version)
 
 
-def _return_ownership(kube: Kube, name: str, patched: JsonView) -> None:
+def _return_ownership(kube: Kube, name: str, patched: JsonView, kind: Kind = RAY_SERVICE) -> None:
     latest: JsonView | None = patched
 
     def once() -> None:
         nonlocal latest
-        live = latest or kube.get(RAY_SERVICE, name)
+        live = latest or kube.get(kind, name)
         latest = None  # the next attempt reads it again
         owners = returned_ownership(live.at("metadata", "managedFields"))
         if owners is not None:
             operation = Operation("replace", "/metadata/managedFields", owners)
-            kube.patch(RAY_SERVICE, name, [_as_read(live), operation])
+            kube.patch(kind, name, [_as_read(live), operation])
 
     _retried(once)
 

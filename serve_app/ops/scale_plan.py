@@ -90,6 +90,17 @@ def group_size(spec: JsonView) -> GroupSize:
     return GroupSize(minimum, spec.at("maxReplicas").count(2**31 - 1), replicas)
 
 
+def num_sure(service: JsonView, group: str) -> int:
+    """Returns the pods that a group has at least, whatever the autoscaler does.
+
+    Raises:
+        ClusterError: there is no such group.
+    """
+    size = group_size(_group(service.at("spec", "rayClusterConfig", "workerGroupSpecs"), group)[1])
+    autoscaled = service.at("spec", "rayClusterConfig", "enableInTreeAutoscaling").is_true
+    return size.minimum if autoscaled else size.replicas
+
+
 def num_gpus_offered(groups: JsonView, resized: dict[str, int] | None = None) -> int:
     """Returns the GPUs of all groups at their maximum.
 

@@ -6,6 +6,9 @@ import helm_python as helm
 import pytest
 import yaml
 
+from serve_app.ops.kube import Kube
+from serve_app.ops.scale import scale_group as scale_by_command
+from serve_app.ops.scale_plan import ScaleRequest
 from tests.deploy.charting import (
     CHART,
     EVERYTHING,
@@ -22,7 +25,7 @@ from tests.deploy.charting import (
     serve_config,
 )
 from tests.deploy.cluster import KubeServer
-from tests.deploy.live import NAME, gpu_values, install, kubectl
+from tests.deploy.live import NAME, NAMESPACE, gpu_values, install, kubectl
 from tests.deploy.scaling import RayServices, scale_group
 
 
@@ -72,8 +75,9 @@ def test_group_without_an_autoscaler_counts_its_replicas() -> None:
 
 
 @pytest.mark.parametrize("minimum", [0, 1])
-def test_group_of_one_has_no_budget_as_it_would_block_every_drain(minimum: int) -> None:
-    assert budgets(groups_of(minimum)) == {}
+def test_budget_of_a_group_of_one_lets_every_drain_through(minimum: int) -> None:
+    (spec,) = budgets(groups_of(minimum)).values()
+    assert spec["minAvailable"] == 0
 
 
 def test_budget_selects_the_workers_of_its_group_and_no_batch_worker() -> None:
@@ -94,6 +98,24 @@ def test_budget_selects_the_workers_of_its_group_and_no_batch_worker() -> None:
 def test_budgets_can_be_switched_off() -> None:
     values = combined(ready_values("many-gpus"), {"podDisruptionBudget": {"enabled": False}})
     assert budgets(values) == {}
+
+
+@pytest.mark.k8s
+def test_budget_follows_at_once_and_the_next_upgrade_agrees(
+    releases: helm.Config, services: RayServices, kube: KubeServer
+) -> None:
+    def left() -> str:
+        query = "jsonpath={.spec.minAvailable}"
+        return kubectl(kube, "get", "pdb", f"{NAME}-cpu", "-o", query).stdout
+
+    install(releases, gpu_values())
+    with kube.api_client() as api_client:
+        admin = Kube(api_client, NAMESPACE)
+        told = scale_by_command(admin, NAME, "cpu", ScaleRequest(minimum=4, maximum=8))
+    assert "a drain now leaves at least 3 of its pods" in told
+    assert left() == "3"
+    releases.upgrade(CHART, "speech", gpu_values(settings={"log_level": "DEBUG"}))
+    assert left() == "3"
 
 
 @pytest.mark.k8s
