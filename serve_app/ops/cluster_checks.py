@@ -86,7 +86,9 @@ def operator_findings(kube: Kube, service: JsonView) -> Iterator[Finding]:
     except ClusterRefused as error:
         yield _unseen("the version of the KubeRay operator", error)
         return
-    if not pods:
+    acted_on = service.at("status", "observedGeneration").count()
+    # A managed operator has no pods that its users see.
+    if not pods and acted_on < service.at("metadata", "generation").count(1):
         yield Finding(
             "no pod of the KubeRay operator: nothing acts on the RayService",
             "helm install kuberay-operator kuberay/kuberay-operator --version 1.7.0",

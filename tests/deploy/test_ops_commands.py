@@ -153,7 +153,6 @@ def test_doctor_reports_missing_parts_of_the_server(running: str, kube: KubeServ
     assert result.exit_code == 1, result.output
     told = [finding["problem"] for finding in json.loads(result.stdout)]
     for expected in (
-        "no pod of the KubeRay operator",
         "there is no Secret paraserve-api-keys",
         "there is no Secret paraserve-redis",
         "a pod of gpu requests 1 GPUs, but no node has more than 0",

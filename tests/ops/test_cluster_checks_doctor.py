@@ -143,7 +143,6 @@ def test_fault_of_the_settings_is_found(settings: dict[str, Any], problem: str) 
             {"items": []},
             "a pod of gpu requests 1 GPUs, but no node has more than 0",
         ),
-        ("/api/v1/pods", {"items": []}, "no pod of the KubeRay operator"),
         (
             "/api/v1/pods",
             {"items": [{"spec": {"containers": [{"image": "kuberay/operator:v1.4.2"}]}}]},
@@ -219,8 +218,24 @@ def test_what_may_not_be_seen_is_said_and_is_no_fault() -> None:
     assert exit_code(findings) == 2
 
 
+@pytest.mark.parametrize(("observed", "is_missed"), [(3, False), (2, True), (None, True)])
+def test_operator_without_pods_is_missed_unless_it_has_acted(
+    observed: int | None, is_missed: bool
+) -> None:
+    """A managed operator has no pods that its users see."""
+    service = copy.deepcopy(ray_service())
+    service["status"]["observedGeneration"] = observed
+    told = problems({"/api/v1/pods": {"items": []}}, service)
+    assert any("no pod of the KubeRay operator" in each for each in told) is is_missed
+
+
 def test_known_fault_outweighs_unknown_state() -> None:
-    findings = found({"/api/v1/nodes": FORBIDDEN, "/api/v1/pods": {"items": []}})
+    findings = found(
+        {
+            "/api/v1/nodes": FORBIDDEN,
+            f"{CORE}/persistentvolumeclaims/models": ClusterRefused("", 404),
+        }
+    )
     assert exit_code(findings) == 1
 
 
