@@ -20,7 +20,6 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,10 +29,10 @@ import psutil
 from openai import InvalidWebhookSignatureError, OpenAI
 
 from loadtests.harness.clips import ClipLibrary
-from loadtests.harness.report import Report, parse, parser
+from loadtests.harness.report import Report
 from loadtests.jobs.caller import FINAL, JobCaller
 from loadtests.jobs.receiver import Received, receiver
-from loadtests.jobs.setup import DATABASES, database, job_settings, new_secret
+from loadtests.jobs.setup import database, job_settings, new_secret
 from loadtests.outages import VICTIMS, SupervisedService, supervised
 
 _KINDS = tuple(VICTIMS)
@@ -79,25 +78,15 @@ class Case:
         return self.states == {"completed"} and self.result == self.text
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    made = parser("jobs chaos", __doc__)
-    add = made.add_argument
-    add("--jobs", type=int, default=500)
-    add("--longest", type=float, default=3600.0, help="of the recordings, in s")
-    add("--database", nargs="+", choices=DATABASES, default=DATABASES, metavar="KIND")
-    add("--kill-every", type=float, default=20.0, metavar="S", help="between two kills")
-    add("--seed", type=int, default=1)
-    options = parse(made, given)
+def run(options: argparse.Namespace, report: Report) -> None:
     columns = (
         *("database", "jobs", "completed", "failed", "cancelled", "kills"),
         *("taken over", "requests repeated", "webhooks", "twice", "minutes"),
     )
-    with Report("jobs-chaos", options) as report:
-        report.table("Jobs while processes are killed", columns)
-        for kind in options.database:
-            with tempfile.TemporaryDirectory() as directory:
-                asyncio.run(_Run(kind, Path(directory), options, report).run())
-    return report.exit_code
+    report.table("Jobs while processes are killed", columns)
+    for kind in options.database:
+        with tempfile.TemporaryDirectory() as directory:
+            asyncio.run(_Run(kind, Path(directory), options, report).run())
 
 
 class _Run:

@@ -8,6 +8,7 @@ jobs must go on afterwards, and each must end once with the right text.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import tempfile
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 import httpx
 
 from loadtests.harness.clips import ClipLibrary
-from loadtests.harness.report import Report, parse, parser
+from loadtests.harness.report import Report
 from loadtests.harness.requests import percentiles
 from loadtests.jobs.caller import FINAL, JobCaller
 from loadtests.jobs.setup import Database, database, job_settings, new_secret
@@ -28,24 +29,17 @@ _LIMIT_S = 900.0
 _CLIP_S = 3.0
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    made = parser("jobs stoppage", __doc__)
-    made.add_argument("--seconds", type=float, default=60.0, help="without the database")
-    made.add_argument("--jobs", type=int, default=20)
-    made.add_argument("--job-seconds", type=float, default=300.0, help="of each job's recording")
-    options = parse(made, given)
+def run(options: argparse.Namespace, report: Report) -> None:
     columns = ("clips", "sent", "answered", "p95 s")
-    with Report("jobs-stoppage", options) as report:
-        report.table("Clips of 3 s while the database stops", columns)
-        with (
-            tempfile.TemporaryDirectory() as directory,
-            database("postgresql", Path(directory)) as found,
-        ):
-            run = _run(
-                Path(directory), found, options.seconds, options.jobs, options.job_seconds, report
-            )
-            asyncio.run(run)
-    return report.exit_code
+    report.table("Clips of 3 s while the database stops", columns)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        database("postgresql", Path(directory)) as found,
+    ):
+        run = _run(
+            Path(directory), found, options.seconds, options.jobs, options.job_seconds, report
+        )
+        asyncio.run(run)
 
 
 async def _run(

@@ -1,8 +1,8 @@
 """Scenarios of the load tests that need clusters of their own, played with a made-up service.
 
-`outages`, `chaos`, `redeploy`, `square-wave`, `start` and `batch resume|beside` start several clusters, kill
-what they have started, or last minutes at any size. Here each runs its own scenario, from its
-first request to its report, against the API with a made-up service behind it.
+`outages`, `chaos`, `redeploy`, `square-wave`, `start` and `batch resume|beside` start several
+clusters, kill what they have started, or last minutes at any size. Here each runs its own
+scenario, from its first request to its report, against the API with a made-up service behind it.
 """
 
 from __future__ import annotations
