@@ -36,13 +36,17 @@ class JobStore(Protocol):
     async def create(self, job: NewJob) -> tuple[Job, bool]:
         """Adds a queued job.
 
+        After `StoreUnavailable` the job may exist: leave its files to the sweeper, or call
+        this again with the same job, which then changes nothing.
+
         Returns:
             The job, and whether it is new: with the same key and idempotency key, an earlier
             job is returned instead.
 
         Raises:
             IdempotencyConflict: that earlier job is of another request.
-            QueueFull: the key, or all keys together, has too many queued jobs.
+            QueueFull: the key has too many queued jobs.
+            UploadNotFound: the job's upload is gone.
         """
         ...
 
@@ -53,7 +57,10 @@ class JobStore(Protocol):
         ...
 
     async def position(self, job: Job) -> int | None:
-        """Returns how many jobs start before a queued one, at most 1000; None if it is not."""
+        """Returns how many jobs start before a queued one, at most 1000; None if it is not.
+
+        Those of other keys are estimated.
+        """
         ...
 
     async def list(
@@ -112,7 +119,11 @@ class JobStore(Protocol):
         ...
 
     async def complete(self, lease: Lease, result: str, audio_s: float) -> bool:
-        """Ends a job; returns False, and changes nothing, if the lease is lost."""
+        """Ends a job and adds its usage; returns False, and changes nothing, if the lease is lost.
+
+        After `StoreUnavailable` it may be called again: it counts once. The same holds for
+        `fail`.
+        """
         ...
 
     async def fail(self, lease: Lease, error: JobError) -> bool:
@@ -170,7 +181,13 @@ class JobStore(Protocol):
         """
         ...
 
-    async def delete_upload(self, key: str, upload_id: str) -> None: ...
+    async def delete_upload(self, key: str, upload_id: str) -> None:
+        """Removes the upload's row. The caller removes its files afterwards.
+
+        Raises:
+            UploadNotFound: the key has no such upload, or a job has taken it.
+        """
+        ...
 
     # --- retention --------------------------------------------------------------------------
 
@@ -179,7 +196,10 @@ class JobStore(Protocol):
         ...
 
     async def due_for_removal(self, limit: int) -> Sequence[str]:
-        """Returns ids of jobs and uploads whose retention is over, and forgets their rows."""
+        """Returns ids of jobs and uploads whose retention is over, and forgets their rows.
+
+        An upload that a job has taken is due once that job's recording, or the job, is gone.
+        """
         ...
 
     async def audio_due_for_removal(self, limit: int) -> Sequence[str]:

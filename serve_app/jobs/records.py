@@ -49,6 +49,8 @@ class NewJob:
         request_hash: of the fields and the audio; another request with the same idempotency
             key has another.
         request_id: of the request that created it, for the logs.
+        upload_id: of the resumable upload that is the recording; it stays until the job's
+            recording goes. None without one.
     """
 
     id: str
@@ -63,6 +65,7 @@ class NewJob:
     idempotency_key: str | None = None
     request_hash: str = ""
     request_id: str = ""
+    upload_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
