@@ -112,5 +112,5 @@ def test_content_of_another_version_is_refused(change: dict[str, object]) -> Non
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"null", b"\xff", b'{"version": 1}'])
 def test_other_content_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         transcript_from_json(content)
