@@ -120,8 +120,13 @@ class JobStore(Protocol):
         """Prolongs a lease and stores the progress; False if it is lost, or the job ended."""
         ...
 
-    async def hand_back(self, lease: Lease) -> None:
-        """Queues the job again at its old place; the attempt does not count."""
+    async def hand_back(self, lease: Lease, after_s: float = 0.0) -> None:
+        """Queues the job again at its old place; the attempt does not count.
+
+        Args:
+            after_s: time before which it is not taken again, so that the jobs behind one that
+                cannot run now are not held up by it.
+        """
         ...
 
     async def complete(self, lease: Lease, result: str, audio_s: float) -> bool:
@@ -141,7 +146,7 @@ class JobStore(Protocol):
     async def wait(self, timeout_s: float) -> None:
         """Returns when there may be a job to lease or a webhook to send, or after the time.
 
-        With PostgreSQL it is woken by NOTIFY; it does not ask the database in between.
+        Several tasks may wait at once, and all of them are woken. With PostgreSQL it is woken by NOTIFY; it does not ask the database in between.
         """
         ...
 
