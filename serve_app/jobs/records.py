@@ -86,7 +86,8 @@ class Job:
 
     Attributes:
         id, key, weight, audio_bytes, audio_s, priority, metadata, webhook_url, expires_at,
-            request_id, upload_id: as in `NewJob`; `audio_s` is corrected at the end of the recording.
+            request_id, upload_id: as in `NewJob`; `audio_s` is corrected at the end of the
+            recording, and `upload_id` is None again once the recording is removed.
         status: see `JobStatus`.
         created_at: when it was accepted.
         started_at: when its first attempt began; None before.
