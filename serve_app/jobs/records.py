@@ -74,7 +74,8 @@ class Job:
 
     Attributes:
         id, key, weight, audio_bytes, audio_s, priority, metadata, webhook_url, expires_at,
-            request_id, upload_id: as in `NewJob`; `audio_s` is corrected at the end of the recording.
+            request_id, upload_id: as in `NewJob`; `audio_s` is corrected at the end of the
+            recording.
         status: see `JobStatus`.
         created_at: when it was accepted.
         started_at: when its first attempt began; None before.
