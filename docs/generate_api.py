@@ -98,8 +98,8 @@ REMEDIES: dict[type[errors.ParaserveError], str] = {
     "searches the speaker embedder's log for the request id.",
     errors.RecognitionFailed: "The operator searches the recognizer's log for the request id.",
     errors.KeysUnavailable: "The operator restores the keys file.",
-    job_errors.JobNotFound: "Check the id and the key: a job belongs to the API key that created it, "
-    "and is removed after `jobs.keep_results_s`.",
+    job_errors.JobNotFound: "Check the id and the key: a job belongs to the API key that created "
+    "it, and is removed after `jobs.keep_results_s`.",
     job_errors.JobNotFinished: "Ask again once the job is completed, or give a `webhook_url`.",
     job_errors.JobWithoutResult: "Read the job's `error`; create the job again if it is worth it.",
     job_errors.IdempotencyConflict: "Use a new Idempotency-Key for another request.",

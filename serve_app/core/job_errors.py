@@ -133,7 +133,7 @@ class TooManyUploads(ServiceError):
         super().__init__(max_open)
 
     def __str__(self) -> str:
-        return f"{self.args[0]} uploads are open already; finish or delete some, or create jobs of them"
+        return f"{self.args[0]} uploads are open already; create jobs of them, or delete some"
 
 
 class QueueFull(ServiceError):
