@@ -120,12 +120,14 @@ class Transaction:
         kind: of the database.
         now: the present time, by the database's clock.
         is_announced: whether those who wait for jobs and messages are woken.
+        is_announced_here: the same within this process only.
     """
 
     connection: AsyncConnection
     kind: DatabaseKind
     now: datetime
     is_announced: bool = False
+    is_announced_here: bool = False
 
     async def run(self, statement: Executable) -> Rows:
         """Executes a statement."""
@@ -142,6 +144,10 @@ class Transaction:
     def announce(self) -> None:
         """Wakes those who wait for jobs and messages, once this is committed."""
         self.is_announced = True
+
+    def announce_here(self) -> None:
+        """The same within this process only."""
+        self.is_announced_here = True
 
 
 class Database:
@@ -202,7 +208,7 @@ class Database:
                 yield transaction
                 if transaction.is_announced and self.url.kind == "postgresql":
                     await connection.execute(select(func.pg_notify(CHANNEL, "")))
-        if transaction.is_announced:
+        if transaction.is_announced or transaction.is_announced_here:
             self._wakeups.wake()
 
     async def read(self, statement: Executable) -> Rows:
@@ -252,7 +258,13 @@ class Database:
         """Raises faults of the connection as `StoreUnavailable`."""
         try:
             yield
-        except (DBAPIError, PoolTimeout, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except (
+            DBAPIError,
+            PoolTimeout,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            OSError,
+        ) as error:
             if is_opening and (problem := _opening_problem(error)) is not None:
                 raise ConfigurationError(problem) from None
             if not is_unavailable(error):

@@ -129,7 +129,7 @@ Index("ix_jobs_lease_until", jobs.c.lease_until, postgresql_where=_RUNNING, sqli
 for _column in (jobs.c.not_before, jobs.c.expires_at):
     _where = text(f"status = 'queued' AND {_column.name} IS NOT NULL")
     Index(f"ix_jobs_{_column.name}", _column, postgresql_where=_where, sqlite_where=_where)
-for _column in (jobs.c.audio_due_at, jobs.c.removed_at, jobs.c.upload_id):
+for _column in (jobs.c.audio_due_at, jobs.c.removed_at):
     _where = text(f"{_column.name} IS NOT NULL")
     Index(f"ix_jobs_{_column.name}", _column, postgresql_where=_where, sqlite_where=_where)
 
@@ -210,11 +210,13 @@ uploads = Table(
 )
 _OPEN = text("job_id IS NULL")
 Index(
-    "ix_uploads_open", uploads.c.key, uploads.c.expires_at, postgresql_where=_OPEN, sqlite_where=_OPEN
+    "ix_uploads_open",
+    uploads.c.key,
+    uploads.c.expires_at,
+    postgresql_where=_OPEN,
+    sqlite_where=_OPEN,
 )
-Index(
-    "ix_uploads_expires_at", uploads.c.expires_at, postgresql_where=_OPEN, sqlite_where=_OPEN
-)
+Index("ix_uploads_expires_at", uploads.c.expires_at, postgresql_where=_OPEN, sqlite_where=_OPEN)
 
 usage = Table(
     "usage",

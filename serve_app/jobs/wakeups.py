@@ -81,9 +81,7 @@ class NotifyWakeups:
         channel: of NOTIFY.
     """
 
-    def __init__(
-        self, connect: Callable[[], Awaitable[asyncpg.Connection]], channel: str
-    ) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], channel: str) -> None:
         self._connect = connect
         self._channel = channel
         self._event = asyncio.Event()
