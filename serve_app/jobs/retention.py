@@ -103,9 +103,7 @@ class Retention(StorePart):
             rows = (await transaction.run(query)).all()
             job_ids = [row.id for row in rows]
             await transaction.change(
-                update(jobs)
-                .where(jobs.c.id.in_(job_ids))
-                .values(audio_due_at=None, upload_id=None)
+                update(jobs).where(jobs.c.id.in_(job_ids)).values(audio_due_at=None, upload_id=None)
             )
             taken = [row.upload_id for row in rows if row.upload_id is not None]
             await transaction.change(
