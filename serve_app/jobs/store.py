@@ -180,7 +180,7 @@ class DatabaseStore(Leases, Deliveries, Uploads, Retention, UsageAccounts):
         Raises:
             IdempotencyConflict: the key has been used for another request.
         """
-        query = select_jobs().where(jobs.c.id == job.id)
+        query = select_jobs().where(jobs.c.id == job.id, jobs.c.key == job.key)
         row = (await transaction.run(query)).one_or_none()
         if row is None and job.idempotency_key is not None:
             query = select_jobs().where(
