@@ -328,14 +328,13 @@ async def test_each_loop_hears_of_what_happened_while_it_looked(
 ) -> None:
     store = open_store()
     await store.prepare()
-    num_started, is_created = 0, asyncio.Event()
+    has_looked, is_created = asyncio.Barrier(3), asyncio.Event()
     heard: list[str] = []
 
     async def loop(name: str, is_slow: bool) -> None:
-        nonlocal num_started
         await store.wait(0.01)
         await store.wait(0.01)
-        num_started += 1
+        await has_looked.wait()
         if is_slow:
             # It looks for jobs meanwhile.
             await is_created.wait()
@@ -345,8 +344,7 @@ async def test_each_loop_hears_of_what_happened_while_it_looked(
             is_created.set()
 
     tasks = [asyncio.create_task(loop(name, name == "slow")) for name in ("fast", "slow")]
-    while num_started < 2:
-        await asyncio.sleep(0.01)
+    await has_looked.wait()
     await store.create(new_job())
     async with asyncio.timeout(60):
         await asyncio.gather(*tasks)
