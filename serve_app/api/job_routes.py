@@ -70,7 +70,9 @@ def job_parts(
         backend: of the jobs.
         logger: gets one line per request.
     """
-    watch = JobWatch(backend.store, logger, period_s=backend.watch_period_s)
+    watch = JobWatch(
+        backend.store, logger, max_watchers=backend.max_watchers, period_s=backend.watch_period_s
+    )
     return JobParts(
         backend,
         JobCreator(service, limits, gate, upload_reader, backend, logger),
