@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -105,17 +105,28 @@ class HandleTranscriptionService:
             raise _cause(error) from None
         return check
 
-    async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
+    async def transcribe(
+        self, job: TranscriptionJob, on_utterance: Callable[[Utterance], None] | None = None
+    ) -> AsyncGenerator[TranscriptEvent]:
+        """As `TranscriptionService.transcribe`.
+
+        Args:
+            job: the recording.
+            on_utterance: called with each utterance as it comes, with its windows.
+        """
         attributes = {"paraserve.stages": ",".join(sorted(job.stages))}
         try:
             with self._tracer.span("ingress", job.context, attributes) as context:
-                async with aclosing(self._events(replace(job, context=context))) as events:
+                recording = self._events(replace(job, context=context), on_utterance)
+                async with aclosing(recording) as events:
                     async for event in events:
                         yield event
         finally:
             take_retries(job.context)
 
-    async def _events(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
+    async def _events(
+        self, job: TranscriptionJob, on_utterance: Callable[[Utterance], None] | None
+    ) -> AsyncGenerator[TranscriptEvent]:
         recording = RemoteRecording(
             self._segmenter,
             SegmentationJob(
@@ -126,6 +137,7 @@ class HandleTranscriptionService:
                 job.speech_detection,
                 separate_channels=job.separate_channels,
                 speakers=job.speakers is not None,
+                known=job.known,
             ),
             self._settings.max_attempts,
             _SILENCE_TIMEOUT_S,
@@ -144,7 +156,7 @@ class HandleTranscriptionService:
 
         events = assemble(
             job.context,
-            _without_voices(recording.utterances(), voices),
+            _without_voices(recording.utterances(), voices, on_utterance),
             punctuate,
             self._settings.punctuator.sentence_break_s,
             end,
@@ -230,11 +242,15 @@ class HandleTranscriptionService:
 
 
 async def _without_voices(
-    utterances: AsyncGenerator[Utterance], voices: RecordingVoices
+    utterances: AsyncGenerator[Utterance],
+    voices: RecordingVoices,
+    on_utterance: Callable[[Utterance], None] | None,
 ) -> AsyncGenerator[Utterance]:
     """Yields the utterances without their windows, which it adds to `voices`."""
     async with aclosing(utterances):
         async for utterance in utterances:
+            if on_utterance is not None:
+                on_utterance(utterance)
             voices.add(utterance)
             yield replace(utterance, voices=None)
 

@@ -129,7 +129,8 @@ class JobStore(Protocol):
     async def wait(self, timeout_s: float) -> None:
         """Returns when there may be a job to lease or a webhook to send, or after the time.
 
-        Several tasks may wait at once, and all of them are woken. With PostgreSQL it is woken by NOTIFY; it does not ask the database in between.
+        Several tasks may wait at once, and all of them are woken. With PostgreSQL it is woken by
+        NOTIFY; it does not ask the database in between.
         """
         ...
 
