@@ -66,6 +66,7 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     job_errors.UploadNotFound: 404,
     job_errors.UploadConflict: 409,
     job_errors.UploadIncomplete: 409,
+    job_errors.TooManyUploads: 429,
     job_errors.QueueFull: 429,
     job_errors.QuotaExceeded: 429,
     job_errors.StoreUnavailable: 503,

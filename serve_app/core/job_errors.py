@@ -120,6 +120,22 @@ class UploadIncomplete(RequestError):
         return f"only {self.args[0]} of the upload's {self.args[1]} bytes have arrived"
 
 
+class TooManyUploads(ServiceError):
+    """The key has as many resumable uploads as it may have.
+
+    Args:
+        max_open: the limit.
+    """
+
+    code = "too_many_uploads"
+
+    def __init__(self, max_open: int) -> None:
+        super().__init__(max_open)
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} uploads are open already; create jobs of them, or delete some"
+
+
 class QueueFull(ServiceError):
     """The key has as many queued jobs as it may have.
 

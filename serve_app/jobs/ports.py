@@ -6,7 +6,7 @@ tests/fakes has both in memory.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -42,6 +42,7 @@ class JobStore(Protocol):
 
         Raises:
             IdempotencyConflict: that earlier job is of another request.
+            UploadNotFound: the key has no upload `upload_id`, or another job has taken it.
             QueueFull: the key, or all keys together, has too many queued jobs.
         """
         ...
@@ -85,11 +86,17 @@ class JobStore(Protocol):
         ...
 
     async def delete(self, key: str, job_id: str) -> None:
-        """Removes the job's row, in whatever state. The caller removes its files afterwards.
+        """Removes the rows of the job and of its upload, in whatever state.
+
+        The caller removes the files of both afterwards.
 
         Raises:
             JobNotFound: the key has no such job.
         """
+        ...
+
+    async def versions(self, ids: Sequence[str]) -> Mapping[str, int]:
+        """Returns the versions of those jobs that exist; one query for all of them."""
         ...
 
     # --- by runners -------------------------------------------------------------------------
@@ -157,7 +164,13 @@ class JobStore(Protocol):
 
     # --- resumable uploads ------------------------------------------------------------------
 
-    async def create_upload(self, upload: ResumableUpload) -> None: ...
+    async def create_upload(self, upload: ResumableUpload, max_open: int) -> None:
+        """Adds an upload.
+
+        Raises:
+            TooManyUploads: the key has `max_open` uploads that no job has taken.
+        """
+        ...
 
     async def get_upload(self, key: str, upload_id: str) -> ResumableUpload:
         """Raises:
@@ -176,7 +189,13 @@ class JobStore(Protocol):
         """
         ...
 
-    async def delete_upload(self, key: str, upload_id: str) -> None: ...
+    async def delete_upload(self, key: str, upload_id: str) -> None:
+        """Removes the upload's row. The caller removes its files afterwards.
+
+        Raises:
+            UploadNotFound: the key has no such upload, or a job has taken it.
+        """
+        ...
 
     # --- retention --------------------------------------------------------------------------
 
@@ -185,11 +204,18 @@ class JobStore(Protocol):
         ...
 
     async def due_for_removal(self, limit: int) -> Sequence[str]:
-        """Returns ids of jobs and uploads whose retention is over, and forgets their rows."""
+        """Returns ids of jobs and uploads whose retention is over, and forgets their rows.
+
+        An upload that a job has taken goes with the job.
+        """
         ...
 
     async def audio_due_for_removal(self, limit: int) -> Sequence[str]:
-        """Returns ids of ended jobs whose recordings are to go, and marks them as gone."""
+        """Returns ids of ended jobs whose recordings are to go, and marks them as gone.
+
+        In place of a job that has taken an upload it is the upload's id: all files of an upload
+        go, and "ID/audio" of a job.
+        """
         ...
 
     async def known(self, ids: Iterable[str]) -> frozenset[str]:
@@ -210,7 +236,7 @@ class JobStore(Protocol):
 class JobFiles(Protocol):
     """Recordings, requests, checkpoints and results, in a directory or an object store.
 
-    A file's name begins with the id of its job or upload: "ID/audio", "ID/part-00000",
+    A file's name begins with the id of its job or upload: "ID/audio", "ID/part-OFFSET-SIZE",
     "ID/request.json", "ID/utterances-FENCE-00000.json", "ID/result-FENCE.json". Writes are
     whole or nothing, and durable when they return.
 

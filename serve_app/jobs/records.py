@@ -49,6 +49,8 @@ class NewJob:
         request_hash: of the fields and the audio; another request with the same idempotency
             key has another.
         request_id: of the request that created it, for the logs.
+        upload_id: of the resumable upload that has its audio, which the job takes; None if its
+            own files have it.
     """
 
     id: str
@@ -63,6 +65,7 @@ class NewJob:
     idempotency_key: str | None = None
     request_hash: str = ""
     request_id: str = ""
+    upload_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,8 @@ class Job:
 
     Attributes:
         id, key, weight, audio_bytes, audio_s, priority, metadata, webhook_url, expires_at,
-            request_id: as in `NewJob`; `audio_s` is corrected at the end of the recording.
+            request_id, upload_id: as in `NewJob`; `audio_s` is corrected at the end of the
+            recording.
         status: see `JobStatus`.
         created_at: when it was accepted.
         started_at: when its first attempt began; None before.
@@ -108,6 +112,7 @@ class Job:
     webhook: DeliveryState | None = None
     webhook_attempts: int = 0
     removed_at: datetime | None = None
+    upload_id: str | None = None
 
     @property
     def is_final(self) -> bool:
