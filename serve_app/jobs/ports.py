@@ -36,14 +36,17 @@ class JobStore(Protocol):
     async def create(self, job: NewJob) -> tuple[Job, bool]:
         """Adds a queued job.
 
+        After `StoreUnavailable` the job may exist: leave its files to the sweeper, or call
+        this again with the same job, which then changes nothing.
+
         Returns:
             The job, and whether it is new: with the same key and idempotency key, an earlier
             job is returned instead.
 
         Raises:
             IdempotencyConflict: that earlier job is of another request.
+            QueueFull: the key has too many queued jobs.
             UploadNotFound: the key has no upload `upload_id`, or another job has taken it.
-            QueueFull: the key, or all keys together, has too many queued jobs.
         """
         ...
 
@@ -54,7 +57,10 @@ class JobStore(Protocol):
         ...
 
     async def position(self, job: Job) -> int | None:
-        """Returns how many jobs start before a queued one, at most 1000; None if it is not."""
+        """Returns how many jobs start before a queued one, at most 1000; None if it is not.
+
+        Those of other keys are estimated.
+        """
         ...
 
     async def list(
@@ -86,9 +92,9 @@ class JobStore(Protocol):
         ...
 
     async def delete(self, key: str, job_id: str) -> None:
-        """Removes the rows of the job and of its upload, in whatever state.
+        """Removes the job's row, in whatever state.
 
-        The caller removes the files of both afterwards.
+        The caller removes its files, and those of its upload, afterwards.
 
         Raises:
             JobNotFound: the key has no such job.
@@ -124,7 +130,11 @@ class JobStore(Protocol):
         ...
 
     async def complete(self, lease: Lease, result: str, audio_s: float) -> bool:
-        """Ends a job; returns False, and changes nothing, if the lease is lost."""
+        """Ends a job and adds its usage; returns False, and changes nothing, if the lease is lost.
+
+        After `StoreUnavailable` it may be called again: it counts once. The same holds for
+        `fail`.
+        """
         ...
 
     async def fail(self, lease: Lease, error: JobError) -> bool:
@@ -206,16 +216,12 @@ class JobStore(Protocol):
     async def due_for_removal(self, limit: int) -> Sequence[str]:
         """Returns ids of jobs and uploads whose retention is over, and forgets their rows.
 
-        An upload that a job has taken goes with the job.
+        An upload that a job has taken is due once that job's recording, or the job, is gone.
         """
         ...
 
     async def audio_due_for_removal(self, limit: int) -> Sequence[str]:
-        """Returns ids of ended jobs whose recordings are to go, and marks them as gone.
-
-        In place of a job that has taken an upload it is the upload's id: all files of an upload
-        go, and "ID/audio" of a job.
-        """
+        """Returns ids of ended jobs whose recordings are to go, and marks them as gone."""
         ...
 
     async def known(self, ids: Iterable[str]) -> frozenset[str]:

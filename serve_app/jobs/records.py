@@ -31,6 +31,18 @@ class JobError:
     param: str | None = None
 
 
+def attempts_exhausted(num_attempts: int) -> JobError:
+    """Returns why a job failed whose runners were all lost.
+
+    Args:
+        num_attempts: runners that took it.
+    """
+    return JobError(
+        "job_attempts_exhausted",
+        f"the job was started {num_attempts} times and did not end; its runner was lost each time",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class NewJob:
     """A job to create. Its audio and its fields are stored already.
@@ -49,8 +61,8 @@ class NewJob:
         request_hash: of the fields and the audio; another request with the same idempotency
             key has another.
         request_id: of the request that created it, for the logs.
-        upload_id: of the resumable upload that has its audio, which the job takes; None if its
-            own files have it.
+        upload_id: of the resumable upload that is the recording; it stays until the job's
+            recording goes. None without one.
     """
 
     id: str
@@ -117,6 +129,23 @@ class Job:
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """What a store allows and keeps; see the settings `jobs.*` of the same names.
+
+    Attributes:
+        max_queued: queued jobs of a key.
+        max_attempts: runners that may be lost with a job before it fails.
+        keep_audio_s: time in s that the recording of an ended job is kept.
+        keep_results_s: time in s that an ended job is kept.
+    """
+
+    max_queued: int = 10_000
+    max_attempts: int = 3
+    keep_audio_s: float = 86_400.0
+    keep_results_s: float = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
