@@ -44,7 +44,10 @@ class _Commands(LazyGroup):
             "List, download, verify and create model packs.",
         ),
         "bench": ("serve_app.cli.bench:bench_app", "Measure on this machine."),
-        "keys": ("serve_app.cli.keys:keys_app", "Create, list and check API keys."),
+        "keys": (
+            "serve_app.cli.keys:keys_app",
+            "Create, list and check API keys and webhook secrets.",
+        ),
         "cluster": (
             "serve_app.cli.cluster:cluster_app",
             "Inspect and operate a release on Kubernetes.",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from serve_app.cli.main import app
 from serve_app.core.errors import ConfigurationError
 from serve_app.settings.keys import KEY_PREFIX, hash_of, read_keys
+from serve_app.settings.webhook_secrets import read_webhook_secrets
 
 
 @pytest.fixture
@@ -79,3 +80,41 @@ def test_broken_file_is_reported(runner: CliRunner, tmp_path: Path) -> None:
     file.write_text("keys: 5")
     result = runner.invoke(app, ["keys", "check", str(file)])
     assert isinstance(result.exception, ConfigurationError)
+
+
+def webhook_secret(runner: CliRunner, *arguments: str) -> Result:
+    return runner.invoke(app, ["keys", "webhook-secret", *arguments])
+
+
+def test_webhook_secret_is_printed_once_rotated_and_dropped(
+    runner: CliRunner, tmp_path: Path
+) -> None:
+    file = tmp_path / "secrets.yaml"
+    first, second = (
+        webhook_secret(runner, "team-a", "--file", str(file), *options).stdout.strip()
+        for options in ((), ("--rotate",))
+    )
+    assert read_webhook_secrets(file) == {"team-a": (second, first)}
+    dropped = webhook_secret(runner, "team-a", "--file", str(file), "--drop-old")
+    assert (dropped.stdout, dropped.stderr) == ("", "Dropped the old secret.\n")
+    assert read_webhook_secrets(file) == {"team-a": (second,)}
+
+
+def test_without_a_file_the_entry_of_the_webhook_secret_is_printed(
+    runner: CliRunner, tmp_path: Path
+) -> None:
+    result = webhook_secret(runner, "team-a")
+    entry = "\n".join(result.stderr.splitlines()[1:-1])
+    (tmp_path / "secrets.yaml").write_text(entry)
+    assert read_webhook_secrets(tmp_path / "secrets.yaml") == {"team-a": (result.stdout.strip(),)}
+
+
+def test_rotation_of_a_webhook_secret_needs_the_file(runner: CliRunner) -> None:
+    assert webhook_secret(runner, "team-a", "--rotate").exit_code == 2
+
+
+def test_webhook_secret_that_exists_is_kept(runner: CliRunner, tmp_path: Path) -> None:
+    file = tmp_path / "secrets.yaml"
+    webhook_secret(runner, "team-a", "--file", str(file))
+    again = webhook_secret(runner, "team-a", "--file", str(file))
+    assert isinstance(again.exception, ConfigurationError)
