@@ -149,7 +149,10 @@ class Attempt:
     def __init__(self, workplace: Workplace, lease: Lease, num_setbacks: int = 0) -> None:
         self._at = workplace
         self._lease = lease
-        self._num_setbacks = num_setbacks
+        self.num_setbacks = num_setbacks
+        """Times in a row that this runner has handed the job back."""
+        self.code: str | None = None
+        """Of the error that ended the attempt; None without one."""
         self._checkpoints = Checkpoints(
             workplace.files,
             lease.job.id,
@@ -158,11 +161,9 @@ class Attempt:
             workplace.checkpoint_audio_s,
         )
         self._progress = Progress()
-        self._fresh_ms = 0
-        self._known: frozenset[int] = frozenset()
+        self._recognized_ms = self._reused_ms = 0
         self._grew = asyncio.Event()
         self._is_ending = False
-        self._code: str | None = None
         self._audio_s = lease.job.audio_s
 
     async def run(self, stopping: asyncio.Event) -> Outcome:
@@ -198,12 +199,8 @@ class Attempt:
             return await self._fail(self._at.transcriber.job_error(error))
         except ParaserveError as error:
             return await self._hand_back(error)
-        except Exception:
-            self._code = "internal_error"
-            self._at.logger.exception("job failed unexpectedly", extra=self._ids)
-            if self._lease.job.num_attempts < self._at.max_attempts:
-                return "abandoned"
-            return await self._fail(_INTERNAL)
+        except Exception as error:
+            return await self._give_up(error)
 
     async def _transcribe(self) -> Transcript:
         job = self._lease.job
@@ -211,15 +208,16 @@ class Attempt:
         request = await self._at.files.get_bytes(f"{job.id}/request.json")
         names = transcriber.audio_names(request)
         known = await self._checkpoints.read()
-        self._known = frozenset(utterance.index for utterance in known)
         audio = await fetch_recording(self._at.files, names, self._at.spool_dir)
         return await transcriber.transcribe(JobTask(job, request, audio, known), self._take)
 
     def _take(self, utterance: Utterance) -> None:
         self._progress.add(utterance)
-        self._checkpoints.add(utterance)
-        if utterance.index not in self._known:
-            self._fresh_ms += utterance.end_ms - utterance.start_ms
+        audio_ms = utterance.end_ms - utterance.start_ms
+        if self._checkpoints.add(utterance):
+            self._recognized_ms += audio_ms
+        else:
+            self._reused_ms += audio_ms
         if self._checkpoints.is_due:
             self._grew.set()
 
@@ -246,9 +244,7 @@ class Attempt:
             await asyncio.sleep(period_s if num_failures == 0 else pauses.pause_s(num_failures))
             try:
                 async with asyncio.timeout(self._at.lease_s):
-                    is_held = await self._at.store.renew(
-                        self._lease, self._at.lease_s, self._progress.done_s
-                    )
+                    is_held = await self._renew()
             except (StoreUnavailable, TimeoutError):
                 # Nobody else can take the job meanwhile, so the work goes on.
                 num_failures += 1
@@ -257,6 +253,10 @@ class Attempt:
             num_failures = 0
             if not is_held:
                 return
+
+    async def _renew(self) -> bool:
+        lease_s = self._at.lease_s
+        return await self._at.store.renew(self._lease, lease_s, self._progress.done_s)
 
     async def _complete(self, transcript: Transcript) -> Outcome:
         job = self._lease.job
@@ -272,28 +272,39 @@ class Attempt:
 
     async def _fail(self, error: JobError) -> Outcome:
         self._is_ending = True
-        self._code = error.code
+        self.code = error.code
         if not await self._insist(lambda: self._at.store.fail(self._lease, error)):
             return "lost"
         await self._clear()
         return "failed"
 
+    async def _give_up(self, error: Exception) -> Outcome:
+        """Ends an attempt that met an error which nobody raises on purpose."""
+        if not await self._insist(self._renew):
+            return "lost"  # such as a job that is deleted, with its files
+        self.code = _INTERNAL.code
+        self._at.logger.error("job failed unexpectedly", extra=self._ids, exc_info=error)
+        if self._lease.job.num_attempts < self._at.max_attempts:
+            return "abandoned"
+        return await self._fail(_INTERNAL)
+
     async def _hand_back(self, error: ParaserveError) -> Outcome:
         """Queues the job again for later, with what has been recognized."""
         self._is_ending = True
-        self._code = error.code
+        self.code = error.code
         self._at.logger.warning(
             "job cannot run now", extra={**self._ids, "code": error.code, "error": str(error)}
         )
         with suppress(StoreUnavailable, StorageFull):
             await self._checkpoints.write()
-        pause_s = _SETBACKS.pause_s(self._num_setbacks + 1)
+        self.num_setbacks += 1
+        pause_s = _SETBACKS.pause_s(self.num_setbacks)
         await self._insist(lambda: self._at.store.hand_back(self._lease, pause_s))
         return "handed_back"
 
     async def _let_go(self) -> Outcome:
         """Hands the job back because this runner stops; if that fails, the lease runs out."""
-        self._code = "shutting_down"
+        self.code = "shutting_down"
         try:
             async with asyncio.timeout(_LET_GO_S):
                 with suppress(StoreUnavailable, StorageFull):
@@ -327,7 +338,11 @@ class Attempt:
     @property
     def _ids(self) -> dict[str, object]:
         job = self._lease.job
-        return {"job_id": job.id, "key": job.key, "paraserve_request_id": job.request_id}
+        return {
+            "paraserve_job_id": job.id,
+            "key": job.key,
+            "paraserve_request_id": job.request_id,
+        }
 
     def _log(self, outcome: Outcome, took_s: float) -> None:
         job = self._lease.job
@@ -336,9 +351,10 @@ class Attempt:
             extra={
                 **self._ids,
                 "status": outcome,
-                "code": self._code,
+                "code": self.code,
                 "audio_s": round(self._audio_s, 3),
-                "recognized_s": round(self._fresh_ms / 1000, 3),
+                "recognized_audio_s": self._recognized_ms / 1000,
+                "reused_audio_s": self._reused_ms / 1000,
                 "took_s": round(took_s, 3),
                 "num_attempts": job.num_attempts,
             },

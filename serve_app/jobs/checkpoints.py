@@ -63,11 +63,13 @@ class Checkpoints:
                     self._stored[utterance.index] = utterance
         return tuple(self._stored[index] for index in sorted(self._stored))
 
-    def add(self, utterance: Utterance) -> None:
-        """Takes an utterance to store, unless it failed or is stored already."""
-        is_stored = self._stored.get(utterance.index) == utterance
-        if utterance.status != "failed" and not is_stored:
+    def add(self, utterance: Utterance) -> bool:
+        """Takes an utterance to store, unless it failed; returns False if it is stored already."""
+        if self._stored.get(utterance.index) == utterance:
+            return False
+        if utterance.status != "failed":
             self._pending.append(utterance)
+        return True
 
     @property
     def is_due(self) -> bool:
@@ -108,7 +110,7 @@ class Checkpoints:
         except (FileNotFoundError, ValueError, ServiceError) as error:
             _LOGGER.warning(
                 "a checkpoint cannot be used; its audio is recognized again",
-                extra={"job_id": self._job_id, "file": name, "error": str(error)},
+                extra={"paraserve_job_id": self._job_id, "file": name, "error": str(error)},
             )
             return ()
 

@@ -45,8 +45,8 @@ class JobStore(Protocol):
 
         Raises:
             IdempotencyConflict: that earlier job is of another request.
-            QueueFull: the key has too many queued jobs.
             UploadNotFound: the key has no upload `upload_id`, or another job has taken it.
+            QueueFull: the key has too many queued jobs.
         """
         ...
 
@@ -92,9 +92,9 @@ class JobStore(Protocol):
         ...
 
     async def delete(self, key: str, job_id: str) -> None:
-        """Removes the job's row, in whatever state.
+        """Removes the rows of the job and of its upload, in whatever state.
 
-        The caller removes its files, and those of its upload, afterwards.
+        The caller removes the files of both afterwards.
 
         Raises:
             JobNotFound: the key has no such job.
@@ -216,12 +216,16 @@ class JobStore(Protocol):
     async def due_for_removal(self, limit: int) -> Sequence[str]:
         """Returns ids of jobs and uploads whose retention is over, and forgets their rows.
 
-        An upload that a job has taken is due once that job's recording, or the job, is gone.
+        An upload that a job has taken goes with the job.
         """
         ...
 
     async def audio_due_for_removal(self, limit: int) -> Sequence[str]:
-        """Returns ids of ended jobs whose recordings are to go, and marks them as gone."""
+        """Returns ids of ended jobs whose recordings are to go, and marks them as gone.
+
+        In place of a job that has taken an upload it is the upload's id: all files of an upload
+        go, and "ID/audio" of a job.
+        """
         ...
 
     async def known(self, ids: Iterable[str]) -> frozenset[str]:

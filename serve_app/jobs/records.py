@@ -61,8 +61,8 @@ class NewJob:
         request_hash: of the fields and the audio; another request with the same idempotency
             key has another.
         request_id: of the request that created it, for the logs.
-        upload_id: of the resumable upload that is the recording; it stays until the job's
-            recording goes. None without one.
+        upload_id: of the resumable upload that has its audio, which the job takes; None if its
+            own files have it.
     """
 
     id: str
@@ -87,7 +87,7 @@ class Job:
     Attributes:
         id, key, weight, audio_bytes, audio_s, priority, metadata, webhook_url, expires_at,
             request_id, upload_id: as in `NewJob`; `audio_s` is corrected at the end of the
-            recording.
+            recording, and `upload_id` is None again once the recording is removed.
         status: see `JobStatus`.
         created_at: when it was accepted.
         started_at: when its first attempt began; None before.

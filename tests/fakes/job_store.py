@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +12,7 @@ from serve_app.core.job_errors import (
     JobNotFound,
     NoWebhook,
     QueueFull,
+    TooManyUploads,
     UploadConflict,
     UploadNotFound,
 )
@@ -42,6 +43,7 @@ class _Row:
     sequence: int
     fence: int = 0
     lease_until: datetime | None = None
+    not_before: datetime | None = None
     audio_due_at: datetime | None = None
 
 
@@ -109,6 +111,8 @@ class MemoryStore:
             raise QueueFull(self._limits.max_queued)
         if job.upload_id is not None:
             await self.get_upload(job.key, job.upload_id)
+            if self._is_taken(job.upload_id):
+                raise UploadNotFound(job.upload_id)
         tables.num_created += 1
         created = Job(
             id=job.id,
@@ -123,6 +127,7 @@ class MemoryStore:
             webhook_url=job.webhook_url,
             expires_at=job.expires_at,
             request_id=job.request_id,
+            upload_id=job.upload_id,
         )
         row = tables.rows[job.id] = _Row(created, job, tables.num_created)
         tables.keys.setdefault(job.key, _Key()).weight = job.weight
@@ -180,6 +185,11 @@ class MemoryStore:
         self._remove(self._row(key, job_id))
         self._tables.messages.pop(job_id, None)
 
+    async def versions(self, ids: Sequence[str]) -> Mapping[str, int]:
+        self._check()
+        rows = self._tables.rows
+        return {job_id: rows[job_id].job.version for job_id in ids if job_id in rows}
+
     # --- by runners -------------------------------------------------------------------------
 
     async def lease(self, runner: str, lease_s: float) -> Lease | None:
@@ -191,13 +201,13 @@ class MemoryStore:
                 return self._take(row, runner, lease_s)
             row.fence += 1
             self._end(row, "failed", error=attempts_exhausted(row.job.num_attempts))
-        waiting = [row for row in self._tables.rows.values() if row.job.status == "queued"]
-        keys = {row.job.key for row in waiting}
+        ready = [row for row in self._tables.rows.values() if self._is_ready(row)]
+        keys = {row.job.key for row in ready}
         if not keys:
             return None
         name = min(keys, key=lambda key: (self._tables.keys[key].virtual_time, key))
         key = self._tables.keys[name]
-        row = self._queued(name)[0]
+        row = next(row for row in self._queued(name) if row in ready)
         start = max(key.virtual_time, self._tables.virtual_time)
         self._tables.virtual_time = start
         key.virtual_time = start + _cost(row.job)
@@ -213,7 +223,7 @@ class MemoryStore:
             self._change(row, done_s=done_s)
         return True
 
-    async def hand_back(self, lease: Lease) -> None:
+    async def hand_back(self, lease: Lease, after_s: float = 0.0) -> None:
         self._check()
         row = self._held(lease)
         if row is None:
@@ -221,6 +231,7 @@ class MemoryStore:
         self._tables.keys[row.job.key].virtual_time -= _cost(row.job)
         self._change(row, status="queued", num_attempts=row.job.num_attempts - 1)
         row.lease_until = None
+        row.not_before = self._clock() + timedelta(seconds=after_s)
         self._wake.set()
 
     async def complete(self, lease: Lease, result: str, audio_s: float) -> bool:
@@ -306,8 +317,15 @@ class MemoryStore:
 
     # --- resumable uploads ------------------------------------------------------------------
 
-    async def create_upload(self, upload: ResumableUpload) -> None:
+    async def create_upload(self, upload: ResumableUpload, max_open: int) -> None:
         self._check()
+        now = self._clock()
+        is_open = [
+            other.key == upload.key and other.expires_at > now and not self._is_taken(other.id)
+            for other in self._tables.uploads.values()
+        ]
+        if sum(is_open) >= max_open:
+            raise TooManyUploads(max_open)
         self._tables.uploads[upload.id] = upload
 
     async def get_upload(self, key: str, upload_id: str) -> ResumableUpload:
@@ -373,7 +391,8 @@ class MemoryStore:
         ][: limit - len(due)]
         for upload_id in uploads:
             del self._tables.uploads[upload_id]
-        return [*(row.job.id for row in due), *uploads]
+        taken = [row.job.upload_id for row in due if row.job.upload_id is not None]
+        return [*(row.job.id for row in due), *taken, *uploads]
 
     async def audio_due_for_removal(self, limit: int) -> Sequence[str]:
         self._check()
@@ -383,10 +402,11 @@ class MemoryStore:
             for row in self._tables.rows.values()
             if row.audio_due_at is not None and row.audio_due_at <= now
         ][:limit]
+        names = [row.job.upload_id or row.job.id for row in due]
         for row in due:
             row.audio_due_at = None
-            self._release_upload(row)
-        return [row.job.id for row in due]
+            self._forget_upload(row)
+        return names
 
     async def known(self, ids: Iterable[str]) -> frozenset[str]:
         self._check()
@@ -442,6 +462,10 @@ class MemoryStore:
         until = row.lease_until
         return row.job.status == "running" and until is not None and until <= self._clock()
 
+    def _is_ready(self, row: _Row) -> bool:
+        is_due = row.not_before is None or row.not_before <= self._clock()
+        return row.job.status == "queued" and is_due
+
     def _take(self, row: _Row, runner: str, lease_s: float) -> Lease:
         now = self._clock()
         row.fence += 1
@@ -492,20 +516,19 @@ class MemoryStore:
 
     def _remove(self, row: _Row) -> None:
         del self._tables.rows[row.job.id]
-        self._release_upload(row)
+        if row.job.upload_id is not None:
+            self._tables.uploads.pop(row.job.upload_id, None)
         message = self._tables.messages.get(row.job.id)
         if message is not None and message.state != "pending":
             del self._tables.messages[row.job.id]
 
     def _is_taken(self, upload_id: str) -> bool:
-        return any(row.new.upload_id == upload_id for row in self._tables.rows.values())
+        return any(row.job.upload_id == upload_id for row in self._tables.rows.values())
 
-    def _release_upload(self, row: _Row) -> None:
-        upload_id = row.new.upload_id
-        row.new = replace(row.new, upload_id=None)
-        if upload_id is not None and upload_id in self._tables.uploads:
-            upload = self._tables.uploads[upload_id]
-            self._tables.uploads[upload_id] = replace(upload, expires_at=self._clock())
+    def _forget_upload(self, row: _Row) -> None:
+        if row.job.upload_id is not None:
+            del self._tables.uploads[row.job.upload_id]
+            row.job = replace(row.job, upload_id=None)
 
     def _after_attempt(
         self, delivery: Delivery, state: DeliveryState, until: datetime | None
