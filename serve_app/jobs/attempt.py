@@ -13,9 +13,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Literal, Protocol, TypeAlias, TypeVar
 
-from serve_app.core.errors import ParaserveError, RecognitionFailed, RequestError, StorageFull
+from serve_app.core.errors import (
+    ParaserveError,
+    RecognitionFailed,
+    RequestError,
+    ServiceError,
+    StorageFull,
+)
 from serve_app.core.job_errors import StoreUnavailable
 from serve_app.core.records import FileBytes, Utterance
 from serve_app.jobs.checkpoints import Checkpoints
@@ -37,6 +43,7 @@ ResultT = TypeVar("ResultT")
 
 _SETBACKS = Backoff(10.0, 600.0)
 _WRITES = Backoff(0.5, 15.0)
+_STORING_S = 30.0
 _LET_GO_S = 5.0
 """Time that a runner which stops spends on what a job has so far."""
 _INTERNAL = JobError(
@@ -169,12 +176,10 @@ class Attempt:
     async def run(self, stopping: asyncio.Event) -> Outcome:
         """Works on the job until it ends, its lease is lost, or `stopping` is set."""
         began = time.monotonic()
-        working = asyncio.create_task(self._work())
-        beside: Sequence[asyncio.Task[Any]] = (
-            asyncio.create_task(self._keep_lease()),
-            asyncio.create_task(self._store_progress()),
-        )
-        renewing, stop = beside[0], asyncio.create_task(stopping.wait())
+        storing = asyncio.create_task(self._store_progress())
+        working = asyncio.create_task(self._work(storing))
+        renewing = asyncio.create_task(self._keep_lease())
+        stop = asyncio.create_task(stopping.wait())
         outcome: Outcome = "lost"
         try:
             await asyncio.wait((working, renewing, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -182,18 +187,22 @@ class Attempt:
                 await asyncio.wait((working,), timeout=_LET_GO_S)
             if working.done():
                 outcome = working.result()
-            elif not renewing.done():
-                await cancelled(working, *beside)
+            elif renewing.done():
+                renewing.result()  # raises what nobody expected
+            else:
+                await cancelled(working, storing, renewing)
                 outcome = await self._let_go()
         finally:
-            await cancelled(working, *beside, stop)
+            await cancelled(working, storing, renewing, stop)
             self._log(outcome, time.monotonic() - began)
         return outcome
 
-    async def _work(self) -> Outcome:
+    async def _work(self, storing: asyncio.Task[None]) -> Outcome:
         try:
-            transcript = await self._transcribe()
-            self._is_ending = True
+            try:
+                transcript = await self._transcribe()
+            finally:
+                await self._end(storing)
             return await self._complete(transcript)
         except (RequestError, RecognitionFailed) as error:
             return await self._fail(self._at.transcriber.job_error(error))
@@ -211,6 +220,13 @@ class Attempt:
         audio = await fetch_recording(self._at.files, names, self._at.spool_dir)
         return await transcriber.transcribe(JobTask(job, request, audio, known), self._take)
 
+    async def _end(self, storing: asyncio.Task[None]) -> None:
+        """Lets the storing of progress finish what it has begun, but begin no more."""
+        self._is_ending = True
+        self._grew.set()
+        await asyncio.wait((storing,), timeout=_STORING_S)
+        await cancelled(storing)
+
     def _take(self, utterance: Utterance) -> None:
         self._progress.add(utterance)
         audio_ms = utterance.end_ms - utterance.start_ms
@@ -226,13 +242,16 @@ class Attempt:
         while True:
             await self._grew.wait()
             self._grew.clear()
+            if self._is_ending:
+                return
             try:
                 await self._checkpoints.write()
-            except (StoreUnavailable, StorageFull) as error:
+            except Exception as error:
                 self._at.on_outage()
                 self._at.logger.warning(
                     "progress could not be stored; the job goes on",
                     extra={**self._ids, "error": str(error)},
+                    exc_info=None if isinstance(error, ServiceError) else error,
                 )
 
     async def _keep_lease(self) -> None:
@@ -271,7 +290,6 @@ class Attempt:
         return "completed"
 
     async def _fail(self, error: JobError) -> Outcome:
-        self._is_ending = True
         self.code = error.code
         if not await self._insist(lambda: self._at.store.fail(self._lease, error)):
             return "lost"
@@ -290,7 +308,6 @@ class Attempt:
 
     async def _hand_back(self, error: ParaserveError) -> Outcome:
         """Queues the job again for later, with what has been recognized."""
-        self._is_ending = True
         self.code = error.code
         self._at.logger.warning(
             "job cannot run now", extra={**self._ids, "code": error.code, "error": str(error)}

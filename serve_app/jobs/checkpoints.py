@@ -50,6 +50,7 @@ class Checkpoints:
         self._stored: dict[int, Utterance] = {}
         self._pending: list[Utterance] = []
         self._num_files = 0
+        self._writing = asyncio.Lock()
 
     async def read(self) -> tuple[Utterance, ...]:
         """Returns what earlier attempts have stored, in order of the recording.
@@ -83,15 +84,16 @@ class Checkpoints:
         Raises:
             StoreUnavailable, StorageFull: it cannot be stored now; it is kept for the next time.
         """
-        taken = tuple(self._pending)
-        if not taken:
-            return
-        content = await asyncio.to_thread(utterances_to_json, taken, self._made_by)
-        name = f"{self._job_id}/utterances-{self._fence}-{self._num_files:05d}.json"
-        await self._files.put_bytes(name, content)
-        self._num_files += 1
-        self._stored |= {utterance.index: utterance for utterance in taken}
-        del self._pending[: len(taken)]
+        async with self._writing:
+            taken = tuple(self._pending)
+            if not taken:
+                return
+            content = await asyncio.to_thread(utterances_to_json, taken, self._made_by)
+            name = f"{self._job_id}/utterances-{self._fence}-{self._num_files:05d}.json"
+            await self._files.put_bytes(name, content)
+            self._num_files += 1
+            self._stored |= {utterance.index: utterance for utterance in taken}
+            del self._pending[: len(taken)]
 
     async def delete(self) -> None:
         """Removes all files, once the job has ended.
