@@ -107,6 +107,8 @@ REMEDIES: dict[type[errors.ParaserveError], str] = {
     job_errors.UploadNotFound: "Create the upload again.",
     job_errors.UploadConflict: "Ask for the offset with HEAD, and go on from there.",
     job_errors.UploadIncomplete: "Send the missing parts first.",
+    job_errors.TusVersionNotSupported: "Use a client of tus 1.0.",
+    job_errors.PartTypeNotSupported: "Use a client of tus 1.0, or set the header.",
     job_errors.TooManyUploads: "Finish or delete an upload; an upload that is left alone expires.",
     job_errors.QueueFull: "Create the job again later; the operator raises `jobs.max_queued`.",
     job_errors.QuotaExceeded: "Wait for the next month, or have the key's quota raised.",

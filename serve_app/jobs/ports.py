@@ -105,6 +105,10 @@ class JobStore(Protocol):
         """Returns the versions of those jobs that exist; one query for all of them."""
         ...
 
+    async def open_audio_s(self, key: str) -> float:
+        """Returns the audio of the key's queued and running jobs, in s."""
+        ...
+
     # --- by runners -------------------------------------------------------------------------
 
     async def lease(self, runner: str, lease_s: float) -> Lease | None:

@@ -190,6 +190,11 @@ class MemoryStore:
         rows = self._tables.rows
         return {job_id: rows[job_id].job.version for job_id in ids if job_id in rows}
 
+    async def open_audio_s(self, key: str) -> float:
+        self._check()
+        jobs = (row.job for row in self._tables.rows.values())
+        return sum(job.audio_s for job in jobs if job.key == key and not job.is_final)
+
     # --- by runners -------------------------------------------------------------------------
 
     async def lease(self, runner: str, lease_s: float) -> Lease | None:
