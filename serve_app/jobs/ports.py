@@ -220,15 +220,16 @@ class JobStore(Protocol):
     async def due_for_removal(self, limit: int) -> Sequence[str]:
         """Returns ids of jobs and uploads whose retention is over, and forgets their rows.
 
-        An upload that a job has taken goes with the job.
+        The caller removes all files of each. An upload that a job has taken goes with the job's
+        recording or with the job.
         """
         ...
 
     async def audio_due_for_removal(self, limit: int) -> Sequence[str]:
         """Returns ids of ended jobs whose recordings are to go, and marks them as gone.
 
-        In place of a job that has taken an upload it is the upload's id: all files of an upload
-        go, and "ID/audio" of a job.
+        The caller removes "ID/audio". An upload that such a job has taken is due for removal from
+        then on.
         """
         ...
 

@@ -407,11 +407,10 @@ class MemoryStore:
             for row in self._tables.rows.values()
             if row.audio_due_at is not None and row.audio_due_at <= now
         ][:limit]
-        names = [row.job.upload_id or row.job.id for row in due]
         for row in due:
             row.audio_due_at = None
-            self._forget_upload(row)
-        return names
+            self._release_upload(row)
+        return [row.job.id for row in due]
 
     async def known(self, ids: Iterable[str]) -> frozenset[str]:
         self._check()
@@ -530,9 +529,10 @@ class MemoryStore:
     def _is_taken(self, upload_id: str) -> bool:
         return any(row.job.upload_id == upload_id for row in self._tables.rows.values())
 
-    def _forget_upload(self, row: _Row) -> None:
+    def _release_upload(self, row: _Row) -> None:
         if row.job.upload_id is not None:
-            del self._tables.uploads[row.job.upload_id]
+            upload = self._tables.uploads[row.job.upload_id]
+            self._tables.uploads[upload.id] = replace(upload, expires_at=self._clock())
             row.job = replace(row.job, upload_id=None)
 
     def _after_attempt(
