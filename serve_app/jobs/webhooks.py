@@ -50,7 +50,7 @@ class Sender(Protocol):
         ...
 
 
-class Deliveries:
+class WebhookRunner:
     """Delivers the messages of the store as they become due.
 
     Args:
