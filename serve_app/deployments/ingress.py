@@ -294,6 +294,7 @@ class IngressReplica:
         recognizer: handle of the recognizer.
         punctuator: handle of the punctuator, None without one.
         speaker_embedder: handle of the speaker embedder, None without one.
+        job_runner: not called; the handle makes the job runner a part of the application.
     """
 
     def __init__(
@@ -303,6 +304,7 @@ class IngressReplica:
         recognizer: DeploymentHandle[Any],
         punctuator: DeploymentHandle[Any] | None = None,
         speaker_embedder: DeploymentHandle[Any] | None = None,
+        job_runner: DeploymentHandle[Any] | None = None,
     ) -> None:
         quiet_client_errors()
         self._settings = settings
@@ -320,6 +322,7 @@ def build_ingress(
     recognizer: Application,
     punctuator: Application | None,
     speaker_embedder: Application | None = None,
+    job_runner: Application | None = None,
 ) -> Application:
     deployment = as_deployment(
         serve.ingress()(IngressReplica),
@@ -327,6 +330,10 @@ def build_ingress(
         settings.ingress.deployment,
         settings.log_level,
     )
-    optional = {"punctuator": punctuator, "speaker_embedder": speaker_embedder}
+    optional = {
+        "punctuator": punctuator,
+        "speaker_embedder": speaker_embedder,
+        "job_runner": job_runner,
+    }
     bound = {name: stage for name, stage in optional.items() if stage is not None}
     return deployment.bind(settings, segmenter, recognizer, **bound)

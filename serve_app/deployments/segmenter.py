@@ -59,6 +59,7 @@ class SegmenterReplica:
         self._loaded_vad = load_vad(settings) if "vad" in settings.stages else None
         self._options = replace(segmentation_options(settings), urgent_s=settings.audio.urgent_s)
         self._settings = settings.segmenter
+        self._job_weight = settings.jobs.autoscaling_weight
         self._recognizer = RemoteRecognizer(recognizer, settings)
         self._embedder = (
             None if speaker_embedder is None else RemoteSpeakerEmbedder(speaker_embedder, settings)
@@ -117,7 +118,8 @@ class SegmenterReplica:
         voices: VoiceEmbedding | None = None
         if job.speakers and self._embedder is not None:
             voices = VoiceEmbedding(self._embedder, job.context, cost)
-        with self._backlog.open() as account:
+        weight = self._job_weight if job.context.background else 1.0
+        with self._backlog.open(weight) as account:
             known = _Resumption(job.known, account, voices)
             groups = self._accounted(segmentation, job.context, account)
             recognize = partial(self._recognize, account, cost)

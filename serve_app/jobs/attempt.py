@@ -116,6 +116,7 @@ class Workplace:
         checkpoint_audio_s: recognized audio after which progress is stored, in s.
         max_attempts: attempts of a job.
         on_outage: called for each write that the store or the files do not take.
+        on_recognized: told of recognized audio, in s, as it comes.
     """
 
     store: JobStore
@@ -127,6 +128,7 @@ class Workplace:
     checkpoint_audio_s: float = 300.0
     max_attempts: int = 3
     on_outage: Callable[[], None] = lambda: None
+    on_recognized: Callable[[float], None] = lambda audio_s: None
 
 
 class Progress:
@@ -232,6 +234,7 @@ class Attempt:
         audio_ms = utterance.end_ms - utterance.start_ms
         if self._checkpoints.add(utterance):
             self._recognized_ms += audio_ms
+            self._at.on_recognized(audio_ms / 1000)
         else:
             self._reused_ms += audio_ms
         if self._checkpoints.is_due:

@@ -59,7 +59,8 @@ class WebhookRunner:
         sender: tries to deliver one.
         logger: told of each failed attempt.
         clock: the present time.
-        on_outcome: told of each attempt, and of "undelivered" for a message that is given up.
+        on_outcome: told of each attempt.
+        on_given_up: called for each message that stays undelivered.
         on_outage: called for each call that the store does not answer.
         idle_s: longest wait before the store is asked again for messages.
     """
@@ -72,7 +73,8 @@ class WebhookRunner:
         logger: logging.Logger,
         *,
         clock: Clock = lambda: datetime.now(UTC),
-        on_outcome: Callable[[DeliveryOutcome | Literal["undelivered"]], None] = lambda what: None,
+        on_outcome: Callable[[DeliveryOutcome], None] = lambda outcome: None,
+        on_given_up: Callable[[], None] = lambda: None,
         on_outage: Callable[[], None] = lambda: None,
         idle_s: float = IDLE_S,
     ) -> None:
@@ -82,6 +84,7 @@ class WebhookRunner:
         self._logger = logger
         self._clock = clock
         self._on_outcome = on_outcome
+        self._on_given_up = on_given_up
         self._on_outage = on_outage
         self._stopping = asyncio.Event()
         self._dispatcher = Dispatcher(
@@ -112,7 +115,7 @@ class WebhookRunner:
             return
         next_at = self._next_at(delivery)
         if next_at is None:
-            self._on_outcome("undelivered")
+            self._on_given_up()
         self._logger.warning(
             "webhook not delivered",
             extra={

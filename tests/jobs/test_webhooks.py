@@ -285,6 +285,7 @@ class Desk:
             LOGGER,
             clock=self.clock,
             on_outcome=self.outcomes.append,
+            on_given_up=lambda: self.outcomes.append("undelivered"),
             idle_s=0.01,
         )
         task = asyncio.create_task(sending.run())
