@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -263,6 +264,7 @@ class Database:
             PoolTimeout,
             asyncpg.PostgresError,
             asyncpg.InterfaceError,
+            sqlite3.Error,
             OSError,
         ) as error:
             if is_opening and (problem := _opening_problem(error)) is not None:
@@ -297,19 +299,14 @@ def is_unavailable(error: BaseException) -> bool:
     """Returns whether an error is one of the connection or the server, not of the statement."""
     if isinstance(error, OSError | PoolTimeout):
         return True
-    if isinstance(error, DBAPIError):
-        if error.connection_invalidated:
-            return True
-        code = getattr(error.orig, "sqlite_errorcode", None)
-        if code is not None:
-            return code & 0xFF in _UNAVAILABLE_SQLITE
-        # A closed connection of aiosqlite, and those of asyncpg.
-        if isinstance(error.orig, asyncpg.InterfaceError) or "closed" in str(error.orig):
-            return True
-        cause = getattr(error.orig, "__cause__", None)
-        if isinstance(cause, OSError):
-            return True
-    elif isinstance(error, asyncpg.InterfaceError):
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    known = error.orig if isinstance(error, DBAPIError) else error
+    if isinstance(known, sqlite3.Error):
+        # Without a code it is aiosqlite's own, of a connection that is closed.
+        code = getattr(known, "sqlite_errorcode", sqlite3.SQLITE_IOERR)
+        return code & 0xFF in _UNAVAILABLE_SQLITE
+    if isinstance(known, asyncpg.InterfaceError):
         return True
     return _state_of(error).startswith(_UNAVAILABLE_STATES + _REFUSED_STATES)
 
@@ -355,9 +352,7 @@ async def _prepare(url: DatabaseUrl, engine: AsyncEngine) -> tuple[str | None, s
             return await connection.run_sync(migrations.upgrade)
     lock = await asyncio.to_thread(_lock_beside, Path(url.location))
     try:
-        async with engine.connect() as connection:
-            # Outside of a transaction; it stays so in the file.
-            await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+        await asyncio.to_thread(_use_write_ahead_log, Path(url.location))
         async with engine.begin() as connection:
             return await connection.run_sync(migrations.upgrade)
     finally:
@@ -370,6 +365,17 @@ def _lock_beside(path: Path) -> TextIO:
     lock = path.with_name(f"{path.name}.lock").open("a")
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
+
+
+def _use_write_ahead_log(path: Path) -> None:
+    """Lets readers go on beside a writer, from now on and for all processes."""
+    with closing(sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S)) as connection:
+        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+    if mode != "wal":
+        raise ConfigurationError(
+            f"the file system of {path} cannot hold the jobs database, as it does not support "
+            "SQLite's write-ahead log; use a local disk, or PostgreSQL"
+        )
 
 
 def _engine_of(url: DatabaseUrl) -> AsyncEngine:

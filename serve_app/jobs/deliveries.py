@@ -75,9 +75,7 @@ class Deliveries(StorePart):
             if changed == 0:
                 raise NoWebhook
             of_job = jobs.c.sequence == row.sequence
-            await transaction.change(
-                update(jobs).where(of_job).values(version=jobs.c.version + 1)
-            )
+            await transaction.change(update(jobs).where(of_job).values(version=jobs.c.version + 1))
             transaction.announce()
             return job_row((await transaction.run(select_jobs().where(of_job))).one()).job
 

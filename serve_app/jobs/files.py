@@ -12,9 +12,9 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, ParamSpec, Protocol, TypeVar
+from typing import BinaryIO, ParamSpec, Protocol, TypeVar, cast
 
 import fsspec
 from fsspec.spec import AbstractFileSystem
@@ -114,9 +114,7 @@ class FsspecFiles:
                 if age_s >= limit_s:
                     yield job_id
 
-    async def _run(
-        self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs
-    ) -> _T:
+    async def _run(self, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         call = functools.partial(function, *args, **kwargs)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, call)
@@ -129,8 +127,8 @@ class FsspecFiles:
 
 def _translated(error: Exception) -> Exception | None:
     """Returns what the storage's error means to the service; None to leave it as it is."""
-    if isinstance(error, FileNotFoundError | StoreUnavailable):
-        return None
+    if isinstance(error, FileNotFoundError):
+        return StoreUnavailable() if _is_bucket_missing(error) else None
     if isinstance(error, OSError) and error.errno in _FULL:
         return StorageFull(_FULL_RETRY_S)
     is_storage = type(error).__module__.partition(".")[0] in _STORAGE_PACKAGES
@@ -174,7 +172,7 @@ def _open_storage(storage: str) -> _Storage:
             ) from None
         return _Directory(path)
     protocol = _PROTOCOLS.get(scheme.lower())
-    if protocol is None or "::" in storage or "@" in rest and protocol != "abfs":
+    if protocol is None or "::" in storage or ("@" in rest and protocol != "abfs"):
         raise ConfigurationError(
             "jobs.storage must be a path or a URL such as s3://bucket/jobs; credentials belong in "
             "the environment"
@@ -186,6 +184,9 @@ def _open_storage(storage: str) -> _Storage:
             options |= kind._get_kwargs_from_urls(storage)
         if protocol == "memory":
             options = {}
+        if protocol == "s3":
+            options["config_kwargs"] = {"connect_timeout": 5, "read_timeout": 60}
+            options["max_concurrency"] = 4
         filesystem: AbstractFileSystem = kind(**options)
     except ImportError as error:
         raise ConfigurationError(
@@ -293,10 +294,8 @@ class _Directory:
         return [name for name in found if not name.startswith(_TEMPORARY)]
 
     def _times(self, folder: Path) -> Sequence[float]:
-        times = []
         try:
-            for entry in os.scandir(folder):
-                times.append(entry.stat(follow_symlinks=False).st_mtime)
+            times = [entry.stat(follow_symlinks=False).st_mtime for entry in os.scandir(folder)]
             times.append(folder.stat().st_mtime)
         except FileNotFoundError:
             # It is being removed, or written to.
@@ -317,9 +316,103 @@ class _Bucket:
         self._root = root
 
     def put_bytes(self, name: str, content: bytes) -> None:
-        with _missing_bucket():
-            self._filesystem.pipe_file(self._path(name), content)
+        self._filesystem.pipe_file(self._path(name), content)
 
     def put_file(self, name: str, path: Path) -> None:
-        with _missing_bucket():
-            self._filesystem.put_file(str(path), self._path(name), chunksize=_BLOCK_BYTES)
+        options = {"chunksize": _BLOCK_BYTES} if self._is_sharded else {}
+        self._filesystem.put_file(str(path), self._path(name), **options)
+
+    def get_bytes(self, name: str) -> bytes:
+        return cast(bytes, self._filesystem.cat_file(self._path(name)))
+
+    def append_to(self, name: str, target: BinaryIO) -> None:
+        with self._filesystem.open(
+            self._path(name), "rb", block_size=_BLOCK_BYTES, cache_type="readahead"
+        ) as source:
+            shutil.copyfileobj(source, target, _BLOCK_BYTES)
+
+    def names(self, job_id: str) -> Sequence[str]:
+        return sorted(self._find(f"{job_id}/"))
+
+    def delete(self, name: str) -> None:
+        try:
+            self._filesystem.rm_file(self._path(name))
+        except FileNotFoundError:
+            return
+
+    def delete_all(self, job_id: str) -> None:
+        names = self.names(job_id)
+        if names:
+            self._filesystem.rm([self._path(name) for name in names])
+        # A removal of many does not say which ones failed.
+        if self.names(job_id):
+            raise StoreUnavailable
+
+    def ages(self) -> Iterator[Mapping[str, float]]:
+        now = time.time()
+        for prefix in self._prefixes():
+            newest: dict[str, float] = {}
+            for name, written_at in self._find(prefix).items():
+                job_id = name.partition("/")[0]
+                if _ID.fullmatch(job_id):
+                    newest[job_id] = max(newest.get(job_id, written_at), written_at)
+            yield {job_id: now - written_at for job_id, written_at in newest.items()}
+
+    @property
+    def _is_sharded(self) -> bool:
+        return "s3" in self._filesystem.protocol
+
+    def _prefixes(self) -> Sequence[str]:
+        """Returns beginnings of all ids. A listing of one of them fits into memory."""
+        if not self._is_sharded:
+            return [""]
+        return [kind + first for kind in ("job_", "upl_") for first in _ID_CHARACTERS]
+
+    def _find(self, prefix: str) -> Mapping[str, float]:
+        """Returns the names that begin like this, and when they were written."""
+        # Other processes write as well.
+        self._filesystem.invalidate_cache()
+        folder, _, rest = prefix.rpartition("/")
+        options = {"prefix": rest} if self._is_sharded and rest else {}
+        try:
+            found = self._filesystem.find(
+                f"{self._root}/{folder}".rstrip("/"), detail=True, **options
+            )
+        except FileNotFoundError as error:
+            if _is_bucket_missing(error):
+                raise
+            return {}
+        start = len(self._root) + 1
+        return {str(path)[start:]: _written_at(info) for path, info in found.items()}
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+
+def _written_at(info: Mapping[str, object]) -> float:
+    """Returns the time in Unix seconds from an `info` dictionary of fsspec."""
+    for key in ("LastModified", "last_modified", "mtime", "updated", "created"):
+        value = info.get(key)
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        if isinstance(value, datetime):
+            return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    # Nothing is old whose age nobody knows.
+    return time.time()
+
+
+def _is_bucket_missing(error: FileNotFoundError) -> bool:
+    return "NoSuchBucket" in f"{error}{error.__cause__}"
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+_: type[JobFiles] = FsspecFiles

@@ -283,9 +283,7 @@ async def _charge(transaction: Transaction, job: Job, cost: float) -> None:
 
 
 def _is_held(lease: Lease) -> ColumnElement[bool]:
-    return and_(
-        jobs.c.id == lease.job.id, jobs.c.fence == lease.fence, jobs.c.status == "running"
-    )
+    return and_(jobs.c.id == lease.job.id, jobs.c.fence == lease.fence, jobs.c.status == "running")
 
 
 async def _held_job(transaction: Transaction, lease: Lease) -> JobRow | None:

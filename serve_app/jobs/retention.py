@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, exists, or_, select, update
 
 from serve_app.jobs.rows import StorePart, end_job, is_id, job_row, select_jobs
 from serve_app.jobs.schema import deliveries, jobs, uploads
@@ -19,16 +19,17 @@ class Retention(StorePart):
 
     async def expire(self) -> int:
         num_expired = 0
-        while True:
+        is_late = (
+            jobs.c.status == "queued",
+            jobs.c.expires_at.is_not(None),
+            jobs.c.started_at.is_(None),
+        )
+        due = exists().where(*is_late, jobs.c.expires_at <= self._database.now())
+        while (await self._database.read(select(due))).scalar_one():
             async with self._database.write() as transaction:
                 query = (
                     select_jobs()
-                    .where(
-                        jobs.c.status == "queued",
-                        jobs.c.expires_at.is_not(None),
-                        jobs.c.expires_at <= transaction.now,
-                        jobs.c.started_at.is_(None),
-                    )
+                    .where(*is_late, jobs.c.expires_at <= transaction.now)
                     .order_by(jobs.c.expires_at)
                     .limit(_BATCH)
                     .with_for_update(of=jobs, skip_locked=True)
@@ -37,22 +38,19 @@ class Retention(StorePart):
                 # By key: otherwise two could wait for each other's keys.
                 for row in sorted(rows, key=lambda row: row.job.key):
                     await end_job(transaction, row, "expired", self._limits)
+            if not rows:
+                # Somebody else is about to change them.
+                break
             num_expired += len(rows)
-            if len(rows) < _BATCH:
-                return num_expired
+        return num_expired
 
     async def due_for_removal(self, limit: int) -> Sequence[str]:
-        due = (
-            select(jobs.c.removed_at)
-            .where(jobs.c.removed_at.is_not(None), jobs.c.removed_at <= self._database.now())
-            .limit(1)
+        now = self._database.now()
+        due = or_(
+            exists().where(jobs.c.removed_at.is_not(None), jobs.c.removed_at <= now),
+            exists().where(uploads.c.job_id.is_(None), uploads.c.expires_at <= now),
         )
-        due_uploads = (
-            select(uploads.c.expires_at)
-            .where(uploads.c.job_id.is_(None), uploads.c.expires_at <= self._database.now())
-            .limit(1)
-        )
-        if not (await self._database.read(due.union_all(due_uploads))).all():
+        if not (await self._database.read(select(due))).scalar_one():
             return []
         async with self._database.write() as transaction:
             query = (
@@ -85,12 +83,10 @@ class Retention(StorePart):
             return [*job_ids, *upload_ids]
 
     async def audio_due_for_removal(self, limit: int) -> Sequence[str]:
-        due = (
-            select(jobs.c.sequence)
-            .where(jobs.c.audio_due_at.is_not(None), jobs.c.audio_due_at <= self._database.now())
-            .limit(1)
+        due = exists().where(
+            jobs.c.audio_due_at.is_not(None), jobs.c.audio_due_at <= self._database.now()
         )
-        if not (await self._database.read(due)).all():
+        if not (await self._database.read(select(due))).scalar_one():
             return []
         async with self._database.write() as transaction:
             query = (
@@ -103,9 +99,7 @@ class Retention(StorePart):
             rows = (await transaction.run(query)).all()
             job_ids = [row.id for row in rows]
             await transaction.change(
-                update(jobs)
-                .where(jobs.c.id.in_(job_ids))
-                .values(audio_due_at=None, upload_id=None)
+                update(jobs).where(jobs.c.id.in_(job_ids)).values(audio_due_at=None, upload_id=None)
             )
             taken = [row.upload_id for row in rows if row.upload_id is not None]
             await transaction.change(

@@ -142,10 +142,22 @@ class DatabaseStore(Leases, Deliveries, Uploads, Retention, UsageAccounts):
         query = select(jobs.c.id, jobs.c.version).where(jobs.c.id.in_(asked))
         return {row.id: row.version for row in (await self._database.read(query)).all()}
 
+    async def open_audio_s(self, key: str) -> float:
+        queued = select(job_keys.c.queued_audio_s).where(job_keys.c.key == key)
+        running = select(func.sum(jobs.c.audio_s)).where(
+            jobs.c.key == key, jobs.c.status == "running"
+        )
+        query = select(
+            func.coalesce(queued.scalar_subquery(), 0.0)
+            + func.coalesce(running.scalar_subquery(), 0.0)
+        )
+        return float((await self._database.read(query)).scalar_one())
+
     async def position(self, job: Job) -> int | None:
+        clock = select(job_clock.c.virtual_time).scalar_subquery()
         query = (
-            select(jobs.c.sequence, jobs.c.priority, job_keys.c.virtual_time, job_clock.c.virtual_time.label("clock"))
-            .select_from(jobs.join(job_keys, job_keys.c.key == jobs.c.key).join(job_clock, job_clock.c.id == 1))
+            select(jobs.c.sequence, job_keys.c.virtual_time, clock.label("clock"))
+            .join(job_keys, job_keys.c.key == jobs.c.key)
             .where(jobs.c.id == job.id, jobs.c.status == "queued")
         )
         row = (await self._database.read(query)).one_or_none()
@@ -168,7 +180,7 @@ class DatabaseStore(Leases, Deliveries, Uploads, Retention, UsageAccounts):
         Raises:
             IdempotencyConflict: the key has been used for another request.
         """
-        query = select_jobs().where(jobs.c.id == job.id)
+        query = select_jobs().where(jobs.c.id == job.id, jobs.c.key == job.key)
         row = (await transaction.run(query)).one_or_none()
         if row is None and job.idempotency_key is not None:
             query = select_jobs().where(
@@ -200,9 +212,12 @@ class DatabaseStore(Leases, Deliveries, Uploads, Retention, UsageAccounts):
             for bounds in ranges
         ]
         before = union_all(*(select(part.c.audio_s) for part in parts)).subquery()
-        query = select(func.count(), func.coalesce(func.sum(before.c.audio_s), 0.0))
-        num, audio_s = (await self._database.read(query.select_from(before))).one()
-        return int(num), float(audio_s)
+        query = select(
+            func.count().label("num"),
+            func.coalesce(func.sum(before.c.audio_s), 0.0).label("audio_s"),
+        )
+        row = (await self._database.read(query.select_from(before))).one()
+        return row.num, row.audio_s
 
     async def _before_in_other_keys(self, key: str, start: float, clock: float) -> int:
         """Estimates how many jobs of other keys start before a virtual time.
