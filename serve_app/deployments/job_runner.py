@@ -117,7 +117,8 @@ class JobRunnerReplica:
         """Serve replaces the replica if this raises."""
         for task in self._tasks:
             if task.done():
-                raise RuntimeError("a loop of the job runner has ended") from task.exception()
+                cause = None if task.cancelled() else task.exception()
+                raise RuntimeError("a loop of the job runner has ended") from cause
 
     async def stop(self) -> None:
         """Hands the jobs back and ends the loops; what takes too long is left to the leases."""
