@@ -33,12 +33,10 @@ from serve_app.jobs.runner import Runner
 from serve_app.jobs.sweeper import Sweeper
 from serve_app.jobs.webhooks import HttpSender, WebhookRunner
 from serve_app.scheduling.autoscaling import JobRunnerLoad
-from serve_app.settings import DeploymentSettings, Settings
+from serve_app.settings import Settings
 from serve_app.settings.jobs import JobSettings
 from serve_app.settings.webhook_secrets import read_webhook_secrets
 
-_NUM_CPUS = 0.1
-_SHUTDOWN_S = 30.0
 _STOP_S = 15.0
 _BACKLOG_PERIOD_S = 10.0
 _BACKLOG_AGE_S = 60.0
@@ -181,13 +179,12 @@ def build_job_runner(
     punctuator: Application | None,
     speaker_embedder: Application | None = None,
 ) -> Application:
-    size = DeploymentSettings(
-        num_replicas=settings.jobs.num_runners,
-        num_cpus=_NUM_CPUS,
-        graceful_shutdown_timeout_s=_SHUTDOWN_S,
-    )
     deployment = as_deployment(
-        _ServedJobRunner, "JobRunner", size, settings.log_level, job_runner_autoscaling(settings)
+        _ServedJobRunner,
+        "JobRunner",
+        settings.jobs.deployment,
+        settings.log_level,
+        job_runner_autoscaling(settings),
     )
     optional = {"punctuator": punctuator, "speaker_embedder": speaker_embedder}
     bound = {name: stage for name, stage in optional.items() if stage is not None}
