@@ -26,6 +26,7 @@ from serve_app.core.errors import (
 from serve_app.core.job_errors import StoreUnavailable
 from serve_app.jobs import attempt, runner
 from serve_app.jobs.attempt import Workplace
+from serve_app.jobs.checkpoints import utterances_from_json
 from serve_app.jobs.records import Job, JobLimits, JobStatus, NewJob
 from serve_app.jobs.runner import AttemptEnd, Runner
 from serve_app.scheduling.backoff import Backoff
@@ -489,6 +490,28 @@ async def test_checkpoints_come_every_so_often_and_failures_of_them_stop_nothing
         transcriber.goes_on.set()
         await until(lambda: len(transcriber.recognized["job_a"]) == 8)
         office.files.fault = None
+        await office.becomes("a", "completed")
+
+
+async def test_each_checkpoint_has_enough_audio_however_slow_the_files_are(office: Office) -> None:
+    transcriber = ScriptedTranscriber()
+    transcriber.pause_at = 7
+    await office.add("a", "abcdefgh")
+    put = office.files.put_bytes
+
+    async def slow_put(name: str, content: bytes) -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)  # as many utterances come meanwhile
+        await put(name, content)
+
+    office.files.put_bytes = slow_put  # type: ignore[method-assign]
+    async with office.running(transcriber):
+        await until(transcriber.reached.is_set)
+        await until(lambda: "job_a/utterances-1-00001.json" in office.files.contents)
+        for content in office.files.contents.values():
+            if b"utterances" in content:
+                assert len(utterances_from_json(content, "fake")) >= 2
+        transcriber.goes_on.set()
         await office.becomes("a", "completed")
 
 
