@@ -12,7 +12,7 @@ import string
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
@@ -47,6 +47,7 @@ from serve_app.api.usage import UsageMeter
 from serve_app.api.webhook_urls import WebhookPolicy, WebhookSecretNames
 from serve_app.audio.channel_counts import declared_channels
 from serve_app.audio.durations import estimate_duration
+from serve_app.audio.opening import BEGINNING_BYTES, check_beginning
 from serve_app.core.errors import InvalidParameter, ParaserveError, StorageFull, UploadTooSlow
 from serve_app.core.job_errors import (
     IdempotencyConflict,
@@ -77,6 +78,7 @@ class JobBackend:
         webhook_secrets: knows the keys that can sign.
         max_upload_bytes: largest recording that is uploaded in parts.
         clock: the present time in UTC.
+        watch_period_s: how often the store is asked for changes of watched jobs.
     """
 
     store: JobStore
@@ -85,7 +87,8 @@ class JobBackend:
     webhook_policy: WebhookPolicy
     webhook_secrets: WebhookSecretNames
     max_upload_bytes: int
-    clock: Clock
+    clock: Clock = lambda: datetime.now(UTC)
+    watch_period_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +241,10 @@ class JobCreator:
     async def _audio(self, recording: Recording, options: JobOptions, caller: Caller) -> _Audio:
         if options.upload_id is None:
             spool = recording.spool
+            if spool.check_beginning is not None:
+                # It was too short for a check while it came.
+                content = os.pread(spool.file.fileno(), BEGINNING_BYTES, 0)
+                check_beginning(content, is_whole=True)
             return _Audio(spool, (), spool.size_bytes, recording.audio_s, recording.num_channels)
         upload = await self._backend.store.get_upload(caller.name, options.upload_id)
         if not upload.is_complete:
@@ -259,6 +266,9 @@ class JobCreator:
                 part = await self._backend.files.get_bytes(names[number])
                 offset = sum(upload.parts[:number])
                 await asyncio.to_thread(os.pwrite, spool.file.fileno(), part, offset)
+            if len(names) == 1:
+                content = os.pread(spool.file.fileno(), BEGINNING_BYTES, 0)
+                check_beginning(content, is_whole=upload.length_bytes <= BEGINNING_BYTES)
             os.truncate(spool.file.fileno(), upload.length_bytes)
             spool.size_bytes = upload.length_bytes
             estimate = await asyncio.to_thread(estimate_duration, spool.content())

@@ -318,8 +318,6 @@ def _state_of(error: BaseException) -> str:
 
 def _opening_problem(error: BaseException) -> str | None:
     """Returns what an operator has to mend; None for what may pass by itself."""
-    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
-        return "jobs.database_url is not a valid URL of PostgreSQL"
     state = _state_of(error)
     if state.startswith(_REFUSED_STATES):
         return f"the jobs database refused the connection: {error}"
@@ -400,12 +398,19 @@ def _engine_of(url: DatabaseUrl) -> AsyncEngine:
 
 
 async def _connect(url: str) -> asyncpg.Connection:
-    return await asyncpg.connect(
-        url,
-        timeout=_CONNECT_TIMEOUT_S,
-        command_timeout=_COMMAND_TIMEOUT_S,
-        server_settings={"application_name": "paraserve"},
-    )
+    try:
+        return await asyncpg.connect(
+            url,
+            timeout=_CONNECT_TIMEOUT_S,
+            command_timeout=_COMMAND_TIMEOUT_S,
+            server_settings={"application_name": "paraserve"},
+        )
+    except ValueError:
+        # The driver's message, or the error before it, may repeat a part of the URL.
+        raise ConfigurationError(
+            "jobs.database_url is not a URL that PostgreSQL understands, such as "
+            "postgresql://user:password@host:5432/database?sslmode=require"
+        ) from None
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:

@@ -32,6 +32,32 @@ class Wakeups(Protocol):
     async def close(self) -> None: ...
 
 
+class _Signal:
+    """Wakes all that wait, and the next one to wait if nobody did."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+        self._is_missed = False
+
+    def send(self) -> None:
+        self._is_missed = True
+        self._next.set()
+        # Whoever waits holds the old one, which stays set.
+        self._next = asyncio.Event()
+
+    def next(self) -> asyncio.Event:
+        """Returns an event that is set by the next signal; it is set already if one was missed."""
+        if self._is_missed:
+            self._is_missed = False
+            missed = asyncio.Event()
+            missed.set()
+            return missed
+        return self._next
+
+    def seen(self) -> None:
+        self._is_missed = False
+
+
 class FileWakeups:
     """Announcements of SQLite: other processes' by the changes of a file.
 
@@ -44,20 +70,24 @@ class FileWakeups:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: tuple[int, int] | None = None
-        self._event = asyncio.Event()
+        self._signal = _Signal()
 
     def wake(self) -> None:
-        self._event.set()
+        self._signal.send()
 
     async def wait(self, timeout_s: float) -> None:
+        signal = self._signal.next()
         deadline = asyncio.get_running_loop().time() + timeout_s
         check_s = _SHORTEST_CHECK_S
-        while not self._has_changed():
+        while not signal.is_set():
+            if self._has_changed():
+                # The others that wait will not see it.
+                self._signal.send()
             left_s = deadline - asyncio.get_running_loop().time()
-            if left_s <= 0 or await _is_set_within(self._event, min(check_s, left_s)):
+            if left_s <= 0 or await _is_set_within(signal, min(check_s, left_s)):
                 break
             check_s = min(2 * check_s, _LONGEST_CHECK_S)
-        self._event.clear()
+        self._signal.seen()
 
     async def close(self) -> None:
         return None
@@ -84,19 +114,19 @@ class NotifyWakeups:
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], channel: str) -> None:
         self._connect = connect
         self._channel = channel
-        self._event = asyncio.Event()
+        self._signal = _Signal()
         self._is_listening = False
         self._listener: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
-        self._event.set()
+        self._signal.send()
 
     async def wait(self, timeout_s: float) -> None:
         if self._listener is None or self._listener.done():
             self._listener = asyncio.create_task(self._listen(), name="jobs-listener")
         limit_s = timeout_s if self._is_listening else min(timeout_s, _DEAF_WAIT_S)
-        await _is_set_within(self._event, limit_s)
-        self._event.clear()
+        await _is_set_within(self._signal.next(), limit_s)
+        self._signal.seen()
 
     async def close(self) -> None:
         if self._listener is not None:
