@@ -24,12 +24,35 @@ from serve_app.client.answers import (
 )
 from serve_app.client.client import AsyncParaserve, Paraserve
 from serve_app.client.errors import ClientError, ServiceRefusal, ServiceUnreachable
+from serve_app.client.job_records import (
+    FINAL_STATUSES,
+    Job,
+    JobFailure,
+    JobPage,
+    JobPriority,
+    JobProgress,
+    JobStatus,
+    JobWebhook,
+)
+from serve_app.client.jobs import RESUMABLE_BYTES, AsyncJobs, Jobs
 from serve_app.client.requests import TranscriptionRequest, service_url
+from serve_app.client.webhooks import WebhookEvent, WebhookRefused, verify_webhook
 
 __all__ = [
+    "FINAL_STATUSES",
+    "RESUMABLE_BYTES",
+    "AsyncJobs",
     "AsyncParaserve",
     "ClientError",
     "FailedSpan",
+    "Job",
+    "JobFailure",
+    "JobPage",
+    "JobPriority",
+    "JobProgress",
+    "JobStatus",
+    "JobWebhook",
+    "Jobs",
     "Paraserve",
     "Rendered",
     "Segment",
@@ -42,6 +65,9 @@ __all__ = [
     "StreamSentence",
     "Transcription",
     "TranscriptionRequest",
+    "WebhookEvent",
+    "WebhookRefused",
     "Word",
     "service_url",
+    "verify_webhook",
 ]
