@@ -22,7 +22,7 @@ from serve_app.client.answers import (
     Transcription,
     Word,
 )
-from serve_app.client.client import AsyncParaserve, Paraserve
+from serve_app.client.client import DEFAULT_URL, AsyncParaserve, Paraserve
 from serve_app.client.errors import ClientError, ServiceRefusal, ServiceUnreachable
 from serve_app.client.job_records import (
     FINAL_STATUSES,
@@ -36,9 +36,11 @@ from serve_app.client.job_records import (
 )
 from serve_app.client.jobs import RESUMABLE_BYTES, AsyncJobs, Jobs
 from serve_app.client.requests import TranscriptionRequest, service_url
+from serve_app.client.usage import MonthUsage, UsageOfKind
 from serve_app.client.webhooks import WebhookEvent, WebhookRefused, verify_webhook
 
 __all__ = [
+    "DEFAULT_URL",
     "FINAL_STATUSES",
     "RESUMABLE_BYTES",
     "AsyncJobs",
@@ -53,6 +55,7 @@ __all__ = [
     "JobStatus",
     "JobWebhook",
     "Jobs",
+    "MonthUsage",
     "Paraserve",
     "Rendered",
     "Segment",
@@ -65,6 +68,7 @@ __all__ = [
     "StreamSentence",
     "Transcription",
     "TranscriptionRequest",
+    "UsageOfKind",
     "WebhookEvent",
     "WebhookRefused",
     "Word",

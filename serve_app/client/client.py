@@ -33,15 +33,18 @@ from serve_app.client.requests import (
 )
 from serve_app.client.sending import (
     AsyncSender,
+    Call,
     Sender,
     checked,
     connection_errors,
     json_of,
     retry_options,
 )
+from serve_app.client.usage import MonthUsage, usage_of
 
 DEFAULT_URL = "http://localhost:8000"
 _PATH = "/v1/audio/transcriptions"
+_USAGE_PATH = "/v1/usage"
 _CONNECT_S = 10.0
 _ASK_S = 10.0
 _DATA = "data:"
@@ -146,6 +149,18 @@ class Paraserve(_Caller):
         with connection_errors(self.url):
             models = self._client.get("/v1/models", timeout=_ASK_S)
             return self._served(models, self._client.get("/readyz", timeout=_ASK_S))
+
+    def usage(self, month: str = "") -> MonthUsage:
+        """Returns what the key has used in a calendar month in UTC.
+
+        Args:
+            month: as 2026-11; the present one by default.
+
+        Raises:
+            ClientError: the service refuses it, counts nothing, or cannot be reached.
+        """
+        call = Call("GET", _USAGE_PATH, query={"month": month})
+        return json_of(self._sender.send(call), self.url, usage_of)
 
     def transcribe(
         self, recording: Recording, request: TranscriptionRequest = _ANY
@@ -256,6 +271,11 @@ class AsyncParaserve(_Caller):
         with connection_errors(self.url):
             models = await self._client.get("/v1/models", timeout=_ASK_S)
             return self._served(models, await self._client.get("/readyz", timeout=_ASK_S))
+
+    async def usage(self, month: str = "") -> MonthUsage:
+        """As `Paraserve.usage`."""
+        call = Call("GET", _USAGE_PATH, query={"month": month})
+        return json_of(await self._sender.send(call), self.url, usage_of)
 
     async def transcribe(
         self, recording: Recording, request: TranscriptionRequest = _ANY
