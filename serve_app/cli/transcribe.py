@@ -275,7 +275,7 @@ class _Run:
                     del made[file]
             except KeyboardInterrupt:
                 for file, (job, _) in made.items():
-                    hint = _result_hint(job.id, options)
+                    hint = _result_hint(job.id, self._request.response_format, options)
                     self._report("warning", f"{file}: the job goes on; {hint}")
                 raise
 
@@ -304,7 +304,8 @@ class _Run:
                 answer = service.jobs.result(job, self._request.asked_format)
                 self._write_response(file, answer)
         except ClientError as error:
-            self._fail(file, f"{problem_of(error, service.url)}; {_result_hint(job.id, options)}")
+            hint = _result_hint(job.id, self._request.response_format, options)
+            self._fail(file, f"{problem_of(error, service.url)}; {hint}")
         self._finish(task, "")
 
     def _write_response(self, file: Path, answer: Rendered) -> None:
@@ -416,8 +417,9 @@ class _Run:
         typer.echo(content.rstrip("\n"))
 
 
-def _result_hint(job_id: str, options: ServiceOptions) -> str:
-    return f"its result: paraserve jobs result {job_id}{options.as_arguments}"
+def _result_hint(job_id: str, response_format: str, options: ServiceOptions) -> str:
+    chosen = "" if response_format == "text" else f" -f {response_format}"
+    return f"its result: paraserve jobs result {job_id}{chosen}{options.as_arguments}"
 
 
 def _speaker_fields(speakers: str) -> dict[str, str | list[str]]:

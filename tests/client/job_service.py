@@ -59,6 +59,7 @@ class JobService:
     Attributes:
         jobs: by id, as they are answered.
         uploads: by id, what has arrived.
+        always: what every request is answered with instead; None for nothing.
         faults: by method and path, what to answer or raise instead, once each.
         requests: all of them, as method and path.
         created: the multipart bodies that made jobs.
@@ -70,6 +71,7 @@ class JobService:
         self.uploads: dict[str, bytearray] = {}
         self.lengths: dict[str, int] = {}
         self.by_key: dict[str, str] = {}
+        self.always: Fault | None = None
         self.faults: dict[tuple[str, str], list[Fault]] = {}
         self.requests: list[tuple[str, str]] = []
         self.headers: list[httpx.Headers] = []
@@ -77,7 +79,7 @@ class JobService:
         self.queries: list[httpx.QueryParams] = []
         self.events: list[str] = []
         self.usage: dict[str, Any] = {}
-        self.after_request: Callable[[str, str], None] = lambda method, path: None
+        self.after_request: Callable[[str, str], object] = lambda method, path: None
 
     def transport(self) -> httpx.MockTransport:
         return httpx.MockTransport(self)
@@ -87,6 +89,10 @@ class JobService:
         self.requests.append((method, path))
         self.headers.append(request.headers)
         self.queries.append(request.url.params)
+        if isinstance(self.always, Exception):
+            raise self.always
+        if self.always is not None:
+            return self.always
         faults = self.faults.get((method, path))
         if faults:
             fault = faults.pop(0)
