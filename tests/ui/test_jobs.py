@@ -136,7 +136,8 @@ def test_failed_job_says_why(opened: OpenPage, api: ScriptedApi) -> None:
     error = {"code": "audio_decode_failed", "message": "there is no audio", "param": None}
     api.end_job(JOB, "failed", error=error)
     state = opened.page.locator(".ps-job-list .ps-file-status")
-    expect(state).to_have_text(f"{TEXTS['job_failed']['zh']} there is no audio")
+    expected = f"{TEXTS['job_failed']['zh']} there is no audio"
+    expect(state).to_have_text(expected, timeout=20_000)
 
 
 @pytest.mark.browser
