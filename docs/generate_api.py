@@ -98,8 +98,8 @@ REMEDIES: dict[type[errors.ParaserveError], str] = {
     "searches the speaker embedder's log for the request id.",
     errors.RecognitionFailed: "The operator searches the recognizer's log for the request id.",
     errors.KeysUnavailable: "The operator restores the keys file.",
-    job_errors.JobNotFound: "Check the id and the key: a job belongs to the API key that created it, "
-    "and is removed after `jobs.keep_results_s`.",
+    job_errors.JobNotFound: "Check the id and the key: a job belongs to the API key that created "
+    "it, and is removed after `jobs.keep_results_s`.",
     job_errors.JobNotFinished: "Ask again once the job is completed, or give a `webhook_url`.",
     job_errors.JobWithoutResult: "Read the job's `error`; create the job again if it is worth it.",
     job_errors.IdempotencyConflict: "Use a new Idempotency-Key for another request.",
@@ -107,6 +107,9 @@ REMEDIES: dict[type[errors.ParaserveError], str] = {
     job_errors.UploadNotFound: "Create the upload again.",
     job_errors.UploadConflict: "Ask for the offset with HEAD, and go on from there.",
     job_errors.UploadIncomplete: "Send the missing parts first.",
+    job_errors.TusVersionNotSupported: "Use a client of tus 1.0.",
+    job_errors.PartTypeNotSupported: "Use a client of tus 1.0, or set the header.",
+    job_errors.TooManyUploads: "Finish or delete an upload; an upload that is left alone expires.",
     job_errors.QueueFull: "Create the job again later; the operator raises `jobs.max_queued`.",
     job_errors.QuotaExceeded: "Wait for the next month, or have the key's quota raised.",
     job_errors.StoreUnavailable: "Try again after `Retry-After`; the operator looks after the "

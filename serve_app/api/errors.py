@@ -66,6 +66,9 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     job_errors.UploadNotFound: 404,
     job_errors.UploadConflict: 409,
     job_errors.UploadIncomplete: 409,
+    job_errors.TusVersionNotSupported: 412,
+    job_errors.PartTypeNotSupported: 415,
+    job_errors.TooManyUploads: 429,
     job_errors.QueueFull: 429,
     job_errors.QuotaExceeded: 429,
     job_errors.StoreUnavailable: 503,
@@ -111,7 +114,10 @@ def error_body(error: errors.ParaserveError) -> ErrorAnswer:
 def error_response(error: errors.ParaserveError) -> JSONResponse:
     headers: dict[str, str] = {}
     status = STATUS_OF[type(error)]
-    if isinstance(error, errors.Overloaded | errors.StorageFull):
+    if isinstance(error, job_errors.QuotaExceeded):
+        # OpenAI's clients obey it; a Retry-After of weeks would make others sleep.
+        headers["x-should-retry"] = "false"
+    elif isinstance(error, errors.Overloaded | errors.StorageFull):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     elif status in _RETRIED_STATUSES:
         headers["Retry-After"] = str(_NOT_READY_RETRY_S)

@@ -14,6 +14,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from serve_app.core.records import UtteranceStatus
+from serve_app.jobs.records import UsageKind
 
 Seconds: TypeAlias = Annotated[float, Field(description="Seconds from the recording's start.")]
 
@@ -313,3 +314,32 @@ class Readiness(TypedDict):
 
     status: Literal["ready"]
     stages: dict[str, StageDescription]
+
+
+class UsageOfKind(TypedDict):
+    """What a key has used in one way."""
+
+    kind: Annotated[
+        UsageKind,
+        Field(
+            description="`request`, `job`, `batch` (jobs of `paraserve batch` on the service) or "
+            "`live`."
+        ),
+    ]
+    audio_s: Annotated[float, Field(description="Audio in s, times the channels recognized.")]
+    num_requests: int
+
+
+class UsageAnswer(TypedDict):
+    """What the caller's key has used in a calendar month, in UTC."""
+
+    object: Literal["usage"]
+    month: Annotated[str, Field(description="As 2026-11.")]
+    key: Annotated[str, Field(description="Name of the API key.")]
+    audio_s: Annotated[float, Field(description="Audio in s of all kinds.")]
+    num_requests: int
+    data: list[UsageOfKind]
+    max_audio_s: Annotated[
+        float | None, Field(description="Quota of audio in s of a month; null without one.")
+    ]
+    until: Annotated[str, Field(description="The day on which the next month begins.")]

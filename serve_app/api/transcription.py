@@ -27,16 +27,11 @@ from serve_app.api.hotword_report import report_hotwords
 from serve_app.api.limits import ApiLimits
 from serve_app.api.parameters import TranscriptionParameters, parse_parameters
 from serve_app.api.request_log import RequestLog, RequestObserver, request_id_of, traceparent_of
-from serve_app.api.responses import render, sse_error, sse_events
+from serve_app.api.responses import check_transcript, render, sse_error, sse_events
 from serve_app.api.service import TranscriptionJob, TranscriptionService
 from serve_app.api.speaker_fields import read_speaker_options
 from serve_app.api.upload import Recording, UploadReader
-from serve_app.core.errors import (
-    ParaserveError,
-    RecognitionFailed,
-    SpeakersUnavailable,
-    UploadTooSlow,
-)
+from serve_app.core.errors import ParaserveError, UploadTooSlow
 from serve_app.core.records import RecordingEnd, RequestContext
 from serve_app.core.speakers import SpeakerOptions
 from serve_app.packs.registry import demo_warning, is_demo_pack
@@ -337,10 +332,6 @@ async def _answer(
     events: AsyncIterator[TranscriptEvent], parameters: TranscriptionParameters
 ) -> Response:
     transcript = await collect(events)
-    unrecognized = [one for one in transcript.failures if one.reason == "recognition_failed"]
-    if unrecognized and not transcript.sentences:
-        raise RecognitionFailed(unrecognized[0].error)
-    if parameters.response_format == "diarized_json" and transcript.diarization is None:
-        raise SpeakersUnavailable
+    check_transcript(transcript, parameters.response_format)
     # The subtitles of an hour take most of a second.
     return await asyncio.to_thread(render, transcript, parameters)

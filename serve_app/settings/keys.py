@@ -21,12 +21,16 @@ _EMPTY = "to revoke all keys write 'keys: []'"
 
 
 class KeyLimits(Section):
-    """Limits of one key in each ingress replica; the service's limits are the default."""
+    """Limits of one key in each ingress replica; the service's limits are the default.
+
+    `max_audio_s_per_month` is a quota of the key in the whole service, per calendar month in UTC.
+    """
 
     max_running: int | None = Field(default=None, ge=1)
     max_waiting: int | None = Field(default=None, ge=0)
     max_bytes: int | None = Field(default=None, ge=1024)
     max_audio_s: float | None = Field(default=None, gt=0)
+    max_audio_s_per_month: float | None = Field(default=None, gt=0)
 
 
 class KeyEntry(Section):
