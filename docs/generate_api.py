@@ -13,14 +13,14 @@ from typing import Any
 
 from serve_app.api import openapi, response_schemas
 from serve_app.api.errors import STATUS_OF
-from serve_app.api.response_headers import RESPONSE_HEADERS
+from serve_app.api.response_headers import RESPONSE_HEADERS, TRANSCRIPTIONS_PATH
 from serve_app.core import errors, job_errors
 
 DOCS = Path(__file__).parent
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
 _ROUTES: tuple[tuple[str, response_schemas.Responses], ...] = (
-    (f"POST {openapi.TRANSCRIPTIONS_PATH}", response_schemas.TRANSCRIPTION_RESPONSES),
+    (f"POST {TRANSCRIPTIONS_PATH}", response_schemas.TRANSCRIPTION_RESPONSES),
     ("GET /v1/models", response_schemas.MODEL_LIST_RESPONSES),
     ("GET /v1/models/NAME", response_schemas.MODEL_RESPONSES),
     ("GET /healthz, /health", response_schemas.HEALTH_RESPONSES),

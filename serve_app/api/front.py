@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve_app.api.body import RequestBody
 from serve_app.api.errors import error_response, internal_error_response
 from serve_app.api.headers import bounded_headers
+from serve_app.api.methods import path_of
 from serve_app.api.request_log import NoObserver, RequestLog, RequestObserver
 from serve_app.api.screening import check_host, request_id_in, screen, with_plain_headers
 from serve_app.core.errors import ParaserveError
@@ -73,7 +74,7 @@ class FrontMiddleware:
     async def _refuse(
         self, error: ParaserveError, log: RequestLog, request: Request, answer: _Answer
     ) -> None:
-        response = error_response(error)
+        response = error_response(error, path_of(request.scope))
         log.status, log.code = response.status_code, error.code
         log_refusal(self._logger, log)
         try:

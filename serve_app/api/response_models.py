@@ -14,6 +14,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from serve_app.core.records import UtteranceStatus
+from serve_app.jobs.job_json import JobJson
 from serve_app.jobs.records import UsageKind
 
 Seconds: TypeAlias = Annotated[float, Field(description="Seconds from the recording's start.")]
@@ -343,3 +344,36 @@ class UsageAnswer(TypedDict):
         float | None, Field(description="Quota of audio in s of a month; null without one.")
     ]
     until: Annotated[str, Field(description="The day on which the next month begins.")]
+
+
+class JobList(TypedDict):
+    """Jobs of the caller's key, the newest first."""
+
+    object: Literal["list"]
+    data: list[JobJson]
+    first_id: str | None
+    last_id: Annotated[
+        str | None, Field(description="The value of `after` for the next page; null if empty.")
+    ]
+    has_more: Annotated[bool, Field(description="Whether older ones follow.")]
+
+
+class JobRemoval(TypedDict):
+    """The job is gone, with its recording and its text."""
+
+    id: str
+    object: Literal["transcription.job"]
+    deleted: Literal[True]
+
+
+class UploadAnswer(TypedDict):
+    """A recording that arrives in parts."""
+
+    id: str
+    object: Literal["upload"]
+    length_bytes: int
+    offset_bytes: Annotated[int, Field(description="Bytes that have arrived.")]
+    expires_at: Annotated[
+        int, Field(description="Unix time at which it is removed unless a job has taken it.")
+    ]
+    metadata: dict[str, str]

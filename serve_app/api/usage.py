@@ -20,6 +20,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
 from serve_app.api.auth import Caller, caller_of
+from serve_app.api.endpoints import EndpointLog
 from serve_app.api.response_models import UsageAnswer
 from serve_app.core.errors import InvalidParameter
 from serve_app.core.job_errors import QuotaExceeded, StoreUnavailable
@@ -259,7 +260,7 @@ class UsageHandler:
         self._meter = meter
         self._clock = clock
 
-    async def get(self, request: Request) -> Response:
+    async def get(self, request: Request, log: EndpointLog) -> Response:
         caller = caller_of(request)
         month = _month_in(request) or month_of(self._clock())
         found = await self._meter.usage(month, caller.name)

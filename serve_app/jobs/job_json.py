@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Literal, TypedDict
+from typing import Literal
+
+# pydantic supports typing.TypedDict only from Python 3.12.
+from typing_extensions import TypedDict
 
 from serve_app.jobs.records import DeliveryState, Job, JobStatus
 
