@@ -323,6 +323,36 @@ async def test_wait_hears_of_a_new_job(open_store: OpenStore, new_job: NewJobs) 
             await asyncio.gather(*waiting)
 
 
+async def test_each_loop_hears_of_what_happened_while_it_looked(
+    open_store: OpenStore, new_job: NewJobs
+) -> None:
+    store = open_store()
+    await store.prepare()
+    num_started, is_created = 0, asyncio.Event()
+    heard: list[str] = []
+
+    async def loop(name: str, is_slow: bool) -> None:
+        nonlocal num_started
+        await store.wait(0.01)
+        await store.wait(0.01)
+        num_started += 1
+        if is_slow:
+            # It looks for jobs meanwhile.
+            await is_created.wait()
+        await store.wait(600)
+        heard.append(name)
+        if not is_slow:
+            is_created.set()
+
+    tasks = [asyncio.create_task(loop(name, name == "slow")) for name in ("fast", "slow")]
+    while num_started < 2:
+        await asyncio.sleep(0.01)
+    await store.create(new_job())
+    async with asyncio.timeout(60):
+        await asyncio.gather(*tasks)
+    assert heard == ["fast", "slow"]
+
+
 async def test_wait_ends_after_its_time(open_store: OpenStore) -> None:
     store = open_store()
     await store.prepare()
