@@ -29,8 +29,8 @@ def test_new_key_is_printed_once_and_only_its_hash_is_kept(
 ) -> None:
     file = tmp_path / "keys.yaml"
     options = ("--weight", "2", "--expires", "2030-01-01", "--max-running", "4")
-    options += ("--max-audio-hours", "100")
-    key = make(runner, file, *options)
+    quota = ("--max-audio-hours", "100")
+    key = make(runner, file, *options, *quota)
     assert key.startswith(KEY_PREFIX)
     assert key not in file.read_text()
     (entry,) = read_keys(file)
