@@ -12,7 +12,7 @@ import string
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
@@ -78,6 +78,7 @@ class JobBackend:
         webhook_secrets: knows the keys that can sign.
         max_upload_bytes: largest recording that is uploaded in parts.
         clock: the present time in UTC.
+        watch_period_s: how often the store is asked for changes of watched jobs.
     """
 
     store: JobStore
@@ -86,7 +87,8 @@ class JobBackend:
     webhook_policy: WebhookPolicy
     webhook_secrets: WebhookSecretNames
     max_upload_bytes: int
-    clock: Clock
+    clock: Clock = lambda: datetime.now(UTC)
+    watch_period_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

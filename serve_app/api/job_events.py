@@ -29,7 +29,6 @@ from serve_app.jobs.job_json import job_json
 from serve_app.jobs.ports import JobStore
 from serve_app.jobs.records import Job
 
-_PERIOD_S = 1.0
 # A client opens the stream again; gateways and drains do not wait for days.
 _MAX_WATCH_S = 1800.0
 _MAX_WATCHERS_OF_KEY = 32
@@ -61,16 +60,17 @@ class JobWatch:
     Args:
         store: of the jobs.
         logger: told when the store fails unexpectedly.
-        clock: monotonic time in s.
         period_s: how often the store is asked.
+        clock: monotonic time in s.
     """
 
     def __init__(
         self,
         store: JobStore,
         logger: logging.Logger,
+        *,
+        period_s: float,
         clock: Callable[[], float] = time.monotonic,
-        period_s: float = _PERIOD_S,
     ) -> None:
         self._store = store
         self._logger = logger

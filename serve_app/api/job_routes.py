@@ -70,7 +70,7 @@ def job_parts(
         backend: of the jobs.
         logger: gets one line per request.
     """
-    watch = JobWatch(backend.store, logger)
+    watch = JobWatch(backend.store, logger, period_s=backend.watch_period_s)
     return JobParts(
         backend,
         JobCreator(service, limits, gate, upload_reader, backend, logger),

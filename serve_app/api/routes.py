@@ -6,7 +6,6 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
 
 from fastapi import FastAPI, Response
@@ -287,7 +286,6 @@ def _jobs(settings: Settings, logger: logging.Logger) -> JobBackend:
         WebhookPolicy(settings.jobs),
         WebhookSecretNames(settings.jobs.webhook_secrets_file, logger),
         settings.jobs.max_upload_bytes,
-        lambda: datetime.now(UTC),
     )
 
 

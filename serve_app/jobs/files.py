@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, Protocol, TypeVar, cast
@@ -229,11 +230,7 @@ class _Directory:
         self._check_root()
         path = self._root / name
         path.unlink(missing_ok=True)
-        try:
-            path.parent.rmdir()
-        except OSError:
-            # Other files are left, or somebody else was faster.
-            return
+        _remove_if_empty(path.parent)
 
     def delete_all(self, job_id: str) -> None:
         self._check_root()
@@ -263,6 +260,7 @@ class _Directory:
             temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
+            _remove_if_empty(target.parent)
             raise
         _sync_directory(target.parent)
 
@@ -405,6 +403,12 @@ def _written_at(info: Mapping[str, object]) -> float:
 
 def _is_bucket_missing(error: FileNotFoundError) -> bool:
     return "NoSuchBucket" in f"{error}{error.__cause__}"
+
+
+def _remove_if_empty(directory: Path) -> None:
+    # It fails if files are left, or somebody else was faster.
+    with suppress(OSError):
+        directory.rmdir()
 
 
 def _sync_directory(directory: Path) -> None:

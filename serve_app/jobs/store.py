@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from sqlalchemy import UpdateBase, delete, func, select, union_all, update
+from sqlalchemy import ColumnElement, UpdateBase, delete, func, select, union_all, update
 
 from serve_app.core.job_errors import IdempotencyConflict, JobNotFound, QueueFull
 from serve_app.jobs.database import Database, Transaction
@@ -99,22 +99,12 @@ class DatabaseStore(Leases, Deliveries, Uploads, Retention, UsageAccounts):
         of_key = [jobs.c.key == key]
         if after is not None:
             of_key.append(jobs.c.sequence < await self._sequence_of(key, after))
-        newest = (
-            select(jobs.c.sequence)
-            .where(*of_key, *([] if status is None else [jobs.c.status == status]))
-            .order_by(jobs.c.sequence.desc())
-            .limit(limit + 1)
-            .subquery()
-            # Each status is a range of an index; several together are not.
-            for status in (dict.fromkeys(statuses) or (None,))
-        )
-        found = union_all(*(select(part.c.sequence) for part in newest)).subquery()
-        query = (
-            select_jobs()
-            .where(jobs.c.sequence.in_(select(found.c.sequence)))
-            .order_by(jobs.c.sequence.desc())
-            .limit(limit + 1)
-        )
+        query = select_jobs().order_by(jobs.c.sequence.desc()).limit(limit + 1)
+        if statuses:
+            found = await self._newest(of_key, statuses, limit + 1)
+            query = query.where(jobs.c.sequence.in_(found), jobs.c.status.in_(statuses))
+        else:
+            query = query.where(*of_key)
         rows = (await self._database.read(query)).all()
         return Page(tuple(job_row(row).job for row in rows[:limit]), len(rows) > limit)
 
@@ -192,6 +182,21 @@ class DatabaseStore(Leases, Deliveries, Uploads, Retention, UsageAccounts):
         if row.request_hash != job.request_hash:
             raise IdempotencyConflict
         return job_row(row).job
+
+    async def _newest(
+        self, of_key: Sequence[ColumnElement[bool]], statuses: Sequence[JobStatus], limit: int
+    ) -> Sequence[int]:
+        """Returns the newest jobs of each status: a range of an index; all together are none."""
+        parts = [
+            select(jobs.c.sequence)
+            .where(*of_key, jobs.c.status == status)
+            .order_by(jobs.c.sequence.desc())
+            .limit(limit)
+            .subquery()
+            for status in dict.fromkeys(statuses)
+        ]
+        found = union_all(*(select(part.c.sequence) for part in parts))
+        return (await self._database.read(found)).scalars().all()
 
     async def _sequence_of(self, key: str, job_id: str) -> int:
         query = select(jobs.c.sequence).where(jobs.c.id == job_id, jobs.c.key == key)

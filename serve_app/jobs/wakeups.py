@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
 import asyncpg
 
@@ -33,29 +34,37 @@ class Wakeups(Protocol):
 
 
 class _Signal:
-    """Wakes all that wait, and the next one to wait if nobody did."""
+    """Wakes all that wait, and each that did not wait for it the next time that it does."""
 
     def __init__(self) -> None:
+        self._number = 0
         self._next = asyncio.Event()
         self._is_missed = False
+        self._seen: WeakKeyDictionary[asyncio.Task[object], int] = WeakKeyDictionary()
 
     def send(self) -> None:
+        self._number += 1
         self._is_missed = True
         self._next.set()
         # Whoever waits holds the old one, which stays set.
         self._next = asyncio.Event()
 
     def next(self) -> asyncio.Event:
-        """Returns an event that is set by the next signal; it is set already if one was missed."""
-        if self._is_missed:
-            self._is_missed = False
+        """Returns what the next signal sets; it is set already if this task has missed one."""
+        task = asyncio.current_task()
+        seen = None if task is None else self._seen.get(task)
+        # Of a task that waits for the first time nobody knows what it has seen.
+        if self._is_missed if seen is None else seen != self._number:
             missed = asyncio.Event()
             missed.set()
             return missed
         return self._next
 
     def seen(self) -> None:
+        """Remembers that this task is about to look."""
         self._is_missed = False
+        if (task := asyncio.current_task()) is not None:
+            self._seen[task] = self._number
 
 
 class FileWakeups:

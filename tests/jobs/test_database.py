@@ -323,6 +323,34 @@ async def test_wait_hears_of_a_new_job(open_store: OpenStore, new_job: NewJobs) 
             await asyncio.gather(*waiting)
 
 
+async def test_each_loop_hears_of_what_happened_while_it_looked(
+    open_store: OpenStore, new_job: NewJobs
+) -> None:
+    store = open_store()
+    await store.prepare()
+    has_looked, is_created = asyncio.Barrier(3), asyncio.Event()
+    heard: list[str] = []
+
+    async def loop(name: str, is_slow: bool) -> None:
+        await store.wait(0.01)
+        await store.wait(0.01)
+        await has_looked.wait()
+        if is_slow:
+            # It looks for jobs meanwhile.
+            await is_created.wait()
+        await store.wait(600)
+        heard.append(name)
+        if not is_slow:
+            is_created.set()
+
+    tasks = [asyncio.create_task(loop(name, name == "slow")) for name in ("fast", "slow")]
+    await has_looked.wait()
+    await store.create(new_job())
+    async with asyncio.timeout(60):
+        await asyncio.gather(*tasks)
+    assert heard == ["fast", "slow"]
+
+
 async def test_wait_ends_after_its_time(open_store: OpenStore) -> None:
     store = open_store()
     await store.prepare()
