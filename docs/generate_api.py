@@ -7,11 +7,11 @@ both pages is written by hand.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from serve_app.api import openapi, response_schemas
+from serve_app.api import job_schemas, openapi, response_schemas
 from serve_app.api.errors import STATUS_OF
 from serve_app.api.response_headers import RESPONSE_HEADERS, TRANSCRIPTIONS_PATH
 from serve_app.core import errors, job_errors
@@ -41,7 +41,20 @@ _OBJECTS = (
     "ModelDescription",
     "StageDescription",
 )
+_JOB_OBJECTS = (
+    "Job",
+    "JobProgress",
+    "JobWebhook",
+    "JobError",
+    "JobList",
+    "JobRemoval",
+    "Upload",
+    "Usage",
+    "UsageOfKind",
+)
 _EVENTS = ("TextDelta", "TextDone", "StreamError", "TokenUsage")
+
+_OF_EVERY_ROUTE = (401, 403, 405, *response_schemas.EVERYWHERE)
 
 # Base classes, the most special first: a class is listed under the first one that it is of.
 _FAMILIES: tuple[tuple[str, type[errors.ParaserveError]], ...] = (
@@ -150,12 +163,16 @@ def _filled(page: str, blocks: Mapping[str, str]) -> str:
 
 def _api_blocks() -> dict[str, str]:
     schemas = response_schemas.component_schemas()
+    job_answers = job_schemas.answer_schemas()
     return {
         "fields": _field_table(),
         "objects": "\n".join(_object(name, schemas[name]) for name in _OBJECTS),
         "events": "\n".join(_object(name, schemas[name]) for name in _EVENTS),
         "headers": _header_table(),
         "statuses": _status_table(),
+        "job_routes": _job_route_table(),
+        "job_fields": _fields_in(job_schemas.JOB_ONLY_FIELDS, ()),
+        "job_objects": "\n".join(_object(name, job_answers[name]) for name in _JOB_OBJECTS),
     }
 
 
@@ -167,16 +184,39 @@ def _table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
 
 def _field_table() -> str:
     form = openapi.REQUEST_SCHEMAS["TranscriptionForm"]
+    return _fields_in(form["properties"], form["required"])
+
+
+def _fields_in(fields: Mapping[str, Mapping[str, Any]], required: Collection[str]) -> str:
     return _table(
         "| field | type | default | meaning |",
         (
             (
-                f"`{name}`" + (", required" if name in form["required"] else ""),
+                f"`{name}`" + (", required" if name in required else ""),
                 _type_of(field),
                 _default_of(field),
                 field.get("description", ""),
             )
-            for name, field in form["properties"].items()
+            for name, field in fields.items()
+        ),
+    )
+
+
+def _job_route_table() -> str:
+    return _table(
+        "| route | purpose | success | further statuses |",
+        (
+            (
+                f"`{route.method} {route.shown_path}`",
+                f"{route.summary}.",
+                str(min(map(int, route.responses))),
+                ", ".join(
+                    str(status)
+                    for status in sorted(map(int, route.responses))
+                    if status >= 400 and status not in _OF_EVERY_ROUTE
+                ),
+            )
+            for route in job_schemas.JOB_ROUTES
         ),
     )
 
@@ -217,7 +257,8 @@ def _object(name: str, schema: Mapping[str, Any]) -> str:
             for field, described in schema["properties"].items()
         ),
     )
-    return f"**`{name}`**: {schema['description']}\n\n{table}"
+    what = schema["description"].partition("\n\n")[0]
+    return f"**`{name}`**: {what}\n\n{table}"
 
 
 def _header_table() -> str:

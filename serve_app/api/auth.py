@@ -187,6 +187,7 @@ class KeyFile:
             max_waiting=_first(own.max_waiting, defaults.max_waiting, shared.max_waiting),
             max_bytes=_first(own.max_bytes, defaults.max_bytes, shared.max_bytes),
             max_audio_s=_first(own.max_audio_s, defaults.max_audio_s, shared.max_audio_s),
+            max_storing=shared.max_storing,
         )
 
     def _follow_file(self) -> None:

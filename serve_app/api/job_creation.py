@@ -78,6 +78,7 @@ class JobBackend:
         webhook_secrets: knows the keys that can sign.
         max_upload_bytes: largest recording that is uploaded in parts.
         clock: the present time in UTC.
+        max_watchers: open streams of events in this process.
         watch_period_s: how often the store is asked for changes of watched jobs.
     """
 
@@ -88,6 +89,7 @@ class JobBackend:
     webhook_secrets: WebhookSecretNames
     max_upload_bytes: int
     clock: Clock = lambda: datetime.now(UTC)
+    max_watchers: int = 48
     watch_period_s: float = 1.0
 
 
@@ -296,7 +298,7 @@ class JobCreator:
         )
         content = hashlib.sha256(told.encode())
         if audio.spool is not None:
-            await asyncio.to_thread(content.update, memoryview(audio.spool.content()))
+            await asyncio.to_thread(content.update, audio.spool.content().data)
         return content.hexdigest()
 
     async def _store(

@@ -29,10 +29,9 @@ from serve_app.jobs.job_json import job_json
 from serve_app.jobs.ports import JobStore
 from serve_app.jobs.records import Job
 
-# A client opens the stream again; gateways and drains do not wait for days.
-_MAX_WATCH_S = 1800.0
-_MAX_WATCHERS_OF_KEY = 32
-_MAX_WATCHERS = 1000
+# A client opens the stream again; a replica that is to stop waits for its streams.
+_MAX_WATCH_S = 300.0
+_KEY_SHARE = 0.75
 _RETRY_S = 10.0
 _OK = 200
 
@@ -60,6 +59,7 @@ class JobWatch:
     Args:
         store: of the jobs.
         logger: told when the store fails unexpectedly.
+        max_watchers: in this process; those of one key are at most three quarters of them.
         period_s: how often the store is asked.
         clock: monotonic time in s.
     """
@@ -69,12 +69,14 @@ class JobWatch:
         store: JobStore,
         logger: logging.Logger,
         *,
+        max_watchers: int,
         period_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._logger = logger
         self._clock = clock
+        self._max_watchers = max_watchers
         self._period_s = period_s
         self._watchers: set[_Watcher] = set()
         self._asking: asyncio.Task[None] | None = None
@@ -82,12 +84,12 @@ class JobWatch:
     async def follow(self, key: str, job_id: str) -> AsyncGenerator[Job]:
         """Yields a job now and after each change; the last one is in its final state.
 
-        It also ends when the job is removed, and after half an hour.
+        It also ends when the job is removed, and after five minutes.
 
         Raises:
             JobNotFound: the key has no such job.
             StoreUnavailable: the store did not answer at first.
-            Overloaded: the key watches too many jobs.
+            Overloaded: the key, or all keys together, watch too many jobs.
         """
         with self._watching(key, job_id) as watcher:
             until = self._clock() + _MAX_WATCH_S
@@ -114,7 +116,8 @@ class JobWatch:
     @contextmanager
     def _watching(self, key: str, job_id: str) -> Generator[_Watcher]:
         of_key = Counter(watcher.key for watcher in self._watchers)[key]
-        if of_key >= _MAX_WATCHERS_OF_KEY or len(self._watchers) >= _MAX_WATCHERS:
+        most = self._max_watchers
+        if len(self._watchers) >= most or of_key >= max(1, int(most * _KEY_SHARE)):
             raise Overloaded(_RETRY_S)
         watcher = _Watcher(key, job_id)
         self._watchers.add(watcher)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
 from serve_app.api import job_schemas as schemas
 from serve_app.api.admission import AdmissionGate
@@ -70,7 +70,9 @@ def job_parts(
         backend: of the jobs.
         logger: gets one line per request.
     """
-    watch = JobWatch(backend.store, logger, period_s=backend.watch_period_s)
+    watch = JobWatch(
+        backend.store, logger, max_watchers=backend.max_watchers, period_s=backend.watch_period_s
+    )
     return JobParts(
         backend,
         JobCreator(service, limits, gate, upload_reader, backend, logger),
@@ -121,6 +123,8 @@ def add_job_routes(app: FastAPI, parts: JobParts, logger: logging.Logger) -> Non
             openapi_extra=dict(route.request),
             responses=route.responses,
             status_code=min(int(status) for status in route.responses),
+            # Without a media type FastAPI adds no content of its own.
+            response_class=Response,
             response_model=None,
         )
     app.add_api_route(

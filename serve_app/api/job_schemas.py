@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,14 +22,20 @@ from serve_app.api.response_schemas import (
 )
 from serve_app.jobs.job_json import JobJson
 
-NAMED: dict[str, Any] = {
-    "Job": JobJson,
+_NAMED: dict[str, Any] = {
+    "JobJson": JobJson,
     "JobList": response_models.JobList,
     "JobRemoval": response_models.JobRemoval,
-    "Upload": response_models.UploadAnswer,
-    "Usage": response_models.UsageAnswer,
+    "Upload": response_models.Upload,
+    "Usage": response_models.Usage,
 }
-"""The types of the bodies, by the names of their schemas."""
+# In clients that are generated from the document, types need no "Json".
+_SCHEMA_NAMES = {
+    "JobJson": "Job",
+    "ProgressJson": "JobProgress",
+    "WebhookJson": "JobWebhook",
+    "ErrorJson": "JobError",
+}
 
 JOB_ONLY_FIELDS: dict[str, dict[str, Any]] = {
     job_fields.UPLOAD_ID: {
@@ -391,4 +398,7 @@ _JOB_EVENT: dict[str, Any] = {
 
 def answer_schemas() -> dict[str, Any]:
     """Returns the schemas of responses that these routes add to the OpenAPI document."""
-    return {**schemas_of(NAMED), "JobEvent": _JOB_EVENT}
+    written = json.dumps(schemas_of(_NAMED))
+    for name, shown in _SCHEMA_NAMES.items():
+        written = written.replace(f'"{name}"', f'"{shown}"').replace(f"/{name}", f"/{shown}")
+    return {**json.loads(written), "JobEvent": _JOB_EVENT}

@@ -331,7 +331,7 @@ class UsageOfKind(TypedDict):
     num_requests: int
 
 
-class UsageAnswer(TypedDict):
+class Usage(TypedDict):
     """What the caller's key has used in a calendar month, in UTC."""
 
     object: Literal["usage"]
@@ -366,7 +366,7 @@ class JobRemoval(TypedDict):
     deleted: Literal[True]
 
 
-class UploadAnswer(TypedDict):
+class Upload(TypedDict):
     """A recording that arrives in parts."""
 
     id: str

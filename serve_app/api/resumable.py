@@ -28,7 +28,7 @@ from serve_app.api.job_creation import JobBackend, new_id, root_of
 from serve_app.api.job_fields import MAX_KEY_CHARS, MAX_PAIRS, MAX_VALUE_CHARS, upload_id_of
 from serve_app.api.job_files import PART_BYTES, part_name, put_spool
 from serve_app.api.limits import ApiLimits
-from serve_app.api.response_models import UploadAnswer
+from serve_app.api.response_models import Upload
 from serve_app.api.spool import SpoolDirectory, SpoolFile
 from serve_app.audio.opening import check_beginning
 from serve_app.core.errors import (
@@ -142,7 +142,7 @@ class ResumableUploads:
         """Answers HEAD, as tus has it, and GET with the same and a body."""
         _check_version(request)
         upload = await self._upload(request, log)
-        answer: UploadAnswer = {
+        answer: Upload = {
             "id": upload.id,
             "object": "upload",
             "length_bytes": upload.length_bytes,

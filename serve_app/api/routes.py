@@ -30,7 +30,13 @@ from serve_app.api.fetching import Fetcher, HttpFetcher
 from serve_app.api.front import CanonicalMiddleware, FrontMiddleware
 from serve_app.api.job_creation import JobBackend
 from serve_app.api.job_routes import JobParts, add_job_routes, job_parts
-from serve_app.api.limits import ApiLimits, key_limits_of, limits_of, shared_key_limits_of
+from serve_app.api.limits import (
+    ApiLimits,
+    key_limits_of,
+    limits_of,
+    num_spare_connections,
+    shared_key_limits_of,
+)
 from serve_app.api.models import ServedModels
 from serve_app.api.parameters import parse_parameters
 from serve_app.api.remote_audio import BotocoreSigner, UrlPolicy
@@ -286,6 +292,7 @@ def _jobs(settings: Settings, logger: logging.Logger) -> JobBackend:
         WebhookPolicy(settings.jobs),
         WebhookSecretNames(settings.jobs.webhook_secrets_file, logger),
         settings.jobs.max_upload_bytes,
+        max_watchers=num_spare_connections(settings),
     )
 
 

@@ -19,9 +19,9 @@ from typing import Protocol, TypeAlias
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 
+from serve_app.api import response_models
 from serve_app.api.auth import Caller, caller_of
 from serve_app.api.endpoints import EndpointLog
-from serve_app.api.response_models import UsageAnswer
 from serve_app.core.errors import InvalidParameter
 from serve_app.core.job_errors import QuotaExceeded, StoreUnavailable
 from serve_app.jobs.ports import Clock, JobStore
@@ -264,7 +264,7 @@ class UsageHandler:
         caller = caller_of(request)
         month = _month_in(request) or month_of(self._clock())
         found = await self._meter.usage(month, caller.name)
-        answer: UsageAnswer = {
+        answer: response_models.Usage = {
             "object": "usage",
             "month": month,
             "key": caller.name,

@@ -138,12 +138,14 @@ class Limits:
         max_waiting: queued requests, including those whose upload is arriving.
         max_bytes: bytes of the uploads that are here or arriving.
         max_audio_s: audio of running requests in s.
+        max_storing: concurrent uploads that are only stored.
     """
 
     max_running: int | None = None
     max_waiting: int | None = None
     max_bytes: int | None = None
     max_audio_s: float | None = None
+    max_storing: int | None = None
 
 
 NO_LIMITS = Limits()
@@ -172,10 +174,9 @@ class Load:
             limits: of the callers.
             num_bytes: that are to arrive.
             num_others: such uploads that are in flight; one without others may have all the
-                room. There may be as many as requests may be in flight.
+                room.
         """
-        most = limits.max_running, limits.max_waiting
-        if None not in most and num_others >= sum(number or 0 for number in most):
+        if limits.max_storing is not None and num_others >= limits.max_storing:
             return False
         if limits.max_bytes is None or not num_others:
             return self.has_bytes(limits, num_bytes)

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serve_app.api import event_stream, job_events
+from serve_app.api import event_stream
 from serve_app.api.draining import DrainMiddleware
 from serve_app.api.job_events import JobWatch
 from serve_app.core.errors import Overloaded
@@ -55,7 +55,7 @@ async def store() -> CountedStore:
 
 @pytest.fixture
 async def watch(store: CountedStore) -> AsyncIterator[JobWatch]:
-    watch = JobWatch(store, LOGGER, period_s=0.002)
+    watch = JobWatch(store, LOGGER, max_watchers=4, period_s=0.002)
     yield watch
     await watch.close()
 
@@ -122,7 +122,7 @@ async def test_watch_ends_with_a_removed_job(store: CountedStore, watch: JobWatc
 
 async def test_watch_ends_after_a_while(store: CountedStore) -> None:
     now = 0.0
-    watch = JobWatch(store, LOGGER, period_s=0.002, clock=lambda: now)
+    watch = JobWatch(store, LOGGER, max_watchers=4, period_s=0.002, clock=lambda: now)
     follower = Follower(watch)
     await until(lambda: follower.statuses)
     now = 1e6
@@ -133,11 +133,8 @@ async def test_watch_ends_after_a_while(store: CountedStore) -> None:
     await watch.close()
 
 
-async def test_number_of_watchers_of_a_key_is_bounded(
-    store: CountedStore, watch: JobWatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_events, "_MAX_WATCHERS_OF_KEY", 2)
-    first = [Follower(watch) for _ in range(2)]
+async def test_number_of_watchers_of_a_key_is_bounded(store: CountedStore, watch: JobWatch) -> None:
+    first = [Follower(watch) for _ in range(3)]
     await until(lambda: all(one.statuses for one in first))
     with pytest.raises(Overloaded):
         await Follower(watch).task

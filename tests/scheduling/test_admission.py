@@ -386,7 +386,7 @@ def test_key_at_its_own_limit_does_not_keep_others_from_storing() -> None:
 
 
 def test_number_of_stored_uploads_is_bounded() -> None:
-    queue = line(max_running=1, max_waiting=1)
+    queue = line(max_storing=2)
     tickets = [store(queue), store(queue)]
     with pytest.raises(Overloaded):
         store(queue)
