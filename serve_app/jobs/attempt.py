@@ -247,6 +247,8 @@ class Attempt:
             self._grew.clear()
             if self._is_ending:
                 return
+            if not self._checkpoints.is_due:
+                continue  # it grew while it was written
             try:
                 await self._checkpoints.write()
             except Exception as error:

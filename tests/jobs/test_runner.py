@@ -26,6 +26,7 @@ from serve_app.core.errors import (
 from serve_app.core.job_errors import StoreUnavailable
 from serve_app.jobs import attempt, runner
 from serve_app.jobs.attempt import Workplace
+from serve_app.jobs.checkpoints import utterances_from_json
 from serve_app.jobs.records import Job, JobLimits, JobStatus, NewJob
 from serve_app.jobs.runner import AttemptEnd, Runner
 from serve_app.scheduling.backoff import Backoff
@@ -490,6 +491,29 @@ async def test_checkpoints_come_every_so_often_and_failures_of_them_stop_nothing
         await until(lambda: len(transcriber.recognized["job_a"]) == 8)
         office.files.fault = None
         await office.becomes("a", "completed")
+
+
+async def test_each_checkpoint_has_enough_audio_however_slow_the_files_are(office: Office) -> None:
+    transcriber = ScriptedTranscriber()
+    transcriber.pause_at = 3
+    await office.add("a", "abcd")
+    put = office.files.put_bytes
+    stored: list[int] = []
+
+    async def slow_put(name: str, content: bytes) -> None:
+        if "utterances" in name:
+            await transcriber.reached.wait()
+            stored.append(len(utterances_from_json(content, "fake")))
+        await put(name, content)
+
+    office.files.put_bytes = slow_put  # type: ignore[method-assign]
+    async with office.running(transcriber):
+        await until(lambda: stored)
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+        transcriber.goes_on.set()
+        await office.becomes("a", "completed")
+    assert min(stored) >= 2
 
 
 async def test_line_in_the_log_has_no_text(

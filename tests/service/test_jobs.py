@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 from serve_app.settings import Settings
 from serve_app.settings.webhook_secrets import add_webhook_secret
 from tests.service.requests import audio_file, read_audio, transcribe
+from tests.service.watching import log_directory
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.ray
@@ -145,6 +147,11 @@ def long_recording(demo_flac: bytes, times: int) -> bytes:
     return audio_file(np.tile(read_audio(demo_flac), times), kind="FLAC")
 
 
+def is_under_way(client: httpx.Client, job_id: str, checkpoint: Path) -> bool:
+    """Returns whether there is a checkpoint, or the job has ended without one."""
+    return checkpoint.exists() or job_of(client, job_id)["status"] == "completed"
+
+
 def job_runner_name() -> str | None:
     """Returns the name of the actor that runs the jobs, None while there is none."""
     import ray
@@ -156,11 +163,8 @@ def job_runner_name() -> str | None:
 
 def log_lines(job_id: str) -> list[dict[str, Any]]:
     """Returns what the runners have written at the end of attempts at a job."""
-    from ray._private.worker import global_worker
-
-    folder = Path(global_worker.node.get_session_dir_path()) / "logs" / "serve"
     lines: list[dict[str, Any]] = []
-    for path in folder.glob(f"replica_{APP}_JobRunner_*.log"):
+    for path in log_directory().glob(f"replica_{APP}_JobRunner_*.log"):
         for line in path.read_text(encoding="utf-8").splitlines():
             entry = json.loads(line)
             if entry.get("paraserve_job_id") == job_id and "recognized_audio_s" in entry:
@@ -211,12 +215,7 @@ def test_job_goes_on_after_the_loss_of_its_runner(
         recording = long_recording(demo_flac, times)
         job_id = create(jobs_client, recording)
         checkpoint = storage / job_id / "utterances-1-00001.json"
-        wait_until(
-            lambda at=checkpoint, job=job_id: (
-                at.exists() or job_of(jobs_client, job)["status"] == "completed"
-            ),
-            interval_s=0.01,
-        )
+        wait_until(partial(is_under_way, jobs_client, job_id, checkpoint), interval_s=0.01)
         name = job_runner_name()
         assert name is not None
         ray.kill(ray.get_actor(name, namespace="serve"))
