@@ -22,14 +22,15 @@ from serve_app.api.hotword_report import report_hotwords
 from serve_app.api.models import offer_of
 from serve_app.api.parameters import Offer, TranscriptionParameters, parse_parameters
 from serve_app.api.responses import render_body
-from serve_app.api.speaker_fields import SPEAKER_NUMBERS
+from serve_app.api.speaker_fields import NAMES, REFERENCES, SPEAKER_NUMBERS
 from serve_app.audio import AudioDecoder
 from serve_app.cli.console import FAILED, PARTIAL, console_for, tell
+from serve_app.cli.known_speakers import reference_url
 from serve_app.cli.output_files import FoundRecording, find_recordings, output_paths
 from serve_app.client import ClientError, Paraserve, Rendered, TranscriptionRequest
 from serve_app.core.errors import ConfigurationError, InvalidParameter, ParaserveError
 from serve_app.core.records import STAGES, RecordingEnd, SpeechSegment
-from serve_app.core.speakers import ANY_NUMBER, parse_speaker_numbers
+from serve_app.core.speakers import ANY_NUMBER, KnownSpeaker, parse_speaker_numbers
 from serve_app.core.words import join_words
 from serve_app.inference.loading import load_vad, segmentation_options
 from serve_app.inference.local import LocalTranscriber
@@ -70,6 +71,7 @@ class TranscribeRequest:
         subtitles: `NAME=VALUE` each, for the field `subtitle_NAME` of the HTTP API.
         speakers: label who speaks: `any`, a number of speakers or a range; None for no labels.
         channels: as in the HTTP API, None for their mix.
+        known: known speakers whom labels name.
     """
 
     patterns: tuple[str, ...]
@@ -87,11 +89,12 @@ class TranscribeRequest:
     subtitles: tuple[str, ...] = ()
     speakers: str | None = None
     channels: str | None = None
+    known: tuple[KnownSpeaker, ...] = ()
 
     @property
     def asked_format(self) -> str:
         """The format that carries what the command prints: text and json have no labels."""
-        if self.speakers is not None and self.response_format in ("text", "json"):
+        if self._asks_for_labels and self.response_format in ("text", "json"):
             return _DIARIZED
         return _VERBOSE if self.is_dialog else self.response_format
 
@@ -99,11 +102,15 @@ class TranscribeRequest:
     def is_dialog(self) -> bool:
         """Whether to print a line for each turn, with the channel and the speaker."""
         separate = (self.channels or "").strip().lower() == "separate"
-        return self.response_format == "text" and (separate or self.speakers is not None)
+        return self.response_format == "text" and (separate or self._asks_for_labels)
 
     @property
     def has_labels(self) -> bool:
-        return self.speakers is not None or self.response_format == _DIARIZED
+        return self._asks_for_labels or self.response_format == _DIARIZED
+
+    @property
+    def _asks_for_labels(self) -> bool:
+        return self.speakers is not None or bool(self.known)
 
     def optional_fields(self) -> dict[str, str | list[str]]:
         """Returns the form fields that are set."""
@@ -123,8 +130,11 @@ class TranscribeRequest:
             fields["itn"] = "true"
         if self.speakers is not None:
             fields |= _speaker_fields(self.speakers)
-            if self.response_format in ("srt", "vtt"):
-                fields["subtitle_speakers"] = "true"
+        if self.known:
+            fields[f"{NAMES}[]"] = [speaker.name for speaker in self.known]
+            fields[f"{REFERENCES}[]"] = [reference_url(speaker.pcm) for speaker in self.known]
+        if self._asks_for_labels and self.response_format in ("srt", "vtt"):
+            fields["subtitle_speakers"] = "true"
         if self.channels and self.response_format in ("srt", "vtt"):
             fields["subtitle_channels"] = "true"
         if self.response_format == "verbose_json":
@@ -284,6 +294,8 @@ class _Run:
                 for failed in transcript.failures:
                     span = f"{failed.start_ms / 1000:.1f} to {failed.end_ms / 1000:.1f} s"
                     self._report("partial", f"{file}: no text from {span}: {failed.error}")
+                for notice in transcript.notices:
+                    self._report("warning", f"{file}: {notice}")
                 self._write(file, render_body(transcript, self._parameters))
 
     def _report_hotwords(self, transcriber: LocalTranscriber, offer: Offer) -> None:
@@ -312,7 +324,9 @@ class _Run:
                 stages,
                 file.name,
                 self._parameters.recognition_options,
-                speakers=None if speakers is None else speakers.options,
+                speakers=None
+                if speakers is None
+                else replace(speakers.options, known=self._request.known),
                 separate_channels=self._parameters.separate_channels,
             )
             if self._parameters.text_rules != AS_SAID:
