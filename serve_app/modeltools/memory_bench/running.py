@@ -108,6 +108,12 @@ def _settings(row: Row, device: str, num_threads: int, pack_dir: Path) -> dict[s
             "num_threads": num_threads,
             "deployment": deployment,
         },
+        "speaker_embedder": {
+            "pack": row.speakers.name,
+            "device": device,
+            "num_threads": num_threads,
+            "deployment": deployment,
+        },
     }
 
 
