@@ -59,6 +59,7 @@ class RecordingVoices:
                     windows,
                     start_ms=windows.start_ms + channel * span_ms,
                     end_ms=windows.end_ms + channel * span_ms,
+                    pauses_ms=windows.pauses_ms + channel * span_ms,
                 )
                 for channel, windows in parts
             ]
