@@ -312,6 +312,11 @@ async def retry_while_unreachable(
         ServiceError: the service was unreachable for longer than `timeout_s`.
         RayError: likewise.
     """
+
+    async def attempt() -> ResultT:
+        # Tenacity 9.2 awaits the results of coroutine functions only.
+        return await call()
+
     gives_up_s = clock() + timeout_s
     retrying = AsyncRetrying(
         stop=lambda state: clock() + state.upcoming_sleep > gives_up_s,
@@ -320,7 +325,7 @@ async def retry_while_unreachable(
         sleep=sleep,
         reraise=True,
     )
-    return await retrying(call)
+    return await retrying(attempt)
 
 
 def _work_table(numbers: Sequence[int], works: Sequence[Work]) -> pa.Table:
