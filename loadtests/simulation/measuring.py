@@ -97,8 +97,11 @@ def with_speakers(costs: Costs, settings: Settings, repeats: int) -> Costs:
     on_cpu = settings.speaker_embedder.device == "cpu"
     clock = time.thread_time if on_cpu else time.perf_counter
     engine = load_speaker_embedder(settings).engine
+    section = settings.speaker_embedder
     return replace(
         costs,
+        origin=f"{costs.origin}; speaker labels: {_machine()}, one thread, {section.pack}, "
+        f"{section.dtype} on {section.device}, `measure --speakers-only`",
         embedder=_embedder(engine, clock, repeats),
         clustering=_clustering(engine, repeats),
     )
