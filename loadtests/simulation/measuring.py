@@ -127,8 +127,8 @@ def _clustering(engine: SpeakerEmbedder, repeats: int) -> LineCost:
     sizes, took_s = [], []
     for hours in _CLUSTERED_HOURS:
         number = round(hours * 3_600_000 / STEP_MS)
-        drawn = voice[rng.integers(len(voice), size=number)]
-        drawn = drawn + rng.normal(scale=0.5 / drawn.shape[1] ** 0.5, size=drawn.shape)
+        noise = rng.normal(scale=0.5 / voice.shape[1] ** 0.5, size=(number, voice.shape[1]))
+        drawn = voice[rng.integers(len(voice), size=number)] + noise
         drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
         start_ms = np.arange(number, dtype=np.int64) * STEP_MS
         windows = SpeakerWindows(start_ms, start_ms + WINDOW_MS, drawn.astype(np.float32))

@@ -56,7 +56,10 @@ class Segmenting:
         self._cost = cost
         self._speech = speech
         self._recognizer = recognizer
-        self._embedder, self._frame_s = embedder or (None, 0.0)
+        self._embedder: ReplicaGroup | None = None
+        self._frame_s = 0.0
+        if embedder is not None:
+            self._embedder, self._frame_s = embedder
         self._max_recordings = max_recordings
         self._max_in_flight = max_in_flight
         self._random = random.Random(seed)  # noqa: S311  # a simulation, not a secret

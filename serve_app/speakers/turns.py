@@ -114,7 +114,7 @@ def _ties(
     return np.where(follows, 1 - quiet_ms / np.maximum(apart_ms, 1), 0.0)
 
 
-def _paused_before(pauses_ms: Ranges, time_ms: npt.NDArray[np.number]) -> npt.NDArray[np.float64]:
+def _paused_before(pauses_ms: Ranges, time_ms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Returns how much of the time before each of the times is pauses, in ms."""
     if not len(pauses_ms):
         return np.zeros(len(time_ms))
