@@ -120,7 +120,8 @@ def _paused_before(pauses_ms: Ranges, time_ms: npt.NDArray[np.float64]) -> npt.N
         return np.zeros(len(time_ms))
     total = np.cumsum(pauses_ms[:, 1] - pauses_ms[:, 0])
     before = np.stack([np.r_[0, total[:-1]], total], axis=1)
-    return np.interp(time_ms, pauses_ms.ravel(), before.ravel())
+    paused_ms: npt.NDArray[np.float64] = np.interp(time_ms, pauses_ms.ravel(), before.ravel())
+    return paused_ms
 
 
 def _coverage(
