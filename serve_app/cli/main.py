@@ -166,6 +166,15 @@ def transcribe(
             "as 2-4, if it is known.",
         ),
     ] = None,
+    speaker: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--speaker",
+            metavar="NAME=FILE",
+            help="Name a speaker whose voice is in FILE, 2 to 10 s of it. Asks for labels; "
+            "repeatable, at most 4.",
+        ),
+    ] = None,
     channels: Annotated[
         str | None,
         typer.Option(
@@ -235,8 +244,11 @@ def transcribe(
     set_: SetOption = None,
 ) -> None:
     """Transcribe recordings."""
+    from serve_app.cli.known_speakers import read_known_speakers
     from serve_app.cli.transcribe import TranscribeRequest, transcribe_files
+    from serve_app.inference.loading import segmentation_options
 
+    settings = _settings(profile, set_)
     request = TranscribeRequest(
         tuple(files),
         url,
@@ -254,8 +266,9 @@ def transcribe(
         speakers,
         channels,
         job,
+        read_known_speakers(speaker or (), segmentation_options(settings).limits),
     )
-    raise typer.Exit(transcribe_files(request, _settings(profile, set_)))
+    raise typer.Exit(transcribe_files(request, settings))
 
 
 def _api_key(calls_service: bool, file: Path | None) -> str | None:

@@ -21,16 +21,17 @@ from serve_app.api.hotword_report import report_hotwords
 from serve_app.api.models import offer_of
 from serve_app.api.parameters import Offer, TranscriptionParameters, parse_parameters
 from serve_app.api.responses import render_body
-from serve_app.api.speaker_fields import SPEAKER_NUMBERS
+from serve_app.api.speaker_fields import NAMES, REFERENCES, SPEAKER_NUMBERS
 from serve_app.audio import AudioDecoder
 from serve_app.cli.console import FAILED, PARTIAL, tell
 from serve_app.cli.job_progress import end_text, progress_bar, show_job
+from serve_app.cli.known_speakers import reference_url
 from serve_app.cli.output_files import FoundRecording, find_recordings, output_paths, write_whole
 from serve_app.cli.service_options import ServiceOptions, connect, problem_of
 from serve_app.client import ClientError, Job, Paraserve, Rendered, TranscriptionRequest
 from serve_app.core.errors import ConfigurationError, InvalidParameter, ParaserveError
 from serve_app.core.records import STAGES, RecordingEnd, SpeechSegment
-from serve_app.core.speakers import ANY_NUMBER, parse_speaker_numbers
+from serve_app.core.speakers import ANY_NUMBER, KnownSpeaker, parse_speaker_numbers
 from serve_app.core.words import join_words
 from serve_app.inference.loading import load_vad, segmentation_options
 from serve_app.inference.local import LocalTranscriber
@@ -73,6 +74,7 @@ class TranscribeRequest:
         speakers: label who speaks: `any`, a number of speakers or a range; None for no labels.
         channels: as in the HTTP API, None for their mix.
         as_job: make jobs of a service instead of requests.
+        known: known speakers whom labels name.
     """
 
     patterns: tuple[str, ...]
@@ -91,6 +93,7 @@ class TranscribeRequest:
     speakers: str | None = None
     channels: str | None = None
     as_job: bool = False
+    known: tuple[KnownSpeaker, ...] = ()
 
     @property
     def calls_service(self) -> bool:
@@ -99,7 +102,7 @@ class TranscribeRequest:
     @property
     def asked_format(self) -> str:
         """The format that carries what the command prints: text and json have no labels."""
-        if self.speakers is not None and self.response_format in ("text", "json"):
+        if self._asks_for_labels and self.response_format in ("text", "json"):
             return _DIARIZED
         return _VERBOSE if self.is_dialog else self.response_format
 
@@ -107,11 +110,15 @@ class TranscribeRequest:
     def is_dialog(self) -> bool:
         """Whether to print a line for each turn, with the channel and the speaker."""
         separate = (self.channels or "").strip().lower() == "separate"
-        return self.response_format == "text" and (separate or self.speakers is not None)
+        return self.response_format == "text" and (separate or self._asks_for_labels)
 
     @property
     def has_labels(self) -> bool:
-        return self.speakers is not None or self.response_format == _DIARIZED
+        return self._asks_for_labels or self.response_format == _DIARIZED
+
+    @property
+    def _asks_for_labels(self) -> bool:
+        return self.speakers is not None or bool(self.known)
 
     def optional_fields(self) -> dict[str, str | list[str]]:
         """Returns the form fields that are set."""
@@ -131,8 +138,11 @@ class TranscribeRequest:
             fields["itn"] = "true"
         if self.speakers is not None:
             fields |= _speaker_fields(self.speakers)
-            if self.response_format in ("srt", "vtt"):
-                fields["subtitle_speakers"] = "true"
+        if self.known:
+            fields[f"{NAMES}[]"] = [speaker.name for speaker in self.known]
+            fields[f"{REFERENCES}[]"] = [reference_url(speaker.pcm) for speaker in self.known]
+        if self._asks_for_labels and self.response_format in ("srt", "vtt"):
+            fields["subtitle_speakers"] = "true"
         if self.channels and self.response_format in ("srt", "vtt"):
             fields["subtitle_channels"] = "true"
         if self.response_format == "verbose_json":
@@ -337,6 +347,8 @@ class _Run:
                 for failed in transcript.failures:
                     span = f"{failed.start_ms / 1000:.1f} to {failed.end_ms / 1000:.1f} s"
                     self._report("partial", f"{file}: no text from {span}: {failed.error}")
+                for notice in transcript.notices:
+                    self._report("warning", f"{file}: {notice}")
                 self._write(file, render_body(transcript, self._parameters))
 
     def _report_hotwords(self, transcriber: LocalTranscriber, offer: Offer) -> None:
@@ -365,7 +377,9 @@ class _Run:
                 stages,
                 file.name,
                 self._parameters.recognition_options,
-                speakers=None if speakers is None else speakers.options,
+                speakers=None
+                if speakers is None
+                else replace(speakers.options, known=self._request.known),
                 separate_channels=self._parameters.separate_channels,
             )
             if self._parameters.text_rules != AS_SAID:

@@ -41,7 +41,7 @@ from serve_app.deployments.retries import RetryPolicy, call_until_answered
 from serve_app.deployments.speakers import RemoteSpeakerEmbedder, log_failure, raise_deadline
 from serve_app.settings import DeploymentSettings, Settings
 from serve_app.speakers.diarization import DiarizationTask
-from serve_app.speakers.transcripts import RecordingVoices
+from serve_app.speakers.transcripts import NO_LABELS, RecordingVoices
 from serve_app.tracing import open_tracer
 from serve_app.transcript.assembly import assemble
 from serve_app.transcript.sentences import Punctuate, PunctuationResult, PunctuationTask
@@ -50,7 +50,6 @@ from serve_app.transcript.transcript import TranscriptEvent
 # Twelve times the interval of a segmenter's heartbeats (5 s).
 _SILENCE_TIMEOUT_S = 60.0
 _READINESS_TIMEOUT_S = 3.0
-_NO_LABELS = "There are no speaker labels: the speaker stage failed."
 
 
 class HandleTranscriptionService:
@@ -197,7 +196,7 @@ class HandleTranscriptionService:
             if isinstance(error, RayTaskError) and isinstance(error.cause, RequestError):
                 raise
             log_failure("speakers were not told apart", context, error)
-            return replace(end, notices=(*end.notices, _NO_LABELS))
+            return replace(end, notices=(*end.notices, NO_LABELS))
         return replace(end, diarization=voices.in_recording_time(diarization))
 
     async def readiness(self) -> list[StageReadiness]:
