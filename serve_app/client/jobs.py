@@ -45,6 +45,7 @@ _FORMAT = "verbose_json"
 _FAILURES_PER_RETRY = 10
 """An upload of hours outlives a restart of the service, which takes longer than a request waits."""
 
+_REOPEN_S = 0.5
 _WATCH_TIMEOUT_S = 45.0
 """Without a sign of life; the service sends one at least every 10 s."""
 
@@ -245,6 +246,8 @@ class Jobs:
                         yield seen
             if not reader.num_read:
                 raise _ended_early(self._sender.url)
+            if not (last and last.is_final):
+                time.sleep(_REOPEN_S)
 
     def wait(
         self,
@@ -448,6 +451,8 @@ class AsyncJobs:
                         yield seen
             if not reader.num_read:
                 raise _ended_early(self._sender.url)
+            if not (last and last.is_final):
+                await asyncio.sleep(_REOPEN_S)
 
     async def wait(
         self,
