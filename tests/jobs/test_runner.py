@@ -414,9 +414,12 @@ async def test_files_that_are_out_at_the_start_are_waited_for(office: Office) ->
         assert (await office.becomes("a", "completed")).num_attempts == 1
 
 
-async def test_store_that_is_out_at_the_start_is_waited_for(office: Office) -> None:
+@pytest.mark.parametrize("fault", [StoreUnavailable(), TimeoutError(), ZeroDivisionError("bug")])
+async def test_store_that_is_out_at_the_start_is_waited_for(
+    office: Office, fault: Exception
+) -> None:
     await office.add("a")
-    office.store.fault = StoreUnavailable()
+    office.store.fault = fault
     outages: list[None] = []
     async with office.running(ScriptedTranscriber(), on_outage=lambda: outages.append(None)):
         await until(lambda: outages)
