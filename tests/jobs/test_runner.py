@@ -214,6 +214,34 @@ async def test_work_stops_when_the_job_is_ended_by_its_owner(office: Office, rem
     assert "job_a/result-1.json" not in office.files.contents
 
 
+async def test_nothing_is_left_of_a_job_that_is_deleted_while_it_runs(office: Office) -> None:
+    transcriber = ScriptedTranscriber()
+    transcriber.pause_at = 2
+    await office.add("a", "abcdefgh")
+    async with office.running(transcriber, lease_s=60.0):
+        await until(transcriber.reached.is_set)
+        await office.files.delete_all("job_a")
+        await office.store.delete(KEY, "job_a")
+        # It goes on until it hears of that, and stores what it has.
+        transcriber.goes_on.set()
+        await until(lambda: office.ends)
+    assert office.ends == [AttemptEnd("lost", None)]
+    assert office.files.contents == {}
+
+
+async def test_result_of_a_job_that_was_cancelled_at_its_end_is_not_kept(office: Office) -> None:
+    transcriber = ScriptedTranscriber()
+    transcriber.pause_at = 2
+    await office.add("a")
+    async with office.running(transcriber, lease_s=60.0):
+        await until(transcriber.reached.is_set)
+        await office.store.cancel(KEY, "job_a")
+        transcriber.goes_on.set()
+        await until(lambda: office.ends)
+    assert (await office.job("a")).status == "cancelled"
+    assert not [name for name in office.files.contents if "result" in name]
+
+
 async def test_job_of_a_lost_runner_goes_on_from_its_checkpoint(office: Office) -> None:
     await office.add("a", "abcdefghij")
     first = ScriptedTranscriber()
