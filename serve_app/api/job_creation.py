@@ -298,7 +298,7 @@ class JobCreator:
         )
         content = hashlib.sha256(told.encode())
         if audio.spool is not None:
-            await asyncio.to_thread(content.update, memoryview(audio.spool.content()))
+            await asyncio.to_thread(content.update, audio.spool.content().data)
         return content.hexdigest()
 
     async def _store(

@@ -24,18 +24,16 @@ from tests.waiting import LIMIT_S
 
 
 async def test_job_is_stored_with_its_recording_and_fields(jobs: JobApi) -> None:
-    response = await jobs.create(
-        headers={"X-Request-ID": "req-1"},
-        response_format="srt",
-        **{
-            "metadata[case]": "7",
-            "metadata": '{"名": "值"}',
-            "priority": "high",
-            "expires_after": "60",
-            "webhook_url": "https://example.com/hook",
-            "hotwords": "阿里",
-        },
-    )
+    fields: dict[str, Any] = {
+        "response_format": "srt",
+        "metadata[case]": "7",
+        "metadata": '{"名": "值"}',
+        "priority": "high",
+        "expires_after": "60",
+        "webhook_url": "https://example.com/hook",
+        "hotwords": "阿里",
+    }
+    response = await jobs.create(headers={"X-Request-ID": "req-1"}, **fields)
     assert response.status_code == 202
     body = response.json()
     job_id = body["id"]
@@ -166,7 +164,7 @@ class TestIdempotency:
     @pytest.mark.parametrize(
         "change", [{"priority": "high"}, {"language": "zh"}, {"metadata[a]": "b"}]
     )
-    async def test_other_fields_are_a_conflict(self, jobs: JobApi, change: dict[str, str]) -> None:
+    async def test_other_fields_are_a_conflict(self, jobs: JobApi, change: dict[str, Any]) -> None:
         headers = {"Idempotency-Key": "k"}
         first = await jobs.create(headers=headers)
         other = await jobs.create(headers=headers, **change)

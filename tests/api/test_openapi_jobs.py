@@ -10,12 +10,13 @@ import jsonschema
 import pytest
 
 from serve_app.api.methods import allowed_methods
+from serve_app.api.resumable import PART_TYPE
 from serve_app.core.job_errors import StoreUnavailable
 from serve_app.jobs.records import JobError
 from tests.api.job_client import JobApi, job_api
 from tests.api.test_openapi import closed, conforms, document_with_jobs
 from tests.api.test_response_headers import NOT_DESCRIBED
-from tests.api.test_resumable import PART_TYPE, RECORDING, TUS
+from tests.api.test_resumable import RECORDING, TUS
 
 __all__ = ["document_with_jobs"]
 
@@ -45,9 +46,13 @@ async def test_jobs_in_every_state_are_as_documented(
     jobs: JobApi, document_with_jobs: dict[str, Any]
 ) -> None:
     document = document_with_jobs
-    made = await jobs.create(
-        webhook_url="https://example.com/", user="x", language="?!", **{"metadata[a]": "b"}
-    )
+    fields: dict[str, Any] = {
+        "webhook_url": "https://example.com/",
+        "user": "x",
+        "language": "?!",
+        "metadata[a]": "b",
+    }
+    made = await jobs.create(**fields)
     check(document, made, "/v1/jobs", "post")
     check(document, await jobs.create(model="other"), "/v1/jobs", "post")
     first = made.json()["id"]
