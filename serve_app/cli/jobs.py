@@ -205,14 +205,15 @@ def _row(job: Job) -> Sequence[str]:
     metadata = ", ".join(f"{name}={value}" for name, value in job.metadata.items())
     audio = clock_text(job.progress.total_audio_s)
     created = time_text(job.created_at)
-    return (job.id, job.status, position_text(job), audio, job.priority, created, metadata)
+    progress = "" if job.is_final else position_text(job)
+    return (job.id, job.status, progress, audio, job.priority, created, metadata)
 
 
 def _details(job: Job) -> list[tuple[str, str]]:
     rows = [
         ("job", job.id),
         ("state", job.status),
-        ("progress", position_text(job)),
+        *([] if job.is_final else [("progress", position_text(job))]),
         ("audio", clock_text(job.progress.total_audio_s)),
         ("priority", job.priority),
         ("attempts", str(job.num_attempts)),
@@ -229,7 +230,7 @@ def _details(job: Job) -> list[tuple[str, str]]:
     if job.webhook is not None:
         webhook = job.webhook
         state = webhook.status or "sent when the job ends"
-        rows.append(("webhook", f"{webhook.url}: {state}, {webhook.num_attempts} attempts"))
+        rows.append(("webhook", f"{webhook.url}: {state} (attempts: {webhook.num_attempts})"))
     rows += [(f"metadata {name}", value) for name, value in job.metadata.items()]
     return rows
 

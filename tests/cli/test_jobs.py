@@ -82,7 +82,7 @@ def test_show_prints_error_and_webhook(service: JobService) -> None:
     )
     shown = run("jobs", "show", "job_1").stdout
     assert "audio_decode_failed: no audio" in shown
-    assert "https://a.example/h: undelivered, 10 attempts" in shown
+    assert "https://a.example/h: undelivered (attempts: 10)" in shown
     assert "metadata case" in shown
     assert json.loads(run("jobs", "show", "job_1", "--json").stdout) == service.jobs["job_1"]
 
