@@ -15,6 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.job_errors import StoreUnavailable
@@ -22,6 +23,7 @@ from serve_app.jobs import migrations
 from serve_app.jobs.database import Database, migrate, parse_url
 from serve_app.jobs.schema import SCHEMA_REVISION, metadata
 from serve_app.jobs.store import DatabaseStore
+from serve_app.jobs.wakeups import NotifyWakeups
 from tests.jobs.conftest import NewJobs, OpenStore
 from tests.jobs.postgres import Postgres
 
@@ -250,10 +252,39 @@ async def test_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None
     await store.close()
 
 
+async def test_full_disk_under_sqlite_is_unavailable(tmp_path: Path, new_job: NewJobs) -> None:
+    store = DatabaseStore(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    job, _ = await store.create(new_job())
+    engine = store._database._engine
+
+    def limit(connection: DBAPIConnection, _: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA max_page_count = 1")
+        cursor.close()
+
+    event.listen(engine.sync_engine, "connect", limit)
+    await engine.dispose()
+
+    async def fill() -> None:
+        for _ in range(200):
+            await store.create(new_job(metadata={"text": "x" * 500}))
+
+    with pytest.raises(StoreUnavailable):
+        await fill()
+    assert (await store.get("alice", job.id)).id == job.id
+    num_queued = (await store.backlog()).num_queued
+    assert num_queued == len((await store.list("alice", limit=100)).jobs)
+    event.remove(engine.sync_engine, "connect", limit)
+    await engine.dispose()
+    await store.create(new_job())
+    await store.close()
+
+
 _WRITER = """
 import asyncio, sys
 from serve_app.jobs.records import NewJob
 from serve_app.jobs.store import DatabaseStore
+from serve_app.jobs.wakeups import NotifyWakeups
 
 async def main():
     store = DatabaseStore(sys.argv[1])
@@ -321,6 +352,26 @@ async def test_wait_hears_of_a_new_job(open_store: OpenStore, new_job: NewJobs) 
         # Far below the 600 s.
         async with asyncio.timeout(60):
             await asyncio.gather(*waiting)
+
+
+async def test_postgresql_notifies_other_processes(postgres: Postgres, new_job: NewJobs) -> None:
+    url = await postgres.new_migrated_database()
+    waiter, other = DatabaseStore(url), DatabaseStore(url)
+    await waiter.prepare()
+    wakeups = waiter._database._wakeups
+    assert isinstance(wakeups, NotifyWakeups)
+    async with asyncio.timeout(60):
+        while not wakeups.is_listening:
+            await waiter.wait(0.1)
+    await waiter.wait(0.1)
+    waiting = asyncio.create_task(waiter.wait(600))
+    await asyncio.sleep(0)
+    await other.create(new_job())
+    async with asyncio.timeout(60):
+        await waiting
+    assert wakeups.is_listening
+    await waiter.close()
+    await other.close()
 
 
 async def test_each_loop_hears_of_what_happened_while_it_looked(
