@@ -60,6 +60,12 @@ def new_command(
             "--max-running", help="Maximum number of requests at once per ingress replica."
         ),
     ] = None,
+    max_audio_hours: Annotated[
+        float | None,
+        typer.Option(
+            "--max-audio-hours", help="Quota of audio in hours per calendar month; needs jobs."
+        ),
+    ] = None,
 ) -> None:
     """Create a key. It is printed once; only its hash is stored."""
     key = new_key()
@@ -69,7 +75,10 @@ def new_command(
             sha256=hash_of(key),
             weight=weight,
             expires=expires,
-            limits=KeyLimits(max_running=max_running),
+            limits=KeyLimits(
+                max_running=max_running,
+                max_audio_s_per_month=None if max_audio_hours is None else max_audio_hours * 3600,
+            ),
         )
     except ValidationError as error:
         first = error.errors(include_input=False)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -12,12 +11,12 @@ import typer
 
 from serve_app.cli.console import FAILED, console_for, tell, use_utf8
 from serve_app.cli.options import (
+    KEY_VARIABLES,
     LazyGroup,
     OptionalSpeakersCommand,
     ProfileOption,
     SetOption,
-    checked_secret,
-    read_secret,
+    api_key_of,
 )
 from serve_app.core.errors import (
     AudioError,
@@ -52,7 +51,15 @@ class _Commands(LazyGroup):
             "serve_app.cli.cluster:cluster_app",
             "Inspect and operate a release on Kubernetes.",
         ),
-        "batch": ("serve_app.cli.batch:batch_app", "Transcribe many recordings as a job."),
+        "batch": ("serve_app.cli.batch:batch_app", "Transcribe many recordings on a Ray cluster."),
+        "jobs": (
+            "serve_app.cli.jobs:jobs_app",
+            "List, watch and end the jobs of a service, and fetch their transcripts.",
+        ),
+        "usage": (
+            "serve_app.cli.usage:usage_command",
+            "Print the audio that an API key has used in a month.",
+        ),
         "logs": (
             "serve_app.cli.logs:logs_command",
             "Print the logs of the service that runs on this machine.",
@@ -72,9 +79,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_KEY_VARIABLE = "OPENAI_API_KEY"
-"""Environment variable that OpenAI's clients read."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -202,7 +206,7 @@ def transcribe(
     ] = None,
     api_key_file: Annotated[
         Path | None,
-        typer.Option(help=f"File with the API key for --url; ${_KEY_VARIABLE} by default."),
+        typer.Option(help=f"File with the API key for --url; {KEY_VARIABLES} by default."),
     ] = None,
     output_dir: Annotated[
         Path | None,
@@ -219,6 +223,14 @@ def transcribe(
             "max_duration_s and max_cps. Repeatable."
         ),
     ] = None,
+    job: Annotated[
+        bool,
+        typer.Option(
+            "--job",
+            help="Transcribe as jobs of the service at --url ($PARASERVE_URL or "
+            "http://localhost:8000 by default), which outlive this command and the service.",
+        ),
+    ] = False,
     profile: ProfileOption = DEFAULT_PROFILE,
     set_: SetOption = None,
 ) -> None:
@@ -237,28 +249,26 @@ def transcribe(
         refine_keywords,
         language,
         "\n".join(replace) if replace else None,
-        _api_key(url, api_key_file),
+        _api_key(url is not None or job, api_key_file),
         tuple(subtitle or ()),
         speakers,
         channels,
+        job,
     )
     raise typer.Exit(transcribe_files(request, _settings(profile, set_)))
 
 
-def _api_key(url: str | None, file: Path | None) -> str | None:
-    """Returns the API key for a service. Command lines hold no secrets: other users can see them.
+def _api_key(calls_service: bool, file: Path | None) -> str | None:
+    """Returns the API key for a service.
 
     Raises:
         ConfigurationError: a file was given without a service, or holds no key.
     """
-    if url is None:
-        if file is not None:
-            raise ConfigurationError("--api-key-file requires --url")
-        return None
+    if calls_service:
+        return api_key_of(file)
     if file is not None:
-        return read_secret(file)
-    key = os.environ.get(_KEY_VARIABLE, "").strip()
-    return checked_secret(key, _KEY_VARIABLE) if key else None
+        raise ConfigurationError("--api-key-file requires --url")
+    return None
 
 
 @app.command()

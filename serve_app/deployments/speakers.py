@@ -96,9 +96,13 @@ class VoiceEmbedding:
                 # Further groups would each wait as long for a replica.
                 self._gave_up = isinstance(error, NotReady)
                 log_failure("voices of a group were not embedded", self._context, error)
+        self.note_missing(chunks)
+        return [None] * len(chunks)
+
+    def note_missing(self, chunks: list[Chunk]) -> None:
+        """Records chunks without windows, which are next to each other, for the notice."""
         end = chunks[-1]
         self._failed.append((chunks[0].start_ms, end.start_ms + round(1000 * end.duration_s)))
-        return [None] * len(chunks)
 
     @property
     def notices(self) -> tuple[str, ...]:

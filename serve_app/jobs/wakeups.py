@@ -118,13 +118,16 @@ class NotifyWakeups:
     Args:
         connect: opens a connection.
         channel: of NOTIFY.
+
+    Attributes:
+        is_listening: whether the connection stands.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], channel: str) -> None:
         self._connect = connect
         self._channel = channel
         self._signal = _Signal()
-        self._is_listening = False
+        self.is_listening = False
         self._listener: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
@@ -133,7 +136,7 @@ class NotifyWakeups:
     async def wait(self, timeout_s: float) -> None:
         if self._listener is None or self._listener.done():
             self._listener = asyncio.create_task(self._listen(), name="jobs-listener")
-        limit_s = timeout_s if self._is_listening else min(timeout_s, _DEAF_WAIT_S)
+        limit_s = timeout_s if self.is_listening else min(timeout_s, _DEAF_WAIT_S)
         await _is_set_within(self._signal.next(), limit_s)
         self._signal.seen()
 
@@ -150,12 +153,12 @@ class NotifyWakeups:
                 try:
                     await connection.add_listener(self._channel, lambda *_: self.wake())
                     num_failures = 0
-                    self._is_listening = True
+                    self.is_listening = True
                     # What was announced before is not heard.
                     self.wake()
                     await self._until_lost(connection)
                 finally:
-                    self._is_listening = False
+                    self.is_listening = False
                     connection.terminate()
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
                 _LOG.warning("no notifications of jobs: %s", type(error).__name__)

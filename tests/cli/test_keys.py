@@ -29,7 +29,8 @@ def test_new_key_is_printed_once_and_only_its_hash_is_kept(
 ) -> None:
     file = tmp_path / "keys.yaml"
     options = ("--weight", "2", "--expires", "2030-01-01", "--max-running", "4")
-    key = make(runner, file, *options)
+    quota = ("--max-audio-hours", "100")
+    key = make(runner, file, *options, *quota)
     assert key.startswith(KEY_PREFIX)
     assert key not in file.read_text()
     (entry,) = read_keys(file)
@@ -37,6 +38,7 @@ def test_new_key_is_printed_once_and_only_its_hash_is_kept(
     assert entry.expires is not None
     assert entry.expires.isoformat() == "2030-01-01T00:00:00+00:00"
     assert entry.limits.max_running == 4
+    assert entry.limits.max_audio_s_per_month == 360_000
 
 
 def test_second_key_of_the_same_name_stands_beside_the_first(

@@ -15,6 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.job_errors import StoreUnavailable
@@ -22,6 +23,7 @@ from serve_app.jobs import migrations
 from serve_app.jobs.database import Database, migrate, parse_url
 from serve_app.jobs.schema import SCHEMA_REVISION, metadata
 from serve_app.jobs.store import DatabaseStore
+from serve_app.jobs.wakeups import NotifyWakeups
 from tests.jobs.conftest import NewJobs, OpenStore
 from tests.jobs.postgres import Postgres
 
@@ -250,10 +252,39 @@ async def test_folder_that_cannot_be_made_is_unavailable(tmp_path: Path) -> None
     await store.close()
 
 
+async def test_full_disk_under_sqlite_is_unavailable(tmp_path: Path, new_job: NewJobs) -> None:
+    store = DatabaseStore(f"sqlite:///{tmp_path / 'jobs.sqlite3'}")
+    job, _ = await store.create(new_job())
+    engine = store._database._engine
+
+    def limit(connection: DBAPIConnection, _: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA max_page_count = 1")
+        cursor.close()
+
+    event.listen(engine.sync_engine, "connect", limit)
+    await engine.dispose()
+
+    async def fill() -> None:
+        for _ in range(200):
+            await store.create(new_job(metadata={"text": "x" * 500}))
+
+    with pytest.raises(StoreUnavailable):
+        await fill()
+    assert (await store.get("alice", job.id)).id == job.id
+    num_queued = (await store.backlog()).num_queued
+    assert num_queued == len((await store.list("alice", limit=100)).jobs)
+    event.remove(engine.sync_engine, "connect", limit)
+    await engine.dispose()
+    await store.create(new_job())
+    await store.close()
+
+
 _WRITER = """
 import asyncio, sys
 from serve_app.jobs.records import NewJob
 from serve_app.jobs.store import DatabaseStore
+from serve_app.jobs.wakeups import NotifyWakeups
 
 async def main():
     store = DatabaseStore(sys.argv[1])
@@ -323,19 +354,38 @@ async def test_wait_hears_of_a_new_job(open_store: OpenStore, new_job: NewJobs) 
             await asyncio.gather(*waiting)
 
 
+async def test_postgresql_notifies_other_processes(postgres: Postgres, new_job: NewJobs) -> None:
+    url = await postgres.new_migrated_database()
+    waiter, other = DatabaseStore(url), DatabaseStore(url)
+    await waiter.prepare()
+    wakeups = waiter._database._wakeups
+    assert isinstance(wakeups, NotifyWakeups)
+    async with asyncio.timeout(60):
+        while not wakeups.is_listening:
+            await waiter.wait(0.1)
+    await waiter.wait(0.1)
+    waiting = asyncio.create_task(waiter.wait(600))
+    await asyncio.sleep(0)
+    await other.create(new_job())
+    async with asyncio.timeout(60):
+        await waiting
+    assert wakeups.is_listening
+    await waiter.close()
+    await other.close()
+
+
 async def test_each_loop_hears_of_what_happened_while_it_looked(
     open_store: OpenStore, new_job: NewJobs
 ) -> None:
     store = open_store()
     await store.prepare()
-    num_started, is_created = 0, asyncio.Event()
+    has_looked, is_created = asyncio.Barrier(3), asyncio.Event()
     heard: list[str] = []
 
     async def loop(name: str, is_slow: bool) -> None:
-        nonlocal num_started
         await store.wait(0.01)
         await store.wait(0.01)
-        num_started += 1
+        await has_looked.wait()
         if is_slow:
             # It looks for jobs meanwhile.
             await is_created.wait()
@@ -345,8 +395,7 @@ async def test_each_loop_hears_of_what_happened_while_it_looked(
             is_created.set()
 
     tasks = [asyncio.create_task(loop(name, name == "slow")) for name in ("fast", "slow")]
-    while num_started < 2:
-        await asyncio.sleep(0.01)
+    await has_looked.wait()
     await store.create(new_job())
     async with asyncio.timeout(60):
         await asyncio.gather(*tasks)
