@@ -146,8 +146,10 @@ class JobRunnerReplica:
                 self._backlog = await self._store.backlog()
                 self._backlog_at_s = time.monotonic()
                 self._metrics.waiting(self._backlog)
-            except StoreUnavailable:
+            except Exception as error:
                 self._metrics.store_failed()
+                if not isinstance(error, StoreUnavailable):
+                    LOGGER.error("the backlog of jobs could not be read", exc_info=error)
             await asyncio.sleep(_BACKLOG_PERIOD_S)
 
 

@@ -197,6 +197,8 @@ class Attempt:
         finally:
             await cancelled(working, storing, renewing, stop)
             self._log(outcome, time.monotonic() - began)
+        if outcome == "lost":
+            await self._remove_what_is_deleted()
         return outcome
 
     async def _work(self, storing: asyncio.Task[None]) -> Outcome:
@@ -290,6 +292,8 @@ class Attempt:
         await self._insist(lambda: self._at.files.put_bytes(name, content))
         store = self._at.store
         if not await self._insist(lambda: store.complete(self._lease, name, self._audio_s)):
+            with suppress(StoreUnavailable):
+                await self._at.files.delete(name)
             return "lost"
         await self._clear()
         return "completed"
@@ -335,6 +339,15 @@ class Attempt:
         except (StoreUnavailable, TimeoutError):
             return "abandoned"
         return "handed_back"
+
+    async def _remove_what_is_deleted(self) -> None:
+        """Removes what was stored of a job after its owner had deleted it with its files."""
+        job_id = self._lease.job.id
+        try:
+            if job_id not in await self._at.store.known([job_id]):
+                await self._at.files.delete_all(job_id)
+        except StoreUnavailable:
+            self._at.on_outage()  # the sweeper removes it in a day
 
     async def _clear(self) -> None:
         """Removes the checkpoints of a job that has ended; retention removes what is left."""

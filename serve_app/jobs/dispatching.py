@@ -85,8 +85,8 @@ class Dispatcher(Generic[WorkT]):
                 task = asyncio.create_task(self._work(work))
                 self._tasks.add(task)
                 task.add_done_callback(self._ended)
-        except (StoreUnavailable, TimeoutError):
-            self._failed()
+        except Exception as error:
+            self._failed(error)
             await unless(stopping, asyncio.sleep(_OUTAGE.pause_s(self._num_failures)))
 
     async def _room(self, stopping: asyncio.Event) -> None:
@@ -99,11 +99,15 @@ class Dispatcher(Generic[WorkT]):
         if not task.cancelled() and (error := task.exception()) is not None:
             self._logger.error("a piece of work failed unexpectedly", exc_info=error)
 
-    def _failed(self) -> None:
+    def _failed(self, error: Exception) -> None:
         self._on_outage()
         self._num_failures += 1
+        is_outage = isinstance(error, StoreUnavailable | TimeoutError)
         if self._num_failures == 1:
-            self._logger.error("the store of jobs does not answer; it is asked again")
+            self._logger.error(
+                "the store of jobs does not answer; it is asked again",
+                exc_info=None if is_outage else error,
+            )
 
     def _answered(self) -> None:
         if self._num_failures:

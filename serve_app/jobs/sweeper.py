@@ -111,6 +111,8 @@ class Sweeper:
         while not self._stopping.is_set():
             try:
                 await sweep()
-            except StoreUnavailable:
+            except Exception as error:
                 self._on_outage()
+                if not isinstance(error, StoreUnavailable):
+                    self._logger.error("sweeping failed; it is tried again", exc_info=error)
             await unless(self._stopping, asyncio.sleep(period_s))

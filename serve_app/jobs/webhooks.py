@@ -108,7 +108,7 @@ class WebhookRunner:
         return await self._store.take_delivery(self._name, _LEASE_S)
 
     async def _deliver(self, delivery: Delivery) -> None:
-        outcome = await self._sender.send(delivery)
+        outcome = await self._try(delivery)
         self._on_outcome(outcome)
         if outcome == "delivered":
             await self._store_outcome(lambda: self._store.delivered(delivery))
@@ -127,6 +127,15 @@ class WebhookRunner:
             },
         )
         await self._store_outcome(lambda: self._store.postpone(delivery, next_at))
+
+    async def _try(self, delivery: Delivery) -> DeliveryOutcome:
+        try:
+            return await self._sender.send(delivery)
+        except Exception as error:
+            # The attempt counts all the same, or it would be repeated for ever.
+            ids = {"paraserve_job_id": delivery.job_id, "key": delivery.key}
+            self._logger.error("a webhook failed unexpectedly", extra=ids, exc_info=error)
+            return "unreachable"
 
     def _next_at(self, delivery: Delivery) -> datetime | None:
         """Returns when to try again, None for never."""

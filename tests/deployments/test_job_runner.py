@@ -271,7 +271,7 @@ def test_runner_is_part_of_the_application_only_where_jobs_are_enabled() -> None
             {"auth": {"mode": "off"}, "jobs": {"enabled": enabled, "num_runners": 2}}
         )
         application = build(settings)
-        bound = application._bound_deployment.init_kwargs  # type: ignore[attr-defined]
+        bound: dict[str, Any] = dict(application._bound_deployment.init_kwargs)
         assert ("job_runner" in bound) == enabled
         if enabled:
             deployment = bound["job_runner"]._bound_deployment

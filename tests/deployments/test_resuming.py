@@ -31,6 +31,7 @@ from serve_app.deployments.ingress import HandleTranscriptionService
 from serve_app.deployments.segmenter import SegmenterReplica
 from serve_app.scheduling.backoff import Backoff
 from serve_app.settings import Settings
+from serve_app.speakers.diarization import DiarizationTask
 from serve_app.transcript.sentences import PunctuationResult, PunctuationTask, punctuate_tasks
 from serve_app.transcript.transcript import TranscriptEvent
 from tests.deployments.conftest import Recorded
@@ -91,7 +92,8 @@ class Recognizers(FakeHandle):
 class Embedders(Recognizers):
     async def _call(self, argument: object = None) -> object:
         if not isinstance(argument, list):
-            return diarization_of(argument.windows)  # type: ignore[union-attr]
+            assert isinstance(argument, DiarizationTask)
+            return diarization_of(argument.windows)
         self.asked.append(argument)
         return [windows_of(chunk) for chunk in argument]
 
@@ -256,7 +258,7 @@ async def test_utterance_of_another_chunk_is_not_taken(
 ) -> None:
     pipes = pipeline()
     expected, utterances = await pipes.run(job_of())
-    other = replace(utterances[2], tokens=(), status="empty", **change)
+    other = replace(utterances[2], tokens=(), status="empty", **change)  # type: ignore[arg-type]
     events, _ = await pipes.run(job_of(), [other])
     assert events == expected
     assert positions(pipes.recognizers.chunks) == positions(utterances)

@@ -214,6 +214,34 @@ async def test_work_stops_when_the_job_is_ended_by_its_owner(office: Office, rem
     assert "job_a/result-1.json" not in office.files.contents
 
 
+async def test_nothing_is_left_of_a_job_that_is_deleted_while_it_runs(office: Office) -> None:
+    transcriber = ScriptedTranscriber()
+    transcriber.pause_at = 2
+    await office.add("a", "abcdefgh")
+    async with office.running(transcriber, lease_s=60.0):
+        await until(transcriber.reached.is_set)
+        await office.files.delete_all("job_a")
+        await office.store.delete(KEY, "job_a")
+        # It goes on until it hears of that, and stores what it has.
+        transcriber.goes_on.set()
+        await until(lambda: office.ends)
+    assert office.ends == [AttemptEnd("lost", None)]
+    assert office.files.contents == {}
+
+
+async def test_result_of_a_job_that_was_cancelled_at_its_end_is_not_kept(office: Office) -> None:
+    transcriber = ScriptedTranscriber()
+    transcriber.pause_at = 2
+    await office.add("a")
+    async with office.running(transcriber, lease_s=60.0):
+        await until(transcriber.reached.is_set)
+        await office.store.cancel(KEY, "job_a")
+        transcriber.goes_on.set()
+        await until(lambda: office.ends)
+    assert (await office.job("a")).status == "cancelled"
+    assert not [name for name in office.files.contents if "result" in name]
+
+
 async def test_job_of_a_lost_runner_goes_on_from_its_checkpoint(office: Office) -> None:
     await office.add("a", "abcdefghij")
     first = ScriptedTranscriber()
@@ -414,9 +442,12 @@ async def test_files_that_are_out_at_the_start_are_waited_for(office: Office) ->
         assert (await office.becomes("a", "completed")).num_attempts == 1
 
 
-async def test_store_that_is_out_at_the_start_is_waited_for(office: Office) -> None:
+@pytest.mark.parametrize("fault", [StoreUnavailable(), TimeoutError(), ZeroDivisionError("bug")])
+async def test_store_that_is_out_at_the_start_is_waited_for(
+    office: Office, fault: Exception
+) -> None:
     await office.add("a")
-    office.store.fault = StoreUnavailable()
+    office.store.fault = fault
     outages: list[None] = []
     async with office.running(ScriptedTranscriber(), on_outage=lambda: outages.append(None)):
         await until(lambda: outages)

@@ -180,14 +180,15 @@ async def test_expired_jobs_are_ended_and_counted(house: House) -> None:
     assert (await house.store.get(KEY, "job_b")).status == "queued"
 
 
-async def test_sweeps_go_on_after_an_outage_until_it_is_stopped(
-    house: House, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", [StoreUnavailable(), PermissionError("not yours")])
+async def test_sweeps_go_on_after_a_failure_until_they_are_stopped(
+    house: House, monkeypatch: pytest.MonkeyPatch, fault: Exception
 ) -> None:
     for name in ("_EXPIRE_S", "_REMOVE_S", "_ORPHANS_S"):
         monkeypatch.setattr(module, name, 0.01)
     await house.add("a", expires_at=house.clock() + timedelta(hours=1))
     house.clock.now += timedelta(hours=2)
-    house.store.fault = StoreUnavailable()
+    house.store.fault = fault
     task = asyncio.create_task(house.sweeper.run())
     await asyncio.sleep(0.05)
     house.store.fault = None

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpcore
@@ -23,7 +24,7 @@ from serve_app.core.errors import ConfigurationError
 from serve_app.core.job_errors import StoreUnavailable
 from serve_app.jobs import webhooks
 from serve_app.jobs.records import Delivery, JobError, JobStatus, NewJob
-from serve_app.jobs.webhooks import PAUSES_S, HttpSender, WebhookRunner, signed_headers
+from serve_app.jobs.webhooks import PAUSES_S, HttpSender, Sender, WebhookRunner, signed_headers
 from serve_app.scheduling.backoff import Backoff
 from serve_app.settings.jobs import JobSettings
 from serve_app.settings.webhook_secrets import new_webhook_secret, secret_bytes
@@ -277,7 +278,7 @@ class Desk:
             await self.store.complete(lease, "job_1/result-1.json", 1.0)
 
     @asynccontextmanager
-    async def sending(self, by: HttpSender | None = None) -> AsyncIterator[WebhookRunner]:
+    async def sending(self, by: Sender | None = None) -> AsyncIterator[WebhookRunner]:
         sending = WebhookRunner(
             "r",
             self.store,
@@ -334,7 +335,7 @@ async def test_refused_message_comes_again_with_growing_pauses_and_then_no_more(
         await desk.end_job(receiver.url)
         async with desk.sending():
             for number, pause_s in enumerate(PAUSES_S, 1):
-                await until(lambda number=number: _is(desk, ("pending", number)))
+                await until(partial(_is, desk, ("pending", number)))
                 desk.clock.now += timedelta(seconds=pause_s - 0.5)
                 await asyncio.sleep(0.03)
                 assert len(receiver.received) == number
@@ -352,7 +353,7 @@ async def test_message_arrives_once_the_receiver_is_back(desk: Desk) -> None:
         await desk.end_job(receiver.url)
         async with desk.sending():
             for number in (1, 2):
-                await until(lambda number=number: _is(desk, ("pending", number)))
+                await until(partial(_is, desk, ("pending", number)))
                 desk.clock.now += timedelta(hours=1)
             await until(lambda: _is(desk, ("delivered", 3)))
 
@@ -368,24 +369,42 @@ async def test_redelivery_has_the_same_id(desk: Desk) -> None:
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
 
 
+class _BeforeAnOutage:
+    """Sends, and then the store is out."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def send(self, delivery: Delivery) -> webhooks.DeliveryOutcome:
+        outcome = await sender().send(delivery)
+        self._store.fault = StoreUnavailable()
+        return outcome
+
+
+class _Broken:
+    async def send(self, delivery: Delivery) -> webhooks.DeliveryOutcome:
+        raise ZeroDivisionError("bug")
+
+
 async def test_outage_of_the_store_loses_no_outcome(desk: Desk) -> None:
     async with receiving(TAKEN, hangs=False) as receiver:
         await desk.end_job(receiver.url)
-        sending = sender()
-        send = sending.send
-
-        async def send_and_break(one: Delivery) -> webhooks.DeliveryOutcome:
-            outcome = await send(one)
-            desk.store.fault = StoreUnavailable()
-            return outcome
-
-        sending.send = send_and_break  # type: ignore[method-assign]
-        async with desk.sending(sending):
+        async with desk.sending(_BeforeAnOutage(desk.store)):
             await until(lambda: desk.outcomes)
             await asyncio.sleep(0.03)
             desk.store.fault = None
             await until(lambda: _is(desk, ("delivered", 1)))
     assert len(receiver.received) == 1
+
+
+async def test_error_that_nobody_expects_counts_as_an_attempt(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    await desk.end_job("https://hooks.example.com")
+    async with desk.sending(_Broken()):
+        await until(lambda: _is(desk, ("pending", 1)))
+    assert desk.outcomes == ["unreachable"]
+    assert "failed unexpectedly" in caplog.text
 
 
 async def test_slow_receivers_do_not_hold_up_another(desk: Desk) -> None:

@@ -64,6 +64,7 @@ def test_job_outlives_the_page_and_opens_in_the_editor(
     again.wait_for("done")
     assert again.sentences() == TEXT
     expect(again.page.locator(".ps-hint")).to_have_text(TEXTS["no_recording"]["zh"])
+    expect(again.page.locator(".ps-player")).to_be_hidden()
     again.page.locator(".ps-edit").first.click()
     again.page.locator(".ps-editor").fill("改过的句子")
     again.page.locator(".ps-editor").press("Enter")
