@@ -18,6 +18,7 @@ from serve_app.api.screening import check_host, request_id_in, screen, with_plai
 from serve_app.core.errors import ParaserveError
 
 _REQUEST_ID_NAME = b"x-request-id"
+_IS_HEAD = "paraserve.is_head"
 
 
 class FrontMiddleware:
@@ -139,7 +140,7 @@ class CanonicalMiddleware:
             await self._app(scope, receive, send)
             return
         # The server keeps its own scope, in which this is still a HEAD request.
-        scope = {**scope, "method": "GET"}
+        scope = {**scope, "method": "GET", _IS_HEAD: True}
 
         async def send_without_body(message: Message) -> None:
             if message["type"] == "http.response.body":
@@ -147,3 +148,8 @@ class CanonicalMiddleware:
             await send(message)
 
         await self._app(scope, receive, send_without_body)
+
+
+def is_head(request: Request) -> bool:
+    """Returns whether the caller wants the headers alone, so that no stream has to begin."""
+    return bool(request.scope.get(_IS_HEAD))

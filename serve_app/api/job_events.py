@@ -22,6 +22,7 @@ from serve_app.api.body import RequestBody
 from serve_app.api.endpoints import EndpointLog
 from serve_app.api.errors import error_body
 from serve_app.api.event_stream import EventFeed, EventStream
+from serve_app.api.front import is_head
 from serve_app.api.job_fields import job_id_of
 from serve_app.core.errors import Overloaded, ParaserveError
 from serve_app.core.job_errors import JobNotFound, StoreUnavailable
@@ -173,6 +174,9 @@ class JobEventsHandler:
 
     async def events(self, request: Request, log: EndpointLog) -> Response:
         log.subject = job_id_of(request)
+        if is_head(request):
+            await self._store.get(caller_of(request).name, log.subject)
+            return Response(media_type="text/event-stream")
         body = RequestBody(request)
         feed = EventFeed(self._events(caller_of(request).name, log.subject))
         with ExitStack() as held:

@@ -53,7 +53,7 @@ PART_TYPE = "application/offset+octet-stream"
 MIN_SAVED_BYTES = 64 * 1024
 """Least of a part that is kept when its connection breaks; less is cheaper to send again."""
 
-_MAX_OPEN_UPLOADS = 100
+_MAX_OPEN_UPLOADS = 32
 _MAX_PARTS = 10_000
 _LIFETIME = timedelta(days=1)
 _MAX_DIGITS = 18

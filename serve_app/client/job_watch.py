@@ -20,15 +20,19 @@ _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.5, 15.0
 
 
 class EventReader:
-    """Reads server-sent events line by line.
+    """Reads server-sent events about a job, line by line.
 
     Source: WHATWG HTML, "Server-sent events".
 
     Args:
         url: of the service, for messages.
+
+    Attributes:
+        num_read: events so far.
     """
 
     def __init__(self, url: str) -> None:
+        self.num_read = 0
         self._url = url
         self._data: list[str] = []
         self._event = ""
@@ -52,6 +56,7 @@ class EventReader:
         try:
             body = json.loads(data)
             if event == "job":
+                self.num_read += 1
                 return job_of(body)
             error = body["error"]
             refusal = ServiceRefusal(503, str(error["code"]), str(error["message"]))

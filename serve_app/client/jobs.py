@@ -45,6 +45,7 @@ _FORMAT = "verbose_json"
 _FAILURES_PER_RETRY = 10
 """An upload of hours outlives a restart of the service, which takes longer than a request waits."""
 
+_REOPEN_S = 0.5
 _WATCH_TIMEOUT_S = 45.0
 """Without a sign of life; the service sends one at least every 10 s."""
 
@@ -103,7 +104,7 @@ def _events_call(job: JobOrId) -> Call:
 
 
 def _ended_early(url: str) -> ServiceUnreachable:
-    return ServiceUnreachable(0, "unreachable", f"the connection to {url} ended before the job")
+    return ServiceUnreachable(0, "unreachable", f"{url} ended the connection at once")
 
 
 class Jobs:
@@ -231,15 +232,22 @@ class Jobs:
         return json_of(self._sender.send(call), self._sender.url, page_of)
 
     def events(self, job: JobOrId) -> Iterator[Job]:
-        """Yields the job at once and at each change, until its final state; it is tried once."""
-        reader = EventReader(self._sender.url)
-        with self._sender.stream(_events_call(job)) as response:
-            for line in response.iter_lines():
-                if (seen := reader.read(line)) is not None:
-                    yield seen
-                    if seen.is_final:
-                        return
-        raise _ended_early(self._sender.url)
+        """Yields the job at once and at each change, until its final state.
+
+        The service ends the stream now and then, which is opened again; a broken one is an error.
+        """
+        last: Job | None = None
+        while last is None or not last.is_final:
+            reader = EventReader(self._sender.url)
+            with self._sender.stream(_events_call(job)) as response:
+                for line in response.iter_lines():
+                    if (seen := reader.read(line)) is not None and seen != last:
+                        last = seen
+                        yield seen
+            if not reader.num_read:
+                raise _ended_early(self._sender.url)
+            if not (last and last.is_final):
+                time.sleep(_REOPEN_S)
 
     def wait(
         self,
@@ -433,14 +441,18 @@ class AsyncJobs:
 
     async def events(self, job: JobOrId) -> AsyncGenerator[Job]:
         """As `Jobs.events`; closing it closes the request."""
-        reader = EventReader(self._sender.url)
-        async with self._sender.stream(_events_call(job)) as response:
-            async for line in response.aiter_lines():
-                if (seen := reader.read(line)) is not None:
-                    yield seen
-                    if seen.is_final:
-                        return
-        raise _ended_early(self._sender.url)
+        last: Job | None = None
+        while last is None or not last.is_final:
+            reader = EventReader(self._sender.url)
+            async with self._sender.stream(_events_call(job)) as response:
+                async for line in response.aiter_lines():
+                    if (seen := reader.read(line)) is not None and seen != last:
+                        last = seen
+                        yield seen
+            if not reader.num_read:
+                raise _ended_early(self._sender.url)
+            if not (last and last.is_final):
+                await asyncio.sleep(_REOPEN_S)
 
     async def wait(
         self,

@@ -15,6 +15,7 @@ import httpx
 from fastapi import FastAPI
 
 from serve_app.api.auth import Caller
+from serve_app.api.fetching import Fetcher
 from serve_app.api.job_creation import JobBackend
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import AccessRules, build_api
@@ -129,6 +130,7 @@ async def job_api(
     limits: ApiLimits | None = None,
     job_limits: JobLimits | None = None,
     origins: tuple[str, ...] = (),
+    fetcher: Fetcher | None = None,
 ) -> AsyncIterator[JobApi]:
     """Serves jobs in memory."""
     service, store, files = FakeService(), MemoryStore(job_limits), MemoryFiles()
@@ -150,6 +152,7 @@ async def job_api(
         limits or ApiLimits(MAX_UPLOAD_BYTES, request_timeout_s=30, spool_dir=directory),
         LOGGER,
         authenticator=keys,
+        fetcher=fetcher,
         access=AccessRules(cors_origins=origins),
         jobs=backend,
     )

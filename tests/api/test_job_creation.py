@@ -14,7 +14,8 @@ import pytest
 from serve_app.api.job_fields import MAX_KEY_CHARS, MAX_VALUE_CHARS
 from serve_app.api.job_requests import read_job_request
 from serve_app.api.limits import ApiLimits
-from serve_app.core.errors import StorageFull
+from serve_app.api.spool import SpoolFile
+from serve_app.core.errors import StorageFull, UrlFetchFailed
 from serve_app.core.job_errors import StoreUnavailable
 from serve_app.jobs.records import JobLimits
 from serve_app.scheduling.admission import Limits
@@ -149,6 +150,51 @@ async def test_fields_may_be_in_the_query(jobs: JobApi) -> None:
         "/v1/jobs?model=whisper-1&priority=low", files={"file": ("a.wav", wav())}
     )
     assert response.json()["priority"] == "low"
+
+
+class OneRecording:
+    """Fetches the same recording from everywhere, or refuses."""
+
+    max_bytes = MAX_UPLOAD_BYTES
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    async def fetch(self, url: str, spool: SpoolFile) -> None:
+        if self.error is not None:
+            raise self.error
+        spool.write(wav())
+
+
+async def test_recording_is_fetched_from_a_url(tmp_path: Path) -> None:
+    fetcher = OneRecording()
+    async with job_api(tmp_path, fetcher=fetcher) as jobs:
+        fields = {
+            "model": "whisper-1",
+            "audio_url": "https://example.com/a.wav",
+            "metadata": {"a": "b"},
+            "expires_after": 60,
+        }
+        made = await jobs.client.post("/v1/jobs", json=fields)
+        assert made.status_code == 202
+        assert made.json()["metadata"] == {"a": "b"}
+        job_id = made.json()["id"]
+        assert jobs.files.contents[f"{job_id}/audio"] == wav()
+        assert (
+            "audio_url"
+            not in read_job_request(jobs.files.contents[f"{job_id}/request.json"]).fields
+        )
+        fetcher.error = UrlFetchFailed("its host does not answer")
+        refused = await jobs.client.post("/v1/jobs", json=fields)
+        assert (refused.status_code, error_of(refused)["param"]) == (400, "audio_url")
+        both = await jobs.client.post("/v1/jobs", json=fields | {"upload_id": "upl_" + "a" * 24})
+        assert (both.status_code, error_of(both)["param"]) == (400, "upload_id")
+
+
+async def test_json_with_too_many_fields_is_refused(jobs: JobApi) -> None:
+    for count, code in ((10_000, "malformed_body"), (300, "malformed_body")):
+        response = await jobs.client.post("/v1/jobs", json={f"f{n}": 1 for n in range(count)})
+        assert (response.status_code, error_of(response)["code"]) == (400, code)
 
 
 class TestIdempotency:

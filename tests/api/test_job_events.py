@@ -212,6 +212,13 @@ async def test_failure_is_the_last_event(jobs: JobApi) -> None:
     jobs.store.get = get  # type: ignore[method-assign]
 
 
+async def test_head_opens_no_stream(jobs: JobApi) -> None:
+    job_id = await jobs.created()
+    response = await jobs.client.head(f"/v1/jobs/{job_id}/events")
+    assert (response.status_code, response.content) == (200, b"")
+    assert response.headers["content-type"].startswith("text/event-stream")
+
+
 async def test_outage_before_the_first_event_is_a_status(jobs: JobApi) -> None:
     job_id = await jobs.created()
     jobs.store.fault = StoreUnavailable()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import json
 import random
+import sys
 from pathlib import Path
 
 import httpx
@@ -11,8 +14,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from serve_app.cli.main import app
+from serve_app.cli.service_options import store_imports
 from serve_app.client import jobs as jobs_module
 from serve_app.client import uploads as uploads_module
+from serve_app.core.errors import ConfigurationError
+from serve_app.core.job_errors import StoreUnavailable
+from serve_app.jobs.opening import open_store
+from serve_app.jobs.records import Usage
+from serve_app.settings.jobs import JobSettings
 from tests.cli.scripted_service import fields_of
 from tests.client.job_service import JobService, event, job_json, refusal
 
@@ -178,8 +187,6 @@ def test_error_of_a_call_is_one_line(
 
 
 def test_wrong_address_is_wrong_usage(service: JobService) -> None:
-    from serve_app.core.errors import ConfigurationError
-
     result = run("jobs", "list", "--url", "ftp://a")
     assert isinstance(result.exception, ConfigurationError)
     assert service.requests == []
@@ -304,3 +311,59 @@ def test_job_of_a_service_without_jobs_fails_clearly(service: JobService, record
     result = run("transcribe", str(recording), "--job")
     assert result.exit_code == 1
     assert "has no jobs; its setting jobs.enabled turns them on" in result.stderr
+
+
+def test_operator_prints_the_usage_of_all_keys_from_the_database(
+    service: JobService, tmp_path: Path
+) -> None:
+    settings = JobSettings(enabled=True, storage=str(tmp_path))
+
+    async def add() -> None:
+        store = open_store(settings)
+        await store.add_usage(
+            [
+                Usage("team-a", "2026-11", "job", 3600.0, 2),
+                Usage("team-b", "2026-11", "request", 1.5, 1),
+                Usage("team-b", "2026-10", "request", 9.0, 1),
+            ]
+        )
+        await store.close()
+
+    asyncio.run(add())
+    options = ("--set", "jobs.enabled=true", "--set", f"jobs.storage={tmp_path}")
+    assert run("usage", "--all", "--csv", "--month", "2026-11", *options).stdout == (
+        "key,month,kind,audio_s,requests\n"
+        "team-a,2026-11,job,3600.000,2\n"
+        "team-b,2026-11,request,1.500,1\n"
+    )
+    without = run("usage", "--all", "--set", f"jobs.storage={tmp_path}")
+    assert isinstance(without.exception, ConfigurationError)
+    assert "jobs.enabled is false" in str(without.exception)
+    assert service.requests == []
+
+
+def test_tables_are_made_and_then_up_to_date(tmp_path: Path) -> None:
+    options = ("--set", f"jobs.storage={tmp_path / 'jobs'}")
+    assert "before: none" in run("jobs", "migrate", *options).stdout
+    assert "up to date" in run("jobs", "migrate", *options).stdout
+
+
+def test_database_that_does_not_answer_is_an_error_without_its_password(tmp_path: Path) -> None:
+    (tmp_path / "url").write_text("postgresql://owner:geheim@127.0.0.1:9/jobs")
+    result = run("jobs", "migrate", "--set", f"jobs.database_url_file={tmp_path / 'url'}")
+    assert isinstance(result.exception, StoreUnavailable)
+    assert "geheim" not in str(result.exception) + result.output
+
+
+def test_missing_package_of_the_store_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "serve_app.jobs.database", None)
+    with pytest.raises(ModuleNotFoundError), store_imports():
+        importlib.import_module("serve_app.jobs.database")
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with (
+        pytest.raises(ConfigurationError, match=r"asyncpg .* 'paraserve\[jobs\]'"),
+        store_imports(),
+    ):
+        importlib.import_module("asyncpg")

@@ -247,9 +247,19 @@ def test_events_are_read_until_the_final_state() -> None:
         ]
 
 
-def test_events_that_end_early_are_an_error() -> None:
+def test_stream_of_events_that_ends_in_order_is_opened_again() -> None:
+    service = JobService(job_json())
+    states = [job_json(status=status) for status in ("queued", "running", "completed")]
+    service.events = [event(states[0]) + event(states[1]), event(states[1]), event(states[2])]
+    with client_of(service) as client:
+        seen = [job.status for job in client.jobs.events("job_1")]
+    assert seen == ["queued", "running", "completed"]
+
+
+def test_stream_without_an_event_is_an_error() -> None:
     service = JobService(job_json(status="running"))
-    with client_of(service) as client, pytest.raises(ServiceUnreachable, match="ended before"):
+    service.events = [": keep-alive\n\n"]
+    with client_of(service) as client, pytest.raises(ServiceUnreachable, match="at once"):
         list(client.jobs.events("job_1"))
 
 
