@@ -229,10 +229,6 @@ class Database:
             return func.clock_timestamp(type_=UtcTime)
         return literal(self._local_now(), UtcTime)
 
-    def wake(self) -> None:
-        """Wakes the tasks of this process that wait."""
-        self._wakeups.wake()
-
     async def wait(self, timeout_s: float) -> None:
         """Returns after an announcement, or after the time."""
         await self._wakeups.wait(timeout_s)
@@ -273,7 +269,8 @@ class Database:
                 raise
             if self._is_answering:
                 self._is_answering = False
-                _LOG.error("the jobs database does not answer: %s", type(error).__name__)
+                known = _known(error)
+                _LOG.error("the jobs database does not answer: %s: %s", type(known).__name__, known)
             raise StoreUnavailable from error
         if not self._is_answering:
             self._is_answering = True
@@ -301,7 +298,7 @@ def is_unavailable(error: BaseException) -> bool:
         return True
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    known = error.orig if isinstance(error, DBAPIError) else error
+    known = _known(error)
     if isinstance(known, sqlite3.Error):
         # Without a code it is aiosqlite's own, of a connection that is closed.
         code = getattr(known, "sqlite_errorcode", sqlite3.SQLITE_IOERR)
@@ -312,15 +309,19 @@ def is_unavailable(error: BaseException) -> bool:
 
 
 def _state_of(error: BaseException) -> str:
-    known = error.orig if isinstance(error, DBAPIError) else error
-    return getattr(known, "sqlstate", None) or ""
+    return getattr(_known(error), "sqlstate", None) or ""
+
+
+def _known(error: BaseException) -> BaseException:
+    """Returns the driver's error."""
+    return error.orig or error if isinstance(error, DBAPIError) else error
 
 
 def _opening_problem(error: BaseException) -> str | None:
     """Returns what an operator has to mend; None for what may pass by itself."""
     state = _state_of(error)
     if state.startswith(_REFUSED_STATES):
-        return f"the jobs database refused the connection: {error}"
+        return f"the jobs database refused the connection: {_known(error)}"
     if state == _NO_RIGHT_STATE:
         return (
             "the tables of the jobs database are missing or of an older release, and its user may "

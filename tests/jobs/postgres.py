@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import tempfile
 import uuid
 import warnings
@@ -79,6 +80,11 @@ class Postgres:
         await asyncio.to_thread(self._server.ensure_postgres_running)
 
     def close(self) -> None:
+        process = self._server.get_postmaster_info().process
+        if process is not None and process.is_running():
+            # At once: nobody needs the data any more.
+            process.send_signal(signal.SIGQUIT)
+            process.wait(60)
         self._server.cleanup()
         shutil.rmtree(self._folder, ignore_errors=True)
 
