@@ -32,6 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     chaos = runs.add_parser("chaos", help="every kind of process is killed").add_argument
     chaos("--jobs", type=int, default=500)
     chaos("--longest", type=float, default=3600.0, help="of the recordings, in s")
+    chaos("--every", type=float, default=1.5, metavar="S", help="between two creations")
     chaos("--kill-every", type=float, default=20.0, metavar="S", help="between two kills")
     chaos("--seed", type=int, default=1)
     takeover = runs.add_parser("takeover", help="the runner of a long job is killed").add_argument

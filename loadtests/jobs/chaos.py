@@ -43,6 +43,7 @@ _CANCELLED_SHARE = 0.1
 _ENDED_LIMIT_S = 1800.0
 _WEBHOOK_LIMIT_S = 600.0
 _FAIL_SHARE = 0.2
+_MOST_KILLS = 1000
 
 
 @dataclass(slots=True)
@@ -146,10 +147,10 @@ class _Run:
             async def ask(content: bytes) -> str:
                 answer = await client.post(
                     "/v1/audio/transcriptions",
-                    data={"model": "whisper-1", "response_format": "text"},
+                    data={"model": "whisper-1"},
                     files={"file": ("a.flac", content)},
                 )
-                return answer.raise_for_status().text
+                return str(answer.raise_for_status().json()["text"])
 
             texts = await library.texts(clips, ask)
         cases = []
@@ -173,23 +174,24 @@ class _Run:
         return min(float(self._dice.choice(_SHORT_S)), float(self._options.longest))
 
     async def _create(self, cases: list[Case], caller: JobCaller, webhook_url: str) -> None:
-        room = asyncio.Semaphore(4)
-
-        async def create(case: Case) -> None:
-            async with room:
-                case.job_id = await caller.create(case.name, case.content, webhook_url)
+        async def create(number: int, case: Case) -> None:
+            await asyncio.sleep(number * self._options.every)
+            case.job_id = await caller.create(case.name, case.content, webhook_url)
             if case.is_cancelled:
                 await asyncio.sleep(self._dice.uniform(0.0, 20.0))
                 await caller.cancel(case.job_id)
 
-        await asyncio.gather(*map(create, cases))
+        await asyncio.gather(*(create(number, case) for number, case in enumerate(cases)))
 
     async def _kill(self, service: SupervisedService) -> None:
         """Kills a process each few seconds, and everything after a third and two thirds."""
-        expected = max(6, self._options.jobs // 20)
-        for number in range(1, 10_000):
+        began_s = time.monotonic()
+        length_s = self._options.jobs * self._options.every
+        outages_s = [length_s / 3, 2 * length_s / 3]
+        for number in range(1, _MOST_KILLS):
             await asyncio.sleep(self._dice.uniform(0.5, 1.5) * self._options.kill_every)
-            if number in (expected // 3, 2 * expected // 3):
+            if outages_s and time.monotonic() - began_s >= outages_s[0]:
+                del outages_s[0]
                 self._report.say(f"kill {number}: everything")
                 self._kills["everything"] += 1
                 await asyncio.to_thread(service.kill)

@@ -58,7 +58,7 @@ async def _run(
             JobCaller(service.url) as caller,
             httpx.AsyncClient(base_url=service.url, timeout=120, trust_env=False) as client,
         ):
-            text = (await _send(client, clip, "/v1/audio/transcriptions", recording)).text
+            text = (await _send(client, recording)).json()["text"]
             ids = [await caller.create(f"job-{i}", recording) for i in range(num_jobs)]
             before = await _clips(client, clip, 10.0)
             await asyncio.to_thread(found.stop)
@@ -78,13 +78,11 @@ async def _run(
     report.promise("every text as the idle service's", f"{wrong} others", wrong == 0)
 
 
-async def _send(
-    client: httpx.AsyncClient, clip: bytes, path: str, content: bytes | None = None
-) -> httpx.Response:
+async def _send(client: httpx.AsyncClient, content: bytes) -> httpx.Response:
     return await client.post(
-        path,
-        data={"model": "whisper-1", "response_format": "text"},
-        files={"file": ("a.flac", content or clip)},
+        "/v1/audio/transcriptions",
+        data={"model": "whisper-1"},
+        files={"file": ("a.flac", content)},
     )
 
 
@@ -94,7 +92,7 @@ async def _clips(client: httpx.AsyncClient, clip: bytes, seconds: float) -> list
     times_s: list[float | None] = []
     while time.monotonic() < ends_s:
         began_s = time.monotonic()
-        answer = await _send(client, clip, "/v1/audio/transcriptions")
+        answer = await _send(client, clip)
         times_s.append(time.monotonic() - began_s if answer.is_success else None)
     return times_s
 
