@@ -117,7 +117,7 @@ class _Run:
             database(self._kind, self._directory) as found,
             receiver(_FAIL_SHARE, self._dice) as received,
             supervised(
-                self._directory / "serve.log",
+                self._options.out / f"jobs-chaos-{self._kind}-serve.log",
                 *found.settings,
                 *job_settings(self._directory, self._secret),
             ) as service,
