@@ -29,12 +29,12 @@ from serve_app.client.answers import (
     transcription_of,
 )
 from serve_app.client.errors import (
-    NOT_THE_API,
     ClientError,
-    ServiceUnreachable,
+    not_the_api,
     refusal_of,
     unreachable,
 )
+from serve_app.client.live import LiveRequest, LiveSession, open_session
 from serve_app.client.requests import (
     Form,
     Recording,
@@ -51,6 +51,7 @@ _ASK_S = 10.0
 _MAX_PAUSE_S = 60.0
 _DATA = "data:"
 _ANY = TranscriptionRequest()
+_ANY_LIVE = LiveRequest()
 
 
 class _Caller:
@@ -81,9 +82,10 @@ class _Caller:
         if api_key is None:
             api_key = os.environ.get("PARASERVE_API_KEY") or os.environ.get("OPENAI_API_KEY")
         self.url = service_url(base_url or os.environ.get("PARASERVE_URL") or DEFAULT_URL)
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._options: dict[str, Any] = {
             "base_url": self.url,
-            "headers": {"Authorization": f"Bearer {api_key}"} if api_key else {},
+            "headers": self._headers,
             "timeout": httpx.Timeout(timeout_s, connect=_CONNECT_S),
             "trust_env": False,
         }
@@ -104,12 +106,12 @@ class _Caller:
         try:
             return transcription_of(response.json())
         except (KeyError, TypeError, ValueError):
-            raise _not_the_api(self.url) from None
+            raise not_the_api(self.url) from None
 
     def _first(self, models: httpx.Response) -> str:
         served = self._served(models).models
         if not served:
-            raise _not_the_api(self.url)
+            raise not_the_api(self.url)
         return served[0]
 
     def _served(self, models: httpx.Response, readiness: httpx.Response | None = None) -> Served:
@@ -120,7 +122,7 @@ class _Caller:
         try:
             return served_of(self._checked(models).json()["data"], ready)
         except (KeyError, TypeError, ValueError):
-            raise _not_the_api(self.url) from None
+            raise not_the_api(self.url) from None
 
 
 class Paraserve(_Caller):
@@ -289,6 +291,23 @@ class AsyncParaserve(_Caller):
                     yield event
 
     @asynccontextmanager
+    async def live(self, request: LiveRequest = _ANY_LIVE) -> AsyncIterator[LiveSession]:
+        """Opens a live session, which ends with the block.
+
+        Only the opening is tried again: a session that breaks off raises `LiveEnded`, which says
+        from where another one should go on.
+
+        Raises:
+            ClientError: the service refuses it, cannot be reached, or serves no live
+                transcription.
+        """
+        opened: LiveSession = await AsyncRetrying(**self._retry)(
+            open_session, self.url, self._headers, request
+        )
+        async with opened as session:
+            yield session
+
+    @asynccontextmanager
     async def _streamed(self, recording: Recording, form: Form) -> AsyncIterator[httpx.Response]:
         with opened(recording) as content, _connection_errors(self.url):
             files = {"file": (name_of(recording), content)}
@@ -342,10 +361,6 @@ def _event(line: str) -> StreamEvent | None:
         return None
     text = line.removeprefix(_DATA).strip()
     return None if text == "[DONE]" else event_of(json.loads(text))
-
-
-def _not_the_api(url: str) -> ServiceUnreachable:
-    return ServiceUnreachable(0, NOT_THE_API, f"the server at {url} is not Paraserve")
 
 
 def _may_succeed_later(error: BaseException) -> bool:

@@ -62,6 +62,11 @@ def refusal_of(response: httpx.Response) -> ServiceRefusal:
     )
 
 
+def not_the_api(url: str) -> ServiceUnreachable:
+    """Returns the error for a server that is something else."""
+    return ServiceUnreachable(0, NOT_THE_API, f"the server at {url} is not Paraserve")
+
+
 def unreachable(error: httpx.HTTPError, url: str) -> ServiceUnreachable:
     """Returns what a broken connection is for the caller."""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
