@@ -50,6 +50,10 @@ class _Commands(LazyGroup):
             "Inspect and operate a release on Kubernetes.",
         ),
         "batch": ("serve_app.cli.batch:batch_app", "Transcribe many recordings as a job."),
+        "live": (
+            "serve_app.cli.live:live_command",
+            "Transcribe speech while it is spoken.",
+        ),
         "logs": (
             "serve_app.cli.logs:logs_command",
             "Print the logs of the service that runs on this machine.",
