@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 
 from loadtests.harness.report import Report
-from loadtests.live import kills, service, speakers
+from loadtests.live import kills, speakers
 from loadtests.live.__main__ import main
 from loadtests.live.alignment import Differences, differences
 from loadtests.live.capacity import most_sessions
@@ -164,7 +164,7 @@ class FakeSupervised:
 
 
 async def test_recognizers_are_killed_while_sessions_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.TalkLibrary, "talks", lambda self, number, audio_s: [TALK] * number)
+    monkeypatch.setattr(TalkLibrary, "talks", lambda self, number, audio_s: [TALK] * number)
     options = argparse.Namespace(sessions=2, seconds=1.0, every=0.2)
     async with ScriptedLiveService(SEGMENTS).running() as scripted:
         fake = FakeSupervised(scripted.url)
