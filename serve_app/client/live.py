@@ -33,6 +33,7 @@ _MAX_APPEND_BYTES = 2**18
 _CONFIGURE = "configure"
 _NORMAL = 1000
 _CLOSE_CODES = {1001: "going_away", 1008: "policy_violation", 1011: "internal_error"}
+LIVE_NOT_SERVED = "live_not_served"
 _NOT_SERVED = "this service has no live transcription; its setting is live.enabled"
 _NEEDS_WEBSOCKETS = "live transcription needs websockets: pip install 'paraserve[live]'"
 
@@ -273,5 +274,5 @@ async def _connected(url: str, headers: Mapping[str, str]) -> ClientConnection:
 def _refusal(status: int, body: bytes, headers: Mapping[str, str]) -> ServiceRefusal:
     refusal = refusal_of(httpx.Response(status, headers=headers, content=body))
     if status == httpx.codes.NOT_FOUND:
-        return ServiceRefusal(status, refusal.code, _NOT_SERVED)
+        return ServiceRefusal(status, LIVE_NOT_SERVED, _NOT_SERVED)
     return refusal

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, TypeAlias, get_args
 
 import httpx
 from fastapi.responses import JSONResponse
 
-from serve_app.client import AsyncParaserve, ClientError, StreamEvent, TranscriptionRequest
+from serve_app.client import (
+    AsyncParaserve,
+    ClientError,
+    LiveRequest,
+    LiveSession,
+    StreamEvent,
+    TranscriptionRequest,
+)
 from serve_app.core.records import STAGES
 from serve_app.packs.registry import is_demo_pack
 
@@ -131,6 +138,19 @@ class ApiClient:
             async for event in events:
                 yield event
 
+    @asynccontextmanager
+    async def live(self, order: Order, rate_hz: int, key: str) -> AsyncIterator[LiveSession]:
+        """Opens a live session, which ends with the block.
+
+        Raises:
+            ClientError: the service refuses it, or there is none.
+        """
+        request = LiveRequest(
+            order.model or None, order.language or None, order.hotwords.split(), rate_hz
+        )
+        async with self._open(key) as service, service.live(request) as session:
+            yield session
+
     def _open(self, key: str) -> AsyncParaserve:
         return AsyncParaserve(
             self._base_url, key, timeout_s=self._timeout_s, transport=self._transport
@@ -176,6 +196,7 @@ _BY_CODE: dict[str, Problem] = {
     "invalid_audio": "damaged",
     "unreachable": "unreachable",
     "not_the_api": "unreachable",
+    "live_not_served": "refused",
 }
 _BY_STATUS: dict[int, Problem] = {
     401: "key_missing",

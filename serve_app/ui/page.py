@@ -25,6 +25,7 @@ from fastapi import FastAPI
 from serve_app.client import ClientError
 from serve_app.settings.subtitles import SubtitleSettings
 from serve_app.ui import events
+from serve_app.ui.captions import CaptionRoute
 from serve_app.ui.client import ApiClient, Order, problem_of
 from serve_app.ui.gate import PageGate, Visits
 from serve_app.ui.receiving import KeyCheck, SubtitleRoute, UploadRoute
@@ -38,6 +39,7 @@ _FONTS = ("system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sa
 _MONO = ("ui-monospace", "Consolas", "monospace")
 _SCRIPTS = (
     "waveform.js",
+    "captions.js",
     "source.js",
     "form.js",
     "files.js",
@@ -61,6 +63,7 @@ class PageLimits:
         max_upload_bytes: of one file.
         sessions: of pages that are open.
         max_audio_s: longest recording that the API accepts; None if that is unknown.
+        live_captions: show text while the visitor records; the API must serve live transcription.
     """
 
     max_running: int
@@ -68,6 +71,7 @@ class PageLimits:
     max_upload_bytes: int
     sessions: SessionLimits = field(default_factory=SessionLimits)
     max_audio_s: float | None = None
+    live_captions: bool = False
 
 
 def build_page(
@@ -126,6 +130,8 @@ def build_page(
         upload_route=UploadRoute(uploads, keys, limits.max_upload_bytes),
         subtitle_route=SubtitleRoute(keys, subtitles or SubtitleSettings()),
         sample=_sample(),
+        capture=_asset("capture.js").encode(),
+        captions=CaptionRoute(client) if limits.live_captions else None,
         sessions=Sessions(limits.sessions, partial(_forget, blocks)),
         visits=visits,
     )
@@ -271,6 +277,7 @@ def _head(limits: PageLimits) -> str:
             "texts": TEXTS,
             "maxUploadBytes": limits.max_upload_bytes,
             "maxAudioS": limits.max_audio_s,
+            "liveCaptions": limits.live_captions,
             "maxHotwordsCharacters": events.MAX_HOTWORDS_CHARACTERS,
         },
         ensure_ascii=False,

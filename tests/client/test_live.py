@@ -120,9 +120,10 @@ async def test_opening_is_tried_again_while_the_service_is_busy(
 async def test_service_without_live_transcription_is_told(service: ScriptedLiveService) -> None:
     service.status = 404
     async with AsyncParaserve(service.url, "") as client:
-        with pytest.raises(ServiceRefusal, match="no live transcription"):
+        with pytest.raises(ServiceRefusal, match="no live transcription") as refused:
             async with client.live():
                 pass
+    assert refused.value.code == "live_not_served"
 
 
 async def test_refused_configuration_is_told(service: ScriptedLiveService) -> None:

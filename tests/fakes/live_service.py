@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
@@ -82,41 +82,57 @@ class ScriptedLiveService:
         return response
 
     async def _talk(self, connection: ServerConnection) -> None:
-        self.audio.append(bytearray())
-        try:
-            await _Talk(self, connection, self.audio[-1]).run()
-        except ConnectionClosed:
-            return
+        talk = ScriptedTalk(self, connection, connection.transport.abort)
+        with suppress(ConnectionClosed):
+            await talk.begin()
+            async for message in connection:
+                await talk.take(message)
 
 
-class _Talk:
-    """One session."""
+class Wire(Protocol):
+    """A WebSocket, of whichever server."""
+
+    async def send(self, message: str, /) -> None: ...
+
+    async def close(self, code: int = 1000, reason: str = "", /) -> None: ...
+
+
+class ScriptedTalk:
+    """One session.
+
+    Args:
+        script: of it, which notes what is seen.
+        wire: to the client.
+        abort: cuts the connection.
+    """
 
     def __init__(
-        self, script: ScriptedLiveService, connection: ServerConnection, audio: bytearray
+        self, script: ScriptedLiveService, wire: Wire, abort: Callable[[], None] = lambda: None
     ) -> None:
         self._script = script
-        self._connection = connection
-        self._audio = audio
+        self._wire = wire
+        self._abort = abort
+        self._audio = bytearray()
+        script.audio.append(self._audio)
         self._bytes_per_ms = 48.0
         self._told: list[int] = [0] * len(script.segments)
 
-    async def run(self) -> None:
+    async def begin(self) -> None:
         await self._tell("session.created", session={"type": "transcription"})
-        async for message in self._connection:
-            event = json.loads(message)
-            kind = event["type"]
-            if kind == "session.update":
-                await self._update(event)
-            elif kind == "input_audio_buffer.append":
-                self._audio += base64.b64decode(event["audio"])
-                await self._advance(len(self._audio) / self._bytes_per_ms)
-            elif kind == "input_audio_buffer.commit":
-                self._script.num_commits += 1
-            elif kind == "session.finish":
-                await self._advance(float("inf"))
-                await self._connection.close(1000)
-                return
+
+    async def take(self, message: str | bytes) -> None:
+        event = json.loads(message)
+        kind = event["type"]
+        if kind == "session.update":
+            await self._update(event)
+        elif kind == "input_audio_buffer.append":
+            self._audio += base64.b64decode(event["audio"])
+            await self._advance(len(self._audio) / self._bytes_per_ms)
+        elif kind == "input_audio_buffer.commit":
+            self._script.num_commits += 1
+        elif kind == "session.finish":
+            await self._advance(float("inf"))
+            await self._wire.close(1000)
 
     async def _update(self, event: Mapping[str, Any]) -> None:
         if self._script.update_error is not None:
@@ -135,11 +151,11 @@ class _Talk:
         if position_ms == float("inf"):
             return
         if self._script.breaking_ms is not None and position_ms >= self._script.breaking_ms:
-            self._connection.transport.abort()
+            self._abort()
         if self._script.going_away_ms is not None and position_ms >= self._script.going_away_ms:
             error = {"type": "server_error", "code": "shutting_down", "message": "going away"}
             await self._tell("error", error={**error, "position_ms": self._script.going_away_ms})
-            await self._connection.close(1001, "open a new session")
+            await self._wire.close(1001, "open a new session")
 
     async def _tell_segment(self, number: int, segment: ScriptedSegment, at_ms: float) -> None:
         item = {"item_id": f"item_{number}"}
@@ -179,4 +195,4 @@ class _Talk:
         )
 
     async def _tell(self, kind: str, **content: object) -> None:
-        await self._connection.send(json.dumps({"type": kind, "event_id": "event_1", **content}))
+        await self._wire.send(json.dumps({"type": kind, "event_id": "event_1", **content}))

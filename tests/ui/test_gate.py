@@ -67,7 +67,8 @@ def gate(visits: Visits, sessions: Sessions, uploads: UploadStore) -> PageGate:
     upload_route = UploadRoute(uploads, keys, 40_000)
     subtitle_route = SubtitleRoute(keys, SubtitleSettings())
     return PageGate(
-        answer, FUNCTIONS, uploads, upload_route, subtitle_route, b"sounds", sessions, visits
+        *(answer, FUNCTIONS, uploads, upload_route, subtitle_route, b"sounds", b"script"),
+        *(None, sessions, visits),
     )
 
 
