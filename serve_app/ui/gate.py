@@ -140,7 +140,7 @@ class PageGate:
         # The cookie is not sent by other sites' pages, and the key is in the first message.
         visitor = visitor_of(Headers(scope=scope))
         if self._captions is not None and visitor is not None and _path(scope) == _CAPTIONS:
-            with suppress(TooManyRequests):
+            with suppress(SessionUnknown, TooManyRequests):
                 self._sessions.count_event(visitor)
                 await self._captions.answer(visitor, scope, receive, send)
                 return

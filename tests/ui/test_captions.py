@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.fakes.live_service import ScriptedLiveService, ScriptedSegment
 from tests.ui.scripted_api import ScriptedApi
-from tests.ui.visiting import ORDER
+from tests.ui.visiting import ORDER, Visit
 
 SEGMENTS = (
     ScriptedSegment(300, 1500, "各位同事下午好。"),
@@ -31,18 +31,29 @@ def live(api: ScriptedApi) -> ScriptedLiveService:
 
 
 class Captions:
-    """Opens caption sockets as one browser."""
+    """Opens caption sockets as one browser, whose page is open."""
 
-    def __init__(self, page_url: str) -> None:
-        with httpx.Client(trust_env=False) as client:
-            client.get(page_url).raise_for_status()
-            self.cookie = "; ".join(f"{name}={value}" for name, value in client.cookies.items())
-        parts = urlsplit(page_url)
+    def __init__(self, visit: Visit) -> None:
+        self.cookie = visit.cookie
+        parts = urlsplit(visit.url)
         self.url = f"ws://{parts.netloc}{parts.path}captions"
 
     async def open(self, *, cookie: str | None = None) -> ClientConnection:
         headers = {"Cookie": self.cookie if cookie is None else cookie}
         return await connect(self.url, additional_headers=headers, proxy=None)
+
+    async def become(self, *, is_refused: bool) -> None:
+        """Waits until the server refuses sockets, or accepts them again."""
+        async with asyncio.timeout(20):
+            while await self._is_refused() != is_refused:  # noqa: ASYNC110, of another thread
+                await asyncio.sleep(0.05)
+
+    async def _is_refused(self) -> bool:
+        try:
+            async with await self.open():
+                return False
+        except InvalidStatus as refused:
+            return refused.response.status_code == 403
 
     async def talk(self, first: object, audio: bytes = ONE_SECOND) -> list[dict[str, Any]]:
         """Returns all messages of a session."""
@@ -55,8 +66,9 @@ class Captions:
 
 
 @pytest.fixture
-def captions(page_url: str) -> Captions:
-    return Captions(page_url)
+def captions(page_url: str) -> Iterator[Captions]:
+    with Visit(page_url) as visit:
+        yield Captions(visit)
 
 
 async def test_audio_and_texts_are_relayed(captions: Captions, live: ScriptedLiveService) -> None:
@@ -111,6 +123,13 @@ async def test_stranger_is_refused_before_the_upgrade(captions: Captions, cookie
     assert refused.value.response.status_code == 403
 
 
+async def test_browser_without_an_open_page_is_refused(page_url: str) -> None:
+    with Visit(page_url) as visit:
+        captions = Captions(visit)
+    # The server notices a moment later that it is closed.
+    await captions.become(is_refused=True)
+
+
 async def test_visitor_has_a_limited_number_of_sockets(
     captions: Captions, live: ScriptedLiveService
 ) -> None:
@@ -119,15 +138,8 @@ async def test_visitor_has_a_limited_number_of_sockets(
         await captions.open()
     await first.close()
     await second.close()
-    async with asyncio.timeout(20):
-        while True:  # the server notices it a moment later
-            try:
-                third = await captions.open()
-            except InvalidStatus:
-                await asyncio.sleep(0.05)
-            else:
-                break
-    await third.close()
+    # The server notices it a moment later.
+    await captions.become(is_refused=False)
 
 
 async def test_large_message_ends_the_audio(captions: Captions, live: ScriptedLiveService) -> None:
