@@ -26,6 +26,13 @@ class LiveSession(Protocol):
         """
         ...
 
+    async def wait_for_room(self) -> None:
+        """Returns once `push` takes bytes, so that a fast sender can be held back.
+
+        A protocol that waits before each `push` never meets `TooMuchAudio`.
+        """
+        ...
+
     def configure(self, options: SessionOptions) -> None:
         """Changes the options from the next segment on."""
         ...
@@ -33,13 +40,18 @@ class LiveSession(Protocol):
     def commit(self) -> None:
         """Ends the open segment here: all audio since the last segment's end.
 
+        If the VAD ends that segment at the same time, nothing else is ended.
+
         Raises:
             NothingToCommit: there is less than 100 ms of audio.
         """
         ...
 
     def clear(self) -> None:
-        """Forgets the audio since the last segment's end; its partial texts stay told."""
+        """Forgets the audio since the last segment's end; its partial texts stay told.
+
+        An open segment ends with `SpeechStopped` and a `FinalText` of what was told.
+        """
         ...
 
     def finish(self) -> None:

@@ -133,9 +133,13 @@ class SessionStatistics:
         num_segments: that have ended.
         num_partials: decodes of open segments.
         num_thinned: decodes that were left out because earlier ones had not come back.
+        num_failed_partials: decodes of open segments that failed; the next one makes up for it.
+        num_failed_segments: segments that have no text.
         num_retractions: words that were told and are not in the final text; 0 by construction.
-        first_partial_s: from the start of each segment to its first delta, the latest.
-        final_s: from the end of each segment to its final text, the latest.
+        first_partial_s: from when the start of a segment had arrived to its first delta, of the
+            last one that has any.
+        final_s: from when the audio had arrived that ended a segment, with the silence that the
+            VAD waits for, to its final text, of the last one.
     """
 
     received_ms: int = 0
@@ -145,6 +149,8 @@ class SessionStatistics:
     num_segments: int = 0
     num_partials: int = 0
     num_thinned: int = 0
+    num_failed_partials: int = 0
+    num_failed_segments: int = 0
     num_retractions: int = 0
     first_partial_s: float | None = None
     final_s: float | None = None

@@ -31,6 +31,7 @@ class ScriptedSession:
         after_finish: told when `finish` is called, before the events end.
         after_commit: told when `commit` is called.
         told: statistics that `statistics` returns.
+        room: set while `wait_for_room` returns at once.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class ScriptedSession:
         self.after_finish = list(script.after_finish)
         self.after_commit = list(script.after_commit)
         self.told = SessionStatistics()
+        self.room = asyncio.Event()
+        self.room.set()
         self._at_bytes = sorted(script.at_bytes, key=lambda one: one[0])
         self._events: asyncio.Queue[LiveEvent | Exception | None] = asyncio.Queue()
         self.tell(*script.at_once)
@@ -75,6 +78,9 @@ class ScriptedSession:
         self.received += data
         while self._at_bytes and len(self.received) >= self._at_bytes[0][0]:
             self.tell(*self._at_bytes.pop(0)[1])
+
+    async def wait_for_room(self) -> None:
+        await self.room.wait()
 
     def configure(self, options: SessionOptions) -> None:
         self.calls.append("configure")
