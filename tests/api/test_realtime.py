@@ -10,7 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from serve_app.core.errors import Overloaded, RecognitionFailed, ShuttingDown
-from serve_app.core.live_errors import NothingToCommit, TooMuchAudio
+from serve_app.core.live_errors import NothingToCommit
 from serve_app.core.records import SpeechDetection
 from serve_app.live.records import (
     AudioFormat,
@@ -31,7 +31,7 @@ from tests.api.live import (
     send_event,
     until,
 )
-from tests.fakes.live_sessions import SessionScript, spoken_segment
+from tests.fakes.live_sessions import spoken_segment
 
 COMPLETED = "conversation.item.input_audio_transcription.completed"
 DELTA = "conversation.item.input_audio_transcription.delta"
@@ -58,9 +58,7 @@ async def update(socket: Any, **audio_input: Any) -> dict[str, Any]:
 
 
 async def test_session_begins_with_its_whole_configuration(service: LiveService) -> None:
-    async with (
-        realtime_socket(service),
-    ):
+    async with realtime_socket(service):
         session = await service.session()
     assert session.audio == AudioFormat("pcm16", 24_000)
     assert session.options.detection == SpeechDetection()
@@ -177,9 +175,17 @@ async def test_appended_audio_arrives_as_it_is(service: LiveService) -> None:
 async def test_sender_waits_while_too_much_audio_waits(service: LiveService) -> None:
     async with realtime_socket(service) as socket:
         session = await service.session()
-        session.push_error = TooMuchAudio(30)
+        session.room.clear()
         await append(socket, b"\1\2" * 100)
-        await until(lambda: len(session.received) == 200)
+        # Another event is handled after it, and events of the session are told meanwhile.
+        await send_event(socket, "input_audio_buffer.clear")
+        session.tell(*spoken_segment(0, ["好"]))
+        kinds = [event["type"] for event in await events_until(socket, COMPLETED)]
+        assert "input_audio_buffer.cleared" not in kinds
+        assert not session.received
+        session.room.set()
+        assert (await next_event(socket))["type"] == "input_audio_buffer.cleared"
+        assert len(session.received) == 200
 
 
 async def test_commit_and_clear_are_passed_on(service: LiveService) -> None:

@@ -111,6 +111,8 @@ def transcribe_synchronously(base_url: str) -> list[str]:
     return texts
 
 
+# It opens the connection in a way that its own dependency deprecates.
+@pytest.mark.filterwarnings("ignore:connect:DeprecationWarning")
 async def test_sync_client_transcribes(service: LiveService) -> None:
     texts = await asyncio.to_thread(transcribe_synchronously, service.base_url)
     assert texts == ["你好。", "再见。"]
@@ -223,8 +225,9 @@ def check(event: dict[str, Any]) -> None:
 async def test_every_event_is_of_the_clients_types(service: LiveService) -> None:
     events: list[dict[str, Any]] = []
     headers = {"OpenAI-Beta": "realtime=v1"}
+    model = "?intent=transcription&model=whisper-1"
     for options in ({}, {"additional_headers": headers}):
-        async with connect(service.socket_url(), **options) as socket:
+        async with connect(service.socket_url("", model), **options) as socket:
             await send_event(
                 socket,
                 "session.update",
