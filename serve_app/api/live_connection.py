@@ -32,14 +32,12 @@ from serve_app.core.errors import ParaserveError, RequestError, ShuttingDown
 from serve_app.core.live_errors import (
     SessionIdle,
     SessionTooLong,
-    TooMuchAudio,
 )
 from serve_app.core.records import RequestContext
 from serve_app.live.ports import LiveSession, LiveSessions
 from serve_app.live.records import AudioFormat, LiveEvent, SessionOptions, SessionStatistics
 
 _MAX_PUSHED_S = 1.0
-_PUSH_AGAIN_S = 0.05
 _CLOSE_PATIENCE_S = 5.0
 _MAX_REASON_BYTES = 120
 
@@ -178,13 +176,9 @@ class LiveConnection:
         self._has_audio = self._has_audio or bool(data)
         for start in range(0, len(data), size):
             piece = data[start : start + size]
-            while True:
-                try:
-                    self._session.push(piece)
-                    break
-                except TooMuchAudio:
-                    # The client's next messages wait, and so does the client.
-                    await asyncio.sleep(_PUSH_AGAIN_S)
+            # Meanwhile the client's next messages wait, and so does the client.
+            await self._session.wait_for_room()
+            self._session.push(piece)
             self._heard = time.monotonic()
 
     async def finish(self) -> None:
@@ -304,6 +298,7 @@ class LiveConnection:
                 "num_segments": statistics.num_segments,
                 "num_partials": statistics.num_partials,
                 "num_thinned": statistics.num_thinned,
+                "num_failed_segments": statistics.num_failed_segments,
                 "num_errors": self._num_errors,
                 "first_partial_s": statistics.first_partial_s,
                 "final_s": statistics.final_s,

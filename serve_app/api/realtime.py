@@ -165,7 +165,6 @@ class RealtimeProtocol:
 
     async def _clear(self, client_event: ClientEvent) -> None:
         self._connection.session.clear()
-        self._items = {number: one for number, one in self._items.items() if one.is_committed}
         self._connection.send(events.event("input_audio_buffer.cleared"))
 
     async def _finish(self, client_event: ClientEvent) -> None:

@@ -55,6 +55,10 @@ _MIME_TYPES: Mapping[Encoding, str] = {
     "alaw": "audio/pcma",
 }
 _OLD_NAMES: Mapping[Encoding, str] = {"pcm16": "pcm16", "mulaw": "g711_ulaw", "alaw": "g711_alaw"}
+# OpenAI's models that only live sessions have. They stand for the first model, as its others do
+# where they are not taken from the aliases.
+_LIVE_ONLY_MODELS = ("gpt-live-transcribe", "gpt-realtime-whisper")
+_OPENAI_MODEL = "gpt-4o-transcribe"
 _MAX_SHOWN_LETTERS = 64
 
 
@@ -228,7 +232,7 @@ def _with_parts(
     session: RealtimeSession | None,
 ) -> RealtimeSession:
     """Returns a configuration whose parts were checked as the fields of a request are."""
-    sent: dict[str, list[str]] = {"model": [str(transcription.get("model") or offer.model)]}
+    sent = {"model": [_model_of(transcription, offer)]}
     for name in ("language", "prompt"):
         if transcription.get(name):
             sent[name] = [str(transcription[name])]
@@ -254,6 +258,13 @@ def _with_parts(
         transcription=dict(transcription),
         turn_detection=detection,
     )
+
+
+def _model_of(transcription: Mapping[str, object], offer: Offer) -> str:
+    name = str(transcription.get("model") or offer.model)
+    if name in _LIVE_ONLY_MODELS and _OPENAI_MODEL in offer.model_aliases:
+        return offer.model
+    return name
 
 
 def _extensions(transcription: Mapping[str, object]) -> dict[str, list[str]]:

@@ -14,6 +14,8 @@ from serve_app.live.records import AudioFormat
 from serve_app.transcript.chunking import AudioTail, quietest_ms
 
 MIN_COMMIT_MS = 100
+_MAX_COMMIT_MS = 1000
+"""Audio without speech that a commit can still make a segment of."""
 VAD_BLOCK_FRAMES = 20
 """Frames of 10 ms that the VAD of live sessions decides together."""
 
@@ -102,6 +104,12 @@ class Segmenter:
     def num_kept_samples(self) -> int:
         return self._tail.num_kept_samples
 
+    @property
+    def _commit_from_ms(self) -> int:
+        if self._open_since_ms is not None:
+            return self._open_since_ms
+        return max(self._done_until_ms, min(self.keep_from_ms, self._tail.end_ms - _MAX_COMMIT_MS))
+
     def open_audio(self) -> Pcm:
         """Returns a copy of the open segment's audio so far."""
         if self._open_since_ms is None:
@@ -115,15 +123,16 @@ class Segmenter:
     def commit(self) -> list[Boundary]:
         """Ends the open segment here, or the audio since the last one if none is open.
 
-        Nothing is ended if there is less than `MIN_COMMIT_MS` and no segment was announced.
+        Of audio without speech, the last `_MAX_COMMIT_MS` are taken. Nothing is ended if there is
+        less than `MIN_COMMIT_MS` and no segment was announced.
         """
         found = self._take(self._input.flush())
-        start_ms = self.keep_from_ms
+        start_ms = self._commit_from_ms
         if self._tail.end_ms - start_ms >= MIN_COMMIT_MS or self._announced:
             self._close(SpeechSegment(start_ms, self._tail.end_ms), found)
             self._restart(self._tail.end_ms, found)
         elif self._detection != self._next_detection:
-            self._restart(start_ms, found)
+            self._change_detection(found)
         return found
 
     def clear(self) -> list[Boundary]:
@@ -152,7 +161,7 @@ class Segmenter:
             return self.commit()
         found: list[Boundary] = []
         if self._open_since_ms is None:
-            self._restart(self.keep_from_ms, found)
+            self._change_detection(found)
         return found
 
     def finish(self) -> list[Boundary]:
@@ -172,7 +181,7 @@ class Segmenter:
         if len(pcm):
             self._tail.append(pcm)
             self._detect(pcm, found)
-            self._tail.drop_before(self.keep_from_ms)
+            self._tail.drop_before(self._commit_from_ms)
         return found
 
     def _detect(self, pcm: Pcm, found: list[Boundary]) -> None:
@@ -187,7 +196,7 @@ class Segmenter:
             self._open(max(self._stream_start_ms + open_since_ms, self._done_until_ms), found)
             self._cut(found)
         elif self._detection != self._next_detection:
-            self._restart(self.keep_from_ms, found)
+            self._change_detection(found)
 
     def _in_session(self, segment: SpeechSegment) -> SpeechSegment:
         start_ms = self._stream_start_ms
@@ -241,6 +250,10 @@ class Segmenter:
         found.append(Closed(start_ms, split_ms, pcm[: (split_ms - start_ms) * SAMPLES_PER_MS]))
         self._announced = False
         self._open_since_ms = self._done_until_ms = split_ms
+
+    def _change_detection(self, found: list[Boundary]) -> None:
+        is_on = self._next_detection is not None
+        self._restart(self.keep_from_ms if is_on else self._commit_from_ms, found)
 
     def _restart(self, from_ms: int, found: list[Boundary]) -> None:
         """Detects speech anew from a time on, with the next detection."""

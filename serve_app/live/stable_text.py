@@ -99,7 +99,7 @@ def continuation(told: Sequence[MarkedToken], decoded: Sequence[MarkedToken]) ->
     """Returns how many words of a decode are those that were told; the text goes on after them.
 
     It is the beginning of the decode with the least edit distance to what was told; of several,
-    the one that ends at about the same time.
+    the one that ends at the same time, or nearest to it.
     """
     num_same = 0
     for one, other in zip(told, decoded, strict=False):
@@ -115,8 +115,9 @@ def continuation(told: Sequence[MarkedToken], decoded: Sequence[MarkedToken]) ->
 
     def badness(num_heard: int) -> tuple[int, int]:
         at = num_same + num_heard
-        end_ms = decoded[at - 1].token.end_ms if at else 0
-        return distances[num_heard], abs(end_ms - told_end_ms)
+        too_early_ms = decoded[at - 1].token.end_ms - told_end_ms if at else 0
+        too_late_ms = told_end_ms - decoded[at].token.start_ms if at < len(decoded) else 0
+        return distances[num_heard], max(too_early_ms, too_late_ms)
 
     return num_same + min(range(len(heard) + 1), key=badness)
 
