@@ -53,8 +53,45 @@ class UnknownEvent(RequestError):
         return str(self.args[0])
 
 
+class OriginNotAllowed(RequestError):
+    """A web page of another site opens a session; the operator lists the sites that may."""
+
+    code = "origin_not_allowed"
+
+    def __str__(self) -> str:
+        return (
+            "pages of this origin may not open sessions; the setting http.cors_origins lists "
+            "those that may"
+        )
+
+
+class SessionIdle(ServiceError):
+    """No audio came for the longest time that a session may be without.
+
+    Args:
+        limit_s: the limit.
+    """
+
+    code = "session_idle"
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__(limit_s)
+
+    def __str__(self) -> str:
+        return f"no audio has come for {self.args[0]:g} s"
+
+
+class EventsNotRead(RequestError):
+    """A client sends and does not read what it is answered."""
+
+    code = "events_not_read"
+
+    def __str__(self) -> str:
+        return "the client does not read its events"
+
+
 class SessionTooLong(ServiceError):
-    """A session has reached the longest time that one may last, or was idle for too long.
+    """A session has reached the longest time that one may last.
 
     Args:
         limit_s: the limit.
