@@ -62,7 +62,9 @@ _MAX_UNREAD_EVENTS = 100
 """While the caller has not read so many events, open segments are not decoded."""
 
 
-RunStep: TypeAlias = Callable[[Callable[[], list[Boundary]]], Awaitable[list[Boundary]]]
+RunStep: TypeAlias = Callable[
+    [Callable[[], list[Boundary]], RequestContext], Awaitable[list[Boundary]]
+]
 """Runs computation away from the event loop."""
 
 
@@ -274,6 +276,7 @@ class Session:
             received_ms=self._received_ms,
             decided_ms=self._segmenter.end_ms,
             finished_ms=self._finished_ms,
+            waiting_ms=self._waiting_input_ms + sum(self._ended_ms),
             is_speaking=self._open is not None,
         )
 
@@ -288,6 +291,15 @@ class Session:
     @property
     def _received_ms(self) -> int:
         return duration_ms_of(self._audio, self._received_bytes)
+
+    @property
+    def _waiting_input_ms(self) -> int:
+        return duration_ms_of(self._audio, self._waiting_bytes)
+
+    @property
+    def _ended_ms(self) -> list[int]:
+        """How long the segments are that have ended and have no text yet."""
+        return [one.end_ms - one.start_ms for one in self._unfinished if one is not self._open]
 
     @property
     def _finished_ms(self) -> int:
@@ -312,8 +324,7 @@ class Session:
 
     def _measure_room(self) -> None:
         """Opens or closes the door to audio, by what waits beside what is decoded now."""
-        ended_ms = [one.end_ms - one.start_ms for one in self._unfinished if one is not self._open]
-        waiting_ms = duration_ms_of(self._audio, self._waiting_bytes) + sum(ended_ms[1:])
+        waiting_ms = self._waiting_input_ms + sum(self._ended_ms[1:])
         has_room = waiting_ms < self._limits.max_lag_s * 1000 and len(self._input) < _MAX_CALLS
         if has_room or self._is_ending:
             self._room.set()
@@ -378,7 +389,7 @@ class Session:
     async def _run(self, step: Callable[[], list[Boundary]], arrived_s: float) -> None:
         """Runs a step of the segmenter; meanwhile no word is told that it could cut off."""
         async with self._step:
-            found = await self._models.run(step)
+            found = await self._models.run(step, self._context)
             self._apply(found, arrived_s)
 
     def _apply(self, found: list[Boundary], arrived_s: float) -> None:

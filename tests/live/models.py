@@ -42,7 +42,7 @@ PCM_16K = AudioFormat("pcm16", 16_000)
 CONTEXT = RequestContext("live-1")
 
 
-async def run_here(step: Callable[[], list[Boundary]]) -> list[Boundary]:
+async def run_here(step: Callable[[], list[Boundary]], context: RequestContext) -> list[Boundary]:
     return step()
 
 

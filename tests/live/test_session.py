@@ -167,7 +167,7 @@ async def test_marks_come_from_the_labels_of_the_segment() -> None:
 
 
 async def test_an_ended_segment_that_fails_is_reported_and_the_session_goes_on() -> None:
-    failures = [
+    failures: list[Exception | ChunkFailure | None] = [
         ConnectionError("gone"),
         ChunkFailure("engine_error", "ValueError"),
         ShuttingDown(),
@@ -369,7 +369,7 @@ async def test_options_change_with_the_next_segment() -> None:
 
 
 async def test_a_failing_detector_ends_the_session() -> None:
-    async def run(step: Callable[[], list[Boundary]]) -> list[Boundary]:
+    async def run(step: Callable[[], list[Boundary]], context: RequestContext) -> list[Boundary]:
         raise RuntimeError("no thread")
 
     models = SessionModels(ScriptedRecognizer(), None, FakeVad(), run)
@@ -492,7 +492,7 @@ async def test_words_that_were_told_before_a_cut_are_not_told_again(max_segment_
     assert len(finals_of(events)) >= 50 / max_segment_s
     assert "".join(one.text for one in finals_of(events)) == words_of(500)
     deltas = [event for event in events if isinstance(event, PartialText)]
-    assert len(deltas) >= 2 * (len(finals_of(events)) - 1)
+    assert len(deltas) > len(finals_of(events))
 
 
 @given(
