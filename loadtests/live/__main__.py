@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     capacity("--seconds", type=float, default=60.0, help="of speech in each step")
     capacity("--most", type=int, default=64, help="sessions to try")
     capacity("--max-lag", type=float, default=1.0, help="of a session with capacity, in s")
+    capacity("--batching", nargs="+", choices=("on", "off"), default=("on", "off"))
     steady = runs.add_parser("steady", help="a number of sessions for a while").add_argument
     steady("--sessions", type=int, default=20)
     steady("--seconds", type=float, default=600.0, help="of speech")

@@ -17,7 +17,8 @@ _AS_IT_IS = "as it is"
 
 def run(options: argparse.Namespace, report: Report) -> None:
     add_table(report, "Sessions at once", "batching")
-    batchings = {_AS_IT_IS: ()} if options.url is not None else _BATCHINGS
+    chosen = {name: _BATCHINGS[name] for name in options.batching}
+    batchings = {_AS_IT_IS: ()} if options.url is not None else chosen
     found: dict[str, int] = {}
     for batching, assignments in batchings.items():
         with live_service(options, *assignments) as url:
