@@ -334,6 +334,62 @@ LIVE = [
         "0 by construction; anything else is a bug.",
     ),
 ]
+JOBS = [
+    Panel(
+        "Jobs",
+        "short",
+        {
+            "{{state}}": _gauge("max", "jobs", "state"),
+            "on runners": _gauge("sum", "jobs_on_runner"),
+        },
+        "Queued jobs wait for settings.jobs.max_running of each runner.",
+    ),
+    Panel(
+        "Audio of the queued jobs",
+        "s",
+        {"queued": _gauge("max", "jobs_queued_audio_seconds")},
+        "What settings.jobs.autoscaling_weight of it is worth recognizers.",
+    ),
+    Panel(
+        "Age of the oldest queued job",
+        "s",
+        {"age": _gauge("max", "jobs_oldest_queued_seconds")},
+        "Requests run before jobs; if it only grows, there are too few recognizers.",
+    ),
+    Panel(
+        "Audio recognized for jobs per second",
+        "none",
+        {"recognized": _rate("job_audio_recognized_seconds_total")},
+        "Zero with queued jobs is a queue that does not move.",
+    ),
+    Panel(
+        "Jobs that ended",
+        "ops",
+        {"{{status}} {{code}}": _rate("jobs_ended_total", "status, code")},
+        "The code says why a job failed.",
+    ),
+    Panel(
+        "Attempts at jobs",
+        "ops",
+        {"{{outcome}}": _rate("job_attempts_total", "outcome")},
+        "Handed back: the service could not run them then. Abandoned: look for errors in the log.",
+    ),
+    Panel(
+        "Webhooks",
+        "ops",
+        {
+            "{{outcome}}": _rate("webhook_attempts_total", "outcome"),
+            "given up": _rate("webhooks_undelivered_total"),
+        },
+        "Attempts by what they came to; given up after the last of ten.",
+    ),
+    Panel(
+        "Errors of the store",
+        "ops",
+        {"errors": _rate("job_store_errors_total")},
+        "Calls that the database or the storage of jobs did not answer.",
+    ),
+]
 
 
 def dashboard(title: str, uid: str, panels: list[Panel]) -> Json:
@@ -399,6 +455,7 @@ def outputs() -> dict[Path, str]:
         "paraserve-service.json": dashboard("Paraserve: service", "paraserve-service", SERVICE),
         "paraserve-live.json": dashboard("Paraserve: live", "paraserve-live", LIVE),
         "paraserve-stages.json": dashboard("Paraserve: stages", "paraserve-stages", STAGES),
+        "paraserve-jobs.json": dashboard("Paraserve: jobs", "paraserve-jobs", JOBS),
     }
     return {
         TARGET / name: json.dumps(content, indent=1, ensure_ascii=False) + "\n"

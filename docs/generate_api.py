@@ -7,20 +7,20 @@ both pages is written by hand.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from serve_app.api import openapi, response_schemas
+from serve_app.api import job_schemas, openapi, response_schemas
 from serve_app.api.errors import STATUS_OF
-from serve_app.api.response_headers import RESPONSE_HEADERS
+from serve_app.api.response_headers import RESPONSE_HEADERS, TRANSCRIPTIONS_PATH
 from serve_app.core import errors, job_errors, live_errors
 
 DOCS = Path(__file__).parent
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.S)
 
 _ROUTES: tuple[tuple[str, response_schemas.Responses], ...] = (
-    (f"POST {openapi.TRANSCRIPTIONS_PATH}", response_schemas.TRANSCRIPTION_RESPONSES),
+    (f"POST {TRANSCRIPTIONS_PATH}", response_schemas.TRANSCRIPTION_RESPONSES),
     ("GET /v1/models", response_schemas.MODEL_LIST_RESPONSES),
     ("GET /v1/models/NAME", response_schemas.MODEL_RESPONSES),
     ("GET /healthz, /health", response_schemas.HEALTH_RESPONSES),
@@ -41,7 +41,20 @@ _OBJECTS = (
     "ModelDescription",
     "StageDescription",
 )
+_JOB_OBJECTS = (
+    "Job",
+    "JobProgress",
+    "JobWebhook",
+    "JobError",
+    "JobList",
+    "JobRemoval",
+    "Upload",
+    "Usage",
+    "UsageOfKind",
+)
 _EVENTS = ("TextDelta", "TextDone", "StreamError", "TokenUsage")
+
+_OF_EVERY_ROUTE = (401, 403, 405, *response_schemas.EVERYWHERE)
 
 # Base classes, the most special first: a class is listed under the first one that it is of.
 _FAMILIES: tuple[tuple[str, type[errors.ParaserveError]], ...] = (
@@ -111,6 +124,9 @@ REMEDIES: dict[type[errors.ParaserveError], str] = {
     job_errors.UploadNotFound: "Create the upload again.",
     job_errors.UploadConflict: "Ask for the offset with HEAD, and go on from there.",
     job_errors.UploadIncomplete: "Send the missing parts first.",
+    job_errors.TusVersionNotSupported: "Use a client of tus 1.0.",
+    job_errors.PartTypeNotSupported: "Use a client of tus 1.0, or set the header.",
+    job_errors.TooManyUploads: "Finish or delete an upload; an upload that is left alone expires.",
     job_errors.QueueFull: "Create the job again later; the operator raises `jobs.max_queued`.",
     job_errors.QuotaExceeded: "Wait for the next month, or have the key's quota raised.",
     job_errors.StoreUnavailable: "Try again after `Retry-After`; the operator looks after the "
@@ -151,12 +167,16 @@ def _filled(page: str, blocks: Mapping[str, str]) -> str:
 
 def _api_blocks() -> dict[str, str]:
     schemas = response_schemas.component_schemas()
+    job_answers = job_schemas.answer_schemas()
     return {
         "fields": _field_table(),
         "objects": "\n".join(_object(name, schemas[name]) for name in _OBJECTS),
         "events": "\n".join(_object(name, schemas[name]) for name in _EVENTS),
         "headers": _header_table(),
         "statuses": _status_table(),
+        "job_routes": _job_route_table(),
+        "job_fields": _fields_in(job_schemas.JOB_ONLY_FIELDS, ()),
+        "job_objects": "\n".join(_object(name, job_answers[name]) for name in _JOB_OBJECTS),
     }
 
 
@@ -168,16 +188,39 @@ def _table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
 
 def _field_table() -> str:
     form = openapi.REQUEST_SCHEMAS["TranscriptionForm"]
+    return _fields_in(form["properties"], form["required"])
+
+
+def _fields_in(fields: Mapping[str, Mapping[str, Any]], required: Collection[str]) -> str:
     return _table(
         "| field | type | default | meaning |",
         (
             (
-                f"`{name}`" + (", required" if name in form["required"] else ""),
+                f"`{name}`" + (", required" if name in required else ""),
                 _type_of(field),
                 _default_of(field),
                 field.get("description", ""),
             )
-            for name, field in form["properties"].items()
+            for name, field in fields.items()
+        ),
+    )
+
+
+def _job_route_table() -> str:
+    return _table(
+        "| route | purpose | success | further statuses |",
+        (
+            (
+                f"`{route.method} {route.shown_path}`",
+                f"{route.summary}.",
+                str(min(map(int, route.responses))),
+                ", ".join(
+                    str(status)
+                    for status in sorted(map(int, route.responses))
+                    if status >= 400 and status not in _OF_EVERY_ROUTE
+                ),
+            )
+            for route in job_schemas.JOB_ROUTES
         ),
     )
 
@@ -218,7 +261,8 @@ def _object(name: str, schema: Mapping[str, Any]) -> str:
             for field, described in schema["properties"].items()
         ),
     )
-    return f"**`{name}`**: {schema['description']}\n\n{table}"
+    what = schema["description"].partition("\n\n")[0]
+    return f"**`{name}`**: {what}\n\n{table}"
 
 
 def _header_table() -> str:

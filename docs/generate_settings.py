@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from unittest.mock import patch
 
 from pydantic.fields import FieldInfo
 
@@ -57,7 +59,11 @@ def _defaults(group: SettingGroup) -> str:
 
 def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
-        return "`~/.cache/paraserve/packs`"
+        # Of this user, without directories that the environment names.
+        with patch.dict(os.environ, {"HOME": "/~"}):
+            for variable in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+                os.environ.pop(variable, None)
+            return f"`{field.default_factory()}`".replace("/~", "~")  # type: ignore[call-arg]
     value = field.default
     if value is None:
         return "unset"

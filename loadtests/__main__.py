@@ -25,6 +25,7 @@ COMMANDS = {
     "simulation": "the capacity simulator against a real run",
     "speakers": "who spoke when, against FunASR's pipeline",
     "square-wave": "autoscaling under load that comes and goes",
+    "start": "the time until the service is ready, by process",
     "uploads": "malformed uploads by the thousand",
 }
 

@@ -33,7 +33,13 @@ def build(args: Settings) -> Application:
     punctuator = build_punctuator(args) if "punctuation" in args.stages else None
     speaker_embedder = build_speaker_embedder(args) if "speakers" in args.stages else None
     segmenter = build_segmenter(args, recognizer, speaker_embedder)
-    return build_ingress(args, segmenter, recognizer, punctuator, speaker_embedder)
+    job_runner: Application | None = None
+    if args.jobs.enabled:
+        # Only then are its packages needed: `pip install 'paraserve[jobs]'`.
+        from serve_app.deployments.job_runner import build_job_runner
+
+        job_runner = build_job_runner(args, segmenter, recognizer, punctuator, speaker_embedder)
+    return build_ingress(args, segmenter, recognizer, punctuator, speaker_embedder, job_runner)
 
 
 def build_page(args: Settings) -> Application:

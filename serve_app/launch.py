@@ -11,6 +11,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -33,6 +34,7 @@ from serve_app.settings import HttpSettings, Settings
 LIVE_ROUTE_PREFIX = "/v1/realtime"
 
 _POLL_S = 0.5
+_CONTROLLER_POLL_S = 0.05
 _OWN_PORTS = range(20_000, 30_000)
 """Above them are those of Serve's replicas and of outgoing connections, below those of Ray."""
 _PORT_ATTEMPTS = 100
@@ -165,8 +167,6 @@ def _deploy(settings: Settings, on_progress: Callable[[str], None]) -> RunningAp
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     deadline = time.monotonic() + settings.cluster.start_timeout_s
-    _start_serve(settings, deadline)
-    on_progress("starting the deployments")
     targets = [serve.RunTarget(build(settings), name=settings.app_name, route_prefix="/")]
     if settings.ui.enabled:
         name = f"{settings.app_name}-ui"
@@ -177,8 +177,17 @@ def _deploy(settings: Settings, on_progress: Callable[[str], None]) -> RunningAp
         targets.append(
             serve.RunTarget(build_live(settings), name=name, route_prefix=LIVE_ROUTE_PREFIX)
         )
+    # The proxies take as long to start as the replicas, so neither waits for the other.
+    with ThreadPoolExecutor(1, "start-serve") as pool:
+        started = pool.submit(_start_serve, settings, deadline)
+        _wait_for_controller(started)
+        on_progress("starting the deployments")
+        try:
+            serve.run_many(targets, wait_for_applications_running=False)
+        except RayError as error:
+            raise StartFailed(_reason(str(error))) from None
+        started.result()
     try:
-        serve.run_many(targets, wait_for_applications_running=False)
         for target in targets:
             _wait_until_running(target.name, on_progress, deadline)
     except RayError as error:
@@ -189,6 +198,19 @@ def _deploy(settings: Settings, on_progress: Callable[[str], None]) -> RunningAp
     return RunningApplication(
         url, f"{url}{settings.ui.route_prefix}/" if settings.ui.enabled else None
     )
+
+
+def _wait_for_controller(started: Future[None]) -> None:
+    """Returns once Serve's controller has a name, or the start has ended or failed."""
+    import ray
+    from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
+
+    while not started.done():
+        with contextlib.suppress(ValueError):
+            ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
+            return
+        time.sleep(_CONTROLLER_POLL_S)
+    started.result()
 
 
 def _start_serve(settings: Settings, deadline: float) -> None:

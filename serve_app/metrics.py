@@ -306,6 +306,57 @@ LIVE_FINAL_TIME = _TABLE.histogram(
     "Time from the arrival of the audio that ended a segment, including the silence that the VAD "
     "waits for, to its final text.",
 )
+JOBS = _TABLE.gauge(
+    "paraserve_jobs",
+    "Jobs of the store that are `queued` or `running`; each runner reports all of them.",
+    "state",
+)
+JOBS_QUEUED_AUDIO = _TABLE.gauge(
+    "paraserve_jobs_queued_audio_seconds",
+    "Audio of the queued jobs, as far as its length is known; each runner reports all of it.",
+)
+JOBS_OLDEST = _TABLE.gauge(
+    "paraserve_jobs_oldest_queued_seconds", "Age of the oldest queued job; 0 without one."
+)
+JOBS_ON_RUNNER = _TABLE.gauge("paraserve_jobs_on_runner", "Jobs that this runner works on.")
+JOBS_ENDED = _TABLE.counter(
+    "paraserve_jobs_ended_total",
+    "Jobs that runners have ended, by status and error code (`none` without one). Those that "
+    "their owners cancelled are not among them.",
+    "status",
+    "code",
+    initial=(
+        ("completed", "none"),
+        ("expired", "none"),
+        ("failed", "internal_error"),
+        ("failed", "recognition_failed"),
+    ),
+)
+JOB_ATTEMPTS = _TABLE.counter(
+    "paraserve_job_attempts_total",
+    "Attempts at jobs, by what they came to: `completed` and `failed` end a job; `handed_back` "
+    "jobs could not run then, `lost` ones were cancelled or taken over, `abandoned` ones met an "
+    "unexpected error.",
+    "outcome",
+    initial=(("completed",), ("failed",), ("handed_back",), ("lost",), ("abandoned",)),
+)
+JOB_AUDIO = _TABLE.counter(
+    "paraserve_job_audio_recognized_seconds_total", "Audio recognized for jobs, as it comes."
+)
+WEBHOOK_ATTEMPTS = _TABLE.counter(
+    "paraserve_webhook_attempts_total",
+    "Attempts to deliver a webhook: `delivered`, `refused` by the receiver's status, "
+    "`unreachable`, `blocked` for its address, `unsigned` without a secret of the key.",
+    "outcome",
+    initial=(("delivered",), ("refused",), ("unreachable",), ("blocked",), ("unsigned",)),
+)
+WEBHOOKS_UNDELIVERED = _TABLE.counter(
+    "paraserve_webhooks_undelivered_total", "Webhooks that were given up after the last attempt."
+)
+JOB_STORE_ERRORS = _TABLE.counter(
+    "paraserve_job_store_errors_total",
+    "Calls that the database or the storage of the jobs did not answer; they are repeated.",
+)
 
 METRICS: Mapping[str, Metric] = _TABLE.metrics
 """All metrics by name."""

@@ -12,7 +12,13 @@ import pytest
 from pydantic import ValidationError
 
 from serve_app.core.errors import ConfigurationError
-from serve_app.settings import Settings, check_environment, profile_names, read_profile
+from serve_app.settings import (
+    Settings,
+    check_environment,
+    load_settings,
+    profile_names,
+    read_profile,
+)
 from serve_app.settings.listing import all_settings, setting_groups
 from serve_app.settings.section import REMOVED, RENAMED
 
@@ -232,6 +238,12 @@ def test_stages_are_put_in_order() -> None:
 def test_unknown_profile_names_the_known_ones() -> None:
     with pytest.raises(ConfigurationError, match="demo"):
         read_profile("no-such-profile")
+
+
+def test_variables_of_the_client_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_environment({"PARASERVE_URL": "http://a", "PARASERVE_API_KEY": "psk_x"})
+    monkeypatch.setenv("PARASERVE_URL", "http://a")
+    assert load_settings("demo", None).profile == "demo"
 
 
 def test_environment_variable_of_an_unknown_setting_is_refused() -> None:

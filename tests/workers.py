@@ -38,6 +38,7 @@ _GROUPS = {
     "tests/service/test_faults.py": _OTHER_APPS,
     "tests/service/test_hybrid.py": _OTHER_APPS,
     "tests/service/test_live.py": _OTHER_APPS,
+    "tests/service/test_jobs.py": _OTHER_APPS,
     "tests/service/test_models.py": _OTHER_APPS,
     "tests/service/test_onnx.py": _OTHER_APPS,
     "tests/deploy/test_draining.py": _CHART,

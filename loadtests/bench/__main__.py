@@ -14,6 +14,7 @@ from loadtests.harness.report import Report, parse, parser
 COMMANDS = {
     "engine": "the recognizer alone against AutoModel and funasr-onnx",
     "voices": "the speaker model alone against FunASR's CAMPPlus",
+    "labels": "the whole pipeline with and without speaker labels",
     "stages": "from bytes to text on one core against AutoModel, and where the time goes",
     "loading": "time and memory of imports and loading, cost of a second replica",
     "growth": "recognizers side by side, and recordings at a time in one process",

@@ -8,17 +8,17 @@ and 95th percentiles are compared.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import math
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
 
 from loadtests.harness.clips import ClipLibrary
-from loadtests.harness.report import Report, parse, parser
+from loadtests.harness.report import Report
 from loadtests.harness.requests import percentiles
 from loadtests.jobs.caller import JobCaller
 from loadtests.jobs.setup import job_settings, new_secret
@@ -29,21 +29,14 @@ _RATIO_LIMIT = 1.5
 _POLL_S = 0.2
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    made = parser("jobs beside", __doc__)
-    made.add_argument("--jobs", type=int, default=200)
-    made.add_argument("--job-seconds", type=float, default=120.0, help="of each job's recording")
-    made.add_argument("--clips", type=int, default=60, help="of each kind")
-    options = parse(made, given)
-    with Report("jobs-beside", options) as report:
-        report.table("Clips of 3 s by HTTP", ("beside", "clips", "median s", "p95 s"))
-        with tempfile.TemporaryDirectory() as directory:
-            ratio = asyncio.run(
-                _run(Path(directory), options.jobs, options.job_seconds, options.clips, report)
-            )
-        promise = f"p95 beside jobs at most {_RATIO_LIMIT}x of without"
-        report.promise(promise, f"{ratio:.2f}", ratio <= _RATIO_LIMIT)
-    return report.exit_code
+def run(options: argparse.Namespace, report: Report) -> None:
+    report.table("Clips of 3 s by HTTP", ("beside", "clips", "median s", "p95 s"))
+    with tempfile.TemporaryDirectory() as directory:
+        ratio = asyncio.run(
+            _run(Path(directory), options.jobs, options.job_seconds, options.clips, report)
+        )
+    promise = f"p95 beside jobs at most {_RATIO_LIMIT}x of without"
+    report.promise(promise, f"{ratio:.2f}", ratio <= _RATIO_LIMIT)
 
 
 async def _run(

@@ -74,8 +74,8 @@ class JobCaller:
         return found
 
     async def text(self, job_id: str) -> str:
-        answer = await self._ask("GET", f"/v1/jobs/{job_id}/result", params=_AS_TEXT)
-        return answer.text
+        answer = await self._ask("GET", f"/v1/jobs/{job_id}/result")
+        return str(answer.json()["text"])
 
     async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Returns the answer to a request.
@@ -98,6 +98,3 @@ class JobCaller:
             self.num_repeated += 1
             await asyncio.sleep(_PAUSE_S)
         raise NoAnswer(f"{method} {path}: {told}")
-
-
-_AS_TEXT = {"response_format": "text"}

@@ -20,7 +20,6 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,10 +29,10 @@ import psutil
 from openai import InvalidWebhookSignatureError, OpenAI
 
 from loadtests.harness.clips import ClipLibrary
-from loadtests.harness.report import Report, parse, parser
+from loadtests.harness.report import Report
 from loadtests.jobs.caller import FINAL, JobCaller
 from loadtests.jobs.receiver import Received, receiver
-from loadtests.jobs.setup import DATABASES, database, job_settings, new_secret
+from loadtests.jobs.setup import database, job_settings, new_secret
 from loadtests.outages import VICTIMS, SupervisedService, supervised
 
 _KINDS = tuple(VICTIMS)
@@ -44,6 +43,7 @@ _CANCELLED_SHARE = 0.1
 _ENDED_LIMIT_S = 1800.0
 _WEBHOOK_LIMIT_S = 600.0
 _FAIL_SHARE = 0.2
+_MOST_KILLS = 1000
 
 
 @dataclass(slots=True)
@@ -79,25 +79,15 @@ class Case:
         return self.states == {"completed"} and self.result == self.text
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    made = parser("jobs chaos", __doc__)
-    add = made.add_argument
-    add("--jobs", type=int, default=500)
-    add("--longest", type=float, default=3600.0, help="of the recordings, in s")
-    add("--database", nargs="+", choices=DATABASES, default=DATABASES, metavar="KIND")
-    add("--kill-every", type=float, default=20.0, metavar="S", help="between two kills")
-    add("--seed", type=int, default=1)
-    options = parse(made, given)
+def run(options: argparse.Namespace, report: Report) -> None:
     columns = (
         *("database", "jobs", "completed", "failed", "cancelled", "kills"),
         *("taken over", "requests repeated", "webhooks", "twice", "minutes"),
     )
-    with Report("jobs-chaos", options) as report:
-        report.table("Jobs while processes are killed", columns)
-        for kind in options.database:
-            with tempfile.TemporaryDirectory() as directory:
-                asyncio.run(_Run(kind, Path(directory), options, report).run())
-    return report.exit_code
+    report.table("Jobs while processes are killed", columns)
+    for kind in options.database:
+        with tempfile.TemporaryDirectory() as directory:
+            asyncio.run(_Run(kind, Path(directory), options, report).run())
 
 
 class _Run:
@@ -127,7 +117,7 @@ class _Run:
             database(self._kind, self._directory) as found,
             receiver(_FAIL_SHARE, self._dice) as received,
             supervised(
-                self._directory / "serve.log",
+                self._options.out / f"jobs-chaos-{self._kind}-serve.log",
                 *found.settings,
                 *job_settings(self._directory, self._secret),
             ) as service,
@@ -157,10 +147,10 @@ class _Run:
             async def ask(content: bytes) -> str:
                 answer = await client.post(
                     "/v1/audio/transcriptions",
-                    data={"model": "whisper-1", "response_format": "text"},
+                    data={"model": "whisper-1"},
                     files={"file": ("a.flac", content)},
                 )
-                return answer.raise_for_status().text
+                return str(answer.raise_for_status().json()["text"])
 
             texts = await library.texts(clips, ask)
         cases = []
@@ -184,23 +174,24 @@ class _Run:
         return min(float(self._dice.choice(_SHORT_S)), float(self._options.longest))
 
     async def _create(self, cases: list[Case], caller: JobCaller, webhook_url: str) -> None:
-        room = asyncio.Semaphore(4)
-
-        async def create(case: Case) -> None:
-            async with room:
-                case.job_id = await caller.create(case.name, case.content, webhook_url)
+        async def create(number: int, case: Case) -> None:
+            await asyncio.sleep(number * self._options.every)
+            case.job_id = await caller.create(case.name, case.content, webhook_url)
             if case.is_cancelled:
                 await asyncio.sleep(self._dice.uniform(0.0, 20.0))
                 await caller.cancel(case.job_id)
 
-        await asyncio.gather(*map(create, cases))
+        await asyncio.gather(*(create(number, case) for number, case in enumerate(cases)))
 
     async def _kill(self, service: SupervisedService) -> None:
         """Kills a process each few seconds, and everything after a third and two thirds."""
-        expected = max(6, self._options.jobs // 20)
-        for number in range(1, 10_000):
+        began_s = time.monotonic()
+        length_s = self._options.jobs * self._options.every
+        outages_s = [length_s / 3, 2 * length_s / 3]
+        for number in range(1, _MOST_KILLS):
             await asyncio.sleep(self._dice.uniform(0.5, 1.5) * self._options.kill_every)
-            if number in (expected // 3, 2 * expected // 3):
+            if outages_s and time.monotonic() - began_s >= outages_s[0]:
+                del outages_s[0]
                 self._report.say(f"kill {number}: everything")
                 self._kills["everything"] += 1
                 await asyncio.to_thread(service.kill)

@@ -9,17 +9,18 @@ minute in which nobody asks and nothing runs.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from loadtests.harness.clips import ClipLibrary
-from loadtests.harness.report import Report, parse, parser
+from loadtests.harness.report import Report
 from loadtests.harness.requests import percentiles
 from loadtests.jobs.caller import JobCaller
-from loadtests.jobs.setup import DATABASES, Database, database, job_settings, new_secret
+from loadtests.jobs.setup import Database, database, job_settings, new_secret
 from loadtests.outages import supervised
 
 _AT_ONCE = 4
@@ -27,22 +28,12 @@ _LISTS = 100
 _IDLE_S = 30.0
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    made = parser("jobs queue", __doc__)
-    made.add_argument("--jobs", type=int, default=10_000)
-    made.add_argument("--longest", type=float, default=3600.0, help="of the job that runs, in s")
-    made.add_argument("--database", nargs="+", choices=DATABASES, default=DATABASES)
-    options = parse(made, given)
+def run(options: argparse.Namespace, report: Report) -> None:
     columns = ("database", "queued", "create p50 s", "p95 s", "list of 100 p95 s", "queries/s idle")
-    with Report("jobs-queue", options) as report:
-        report.table("Thousands of queued jobs", columns)
-        for kind in options.database:
-            with (
-                tempfile.TemporaryDirectory() as directory,
-                database(kind, Path(directory)) as found,
-            ):
-                asyncio.run(_run(Path(directory), found, options.jobs, options.longest, report))
-    return report.exit_code
+    report.table("Thousands of queued jobs", columns)
+    for kind in options.database:
+        with tempfile.TemporaryDirectory() as directory, database(kind, Path(directory)) as found:
+            asyncio.run(_run(Path(directory), found, options.jobs, options.longest, report))
 
 
 async def _run(

@@ -8,6 +8,7 @@ jobs must go on afterwards, and each must end once with the right text.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import tempfile
 import time
@@ -18,7 +19,7 @@ from pathlib import Path
 import httpx
 
 from loadtests.harness.clips import ClipLibrary
-from loadtests.harness.report import Report, parse, parser
+from loadtests.harness.report import Report
 from loadtests.harness.requests import percentiles
 from loadtests.jobs.caller import FINAL, JobCaller
 from loadtests.jobs.setup import Database, database, job_settings, new_secret
@@ -28,24 +29,17 @@ _LIMIT_S = 900.0
 _CLIP_S = 3.0
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    made = parser("jobs stoppage", __doc__)
-    made.add_argument("--seconds", type=float, default=60.0, help="without the database")
-    made.add_argument("--jobs", type=int, default=20)
-    made.add_argument("--job-seconds", type=float, default=300.0, help="of each job's recording")
-    options = parse(made, given)
+def run(options: argparse.Namespace, report: Report) -> None:
     columns = ("clips", "sent", "answered", "p95 s")
-    with Report("jobs-stoppage", options) as report:
-        report.table("Clips of 3 s while the database stops", columns)
-        with (
-            tempfile.TemporaryDirectory() as directory,
-            database("postgresql", Path(directory)) as found,
-        ):
-            run = _run(
-                Path(directory), found, options.seconds, options.jobs, options.job_seconds, report
-            )
-            asyncio.run(run)
-    return report.exit_code
+    report.table("Clips of 3 s while the database stops", columns)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        database("postgresql", Path(directory)) as found,
+    ):
+        run = _run(
+            Path(directory), found, options.seconds, options.jobs, options.job_seconds, report
+        )
+        asyncio.run(run)
 
 
 async def _run(
@@ -64,7 +58,7 @@ async def _run(
             JobCaller(service.url) as caller,
             httpx.AsyncClient(base_url=service.url, timeout=120, trust_env=False) as client,
         ):
-            text = (await _send(client, clip, "/v1/audio/transcriptions", recording)).text
+            text = (await _send(client, recording)).json()["text"]
             ids = [await caller.create(f"job-{i}", recording) for i in range(num_jobs)]
             before = await _clips(client, clip, 10.0)
             await asyncio.to_thread(found.stop)
@@ -84,13 +78,11 @@ async def _run(
     report.promise("every text as the idle service's", f"{wrong} others", wrong == 0)
 
 
-async def _send(
-    client: httpx.AsyncClient, clip: bytes, path: str, content: bytes | None = None
-) -> httpx.Response:
+async def _send(client: httpx.AsyncClient, content: bytes) -> httpx.Response:
     return await client.post(
-        path,
-        data={"model": "whisper-1", "response_format": "text"},
-        files={"file": ("a.flac", content or clip)},
+        "/v1/audio/transcriptions",
+        data={"model": "whisper-1"},
+        files={"file": ("a.flac", content)},
     )
 
 
@@ -100,7 +92,7 @@ async def _clips(client: httpx.AsyncClient, clip: bytes, seconds: float) -> list
     times_s: list[float | None] = []
     while time.monotonic() < ends_s:
         began_s = time.monotonic()
-        answer = await _send(client, clip, "/v1/audio/transcriptions")
+        answer = await _send(client, clip)
         times_s.append(time.monotonic() - began_s if answer.is_success else None)
     return times_s
 

@@ -9,18 +9,18 @@ that is in the CPU time.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import signal
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 from loadtests.harness.clips import ClipLibrary
-from loadtests.harness.report import Report, parse, parser
+from loadtests.harness.report import Report
 from loadtests.jobs.caller import FINAL, JobCaller
 from loadtests.jobs.setup import job_settings, new_secret
 from loadtests.outages import SupervisedService, supervised
@@ -29,17 +29,11 @@ _LIMIT_S = 3600.0
 _AGAIN_LIMIT = 0.05
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    made = parser("jobs takeover", __doc__)
-    made.add_argument("--seconds", type=float, default=18_000.0, help="of the recording")
-    made.add_argument("--at", type=float, default=0.8, help="share that is done when it is killed")
-    options = parse(made, given)
+def run(options: argparse.Namespace, report: Report) -> None:
     columns = ("recording s", "killed at s", "recognized again s", "share", "job s", "CPU s")
-    with Report("jobs-takeover", options) as report:
-        report.table("A long job whose runner is killed", columns)
-        with tempfile.TemporaryDirectory() as directory:
-            asyncio.run(_run(Path(directory), options.seconds, options.at, report))
-    return report.exit_code
+    report.table("A long job whose runner is killed", columns)
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(_run(Path(directory), options.seconds, options.at, report))
 
 
 async def _run(directory: Path, seconds: float, at: float, report: Report) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from loadtests.harness.report import Report, parse, parser
 from loadtests.simulation.agreement import TOLERANCE
 from loadtests.simulation.comparing import Comparison, agreements, compared, real_run
-from loadtests.simulation.measuring import measure
+from loadtests.simulation.measuring import measure, with_speakers
 from loadtests.simulation.service_run import RealRun
 from serve_app.planning.costs import shipped_costs, write_costs
 from serve_app.planning.generation import generate, parse_generation
@@ -51,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--profile", default="demo")
     add("--pack", help="recognizer pack instead of the profile's")
     add("--punctuation-pack", help="likewise")
+    add("--speaker-pack", help="likewise")
+    add("--speakers-only", action="store_true", help="keep the profile's other costs")
     add("--repeats", type=int, default=5)
     add("--out", type=Path, required=True, dest="costs", help="file for the costs")
     add = commands.add_parser("speed", help="how fast the simulator is").add_argument
@@ -65,15 +67,25 @@ def _measure(options: argparse.Namespace, report: Report) -> None:
         values["recognizer"] = {"pack": options.pack}
     if options.punctuation_pack:
         values["punctuator"] = {"pack": options.punctuation_pack}
+    if options.speaker_pack:
+        values["speaker_embedder"] = {"pack": options.speaker_pack}
     settings = Settings.model_validate(values)
-    costs = measure(settings, Path(options.profile).stem, options.repeats)
+    name = Path(options.profile).stem
+    if options.speakers_only:
+        costs = with_speakers(shipped_costs(name), settings, options.repeats)
+    else:
+        costs = measure(settings, name, options.repeats)
     write_costs(costs, options.costs)
     report.table("Costs", ("of", "fixed s", "s a unit", "s an item"), (costs.origin,))
     for name, cost in (
         ("recognizer, a batch of frames", costs.recognizer),
         ("segmenter, a second of audio", costs.segmenter),
         ("punctuator, a batch of words", costs.punctuator),
+        ("speaker embedder, a batch of windows", costs.embedder),
+        ("clustering, the windows of a recording", costs.clustering),
     ):
+        if cost is None:
+            continue
         report.row(name, *(f"{value:.3g}" for value in (cost.fixed_s, cost.unit_s, cost.item_s)))
     report.note(f"written to {options.costs}")
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -21,16 +22,19 @@ import numpy as np
 from loadtests.harness.clips import RATE_HZ, repeated, spoken
 from loadtests.simulation.calibration import fit_batches
 from serve_app.cli.serve import demo_recording
-from serve_app.core.ports import Punctuator, Recognizer
+from serve_app.core.ports import Punctuator, Recognizer, SpeakerEmbedder
 from serve_app.core.records import Pcm
+from serve_app.core.speakers import STEP_MS, WINDOW_MS, SpeakerOptions, SpeakerWindows
 from serve_app.inference.loading import (
     load_punctuator,
     load_recognizer,
+    load_speaker_embedder,
     load_vad,
     segmentation_options,
 )
 from serve_app.planning.costs import Costs, LineCost, StartCost, shipped_costs
 from serve_app.settings import Settings
+from serve_app.speakers.diarization import diarize
 from serve_app.transcript.segmentation import Segmentation
 
 _SHAPES = ((1, 1.5), (1, 4.0), (1, 10.0), (2, 5.0), (4, 4.0), (3, 12.0), (8, 3.0), (6, 8.0))
@@ -38,6 +42,7 @@ _SHAPES = ((1, 1.5), (1, 4.0), (1, 10.0), (2, 5.0), (4, 4.0), (3, 12.0), (8, 3.0
 _GPU_FACTOR = 8
 _TEXTS = ((1, 6), (1, 20), (2, 20), (5, 20), (12, 20))
 """Texts in a batch, and the words in each."""
+_CLUSTERED_HOURS = (0.05, 0.2, 0.5, 1.0, 3.0)
 _AUDIO_S = 120.0
 _NODE_S = 180.0
 
@@ -65,7 +70,7 @@ def measure(settings: Settings, name: str, repeats: int) -> Costs:
         "call": "not measured here: taken from the demo profile's costs",
         "start": f"{_NODE_S:.0f} s for a new node, where one is needed",
     }
-    return Costs(
+    costs = Costs(
         name=name,
         origin=f"{_machine()}, one thread, {settings.recognizer.pack}, "
         f"{settings.recognizer.dtype} on {settings.recognizer.device}; "
@@ -80,6 +85,57 @@ def measure(settings: Settings, name: str, repeats: int) -> Costs:
         slowdown=slowdown,
         assumed=assumed,
     )
+    return with_speakers(costs, settings, repeats) if "speakers" in settings.stages else costs
+
+
+def with_speakers(costs: Costs, settings: Settings, repeats: int) -> Costs:
+    """Returns the costs with those of the stage `speakers`, measured.
+
+    Raises:
+        PackError: the speaker model is not here.
+    """
+    on_cpu = settings.speaker_embedder.device == "cpu"
+    clock = time.thread_time if on_cpu else time.perf_counter
+    engine = load_speaker_embedder(settings).engine
+    section = settings.speaker_embedder
+    return replace(
+        costs,
+        origin=f"{costs.origin}; speaker labels: {_machine()}, one thread, {section.pack}, "
+        f"{section.dtype} on {section.device}, `measure --speakers-only`",
+        embedder=_embedder(engine, clock, repeats),
+        clustering=_clustering(engine, repeats),
+    )
+
+
+def _embedder(engine: SpeakerEmbedder, clock: Callable[[], float], repeats: int) -> LineCost:
+    windows, items, took_s = [], [], []
+    for num, length_s in _SHAPES:
+        batch = _batch(num, length_s)
+        windows.append(sum(engine.cost(len(pcm)) for pcm in batch))
+        items.append(len(batch))
+        took_s.append(_median(partial(engine.embed, batch), clock, repeats))
+    return fit_batches(windows, items, took_s)
+
+
+def _clustering(engine: SpeakerEmbedder, repeats: int) -> LineCost:
+    """Returns the cost of telling the speakers of recordings of up to three hours apart.
+
+    They consist of windows of the clip in another order, with noise, so that no two are equal.
+    """
+    (voice,) = engine.embed([spoken()])
+    rng = np.random.default_rng(0)
+    sizes, took_s = [], []
+    for hours in _CLUSTERED_HOURS:
+        number = round(hours * 3_600_000 / STEP_MS)
+        noise = rng.normal(scale=0.5 / voice.shape[1] ** 0.5, size=(number, voice.shape[1]))
+        drawn = voice[rng.integers(len(voice), size=number)] + noise
+        drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+        start_ms = np.arange(number, dtype=np.int64) * STEP_MS
+        windows = SpeakerWindows(start_ms, start_ms + WINDOW_MS, drawn.astype(np.float32))
+        sizes.append(number)
+        work = partial(diarize, windows, SpeakerOptions())
+        took_s.append(_median(work, time.process_time, repeats))
+    return fit_batches(sizes, [0.0] * len(sizes), took_s)
 
 
 def _recognizer(

@@ -41,7 +41,13 @@ class Listener:
         found = self._embedder.windows([chunk for chunks in steps for chunk in chunks])
         self._cache.mkdir(parents=True, exist_ok=True)
         part = path.with_suffix(".part.npz")
-        np.savez(part, start=found.start_ms, end=found.end_ms, embeddings=found.embeddings)
+        np.savez(
+            part,
+            start=found.start_ms,
+            end=found.end_ms,
+            embeddings=found.embeddings,
+            pauses=found.pauses_ms,
+        )
         part.replace(path)
         return found
 
@@ -63,6 +69,7 @@ class Listener:
 def _kept(path: Path) -> SpeakerWindows | None:
     try:
         with np.load(path) as kept:
-            return SpeakerWindows(kept["start"], kept["end"], kept["embeddings"])
-    except (FileNotFoundError, BadZipFile):
+            times_ms = kept["start"], kept["end"]
+            return SpeakerWindows(*times_ms, kept["embeddings"], kept["pauses"])
+    except (FileNotFoundError, BadZipFile, KeyError):
         return None

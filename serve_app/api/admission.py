@@ -122,6 +122,18 @@ class AdmissionGate:
             raise
         return Admission(ticket, self)
 
+    def store(self, caller: Caller, num_bytes: int) -> Admission:
+        """Reserves bytes for an upload that is only stored; see `AdmissionLine.store`.
+
+        Raises:
+            Overloaded: there is no room for it now.
+            UploadTooLarge: the body is more than can be in flight.
+        """
+        ticket = self._line.store(
+            caller.name, caller.limits, num_bytes, self._clock(), caller.weight
+        )
+        return Admission(ticket, self)
+
     async def begin(self, ticket: AdmissionTicket, audio_s: float, body: RequestBody) -> None:
         """Waits until the request may be worked on; it has to be left also if this fails."""
         self._wake(self._line.received(ticket, audio_s, self._clock()))

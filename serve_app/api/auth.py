@@ -52,11 +52,13 @@ class Caller:
         name: of the API key; never the key.
         weight: the key's share of a busy service.
         limits: bounds of the key.
+        max_audio_s_per_month: quota of audio of a calendar month, in s; None for any.
     """
 
     name: str = ANONYMOUS
     weight: float = 1.0
     limits: Limits = NO_LIMITS
+    max_audio_s_per_month: float | None = None
 
 
 class Authenticator(Protocol):
@@ -127,11 +129,14 @@ class KeyDefaults:
         limits: of every key.
         shared: further limits if there are several keys, which leave room for the others.
         grace_s: time for which keys stay valid while their file is not.
+        counts_usage: whether the service counts what keys use; a file with quotas is not valid
+            otherwise.
     """
 
     limits: Limits = NO_LIMITS
     shared: Limits = NO_LIMITS
     grace_s: float = 3600.0
+    counts_usage: bool = False
 
 
 class KeyFile:
@@ -166,10 +171,10 @@ class KeyFile:
         self._logger = logger
         self._clock = clock
         self._monotonic = monotonic
-        self._version = _version_of(path)
+        self._version = file_version(path)
         self._good_at = self._tried_at = monotonic()
         self._state: _KeysState = "good"
-        self._take(read_keys(path))
+        self._take(self._checked())
 
     def caller_of(self, authorization: str | None) -> Caller:
         self._follow_file()
@@ -210,7 +215,8 @@ class KeyFile:
         ]
 
     def _caller(self, entry: KeyEntry) -> Caller:
-        return Caller(entry.name, entry.weight, self._limits_of(entry))
+        quota_s = entry.limits.max_audio_s_per_month
+        return Caller(entry.name, entry.weight, self._limits_of(entry), quota_s)
 
     def _entry_of(self, key: str) -> KeyEntry:
         presented = hash_of(key)
@@ -231,10 +237,11 @@ class KeyFile:
             max_waiting=_first(own.max_waiting, defaults.max_waiting, shared.max_waiting),
             max_bytes=_first(own.max_bytes, defaults.max_bytes, shared.max_bytes),
             max_audio_s=_first(own.max_audio_s, defaults.max_audio_s, shared.max_audio_s),
+            max_storing=shared.max_storing,
         )
 
     def _follow_file(self) -> None:
-        version = _version_of(self._path)
+        version = file_version(self._path)
         now = self._monotonic()
         if version == self._version and self._state == "good":
             self._good_at = now
@@ -252,7 +259,7 @@ class KeyFile:
 
     def _read(self) -> None:
         try:
-            entries = read_keys(self._path)
+            entries = self._checked()
         except ConfigurationError as error:
             if self._state == "good":
                 self._state = "stale"
@@ -271,6 +278,16 @@ class KeyFile:
         else:
             self._logger.info("API keys read", extra={"num_keys": len(entries)})
 
+    def _checked(self) -> tuple[KeyEntry, ...]:
+        entries = read_keys(self._path)
+        for entry in entries:
+            if entry.limits.max_audio_s_per_month is not None and not self._defaults.counts_usage:
+                raise ConfigurationError(
+                    f"keys file {self._path}: the key {entry.name} has max_audio_s_per_month, "
+                    "which needs jobs.enabled: the service counts no usage without it"
+                )
+        return entries
+
     def _take(self, entries: tuple[KeyEntry, ...]) -> None:
         self._entries = entries
         self._num_names = len({entry.name for entry in entries if not entry.disabled})
@@ -286,7 +303,7 @@ def _key_in(authorization: str | None) -> str:
     return key
 
 
-def _version_of(path: Path) -> tuple[int, ...] | None:
+def file_version(path: Path) -> tuple[int, ...] | None:
     """Returns what changes with the file; links as those of mounted secrets are followed."""
     try:
         status = os.stat(path)

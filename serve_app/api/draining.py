@@ -25,6 +25,9 @@ _LOGGER = logging.getLogger("ray.serve.paraserve")
 _API = re.compile(r"(^|/)v1(/|$)")
 """Paths whose requests delay the end; those of the page hold connections for hours."""
 
+_EVENTS = re.compile(r"/v1/jobs/[^/]+/events/?$")
+"""Paths whose streams do not delay the end: a caller opens one again, wherever the service is."""
+
 _ALWAYS_ANSWERED = re.compile(r"(^/-/)|(/healthz$)")
 """Requests of Ray's own proxies, and the liveness probe."""
 
@@ -56,7 +59,7 @@ class DrainMiddleware:
         if counter is None or scope["type"] != "http" or _ALWAYS_ANSWERED.search(path):
             await self._app(scope, receive, send)
             return
-        if not _API.search(path):
+        if not _API.search(path) or _EVENTS.search(path):
             await (_refusal() if counter.is_draining else self._app)(scope, receive, send)
             return
         # Counted before the check: once the count is zero and the service drains, no request

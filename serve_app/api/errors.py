@@ -7,12 +7,14 @@ message, type, param and code).
 from __future__ import annotations
 
 import math
+import traceback
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from serve_app.api.methods import allowed_methods, path_of
 from serve_app.api.response_models import ErrorAnswer, ErrorType
 from serve_app.core import errors, job_errors, live_errors
 
@@ -73,6 +75,9 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     job_errors.UploadNotFound: 404,
     job_errors.UploadConflict: 409,
     job_errors.UploadIncomplete: 409,
+    job_errors.TusVersionNotSupported: 412,
+    job_errors.PartTypeNotSupported: 415,
+    job_errors.TooManyUploads: 429,
     job_errors.QueueFull: 429,
     job_errors.QuotaExceeded: 429,
     job_errors.StoreUnavailable: 503,
@@ -115,10 +120,19 @@ def error_body(error: errors.ParaserveError) -> ErrorAnswer:
     return _body(str(error), _type_of(status), param, error.code)
 
 
-def error_response(error: errors.ParaserveError) -> JSONResponse:
+def error_response(error: errors.ParaserveError, path: str = "") -> JSONResponse:
+    """Returns the response that tells of an error.
+
+    Args:
+        error: what went wrong.
+        path: of the request, without the prefix of the service; for `Allow`.
+    """
     headers: dict[str, str] = {}
     status = STATUS_OF[type(error)]
-    if isinstance(error, errors.Overloaded | errors.StorageFull):
+    if isinstance(error, job_errors.QuotaExceeded):
+        # OpenAI's clients obey it; a Retry-After of weeks would make others sleep.
+        headers["x-should-retry"] = "false"
+    elif isinstance(error, errors.Overloaded | errors.StorageFull):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     elif status in _RETRIED_STATUSES:
         headers["Retry-After"] = str(_NOT_READY_RETRY_S)
@@ -128,7 +142,7 @@ def error_response(error: errors.ParaserveError) -> JSONResponse:
         # The rest of the body is not read.
         headers["Connection"] = "close"
     elif isinstance(error, errors.MethodNotAllowed):
-        headers["Allow"] = "GET, HEAD, OPTIONS, POST"
+        headers["Allow"] = allowed_methods(path)
     return JSONResponse(error_body(error), status, headers)
 
 
@@ -152,7 +166,9 @@ async def on_http_exception(request: Request, error: Exception) -> JSONResponse:
     elif status == 405:
         message = f"{request.method} is not allowed on {request.url.path}"
     code = _CODE_OF_STATUS.get(status, "http_error")
-    return JSONResponse(_body(message, _type_of(status), None, code), status, error.headers)
+    # The framework lists the methods of one route only, of several with the same path.
+    headers = {"Allow": allowed_methods(path_of(request.scope))} if status == 405 else error.headers
+    return JSONResponse(_body(message, _type_of(status), None, code), status, headers)
 
 
 async def on_validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -161,6 +177,20 @@ async def on_validation_error(request: Request, error: Exception) -> JSONRespons
     first = next(iter(problems), {"loc": ("request",), "msg": "is not valid"})
     param = str(first["loc"][-1]) if first["loc"] else "request"
     return error_response(errors.InvalidParameter(param, str(first["msg"])))
+
+
+def forget_frames(error: BaseException) -> None:
+    """Clears the frames of an error that has been reported.
+
+    Errors that pass through tasks leave reference cycles of frames and tracebacks, which would
+    keep the recording on disk until the next garbage collection.
+    """
+    seen: set[int] = set()
+    chain: BaseException | None = error
+    while chain is not None and id(chain) not in seen:
+        seen.add(id(chain))
+        traceback.clear_frames(chain.__traceback__)
+        chain = chain.__cause__ or chain.__context__
 
 
 def _type_of(status: int) -> ErrorType:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve_app.api.body import RequestBody
 from serve_app.api.errors import error_response, internal_error_response
 from serve_app.api.headers import bounded_headers
+from serve_app.api.methods import path_of
 from serve_app.api.request_log import NoObserver, RequestLog, RequestObserver
 from serve_app.api.screening import check_host, request_id_in, screen, with_plain_headers
 from serve_app.core.errors import ParaserveError
@@ -20,6 +21,7 @@ from serve_app.core.errors import ParaserveError
 _REQUEST_ID_NAME = b"x-request-id"
 # Source: RFC 6455, section 7.4.1.
 _POLICY_VIOLATION = 1008
+_IS_HEAD = "paraserve.is_head"
 
 
 class FrontMiddleware:
@@ -98,7 +100,7 @@ class FrontMiddleware:
     async def _refuse(
         self, error: ParaserveError, log: RequestLog, request: Request, answer: _Answer
     ) -> None:
-        response = error_response(error)
+        response = error_response(error, path_of(request.scope))
         log.status, log.code = response.status_code, error.code
         log_refusal(self._logger, log)
         try:
@@ -174,7 +176,7 @@ class CanonicalMiddleware:
             await self._app(scope, receive, send)
             return
         # The server keeps its own scope, in which this is still a HEAD request.
-        scope = {**scope, "method": "GET"}
+        scope = {**scope, "method": "GET", _IS_HEAD: True}
 
         async def send_without_body(message: Message) -> None:
             if message["type"] == "http.response.body":
@@ -182,3 +184,8 @@ class CanonicalMiddleware:
             await send(message)
 
         await self._app(scope, receive, send_without_body)
+
+
+def is_head(request: Request) -> bool:
+    """Returns whether the caller wants the headers alone, so that no stream has to begin."""
+    return bool(request.scope.get(_IS_HEAD))

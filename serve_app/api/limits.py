@@ -9,8 +9,10 @@ from serve_app.api.body import UploadRate
 from serve_app.audio import AudioLimits
 from serve_app.scheduling.admission import MAX_RETRY_AFTER_S, NO_LIMITS, Limits
 from serve_app.settings import Settings
+from serve_app.settings.admission import REFUSAL_HEADROOM
 
 _KEY_SHARE = 0.75
+_MIN_SPARE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +51,29 @@ def limits_of(settings: Settings) -> ApiLimits:
         max_request_timeout_s=settings.ingress.max_request_timeout_s,
         max_audio_s=settings.audio.max_duration_s,
         in_flight=Limits(
-            admission.max_running, admission.max_waiting, admission.max_bytes, admission.max_audio_s
+            admission.max_running,
+            admission.max_waiting,
+            admission.max_bytes,
+            admission.max_audio_s,
+            num_spare_connections(settings),
         ),
         upload_rate=UploadRate(
             settings.ingress.min_upload_bytes_per_s, settings.ingress.upload_grace_s
         ),
         audio=settings.audio.options_for(AudioLimits, block_s=settings.audio.decode_block_s),
     )
+
+
+def num_spare_connections(settings: Settings) -> int:
+    """Returns how many uploads an ingress replica stores at once, and as many event streams.
+
+    An ingress replica holds a number of requests at a time. Of what transcriptions leave, a
+    third is for each of these, and a third for short requests.
+    """
+    admission = settings.admission
+    taken = admission.max_running + admission.max_waiting + REFUSAL_HEADROOM
+    spare = settings.ingress.deployment.max_ongoing_requests - taken
+    return max(spare // 3, _MIN_SPARE)
 
 
 def key_limits_of(settings: Settings) -> Limits:
@@ -82,4 +100,5 @@ def shared_key_limits_of(settings: Settings) -> Limits:
         int(admission.max_waiting * _KEY_SHARE),
         max(largest_bytes, int(admission.max_bytes * _KEY_SHARE)),
         max(settings.audio.max_duration_s, admission.max_audio_s * _KEY_SHARE),
+        max(1, int(num_spare_connections(settings) * _KEY_SHARE)),
     )

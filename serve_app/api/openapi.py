@@ -5,10 +5,11 @@ The body of a transcription is parsed while it streams, so FastAPI cannot derive
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from serve_app.api.admission import TIMEOUT_HEADER
-from serve_app.api.response_headers import describe_headers
+from serve_app.api.response_headers import describe_headers, kind_of
 from serve_app.api.response_schemas import component_schemas, reference
 from serve_app.api.speaker_fields import (
     MAX_KNOWN_SPEAKERS,
@@ -20,9 +21,7 @@ from serve_app.api.speech_fields import MAX_PADDING_MS, MAX_SILENCE_MS, MIN_SILE
 from serve_app.api.subtitle_fields import subtitle_field_schemas
 from serve_app.core.speakers import MAX_SPEAKERS
 
-TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
-
-_FIELDS: dict[str, dict[str, Any]] = {
+FORM_FIELDS: dict[str, dict[str, Any]] = {
     "file": {
         "type": "string",
         "format": "binary",
@@ -195,14 +194,16 @@ _FIELDS: dict[str, dict[str, Any]] = {
     },
 }
 
-_JSON_FIELDS = {name.removesuffix("[]"): field for name, field in _FIELDS.items() if name != "file"}
+_JSON_FIELDS = {
+    name.removesuffix("[]"): field for name, field in FORM_FIELDS.items() if name != "file"
+}
 
 REQUEST_SCHEMAS: dict[str, Any] = {
     "TranscriptionForm": {
         "title": "TranscriptionForm",
         "type": "object",
         "required": ["model"],
-        "properties": _FIELDS,
+        "properties": FORM_FIELDS,
     },
     "TranscriptionOfUrl": {
         "title": "TranscriptionOfUrl",
@@ -243,20 +244,25 @@ SECURITY_SCHEMES: dict[str, Any] = {
 }
 
 
-def document(generated: dict[str, Any]) -> dict[str, Any]:
+def document(
+    generated: dict[str, Any], requests: Mapping[str, Any], answers: Mapping[str, Any]
+) -> dict[str, Any]:
     """Completes the document that FastAPI has generated.
 
     FastAPI lists a 422 for each route with a path parameter; such a parameter never fails here.
+
+    Args:
+        generated: it is changed.
+        requests: further schemas of requests.
+        answers: further schemas of responses.
     """
     for path, operations in generated["paths"].items():
         for operation in operations.values():
             operation["responses"].pop("422", None)
             for status, response in operation["responses"].items():
-                response["headers"] = describe_headers(
-                    int(status), of_transcripts=path == TRANSCRIPTIONS_PATH
-                )
+                response["headers"] = describe_headers(int(status), kind_of(path))
     generated["components"] = {
-        "schemas": {**REQUEST_SCHEMAS, **component_schemas()},
+        "schemas": {**REQUEST_SCHEMAS, **requests, **component_schemas(), **answers},
         "securitySchemes": SECURITY_SCHEMES,
     }
     return generated

@@ -57,7 +57,7 @@ _SPEAKER_LABELS, _SUBTITLE_SPEAKERS = "speaker_labels", "subtitle_speakers"
 _MIX, _SEPARATE = "mix", "separate"
 _SUBTITLE_CHANNELS = "subtitle_channels"
 STREAMABLE_FORMATS = ("json", "text", _DIARIZED)
-_UNLABELLED_FORMATS = ("json", "text")
+UNLABELLED_FORMATS = ("json", "text")
 _SUBTITLE_FORMATS = ("srt", "vtt")
 _LOGPROB_FORMATS = ("json", "verbose_json")
 _SPEAKERS: frozenset[Stage] = frozenset({"speakers"})
@@ -275,7 +275,7 @@ class _Parser:
             return None
         if "speakers" not in self._offer.stages:
             raise StageNotDeployed("speakers", ", ".join(self._offer.stages))
-        if response_format in _UNLABELLED_FORMATS:
+        if response_format in UNLABELLED_FORMATS:
             for name in asking:
                 self._warn(name, f"has no effect with response_format {response_format}")
             return None
@@ -291,7 +291,7 @@ class _Parser:
         """
         asking = [name for name in SPEAKER_NUMBERS if self._text(name)]
         known = [name for name in (NAMES, REFERENCES) if self._fields.lists.get(name)]
-        if response_format not in _UNLABELLED_FORMATS or has_reference(self._fields):
+        if response_format not in UNLABELLED_FORMATS or has_reference(self._fields):
             asking += known
         if self._boolean(_SUBTITLE_SPEAKERS):
             asking.append(_SUBTITLE_SPEAKERS)

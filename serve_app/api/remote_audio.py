@@ -7,6 +7,7 @@ same parts.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import quote, unquote, unquote_to_bytes, urlsplit
@@ -90,27 +91,10 @@ class UrlPolicy:
         return target
 
     def _parsed(self, url: str) -> Target:
-        try:
-            parsed = httpx.URL(url)
-            host = parsed.raw_host.decode("ascii").lower().rstrip(".")
-        except (httpx.InvalidURL, UnicodeError, ValueError):
-            raise InvalidParameter(_PARAM, "is not a URL") from None
-        schemes = ("https", "http") if self._settings.allow_http else ("https",)
-        if parsed.scheme not in schemes:
-            raise UrlNotAllowed(f"it must begin with {' or '.join(schemes)}://")
-        # httpx drops an empty user name when it parses.
-        if parsed.userinfo or "@" in _authority_in(url):
-            raise UrlNotAllowed("it contains credentials")
-        if "\\" in url:
-            raise UrlNotAllowed("it contains a backslash")
-        port = _DEFAULT_PORTS[parsed.scheme] if parsed.port is None else parsed.port
-        target = Target(parsed.scheme, host, port, parsed.raw_path)
-        if not host or not self._is_listed(target):
+        target = parse_target(url, ("https", "http") if self._settings.allow_http else ("https",))
+        if not is_listed(target, self._settings.allowed_hosts):
             raise UrlNotAllowed("this service does not fetch from its host")
         return target
-
-    def _is_listed(self, target: Target) -> bool:
-        return any(_matches(entry, target) for entry in self._settings.allowed_hosts)
 
     def _bucket_in_path(self, target: Target) -> str | None:
         """Returns the bucket that an address names in its path.
@@ -201,6 +185,40 @@ class BotocoreSigner:
                 f"audio_url.s3_sign: {type(error).__name__}; check the credentials"
             ) from None
         return url
+
+
+def parse_target(url: str, schemes: Sequence[str]) -> Target:
+    """Parses a URL that names a host, and nothing but a host, as its authority.
+
+    Args:
+        url: as a caller gave it.
+        schemes: that are accepted.
+
+    Raises:
+        InvalidParameter: it is not a URL.
+        UrlNotAllowed: it has another scheme, credentials, a backslash or no host.
+    """
+    try:
+        parsed = httpx.URL(url)
+        host = parsed.raw_host.decode("ascii").lower().rstrip(".")
+    except (httpx.InvalidURL, UnicodeError, ValueError):
+        raise InvalidParameter(_PARAM, "is not a URL") from None
+    if parsed.scheme not in schemes:
+        raise UrlNotAllowed(f"it must begin with {' or '.join(schemes)}://")
+    # httpx drops an empty user name when it parses.
+    if parsed.userinfo or "@" in _authority_in(url):
+        raise UrlNotAllowed("it contains credentials")
+    if "\\" in url:
+        raise UrlNotAllowed("it contains a backslash")
+    if not host:
+        raise UrlNotAllowed("it names no host")
+    port = _DEFAULT_PORTS[parsed.scheme] if parsed.port is None else parsed.port
+    return Target(parsed.scheme, host, port, parsed.raw_path)
+
+
+def is_listed(target: Target, entries: Iterable[str]) -> bool:
+    """Returns whether an entry names the host: `host`, `host:port`, `*.domain`."""
+    return any(_matches(entry, target) for entry in entries)
 
 
 def _authority_in(url: str) -> str:

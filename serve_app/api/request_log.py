@@ -56,6 +56,7 @@ class RequestLog:
         ignored_fields: names of unknown fields, up to a limit.
         num_speakers: speakers that were told apart; None without labels.
         lacks_labels: whether labels were asked for and could not be made.
+        transcribed_s: audio whose text was made so far, times the separate channels.
         cost: time by stage, and retries.
     """
 
@@ -76,6 +77,7 @@ class RequestLog:
     ignored_fields: tuple[str, ...] = ()
     num_speakers: int | None = None
     lacks_labels: bool = False
+    transcribed_s: float = 0.0
     cost: RequestCost = field(default_factory=RequestCost)
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from serve_app.api.headers import (
     IGNORED_FIELDS_HEADER,
@@ -17,8 +17,17 @@ from serve_app.api.headers import (
     WARNINGS_HEADER,
 )
 
+TRANSCRIPTIONS_PATH = "/v1/audio/transcriptions"
+
+RouteKind: TypeAlias = Literal["transcript", "job", "job result", "job events", "upload", "other"]
+
 _TEXT: Mapping[str, Any] = {"type": "string"}
+_BYTES: Mapping[str, Any] = {"type": "integer", "minimum": 0}
 _OK = frozenset({200})
+_SUCCESS = frozenset({200, 201, 202, 204})
+_TRANSCRIPTS: frozenset[RouteKind] = frozenset({"transcript", "job result"})
+_STREAMS: frozenset[RouteKind] = frozenset({"transcript", "job events"})
+_UPLOADS: frozenset[RouteKind] = frozenset({"upload"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +40,7 @@ class ResponseHeader:
         schema: of its value.
         statuses: of responses that may have it; None for any.
         always_on: those that always have it, whichever part of the service answers.
-        only_transcripts: whether no other route sends it.
+        kinds: of the routes that send it; None for any.
         exposed: whether scripts of other origins may read it.
     """
 
@@ -40,7 +49,7 @@ class ResponseHeader:
     schema: Mapping[str, Any] = field(default_factory=lambda: _TEXT)
     statuses: frozenset[int] | None = None
     always_on: frozenset[int] = frozenset()
-    only_transcripts: bool = False
+    kinds: frozenset[RouteKind] | None = None
     exposed: bool = True
 
 
@@ -50,20 +59,20 @@ RESPONSE_HEADERS = (
         "The request's id in the service's log: the caller's own if it is well-formed, else a "
         "new one. Responses by the proxy itself lack it.",
         {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
-        always_on=_OK,
+        always_on=_SUCCESS,
     ),
     ResponseHeader(
         PARTIAL_HEADER,
         "Time spans without text, in seconds: 12.3-15.9,80-81.2. If there are too many for a "
         "header, the last entry gives the number of the others.",
         statuses=_OK,
-        only_transcripts=True,
+        kinds=_TRANSCRIPTS,
     ),
     ResponseHeader(
         WARNING_HEADER,
         "A warning about the transcript: it was made by a demo model.",
         statuses=_OK,
-        only_transcripts=True,
+        kinds=_TRANSCRIPTS,
     ),
     ResponseHeader(
         WARNINGS_HEADER,
@@ -73,21 +82,85 @@ RESPONSE_HEADERS = (
             "contentMediaType": "application/json",
             "contentSchema": {"type": "array", "items": {"type": "string"}},
         },
-        statuses=_OK,
-        only_transcripts=True,
+        statuses=frozenset({200, 202}),
+        kinds=_TRANSCRIPTS | {"job"},
     ),
     ResponseHeader(
         IGNORED_FIELDS_HEADER,
         "Names of unknown fields that were ignored, comma-separated.",
-        statuses=_OK,
-        only_transcripts=True,
+        statuses=frozenset({200, 202}),
+        kinds=_TRANSCRIPTS | {"job"},
     ),
     ResponseHeader(
         "Retry-After",
-        "Seconds after which a retry may succeed.",
+        "Seconds after which a retry may succeed. A 429 for a quota that is used up has none.",
         {"type": "integer", "minimum": 1},
         statuses=frozenset({429, 503}),
-        always_on=frozenset({429, 503}),
+        always_on=frozenset({503}),
+    ),
+    ResponseHeader(
+        "x-should-retry",
+        "`false` if a retry cannot succeed: the key's quota of the month is used up.",
+        {"type": "string", "const": "false"},
+        statuses=frozenset({429}),
+    ),
+    ResponseHeader(
+        "Location",
+        "Path of the job or the upload.",
+        statuses=frozenset({201, 202}),
+        always_on=frozenset({201, 202}),
+        kinds=frozenset({"job", "upload"}),
+    ),
+    ResponseHeader(
+        "Tus-Resumable",
+        "Version of tus.",
+        always_on=_SUCCESS,
+        kinds=_UPLOADS,
+    ),
+    ResponseHeader(
+        "Tus-Version",
+        "Versions of tus that the service speaks.",
+        statuses=frozenset({204, 412}),
+        kinds=_UPLOADS,
+    ),
+    ResponseHeader(
+        "Tus-Extension",
+        "Extensions of tus that the service has.",
+        statuses=frozenset({204}),
+        kinds=_UPLOADS,
+    ),
+    ResponseHeader(
+        "Tus-Max-Size",
+        "Largest recording in bytes.",
+        _BYTES,
+        statuses=frozenset({204}),
+        kinds=_UPLOADS,
+    ),
+    ResponseHeader(
+        "Upload-Offset",
+        "Bytes that have arrived.",
+        _BYTES,
+        statuses=_SUCCESS,
+        kinds=_UPLOADS,
+    ),
+    ResponseHeader(
+        "Upload-Length",
+        "Size of the recording in bytes.",
+        _BYTES,
+        statuses=_OK,
+        kinds=_UPLOADS,
+    ),
+    ResponseHeader(
+        "Upload-Metadata",
+        "Pairs of a key and a value in base64, as they were sent.",
+        statuses=_OK,
+        kinds=_UPLOADS,
+    ),
+    ResponseHeader(
+        "Upload-Expires",
+        "When the upload is removed unless a job has taken it.",
+        statuses=_SUCCESS,
+        kinds=_UPLOADS,
     ),
     ResponseHeader(
         "WWW-Authenticate",
@@ -114,14 +187,14 @@ RESPONSE_HEADERS = (
         "Cache-Control",
         "`no-store`, on a stream.",
         statuses=_OK,
-        only_transcripts=True,
+        kinds=_STREAMS | _UPLOADS,
         exposed=False,
     ),
     ResponseHeader(
         "X-Accel-Buffering",
         "`no`, on a stream: tells nginx not to buffer events.",
         statuses=_OK,
-        only_transcripts=True,
+        kinds=_STREAMS,
         exposed=False,
     ),
 )
@@ -133,7 +206,19 @@ EXPOSED_HEADERS = (
 """Headers that scripts of other origins may read, besides those that CORS always allows."""
 
 
-def describe_headers(status: int, *, of_transcripts: bool) -> dict[str, Any]:
+def kind_of(path: str) -> RouteKind:
+    """Returns the kind of the route with a path, as the OpenAPI document writes it."""
+    if path == TRANSCRIPTIONS_PATH:
+        return "transcript"
+    if path.startswith("/v1/uploads"):
+        return "upload"
+    if path.startswith("/v1/jobs"):
+        last = path.rpartition("/")[2]
+        return "job result" if last == "result" else "job events" if last == "events" else "job"
+    return "other"
+
+
+def describe_headers(status: int, kind: RouteKind) -> dict[str, Any]:
     """Returns the headers of a response for the OpenAPI document."""
     return {
         header.name: {
@@ -143,5 +228,5 @@ def describe_headers(status: int, *, of_transcripts: bool) -> dict[str, Any]:
         }
         for header in RESPONSE_HEADERS
         if (header.statuses is None or status in header.statuses)
-        and (of_transcripts or not header.only_transcripts)
+        and (header.kinds is None or kind in header.kinds)
     }

@@ -14,6 +14,8 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from serve_app.core.records import UtteranceStatus
+from serve_app.jobs.job_json import JobJson
+from serve_app.jobs.records import UsageKind
 
 Seconds: TypeAlias = Annotated[float, Field(description="Seconds from the recording's start.")]
 
@@ -313,3 +315,65 @@ class Readiness(TypedDict):
 
     status: Literal["ready"]
     stages: dict[str, StageDescription]
+
+
+class UsageOfKind(TypedDict):
+    """What a key has used in one way."""
+
+    kind: Annotated[
+        UsageKind,
+        Field(
+            description="`request`, `job`, `batch` (jobs of `paraserve batch` on the service) or "
+            "`live`."
+        ),
+    ]
+    audio_s: Annotated[float, Field(description="Audio in s, times the channels recognized.")]
+    num_requests: int
+
+
+class Usage(TypedDict):
+    """What the caller's key has used in a calendar month, in UTC."""
+
+    object: Literal["usage"]
+    month: Annotated[str, Field(description="As 2026-11.")]
+    key: Annotated[str, Field(description="Name of the API key.")]
+    audio_s: Annotated[float, Field(description="Audio in s of all kinds.")]
+    num_requests: int
+    data: list[UsageOfKind]
+    max_audio_s: Annotated[
+        float | None, Field(description="Quota of audio in s of a month; null without one.")
+    ]
+    until: Annotated[str, Field(description="The day on which the next month begins.")]
+
+
+class JobList(TypedDict):
+    """Jobs of the caller's key, the newest first."""
+
+    object: Literal["list"]
+    data: list[JobJson]
+    first_id: str | None
+    last_id: Annotated[
+        str | None, Field(description="The value of `after` for the next page; null if empty.")
+    ]
+    has_more: Annotated[bool, Field(description="Whether older ones follow.")]
+
+
+class JobRemoval(TypedDict):
+    """The job is gone, with its recording and its text."""
+
+    id: str
+    object: Literal["transcription.job"]
+    deleted: Literal[True]
+
+
+class Upload(TypedDict):
+    """A recording that arrives in parts."""
+
+    id: str
+    object: Literal["upload"]
+    length_bytes: int
+    offset_bytes: Annotated[int, Field(description="Bytes that have arrived.")]
+    expires_at: Annotated[
+        int, Field(description="Unix time at which it is removed unless a job has taken it.")
+    ]
+    metadata: dict[str, str]

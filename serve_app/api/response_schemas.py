@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter
@@ -30,21 +31,24 @@ _ERRORS: dict[int, str] = {
     ),
     401: "The API key is missing or not valid.",
     403: "The API key is disabled or has expired, or the URL is not allowed.",
-    404: "The model is not served here.",
+    404: "There is no such model, job or upload, or it belongs to another key.",
     405: "The path does not support this method.",
     408: "The body arrived too slowly.",
+    409: "The job or the upload is in another state, or the Idempotency-Key is of another request.",
+    412: "The request speaks another version of tus.",
     413: "The file is too large or the recording too long.",
     414: "The path and query are too long.",
+    415: "The part of an upload has another Content-Type.",
     421: "The Host header does not name one of the service's hosts.",
-    429: "The service, or the API key, is at its limit.",
+    429: "The service, or the API key, is at its limit, or the key's quota is used up.",
     431: "The headers are too many or too long.",
     500: "Internal error.",
     503: "The service is starting or stopping, has no room for the recording, "
-    "or cannot check API keys.",
+    "cannot check API keys, or its store of jobs does not answer.",
     504: "The deadline passed.",
 }
-# The head of every request is checked before routing.
-_EVERYWHERE = (400, 414, 421, 431, 500, 503)
+EVERYWHERE = (400, 414, 421, 431, 500, 503)
+"""Statuses of every route: the head of each request is checked before routing."""
 
 
 def reference(name: str) -> dict[str, Any]:
@@ -75,16 +79,19 @@ _SERVER_SENT_EVENT: dict[str, Any] = {
 
 
 def component_schemas() -> dict[str, Any]:
-    """Returns all referenced schemas by name."""
-    inputs: list[Any] = [
-        (name, "serialization", TypeAdapter(kind)) for name, kind in _NAMED.items()
-    ]
+    """Returns all schemas that the routes without jobs refer to, by name."""
+    return dict(sorted({**schemas_of(_NAMED), "ServerSentEvent": _SERVER_SENT_EVENT}.items()))
+
+
+def schemas_of(named: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the schemas of types, and of those within them, by name."""
+    inputs: list[Any] = [(name, "serialization", TypeAdapter(kind)) for name, kind in named.items()]
     written, shared = TypeAdapter.json_schemas(inputs, ref_template=_REFERENCE)
     schemas: dict[str, Any] = dict(shared.get("$defs", {}))
     for (name, _), schema in written.items():
         if schema != reference(str(name)):
             schemas[str(name)] = schema
-    return dict(sorted({**schemas, "ServerSentEvent": _SERVER_SENT_EVENT}.items()))
+    return schemas
 
 
 def errors(*statuses: int) -> Responses:
@@ -98,49 +105,52 @@ def errors(*statuses: int) -> Responses:
     return found
 
 
-def json_answer(name: str, description: str) -> Responses:
+def json_answer(name: str, description: str, status: int = 200) -> Responses:
     """Returns the success response of a route that has a single schema."""
     content = {"application/json": {"schema": reference(name)}}
-    return {200: {"description": description, "content": content}}
+    return {status: {"description": description, "content": content}}
 
+
+TRANSCRIPT_CONTENT: dict[str, Any] = {
+    "application/json": {
+        "schema": {
+            # The stricter schemas first: every other body is also a valid json body.
+            "anyOf": [
+                reference("DiarizedTranscription"),
+                reference("VerboseTranscription"),
+                reference("Transcription"),
+            ]
+        }
+    },
+    "text/plain": {"schema": {"type": "string", "description": "For `text` and `srt`."}},
+    "text/vtt": {"schema": {"type": "string", "description": "For `vtt`."}},
+}
+"""A transcript in the formats of a response that is not a stream."""
 
 TRANSCRIPTION_RESPONSES: Responses = {
     200: {
         "description": "The transcript, in the requested format.",
         "content": {
-            "application/json": {
-                "schema": {
-                    # The stricter schemas first: every other body is also a valid json body.
-                    "anyOf": [
-                        reference("DiarizedTranscription"),
-                        reference("VerboseTranscription"),
-                        reference("Transcription"),
-                    ]
-                }
-            },
-            "text/plain": {
-                "schema": {"type": "string", "description": "For `text` and `srt`."},
-            },
-            "text/vtt": {"schema": {"type": "string", "description": "For `vtt`."}},
+            **TRANSCRIPT_CONTENT,
             "text/event-stream": {"schema": reference("ServerSentEvent")},
         },
     },
-    **errors(401, 403, 404, 405, 408, 413, 429, 504, *_EVERYWHERE),
+    **errors(401, 403, 404, 405, 408, 413, 429, 504, *EVERYWHERE),
 }
 
 MODEL_LIST_RESPONSES: Responses = {
     **json_answer("ModelList", "The served models."),
-    **errors(401, 403, 405, *_EVERYWHERE),
+    **errors(401, 403, 405, *EVERYWHERE),
 }
 MODEL_RESPONSES: Responses = {
     **json_answer("ModelDescription", "The model."),
-    **errors(401, 403, 404, 405, *_EVERYWHERE),
+    **errors(401, 403, 404, 405, *EVERYWHERE),
 }
 HEALTH_RESPONSES: Responses = {
     **json_answer("Health", "The process is running."),
-    **errors(405, *_EVERYWHERE),
+    **errors(405, *EVERYWHERE),
 }
 READINESS_RESPONSES: Responses = {
     **json_answer("Readiness", "All stages are ready."),
-    **errors(405, *_EVERYWHERE),
+    **errors(405, *EVERYWHERE),
 }

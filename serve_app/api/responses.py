@@ -35,7 +35,7 @@ from serve_app.api.response_models import (
     VerboseTranscription,
     Word,
 )
-from serve_app.core.errors import SpeakersUnavailable
+from serve_app.core.errors import RecognitionFailed, SpeakersUnavailable
 from serve_app.core.records import RecordingEnd, Token, UtteranceSummary
 from serve_app.core.words import needs_space
 from serve_app.speakers.transcripts import labelled, labelled_sentences
@@ -68,6 +68,20 @@ _MEDIA_TYPES: dict[ResponseFormat, str] = {
     "srt": "text/plain",
     "vtt": "text/vtt",
 }
+
+
+def check_transcript(transcript: Transcript, response_format: ResponseFormat) -> None:
+    """Checks that a transcript has what a caller asked for.
+
+    Raises:
+        RecognitionFailed: nothing could be recognized.
+        SpeakersUnavailable: the format lists speakers, and there are no labels.
+    """
+    unrecognized = [one for one in transcript.failures if one.reason == "recognition_failed"]
+    if unrecognized and not transcript.sentences:
+        raise RecognitionFailed(unrecognized[0].error)
+    if response_format == "diarized_json" and transcript.diarization is None:
+        raise SpeakersUnavailable
 
 
 def render(transcript: Transcript, parameters: TranscriptionParameters) -> Response:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,7 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from serve_app import __version__
-from serve_app.api import flow_control, openapi, response_schemas
+from serve_app.api import flow_control, job_schemas, openapi, response_schemas
 from serve_app.api.admission import AdmissionGate
 from serve_app.api.auth import (
     AllowAll,
@@ -26,20 +28,32 @@ from serve_app.api.docs_page import add_docs, add_document, add_page_redirect
 from serve_app.api.errors import error_response, on_http_exception, on_validation_error
 from serve_app.api.fetching import Fetcher, HttpFetcher
 from serve_app.api.front import CanonicalMiddleware, FrontMiddleware
-from serve_app.api.limits import ApiLimits, key_limits_of, limits_of, shared_key_limits_of
+from serve_app.api.job_creation import JobBackend
+from serve_app.api.job_routes import JobParts, add_job_routes, job_parts
+from serve_app.api.limits import (
+    ApiLimits,
+    key_limits_of,
+    limits_of,
+    num_spare_connections,
+    shared_key_limits_of,
+)
 from serve_app.api.models import ServedModels
 from serve_app.api.parameters import parse_parameters
 from serve_app.api.remote_audio import BotocoreSigner, UrlPolicy
 from serve_app.api.request_log import NoObserver, RequestObserver
-from serve_app.api.response_headers import EXPOSED_HEADERS
+from serve_app.api.response_headers import EXPOSED_HEADERS, TRANSCRIPTIONS_PATH
 from serve_app.api.response_models import Health, ModelList, Readiness
 from serve_app.api.service import TranscriptionService
 from serve_app.api.transcription import TranscriptionHandler
 from serve_app.api.upload import UploadReader
+from serve_app.api.usage import NoMeter, UsageMeter
+from serve_app.api.webhook_urls import WebhookPolicy, WebhookSecretNames
 from serve_app.core.errors import ParaserveError
 from serve_app.settings import AudioUrlSettings, HttpSettings, Settings
 
 _PREFLIGHT_HOLDS_S = 600
+_METHODS = ("GET", "HEAD", "POST")
+_METHODS_WITH_JOBS = (*_METHODS, "DELETE", "PATCH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,7 @@ def build_api(
     fetcher: Fetcher | None = None,
     observer: RequestObserver | None = None,
     access: AccessRules = AccessRules(),
+    jobs: JobBackend | None = None,
 ) -> FastAPI:
     """Returns the ASGI application over a service.
 
@@ -75,9 +90,16 @@ def build_api(
         fetcher: fetches recordings from URLs; None to reject them.
         observer: observes the queue and the end of each request.
         access: hosts and origins that are accepted.
+        jobs: store and files of jobs; None to serve none.
     """
     observer = observer or NoObserver()
     authenticator = authenticator or AllowAll()
+    gate = AdmissionGate(limits.in_flight, limits.max_retry_after_s)
+    observer.watch(gate.statistics, authenticator.stale_s)
+    upload_reader = UploadReader(limits, fetcher)
+    meter = NoMeter() if jobs is None else jobs.meter
+    handler = TranscriptionHandler(service, limits, gate, upload_reader, logger, observer, meter)
+    parts = None if jobs is None else job_parts(service, limits, gate, upload_reader, jobs, logger)
     app = FastAPI(
         title="Paraserve",
         version=__version__,
@@ -88,11 +110,7 @@ def build_api(
         # FastAPI's own pages load their scripts from the internet.
         docs_url=None,
         redoc_url=None,
-    )
-    gate = AdmissionGate(limits.in_flight, limits.max_retry_after_s)
-    observer.watch(gate.statistics, authenticator.stale_s)
-    handler = TranscriptionHandler(
-        service, limits, gate, UploadReader(limits, fetcher), logger, observer
+        lifespan=_lifespan(parts),
     )
     app.add_middleware(
         AuthenticationMiddleware,
@@ -104,7 +122,7 @@ def build_api(
         app.add_middleware(
             CORSMiddleware,
             allow_origins=access.cors_origins,
-            allow_methods=("GET", "HEAD", "POST"),
+            allow_methods=_METHODS if jobs is None else _METHODS_WITH_JOBS,
             allow_headers=("*",),
             expose_headers=EXPOSED_HEADERS,
             max_age=_PREFLIGHT_HOLDS_S,
@@ -117,7 +135,7 @@ def build_api(
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_validation_error)
     app.post(
-        openapi.TRANSCRIPTIONS_PATH,
+        TRANSCRIPTIONS_PATH,
         summary="Transcribe a recording",
         operation_id="createTranscription",
         tags=["audio"],
@@ -126,14 +144,32 @@ def build_api(
         response_model=None,
     )(handler.transcribe)
 
+    if parts is not None:
+        add_job_routes(app, parts, logger)
     write = app.openapi
+    requests = {} if jobs is None else job_schemas.REQUEST_SCHEMAS
+    answers = {} if jobs is None else job_schemas.answer_schemas()
     # Cached: repeated requests for it would delay transcriptions.
-    app.openapi = cache(lambda: openapi.document(write()))  # type: ignore[method-assign]
+    app.openapi = cache(  # type: ignore[method-assign]
+        lambda: openapi.document(write(), requests, answers)
+    )
     _add_models(app, service)
     _add_health(app, service)
     add_docs(app)
     add_document(app)
     return app
+
+
+def _lifespan(parts: JobParts | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Returns what closes the store of the jobs when the application stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        if parts is not None:
+            await parts.close()
+
+    return lifespan
 
 
 def _add_models(app: FastAPI, service: TranscriptionService) -> None:
@@ -236,10 +272,28 @@ def assemble_api(
         fetcher=_fetcher(settings.audio_url),
         observer=observer,
         access=access_rules(settings.http),
+        jobs=_jobs(settings, logger) if settings.jobs.enabled else None,
     )
     if settings.ui.enabled:
         add_page_redirect(app, settings.ui.route_prefix, settings.ui.root_path)
     return app
+
+
+def _jobs(settings: Settings, logger: logging.Logger) -> JobBackend:
+    """Opens the store and the files of jobs; neither is asked for anything yet."""
+    # Its packages are only there with the extra `jobs`.
+    from serve_app.jobs.opening import open_files, open_store
+
+    store = open_store(settings.jobs)
+    return JobBackend(
+        store,
+        open_files(settings.jobs),
+        UsageMeter(store, logger),
+        WebhookPolicy(settings.jobs),
+        WebhookSecretNames(settings.jobs.webhook_secrets_file, logger),
+        settings.jobs.max_upload_bytes,
+        max_watchers=num_spare_connections(settings),
+    )
 
 
 def access_rules(http: HttpSettings) -> AccessRules:
@@ -259,7 +313,12 @@ def authenticator_of(settings: Settings, logger: logging.Logger) -> Authenticato
     limits = key_limits_of(settings)
     if settings.auth.keys_file is None or not settings.auth.demanded:
         return AllowAll(limits)
-    defaults = KeyDefaults(limits, shared_key_limits_of(settings), settings.auth.keys_grace_s)
+    defaults = KeyDefaults(
+        limits,
+        shared_key_limits_of(settings),
+        settings.auth.keys_grace_s,
+        counts_usage=settings.jobs.enabled,
+    )
     return KeyFile(settings.auth.keys_file, defaults, logger)
 
 

@@ -17,6 +17,7 @@ from serve_app.core.records import (
     SpeechDetection,
     Stage,
     StageReadiness,
+    Utterance,
 )
 from serve_app.core.speakers import SpeakerOptions
 from serve_app.transcript.transcript import TranscriptEvent
@@ -34,6 +35,8 @@ class TranscriptionJob:
         speech_detection: for the VAD.
         speakers: label who speaks; None for no labels.
         separate_channels: recognize each channel for itself, instead of their mix.
+        known: utterances of an earlier attempt at the same recording; their chunks are not
+            recognized again.
     """
 
     context: RequestContext
@@ -43,6 +46,7 @@ class TranscriptionJob:
     speech_detection: SpeechDetection = AS_DEPLOYED
     speakers: SpeakerOptions | None = None
     separate_channels: bool = False
+    known: tuple[Utterance, ...] = ()
 
 
 class TranscriptionService(Protocol):

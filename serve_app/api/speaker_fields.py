@@ -13,6 +13,7 @@ import binascii
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from serve_app.api.fields import RequestFields, parse_json
 from serve_app.audio import AudioDecoder, AudioLimits
 from serve_app.core.errors import AudioError, AudioTooLong, AudioTooShort, InvalidParameter
 from serve_app.core.pcm import SAMPLE_RATE_HZ, Pcm
+from serve_app.core.records import FileBytes
 from serve_app.core.speakers import MAX_SPEAKERS, KnownSpeaker, SpeakerOptions
 
 NAMES = "known_speaker_names"
@@ -64,7 +66,7 @@ def parse_speaker_fields(fields: RequestFields) -> SpeakerFields:
         raise InvalidParameter(MIN, f"is larger than {MAX}")
     names = tuple(name.strip() for name in _listed(fields, NAMES))
     references = _listed(fields, REFERENCES)
-    _check_names(names)
+    check_names(names)
     if len(names) != len(references):
         raise InvalidParameter(
             NAMES if len(names) > len(references) else REFERENCES,
@@ -127,14 +129,19 @@ def _listed(fields: RequestFields, name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str], param: str = NAMES) -> None:
+    """Checks the names of known speakers.
+
+    Raises:
+        InvalidParameter: one is empty, too long or not printable, or two are the same.
+    """
     for name in names:
         if not name or len(name) > MAX_NAME_CHARS or not name.isprintable():
             raise InvalidParameter(
-                NAMES, f"must each have 1 to {MAX_NAME_CHARS} printable characters"
+                param, f"must each have 1 to {MAX_NAME_CHARS} printable characters"
             )
     if len(set(names)) < len(names):
-        raise InvalidParameter(NAMES, "must differ from each other")
+        raise InvalidParameter(param, "must differ from each other")
 
 
 def _decode_all(fields: SpeakerFields, limits: AudioLimits) -> tuple[KnownSpeaker, ...]:
@@ -162,24 +169,39 @@ def _decode(number: int, reference: str, limits: AudioLimits) -> Pcm:
         content = base64.b64decode("".join(reference[match.end() :].split()), validate=True)
     except (binascii.Error, ValueError):
         raise InvalidParameter(REFERENCES, f"must be base64; reference {number} is not") from None
+    return decode_reference(
+        np.frombuffer(content, np.uint8), limits, REFERENCES, f"reference {number}"
+    )
+
+
+def decode_reference(audio: FileBytes | Path, limits: AudioLimits, param: str, which: str) -> Pcm:
+    """Returns the samples of the recording of a known speaker.
+
+    Args:
+        audio: content of the file, or its path.
+        limits: of accepted audio.
+        param: that it was given with, for errors.
+        which: names the recording among those of the parameter, for errors.
+
+    Raises:
+        InvalidParameter: it is not 2 to 10 s of audio, or it is damaged or silent.
+        OSError: the file cannot be read.
+    """
     length = InvalidParameter(
-        REFERENCES,
-        f"must last {MIN_REFERENCE_S:g} to {MAX_REFERENCE_S:g} s; reference {number} does not",
+        param, f"must last {MIN_REFERENCE_S:g} to {MAX_REFERENCE_S:g} s; {which} does not"
     )
     longest = replace(limits, max_duration_s=MAX_REFERENCE_S + _PADDING_S)
     try:
-        with AudioDecoder(np.frombuffer(content, np.uint8), longest) as decoder:
+        with AudioDecoder(audio, longest) as decoder:
             pcm: Pcm = np.concatenate([np.empty(0, np.int16), *decoder.blocks()])
             is_damaged = bool(decoder.damage)
     except (AudioTooLong, AudioTooShort):
         raise length from None
     except AudioError as error:
-        raise InvalidParameter(
-            REFERENCES, f"must be audio; reference {number} cannot be used: {error}"
-        ) from None
+        raise InvalidParameter(param, f"must be audio; {which} cannot be used: {error}") from None
     if len(pcm) < MIN_REFERENCE_S * SAMPLE_RATE_HZ:
         raise length
     if is_damaged or not pcm.any():
         what = "damaged" if is_damaged else "silent"
-        raise InvalidParameter(REFERENCES, f"must be speech; reference {number} is {what}")
+        raise InvalidParameter(param, f"must be speech; {which} is {what}")
     return pcm

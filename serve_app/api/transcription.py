@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import traceback
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import ExitStack, aclosing
 
 from fastapi import Request, Response
@@ -15,7 +14,13 @@ from starlette.requests import ClientDisconnect
 from serve_app.api.admission import TIMEOUT_HEADER, Admission, AdmissionGate, Deadline, deadline_of
 from serve_app.api.auth import caller_of
 from serve_app.api.body import RequestBody
-from serve_app.api.errors import STATUS_OF, error_body, error_response, internal_error_response
+from serve_app.api.errors import (
+    STATUS_OF,
+    error_body,
+    error_response,
+    forget_frames,
+    internal_error_response,
+)
 from serve_app.api.event_stream import EventFeed, EventStream
 from serve_app.api.headers import (
     WARNING_HEADER,
@@ -27,16 +32,12 @@ from serve_app.api.hotword_report import report_hotwords
 from serve_app.api.limits import ApiLimits
 from serve_app.api.parameters import TranscriptionParameters, parse_parameters
 from serve_app.api.request_log import RequestLog, RequestObserver, request_id_of, traceparent_of
-from serve_app.api.responses import render, sse_error, sse_events
+from serve_app.api.responses import check_transcript, render, sse_error, sse_events
 from serve_app.api.service import TranscriptionJob, TranscriptionService
 from serve_app.api.speaker_fields import read_speaker_options
-from serve_app.api.upload import Recording, UploadReader
-from serve_app.core.errors import (
-    ParaserveError,
-    RecognitionFailed,
-    SpeakersUnavailable,
-    UploadTooSlow,
-)
+from serve_app.api.upload import Recording, UploadReader, with_query
+from serve_app.api.usage import Meter
+from serve_app.core.errors import ParaserveError, UploadTooSlow
 from serve_app.core.records import RecordingEnd, RequestContext
 from serve_app.core.speakers import SpeakerOptions
 from serve_app.packs.registry import demo_warning, is_demo_pack
@@ -45,6 +46,7 @@ from serve_app.transcript.transcript import FailedRange, TranscriptEvent, collec
 
 _OK = 200
 _CLIENT_CLOSED_REQUEST = 499
+_DISCONNECTED = "client_disconnected"
 _FIRST_SERVER_ERROR = 500
 
 # An unusable recording is detected within milliseconds, so that even a streamed request can
@@ -62,6 +64,7 @@ class TranscriptionHandler:
         upload_reader: receives the recordings.
         logger: gets one line per request.
         observer: notified at the end of each request.
+        meter: counts the audio of each key, and knows its quota.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class TranscriptionHandler:
         upload_reader: UploadReader,
         logger: logging.Logger,
         observer: RequestObserver,
+        meter: Meter,
     ) -> None:
         self._service = service
         self._limits = limits
@@ -79,6 +83,7 @@ class TranscriptionHandler:
         self._upload_reader = upload_reader
         self._logger = logger
         self._observer = observer
+        self._meter = meter
 
     async def transcribe(self, request: Request) -> Response:
         caller = caller_of(request)
@@ -90,11 +95,11 @@ class TranscriptionHandler:
                 response = await self._respond(request, body, log, held)
         except ParaserveError as error:
             response = self._refuse(error, log)
-            _forget_frames(error)
+            forget_frames(error)
         except ClientDisconnect as error:
             _mark_departed(log)
             response = Response(status_code=_CLIENT_CLOSED_REQUEST)
-            _forget_frames(error)
+            forget_frames(error)
         except asyncio.CancelledError:
             # Ray Serve cancels a request whose caller has disconnected.
             _mark_departed(log)
@@ -102,7 +107,7 @@ class TranscriptionHandler:
             raise
         except Exception as error:
             response = self._fail(log)
-            _forget_frames(error)
+            forget_frames(error)
         log.status = response.status_code
         pack = log.model or self._service.offer.model
         if log.status == _OK and is_demo_pack(pack):
@@ -114,6 +119,9 @@ class TranscriptionHandler:
     def _end(self, log: RequestLog) -> None:
         log.write(self._logger)
         self._observer.ended(log)
+        # A caller who leaves before the end has got text, or kept the service busy.
+        if log.transcribed_s and log.code in {None, _DISCONNECTED}:
+            self._meter.count(log.key, "request", log.transcribed_s)
 
     async def _respond(
         self, request: Request, body: RequestBody, log: RequestLog, held: ExitStack
@@ -125,6 +133,7 @@ class TranscriptionHandler:
                 self._limits.request_timeout_s,
                 self._limits.max_request_timeout_s,
             )
+            await self._meter.check(caller_of(request))
             admission = await self._admit(request, body, deadline, log)
             held.callback(admission.leave)
             async with deadline.enforced():
@@ -140,7 +149,7 @@ class TranscriptionHandler:
         # The declared length; the end of the recording corrects it.
         log.audio_s = recording.audio_s
         offer = self._service.offer
-        parameters = parse_parameters(_with_query(recording.fields, request), offer)
+        parameters = parse_parameters(with_query(recording.fields, request), offer)
         log.ignored_fields = shown_names(parameters.ignored_fields)
         async with deadline.enforced():
             log.num_channels = self._num_channels(recording, parameters)
@@ -277,7 +286,7 @@ class TranscriptionHandler:
             log.code = "internal_error"
             reported = ParaserveError("the service failed")
         event = sse_error(error_body(reported))
-        _forget_frames(error)
+        forget_frames(error)
         return event
 
     async def _events(
@@ -294,6 +303,7 @@ class TranscriptionHandler:
                     log.audio_s = event.duration_ms / 1000
                     log.num_channels = event.num_channels
                     admission.processed_audio_s = log.audio_s * event.num_channels
+                    log.transcribed_s = admission.processed_audio_s
                     log.num_chunks = len(event.utterances)
                     log.cost = event.cost
                     if event.diarization is not None:
@@ -303,44 +313,21 @@ class TranscriptionHandler:
                     log.num_failed_ranges += len(event.damage)
                 elif isinstance(event, FailedRange):
                     log.num_failed_ranges += 1
+                else:
+                    spoken_s = event.end_ms / 1000 * log.num_channels
+                    log.transcribed_s = max(log.transcribed_s, spoken_s)
                 yield event
 
 
 def _mark_departed(log: RequestLog) -> None:
     """Marks a request as one whose caller disconnected, regardless of the response so far."""
-    log.code, log.status = "client_disconnected", _CLIENT_CLOSED_REQUEST
-
-
-def _forget_frames(error: BaseException) -> None:
-    """Clears the frames of an error that has been reported.
-
-    Errors that pass through tasks leave reference cycles of frames and tracebacks, which would
-    keep the recording on disk until the next garbage collection.
-    """
-    seen: set[int] = set()
-    chain: BaseException | None = error
-    while chain is not None and id(chain) not in seen:
-        seen.add(id(chain))
-        traceback.clear_frames(chain.__traceback__)
-        chain = chain.__cause__ or chain.__context__
-
-
-def _with_query(fields: Mapping[str, Sequence[str]], request: Request) -> dict[str, list[str]]:
-    """Returns the fields of the body and of the query; those of the body take precedence."""
-    in_query: dict[str, list[str]] = {}
-    for name, value in request.query_params.multi_items():
-        in_query.setdefault(name, []).append(value)
-    return in_query | {name: list(values) for name, values in fields.items()}
+    log.code, log.status = _DISCONNECTED, _CLIENT_CLOSED_REQUEST
 
 
 async def _answer(
     events: AsyncIterator[TranscriptEvent], parameters: TranscriptionParameters
 ) -> Response:
     transcript = await collect(events)
-    unrecognized = [one for one in transcript.failures if one.reason == "recognition_failed"]
-    if unrecognized and not transcript.sentences:
-        raise RecognitionFailed(unrecognized[0].error)
-    if parameters.response_format == "diarized_json" and transcript.diarization is None:
-        raise SpeakersUnavailable
+    check_transcript(transcript, parameters.response_format)
     # The subtitles of an hour take most of a second.
     return await asyncio.to_thread(render, transcript, parameters)

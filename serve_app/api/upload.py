@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
@@ -336,8 +336,21 @@ class UploadReader:
             length = min(length, MAX_JSON_BYTES)
         return min(length, self._limits.max_upload_bytes)
 
-    async def receive(self, request: Request, body: RequestBody, admission: Admission) -> Recording:
+    async def receive(
+        self,
+        request: Request,
+        body: RequestBody,
+        admission: Admission,
+        elsewhere: str | None = None,
+    ) -> Recording:
         """Reads the body, and fetches the recording if it names a URL.
+
+        Args:
+            request: whose body it is.
+            body: of the request; it is read to its end.
+            admission: reserves the bytes.
+            elsewhere: name of a field that may stand for a recording which is here already;
+                there are no bytes then, and the field stays among the others.
 
         Raises:
             RequestError: the body or the recording is not acceptable.
@@ -350,8 +363,10 @@ class UploadReader:
         spool.check_beginning = check_beginning
         try:
             form = await receive_form(body.stream(), request.headers.get("content-type"), spool)
-            fields = await body.unless_departed(self._complete(form, spool))
+            fields = await body.unless_departed(self._complete(form, spool, elsewhere))
             admission.resize(spool.size_bytes)
+            if elsewhere in fields:
+                return Recording(spool, fields, 0.0)
             # A hostile index takes a while to walk.
             estimate = await asyncio.to_thread(estimate_duration, spool.content())
             num_channels = await asyncio.to_thread(declared_channels, spool.content())
@@ -361,10 +376,16 @@ class UploadReader:
             raise
         return Recording(spool, fields, audio_s, num_channels)
 
-    async def _complete(self, form: Form, spool: SpoolFile) -> dict[str, list[str]]:
+    async def _complete(
+        self, form: Form, spool: SpoolFile, elsewhere: str | None
+    ) -> dict[str, list[str]]:
         """Returns the fields without those that name the recording."""
         fields = dict(form.fields)
         urls = fields.pop(_URL_FIELD, [])
+        if elsewhere in fields:
+            if form.has_file or urls:
+                raise InvalidParameter(elsewhere, "must be given without file and audio_url")
+            return fields
         if not urls:
             if not form.has_file:
                 raise InvalidParameter(FILE_FIELD, "is required, as a multipart file")
@@ -379,6 +400,14 @@ class UploadReader:
         spool.limit_setting = "audio_url.max_bytes"
         await self._fetcher.fetch(urls[0], spool)
         return fields
+
+
+def with_query(fields: Mapping[str, Sequence[str]], request: Request) -> dict[str, list[str]]:
+    """Returns the fields of the body and of the query; those of the body take precedence."""
+    in_query: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        in_query.setdefault(name, []).append(value)
+    return in_query | {name: list(values) for name, values in fields.items()}
 
 
 def _reserve(admission: Admission, num_bytes: int) -> None:

@@ -184,13 +184,14 @@ BEGINNING_BYTES = 512 * 1024
 """Bytes that `check_beginning` needs. Shorter files are cheap to receive."""
 
 
-def check_beginning(content: bytes) -> None:
+def check_beginning(content: bytes, *, is_whole: bool = False) -> None:
     """Rejects a file that no decoder would accept, whatever follows.
 
     Plain Python on a bounded number of bytes; takes milliseconds.
 
     Args:
         content: the first `BEGINNING_BYTES` bytes of a file, or more.
+        is_whole: whether nothing follows.
 
     Raises:
         UnknownAudioFormat: the format is not known.
@@ -203,7 +204,7 @@ def check_beginning(content: bytes) -> None:
     elif container == "avi":
         check_avi_header(source)
     # After a long tag too few bytes may be left to decide.
-    if container is None and source.num_bytes >= SEARCHED_BYTES:
+    if container is None and (is_whole or source.num_bytes >= SEARCHED_BYTES):
         raise UnknownAudioFormat(UNKNOWN_KIND)
 
 

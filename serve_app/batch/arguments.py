@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn, get_args
 
-from serve_app.batch.records import TEXT_FORMATS
+from serve_app.batch.records import NO_KNOWN_SPEAKERS, TEXT_FORMATS
 from serve_app.core.records import STAGES, Stage
 from serve_app.core.speakers import ANY_NUMBER
 from serve_app.settings import DEFAULT_PROFILE
@@ -100,6 +100,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         metavar="N",
         help="label who speaks; N is the number of speakers, or a range such as 2-4, if known",
     )
+    # Otherwise it would be an abbreviation of --speakers.
+    add("--speaker", type=_refuse_known_speaker, help=argparse.SUPPRESS)
     add("--channels", choices=("mix", "separate"), help="what to recognize of several channels")
     add("--retry-failed", action="store_true", help="retry recordings that failed permanently")
     add(
@@ -109,6 +111,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     )
     add("--set", action="append", metavar="NAME=VALUE", help="override a setting; may be repeated")
     return parser
+
+
+def _refuse_known_speaker(text: str) -> NoReturn:
+    raise argparse.ArgumentTypeError(NO_KNOWN_SPEAKERS)
 
 
 def _stages(text: str) -> tuple[Stage, ...]:

@@ -11,7 +11,7 @@ from functools import cache
 
 import fsspec
 
-from serve_app.batch.records import BatchItem, ChannelMode, JsonValue
+from serve_app.batch.records import NO_KNOWN_SPEAKERS, BatchItem, ChannelMode, JsonValue
 from serve_app.batch.uris import UnusableUri, parse_uri, plain_uri, resolved
 from serve_app.core.languages import GUESSED, language_code
 from serve_app.core.records import STAGES, Stage
@@ -20,6 +20,7 @@ from serve_app.core.speakers import SpeakerOptions, parse_speaker_numbers
 _URI_NAMES = ("uri", "path", "audio")
 _REFERENCE_NAMES = ("reference", "text")
 _SPEAKERS, _CHANNELS = "num_speakers", "channels"
+_KNOWN_SPEAKERS = ("known_speaker_names", "known_speaker_references")
 _KNOWN = frozenset(
     {"id", "language", "stages", _SPEAKERS, "metadata", *_URI_NAMES, *_REFERENCE_NAMES}
 )
@@ -130,6 +131,9 @@ def _item(fields: Mapping[str, JsonValue], root: str) -> BatchItem:
         raise _Unusable(f"has an id of more than {_MAX_ID_CHARACTERS} characters")
     if any(unicodedata.category(character) == "Cc" for character in recording_id):
         raise _Unusable(f"has control characters in its id {recording_id!r}")
+    for name in _KNOWN_SPEAKERS:
+        if fields.get(name) or fields.get(f"{name}[]"):
+            raise _Unusable(f"has {name}, but {NO_KNOWN_SPEAKERS}")
     return BatchItem(
         id=recording_id,
         uri=uri,

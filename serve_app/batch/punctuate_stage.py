@@ -7,6 +7,7 @@ Hence this stage is a pool of actors outside of Ray Data (`FinisherPool`); see d
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,12 +30,19 @@ from serve_app.scheduling.micro_batcher import BatchLimits
 from serve_app.settings import Settings
 from serve_app.settings.batch import TextFormat
 from serve_app.speakers.diarization import diarize
-from serve_app.speakers.transcripts import RecordingVoices, labelled
+from serve_app.speakers.transcripts import (
+    NO_LABELS,
+    RecordingVoices,
+    labelled,
+    missing_labels,
+)
 from serve_app.transcript.assembly import assemble
 from serve_app.transcript.itn import AS_SAID, TextRules, apply_rules
 from serve_app.transcript.sentences import PunctuationResult, PunctuationTask
 from serve_app.transcript.subtitles import SubtitleOptions
 from serve_app.transcript.transcript import Transcript, collect
+
+_LOG = logging.getLogger(__name__)
 
 _WORDS_AT_ONCE = 400
 """Words of a long text per call, so that short texts need not wait for all of it."""
@@ -188,14 +196,22 @@ class TranscriptWriter:
         return transcript, spent_s
 
     def _with_labels(self, transcript: Transcript, task: FinishTask) -> Transcript:
+        """Returns the transcript with speakers, or with a notice of labels that are missing."""
         voices = RecordingVoices()
         for utterance in task.heard.utterances:
             voices.add(utterance)
-        diarization = Diarization()
-        if voices:
-            options = task.item.speakers or self._speakers
-            diarization = voices.in_recording_time(diarize(voices.windows(), options, None))
-        return labelled(replace(transcript, diarization=diarization))
+        failed = [(one.start_ms, one.end_ms) for one in task.heard.utterances if one.voices is None]
+        notices = (*transcript.notices, *missing_labels(failed))
+        if not voices:
+            return replace(transcript, diarization=Diarization(), notices=notices)
+        try:
+            found = diarize(voices.windows(), task.item.speakers or self._speakers, None)
+        except Exception:
+            # The text is complete: a job of thousands of recordings does not end here.
+            _LOG.exception("speakers of %s were not told apart", task.item.id)
+            return replace(transcript, notices=(*notices, NO_LABELS))
+        diarization = voices.in_recording_time(found)
+        return labelled(replace(transcript, diarization=diarization, notices=notices))
 
     async def _write(self, record: FinishedRecording) -> None:
         # Each store has its own errors for a broken connection, so all are retried.

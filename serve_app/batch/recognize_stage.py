@@ -235,9 +235,7 @@ class RecognizeChunks:
         chunks, ends = read_audio(audio)
         results = self._poison_guard.run([chunk for _, chunk in chunks], self._transcribe)
         began_s = time.monotonic()
-        voices: list[SpeakerWindows | None] = []
-        if self._voices is not None and chunks:
-            voices = self._loop.run(self._voices.embed([chunk for _, chunk in chunks]))
+        voices = self._embed([chunk for _, chunk in chunks])
         embed_s = time.monotonic() - began_s
         num_samples = max(1, sum(chunk.num_samples for _, chunk in chunks))
         recognized = [
@@ -250,6 +248,17 @@ class RecognizeChunks:
             for (number, chunk), result in zip(chunks, results, strict=True)
         ]
         return words_table(recognized, ends, voices)
+
+    def _embed(self, chunks: list[Chunk]) -> list[SpeakerWindows | None]:
+        """Returns the windows of each chunk, None where that failed; nothing without labels."""
+        if self._voices is None or not chunks:
+            return []
+        try:
+            return self._loop.run(self._voices.embed(chunks))
+        except Exception:
+            # It would fail again; the transcripts are complete without labels, and say so.
+            _LOG.exception("voices were not embedded")
+            return [None] * len(chunks)
 
     def _transcribe(self, chunks: list[Chunk]) -> list[Recognition | ChunkFailure]:
         return self._loop.run(self._transcribe_or_exit(chunks)) if chunks else []

@@ -17,6 +17,12 @@ TEXT_FORMATS: tuple[TextFormat, ...] = get_args(TextFormat)
 
 ChannelMode: TypeAlias = Literal["mix", "separate"]
 
+NO_KNOWN_SPEAKERS = (
+    "a batch job cannot name speakers, only label them A, B and so on; "
+    "`paraserve transcribe --speaker` and the HTTP API can"
+)
+"""Why a job that names known speakers is refused."""
+
 READ_ERROR = "read_error"
 """Kind of a failure to reach a file, whatever its content."""
 

@@ -98,6 +98,7 @@ def render_result_json(finished: FinishedRecording) -> bytes:
         **{name: body[name] for name in ("text", "duration")},
         "num_channels": finished.transcript.num_channels,
         "failed_ranges": body.get("failed_ranges", []),
+        "warnings": body.get("warnings", []),
         **{name: body[name] for name in _ROWS},
     }
     lines = ",\n".join(_line(name, value) for name, value in {**head, **rest}.items())

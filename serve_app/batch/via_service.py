@@ -9,6 +9,7 @@ once. Before it starts, the job checks that the service's texts would match its 
 from __future__ import annotations
 
 import asyncio
+import logging
 import pickle
 import sys
 import time
@@ -23,13 +24,14 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import ray
 from ray import serve
 from ray.data import ActorPoolStrategy
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from tenacity import AsyncRetrying, retry_if_exception_type
 
 from serve_app.batch.arrow_tables import KEY, AudioEnd, Planned, RecognizedRecording, read_audio
@@ -69,7 +71,7 @@ from serve_app.core.records import (
 )
 from serve_app.core.speakers import SpeakerWindows
 from serve_app.deployments.handles import RemoteRecognizer
-from serve_app.deployments.retries import RetryPolicy, call_until_answered
+from serve_app.deployments.retries import RetryPolicy, call_until_answered, failure_kind_of
 from serve_app.deployments.speakers import RemoteSpeakerEmbedder
 from serve_app.inference.fingerprint import output_settings_of
 from serve_app.inference.loading import load_vad, segmentation_options
@@ -77,12 +79,14 @@ from serve_app.scheduling.backoff import Backoff
 from serve_app.scheduling.preemption import lower_priority
 from serve_app.settings import Settings
 from serve_app.settings.batch import TextFormat
-from serve_app.transcript.fanout import fan_out
+from serve_app.transcript.fanout import EmbedVoices, fan_out
 from serve_app.transcript.itn import TextRules
 from serve_app.transcript.segmentation import grouped
 from serve_app.transcript.sentences import PunctuationResult, PunctuationTask
 
 ResultT = TypeVar("ResultT")
+
+_LOG = logging.getLogger(__name__)
 
 _NICE = 15
 _GIVE_UP_AFTER_S = 900.0
@@ -222,17 +226,12 @@ class TranscribeOnServe:
                 self._progress_actor.add.remote(sum(chunk.duration_s for chunk in chunks), 0)
                 return results
 
-        async def embed(chunks: list[Chunk]) -> list[SpeakerWindows]:
-            assert self._embedder is not None  # noqa: S101 - only called with one
-            embedder = self._embedder
-            async with self._embed_slots:
-                return await retry_while_unreachable(lambda: embedder.embed(chunks))
-
-        with_labels = self._embedder is not None and "speakers" in work.stages
+        embedder = self._embedder if "speakers" in work.stages else None
+        embed: EmbedVoices | None = None if embedder is None else partial(self._embed, embedder)
         groups = self._groups(planned, context, ends)
         try:
             max_in_flight = self._settings.batch.serve_in_flight + 1
-            recognized = fan_out(groups, recognize, max_in_flight, embed if with_labels else None)
+            recognized = fan_out(groups, recognize, max_in_flight, embed)
             async with aclosing(groups), aclosing(recognized):
                 utterances += [utterance async for utterance in recognized]
             recording = RecognizedRecording(number, tuple(utterances), spent[0], ends[0])
@@ -243,6 +242,29 @@ class TranscribeOnServe:
         except (ServiceError, RayError) as error:
             reason = f"the service failed: {error}".splitlines()[0]
             return Failed(number, "service_error", reason, False, 1, 0.0)
+
+    async def _embed(
+        self, embedder: RemoteSpeakerEmbedder, chunks: list[Chunk]
+    ) -> list[SpeakerWindows | None]:
+        """Returns the windows of each chunk; None for all of them if the model failed on them.
+
+        Raises:
+            ServiceError: the service was unreachable for too long; a later run may succeed.
+            RayError: likewise.
+        """
+
+        async def call() -> list[SpeakerWindows | None]:
+            try:
+                return [*await embedder.embed(chunks)]
+            except RayTaskError as error:
+                if failure_kind_of(error) is not None:
+                    raise
+                # It would fail again; the transcript is complete without labels, and says so.
+                _LOG.exception("voices were not embedded")
+                return [None] * len(chunks)
+
+        async with self._embed_slots:
+            return await retry_while_unreachable(call)
 
     async def _groups(
         self, planned: Planned, context: RequestContext, ends: list[AudioEnd]
@@ -290,6 +312,11 @@ async def retry_while_unreachable(
         ServiceError: the service was unreachable for longer than `timeout_s`.
         RayError: likewise.
     """
+
+    async def attempt() -> ResultT:
+        # Tenacity 9.2 awaits the results of coroutine functions only.
+        return await call()
+
     gives_up_s = clock() + timeout_s
     retrying = AsyncRetrying(
         stop=lambda state: clock() + state.upcoming_sleep > gives_up_s,
@@ -298,7 +325,7 @@ async def retry_while_unreachable(
         sleep=sleep,
         reraise=True,
     )
-    return await retrying(call)
+    return await retrying(attempt)
 
 
 def _work_table(numbers: Sequence[int], works: Sequence[Work]) -> pa.Table:

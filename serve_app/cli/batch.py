@@ -120,6 +120,7 @@ def submit_command(
             "such as 2-4, if it is known.",
         ),
     ] = None,
+    speaker: Annotated[list[str] | None, typer.Option("--speaker", hidden=True)] = None,
     channels: Annotated[
         str | None,
         typer.Option(
@@ -141,7 +142,10 @@ def submit_command(
 ) -> None:
     """Start a job. The same command again resumes it."""
     from serve_app.batch.client import JobRequest
+    from serve_app.batch.records import NO_KNOWN_SPEAKERS
 
+    if speaker:
+        raise typer.BadParameter(NO_KNOWN_SPEAKERS, param_hint="--speaker")
     for uri in (source, output):
         _check_uri(uri)
     # Invalid settings are reported here rather than on the cluster.

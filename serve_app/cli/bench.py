@@ -38,7 +38,7 @@ def memory_command(
         typer.Option(
             "--packs",
             help="Pack for a role, such as asr=dir:/PATH; repeatable. Roles: vad, asr, "
-            "punctuation, small_asr, small_punctuation, onnx.",
+            "punctuation, speakers, small_asr, small_punctuation, onnx.",
         ),
     ] = None,
     rows: Annotated[

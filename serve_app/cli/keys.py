@@ -1,4 +1,4 @@
-"""`paraserve keys`: creates, lists and checks API keys."""
+"""`paraserve keys`: creates, lists and checks API keys, and the secrets of their webhooks."""
 
 from __future__ import annotations
 
@@ -22,8 +22,19 @@ from serve_app.settings.keys import (
     new_key,
     read_keys,
 )
+from serve_app.settings.webhook_secrets import (
+    add_webhook_secret,
+    drop_old_webhook_secret,
+    new_webhook_secret,
+    rotate_webhook_secret,
+)
+from serve_app.settings.webhook_secrets import (
+    as_yaml as secret_as_yaml,
+)
 
-keys_app = typer.Typer(no_args_is_help=True, help="Create, list and check API keys.")
+keys_app = typer.Typer(
+    no_args_is_help=True, help="Create, list and check API keys and webhook secrets."
+)
 
 FileArgument = Annotated[Path, typer.Argument(help="The keys file.")]
 
@@ -49,6 +60,12 @@ def new_command(
             "--max-running", help="Maximum number of requests at once per ingress replica."
         ),
     ] = None,
+    max_audio_hours: Annotated[
+        float | None,
+        typer.Option(
+            "--max-audio-hours", help="Quota of audio in hours per calendar month; needs jobs."
+        ),
+    ] = None,
 ) -> None:
     """Create a key. It is printed once; only its hash is stored."""
     key = new_key()
@@ -58,7 +75,10 @@ def new_command(
             sha256=hash_of(key),
             weight=weight,
             expires=expires,
-            limits=KeyLimits(max_running=max_running),
+            limits=KeyLimits(
+                max_running=max_running,
+                max_audio_s_per_month=None if max_audio_hours is None else max_audio_hours * 3600,
+            ),
         )
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
@@ -109,6 +129,63 @@ def check_command(
             raise typer.Exit(0 if _state(entry) == "active" else 1)
     typer.echo("the key is not in the file")
     raise typer.Exit(1)
+
+
+@keys_app.command("webhook-secret")
+def webhook_secret_command(
+    name: Annotated[
+        str,
+        typer.Argument(help="Name of the API key whose jobs the webhooks tell of."),
+    ],
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file",
+            help="File of `jobs.webhook_secrets_file` to change; by default the entry is printed.",
+        ),
+    ] = None,
+    rotate: Annotated[
+        bool,
+        typer.Option(
+            "--rotate", help="Make a new secret; webhooks are signed with the old one as well."
+        ),
+    ] = False,
+    drop_old: Annotated[
+        bool,
+        typer.Option(
+            "--drop-old", help="Drop the old secret, once all receivers know the new one."
+        ),
+    ] = False,
+) -> None:
+    """Create, rotate or drop the secret that signs a key's webhooks.
+
+    A new secret is printed once. Its form is that of Standard Webhooks.
+    """
+    if file is None:
+        if rotate or drop_old:
+            raise typer.BadParameter("--rotate and --drop-old require --file")
+        secret = new_webhook_secret()
+        entry = yaml.safe_dump({"secrets": [secret_as_yaml(name, [secret])]}, sort_keys=False)
+        typer.echo("Add this to the webhook secrets file:", err=True)
+        typer.echo(entry.rstrip(), err=True)
+    elif drop_old and not rotate:
+        dropped = drop_old_webhook_secret(file, name)
+        typer.echo("Dropped the old secret." if dropped else "There is no old secret.", err=True)
+        return
+    else:
+        secret = _changed_secret(file, name, rotate, drop_old)
+    typer.echo("The secret, for the receivers of the webhooks:", err=True)
+    typer.echo(secret)
+
+
+def _changed_secret(file: Path, name: str, rotate: bool, drop_old: bool) -> str:
+    if not rotate:
+        secret = add_webhook_secret(file, name)
+        typer.echo(f"Added to {file}.", err=True)
+        return secret
+    secret = rotate_webhook_secret(file, name, drop_old=drop_old)
+    typer.echo(f"Added to {file}; the old secret signs as well until --drop-old.", err=True)
+    return secret
 
 
 def _state(entry: KeyEntry) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -12,12 +11,12 @@ import typer
 
 from serve_app.cli.console import FAILED, console_for, tell, use_utf8
 from serve_app.cli.options import (
+    KEY_VARIABLES,
     LazyGroup,
     OptionalSpeakersCommand,
     ProfileOption,
     SetOption,
-    checked_secret,
-    read_secret,
+    api_key_of,
 )
 from serve_app.core.errors import (
     AudioError,
@@ -44,12 +43,23 @@ class _Commands(LazyGroup):
             "List, download, verify and create model packs.",
         ),
         "bench": ("serve_app.cli.bench:bench_app", "Measure on this machine."),
-        "keys": ("serve_app.cli.keys:keys_app", "Create, list and check API keys."),
+        "keys": (
+            "serve_app.cli.keys:keys_app",
+            "Create, list and check API keys and webhook secrets.",
+        ),
         "cluster": (
             "serve_app.cli.cluster:cluster_app",
             "Inspect and operate a release on Kubernetes.",
         ),
-        "batch": ("serve_app.cli.batch:batch_app", "Transcribe many recordings as a job."),
+        "batch": ("serve_app.cli.batch:batch_app", "Transcribe many recordings on a Ray cluster."),
+        "jobs": (
+            "serve_app.cli.jobs:jobs_app",
+            "List, watch and end the jobs of a service, and fetch their transcripts.",
+        ),
+        "usage": (
+            "serve_app.cli.usage:usage_command",
+            "Print the audio that an API key has used in a month.",
+        ),
         "live": (
             "serve_app.cli.live:live_command",
             "Transcribe speech while it is spoken.",
@@ -73,9 +83,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_KEY_VARIABLE = "OPENAI_API_KEY"
-"""Environment variable that OpenAI's clients read."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -163,6 +170,15 @@ def transcribe(
             "as 2-4, if it is known.",
         ),
     ] = None,
+    speaker: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--speaker",
+            metavar="NAME=FILE",
+            help="Name a speaker whose voice is in FILE, 2 to 10 s of it. Asks for labels; "
+            "repeatable, at most 4.",
+        ),
+    ] = None,
     channels: Annotated[
         str | None,
         typer.Option(
@@ -203,7 +219,7 @@ def transcribe(
     ] = None,
     api_key_file: Annotated[
         Path | None,
-        typer.Option(help=f"File with the API key for --url; ${_KEY_VARIABLE} by default."),
+        typer.Option(help=f"File with the API key for --url; {KEY_VARIABLES} by default."),
     ] = None,
     output_dir: Annotated[
         Path | None,
@@ -220,12 +236,23 @@ def transcribe(
             "max_duration_s and max_cps. Repeatable."
         ),
     ] = None,
+    job: Annotated[
+        bool,
+        typer.Option(
+            "--job",
+            help="Transcribe as jobs of the service at --url ($PARASERVE_URL or "
+            "http://localhost:8000 by default), which outlive this command and the service.",
+        ),
+    ] = False,
     profile: ProfileOption = DEFAULT_PROFILE,
     set_: SetOption = None,
 ) -> None:
     """Transcribe recordings."""
+    from serve_app.cli.known_speakers import read_known_speakers
     from serve_app.cli.transcribe import TranscribeRequest, transcribe_files
+    from serve_app.inference.loading import segmentation_options
 
+    settings = _settings(profile, set_)
     request = TranscribeRequest(
         tuple(files),
         url,
@@ -238,28 +265,27 @@ def transcribe(
         refine_keywords,
         language,
         "\n".join(replace) if replace else None,
-        _api_key(url, api_key_file),
+        _api_key(url is not None or job, api_key_file),
         tuple(subtitle or ()),
         speakers,
         channels,
+        job,
+        read_known_speakers(speaker or (), segmentation_options(settings).limits),
     )
-    raise typer.Exit(transcribe_files(request, _settings(profile, set_)))
+    raise typer.Exit(transcribe_files(request, settings))
 
 
-def _api_key(url: str | None, file: Path | None) -> str | None:
-    """Returns the API key for a service. Command lines hold no secrets: other users can see them.
+def _api_key(calls_service: bool, file: Path | None) -> str | None:
+    """Returns the API key for a service.
 
     Raises:
         ConfigurationError: a file was given without a service, or holds no key.
     """
-    if url is None:
-        if file is not None:
-            raise ConfigurationError("--api-key-file requires --url")
-        return None
+    if calls_service:
+        return api_key_of(file)
     if file is not None:
-        return read_secret(file)
-    key = os.environ.get(_KEY_VARIABLE, "").strip()
-    return checked_secret(key, _KEY_VARIABLE) if key else None
+        raise ConfigurationError("--api-key-file requires --url")
+    return None
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -32,6 +33,11 @@ StoreOption: TypeAlias = Annotated[
     Path | None,
     typer.Option("--store", help="Directory of downloaded packs; the user's cache by default."),
 ]
+
+# The second is the one that OpenAI's clients read.
+_KEY_VARIABLES = ("PARASERVE_API_KEY", "OPENAI_API_KEY")
+KEY_VARIABLES = " or ".join(f"${variable}" for variable in _KEY_VARIABLES)
+"""The environment variables that may hold the API key, as help texts name them."""
 
 _SPEAKERS = re.compile(r"\d+(-\d+)?")
 
@@ -84,6 +90,20 @@ def read_secret(file: Path) -> str:
     except UnicodeDecodeError:
         raise ConfigurationError(f"{file} is not a UTF-8 text file") from None
     return checked_secret(secret, str(file))
+
+
+def api_key_of(file: Path | None) -> str | None:
+    """Returns the API key. Command lines hold no secrets: other users can see them.
+
+    Raises:
+        ConfigurationError: the file or the variable holds no key.
+    """
+    if file is not None:
+        return read_secret(file)
+    for variable in _KEY_VARIABLES:
+        if key := os.environ.get(variable, "").strip():
+            return checked_secret(key, variable)
+    return None
 
 
 def checked_secret(secret: str, origin: str) -> str:

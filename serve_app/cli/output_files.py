@@ -110,3 +110,11 @@ def output_paths(recordings: Sequence[FoundRecording], suffix: str) -> dict[Path
 def _folded(path: Path) -> str:
     """Returns a path for comparison; some file systems ignore case."""
     return str(path).casefold()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file, and its directories; a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_text(text, encoding="utf-8", newline="\n")
+    draft.replace(path)

@@ -24,6 +24,7 @@ from serve_app.planning.report import (
     trial_table,
     write_plan,
 )
+from serve_app.planning.results import RunResult
 from serve_app.planning.search import Goal, Plan, Planner, Trial, sized_for
 from serve_app.planning.service_config import ServiceShape, scaling_limits, shape_of, speech_options
 from serve_app.planning.simulation import RunOptions
@@ -52,6 +53,7 @@ class PlanRequest:
     mtbf_hours: float | None
     price: float | None
     seed: int
+    labeled_share: float = 1.0
 
 
 def run_plan(request: PlanRequest, settings: Settings, profile: str, console: Console) -> Plan:
@@ -106,7 +108,9 @@ def _trace(request: PlanRequest) -> Trace:
 
 
 def _shape(request: PlanRequest, settings: Settings, trace: Trace, costs: Costs) -> ServiceShape:
-    shape = shape_of(settings)
+    shape = replace(shape_of(settings), labeled_share=request.labeled_share)
+    if shape.embedder is not None:
+        costs.speaker_costs()
     if request.mtbf_hours is not None:
         shape = replace(shape, mtbf_s=request.mtbf_hours * 3600)
     return shape if request.keep_sizes else sized_for(trace, shape, costs)
@@ -118,12 +122,19 @@ def _print_workload(
     console.print(
         f"{len(trace):,} requests, {trace.audio_hours:,.1f} h of audio over "
         f"{trace.span_s / 3600:.2f} h; {shape.num_ingresses} ingresses, "
-        f"{shape.num_segmenters} segmenters; simulated by {'chunk' if by_item else 'group'}",
+        f"{shape.num_segmenters} segmenters{_embedders_of(shape)}; "
+        f"simulated by {'chunk' if by_item else 'group'}",
         highlight=False,
     )
     console.print(f"costs: {costs.origin}", markup=False)
     for name, reason in costs.assumed.items():
         tell("warning", f"assumed, not measured: {name}: {reason}", console)
+
+
+def _embedders_of(shape: ServiceShape) -> str:
+    if shape.embedder is None:
+        return ""
+    return f", {shape.num_embedders} speaker embedders for {shape.labeled_share:.0%} of them"
 
 
 def _print_trial(trial: Trial, goal: Goal, console: Console) -> None:
@@ -149,7 +160,7 @@ def _report(
             f"{recognizers_of(trial)} recognizers"
             f"{' that follow the load' if trial.mode == 'scaled' else ''}: "
             f"{gpus_of(trial, shape)} GPUs at the peak, {result.gpu_hours:,.1f} GPU hours, "
-            f"{result.replica_hours:,.1f} replica hours{cost}",
+            f"{result.replica_hours:,.1f} replica hours{cost}{_embedding_of(shape, result)}",
             "bold",
         )
         changes = (
@@ -161,6 +172,12 @@ def _report(
         console.print("no autoscaled service within these limits meets the goal")
     if request.out is not None:
         _write(plan, request, shape, costs, request.out, console)
+
+
+def _embedding_of(shape: ServiceShape, result: RunResult) -> str:
+    if shape.embedder is None:
+        return ""
+    return f"; speaker embedders {result.embedder_utilization:.0%} busy"
 
 
 def _write(
@@ -221,6 +238,15 @@ def plan_command(
         bool, typer.Option(help="Keep the profile's numbers of segmenters and ingresses.")
     ] = False,
     autoscale: Annotated[bool, typer.Option(help="Plan with autoscaling as well.")] = True,
+    labeled: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Share of the requests that ask for speaker labels, where the profile has the "
+            "stage speakers.",
+        ),
+    ] = 1.0,
     mtbf_hours: Annotated[
         float | None,
         typer.Option(min=0.001, help="Mean time between failures of a recognizer, in hours."),
@@ -243,6 +269,6 @@ def plan_command(
     goal = Goal(p95_s, of, max_refused)
     request = PlanRequest(
         trace, generate_, goal, costs, out, scale, search_hours, keep_sizes, autoscale, plots,
-        mtbf_hours, price, seed,
+        mtbf_hours, price, seed, labeled,
     )  # fmt: skip
     run_plan(request, load_settings(profile, set_), Path(profile).stem, console)

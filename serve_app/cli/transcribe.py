@@ -6,7 +6,6 @@ import asyncio
 import io
 import json
 import os
-import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -16,20 +15,23 @@ from pathlib import Path
 
 import numpy as np
 import typer
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TaskID
 
 from serve_app.api.hotword_report import report_hotwords
 from serve_app.api.models import offer_of
 from serve_app.api.parameters import Offer, TranscriptionParameters, parse_parameters
 from serve_app.api.responses import render_body
-from serve_app.api.speaker_fields import SPEAKER_NUMBERS
+from serve_app.api.speaker_fields import NAMES, REFERENCES, SPEAKER_NUMBERS
 from serve_app.audio import AudioDecoder
-from serve_app.cli.console import FAILED, PARTIAL, console_for, tell
-from serve_app.cli.output_files import FoundRecording, find_recordings, output_paths
-from serve_app.client import ClientError, Paraserve, Rendered, TranscriptionRequest
+from serve_app.cli.console import FAILED, PARTIAL, tell
+from serve_app.cli.job_progress import end_text, progress_bar, show_job
+from serve_app.cli.known_speakers import reference_url
+from serve_app.cli.output_files import FoundRecording, find_recordings, output_paths, write_whole
+from serve_app.cli.service_options import ServiceOptions, connect, problem_of
+from serve_app.client import ClientError, Job, Paraserve, Rendered, TranscriptionRequest
 from serve_app.core.errors import ConfigurationError, InvalidParameter, ParaserveError
 from serve_app.core.records import STAGES, RecordingEnd, SpeechSegment
-from serve_app.core.speakers import ANY_NUMBER, parse_speaker_numbers
+from serve_app.core.speakers import ANY_NUMBER, KnownSpeaker, parse_speaker_numbers
 from serve_app.core.words import join_words
 from serve_app.inference.loading import load_vad, segmentation_options
 from serve_app.inference.local import LocalTranscriber
@@ -48,6 +50,7 @@ _OUTPUT_SUFFIX = {
     "vtt": "vtt",
 }
 _UNREADABLE = "cannot be read"
+_JOB_TIMEOUT_S, _JOB_RETRIES = 600.0, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class TranscribeRequest:
         subtitles: `NAME=VALUE` each, for the field `subtitle_NAME` of the HTTP API.
         speakers: label who speaks: `any`, a number of speakers or a range; None for no labels.
         channels: as in the HTTP API, None for their mix.
+        as_job: make jobs of a service instead of requests.
+        known: known speakers whom labels name.
     """
 
     patterns: tuple[str, ...]
@@ -87,11 +92,17 @@ class TranscribeRequest:
     subtitles: tuple[str, ...] = ()
     speakers: str | None = None
     channels: str | None = None
+    as_job: bool = False
+    known: tuple[KnownSpeaker, ...] = ()
+
+    @property
+    def calls_service(self) -> bool:
+        return self.url is not None or self.as_job
 
     @property
     def asked_format(self) -> str:
         """The format that carries what the command prints: text and json have no labels."""
-        if self.speakers is not None and self.response_format in ("text", "json"):
+        if self._asks_for_labels and self.response_format in ("text", "json"):
             return _DIARIZED
         return _VERBOSE if self.is_dialog else self.response_format
 
@@ -99,11 +110,15 @@ class TranscribeRequest:
     def is_dialog(self) -> bool:
         """Whether to print a line for each turn, with the channel and the speaker."""
         separate = (self.channels or "").strip().lower() == "separate"
-        return self.response_format == "text" and (separate or self.speakers is not None)
+        return self.response_format == "text" and (separate or self._asks_for_labels)
 
     @property
     def has_labels(self) -> bool:
-        return self.speakers is not None or self.response_format == _DIARIZED
+        return self._asks_for_labels or self.response_format == _DIARIZED
+
+    @property
+    def _asks_for_labels(self) -> bool:
+        return self.speakers is not None or bool(self.known)
 
     def optional_fields(self) -> dict[str, str | list[str]]:
         """Returns the form fields that are set."""
@@ -123,8 +138,11 @@ class TranscribeRequest:
             fields["itn"] = "true"
         if self.speakers is not None:
             fields |= _speaker_fields(self.speakers)
-            if self.response_format in ("srt", "vtt"):
-                fields["subtitle_speakers"] = "true"
+        if self.known:
+            fields[f"{NAMES}[]"] = [speaker.name for speaker in self.known]
+            fields[f"{REFERENCES}[]"] = [reference_url(speaker.pcm) for speaker in self.known]
+        if self._asks_for_labels and self.response_format in ("srt", "vtt"):
+            fields["subtitle_speakers"] = "true"
         if self.channels and self.response_format in ("srt", "vtt"):
             fields["subtitle_channels"] = "true"
         if self.response_format == "verbose_json":
@@ -162,21 +180,15 @@ def transcribe_files(request: TranscribeRequest, settings: Settings) -> int:
     if not recordings:
         tell("error", f"no recordings found in {', '.join(request.patterns)}")
         return FAILED
-    if request.has_labels and request.url is None and "speakers" not in settings.stages:
+    if request.has_labels and not request.calls_service and "speakers" not in settings.stages:
         settings = settings.model_copy(update={"stages": (*settings.stages, "speakers")})
     offer = offer_of(settings)
     parameters = _parameters(request, offer)
-    console = console_for(sys.stderr)
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[position]}", markup=False),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    ) as progress:
+    with progress_bar() as progress:
         run = _Run(request, parameters, recordings, progress)
-        if request.url:
+        if request.as_job:
+            run.as_jobs(ServiceOptions(request.url, request.api_key))
+        elif request.url:
             run.over_http(request.url)
         else:
             run.in_process(settings, offer)
@@ -186,16 +198,16 @@ def transcribe_files(request: TranscribeRequest, settings: Settings) -> int:
 def _parameters(request: TranscribeRequest, served: Offer) -> TranscriptionParameters:
     # At a terminal, mistakes are reported rather than ignored.
     offer = replace(served, unknown_fields="refuse")
-    if request.url is not None:
+    if request.calls_service:
         # The service checks it.
         offer = replace(offer, takes_keywords=True, stages=STAGES)
     fields = {
-        "model": [offer.model if request.url else request.model or offer.model],
+        "model": [offer.model if request.calls_service else request.model or offer.model],
         "response_format": [request.asked_format],
     }
     for name, value in request.optional_fields().items():
         fields[name] = value if isinstance(value, list) else [value]
-    if request.url is not None:
+    if request.calls_service:
         # The service has other settings, and checks the language itself.
         fields.pop("language", None)
     return parse_parameters(fields, offer)
@@ -255,6 +267,57 @@ class _Run:
                     self._write_response(file, answer)
                 self._finish(task, "")
 
+    def as_jobs(self, options: ServiceOptions) -> None:
+        """Transcribes as jobs of a running service, which go on if this command is ended.
+
+        Raises:
+            ConfigurationError: the URL is invalid.
+        """
+        with connect(options, timeout_s=_JOB_TIMEOUT_S, max_retries=_JOB_RETRIES) as service:
+            made: dict[Path, tuple[Job, TaskID]] = {}
+            try:
+                for file in self._files:
+                    task = self._begin(file, total_s=None)
+                    if (job := self._create_job(service, file, task)) is not None:
+                        made[file] = job, task
+                for file, (job, task) in tuple(made.items()):
+                    self._await_job(service, file, job, task, options)
+                    del made[file]
+            except KeyboardInterrupt:
+                for file, (job, _) in made.items():
+                    hint = _result_hint(job.id, self._request.response_format, options)
+                    self._report("warning", f"{file}: the job goes on; {hint}")
+                raise
+
+    def _create_job(self, service: Paraserve, file: Path, task: TaskID) -> Job | None:
+        fields = self._request.optional_fields() | {"response_format": self._request.asked_format}
+        request = TranscriptionRequest(model=self._request.model, fields=fields)
+        try:
+            with _Upload(file, partial(self._show_sent, task)) as upload:
+                job = service.jobs.create(upload, request)
+        except (ClientError, OSError) as error:
+            reason = problem_of(error, service.url) if isinstance(error, ClientError) else None
+            self._fail(file, reason or _reason(error))
+            self._finish(task, "")
+            return None
+        show_job(self._progress, task, job)
+        return job
+
+    def _await_job(
+        self, service: Paraserve, file: Path, job: Job, task: TaskID, options: ServiceOptions
+    ) -> None:
+        try:
+            ended = service.jobs.wait(job, progress=partial(show_job, self._progress, task))
+            if ended.status != "completed":
+                self._fail(file, end_text(ended))
+            else:
+                answer = service.jobs.result(job, self._request.asked_format)
+                self._write_response(file, answer)
+        except ClientError as error:
+            hint = _result_hint(job.id, self._request.response_format, options)
+            self._fail(file, f"{problem_of(error, service.url)}; {hint}")
+        self._finish(task, "")
+
     def _write_response(self, file: Path, answer: Rendered) -> None:
         if answer.partial:
             self._num_partial += 1
@@ -284,6 +347,8 @@ class _Run:
                 for failed in transcript.failures:
                     span = f"{failed.start_ms / 1000:.1f} to {failed.end_ms / 1000:.1f} s"
                     self._report("partial", f"{file}: no text from {span}: {failed.error}")
+                for notice in transcript.notices:
+                    self._report("warning", f"{file}: {notice}")
                 self._write(file, render_body(transcript, self._parameters))
 
     def _report_hotwords(self, transcriber: LocalTranscriber, offer: Offer) -> None:
@@ -312,7 +377,9 @@ class _Run:
                 stages,
                 file.name,
                 self._parameters.recognition_options,
-                speakers=None if speakers is None else speakers.options,
+                speakers=None
+                if speakers is None
+                else replace(speakers.options, known=self._request.known),
                 separate_channels=self._parameters.separate_channels,
             )
             if self._parameters.text_rules != AS_SAID:
@@ -357,15 +424,16 @@ class _Run:
             content = _dialog(content)
         if self._request.output_dir is not None:
             path = self._request.output_dir / self._paths[file]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Replaced atomically: a reader never sees half a file.
-            draft = path.with_name(f".{path.name}.part")
-            draft.write_text(content, encoding="utf-8", newline="\n")
-            draft.replace(path)
+            write_whole(path, content)
             return
         if len(self._files) > 1:
             typer.echo(f"==> {file} <==")
         typer.echo(content.rstrip("\n"))
+
+
+def _result_hint(job_id: str, response_format: str, options: ServiceOptions) -> str:
+    chosen = "" if response_format == "text" else f" -f {response_format}"
+    return f"its result: paraserve jobs result {job_id}{chosen}{options.as_arguments}"
 
 
 def _speaker_fields(speakers: str) -> dict[str, str | list[str]]:

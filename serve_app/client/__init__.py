@@ -23,8 +23,19 @@ from serve_app.client.answers import (
     Transcription,
     Word,
 )
-from serve_app.client.client import AsyncParaserve, Paraserve
+from serve_app.client.client import DEFAULT_URL, AsyncParaserve, Paraserve
 from serve_app.client.errors import ClientError, ServiceRefusal, ServiceUnreachable
+from serve_app.client.job_records import (
+    FINAL_STATUSES,
+    Job,
+    JobFailure,
+    JobPage,
+    JobPriority,
+    JobProgress,
+    JobStatus,
+    JobWebhook,
+)
+from serve_app.client.jobs import RESUMABLE_BYTES, AsyncJobs, Jobs
 from serve_app.client.live import LiveRequest, LiveSession
 from serve_app.client.live_events import (
     LiveEnded,
@@ -37,11 +48,25 @@ from serve_app.client.live_events import (
     LiveSpeechStopped,
 )
 from serve_app.client.requests import TranscriptionRequest, service_url
+from serve_app.client.usage import MonthUsage, UsageOfKind
+from serve_app.client.webhooks import WebhookEvent, WebhookRefused, verify_webhook
 
 __all__ = [
+    "DEFAULT_URL",
+    "FINAL_STATUSES",
+    "RESUMABLE_BYTES",
+    "AsyncJobs",
     "AsyncParaserve",
     "ClientError",
     "FailedSpan",
+    "Job",
+    "JobFailure",
+    "JobPage",
+    "JobPriority",
+    "JobProgress",
+    "JobStatus",
+    "JobWebhook",
+    "Jobs",
     "LiveEnded",
     "LiveError",
     "LiveEvent",
@@ -52,6 +77,7 @@ __all__ = [
     "LiveSession",
     "LiveSpeechStarted",
     "LiveSpeechStopped",
+    "MonthUsage",
     "Paraserve",
     "Rendered",
     "Segment",
@@ -64,6 +90,10 @@ __all__ = [
     "StreamSentence",
     "Transcription",
     "TranscriptionRequest",
+    "UsageOfKind",
+    "WebhookEvent",
+    "WebhookRefused",
     "Word",
     "service_url",
+    "verify_webhook",
 ]

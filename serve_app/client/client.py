@@ -5,18 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import Any, BinaryIO, Self
 
 import httpx
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_random_exponential,
-)
+from tenacity import AsyncRetrying, Retrying
 
 from serve_app.client.answers import (
     Rendered,
@@ -28,12 +21,8 @@ from serve_app.client.answers import (
     served_of,
     transcription_of,
 )
-from serve_app.client.errors import (
-    ClientError,
-    not_the_api,
-    refusal_of,
-    unreachable,
-)
+from serve_app.client.errors import not_the_api
+from serve_app.client.jobs import AsyncJobs, Jobs
 from serve_app.client.live import LiveRequest, LiveSession, open_session
 from serve_app.client.requests import (
     Form,
@@ -43,12 +32,22 @@ from serve_app.client.requests import (
     opened,
     service_url,
 )
+from serve_app.client.sending import (
+    AsyncSender,
+    Call,
+    Sender,
+    checked,
+    connection_errors,
+    json_of,
+    retry_options,
+)
+from serve_app.client.usage import MonthUsage, usage_of
 
 DEFAULT_URL = "http://localhost:8000"
 _PATH = "/v1/audio/transcriptions"
+_USAGE_PATH = "/v1/usage"
 _CONNECT_S = 10.0
 _ASK_S = 10.0
-_MAX_PAUSE_S = 60.0
 _DATA = "data:"
 _ANY = TranscriptionRequest()
 _ANY_LIVE = LiveRequest()
@@ -89,24 +88,11 @@ class _Caller:
             "timeout": httpx.Timeout(timeout_s, connect=_CONNECT_S),
             "trust_env": False,
         }
-        self._retry: dict[str, Any] = {
-            "stop": stop_after_attempt(max_retries + 1),
-            "wait": _pause_s,
-            "retry": retry_if_exception(_may_succeed_later),
-            "reraise": True,
-        }
+        self._retry = retry_options(max_retries)
         self._default_model: str | None = None
 
-    def _checked(self, response: httpx.Response) -> httpx.Response:
-        if response.is_success:
-            return response
-        raise refusal_of(response)
-
     def _parse(self, response: httpx.Response) -> Transcription:
-        try:
-            return transcription_of(response.json())
-        except (KeyError, TypeError, ValueError):
-            raise not_the_api(self.url) from None
+        return json_of(response, self.url, transcription_of)
 
     def _first(self, models: httpx.Response) -> str:
         served = self._served(models).models
@@ -120,13 +106,17 @@ class _Caller:
         except ValueError:
             ready = None
         try:
-            return served_of(self._checked(models).json()["data"], ready)
+            return served_of(checked(models).json()["data"], ready)
         except (KeyError, TypeError, ValueError):
             raise not_the_api(self.url) from None
 
 
 class Paraserve(_Caller):
-    """The blocking client. Used as a context manager, or closed by `close`."""
+    """The blocking client. Used as a context manager, or closed by `close`.
+
+    Attributes:
+        jobs: asynchronous transcriptions.
+    """
 
     def __init__(
         self,
@@ -139,6 +129,8 @@ class Paraserve(_Caller):
     ) -> None:
         super().__init__(base_url, api_key, timeout_s=timeout_s, max_retries=max_retries)
         self._client = httpx.Client(**self._options, transport=transport)
+        self._sender = Sender(self._client, self.url, max_retries)
+        self.jobs = Jobs(self._sender, self._model, max_retries)
 
     __init__.__doc__ = _Caller.__doc__
 
@@ -157,9 +149,21 @@ class Paraserve(_Caller):
         Raises:
             ClientError: it refuses, or cannot be reached.
         """
-        with _connection_errors(self.url):
+        with connection_errors(self.url):
             models = self._client.get("/v1/models", timeout=_ASK_S)
             return self._served(models, self._client.get("/readyz", timeout=_ASK_S))
+
+    def usage(self, month: str = "") -> MonthUsage:
+        """Returns what the key has used in a calendar month in UTC.
+
+        Args:
+            month: as 2026-11; the present one by default.
+
+        Raises:
+            ClientError: the service refuses it, counts nothing, or cannot be reached.
+        """
+        call = Call("GET", _USAGE_PATH, query={"month": month})
+        return json_of(self._sender.send(call), self.url, usage_of)
 
     def transcribe(
         self, recording: Recording, request: TranscriptionRequest = _ANY
@@ -196,14 +200,14 @@ class Paraserve(_Caller):
         form = request.form(self._model(request), _streamed_format(request), stream=True)
         with (
             opened(recording) as content,
-            _connection_errors(self.url),
+            connection_errors(self.url),
             self._client.stream(
                 "POST", _PATH, data=form, files={"file": (name_of(recording), content)}
             ) as response,
         ):
             if not response.is_success:
                 response.read()
-            self._checked(response)
+            checked(response)
             for line in response.iter_lines():
                 if (event := _event(line)) is not None:
                     yield event
@@ -216,7 +220,7 @@ class Paraserve(_Caller):
         return self._default_model
 
     def _first_model(self) -> str:
-        with _connection_errors(self.url):
+        with connection_errors(self.url):
             return self._first(self._client.get("/v1/models", timeout=_ASK_S))
 
     def _post(
@@ -229,14 +233,16 @@ class Paraserve(_Caller):
             return Retrying(**self._retry)(self._send, content, name_of(recording), form)
 
     def _send(self, content: BinaryIO, name: str, form: Form) -> httpx.Response:
-        with _connection_errors(self.url):
-            return self._checked(
-                self._client.post(_PATH, data=form, files={"file": (name, content)})
-            )
+        with connection_errors(self.url):
+            return checked(self._client.post(_PATH, data=form, files={"file": (name, content)}))
 
 
 class AsyncParaserve(_Caller):
-    """The asyncio client. Used as an async context manager, or closed by `aclose`."""
+    """The asyncio client. Used as an async context manager, or closed by `aclose`.
+
+    Attributes:
+        jobs: asynchronous transcriptions.
+    """
 
     def __init__(
         self,
@@ -249,6 +255,8 @@ class AsyncParaserve(_Caller):
     ) -> None:
         super().__init__(base_url, api_key, timeout_s=timeout_s, max_retries=max_retries)
         self._client = httpx.AsyncClient(**self._options, transport=transport)
+        self._sender = AsyncSender(self._client, self.url, max_retries)
+        self.jobs = AsyncJobs(self._sender, self._model, max_retries)
 
     __init__.__doc__ = _Caller.__doc__
 
@@ -263,9 +271,14 @@ class AsyncParaserve(_Caller):
 
     async def served(self) -> Served:
         """As `Paraserve.served`."""
-        with _connection_errors(self.url):
+        with connection_errors(self.url):
             models = await self._client.get("/v1/models", timeout=_ASK_S)
             return self._served(models, await self._client.get("/readyz", timeout=_ASK_S))
+
+    async def usage(self, month: str = "") -> MonthUsage:
+        """As `Paraserve.usage`."""
+        call = Call("GET", _USAGE_PATH, query={"month": month})
+        return json_of(await self._sender.send(call), self.url, usage_of)
 
     async def transcribe(
         self, recording: Recording, request: TranscriptionRequest = _ANY
@@ -309,12 +322,12 @@ class AsyncParaserve(_Caller):
 
     @asynccontextmanager
     async def _streamed(self, recording: Recording, form: Form) -> AsyncIterator[httpx.Response]:
-        with opened(recording) as content, _connection_errors(self.url):
+        with opened(recording) as content, connection_errors(self.url):
             files = {"file": (name_of(recording), content)}
             async with self._client.stream("POST", _PATH, data=form, files=files) as response:
                 if not response.is_success:
                     await response.aread()
-                yield self._checked(response)
+                yield checked(response)
 
     async def _model(self, request: TranscriptionRequest) -> str:
         if request.model:
@@ -325,7 +338,7 @@ class AsyncParaserve(_Caller):
         return self._default_model
 
     async def _first_model(self) -> str:
-        with _connection_errors(self.url):
+        with connection_errors(self.url):
             return self._first(await self._client.get("/v1/models", timeout=_ASK_S))
 
     async def _post(
@@ -338,18 +351,9 @@ class AsyncParaserve(_Caller):
             return await AsyncRetrying(**self._retry)(self._send, content, name_of(recording), form)
 
     async def _send(self, content: BinaryIO, name: str, form: Form) -> httpx.Response:
-        with _connection_errors(self.url):
+        with connection_errors(self.url):
             files = {"file": (name, content)}
-            return self._checked(await self._client.post(_PATH, data=form, files=files))
-
-
-@contextmanager
-def _connection_errors(url: str) -> Iterator[None]:
-    """Turns connection errors into `ServiceUnreachable`."""
-    try:
-        yield
-    except httpx.HTTPError as error:
-        raise unreachable(error, url) from None
+            return checked(await self._client.post(_PATH, data=form, files=files))
 
 
 def _streamed_format(request: TranscriptionRequest) -> str:
@@ -361,17 +365,3 @@ def _event(line: str) -> StreamEvent | None:
         return None
     text = line.removeprefix(_DATA).strip()
     return None if text == "[DONE]" else event_of(json.loads(text))
-
-
-def _may_succeed_later(error: BaseException) -> bool:
-    return isinstance(error, ClientError) and error.may_succeed_later
-
-
-_GROWING_PAUSE_S = wait_random_exponential(multiplier=0.5, max=8.0)
-
-
-def _pause_s(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome is not None else None
-    if isinstance(error, ClientError) and error.retry_after_s is not None:
-        return min(_MAX_PAUSE_S, error.retry_after_s)
-    return float(_GROWING_PAUSE_S(state))

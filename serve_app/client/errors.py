@@ -9,6 +9,21 @@ import httpx
 UNREACHABLE = "unreachable"
 NOT_THE_API = "not_the_api"
 _WORTH_TRYING_AGAIN = frozenset({408, 409, 429, 500, 502, 503, 504})
+_FINAL_CODES = frozenset(
+    {
+        "idempotency_conflict",
+        "job_not_finished",
+        "job_without_result",
+        "no_webhook",
+        "quota_exceeded",
+        "upload_conflict",
+        "upload_incomplete",
+    }
+)
+"""Of statuses worth trying again, but the same call will not be answered otherwise."""
+
+_SHOULD_RETRY = {"true": True, "false": False}
+"""Values of the header that OpenAI's clients obey before they look at the status."""
 
 
 class ClientError(Exception):
@@ -20,16 +35,23 @@ class ClientError(Exception):
             answers.
         message: what to tell a person, in English.
         retry_after_s: when to try again, in whole s, if the service said so.
+        should_retry: whether to try again, if the service said so.
     """
 
     def __init__(
-        self, status: int, code: str, message: str, retry_after_s: int | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        retry_after_s: int | None = None,
+        should_retry: bool | None = None,
     ) -> None:
-        super().__init__(status, code, message, retry_after_s)
+        super().__init__(status, code, message, retry_after_s, should_retry)
         self.status = status
         self.code = code
         self.message = message
         self.retry_after_s = retry_after_s
+        self.should_retry = should_retry
 
     def __str__(self) -> str:
         return self.message
@@ -37,6 +59,10 @@ class ClientError(Exception):
     @property
     def may_succeed_later(self) -> bool:
         """Whether the same call may be answered if it is made again."""
+        if self.should_retry is not None:
+            return self.should_retry
+        if self.code in _FINAL_CODES:
+            return False
         return self.code == UNREACHABLE or self.status in _WORTH_TRYING_AGAIN
 
 
@@ -58,12 +84,16 @@ def refusal_of(response: httpx.Response) -> ServiceRefusal:
         code = f"http_{response.status_code}"
         message = f"HTTP status {response.status_code} {response.reason_phrase}".strip()
     return ServiceRefusal(
-        response.status_code, code, message, _seconds(response.headers.get("Retry-After"))
+        response.status_code,
+        code,
+        message,
+        _seconds(response.headers.get("Retry-After")),
+        _SHOULD_RETRY.get(response.headers.get("X-Should-Retry", "").strip().lower()),
     )
 
 
 def not_the_api(url: str) -> ServiceUnreachable:
-    """Returns the error for a server that is something else."""
+    """Returns the error of a server that answers with something else."""
     return ServiceUnreachable(0, NOT_THE_API, f"the server at {url} is not Paraserve")
 
 

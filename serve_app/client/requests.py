@@ -80,7 +80,7 @@ class TranscriptionRequest:
         if self.separate_channels:
             form["channels"] = "separate"
         for name, value in self.fields.items():
-            form.update([_field(name, value)])
+            form.update([form_field(name, value)])
         return form
 
 
@@ -98,7 +98,8 @@ def _data_url(recording: Recording) -> str:
 Form: TypeAlias = dict[str, str | list[str]]
 
 
-def _field(name: str, value: FieldValue) -> tuple[str, str | list[str]]:
+def form_field(name: str, value: FieldValue) -> tuple[str, str | list[str]]:
+    """Returns a field as it is sent: lists as `name[]`, mappings as JSON."""
     if isinstance(value, bool):
         return name, "true" if value else "false"
     if isinstance(value, str | int | float):

@@ -42,15 +42,17 @@ class JobWithoutResult(RequestError):
 
     Args:
         status: of the job.
+        reason: why, as a clause; "" if there is nothing to say.
     """
 
     code = "job_without_result"
 
-    def __init__(self, status: str) -> None:
-        super().__init__(status)
+    def __init__(self, status: str, reason: str = "") -> None:
+        super().__init__(status, reason)
 
     def __str__(self) -> str:
-        return f"the job is {self.args[0]}; it has no result"
+        status, reason = self.args
+        return f"the job is {status}{reason and ': '}{reason}; it has no result"
 
 
 class IdempotencyConflict(RequestError):
@@ -118,6 +120,54 @@ class UploadIncomplete(RequestError):
 
     def __str__(self) -> str:
         return f"only {self.args[0]} of the upload's {self.args[1]} bytes have arrived"
+
+
+class TusVersionNotSupported(RequestError):
+    """The request speaks another version of the protocol of resumable uploads.
+
+    Args:
+        version: that the service speaks.
+    """
+
+    code = "tus_version_not_supported"
+
+    def __init__(self, version: str) -> None:
+        super().__init__(version)
+
+    def __str__(self) -> str:
+        return f"the header Tus-Resumable must be {self.args[0]}"
+
+
+class PartTypeNotSupported(RequestError):
+    """A part of a resumable upload has another Content-Type than bytes at an offset.
+
+    Args:
+        expected: the type.
+    """
+
+    code = "part_type_not_supported"
+
+    def __init__(self, expected: str) -> None:
+        super().__init__(expected)
+
+    def __str__(self) -> str:
+        return f"the Content-Type of a part must be {self.args[0]}"
+
+
+class TooManyUploads(ServiceError):
+    """The key has as many resumable uploads as it may have.
+
+    Args:
+        max_open: the limit.
+    """
+
+    code = "too_many_uploads"
+
+    def __init__(self, max_open: int) -> None:
+        super().__init__(max_open)
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} uploads are open already; create jobs of them, or delete some"
 
 
 class QueueFull(ServiceError):

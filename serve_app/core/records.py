@@ -220,6 +220,8 @@ class SegmentationJob:
         speech_detection: for the VAD.
         speakers: make embeddings of the voices.
         separate_channels: recognize each channel for itself, instead of their mix.
+        known: utterances of an earlier attempt at the same recording, in any order; their chunks
+            are not recognized again.
     """
 
     context: RequestContext
@@ -229,6 +231,7 @@ class SegmentationJob:
     speech_detection: SpeechDetection = AS_DEPLOYED
     speakers: bool = False
     separate_channels: bool = False
+    known: tuple[Utterance, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +272,10 @@ class Chunk:
     @property
     def duration_s(self) -> float:
         return self.num_samples / SAMPLE_RATE_HZ
+
+    @property
+    def end_ms(self) -> int:
+        return self.start_ms + self.num_samples // SAMPLES_PER_MS
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,16 @@ two is their dot product.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from serve_app.core.pcm import SAMPLES_PER_MS, Pcm
+
+Ranges: TypeAlias = npt.NDArray[np.int64]
+"""Start and end of each range in ms, shape [ranges, 2]."""
 
 Embeddings: TypeAlias = npt.NDArray[np.float32]
 """One row per window, shape [windows, values], each row of length 1."""
@@ -24,6 +27,10 @@ STEP_MS = 750
 
 Source: FunASR, `utils/speaker_utils.py` and CAM++'s pipeline.
 """
+
+
+def no_ranges() -> Ranges:
+    return np.empty((0, 2), np.int64)
 
 
 def speaker_windows(num_samples: int) -> list[tuple[int, int]]:
@@ -105,11 +112,13 @@ class SpeakerWindows:
         start_ms: shape [windows], int64.
         end_ms: shape [windows], int64.
         embeddings: one row per window.
+        pauses_ms: where nobody speaks within the windows, in order of time.
     """
 
     start_ms: npt.NDArray[np.int64]
     end_ms: npt.NDArray[np.int64]
     embeddings: Embeddings
+    pauses_ms: Ranges = field(default_factory=no_ranges)
 
     def __len__(self) -> int:
         return int(self.embeddings.shape[0])
@@ -121,6 +130,7 @@ def join_windows(parts: Sequence[SpeakerWindows]) -> SpeakerWindows:
         np.concatenate([part.start_ms for part in parts]),
         np.concatenate([part.end_ms for part in parts]),
         np.concatenate([part.embeddings for part in parts]),
+        np.concatenate([part.pauses_ms for part in parts]),
     )
 
 

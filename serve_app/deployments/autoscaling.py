@@ -19,7 +19,14 @@ from dataclasses import dataclass
 from ray.serve.autoscaling_policy import replica_queue_length_autoscaling_policy
 from ray.serve.config import AutoscalingContext
 
-from serve_app.deployments.backlog_board import ReportedBacklog, backlog_of, leave_backlog
+from serve_app.deployments.backlog_board import (
+    ReportedBacklog,
+    ReportedJobs,
+    backlog_of,
+    jobs_of,
+    leave_backlog,
+    leave_jobs,
+)
 from serve_app.scheduling.autoscaling import LoadSample, ScalingLimits, ScalingPolicy
 
 _REPORTS_MISSED = 5  # after this many, a replica's last report is ignored
@@ -87,6 +94,26 @@ class SegmenterPolicy:
         return num_replicas, state
 
 
+class JobRunnerPolicy:
+    """Keeps the number of job runners, and posts the waiting jobs on the board.
+
+    Args:
+        report_interval_s: how often the replicas report.
+    """
+
+    def __init__(self, report_interval_s: float) -> None:
+        self._reports = _Reports(max(_MIN_REPORT_AGE_S, _REPORTS_MISSED * report_interval_s))
+
+    def __call__(self, ctx: AutoscalingContext) -> tuple[float, dict[str, object]]:
+        now = time.monotonic()
+        reports = self._reports.latest(ctx, now)
+        # Each runner reports all jobs of the store.
+        waiting_s = max((r.get("waiting_audio_s", 0.0) for r in reports), default=0.0)
+        leave_jobs(ctx.app_name or "", ReportedJobs(waiting_s, now))
+        num_replicas, state = replica_queue_length_autoscaling_policy(ctx)
+        return num_replicas, state
+
+
 class QueuedAudioPolicy:
     """Scales recognizers by the queued audio.
 
@@ -118,12 +145,16 @@ class QueuedAudioPolicy:
         backlog = backlog_of(ctx.app_name or "")
         if backlog is not None and now - backlog.at_s > self._max_age_s:
             backlog = None
+        jobs = jobs_of(ctx.app_name or "")
+        if jobs is not None and now - jobs.at_s > self._max_age_s:
+            jobs = None
         return load_sample(
             reports,
             backlog,
             num_running=len(ctx.running_replicas),
             num_replicas=ctx.target_num_replicas,
             calls_wait=(ctx.total_queued_requests or 0.0) > 0,
+            waiting_audio_s=0.0 if jobs is None else jobs.audio_s,
         )
 
 
@@ -134,6 +165,7 @@ def load_sample(
     num_running: int,
     num_replicas: int,
     calls_wait: bool = False,
+    waiting_audio_s: float = 0.0,
 ) -> LoadSample:
     """Returns the load of the recognizers.
 
@@ -143,6 +175,8 @@ def load_sample(
         num_running: running recognizers.
         num_replicas: target number of recognizers.
         calls_wait: whether a caller's handle has calls queued that no replica has.
+        waiting_audio_s: of jobs that have not begun; 0 if unknown, for the service does without
+            the runners.
     """
     reports = [report for report in reports if "queued_audio_s" in report]
     queued_s = sum(report["queued_audio_s"] for report in reports)
@@ -161,4 +195,5 @@ def load_sample(
         all_reported=all_reported,
         starting=num_running == 0 < num_replicas,
         in_use=calls_wait or any(report.get("background_audio_s", 0.0) > 0 for report in reports),
+        waiting_audio_s=waiting_audio_s,
     )

@@ -166,8 +166,9 @@ class RemoteRecognizer:
 class RemoteRecording:
     """The utterances of a recording; if their segmenter is lost, another one continues.
 
-    The work is deterministic, so the second segmenter yields the same utterances as the first;
-    those that were passed on before are skipped.
+    The work is deterministic, so the second segmenter yields the same utterances as the first.
+    It is given those that were passed on before, which are not recognized again, and are skipped
+    here.
 
     Args:
         segmenter: handle of the segmenter deployment.
@@ -191,7 +192,7 @@ class RemoteRecording:
         self._job = job
         self._losses = Losses(RetryPolicy(max_attempts, replacement_s=replacement_s), clock)
         self._silence_timeout_s = silence_timeout_s
-        self._next_index = 0
+        self._passed_on: list[Utterance] = []
         self.end = RecordingEnd(0)
         """Set once all utterances have been yielded."""
 
@@ -206,7 +207,7 @@ class RemoteRecording:
         """
         losses = self._losses
         while True:
-            reached = self._next_index
+            reached = len(self._passed_on)
             try:
                 async with aclosing(self._events()) as events:
                     async for utterance in events:
@@ -216,7 +217,7 @@ class RemoteRecording:
                 failure_kind = failure_kind_of(error)
                 if failure_kind is None:
                     raise
-                if self._next_index > reached:
+                if len(self._passed_on) > reached:
                     losses.got_further()
                 losses.add(error, failure_kind)
                 if losses.too_long:
@@ -231,9 +232,12 @@ class RemoteRecording:
         raise RecognitionFailed(f"{self._losses.num_counted} segmenters were lost with it")
 
     async def _events(self) -> AsyncGenerator[Utterance]:
+        job = self._job
+        if self._passed_on:
+            job = replace(job, known=(*job.known, *self._passed_on))
         stream = stream_call(
-            lambda: self._recognize.remote(self._job),
-            self._job.context,
+            lambda: self._recognize.remote(job),
+            job.context,
             first_s=None,
             next_s=self._silence_timeout_s,
         )
@@ -241,8 +245,8 @@ class RemoteRecording:
             async for event in stream:
                 if isinstance(event, RecordingEnd):
                     self.end = event
-                elif isinstance(event, Utterance) and event.index >= self._next_index:
-                    self._next_index = event.index + 1
+                elif isinstance(event, Utterance) and event.index >= len(self._passed_on):
+                    self._passed_on.append(event)
                     yield event
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -41,7 +41,7 @@ from serve_app.deployments.retries import RetryPolicy, call_until_answered
 from serve_app.deployments.speakers import RemoteSpeakerEmbedder, log_failure, raise_deadline
 from serve_app.settings import DeploymentSettings, Settings
 from serve_app.speakers.diarization import DiarizationTask
-from serve_app.speakers.transcripts import RecordingVoices
+from serve_app.speakers.transcripts import NO_LABELS, RecordingVoices
 from serve_app.tracing import open_tracer
 from serve_app.transcript.assembly import assemble
 from serve_app.transcript.sentences import Punctuate, PunctuationResult, PunctuationTask
@@ -50,7 +50,6 @@ from serve_app.transcript.transcript import TranscriptEvent
 # Twelve times the interval of a segmenter's heartbeats (5 s).
 _SILENCE_TIMEOUT_S = 60.0
 _READINESS_TIMEOUT_S = 3.0
-_NO_LABELS = "There are no speaker labels: the speaker stage failed."
 
 
 class HandleTranscriptionService:
@@ -105,17 +104,28 @@ class HandleTranscriptionService:
             raise _cause(error) from None
         return check
 
-    async def transcribe(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
+    async def transcribe(
+        self, job: TranscriptionJob, on_utterance: Callable[[Utterance], None] | None = None
+    ) -> AsyncGenerator[TranscriptEvent]:
+        """As `TranscriptionService.transcribe`.
+
+        Args:
+            job: the recording.
+            on_utterance: called with each utterance as it comes, with its windows.
+        """
         attributes = {"paraserve.stages": ",".join(sorted(job.stages))}
         try:
             with self._tracer.span("ingress", job.context, attributes) as context:
-                async with aclosing(self._events(replace(job, context=context))) as events:
+                recording = self._events(replace(job, context=context), on_utterance)
+                async with aclosing(recording) as events:
                     async for event in events:
                         yield event
         finally:
             take_retries(job.context)
 
-    async def _events(self, job: TranscriptionJob) -> AsyncGenerator[TranscriptEvent]:
+    async def _events(
+        self, job: TranscriptionJob, on_utterance: Callable[[Utterance], None] | None
+    ) -> AsyncGenerator[TranscriptEvent]:
         recording = RemoteRecording(
             self._segmenter,
             SegmentationJob(
@@ -126,6 +136,7 @@ class HandleTranscriptionService:
                 job.speech_detection,
                 separate_channels=job.separate_channels,
                 speakers=job.speakers is not None,
+                known=job.known,
             ),
             self._settings.max_attempts,
             _SILENCE_TIMEOUT_S,
@@ -144,7 +155,7 @@ class HandleTranscriptionService:
 
         events = assemble(
             job.context,
-            _without_voices(recording.utterances(), voices),
+            _without_voices(recording.utterances(), voices, on_utterance),
             punctuate,
             self._settings.punctuator.sentence_break_s,
             end,
@@ -185,7 +196,7 @@ class HandleTranscriptionService:
             if isinstance(error, RayTaskError) and isinstance(error.cause, RequestError):
                 raise
             log_failure("speakers were not told apart", context, error)
-            return replace(end, notices=(*end.notices, _NO_LABELS))
+            return replace(end, notices=(*end.notices, NO_LABELS))
         return replace(end, diarization=voices.in_recording_time(diarization))
 
     async def readiness(self) -> list[StageReadiness]:
@@ -230,11 +241,15 @@ class HandleTranscriptionService:
 
 
 async def _without_voices(
-    utterances: AsyncGenerator[Utterance], voices: RecordingVoices
+    utterances: AsyncGenerator[Utterance],
+    voices: RecordingVoices,
+    on_utterance: Callable[[Utterance], None] | None,
 ) -> AsyncGenerator[Utterance]:
     """Yields the utterances without their windows, which it adds to `voices`."""
     async with aclosing(utterances):
         async for utterance in utterances:
+            if on_utterance is not None:
+                on_utterance(utterance)
             voices.add(utterance)
             yield replace(utterance, voices=None)
 
@@ -278,6 +293,7 @@ class IngressReplica:
         recognizer: handle of the recognizer.
         punctuator: handle of the punctuator, None without one.
         speaker_embedder: handle of the speaker embedder, None without one.
+        job_runner: not called; the handle makes the job runner a part of the application.
     """
 
     def __init__(
@@ -287,6 +303,7 @@ class IngressReplica:
         recognizer: DeploymentHandle[Any],
         punctuator: DeploymentHandle[Any] | None = None,
         speaker_embedder: DeploymentHandle[Any] | None = None,
+        job_runner: DeploymentHandle[Any] | None = None,
     ) -> None:
         quiet_client_errors()
         self._settings = settings
@@ -304,6 +321,7 @@ def build_ingress(
     recognizer: Application,
     punctuator: Application | None,
     speaker_embedder: Application | None = None,
+    job_runner: Application | None = None,
 ) -> Application:
     deployment = as_deployment(
         serve.ingress()(IngressReplica),
@@ -311,6 +329,10 @@ def build_ingress(
         settings.ingress.deployment,
         settings.log_level,
     )
-    optional = {"punctuator": punctuator, "speaker_embedder": speaker_embedder}
+    optional = {
+        "punctuator": punctuator,
+        "speaker_embedder": speaker_embedder,
+        "job_runner": job_runner,
+    }
     bound = {name: stage for name, stage in optional.items() if stage is not None}
     return deployment.bind(settings, segmenter, recognizer, **bound)

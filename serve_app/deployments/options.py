@@ -126,10 +126,24 @@ def segmenter_autoscaling(settings: Settings) -> AutoscalingConfig | None:
     if recognizer is None or recognizer.policy == "ongoing_requests":
         return None
     deployment = settings.segmenter.deployment
-    fixed = AutoscalingSettings(
-        min_replicas=deployment.num_replicas, max_replicas=deployment.num_replicas
-    )
-    return _config(deployment.autoscaling or fixed, **_reporting(recognizer, "SegmenterPolicy", {}))
+    scaling = deployment.autoscaling or _fixed(deployment.num_replicas)
+    return _config(scaling, **_reporting(recognizer, "SegmenterPolicy", {}))
+
+
+def job_runner_autoscaling(settings: Settings) -> AutoscalingConfig | None:
+    """Returns the job runner's autoscaling, from N to N replicas; None for a fixed size.
+
+    If the recognizer scales on queued audio, the runner must report the waiting jobs.
+    """
+    recognizer = settings.recognizer.deployment.autoscaling
+    if recognizer is None or recognizer.policy == "ongoing_requests":
+        return None
+    scaling = _fixed(settings.jobs.num_runners)
+    return _config(scaling, **_reporting(recognizer, "JobRunnerPolicy", {}))
+
+
+def _fixed(num_replicas: int) -> AutoscalingSettings:
+    return AutoscalingSettings(min_replicas=num_replicas, max_replicas=num_replicas)
 
 
 def by_requests(scaling: AutoscalingSettings) -> AutoscalingConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,7 @@ from serve_app.core.records import (
     SegmentationJob,
     StageReadiness,
     Utterance,
+    UtteranceStatus,
     UtteranceSummary,
 )
 from serve_app.deployments.client_errors import quiet_client_errors
@@ -33,7 +34,7 @@ from serve_app.scheduling.autoscaling import Backlog, RecordingBacklog, Segmente
 from serve_app.scheduling.fair_executor import FairExecutor
 from serve_app.settings import Settings
 from serve_app.tracing import open_tracer
-from serve_app.transcript.fanout import fan_out, with_heartbeats
+from serve_app.transcript.fanout import KnownUtterances, fan_out, with_heartbeats
 from serve_app.transcript.segmentation import Segmentation
 
 _HEARTBEAT_S = 5.0
@@ -58,6 +59,7 @@ class SegmenterReplica:
         self._loaded_vad = load_vad(settings) if "vad" in settings.stages else None
         self._options = replace(segmentation_options(settings), urgent_s=settings.audio.urgent_s)
         self._settings = settings.segmenter
+        self._job_weight = settings.jobs.autoscaling_weight
         self._recognizer = RemoteRecognizer(recognizer, settings)
         self._embedder = (
             None if speaker_embedder is None else RemoteSpeakerEmbedder(speaker_embedder, settings)
@@ -116,7 +118,9 @@ class SegmenterReplica:
         voices: VoiceEmbedding | None = None
         if job.speakers and self._embedder is not None:
             voices = VoiceEmbedding(self._embedder, job.context, cost)
-        with self._backlog.open() as account:
+        weight = self._job_weight if job.context.background else 1.0
+        with self._backlog.open(weight) as account:
+            known = _Resumption(job.known, account, voices)
             groups = self._accounted(segmentation, job.context, account)
             recognize = partial(self._recognize, account, cost)
             recognized = fan_out(
@@ -124,6 +128,7 @@ class SegmenterReplica:
                 recognize,
                 self._settings.max_in_flight,
                 None if voices is None else voices.embed,
+                known.find,
             )
             try:
                 async with aclosing(groups), aclosing(recognized) as utterances:
@@ -134,7 +139,7 @@ class SegmenterReplica:
                 cost.decode_s = segmentation.busy_s
                 cost.num_retries = take_retries(job.context)
                 self._metrics.decoded(cost.decode_s)
-                self._metrics.chunks(span.status for span in spans)
+                self._metrics.chunks(known.statuses_of_others(spans))
         end = segmentation.end(spans, cost)
         yield end if voices is None else replace(end, notices=(*end.notices, *voices.notices))
 
@@ -163,6 +168,47 @@ class SegmenterReplica:
                 return await self._recognizer.recognize(chunks)
         finally:
             account.answered(audio_s)
+
+
+class _Resumption:
+    """What is known of one recording from an earlier attempt.
+
+    Args:
+        utterances: that are known.
+        account: of the recording; known chunks leave its backlog at once.
+        voices: notes known utterances without windows; None without speaker labels.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        account: RecordingBacklog,
+        voices: VoiceEmbedding | None,
+    ) -> None:
+        self._known = KnownUtterances(utterances)
+        self._account = account
+        self._voices = voices
+        self._indices: set[int] = set()
+
+    def find(self, chunk: Chunk) -> Utterance | None:
+        """Returns the chunk's utterance, None if it has to be recognized."""
+        utterance = self._known.of(chunk)
+        if utterance is None:
+            return None
+        self._indices.add(chunk.index)
+        self._account.sent(chunk.duration_s)
+        self._account.answered(chunk.duration_s)
+        if self._voices is not None and utterance.voices is None:
+            self._voices.note_missing([chunk])
+        return utterance
+
+    def statuses_of_others(self, spans: Sequence[UtteranceSummary]) -> list[UtteranceStatus]:
+        """Returns the statuses of the utterances that were not known.
+
+        Args:
+            spans: of the recording's first utterances, in order of their indices.
+        """
+        return [span.status for index, span in enumerate(spans) if index not in self._indices]
 
 
 def build_segmenter(

@@ -14,6 +14,7 @@ from serve_app.deployments.options import LOGGER
 from serve_app.deployments.retries import RetryPolicy, call_until_answered
 from serve_app.settings import Settings
 from serve_app.speakers.diarization import DiarizationTask
+from serve_app.speakers.transcripts import missing_labels
 
 
 class RemoteSpeakerEmbedder:
@@ -96,21 +97,18 @@ class VoiceEmbedding:
                 # Further groups would each wait as long for a replica.
                 self._gave_up = isinstance(error, NotReady)
                 log_failure("voices of a group were not embedded", self._context, error)
+        self.note_missing(chunks)
+        return [None] * len(chunks)
+
+    def note_missing(self, chunks: list[Chunk]) -> None:
+        """Records chunks without windows, which are next to each other, for the notice."""
         end = chunks[-1]
         self._failed.append((chunks[0].start_ms, end.start_ms + round(1000 * end.duration_s)))
-        return [None] * len(chunks)
 
     @property
     def notices(self) -> tuple[str, ...]:
         """Says where labels are missing, if anywhere; at most one sentence."""
-        if not self._failed:
-            return ()
-        start_ms, end_ms = min(self._failed)
-        more = f" and in {len(self._failed) - 1} more ranges" if len(self._failed) > 1 else ""
-        return (
-            f"Speaker labels may be missing or wrong from {start_ms / 1000:.3f} s to "
-            f"{end_ms / 1000:.3f} s{more}: the speaker stage failed there.",
-        )
+        return missing_labels(self._failed)
 
 
 def raise_deadline(error: Exception) -> None:

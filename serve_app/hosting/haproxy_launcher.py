@@ -358,7 +358,8 @@ def _refused_methods() -> str:
         f"    acl known_method method {_METHODS}\n"
         "    http-request set-log-level silent if !known_method\n"
         "    http-request return status 405 content-type application/json "
-        f'hdr Allow "GET, HEAD, OPTIONS, POST" string {_quoted(body)} if !known_method\n'
+        'hdr Allow "DELETE, GET, HEAD, OPTIONS, PATCH, POST" '
+        f"string {_quoted(body)} if !known_method\n"
     )
 
 

@@ -6,7 +6,8 @@ input, so that it needs no time to start when a node is lost, and ends if the in
 Every request gets a 503 in the API's error shape, with the rest of the expected start as
 Retry-After, so a client that retries twice reaches the restarted service. The stand-in ends when
 another process listens on the port. Both may listen on it at the same time: SO_REUSEPORT, as
-HAProxy sets it.
+HAProxy sets it. It ends as well when the restarting service is killed: who starts it again then
+would find the port in use.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from serve_app.core.in_flight import RUN_DIRECTORY_VARIABLE
 from serve_app.hosting.haproxy_launcher import error_body
+from serve_app.hosting.processes import Process, process_of
 from serve_app.hosting.stopping import local_sockets
 
 _POLL_S = 0.1
@@ -52,12 +54,14 @@ class StandInTask:
         port: to listen on.
         start_s: expected time until the service answers again, in s.
         limit_s: longest life, in s.
+        owner: the process that restarts, by id and start; None if it cannot be known.
     """
 
     host: str
     port: int
     start_s: float
     limit_s: float
+    owner: tuple[int, int] | None = None
 
 
 class PreparedStandIn:
@@ -75,6 +79,9 @@ class PreparedStandIn:
 
     def begin(self, task: StandInTask) -> None:
         """Gives the process its task; starts another one if it has ended."""
+        own = process_of(os.getpid())
+        if own is not None:
+            task = replace(task, owner=(own.pid, own.start_ticks))
         line = (json.dumps(asdict(task)) + "\n").encode()
         try:
             os.write(self._input, line)
@@ -104,8 +111,10 @@ class PreparedStandIn:
         return writing
 
 
-async def stand_in(host: str, port: int, start_s: float, limit_s: float) -> None:
-    """Answers until another process listens on the port, or for `limit_s`.
+async def stand_in(
+    host: str, port: int, start_s: float, limit_s: float, owner: Process | None = None
+) -> None:
+    """Answers until another process listens on the port or the owner ends, or for `limit_s`.
 
     A service that still listens may not share its port; this one listens as soon as it has ended.
 
@@ -125,6 +134,9 @@ async def stand_in(host: str, port: int, start_s: float, limit_s: float) -> None
                 writer.close()
                 await writer.wait_closed()
 
+    def is_wanted() -> bool:
+        return time.monotonic() - began_s < limit_s and (owner is None or owner.is_alive)
+
     while True:
         try:
             server = await asyncio.start_server(
@@ -132,14 +144,14 @@ async def stand_in(host: str, port: int, start_s: float, limit_s: float) -> None
             )
             break
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or time.monotonic() - began_s > limit_s:
+            if error.errno != errno.EADDRINUSE or not is_wanted():
                 raise
             await asyncio.sleep(_BIND_S)
     own = {os.fstat(each.fileno()).st_ino for each in server.sockets}
     async with server:
         # The dead service may listen for a moment longer.
         was_alone = False
-        while time.monotonic() - began_s < limit_s:
+        while is_wanted():
             is_alone = not (listeners(port) - own)
             if was_alone and not is_alone:
                 break
@@ -205,8 +217,9 @@ def main() -> int:
     if not line:
         return 0
     task = StandInTask(**json.loads(line))
+    owner = None if task.owner is None else Process(*task.owner)
     try:
-        asyncio.run(stand_in(task.host, task.port, task.start_s, task.limit_s))
+        asyncio.run(stand_in(task.host, task.port, task.start_s, task.limit_s, owner))
     except OSError as error:
         print(f"no stand-in on {task.host}:{task.port}: {error}", file=sys.stderr)
         return 1

@@ -19,6 +19,7 @@ from serve_app.core.speakers import (
     speaker_windows,
 )
 from serve_app.speakers.diarization import diarize
+from serve_app.speakers.pauses import pauses_in
 from serve_app.speakers.transcripts import RecordingVoices
 from serve_app.transcript.chunking import ChunkAudio
 
@@ -33,7 +34,8 @@ def windows_of_chunks(
 def _windows_of(chunk: Chunk | ChunkAudio, embeddings: Embeddings) -> SpeakerWindows:
     ranges = np.array(speaker_windows(len(chunk.pcm)), np.int64).reshape(-1, 2)
     times_ms = chunk.start_ms + ranges // SAMPLES_PER_MS
-    return SpeakerWindows(times_ms[:, 0], times_ms[:, 1], embeddings)
+    pauses_ms = chunk.start_ms + pauses_in(chunk.pcm)
+    return SpeakerWindows(times_ms[:, 0], times_ms[:, 1], embeddings, pauses_ms)
 
 
 def mean_voices(embeddings: Sequence[Embeddings]) -> Embeddings:

@@ -6,7 +6,7 @@ tests/fakes has both in memory.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -36,13 +36,17 @@ class JobStore(Protocol):
     async def create(self, job: NewJob) -> tuple[Job, bool]:
         """Adds a queued job.
 
+        After `StoreUnavailable` the job may exist: leave its files to the sweeper, or call
+        this again with the same job, which then changes nothing.
+
         Returns:
             The job, and whether it is new: with the same key and idempotency key, an earlier
             job is returned instead.
 
         Raises:
             IdempotencyConflict: that earlier job is of another request.
-            QueueFull: the key, or all keys together, has too many queued jobs.
+            UploadNotFound: the key has no upload `upload_id`, or another job has taken it.
+            QueueFull: the key has too many queued jobs.
         """
         ...
 
@@ -53,7 +57,10 @@ class JobStore(Protocol):
         ...
 
     async def position(self, job: Job) -> int | None:
-        """Returns how many jobs start before a queued one, at most 1000; None if it is not."""
+        """Returns how many jobs start before a queued one, at most 1000; None if it is not.
+
+        Those of other keys are estimated.
+        """
         ...
 
     async def list(
@@ -85,11 +92,21 @@ class JobStore(Protocol):
         ...
 
     async def delete(self, key: str, job_id: str) -> None:
-        """Removes the job's row, in whatever state. The caller removes its files afterwards.
+        """Removes the rows of the job and of its upload, in whatever state.
+
+        The caller removes the files of both afterwards.
 
         Raises:
             JobNotFound: the key has no such job.
         """
+        ...
+
+    async def versions(self, ids: Sequence[str]) -> Mapping[str, int]:
+        """Returns the versions of those jobs that exist; one query for all of them."""
+        ...
+
+    async def open_audio_s(self, key: str) -> float:
+        """Returns the audio of the key's queued and running jobs, in s."""
         ...
 
     # --- by runners -------------------------------------------------------------------------
@@ -107,12 +124,21 @@ class JobStore(Protocol):
         """Prolongs a lease and stores the progress; False if it is lost, or the job ended."""
         ...
 
-    async def hand_back(self, lease: Lease) -> None:
-        """Queues the job again at its old place; the attempt does not count."""
+    async def hand_back(self, lease: Lease, after_s: float = 0.0) -> None:
+        """Queues the job again at its old place; the attempt does not count.
+
+        Args:
+            after_s: time before which it is not taken again, so that the jobs behind one that
+                cannot run now are not held up by it.
+        """
         ...
 
     async def complete(self, lease: Lease, result: str, audio_s: float) -> bool:
-        """Ends a job; returns False, and changes nothing, if the lease is lost."""
+        """Ends a job and adds its usage; returns False, and changes nothing, if the lease is lost.
+
+        After `StoreUnavailable` it may be called again: it counts once. The same holds for
+        `fail`.
+        """
         ...
 
     async def fail(self, lease: Lease, error: JobError) -> bool:
@@ -124,7 +150,8 @@ class JobStore(Protocol):
     async def wait(self, timeout_s: float) -> None:
         """Returns when there may be a job to lease or a webhook to send, or after the time.
 
-        With PostgreSQL it is woken by NOTIFY; it does not ask the database in between.
+        Several tasks may wait at once, and all of them are woken. With PostgreSQL it is woken by
+        NOTIFY; it does not ask the database in between.
         """
         ...
 
@@ -151,7 +178,13 @@ class JobStore(Protocol):
 
     # --- resumable uploads ------------------------------------------------------------------
 
-    async def create_upload(self, upload: ResumableUpload) -> None: ...
+    async def create_upload(self, upload: ResumableUpload, max_open: int) -> None:
+        """Adds an upload.
+
+        Raises:
+            TooManyUploads: the key has `max_open` uploads that no job has taken.
+        """
+        ...
 
     async def get_upload(self, key: str, upload_id: str) -> ResumableUpload:
         """Raises:
@@ -170,7 +203,13 @@ class JobStore(Protocol):
         """
         ...
 
-    async def delete_upload(self, key: str, upload_id: str) -> None: ...
+    async def delete_upload(self, key: str, upload_id: str) -> None:
+        """Removes the upload's row. The caller removes its files afterwards.
+
+        Raises:
+            UploadNotFound: the key has no such upload, or a job has taken it.
+        """
+        ...
 
     # --- retention --------------------------------------------------------------------------
 
@@ -179,11 +218,19 @@ class JobStore(Protocol):
         ...
 
     async def due_for_removal(self, limit: int) -> Sequence[str]:
-        """Returns ids of jobs and uploads whose retention is over, and forgets their rows."""
+        """Returns ids of jobs and uploads whose retention is over, and forgets their rows.
+
+        The caller removes all files of each. An upload that a job has taken goes with the job's
+        recording or with the job.
+        """
         ...
 
     async def audio_due_for_removal(self, limit: int) -> Sequence[str]:
-        """Returns ids of ended jobs whose recordings are to go, and marks them as gone."""
+        """Returns ids of ended jobs whose recordings are to go, and marks them as gone.
+
+        The caller removes "ID/audio". An upload that such a job has taken is due for removal from
+        then on.
+        """
         ...
 
     async def known(self, ids: Iterable[str]) -> frozenset[str]:
@@ -204,7 +251,7 @@ class JobStore(Protocol):
 class JobFiles(Protocol):
     """Recordings, requests, checkpoints and results, in a directory or an object store.
 
-    A file's name begins with the id of its job or upload: "ID/audio", "ID/part-00000",
+    A file's name begins with the id of its job or upload: "ID/audio", "ID/part-OFFSET-SIZE",
     "ID/request.json", "ID/utterances-FENCE-00000.json", "ID/result-FENCE.json". Writes are
     whole or nothing, and durable when they return.
 

@@ -31,6 +31,18 @@ class JobError:
     param: str | None = None
 
 
+def attempts_exhausted(num_attempts: int) -> JobError:
+    """Returns why a job failed whose runners were all lost.
+
+    Args:
+        num_attempts: runners that took it.
+    """
+    return JobError(
+        "job_attempts_exhausted",
+        f"the job was started {num_attempts} times and did not end; its runner was lost each time",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class NewJob:
     """A job to create. Its audio and its fields are stored already.
@@ -49,6 +61,8 @@ class NewJob:
         request_hash: of the fields and the audio; another request with the same idempotency
             key has another.
         request_id: of the request that created it, for the logs.
+        upload_id: of the resumable upload that has its audio, which the job takes; None if its
+            own files have it.
     """
 
     id: str
@@ -63,6 +77,7 @@ class NewJob:
     idempotency_key: str | None = None
     request_hash: str = ""
     request_id: str = ""
+    upload_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +86,8 @@ class Job:
 
     Attributes:
         id, key, weight, audio_bytes, audio_s, priority, metadata, webhook_url, expires_at,
-            request_id: as in `NewJob`; `audio_s` is corrected at the end of the recording.
+            request_id, upload_id: as in `NewJob`; `audio_s` is corrected at the end of the
+            recording, and `upload_id` is None again once the recording is removed.
         status: see `JobStatus`.
         created_at: when it was accepted.
         started_at: when its first attempt began; None before.
@@ -108,10 +124,28 @@ class Job:
     webhook: DeliveryState | None = None
     webhook_attempts: int = 0
     removed_at: datetime | None = None
+    upload_id: str | None = None
 
     @property
     def is_final(self) -> bool:
         return self.status in FINAL
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """What a store allows and keeps; see the settings `jobs.*` of the same names.
+
+    Attributes:
+        max_queued: queued jobs of a key.
+        max_attempts: runners that may be lost with a job before it fails.
+        keep_audio_s: time in s that the recording of an ended job is kept.
+        keep_results_s: time in s that an ended job is kept.
+    """
+
+    max_queued: int = 10_000
+    max_attempts: int = 3
+    keep_audio_s: float = 86_400.0
+    keep_results_s: float = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,14 @@ _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """The metric of a queue's length, and its unit."""
+    """The metric of a queue's length, and its unit.
+
+    `is_shared` is a queue that all replicas have together, and each reports whole.
+    """
 
     name: str
     unit: str
+    is_shared: bool = False
 
 
 GAUGES = {
@@ -35,6 +39,7 @@ GAUGES = {
     "Recognizer": Gauge("paraserve_queued_audio_seconds", "s audio"),
     "Punctuator": Gauge("paraserve_queued_items", "items"),
     "SpeakerEmbedder": Gauge("paraserve_queued_items", "items"),
+    "JobRunner": Gauge("paraserve_jobs_queued_audio_seconds", "s audio", is_shared=True),
 }
 
 
@@ -67,7 +72,7 @@ def read_waiting(kube: Kube, pods: Iterable[JsonView]) -> QueueDepth:
 
 
 def sum_waiting(texts: Iterable[str]) -> dict[tuple[str, str], float]:
-    """Returns the sums of the gauges over all replicas.
+    """Returns the sums of the gauges over all replicas, once for a shared queue.
 
     Args:
         texts: metrics of the pods in Prometheus' format.
@@ -82,5 +87,6 @@ def sum_waiting(texts: Iterable[str]) -> dict[tuple[str, str], float]:
             gauge = GAUGES.get(labels.get("deployment", ""))
             if gauge is not None and gauge.name == found["name"]:
                 key = (labels.get("application", ""), labels["deployment"])
-                sums[key] = sums.get(key, 0.0) + float(found["value"])
+                value, before = float(found["value"]), sums.get(key, 0.0)
+                sums[key] = max(before, value) if gauge.is_shared else before + value
     return sums

@@ -70,6 +70,8 @@ class Application:
             del sizes["Punctuator"]
         if "speakers" not in settings.stages:
             del sizes["SpeakerEmbedder"]
+        if settings.jobs.enabled:
+            sizes["JobRunner"] = settings.jobs.deployment
         return sizes
 
     def num_gpus(self, deployment: str) -> float:

@@ -20,7 +20,7 @@ class LineCost:
 
     Attributes:
         fixed_s: per call.
-        unit_s: per encoder frame, word or second of audio; see `Costs`.
+        unit_s: per encoder frame, word, window or second of audio; see `Costs`.
         item_s: per item in the call.
     """
 
@@ -79,6 +79,9 @@ class Costs:
         words_per_s: words in a second of speech.
         frame_s: audio in an encoder frame.
         slowdown: factor by which work takes longer while all cores are busy.
+        embedder: of a batch of the speaker model; units are windows. None if not measured.
+        clustering: of telling the speakers of a recording apart; units are its windows. None
+            if not measured.
     """
 
     name: str
@@ -92,12 +95,27 @@ class Costs:
     words_per_s: float = 4.5
     frame_s: float = 0.06
     slowdown: float = 1.0
+    embedder: LineCost | None = None
+    clustering: LineCost | None = None
     assumed: dict[str, str] = field(default_factory=dict)
 
     @property
     def recognizer_rtfx(self) -> float:
         """Seconds of audio per second of one replica with large batches."""
         return self.frame_s / self.recognizer.unit_s
+
+    def speaker_costs(self) -> tuple[LineCost, LineCost]:
+        """Returns the costs of the speaker model and of the clustering.
+
+        Raises:
+            CostsError: they were not measured.
+        """
+        if self.embedder is None or self.clustering is None:
+            raise CostsError(
+                f"the costs of {self.name} have none for the stage speakers; measure them with "
+                "`python -m loadtests simulation measure --speakers-only`, or leave the stage out"
+            )
+        return self.embedder, self.clustering
 
 
 def read_costs(path: Path) -> Costs:
@@ -144,13 +162,17 @@ _PARTS: dict[str, type] = {
     "request": LineCost,
     "call": CallCost,
     "start": StartCost,
+    "embedder": LineCost,
+    "clustering": LineCost,
 }
+_OPTIONAL = frozenset({"embedder", "clustering"})
 
 
 def _parse(content: object, name: str) -> Costs:
     values = _mapping(content, name)
     for part, kind in _PARTS.items():
-        if part in values:
+        is_left_out = part in _OPTIONAL and values.get(part) is None
+        if part in values and not is_left_out:
             values[part] = _build(
                 kind, _mapping(values[part], f"{name}: {part}"), f"{name}: {part}"
             )

@@ -27,6 +27,7 @@ class IngressModel:
         punctuator: its replicas; None to model punctuation as a delay.
         words_per_audio_s: words in a second of speech.
         last_words_s: that delay, at the end of each request.
+        clustering: of telling the speakers of a recording apart; None without labels.
         outcomes: collects the outcome of each request.
     """
 
@@ -40,6 +41,7 @@ class IngressModel:
         punctuator: ReplicaGroup | None,
         words_per_audio_s: float,
         last_words_s: float,
+        clustering: LineCost | None,
         outcomes: Outcomes,
     ) -> None:
         self._clock = clock
@@ -50,6 +52,7 @@ class IngressModel:
         self._punctuator = punctuator
         self._words_per_audio_s = words_per_audio_s
         self._last_words_s = last_words_s
+        self._clustering = clustering
         self._outcomes = outcomes
         self._lines = [
             AdmissionLine(shape.admission, shape.max_retry_after_s)
@@ -166,7 +169,7 @@ class IngressModel:
             return
         self._punctuate(request)
         if request.segmenter is None and not request.punctuating:
-            self._answer(request)
+            self._diarize(request)
 
     def _recording_ended(self, request: Request) -> None:
         if request.finished:
@@ -174,7 +177,14 @@ class IngressModel:
         if not request.punctuating:
             self._punctuate(request)
         if not request.punctuating:
-            self._clock.after(self._last_words_s, self._answer, request)
+            self._clock.after(self._last_words_s, self._diarize, request)
+
+    def _diarize(self, request: Request) -> None:
+        """Tells the speakers apart, if that is asked for; each recording on its own thread."""
+        if self._clustering is None or not request.num_windows:
+            self._answer(request)
+            return
+        self._cores.run(self._clustering.of(request.num_windows), self._answer, request)
 
     def _answer(self, request: Request) -> None:
         if request.finished:

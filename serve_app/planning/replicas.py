@@ -291,11 +291,13 @@ class Request:
         "deadline_s",
         "finished",
         "flow",
+        "has_labels",
         "ingress",
         "key",
         "longest_wait_s",
         "next_block",
         "num_bytes",
+        "num_windows",
         "pending",
         "punctuating",
         "segmenter",
@@ -323,7 +325,7 @@ class Request:
         self.num_bytes = 0
         self.ingress = 0
         self.ticket: AdmissionTicket | None = None  # ingress
-        self.segmenter: SegmenterModel | None = None  # segmenters, as the next seven
+        self.segmenter: SegmenterModel | None = None  # segmenters, as the next eight
         self.backlog: RecordingBacklog | None = None
         self.blocks: Recording = ()
         self.next_block = 0
@@ -331,15 +333,30 @@ class Request:
         self.calls: deque[Call] = deque()
         self.started_s = 0.0
         self.longest_wait_s = 0.0
+        self.num_windows = 0  # those that are embedded
         self.words = 0.0  # ingress, as the next two
         self.punctuating = False
         self.finished = False  # answered, refused or expired
+        self.has_labels = False  # simulation
 
 
 class Call:
-    """A group of chunks, or of words, on its way to a replica and back."""
+    """A group of chunks, or of words, on its way to a replica and back.
 
-    __slots__ = ("arrived_s", "done", "group", "items_left", "replica", "request", "sent_s")
+    A group of chunks whose voices are embedded as well has a second call, `beside` the first.
+    """
+
+    __slots__ = (
+        "arrived_s",
+        "beside",
+        "done",
+        "group",
+        "items_left",
+        "num_parts",
+        "replica",
+        "request",
+        "sent_s",
+    )
 
     def __init__(self, request: Request, group: Group, sent_s: float) -> None:
         self.request = request
@@ -348,6 +365,8 @@ class Call:
         self.arrived_s = sent_s  # `ReplicaGroup`, as the next two
         self.items_left = 0
         self.replica: ReplicaModel | None = None
+        self.beside: Call | None = None  # segmenters, as the next two
+        self.num_parts = 1  # calls without an answer yet, with the one beside it
         self.done = False
 
 

@@ -70,14 +70,16 @@ def gpus_of(trial: Trial, shape: ServiceShape) -> str:
 
 
 def num_gpus(num_replicas: int, shape: ServiceShape) -> int:
-    """Returns the GPUs of recognizers and punctuators together, rounded up."""
+    """Returns the GPUs of recognizers, punctuators and speaker embedders, rounded up."""
     share = shape.recognizer.gpu_share
-    others = 0.0
-    if shape.punctuator is not None:
-        others = shape.punctuator.num_replicas * shape.punctuator.gpu_share
+    others = sum(
+        group.num_replicas * group.gpu_share
+        for group in (shape.punctuator, shape.embedder)
+        if group is not None
+    )
     if share <= 0:
         return math.ceil(others)
-    # A recognizer runs on one GPU; punctuators may use the rest of it.
+    # A recognizer runs on one GPU; the others may use the rest of it.
     per_gpu = shape.replicas_per_gpu
     gpus = math.ceil(num_replicas / per_gpu)
     left = gpus - num_replicas * share
@@ -93,6 +95,7 @@ def write_plan(
         "costs": asdict(costs),
         "num_ingresses": shape.num_ingresses,
         "num_segmenters": shape.num_segmenters,
+        "num_speaker_embedders": shape.num_embedders,
         "price_per_gpu_hour": price,
         "fixed": _plain(plan.fixed, shape, price),
         "scaled": _plain(plan.scaled, shape, price) if plan.scaled else None,

@@ -89,10 +89,11 @@ class RunResult:
         latency: from arrival to answer.
         classes: the same by length of the recording.
         replica_hours: of recognizers, from the request for each to its end.
-        gpu_hours: GPU hours of recognizers and punctuators.
+        gpu_hours: GPU hours of recognizers, punctuators and speaker embedders.
         peak_replicas: most recognizers at once.
         utilization: fraction of the recognizers' time that their models were busy.
         segmenter_utilization: the same of the segmenters.
+        embedder_utilization: the same of the speaker embedders; 0 without any.
         mean_batch_items: mean items in a recognizer batch.
         num_scalings: changes of the number of recognizers.
         num_reversals: changes in the opposite direction of the previous one.
@@ -118,6 +119,7 @@ class RunResult:
     peak_replicas: int
     utilization: float
     segmenter_utilization: float
+    embedder_utilization: float
     mean_batch_items: float
     num_scalings: int
     num_reversals: int

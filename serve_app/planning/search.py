@@ -10,9 +10,10 @@ from typing import Literal
 import numpy as np
 
 from serve_app.core.errors import ConfigurationError
+from serve_app.core.speakers import STEP_MS
 from serve_app.planning.costs import Costs
 from serve_app.planning.results import Percentiles, RunResult
-from serve_app.planning.service_config import ServiceShape
+from serve_app.planning.service_config import ReplicaGroupShape, ServiceShape
 from serve_app.planning.simulation import RunOptions, simulate
 from serve_app.planning.speech import Speech
 from serve_app.planning.trace import Trace
@@ -23,6 +24,9 @@ Mode = Literal["fixed", "scaled"]
 
 _MAX_REPLICAS = 4096
 _SEGMENTER_LOAD = 0.6
+_EMBEDDER_LOAD = 0.6
+_GROUP_WINDOWS = 30
+"""Windows in a batch of the speaker embedder: those of a group of chunks, at least."""
 _OPEN_S = 20.0
 """Time that a request may hold an admission slot, for the number of ingresses."""
 
@@ -170,9 +174,16 @@ class Planner:
             f"no number of recognizers meets a p95 of {goal.p95_s:g} s: with "
             f"{last.max_replicas} it is {goal.measured(last.result).p95_s:.2f} s, and "
             f"{last.result.refused_share:.2%} are refused; the segmenters "
-            f"({self._shape.num_segmenters}, {last.result.segmenter_utilization:.0%} busy) or the "
+            f"({self._shape.num_segmenters}, {last.result.segmenter_utilization:.0%} busy), "
+            f"{self._embedders_message(last)}or the "
             f"ingresses ({self._shape.num_ingresses}) are the bottleneck, or the goal cannot be met"
         )
+
+    def _embedders_message(self, last: Trial) -> str:
+        if self._shape.embedder is None:
+            return ""
+        busy = f"{last.result.embedder_utilization:.0%} busy"
+        return f"the speaker embedders ({self._shape.num_embedders}, {busy}) "
 
     def _bisect(self, run: Callable[[int, Trace], Trial], failed: int, met: int) -> int:
         while met - failed > 1:
@@ -228,10 +239,13 @@ class Planner:
 
 
 def sized_for(trace: Trace, shape: ServiceShape, costs: Costs) -> ServiceShape:
-    """Returns the service with enough segmenters and ingresses to not limit recognizers.
+    """Returns the service with enough of the other replicas to not limit recognizers.
 
-    At least as many as it has: segmenters for the busiest five minutes at 60 % load, and
-    ingresses with slots for the requests of 20 s of these.
+    At least as many as it has: segmenters and speaker embedders for the busiest five minutes at
+    60 % load, and ingresses with slots for the requests of 20 s of these.
+
+    Raises:
+        CostsError: there are no costs for its stage `speakers`.
     """
     stretch_s = min(300.0, max(trace.span_s, 1.0))
     busiest = trace.between(*trace.busiest(stretch_s))
@@ -247,4 +261,18 @@ def sized_for(trace: Trace, shape: ServiceShape, costs: Costs) -> ServiceShape:
         shape,
         num_segmenters=max(shape.num_segmenters, segmenters + (longest > 600)),
         num_ingresses=max(shape.num_ingresses, ingresses + 1),
+        embedder=_embedder_for(audio_per_s, shape, costs),
     )
+
+
+def _embedder_for(
+    audio_per_s: float, shape: ServiceShape, costs: Costs
+) -> ReplicaGroupShape | None:
+    """Returns the speaker embedder with enough replicas for this much audio a second."""
+    if shape.embedder is None:
+        return None
+    embedder, _ = costs.speaker_costs()
+    work_s = embedder.unit_s + embedder.fixed_s / _GROUP_WINDOWS
+    windows_per_s = audio_per_s * shape.labeled_share * 1000 / STEP_MS
+    needed = math.ceil(windows_per_s * work_s / _EMBEDDER_LOAD)
+    return replace(shape.embedder, num_replicas=max(shape.embedder.num_replicas, needed))

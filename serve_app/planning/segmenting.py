@@ -13,7 +13,7 @@ from collections.abc import Callable
 from serve_app.planning.costs import LineCost
 from serve_app.planning.cpu import Clock, Cores
 from serve_app.planning.replicas import Call, ReplicaGroup, Request, SegmenterModel
-from serve_app.planning.speech import Speech
+from serve_app.planning.speech import Speech, windows_of
 from serve_app.scheduling.autoscaling import Backlog
 from serve_app.scheduling.batch_budget import BatchLimits
 
@@ -29,6 +29,8 @@ class Segmenting:
         cost: of a decoded block.
         speech: what recordings consist of.
         recognizer: its replicas.
+        embedder: replicas of the speaker embedder, and the audio in an encoder frame in s; None
+            without speaker labels.
         num_segmenters: number of segmenter replicas.
         max_recordings: recordings of one segmenter at once; others wait.
         max_in_flight: groups of one recording in flight.
@@ -43,6 +45,7 @@ class Segmenting:
         speech: Speech,
         recognizer: ReplicaGroup,
         *,
+        embedder: tuple[ReplicaGroup, float] | None = None,
         num_segmenters: int,
         max_recordings: int,
         max_in_flight: int,
@@ -53,6 +56,10 @@ class Segmenting:
         self._cost = cost
         self._speech = speech
         self._recognizer = recognizer
+        self._embedder: ReplicaGroup | None = None
+        self._frame_s = 0.0
+        if embedder is not None:
+            self._embedder, self._frame_s = embedder
         self._max_recordings = max_recordings
         self._max_in_flight = max_in_flight
         self._random = random.Random(seed)  # noqa: S311  # a simulation, not a secret
@@ -63,7 +70,9 @@ class Segmenting:
         """Called with each recognized group."""
         self.on_end: Callable[[Request], None] = _ignore
         """Called with each recording whose groups are all recognized."""
-        recognizer.on_answer = self._answered
+        recognizer.on_answer = self._recognized
+        if self._embedder is not None:
+            self._embedder.on_answer = self._answered
 
     @property
     def backlog_audio_s(self) -> float:
@@ -166,6 +175,8 @@ class Segmenting:
             calls.append(call)
             backlog.sent(call.group.audio_s)
             self._recognizer.submit(call)
+            if self._embedder is not None and request.has_labels:
+                self._embed(self._embedder, call)
         if pending or len(calls) >= self._max_in_flight:
             return
         if request.next_block < len(request.blocks):
@@ -174,11 +185,26 @@ class Segmenting:
             self._leave(request)
             self.on_end(request)
 
-    def _answered(self, call: Call) -> None:
+    def _embed(self, embedder: ReplicaGroup, call: Call) -> None:
+        """Has the voices of a group embedded beside its recognition."""
+        second = Call(call.request, windows_of(call.group, self._frame_s), self._clock.now)
+        second.beside = call
+        call.num_parts += 1
+        call.request.num_windows += second.group.total_frames
+        embedder.submit(second)
+
+    def _recognized(self, call: Call) -> None:
+        if call.request.backlog is not None:
+            call.request.backlog.answered(call.group.audio_s)
+        self._answered(call)
+
+    def _answered(self, answered: Call) -> None:
+        call = answered.beside or answered
+        call.num_parts -= 1
+        if call.num_parts:
+            return
         request = call.request
         call.done = True
-        if request.backlog is not None:
-            request.backlog.answered(call.group.audio_s)
         self.on_answer(request, call)
         calls = request.calls
         was_full = len(calls) >= self._max_in_flight

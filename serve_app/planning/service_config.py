@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from serve_app.inference.batched import punctuator_limits, recognizer_limits
+from serve_app.inference.batched import embedder_limits, punctuator_limits, recognizer_limits
 from serve_app.planning.speech import SpeechOptions
 from serve_app.scheduling.admission import MAX_RETRY_AFTER_S, Limits
 from serve_app.scheduling.autoscaling import ScalingLimits
@@ -49,6 +49,8 @@ class ServiceShape:
         max_in_flight: groups of one recording in flight.
         recognizer: its replicas; `num_replicas` is the initial number.
         punctuator: its replicas; None without punctuation.
+        embedder: replicas of the speaker embedder; None without speaker labels.
+        labeled_share: fraction of the requests that ask for speaker labels.
         scaling: None for a fixed number of recognizers.
         report_interval_s: time between two scaling decisions.
         mtbf_s: mean time until a recognizer replica dies; None for never.
@@ -65,6 +67,8 @@ class ServiceShape:
     max_in_flight: int
     recognizer: ReplicaGroupShape
     punctuator: ReplicaGroupShape | None
+    embedder: ReplicaGroupShape | None = None
+    labeled_share: float = 1.0
     scaling: ScalingLimits | None = None
     report_interval_s: float = 2.0
     mtbf_s: float | None = None
@@ -79,6 +83,11 @@ class ServiceShape:
         """Returns the same service with autoscaled recognizers."""
         recognizer = replace(self.recognizer, num_replicas=max(1, limits.min_replicas))
         return replace(self, recognizer=recognizer, scaling=limits)
+
+    @property
+    def num_embedders(self) -> int:
+        """Speaker embedder replicas."""
+        return 0 if self.embedder is None else self.embedder.num_replicas
 
     @property
     def replicas_per_gpu(self) -> int:
@@ -113,6 +122,7 @@ def shape_of(settings: Settings) -> ServiceShape:
         max_in_flight=settings.segmenter.max_in_flight,
         recognizer=_recognizer(settings),
         punctuator=_punctuator(settings) if "punctuation" in settings.stages else None,
+        embedder=_embedder(settings) if "speakers" in settings.stages else None,
         scaling=scaling_limits(settings) if scaling is not None else None,
         report_interval_s=scaling.report_interval_s if scaling is not None else 2.0,
     )
@@ -157,5 +167,16 @@ def _punctuator(settings: Settings) -> ReplicaGroupShape:
         max_calls=deployment.max_ongoing_requests,
         limits=punctuator_limits(settings),
         concurrency=_GPU_STREAMS if punctuator.device.startswith("cuda") else 1,
+        gpu_share=deployment.num_gpus,
+    )
+
+
+def _embedder(settings: Settings) -> ReplicaGroupShape:
+    embedder = settings.speaker_embedder
+    deployment = embedder.deployment
+    return ReplicaGroupShape(
+        num_replicas=deployment.num_replicas,
+        max_calls=deployment.max_ongoing_requests,
+        limits=embedder_limits(settings),
         gpu_share=deployment.num_gpus,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -98,12 +99,14 @@ class Simulation:
             seed=options.seed,
         )
         self._recognizer.on_begin = self.outcomes.begun
+        self._embedder = self._speaker_embedder(cores, options)
         self._segmenting = Segmenting(
             self._clock,
             cores,
             costs.segmenter,
             speech,
             self._recognizer,
+            embedder=None if self._embedder is None else (self._embedder, costs.frame_s),
             num_segmenters=shape.num_segmenters,
             max_recordings=shape.segmenter_max_recordings,
             max_in_flight=shape.max_in_flight,
@@ -118,6 +121,7 @@ class Simulation:
             self._punctuator(cores, options) if options.by_item else None,
             costs.words_per_s,
             0.0 if options.by_item or shape.punctuator is None else _last_words_s(costs),
+            costs.clustering if shape.embedder is not None else None,
             self.outcomes,
         )
         self._fleet = Fleet(
@@ -128,6 +132,7 @@ class Simulation:
             lambda: self._segmenting.backlog_audio_s,
             options.seed + 3,
         )
+        self._labels = random.Random(options.seed + 4)  # noqa: S311  # a simulation, not a secret
         self._num_arrived = 0
         self._arrivals = zip(
             trace.arrival_s.tolist(), trace.audio_s.tolist(), trace.key_index.tolist(), strict=True
@@ -173,6 +178,23 @@ class Simulation:
             group.add_replica()
         return group
 
+    def _speaker_embedder(self, cores: Cores, options: RunOptions) -> ReplicaGroup | None:
+        shape = self._shape.embedder
+        if shape is None:
+            return None
+        embedder, _ = self._costs.speaker_costs()
+        group = ReplicaGroup(
+            self._clock,
+            cores,
+            shape if options.by_item else _limits_in_groups(shape, options),
+            (embedder, self._costs.call),
+            by_item=options.by_item,
+            seed=options.seed + 5,
+        )
+        for _ in range(shape.num_replicas):
+            group.add_replica()
+        return group
+
     def _next_arrival(self) -> None:
         entry = next(self._arrivals, None)
         if entry is None:
@@ -187,6 +209,8 @@ class Simulation:
             arrival_s + self._shape.request_timeout_s,
         )
         self._num_arrived += 1
+        if self._embedder is not None:
+            request.has_labels = self._labels.random() < self._shape.labeled_share
         self._clock.at(arrival_s, self._arrive, request)
 
     def _arrive(self, request: Request) -> None:
@@ -216,10 +240,10 @@ class Simulation:
     def _result(self, elapsed_s: float) -> RunResult:
         outcomes, span_s, fleet = self.outcomes, self._clock.now, self._fleet
         samples = np.frombuffer(self._samples).reshape(-1, 6).T
-        punctuator = self._shape.punctuator
         gpu_s = fleet.held_s * self._shape.recognizer.gpu_share
-        if punctuator is not None:
-            gpu_s += span_s * punctuator.num_replicas * punctuator.gpu_share
+        for group in (self._shape.punctuator, self._shape.embedder):
+            if group is not None:
+                gpu_s += span_s * group.num_replicas * group.gpu_share
         return RunResult(
             num_requests=len(self._trace),
             num_answered=outcomes.num_answered,
@@ -237,6 +261,7 @@ class Simulation:
             utilization=self._recognizer.busy_s / max(fleet.held_s, 1e-9),
             segmenter_utilization=self._segmenting.busy_s
             / max(span_s * self._shape.num_segmenters, 1e-9),
+            embedder_utilization=self._embedder_utilization(span_s),
             mean_batch_items=self._recognizer.num_items / max(1, self._recognizer.num_batches),
             num_scalings=fleet.num_scalings,
             num_reversals=fleet.num_reversals,
@@ -246,6 +271,11 @@ class Simulation:
             elapsed_s=elapsed_s,
             timeline=Timeline(*samples),
         )
+
+    def _embedder_utilization(self, span_s: float) -> float:
+        if self._embedder is None:
+            return 0.0
+        return self._embedder.busy_s / max(span_s * len(self._embedder.replicas), 1e-9)
 
 
 def simulate(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from serve_app.core.speakers import STEP_MS, WINDOW_MS
 from serve_app.transcript.segmentation import grouped
 
 
@@ -90,6 +91,17 @@ def _groups_of(chunks_s: Sequence[float], options: SpeechOptions) -> tuple[Group
         group_of([chunk.duration_s for chunk in group], options.frame_s)
         for group in grouped(chunks, options.max_group_s)
     )
+
+
+def windows_of(group: Group, frame_s: float) -> Group:
+    """Returns the windows that a group's speech is embedded in, one item per chunk."""
+    windows = tuple(num_windows(frames * frame_s) for frames in group.frames)
+    return Group(windows, sum(windows), group.audio_s)
+
+
+def num_windows(speech_s: float) -> int:
+    """Returns the windows of a piece of speech, as `core.speakers.speaker_windows` does."""
+    return max(1, 1 + math.ceil((speech_s * 1000 - WINDOW_MS) / STEP_MS - 1e-6))
 
 
 class DrawnSpeech:

@@ -17,7 +17,9 @@ from typing import Literal, NoReturn, TypeAlias
 
 from serve_app.core.errors import AudioTooLong, Overloaded, UploadTooLarge
 
-TicketState: TypeAlias = Literal["waiting", "uploading", "ready", "running", "refused", "left"]
+TicketState: TypeAlias = Literal[
+    "waiting", "uploading", "ready", "running", "storing", "refused", "left"
+]
 
 
 @dataclass(eq=False, slots=True)
@@ -34,7 +36,8 @@ class AdmissionTicket:
         num_bytes: reserved from the start of its upload on.
         audio_s: expected length of its recording; 0 until it is known.
         state: `waiting` until its body may be read, `uploading` while it arrives, `ready`
-            when it is complete, `running` while it is processed; `left` at the end.
+            when it is complete, `running` while it is processed; `storing` all along if it is
+            only to be stored; `left` at the end.
         since: when it entered that state.
         waited_s: time spent waiting and ready, in s; the upload does not count.
         arrival_tag: virtual time at its arrival.
@@ -58,7 +61,7 @@ class AdmissionTicket:
 
     @property
     def holds_bytes(self) -> bool:
-        return self.state in {"uploading", "ready", "running"}
+        return self.state in {"uploading", "ready", "running", "storing"}
 
     def enter(self, state: TicketState, now: float) -> None:
         """Changes the state, and adds the time in the previous one to the wait if it was one."""
@@ -66,6 +69,9 @@ class AdmissionTicket:
             self.waited_s += max(now - self.since, 0.0)
         self.state, self.since = state, now
 
+
+_STORED_SHARE = 0.5
+"""Of the bytes in flight, what uploads that are only stored may have."""
 
 _MEMORY_S = 300.0
 _MEAN_SHARE = 0.2
@@ -132,12 +138,14 @@ class Limits:
         max_waiting: queued requests, including those whose upload is arriving.
         max_bytes: bytes of the uploads that are here or arriving.
         max_audio_s: audio of running requests in s.
+        max_storing: concurrent uploads that are only stored.
     """
 
     max_running: int | None = None
     max_waiting: int | None = None
     max_bytes: int | None = None
     max_audio_s: float | None = None
+    max_storing: int | None = None
 
 
 NO_LIMITS = Limits()
@@ -152,10 +160,29 @@ class Load:
     num_bytes: int = 0
     audio_s: float = 0.0
     num_unmeasured: int = 0
+    num_storing: int = 0
+    stored_bytes: int = 0
 
     def has_bytes(self, limits: Limits, num_bytes: int) -> bool:
         """Whether this many more bytes may arrive."""
         return limits.max_bytes is None or self.num_bytes + num_bytes <= limits.max_bytes
+
+    def may_store(self, limits: Limits, num_bytes: int, num_others: int) -> bool:
+        """Whether this many more bytes may arrive of an upload that is only stored.
+
+        Args:
+            limits: of the callers.
+            num_bytes: that are to arrive.
+            num_others: such uploads that are in flight; one without others may have all the
+                room.
+        """
+        if limits.max_storing is not None and num_others >= limits.max_storing:
+            return False
+        if limits.max_bytes is None or not num_others:
+            return self.has_bytes(limits, num_bytes)
+        stored_bytes = self.stored_bytes + num_bytes
+        has_share = stored_bytes <= limits.max_bytes * _STORED_SHARE
+        return has_share and self.has_bytes(limits, num_bytes)
 
     def has_slot(self, limits: Limits, audio_s: float) -> bool:
         """Whether one more recording of that length may run."""
@@ -304,6 +331,38 @@ class AdmissionLine:
             self._refuse_if_line_is_full(ticket)
         return ticket
 
+    def store(
+        self, key: str, key_limits: Limits, num_bytes: int, now: float, weight: float = 1.0
+    ) -> AdmissionTicket:
+        """Returns a ticket for an upload that is only stored; the caller must `leave` with it.
+
+        It takes no place in the queue and no slot of the requests that are processed. It never
+        waits, and is refused while others wait for room for their bytes.
+
+        Args:
+            key, key_limits, num_bytes, now, weight: as in `arrive`.
+
+        Raises:
+            Overloaded: there is no room for it now.
+            UploadTooLarge: the body is more than could ever be in flight.
+        """
+        self._num_arrivals += 1
+        ticket = AdmissionTicket(key, key_limits, weight, None, now, self._num_arrivals, num_bytes)
+        for load, limits in self._loads(ticket):
+            if limits.max_bytes is not None and num_bytes > limits.max_bytes:
+                self._forget(key)
+                raise UploadTooLarge(limits.max_bytes, "admission.max_bytes")
+            if not load.may_store(limits, num_bytes, num_others=load.num_storing):
+                self._refuse(ticket, load)
+        if self._awaits_room(key):
+            self._refuse(ticket, self._all)
+        for load, _ in self._loads(ticket):
+            load.num_storing += 1
+            load.num_bytes += num_bytes
+            load.stored_bytes += num_bytes
+        ticket.enter("storing", now)
+        return ticket
+
     def resize(self, ticket: AdmissionTicket, num_bytes: int, now: float) -> list[AdmissionTicket]:
         """Corrects the bytes of a request; returns the tickets that advance.
 
@@ -318,12 +377,19 @@ class AdmissionLine:
             for load, limits in self._loads(ticket):
                 if limits.max_bytes is not None and num_bytes > limits.max_bytes:
                     raise UploadTooLarge(limits.max_bytes, "admission.max_bytes")
-                if not load.has_bytes(limits, growth):
+                is_stored = ticket.state == "storing"
+                if not (
+                    load.may_store(limits, growth, load.num_storing - 1)
+                    if is_stored
+                    else load.has_bytes(limits, growth)
+                ):
                     self._counts.refused += 1
                     raise Overloaded(self._retry_after_s(ticket, load is not self._all))
         ticket.num_bytes = num_bytes
         for load, _ in self._loads(ticket):
             load.num_bytes += growth
+            if ticket.state == "storing":
+                load.stored_bytes += growth
         return self._promote(now) if growth < 0 else []
 
     def received(
@@ -367,6 +433,10 @@ class AdmissionLine:
             self._end(ticket)
             if processed_audio_s > 0:
                 self._throughput.credit(processed_audio_s)
+        elif ticket.state == "storing":
+            for load, _ in self._loads(ticket):
+                load.num_storing -= 1
+                load.stored_bytes -= ticket.num_bytes
         else:
             self._remove_queued(ticket)
             self._counts.left_waiting += 1
@@ -416,6 +486,11 @@ class AdmissionLine:
         retry_after_s = self._retry_after_s(ticket, load is not self._all)
         self._forget(ticket.key)
         raise Overloaded(retry_after_s)
+
+    def _awaits_room(self, key: str) -> bool:
+        """Whether a request waits for bytes that the key's uploads would share."""
+        heads = [line[0] for line in self._keys.waiting.values()]
+        return any(head.key == key or _has_bytes(*self._loads(head)[0], head) for head in heads)
 
     def _loads(self, ticket: AdmissionTicket) -> tuple[tuple[Load, Limits], tuple[Load, Limits]]:
         return (self._keys.loads[ticket.key], ticket.key_limits), (self._all, self._limits)
@@ -483,7 +558,7 @@ class AdmissionLine:
     def _forget(self, key: str) -> None:
         """Drops the state of a key without requests."""
         load = self._keys.loads[key]
-        if not load.num_running and not load.num_in_line:
+        if not load.num_running and not load.num_in_line and not load.num_storing:
             del self._keys.loads[key]
             if self._keys.served.get(key, 0.0) <= self._virtual_time:
                 self._keys.served.pop(key, None)

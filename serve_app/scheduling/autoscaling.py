@@ -97,6 +97,7 @@ class LoadSample:
             waiting, so that the time until then does not count as idle.
         in_use: whether there is work that is not worth a replica of its own, but must
             have one: that for which nobody waits, or calls that are not known closer.
+        waiting_audio_s: audio of jobs that have not begun, as far as it is worth replicas.
     """
 
     queued_audio_s: float | None
@@ -108,6 +109,7 @@ class LoadSample:
     all_reported: bool = True
     starting: bool = False
     in_use: bool = False
+    waiting_audio_s: float = 0.0
 
     @property
     def is_complete(self) -> bool:
@@ -116,7 +118,12 @@ class LoadSample:
 
     @property
     def known_audio_s(self) -> float:
-        parts_s = (self.queued_audio_s, self.running_audio_s, self.hidden_audio_s)
+        parts_s = (
+            self.queued_audio_s,
+            self.running_audio_s,
+            self.hidden_audio_s,
+            self.waiting_audio_s,
+        )
         return sum(max(0.0, part_s) for part_s in parts_s if part_s is not None)
 
 
@@ -252,9 +259,13 @@ class Backlog:
     def __init__(self) -> None:
         self._recordings: set[RecordingBacklog] = set()
 
-    def open(self) -> RecordingBacklog:
-        """Returns the backlog of a new recording, a context manager."""
-        return RecordingBacklog(self._recordings)
+    def open(self, weight: float = 1.0) -> RecordingBacklog:
+        """Returns the backlog of a new recording, a context manager.
+
+        Args:
+            weight: share of its audio that counts; less than 1 if it is worth fewer replicas.
+        """
+        return RecordingBacklog(self._recordings, weight)
 
     @property
     def num_recordings(self) -> int:
@@ -269,8 +280,9 @@ class Backlog:
 class RecordingBacklog:
     """One recording's part of the backlog."""
 
-    def __init__(self, recordings: set[RecordingBacklog]) -> None:
+    def __init__(self, recordings: set[RecordingBacklog], weight: float = 1.0) -> None:
         self._recordings = recordings
+        self._weight = weight
         self._undecoded_s = 0.0
         self._decoded_s = 0.0
         self._speech_s = 0.0
@@ -306,7 +318,7 @@ class RecordingBacklog:
     def audio_s(self) -> float:
         """In flight, and to come: as much of the rest as has been speech so far."""
         share = min(1.0, self._speech_s / self._decoded_s) if self._decoded_s > 0 else 1.0
-        return self._in_flight_s + self._undecoded_s * share
+        return self._weight * (self._in_flight_s + self._undecoded_s * share)
 
 
 class RecognizerLoad(TypedDict):
@@ -326,6 +338,12 @@ class SegmenterLoad(TypedDict):
     """What a segmenter's `record_autoscaling_stats` returns."""
 
     backlog_audio_s: float
+
+
+class JobRunnerLoad(TypedDict):
+    """What a job runner's `record_autoscaling_stats` returns."""
+
+    waiting_audio_s: float
 
 
 class EwmaRate:

@@ -9,6 +9,9 @@ from serve_app.settings.listing import all_settings, section_names
 from serve_app.settings.section import old_name_problem
 from serve_app.settings.sources import ENV_PREFIX
 
+CLIENT_VARIABLES = frozenset({"PARASERVE_URL", "PARASERVE_API_KEY"})
+"""Of the client and the commands that call a service; no settings."""
+
 
 def check_environment(environ: dict[str, str] | None = None) -> None:
     """Refuses environment variables with our prefix that name no setting.
@@ -22,7 +25,7 @@ def check_environment(environ: dict[str, str] | None = None) -> None:
     given = {
         variable: variable.upper().removeprefix(ENV_PREFIX).lower().replace("__", ".")
         for variable in sorted(environ)
-        if variable.upper().startswith(ENV_PREFIX)
+        if variable.upper().startswith(ENV_PREFIX) and variable.upper() not in CLIENT_VARIABLES
     }
     known = {setting.name for setting in all_settings()} | set(section_names())
     unknown = {variable: name for variable, name in given.items() if name not in known}

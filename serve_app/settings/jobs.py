@@ -7,9 +7,12 @@ from pathlib import Path
 from pydantic import Field, SecretStr, model_validator
 
 from serve_app.core.paths import default_jobs_dir
+from serve_app.settings.deployments import DeploymentSettings
 from serve_app.settings.section import Advanced, Section
 
 _DAY_S = 86_400.0
+_RUNNER_CPUS = 0.1
+_RUNNER_SHUTDOWN_S = 30.0
 
 
 class JobSettings(Section):
@@ -101,6 +104,15 @@ class JobSettings(Section):
         description="Number of runner replicas. A runner computes little, it calls the other "
         "stages; a second one takes over at once where a node is lost.",
     )
+
+    @property
+    def deployment(self) -> DeploymentSettings:
+        """Size of the deployment that runs the jobs."""
+        return DeploymentSettings(
+            num_replicas=self.num_runners,
+            num_cpus=_RUNNER_CPUS,
+            graceful_shutdown_timeout_s=_RUNNER_SHUTDOWN_S,
+        )
 
     @model_validator(mode="after")
     def _one_database(self) -> JobSettings:

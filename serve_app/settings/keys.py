@@ -8,23 +8,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from serve_app.core.errors import ConfigurationError
+from serve_app.settings.secret_files import read_secret_file, write_secret_file
 from serve_app.settings.section import Section
 
 KEY_PREFIX = "psk_"
 _KEY_BYTES = 32
+_KIND = "keys file"
+_EMPTY = "to revoke all keys write 'keys: []'"
 
 
 class KeyLimits(Section):
-    """Limits of one key in each ingress replica; the service's limits are the default."""
+    """Limits of one key in each ingress replica; the service's limits are the default.
+
+    `max_audio_s_per_month` is a quota of the key in the whole service, per calendar month in UTC.
+    """
 
     max_running: int | None = Field(default=None, ge=1)
     max_waiting: int | None = Field(default=None, ge=0)
     max_bytes: int | None = Field(default=None, ge=1024)
     max_audio_s: float | None = Field(default=None, gt=0)
+    max_audio_s_per_month: float | None = Field(default=None, gt=0)
 
 
 class KeyEntry(Section):
@@ -72,23 +78,9 @@ def read_keys(path: Path) -> tuple[KeyEntry, ...]:
         ConfigurationError: it cannot be read, has no content or is not a keys file; the
             message never repeats its values.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"keys file {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError):
-        raise ConfigurationError(f"keys file {path} is not YAML") from None
-    if content is None:
-        # More likely an unfinished deployment than the intent to revoke all keys.
-        raise ConfigurationError(f"keys file {path} is empty; to revoke all keys write 'keys: []'")
-    try:
-        keys = KeysFile.model_validate(content).keys
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        place = ".".join(map(str, first["loc"])) or "the file"
-        raise ConfigurationError(f"keys file {path}: {place}: {first['msg']}") from None
+    keys = read_secret_file(path, _KIND, KeysFile, _EMPTY).keys
     if len({entry.sha256 for entry in keys}) < len(keys):
-        raise ConfigurationError(f"keys file {path} has the same hash twice")
+        raise ConfigurationError(f"{_KIND} {path} has the same hash twice")
     return keys
 
 
@@ -96,19 +88,10 @@ def add_key(path: Path, entry: KeyEntry) -> None:
     """Adds an entry to a keys file. A new file is readable by its owner only.
 
     Raises:
-        ConfigurationError: the file exists and cannot be read.
+        ConfigurationError: the file exists and cannot be read, or cannot be written.
     """
     keys = read_keys(path) if path.exists() and path.stat().st_size else ()
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-    text = yaml.safe_dump(
-        {"keys": [as_yaml(key) for key in (*keys, entry)]}, sort_keys=False, allow_unicode=True
-    )
-    # Replaced atomically: a reader never sees half a file.
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    draft.touch(mode=0o600)
-    draft.write_text(text, encoding="utf-8")
-    draft.chmod(mode)
-    draft.replace(path)
+    write_secret_file(path, {"keys": [as_yaml(key) for key in (*keys, entry)]})
 
 
 def as_yaml(entry: KeyEntry) -> dict[str, Any]:

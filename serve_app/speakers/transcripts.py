@@ -16,7 +16,22 @@ from serve_app.core.speakers import Diarization, SpeakerTurn, SpeakerWindows, jo
 from serve_app.speakers.labelling import label_sentences
 from serve_app.transcript.transcript import Sentence, Transcript
 
+NO_LABELS = "There are no speaker labels: the speaker stage failed."
+"""Notice of a transcript whose speakers could not be told apart."""
+
 _GAP_MS = 60_000
+
+
+def missing_labels(ranges_ms: Sequence[tuple[int, int]]) -> tuple[str, ...]:
+    """Returns the notice that says where voices were not embedded; none without a range."""
+    if not ranges_ms:
+        return ()
+    start_ms, end_ms = min(ranges_ms)
+    more = f" and in {len(ranges_ms) - 1} more ranges" if len(ranges_ms) > 1 else ""
+    return (
+        f"Speaker labels may be missing or wrong from {start_ms / 1000:.3f} s to "
+        f"{end_ms / 1000:.3f} s{more}: the speaker stage failed there.",
+    )
 
 
 class RecordingVoices:
@@ -44,6 +59,7 @@ class RecordingVoices:
                     windows,
                     start_ms=windows.start_ms + channel * span_ms,
                     end_ms=windows.end_ms + channel * span_ms,
+                    pauses_ms=windows.pauses_ms + channel * span_ms,
                 )
                 for channel, windows in parts
             ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from serve_app.core.speakers import SpeakerTurn, SpeakerWindows
+from serve_app.core.speakers import Ranges, SpeakerTurn, SpeakerWindows
 
 CELL_MS = 250
 """Resolution of a change of speakers: a third of the step between two windows."""
@@ -37,12 +38,15 @@ class _Grid:
         start_ms: shape [cells].
         end_ms: shape [cells].
         follows: whether a cell begins where the one before it ends, shape [cells].
+        tied: how much a cell follows the one before it: 0 where it does not, or only after a
+            pause, 1 without a pause between their middles, shape [cells].
         in_window: the share of a window that each cell has, shape [windows, cells].
     """
 
     start_ms: npt.NDArray[np.int64]
     end_ms: npt.NDArray[np.int64]
     follows: npt.NDArray[np.bool_]
+    tied: npt.NDArray[np.float64]
     in_window: sparse.csr_array
 
 
@@ -52,7 +56,7 @@ def turns_of(windows: SpeakerWindows, labels: npt.NDArray[np.int64]) -> tuple[Sp
     A window is longer than some turns, and what it holds of two voices shows in its embedding,
     which then lies between those of the two. So speech is divided into short cells, and the
     speakers of the cells are sought that explain the embeddings best, where neighbors are
-    likely to have the same.
+    likely to have the same, unless there is a pause between them. Pauses belong to nobody.
 
     Args:
         windows: in order of time.
@@ -62,7 +66,7 @@ def turns_of(windows: SpeakerWindows, labels: npt.NDArray[np.int64]) -> tuple[Sp
         return ()
     grid = _grid(windows)
     shares = _unmixed(grid, windows, labels)
-    return _joined(grid, _speakers(shares))
+    return _without_pauses(_joined(grid, _speakers(shares)), windows.pauses_ms)
 
 
 def _speakers(shares: Shares) -> npt.NDArray[np.int64]:
@@ -88,14 +92,36 @@ def _grid(windows: SpeakerWindows) -> _Grid:
     start_ms = piece_start_ms[piece_of_cell] + offset * CELL_MS
     end_ms = np.minimum(start_ms + CELL_MS, piece_end_ms[piece_of_cell])
     piece_of_window = np.cumsum(opens) - 1
-    return _Grid(
-        start_ms,
-        end_ms,
-        offset > 0,
-        _coverage(
-            windows, start_ms, end_ms, first_cell[piece_of_window], piece_start_ms[piece_of_window]
-        ),
+    coverage = _coverage(
+        windows, start_ms, end_ms, first_cell[piece_of_window], piece_start_ms[piece_of_window]
     )
+    follows = offset > 0
+    return _Grid(
+        start_ms, end_ms, follows, _ties(start_ms, end_ms, follows, windows.pauses_ms), coverage
+    )
+
+
+def _ties(
+    start_ms: npt.NDArray[np.int64],
+    end_ms: npt.NDArray[np.int64],
+    follows: npt.NDArray[np.bool_],
+    pauses_ms: Ranges,
+) -> npt.NDArray[np.float64]:
+    """Returns `_Grid.tied`."""
+    middle_ms = (start_ms + end_ms) / 2
+    quiet_ms = np.diff(_paused_before(pauses_ms, middle_ms), prepend=0.0)
+    apart_ms = np.diff(middle_ms, prepend=middle_ms[0] - 1)
+    return np.where(follows, 1 - quiet_ms / np.maximum(apart_ms, 1), 0.0)
+
+
+def _paused_before(pauses_ms: Ranges, time_ms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Returns how much of the time before each of the times is pauses, in ms."""
+    if not len(pauses_ms):
+        return np.zeros(len(time_ms))
+    total = np.cumsum(pauses_ms[:, 1] - pauses_ms[:, 0])
+    before = np.stack([np.r_[0, total[:-1]], total], axis=1)
+    paused_ms: npt.NDArray[np.float64] = np.interp(time_ms, pauses_ms.ravel(), before.ravel())
+    return paused_ms
 
 
 def _coverage(
@@ -136,8 +162,8 @@ def _unmixed(grid: _Grid, windows: SpeakerWindows, labels: npt.NDArray[np.int64]
     weight = np.asarray(grid.in_window.sum(axis=0)).ravel()
     votes = np.maximum(grid.in_window.T @ members, 0.05 / num_speakers)
     shares: Shares = votes / votes.sum(axis=1, keepdims=True)
-    to_previous = grid.follows[:, None]
-    to_next = np.r_[grid.follows[1:], False][:, None]
+    to_previous = grid.tied[:, None]
+    to_next = np.r_[grid.tied[1:], 0.0][:, None]
     for _ in range(_NUM_ROUNDS):
         missing = likeness - (grid.in_window @ shares) @ products
         pull = (grid.in_window.T @ missing) / np.maximum(weight, 1e-9)[:, None]
@@ -156,3 +182,21 @@ def _joined(grid: _Grid, speakers: npt.NDArray[np.int64]) -> tuple[SpeakerTurn, 
     lasts = np.r_[firsts[1:] - 1, len(speakers) - 1]
     ranges = zip(grid.start_ms[firsts], grid.end_ms[lasts], speakers[firsts], strict=True)
     return tuple(SpeakerTurn(int(start), int(end), int(who)) for start, end, who in ranges)
+
+
+def _without_pauses(turns: Sequence[SpeakerTurn], pauses_ms: Ranges) -> tuple[SpeakerTurn, ...]:
+    """Returns the turns divided at the pauses in them; each speaker keeps one at least."""
+    found: list[SpeakerTurn] = []
+    for turn in turns:
+        first = int(np.searchsorted(pauses_ms[:, 1], turn.start_ms, "right"))
+        last = int(np.searchsorted(pauses_ms[:, 0], turn.end_ms, "left"))
+        starts = [turn.start_ms, *pauses_ms[first:last, 1].tolist()]
+        ends = [*pauses_ms[first:last, 0].tolist(), turn.end_ms]
+        found += [
+            SpeakerTurn(start, end, turn.speaker)
+            for start, end in zip(starts, ends, strict=True)
+            if start < end
+        ]
+    silent = {turn.speaker for turn in turns} - {turn.speaker for turn in found}
+    found += [turn for turn in turns if turn.speaker in silent]
+    return tuple(sorted(found, key=lambda turn: turn.start_ms))

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
 from serve_app.core.errors import ServiceError
 from serve_app.core.records import (
-    SAMPLES_PER_MS,
     Chunk,
     ChunkFailure,
     Recognition,
@@ -26,6 +25,29 @@ from serve_app.core.speakers import SpeakerWindows
 
 Recognize: TypeAlias = Callable[[list[Chunk]], Awaitable[Sequence[Recognition | ChunkFailure]]]
 EmbedVoices: TypeAlias = Callable[[list[Chunk]], Awaitable[Sequence[SpeakerWindows | None]]]
+FindKnown: TypeAlias = Callable[[Chunk], Utterance | None]
+
+
+class KnownUtterances:
+    """The utterances of an earlier attempt at a recording.
+
+    Args:
+        utterances: in any order; of several with the same index the last one counts.
+    """
+
+    def __init__(self, utterances: Iterable[Utterance]) -> None:
+        self._by_index = {utterance.index: utterance for utterance in utterances}
+
+    def of(self, chunk: Chunk) -> Utterance | None:
+        """Returns the utterance of this very chunk; None if it has to be recognized."""
+        known = self._by_index.get(chunk.index)
+        if known is None or (known.start_ms, known.end_ms, known.channel) != (
+            chunk.start_ms,
+            chunk.end_ms,
+            chunk.channel,
+        ):
+            return None
+        return replace(known, settled_ms=chunk.settled_ms)
 
 
 async def fan_out(
@@ -33,6 +55,7 @@ async def fan_out(
     recognize: Recognize,
     max_in_flight: int,
     embed_voices: EmbedVoices | None = None,
+    find_known: FindKnown | None = None,
 ) -> AsyncGenerator[Utterance]:
     """Yields one utterance per chunk, in order, with at most `max_in_flight` groups in flight.
 
@@ -46,6 +69,8 @@ async def fan_out(
         max_in_flight: most groups in flight, at least 1.
         embed_voices: called for each group beside `recognize`; returns the windows of each
             chunk, None for a chunk without any. None to embed nothing.
+        find_known: returns a chunk's utterance if it is known already; such chunks are neither
+            recognized nor embedded. None to know nothing.
 
     Raises:
         ServiceError: from `recognize`.
@@ -54,7 +79,8 @@ async def fan_out(
     calls: deque[asyncio.Task[list[Utterance]]] = deque()
     try:
         async for group in groups:
-            calls.append(asyncio.create_task(_process_group(group, recognize, embed_voices)))
+            processing = _process_group(group, recognize, embed_voices, find_known)
+            calls.append(asyncio.create_task(processing))
             while calls and (len(calls) >= max_in_flight or calls[0].done()):
                 for utterance in await calls.popleft():
                     yield utterance
@@ -67,6 +93,23 @@ async def fan_out(
 
 
 async def _process_group(
+    group: list[Chunk],
+    recognize: Recognize,
+    embed_voices: EmbedVoices | None,
+    find_known: FindKnown | None,
+) -> list[Utterance]:
+    if find_known is None:
+        return await _process_chunks(group, recognize, embed_voices)
+    known = [find_known(chunk) for chunk in group]
+    others = [chunk for chunk, found in zip(group, known, strict=True) if found is None]
+    processed: list[Utterance] = []
+    if others:
+        processed = await _process_chunks(others, recognize, embed_voices)
+    rest = iter(processed)
+    return [next(rest) if found is None else found for found in known]
+
+
+async def _process_chunks(
     group: list[Chunk], recognize: Recognize, embed_voices: EmbedVoices | None
 ) -> list[Utterance]:
     if embed_voices is None:
@@ -103,8 +146,8 @@ def to_recording_time(chunk: Chunk, result: Recognition | ChunkFailure) -> Utter
 
     Whatever the engine returns, tokens are in order, do not overlap, and stay in the chunk.
     """
-    duration_ms = chunk.num_samples // SAMPLES_PER_MS
-    end_ms = chunk.start_ms + duration_ms
+    end_ms = chunk.end_ms
+    duration_ms = end_ms - chunk.start_ms
     if isinstance(result, ChunkFailure):
         return Utterance(
             chunk.index,

@@ -13,15 +13,19 @@ from fastapi.responses import JSONResponse
 from serve_app.client import (
     AsyncParaserve,
     ClientError,
+    Job,
     LiveRequest,
     LiveSession,
     StreamEvent,
+    Transcription,
     TranscriptionRequest,
 )
 from serve_app.core.records import STAGES
 from serve_app.packs.registry import is_demo_pack
 
 _TIMEOUT_SLACK_S = 30.0
+_MAX_RETRIES = 4
+_NAME = "name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +37,14 @@ class ApiOffer:
         stages: those that are deployed.
         hotword_models: those of the models that take hotwords.
         languages: values of the field `language`.
+        jobs: whether recordings can become jobs.
     """
 
     models: tuple[str, ...]
     stages: tuple[str, ...]
     hotword_models: frozenset[str]
     languages: tuple[str, ...] = ()
+    jobs: bool = False
 
     @property
     def demo_models(self) -> tuple[str, ...]:
@@ -53,6 +59,7 @@ class ApiOffer:
             "hotword_models": sorted(self.hotword_models),
             "stages": list(self.stages),
             "languages": list(self.languages),
+            "jobs": self.jobs,
         }
 
 
@@ -70,6 +77,20 @@ class Order:
     itn: bool = False
     num_speakers: int = 0
     separate_channels: bool = False
+
+    def request(self) -> TranscriptionRequest:
+        """Returns what is asked of the API."""
+        return TranscriptionRequest(
+            model=self.model,
+            stages=self.stages,
+            language=self.language or None,
+            itn=self.itn,
+            words=True,
+            speaker_labels="speakers" in self.stages,
+            num_speakers=self.num_speakers or None,
+            separate_channels=self.separate_channels,
+            fields={"hotwords": self.hotwords} if self.hotwords else {},
+        )
 
 
 class ApiClient:
@@ -120,20 +141,9 @@ class ApiClient:
         Raises:
             ClientError: before the first event or after any of them.
         """
-        request = TranscriptionRequest(
-            model=order.model,
-            stages=order.stages,
-            language=order.language or None,
-            itn=order.itn,
-            words=True,
-            speaker_labels="speakers" in order.stages,
-            num_speakers=order.num_speakers or None,
-            separate_channels=order.separate_channels,
-            fields={"hotwords": order.hotwords} if order.hotwords else {},
-        )
         async with (
             self._open(key) as service,
-            aclosing(service.stream(recording, request)) as events,
+            aclosing(service.stream(recording, order.request())) as events,
         ):
             async for event in events:
                 yield event
@@ -151,9 +161,68 @@ class ApiClient:
         async with self._open(key) as service, service.live(request) as session:
             yield session
 
-    def _open(self, key: str) -> AsyncParaserve:
+    async def has_jobs(self, key: str) -> bool:
+        """Returns whether the holder of this key can have jobs."""
+        try:
+            async with self._open(key, max_retries=0) as service:
+                await service.jobs.page(limit=1)
+        except ClientError:
+            return False
+        return True
+
+    async def create_job(self, recording: BinaryIO, order: Order, name: str, key: str) -> Job:
+        """Makes a job.
+
+        Raises:
+            ClientError: the API refuses it.
+        """
+        metadata = {_NAME: name} if name else {}
+        async with self._open(key) as service:
+            return await service.jobs.create(recording, order.request(), metadata=metadata)
+
+    async def job(self, job_id: str, key: str) -> Job:
+        """Returns a job as it is.
+
+        Raises:
+            ClientError: the key has no such job, or there is no answer.
+        """
+        async with self._open(key, max_retries=0) as service:
+            return await service.jobs.get(job_id)
+
+    async def job_result(self, job_id: str, key: str) -> Transcription:
+        """Returns the transcript of a completed job.
+
+        Raises:
+            ClientError: as `job`, or it is not completed.
+        """
+        async with self._open(key) as service:
+            return await service.jobs.result(job_id)
+
+    async def cancel_job(self, job_id: str, key: str) -> Job:
+        """Ends a job.
+
+        Raises:
+            ClientError: as `job`.
+        """
+        async with self._open(key) as service:
+            return await service.jobs.cancel(job_id)
+
+    async def delete_job(self, job_id: str, key: str) -> None:
+        """Removes a job, its recording and its transcript.
+
+        Raises:
+            ClientError: as `job`.
+        """
+        async with self._open(key) as service:
+            await service.jobs.delete(job_id)
+
+    def _open(self, key: str, max_retries: int = _MAX_RETRIES) -> AsyncParaserve:
         return AsyncParaserve(
-            self._base_url, key, timeout_s=self._timeout_s, transport=self._transport
+            self._base_url,
+            key,
+            timeout_s=self._timeout_s,
+            max_retries=max_retries,
+            transport=self._transport,
         )
 
 
@@ -172,6 +241,9 @@ Problem: TypeAlias = Literal[
     "unreachable",
     "refused",
     "failed",
+    "job_gone",
+    "jobs_full",
+    "quota_used_up",
     # The page's own.
     "page_busy",
     "render_failed",
@@ -186,6 +258,9 @@ Problem: TypeAlias = Literal[
 PROBLEMS: tuple[Problem, ...] = get_args(Problem)
 
 _BY_CODE: dict[str, Problem] = {
+    "job_not_found": "job_gone",
+    "quota_exceeded": "quota_used_up",
+    "job_queue_full": "jobs_full",
     "audio_too_long": "too_long",
     "audio_too_short": "too_short",
     "unknown_audio_format": "not_audio",

@@ -90,6 +90,21 @@ class CaptionRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class JobOrder:
+    """A recording that is to become a job.
+
+    Attributes:
+        upload: id of the upload.
+        name: of the file, for the visitor.
+        order: the options.
+    """
+
+    upload: str
+    name: str
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
 class SentEvent:
     """An event of the page.
 
@@ -179,6 +194,20 @@ def parse_cancel(body: bytes) -> CancelledEvent:
         session_name(sent.get("session_hash")),
         _number(sent.get("fn_index")),
         _matching(_EVENT_ID, sent.get("event_id"), "event_id"),
+    )
+
+
+def parse_job_order(body: bytes) -> JobOrder:
+    """Returns which recording is to become a job.
+
+    Raises:
+        EventRefused: the body is something else.
+    """
+    sent = _fields(_object(body), {"upload", "name", "order"}, "a job")
+    return JobOrder(
+        _matching(_UPLOAD_ID, sent["upload"], "upload"),
+        _text(sent["name"], _MAX_NAME_CHARACTERS),
+        _order(sent["order"]),
     )
 
 

@@ -27,6 +27,7 @@ from serve_app.ui.events import (
     parse_event,
     session_name,
 )
+from serve_app.ui.job_routes import JobRoutes
 from serve_app.ui.receiving import (
     BodyBroken,
     SubtitleRoute,
@@ -53,6 +54,7 @@ _SUBTITLES = "/subtitles"
 _SAMPLE = "/sample"
 _CAPTURE = "/capture.js"
 _CAPTIONS = "/captions"
+_JOBS = "/jobs"
 # Gradio needs these for its own address; it gets no ranges, cookies or keys.
 _FORWARDED_HEADERS = frozenset(
     {
@@ -97,6 +99,7 @@ class PageGate:
         uploads: where recordings lie.
         upload_route: accepts recordings.
         subtitle_route: renders subtitle files.
+        job_routes: make, list and open jobs.
         sample: a recording to try the service with.
         capture: script of the audio thread, for live captions.
         captions: relays them; None where the service has none.
@@ -111,6 +114,7 @@ class PageGate:
         uploads: UploadStore,
         upload_route: UploadRoute,
         subtitle_route: SubtitleRoute,
+        job_routes: JobRoutes,
         sample: bytes,
         capture: bytes,
         captions: CaptionRoute | None,
@@ -122,6 +126,7 @@ class PageGate:
         self._uploads = uploads
         self._upload_route = upload_route
         self._subtitle_route = subtitle_route
+        self._job_routes = job_routes
         self._sample = sample
         self._capture = capture
         self._captions = captions
@@ -171,6 +176,8 @@ class PageGate:
             await self._post(path, scope, receive, send)
         elif method == "GET" and path.startswith(_HEARTBEAT):
             await self._heartbeat(path.removeprefix(_HEARTBEAT), scope, receive, send)
+        elif path == _JOBS or path.startswith(f"{_JOBS}/"):
+            await self._jobs(path, scope, receive)
         elif method == "GET" and path == _SAMPLE:
             raise _Answered(Response(self._sample, media_type="audio/flac"))
         elif method == "GET" and path == _CAPTURE:
@@ -182,7 +189,7 @@ class PageGate:
         ):
             await self._app(_rewritten(scope, path), receive, send)
         else:
-            raise _Answered(JSONResponse({"detail": "not found"}, 404))
+            raise _Answered(_not_found())
 
     async def _heartbeat(self, name: str, scope: Scope, receive: Receive, send: Send) -> None:
         visitor = _visitor(scope)
@@ -202,6 +209,13 @@ class PageGate:
         with _refusals(), self._sessions.stream(visitor, session):
             query = urlencode({"session_hash": session}).encode()
             await self._app(_rewritten(scope, _RESULTS, query=query), receive, send)
+
+    async def _jobs(self, path: str, scope: Scope, receive: Receive) -> None:
+        visitor = _visitor(scope)
+        with _refusals():
+            self._sessions.count_event(visitor)
+        answer = await self._job_routes.answer(path, scope, receive, visitor)
+        raise _Answered(answer or _not_found())
 
     async def _post(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         visitor = _visitor(scope)
@@ -334,6 +348,10 @@ def _session(name: str) -> str:
         return session_name(name)
     except EventRefused as error:
         raise _Answered(refusal_response("refused", 400, str(error))) from None
+
+
+def _not_found() -> Response:
+    return JSONResponse({"detail": "not found"}, 404)
 
 
 def _unknown_page() -> _Answered:

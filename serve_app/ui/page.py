@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -28,6 +28,7 @@ from serve_app.ui import events
 from serve_app.ui.captions import CaptionRoute
 from serve_app.ui.client import ApiClient, Order, problem_of
 from serve_app.ui.gate import PageGate, Visits
+from serve_app.ui.job_routes import MAX_LISTED, JobRoutes
 from serve_app.ui.receiving import KeyCheck, SubtitleRoute, UploadRoute
 from serve_app.ui.results import Json, ShownResult
 from serve_app.ui.sessions import SessionLimits, Sessions
@@ -46,6 +47,7 @@ _SCRIPTS = (
     "player.js",
     "transcript.js",
     "downloads.js",
+    "jobs.js",
     "page.js",
 )
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -129,6 +131,7 @@ def build_page(
         uploads=uploads,
         upload_route=UploadRoute(uploads, keys, limits.max_upload_bytes),
         subtitle_route=SubtitleRoute(keys, subtitles or SubtitleSettings()),
+        job_routes=JobRoutes(client, uploads),
         sample=_sample(),
         capture=_asset("capture.js").encode(),
         captions=CaptionRoute(client) if limits.live_captions else None,
@@ -226,7 +229,8 @@ def _ask(client: ApiClient) -> Callable[[str | None], Awaitable[Json]]:
         key = (key or "").strip()
         result = ShownResult("", state="idle")
         try:
-            result.offer = await client.offer(key)
+            offer = await client.offer(key)
+            result.offer = replace(offer, jobs=await client.has_jobs(key))
         except ClientError as refusal:
             problem = problem_of(refusal, with_key=bool(key))
             result.fail(problem, refusal.message, refusal.retry_after_s)
@@ -279,6 +283,7 @@ def _head(limits: PageLimits) -> str:
             "maxAudioS": limits.max_audio_s,
             "liveCaptions": limits.live_captions,
             "maxHotwordsCharacters": events.MAX_HOTWORDS_CHARACTERS,
+            "maxJobs": MAX_LISTED,
         },
         ensure_ascii=False,
     ).replace("<", "\\u003c")

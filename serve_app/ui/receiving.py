@@ -52,8 +52,8 @@ class KeyCheck:
 
     async def refusal(self, headers: Headers) -> Response | None:
         """Returns the refusal of a key that the API does not accept; None for one that it does."""
-        key = headers.get("authorization", "").removeprefix(_BEARER).strip()
-        if len(key) > _MAX_KEY_CHARACTERS or not key.isascii():
+        key = key_of(headers)
+        if key is None:
             return refusal_response("key_refused", 401)
         if self._checks.locked():
             return refusal_response("page_busy", 503, retry_after_s=1)
@@ -162,6 +162,12 @@ class UploadRoute:
         except BodyBroken as error:
             return refusal_response("upload_failed", 400, str(error))
         return JSONResponse({"upload": upload.id})
+
+
+def key_of(headers: Headers) -> str | None:
+    """Returns the visitor's API key, "" for none; None if it is not one."""
+    key = headers.get("authorization", "").removeprefix(_BEARER).strip()
+    return None if len(key) > _MAX_KEY_CHARACTERS or not key.isascii() else key
 
 
 def body_length(headers: Headers) -> int | None:

@@ -8,7 +8,15 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from serve_app.client import StreamEnd, StreamEvent, StreamSegment, StreamSentence, Word
+from serve_app.client import (
+    Segment,
+    StreamEnd,
+    StreamEvent,
+    StreamSegment,
+    StreamSentence,
+    Transcription,
+    Word,
+)
 from serve_app.ui.client import ApiOffer, Problem
 
 State: TypeAlias = Literal["idle", "sent", "running", "done", "failed"]
@@ -77,17 +85,32 @@ class ShownResult:
         }
 
     def _labelled_json(self, segment: StreamSegment) -> str:
-        """Returns a segment with its words, which are the next ones of its channel."""
-        words: list[Word] = []
-        following = self._words[segment.channel]
-        while following and following[0].end_s <= segment.end_s + _ROUNDING_S:
-            words.append(following.popleft())
-        return _sentence_json(
-            StreamSentence(
-                segment.start_s, segment.end_s, segment.text, tuple(words), segment.channel
-            ),
-            segment.speaker,
-        )
+        return _segment_json(segment, self._words[segment.channel])
+
+
+def transcript_json(transcript: Transcription) -> Json:
+    """Returns a whole transcript as the page's script reads it."""
+    words: defaultdict[int | None, deque[Word]] = defaultdict(deque)
+    for word in transcript.words:
+        words[word.channel].append(word)
+    return {
+        "sentences": [
+            _segment_json(segment, words[segment.channel]) for segment in transcript.segments
+        ],
+        "duration_s": math.ceil(transcript.duration_s),
+        "failed_ranges": [[_ms(one.start_s), _ms(one.end_s)] for one in transcript.failed],
+    }
+
+
+def _segment_json(segment: Segment | StreamSegment, following: deque[Word]) -> str:
+    """Returns a segment with its words, which are the next ones of its channel."""
+    words: list[Word] = []
+    while following and following[0].end_s <= segment.end_s + _ROUNDING_S:
+        words.append(following.popleft())
+    said = StreamSentence(
+        segment.start_s, segment.end_s, segment.text, tuple(words), segment.channel
+    )
+    return _sentence_json(said, segment.speaker)
 
 
 def _sentence_json(said: StreamSentence, speaker: str | None = None) -> str:

@@ -102,6 +102,40 @@ TEXTS: dict[str, dict[Language, str]] = {
         "en": "Canceled; the text so far can be downloaded.",
     },
     "failed_state": {"zh": "没有完成", "en": "Failed"},
+    # Jobs.
+    "jobs": {"zh": "任务", "en": "Jobs"},
+    "jobs_info": {
+        "zh": "关闭页面后任务会继续。本浏览器记得这些任务；文字在服务中保存一段时间后删除。",
+        "en": "Jobs go on when this page is closed. This browser remembers them; the service "
+        "keeps each transcript for a limited time.",
+    },
+    "as_job": {"zh": "作为任务转写", "en": "Transcribe as a job"},
+    "as_job_info": {
+        "zh": "录音较长：作为任务上传完毕后就可以关闭页面，以后再来看结果。",
+        "en": "This recording is long: as a job it goes on after the upload even if you close "
+        "this page, and you can come back for the result.",
+    },
+    "job": {"zh": "已作为任务提交", "en": "Handed over as a job"},
+    "job_unknown": {"zh": "状态未知", "en": "State unknown"},
+    "job_queued": {"zh": "正在排队", "en": "Queued"},
+    "job_waits": {"zh": "正在排队，前面有 {count} 个", "en": "Queued, {count} before it"},
+    "job_running": {"zh": "正在识别 {percent}%", "en": "Transcribing {percent}%"},
+    "job_completed": {"zh": "完成", "en": "Done"},
+    "job_failed": {"zh": "没有完成。", "en": "Failed."},
+    "job_cancelled": {"zh": "已取消", "en": "Canceled"},
+    "job_expired": {"zh": "已过期，没有开始", "en": "Expired before it started"},
+    "job_done": {"zh": "任务 {name} 已完成", "en": "The job {name} is done"},
+    "open_job": {"zh": "打开", "en": "Open"},
+    "open_job_of": {"zh": "打开 {name} 的文字", "en": "Open the transcript of {name}"},
+    "cancel_job": {"zh": "取消任务 {name}", "en": "Cancel the job {name}"},
+    "remove_job": {
+        "zh": "从服务中删除任务 {name}",
+        "en": "Delete the job {name} from the service",
+    },
+    "no_recording": {
+        "zh": "录音不在本页面上，不能播放；双击文字可以修改。",
+        "en": "The recording is not on this page and cannot be played. Double-click to edit.",
+    },
     # The transcript.
     "transcript": {"zh": "文字", "en": "Transcript"},
     "empty": {
@@ -216,6 +250,15 @@ TEXTS: dict[str, dict[Language, str]] = {
     "unreachable": {"zh": "连不上识别服务。", "en": "The service cannot be reached."},
     "refused": {"zh": "服务不接受这个请求。", "en": "The service does not accept this request."},
     "failed": {"zh": "服务出错了。", "en": "The service failed."},
+    "job_gone": {"zh": "这个任务已不在服务中。", "en": "The service no longer has this job."},
+    "jobs_full": {
+        "zh": "排队的任务太多，请等一些开始后再试。",
+        "en": "Too many jobs are queued; try again once some have started.",
+    },
+    "quota_used_up": {
+        "zh": "这个密钥本月的用量已用完。",
+        "en": "This API key has used its audio of this month.",
+    },
     "page_busy": {
         "zh": "现在用这个页面的人太多，请稍后再试。",
         "en": "Too many people are using this page right now; please try again in a moment.",

@@ -9,6 +9,7 @@ import pytest
 
 from serve_app.api.limits import ApiLimits
 from serve_app.api.routes import build_api
+from tests.api.job_client import JobApi, job_api
 from tests.fakes.observer import EndedRequests
 from tests.fakes.service import FakeService
 
@@ -32,3 +33,9 @@ async def client(service: FakeService, tmp_path: Path) -> AsyncIterator[httpx.As
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         yield http
+
+
+@pytest.fixture
+async def jobs(tmp_path: Path) -> AsyncIterator[JobApi]:
+    async with job_api(tmp_path) as api:
+        yield api

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
-import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.typing import Subprotocol
 
-from serve_app.api import flow_control
-from serve_app.api.flow_control import FlowControlMiddleware
-from serve_app.api.live_connection import LiveConnection
 from serve_app.core.errors import Overloaded
 from serve_app.live.records import PartialText, SessionStatistics, SpeechStarted
 from tests.api.live import (
     LiveService,
-    Prefixed,
     append,
     events_until,
     live_service,
@@ -31,8 +24,8 @@ from tests.api.live import (
     send_event,
     until,
 )
-from tests.api.sockets import PATIENCE_S, served
-from tests.fakes.live_sessions import ScriptedSessions, spoken_segment
+from tests.api.sockets import PATIENCE_S
+from tests.fakes.live_sessions import spoken_segment
 
 COMPLETED = "conversation.item.input_audio_transcription.completed"
 

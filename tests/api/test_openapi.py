@@ -12,10 +12,12 @@ import jsonschema
 import pytest
 
 from serve_app.api.errors import STATUS_OF
-from serve_app.core import errors
+from serve_app.core import errors, job_errors
+from tests.api.job_client import JobApi
 from tests.api.test_transcription import URL, post
 from tests.fakes.service import FAILED_RANGE, FakeService, sentence
 
+JOB_ERRORS = {error for error in STATUS_OF if error.__module__ == job_errors.__name__}
 # The operator's tools meet these; no request does.
 NOT_OF_REQUESTS = (errors.ConfigurationError, errors.ClusterError)
 
@@ -27,9 +29,18 @@ async def document(client: httpx.AsyncClient) -> dict[str, Any]:
     return found
 
 
-def conforms(document: dict[str, Any], response: httpx.Response, path: str = URL) -> bool:
+@pytest.fixture
+async def document_with_jobs(jobs: JobApi) -> dict[str, Any]:
+    found: dict[str, Any] = (await jobs.client.get("/openapi.json")).json()
+    return found
+
+
+def conforms(
+    document: dict[str, Any], response: httpx.Response, path: str = URL, method: str | None = None
+) -> bool:
     """Whether an answer is as documented, and has nothing that is not."""
-    (operation,) = document["paths"][path].values()
+    operations = document["paths"][path]
+    (operation,) = operations.values() if method is None else (operations[method],)
     described = operation["responses"][str(response.status_code)]
     media_type = response.headers["content-type"].partition(";")[0]
     schema = described["content"][media_type]["schema"]
@@ -55,13 +66,18 @@ def closed(components: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-async def test_document_is_valid(document: dict[str, Any]) -> None:
+async def test_document_is_valid(
+    document: dict[str, Any], document_with_jobs: dict[str, Any]
+) -> None:
     validator = pytest.importorskip("openapi_spec_validator", reason="needs the extra `test`")
-    assert document["openapi"].startswith("3.1.")
-    validator.OpenAPIV31SpecValidator(document).validate()
+    for one in (document, document_with_jobs):
+        assert one["openapi"].startswith("3.1.")
+        validator.OpenAPIV31SpecValidator(one).validate()
 
 
-async def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def check_references(document: dict[str, Any]) -> None:
+    """Fails unless each reference has its schema, and each schema a reference."""
+
     def references(part: Any) -> Iterator[str]:
         if isinstance(part, dict):
             yield from [part["$ref"]] if "$ref" in part else []
@@ -77,17 +93,39 @@ async def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None
     assert set(schemas) <= names | {"ErrorAnswer"}
 
 
-async def test_every_status_of_the_error_table_is_documented(document: dict[str, Any]) -> None:
+async def test_every_reference_leads_somewhere(
+    document: dict[str, Any], document_with_jobs: dict[str, Any]
+) -> None:
+    check_references(document)
+    check_references(document_with_jobs)
+
+
+async def test_every_status_of_the_error_table_is_documented(
+    document: dict[str, Any], document_with_jobs: dict[str, Any]
+) -> None:
+    of_jobs = {str(status) for error, status in STATUS_OF.items() if error in JOB_ERRORS}
     statuses = {
-        str(status) for error, status in STATUS_OF.items() if not issubclass(error, NOT_OF_REQUESTS)
+        str(status)
+        for error, status in STATUS_OF.items()
+        if not issubclass(error, NOT_OF_REQUESTS) and error not in JOB_ERRORS
     }
     documented = set(document["paths"][URL]["post"]["responses"])
     assert statuses | {"200", "405"} <= documented
-    assert not {"415", "422"} & documented
+    assert not {"409", "412", "415", "422"} & documented
+    paths = document_with_jobs["paths"]
+    assert of_jobs <= {
+        status
+        for path in paths
+        for operation in paths[path].values()
+        for status in operation["responses"]
+        if path != URL
+    }
 
 
-async def test_no_route_claims_a_status_that_it_never_has(document: dict[str, Any]) -> None:
-    for path in document["paths"].values():
+async def test_no_route_claims_a_status_that_it_never_has(
+    document: dict[str, Any], document_with_jobs: dict[str, Any]
+) -> None:
+    for path in (*document["paths"].values(), *document_with_jobs["paths"].values()):
         for operation in path.values():
             assert "422" not in operation["responses"]
 

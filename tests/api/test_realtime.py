@@ -376,7 +376,10 @@ async def test_logprobs_are_included_on_request(service: LiveService) -> None:
         (session_of(transcription={"model": 1}), "session.audio.input.transcription.model"),
         (session_of(transcription={"model": "gpt-9"}), "model"),
         (session_of(transcription={"langage": "zh"}), "session.audio.input.transcription.langage"),
-        (session_of(transcription={"language": "fr"}), "session.audio.input.transcription.language"),
+        (
+            session_of(transcription={"language": "fr"}),
+            "session.audio.input.transcription.language",
+        ),
         (
             session_of(transcription={"keywords": "魔搭"}),
             "session.audio.input.transcription.keywords",

@@ -13,8 +13,11 @@ import pytest
 from serve_app.api.auth import KeyDefaults, KeyFile
 from serve_app.api.errors import STATUS_OF, error_response
 from serve_app.api.limits import ApiLimits
-from serve_app.api.openapi import TRANSCRIPTIONS_PATH
-from serve_app.api.response_headers import RESPONSE_HEADERS, describe_headers
+from serve_app.api.response_headers import (
+    RESPONSE_HEADERS,
+    TRANSCRIPTIONS_PATH,
+    describe_headers,
+)
 from serve_app.api.routes import build_api
 from serve_app.core.errors import ParaserveError
 from tests.api.test_transcription import post
@@ -95,7 +98,7 @@ async def test_headers_for_callers_without_a_key_are_described(
 def test_headers_of_every_error_are_described(cls: type[ParaserveError]) -> None:
     response = error_response(cls(*ARGUMENTS.get(cls, ("detail",))))
 
-    described = describe_headers(STATUS_OF[cls], of_transcripts=True)
+    described = describe_headers(STATUS_OF[cls], "transcript")
 
     sent = set(response.headers) - NOT_DESCRIBED
     assert sent <= {name.lower() for name in described}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ from serve_app.batch.job import JobOrder, _with_speakers, job_settings
 from serve_app.batch.manifest_rows import Row, RowProblem, item_of
 from serve_app.batch.outputs import OutputStore
 from serve_app.batch.punctuate_stage import FinishTask, TranscriptWriter, subtitles_of
+from serve_app.batch.recognize_stage import LoopThread, RecognizeChunks
 from serve_app.batch.records import BatchItem, PackIdentity
 from serve_app.core.errors import ConfigurationError
 from serve_app.core.records import (
     Chunk,
     PackRole,
+    Pcm,
     Recognition,
     RequestContext,
     Stage,
@@ -36,8 +39,10 @@ from serve_app.core.records import (
     Utterance,
 )
 from serve_app.core.speakers import Diarization, Embeddings, SpeakerOptions, SpeakerWindows
+from serve_app.inference.voices import LocalVoices
 from serve_app.settings import Settings
-from tests.fakes.voices import diarization_of, windows_of
+from serve_app.speakers.transcripts import NO_LABELS
+from tests.fakes.voices import FakeSpeakerEmbedder, diarization_of, windows_of
 
 CONTEXT = RequestContext("batch")
 
@@ -78,11 +83,16 @@ HEARD = RecognizedRecording(
 )
 
 
-def finish(tmp_path: Path, item: BatchItem, stages: frozenset[Stage]) -> dict[str, Any]:
+def finish(
+    tmp_path: Path,
+    item: BatchItem,
+    stages: frozenset[Stage],
+    recording: RecognizedRecording = HEARD,
+) -> dict[str, Any]:
     settings = Settings.model_validate({"stages": ["asr", "speakers"]})
     store = OutputStore(str(tmp_path), ("srt", "txt"), subtitles=subtitles_of(settings))
     writer = TranscriptWriter(None, None, MODELS, store, speakers=SpeakerOptions(2))
-    asyncio.run(writer.finish(FinishTask(item, "f", stages, HEARD)))
+    asyncio.run(writer.finish(FinishTask(item, "f", stages, recording)))
     (file,) = tmp_path.glob("transcripts/**/*.json")
     result: dict[str, Any] = json.loads(file.read_text())
     return result
@@ -124,6 +134,81 @@ def test_recording_without_the_stage_has_no_labels(
     assert asked == []
 
 
+def heard(*utterances: Utterance, notices: tuple[str, ...] = ()) -> RecognizedRecording:
+    end = AudioEnd(len(utterances), 4000, 0.5, 100.0, notices=notices)
+    return RecognizedRecording(4, utterances, 0.25, end)
+
+
+def without_voices(utterance: Utterance) -> Utterance:
+    return replace(utterance, voices=None)
+
+
+def test_result_without_notices_has_no_warnings(
+    tmp_path: Path, asked: list[SpeakerOptions]
+) -> None:
+    assert finish(tmp_path, BatchItem("a", "/a.wav"), ALL)["warnings"] == []
+
+
+def test_result_has_the_notices_of_its_file(tmp_path: Path) -> None:
+    notice = "The header announces more audio than there is."
+    recording = heard(said(0, 0, 500, "你好"), notices=(notice,))
+    result = finish(tmp_path, BatchItem("a", "/a.wav"), frozenset({"asr"}), recording)
+    assert result["warnings"] == [notice]
+
+
+def test_result_says_where_voices_were_not_embedded(
+    tmp_path: Path, asked: list[SpeakerOptions]
+) -> None:
+    recording = heard(said(0, 0, 500, "你好"), without_voices(said(1, 2000, 5000, "在吗")))
+    result = finish(tmp_path, BatchItem("a", "/a.wav"), ALL, recording)
+    (warning,) = result["warnings"]
+    assert "from 2.000 s to 4.000 s" in warning
+    assert result["text"] == "你好在吗"
+    assert result["segments"][0]["speaker"] == "A"
+
+
+def test_result_without_any_voice_has_its_text_and_says_so(tmp_path: Path) -> None:
+    recording = heard(*(without_voices(said(i, 2000 * i, 500, "好")) for i in range(3)))
+    result = finish(tmp_path, BatchItem("a", "/a.wav"), ALL, recording)
+    (warning,) = result["warnings"]
+    assert "from 0.000 s to 2.000 s and in 2 more ranges" in warning
+    assert result["text"] == "好好好"
+    assert "speaker" not in result["segments"][0]
+
+
+def test_result_whose_speakers_cannot_be_told_apart_has_its_text_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def diarize(*arguments: object) -> Diarization:
+        raise ArithmeticError("no convergence")
+
+    monkeypatch.setattr(punctuate_stage, "diarize", diarize)
+    result = finish(tmp_path, BatchItem("a", "/a.wav"), ALL)
+    assert result["warnings"] == [NO_LABELS]
+    assert result["text"] == "你好在吗"
+    assert "speaker" not in result["segments"][0]
+
+
+def test_recording_without_speech_has_no_warning(tmp_path: Path) -> None:
+    assert finish(tmp_path, BatchItem("a", "/a.wav"), ALL, heard())["warnings"] == []
+
+
+class BrokenEmbedder(FakeSpeakerEmbedder):
+    def embed(self, batch: Sequence[Pcm]) -> list[Embeddings]:
+        raise RuntimeError("a value is not finite")
+
+
+def test_chunks_whose_voices_cannot_be_embedded_keep_their_words() -> None:
+    stage = RecognizeChunks.__new__(RecognizeChunks)
+    stage._loop = LoopThread("test-voices")
+    stage._voices = LocalVoices(FakeSpeakerEmbedder())
+    (windows,) = stage._embed([chunk(0, 1000, 500)])
+    assert windows is not None
+    assert windows.start_ms.tolist() == [1000, 1500]
+    stage._voices = LocalVoices(BrokenEmbedder())
+    assert stage._embed([chunk(0, 0, 500), chunk(1, 2000, 500)]) == [None, None]
+
+
 def test_windows_pass_through_the_table_of_words() -> None:
     one = chunk(0, 1000, 500)
     recognition = Recognition((Token("一", 0, 100, 0.9),))
@@ -153,6 +238,19 @@ def test_manifest_with_a_wrong_number_of_speakers_is_refused(value: Any) -> None
     problem = item_of(Row(1, {"uri": "/a.wav", "num_speakers": value}), "/")
     assert isinstance(problem, RowProblem)
     assert "num_speakers" in problem.problem
+
+
+@pytest.mark.parametrize("name", ["known_speaker_names", "known_speaker_references[]"])
+def test_manifest_that_names_speakers_is_refused(name: str) -> None:
+    problem = item_of(Row(1, {"uri": "/a.wav", name: ["Anna"]}), "/")
+    assert isinstance(problem, RowProblem)
+    assert "cannot name speakers" in problem.problem
+
+
+def test_command_line_that_names_speakers_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(["in", "out", "--speaker", "Anna=anna.wav"], None)
+    assert "cannot name speakers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,15 @@ def test_address_comes_from_the_settings_that_are_given(
     assert ray_jobs.seen == ("http://set:8265", None)
 
 
+def test_known_speakers_are_refused_with_a_way_to_name_them(
+    runner: CliRunner, ray_jobs: FakeRay
+) -> None:
+    result = runner.invoke(app, ["batch", "submit", "in", "out", "--speaker", "Anna=anna.wav"])
+    assert result.exit_code == 2
+    assert "cannot name speakers" in " ".join(result.output.replace("│", " ").split())
+    assert not ray_jobs.details
+
+
 @pytest.mark.parametrize(
     "places",
     [("reference://a.wav::file:///evil.json", "out"), ("in.jsonl", "simplecache::s3://b/out")],

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import soundfile
 
+from serve_app.core.errors import InvalidParameter
 from serve_app.core.ports import SpeakerEmbedder
 from serve_app.core.speakers import Diarization, Embeddings, SpeakerOptions, SpeakerWindows
 from serve_app.inference import local, voices
@@ -104,6 +110,107 @@ def test_models_in_this_process_label_the_speakers(
     assert {one["speaker"] for one in body["segments"]} <= {"A", "B"}
     assert {one["speaker"] for one in body["words"]} <= {"A", "B"}
     assert asked == [SpeakerOptions(num_speakers=2)]
+
+
+def voice(tmp_path: Path, name: str, duration_s: float, level: int = 500) -> Path:
+    """Writes a recording of a voice at 8 kHz, as of a telephone."""
+    file = tmp_path / name
+    tone = level * np.sin(np.arange(round(duration_s * 8_000)) / 5)
+    soundfile.write(file, tone.astype(np.int16), 8_000)
+    return file
+
+
+def test_known_speakers_are_sent_with_their_voices(
+    sent: list[str], recording: Path, tmp_path: Path
+) -> None:
+    anna, bob = voice(tmp_path, "a=1.wav", 3), voice(tmp_path, "b.flac", 9.9)
+    result = transcribe(
+        *(str(recording), "--url", "http://service", "-f", "srt"),
+        *("--speaker", f"Anna={anna}", "--speaker", f"Bob B. = {bob}"),
+    )
+    assert result.exit_code == 0, result.output
+    (body,) = sent
+    names = re.findall(r'name="known_speaker_names\[\]"\r\n\r\n([^\r]*)', body)
+    assert names == ["Anna", "Bob B."]
+    urls = re.findall(r'name="known_speaker_references\[\]"\r\n\r\n([^\r]*)', body)
+    contents = [base64.b64decode(url.removeprefix("data:audio/wav;base64,")) for url in urls]
+    lengths_s = [soundfile.info(io.BytesIO(content)).duration for content in contents]
+    assert lengths_s == pytest.approx([3, 9.9], abs=0.01)
+    assert fields_of(body)["subtitle_speakers"] == "true"
+    assert fields_of(body)["response_format"] == "srt"
+
+
+def test_known_speakers_ask_for_lines_with_labels(
+    sent: list[str], recording: Path, tmp_path: Path
+) -> None:
+    file = voice(tmp_path, "anna.wav", 3)
+    result = transcribe(str(recording), "--url", "http://service", f"--speaker=Anna={file}")
+    assert result.stdout.splitlines() == ["A: 你好。在吗。", "B: hello you"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["Anna"], "must be NAME=FILE, not 'Anna'"),
+        (["=short.wav"], "must be NAME=FILE"),
+        (["Anna="], "must be NAME=FILE"),
+        (["Anna=nowhere.wav"], "nowhere.wav, which is not a file"),
+        (["Anna=."], "which is not a file"),
+        (["Anna=short.wav"], "must last 2 to 10 s; short.wav does not"),
+        (["Anna=long.wav"], "must last 2 to 10 s; long.wav does not"),
+        (["Anna=silent.wav"], "must be speech; silent.wav is silent"),
+        (["Anna=text.wav"], "must be audio; text.wav cannot be used"),
+        (["Anna=good.wav", "Anna=good.wav"], "must differ from each other"),
+        ([f"{'a' * 65}=good.wav"], "1 to 64 printable characters"),
+        ([f"{name}=good.wav" for name in "abcde"], "given 5 times; at most 4"),
+    ],
+)
+def test_known_speaker_that_cannot_be_used_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch,
+    sent: list[str],
+    recording: Path,
+    tmp_path: Path,
+    given: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    voice(tmp_path, "good.wav", 3)
+    voice(tmp_path, "short.wav", 1.9)
+    voice(tmp_path, "long.wav", 10.5)
+    voice(tmp_path, "silent.wav", 3, level=0)
+    (tmp_path / "text.wav").write_text("not audio")
+    options = [option for one in given for option in ("--speaker", one)]
+    result = transcribe(str(recording), "--url", "http://service", *options)
+    assert isinstance(result.exception, InvalidParameter)
+    assert "--speaker" in str(result.exception)
+    assert said in str(result.exception)
+    assert sent == []
+
+
+def test_models_in_this_process_name_known_speakers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[tuple[SpeakerOptions, Embeddings | None]] = []
+
+    def load(settings: object) -> SimpleNamespace:
+        return SimpleNamespace(engine=FakeSpeakerEmbedder())
+
+    def diarize(
+        windows: SpeakerWindows, options: SpeakerOptions, known: Embeddings | None
+    ) -> Diarization:
+        asked.append((options, known))
+        return diarization_of(windows)
+
+    monkeypatch.setattr(local, "load_speaker_embedder", load)
+    monkeypatch.setattr(voices, "diarize", diarize)
+    file = voice(tmp_path, "anna.wav", 3)
+    result = transcribe(str(CLIP), "-f", "json", "--speaker", f"Anna={file}", "--speakers", "2")
+    assert result.exit_code == 0, result.output
+    ((options, known),) = asked
+    assert options.num_speakers == 2
+    assert [(one.name, len(one.pcm)) for one in options.known] == [("Anna", 48_000)]
+    assert known is not None
+    assert known.shape == (1, 2)
 
 
 def test_fake_embedder_is_one() -> None:

@@ -105,6 +105,26 @@ CASES = {
             'ray_serve_deployment_replica_healthy{deployment="Recognizer", replica="a"}': "1x30",
         },
     ),
+    "ParaserveJobsStuck": Case(
+        {
+            'ray_paraserve_jobs{state="queued"}': "3x40",
+            "ray_paraserve_job_audio_recognized_seconds_total": "0+60x5 300x40",
+        },
+        {
+            'ray_paraserve_jobs{state="queued"}': "3x40",
+            "ray_paraserve_job_audio_recognized_seconds_total": "0+1x40",
+        },
+        minutes=38,
+    ),
+    # The first of a runner: its series begins with 0.
+    "ParaserveWebhooksUndelivered": Case(
+        {"ray_paraserve_webhooks_undelivered_total": "0 0 0 0 0 1x30"},
+        {"ray_paraserve_webhooks_undelivered_total": "0x30"},
+    ),
+    "ParaserveJobStore": Case(
+        {"ray_paraserve_job_store_errors_total": "0+4x30"},
+        {"ray_paraserve_job_store_errors_total": "0 0 3x30"},
+    ),
     "ParaserveNodeMemory": Case(
         {'ray_node_mem_used{ip="a"}': "95x30", 'ray_node_mem_total{ip="a"}': "100x30"},
         {'ray_node_mem_used{ip="a"}': "80x30", 'ray_node_mem_total{ip="a"}': "100x30"},

@@ -13,9 +13,18 @@ from ray.serve._private.common import DeploymentID, ReplicaID, TimeStampedValue
 from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 from serve_app.deployments import autoscaling, backlog_board
-from serve_app.deployments.autoscaling import QueuedAudioPolicy, SegmenterPolicy, load_sample
+from serve_app.deployments.autoscaling import (
+    JobRunnerPolicy,
+    QueuedAudioPolicy,
+    SegmenterPolicy,
+    load_sample,
+)
 from serve_app.deployments.backlog_board import ReportedBacklog
-from serve_app.deployments.options import recognizer_autoscaling, segmenter_autoscaling
+from serve_app.deployments.options import (
+    job_runner_autoscaling,
+    recognizer_autoscaling,
+    segmenter_autoscaling,
+)
 from serve_app.scheduling.autoscaling import LoadSample, ScalingLimits
 from serve_app.settings import Settings
 
@@ -25,6 +34,7 @@ APP = "app-of-test"
 @pytest.fixture(autouse=True)
 def empty_board(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backlog_board, "_board", {})
+    monkeypatch.setattr(backlog_board, "_jobs", {})
 
 
 class Clock:
@@ -164,6 +174,59 @@ def test_backlog_scales_recognizers_up_from_zero(clock: Clock) -> None:
     assert recognizers(context("Recognizer", {}))[0] == 1
 
 
+def test_waiting_jobs_scale_recognizers_up_from_zero(clock: Clock) -> None:
+    segmenters, recognizers = SegmenterPolicy(2.0), QueuedAudioPolicy(2.0, LIMITS)
+    runners = JobRunnerPolicy(2.0)
+    segmenters(context("Segmenter", {"s1": {"backlog_audio_s": 0.0}}))
+    runners(context("JobRunner", {"j1": {"waiting_audio_s": 0.0}}))
+    assert recognizers(context("Recognizer", {}))[0] == 0
+    runners(context("JobRunner", {"j1": {"waiting_audio_s": 5.0}}, sent_at=51.0))
+    assert recognizers(context("Recognizer", {}))[0] == 1
+
+
+def test_waiting_jobs_add_to_the_queued_audio_and_count_once(clock: Clock) -> None:
+    """Each runner reports the jobs of the one store."""
+    segmenters, recognizers = SegmenterPolicy(2.0), QueuedAudioPolicy(2.0, LIMITS)
+    runners = JobRunnerPolicy(2.0)
+    decided = []
+    for second in range(6):
+        clock.now += 1
+        at = 50.0 + second
+        segmenters(context("Segmenter", {"s1": {"backlog_audio_s": 25.0}}, sent_at=at))
+        waiting: dict[str, dict[str, float] | None] = {
+            name: {"waiting_audio_s": 300.0} for name in ("j1", "j2")
+        }
+        assert runners(context("JobRunner", waiting, sent_at=at))[0] <= 2
+        reports: dict[str, dict[str, float] | None] = {"r1": recognizer_report(20.0)}
+        decided.append(recognizers(context("Recognizer", reports, sent_at=at))[0])
+    assert decided == [1, 1, 1, 1, 4, 4]
+
+
+def test_runners_that_stop_reporting_neither_keep_nor_start_recognizers(clock: Clock) -> None:
+    segmenters, recognizers = SegmenterPolicy(2.0), QueuedAudioPolicy(2.0, LIMITS)
+    runners = JobRunnerPolicy(2.0)
+    runners(context("JobRunner", {"j1": {"waiting_audio_s": 50.0}}))
+    for second in range(60):
+        clock.now += 1
+        at = 51.0 + second
+        runners(context("JobRunner", {"j1": {"waiting_audio_s": 50.0}}, sent_at=50.0))
+        segmenters(context("Segmenter", {"s1": {"backlog_audio_s": 0.0}}, sent_at=at))
+        idle = {"r1": {**recognizer_report(0.0), "running_audio_s": 0.0}}
+        decided, _ = recognizers(context("Recognizer", dict(idle), sent_at=at))
+    assert decided == 0
+
+
+def test_runners_report_only_where_the_recognizers_scale_on_queued_audio() -> None:
+    scaled = settings(max_replicas=7).model_copy(
+        update={"jobs": Settings().jobs.model_copy(update={"num_runners": 2})}
+    )
+    config = job_runner_autoscaling(scaled)
+    assert config is not None
+    assert (config.min_replicas, config.max_replicas) == (2, 2)
+    assert job_runner_autoscaling(Settings()) is None
+    assert job_runner_autoscaling(settings(policy="ongoing_requests")) is None
+
+
 def test_calls_that_wait_wake_recognizers_that_went_to_zero(clock: Clock) -> None:
     """A batch job's calls are in no segmenter's backlog."""
     segmenters, recognizers = SegmenterPolicy(2.0), QueuedAudioPolicy(2.0, LIMITS)
@@ -258,7 +321,11 @@ def test_without_autoscaling_serve_gets_no_config() -> None:
 def test_policies_that_traveled_share_one_board_and_their_settings() -> None:
     """Serve sends the module of a policy by value to a process that has not built anything."""
     scaled = settings(max_replicas=7)
-    policies = [recognizer_autoscaling(scaled), segmenter_autoscaling(scaled)]
+    policies = [
+        recognizer_autoscaling(scaled),
+        segmenter_autoscaling(scaled),
+        job_runner_autoscaling(scaled),
+    ]
     sent = pickle.dumps(
         [(p.policy.get_serialized_policy_def(), p.policy.policy_kwargs) for p in policies if p]
     )
@@ -270,7 +337,11 @@ def test_policies_that_traveled_share_one_board_and_their_settings() -> None:
         "           for m in made if 'leave_backlog' in m.__call__.__globals__}\n"
         "boards |= {id(m._sample.__globals__['backlog_of'].__globals__['_board'])\n"
         "           for m in made if hasattr(m, '_sample')}\n"
-        "assert len(made) == 2 and len(boards) == 1, boards\n"
+        "jobs = {id(m.__call__.__globals__['leave_jobs'].__globals__['_jobs'])\n"
+        "        for m in made if 'leave_jobs' in m.__call__.__globals__}\n"
+        "jobs |= {id(m._sample.__globals__['jobs_of'].__globals__['_jobs'])\n"
+        "         for m in made if hasattr(m, '_sample')}\n"
+        "assert len(made) == 3 and len(boards) == len(jobs) == 1, (boards, jobs)\n"
         "assert made[0]._policy.limits.max_replicas == 7\n"
     )
     subprocess.run([sys.executable, "-c", code], input=sent, check=True, timeout=120)

@@ -25,8 +25,8 @@ class Exchange:
         self, app: ASGIApp, request: httpx.Request, num_parts: int = 1, num_sent: int | None = None
     ) -> None:
         content = request.read()
-        size = -(-len(content) // num_parts)
-        parts = [content[start : start + size] for start in range(0, len(content), size)]
+        size = -(-len(content) // num_parts) or 1
+        parts = [content[start : start + size] for start in range(0, len(content), size)] or [b""]
         self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         for number, part in enumerate(parts[:num_sent]):
             message = {"body": part, "more_body": number + 1 < len(parts)}

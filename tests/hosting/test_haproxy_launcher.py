@@ -215,7 +215,7 @@ def test_invented_methods_are_refused_before_any_replica(proxy: Proxy) -> None:
     wait_until_served(f"{proxy.url}/v1/models")
     answer = httpx.request("M1", f"{proxy.url}/v1/models", trust_env=False)
     assert answer.status_code == 405
-    assert answer.headers["allow"] == "GET, HEAD, OPTIONS, POST"
+    assert answer.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST"
     assert answer.json()["error"]["code"] == "method_not_allowed"
 
 

@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -141,6 +143,20 @@ async def test_process_outlives_its_parent_and_takes_no_variable_of_the_run() ->
     await until_listening(port)
     with listener(port):
         await until(lambda: len(listeners(port)) == 1)
+
+
+async def test_process_ends_with_the_service_that_was_to_restart() -> None:
+    """Killed while it restarts, say; whoever starts it again finds the port free."""
+    port = free_port(HOST)
+    script = (
+        "import os, sys; from serve_app.hosting.stand_in import PreparedStandIn, StandInTask\n"
+        f"PreparedStandIn(os.environ).begin(StandInTask({HOST!r}, {port}, 5.0, 120.0))\n"
+        "sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE) as owner:  # noqa: ASYNC220, at once
+        await until_listening(port)
+        owner.kill()
+    await until(lambda: not listeners(port))
 
 
 async def test_one_that_has_ended_is_replaced() -> None:

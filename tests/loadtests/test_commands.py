@@ -75,7 +75,9 @@ def test_damage_runs_at_its_smallest_size(tmp_path: Path) -> None:
     assert len(report_of(tmp_path / "damage.json", found)["promises"]) == 4
 
 
-@pytest.mark.parametrize("what", ["engine", "voices", "stages", "loading", "growth", "length"])
+@pytest.mark.parametrize(
+    "what", ["engine", "voices", "labels", "stages", "loading", "growth", "length"]
+)
 def test_bench_runs_at_its_smallest_size(what: str, tmp_path: Path) -> None:
     size = ("--seconds", "3", "--repeats", "1", "--max-minutes", "0.1", "--out", str(tmp_path))
     report_of(tmp_path / f"{what}.json", run("bench", what, *size))

@@ -1,8 +1,8 @@
 """Scenarios of the load tests that need clusters of their own, played with a made-up service.
 
-`outages`, `chaos`, `redeploy`, `square-wave` and `batch resume|beside` start several clusters, kill
-what they have started, or last minutes at any size. Here each runs its own scenario, from its
-first request to its report, against the API with a made-up service behind it.
+`outages`, `chaos`, `redeploy`, `square-wave`, `start` and `batch resume|beside` start several
+clusters, kill what they have started, or last minutes at any size. Here each runs its own
+scenario, from its first request to its report, against the API with a made-up service behind it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import psutil
 import pytest
 import soundfile
 
-from loadtests import fairness, long_audio, outages, overload, redeploy, square_wave
+from loadtests import fairness, long_audio, outages, overload, redeploy, square_wave, start
 from loadtests.batch import beside, resume
 from loadtests.batch.recordings import make_collection
 from loadtests.bench import overhead
@@ -335,3 +335,33 @@ def test_outputs_are_held_against_those_of_an_undisturbed_job(
     write_outputs(tmp_path / "out", *texts, failures=failures)
     resume.judge(report, collection, tmp_path / "out", tmp_path / "clean", phase)
     assert [one.promise for one in report.promises if not one.kept] == broken
+
+
+def test_start_is_told_by_the_median_and_its_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process and its child stand for those of the service."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        found = start._parts([psutil.Process(), psutil.Process(child.pid)], 0.0)
+        child.kill()
+    assert list(found) == [start._OTHERS]
+    assert found[start._OTHERS].rss_mib > 10
+    took_s = iter([30.0, 10.0, 20.0])
+    monkeypatch.setattr(start, "measured", lambda assignments: start.Start(next(took_s), found))
+    assert start.main(["--repeats", "3", "--out", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "start.json").read_text())
+    assert [len(table["rows"]) for table in report["tables"]] == [3, 1]
+    assert report["tables"][0]["notes"] == ["median 20.0 s"]
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("ray::ServeReplica:paraserve:Recognizer", "replica Recognizer"),
+        ("ray::ServeController.listen_for_change", "Serve: controller"),
+        ("/venv/ray/core/src/ray/raylet/raylet --x", "Ray: raylet"),
+        ("python -u ray/dashboard/agent.py", start._OTHERS),
+    ],
+)
+def test_process_is_known_by_its_command_line(line: str, kind: str) -> None:
+    assert start._kind(line) == kind

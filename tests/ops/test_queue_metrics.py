@@ -24,6 +24,13 @@ def test_gauges_are_summed_over_replicas_by_application() -> None:
     }
 
 
+def test_queue_that_all_replicas_share_counts_once() -> None:
+    labels = 'application="paraserve",deployment="JobRunner",replica='
+    name = "ray_paraserve_jobs_queued_audio_seconds"
+    text = f'{name}{{{labels}"a"}} 3600.0\n{name}{{{labels}"b"}} 3590.0\n'
+    assert sum_waiting([text, text]) == {("paraserve", "JobRunner"): 3600.0}
+
+
 def test_gauges_are_metrics_that_the_service_exports() -> None:
     exported = {metric.name for metric in METRICS.values() if metric.kind == "gauge"}
     assert {gauge.name for gauge in GAUGES.values()} <= exported

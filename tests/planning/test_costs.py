@@ -19,7 +19,7 @@ def test_written_value_is_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "profile", ["demo", "paraformer-large", "paraformer-large-cpu", "cpu-int8"]
+    "profile", ["demo", "speakers", "paraformer-large", "paraformer-large-cpu", "cpu-int8"]
 )
 def test_shipped_costs_name_their_origin(profile: str) -> None:
     shipped = shipped_costs(profile)
@@ -28,7 +28,27 @@ def test_shipped_costs_name_their_origin(profile: str) -> None:
     assert shipped.recognizer_rtfx > 1
     assert set(shipped.assumed) <= {
         "recognizer", "segmenter", "punctuator", "request", "call", "start", "words_per_s",
+        "embedder", "clustering",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "profile", ["demo", "speakers", "paraformer-large", "paraformer-large-cpu", "cpu-int8"]
+)
+def test_shipped_costs_know_the_stage_speakers(profile: str) -> None:
+    embedder, clustering = shipped_costs(profile).speaker_costs()
+    assert embedder.unit_s > 0
+    assert clustering.of(1000) > 0
+
+
+def test_costs_without_the_stage_speakers_are_read_and_refuse_to_plan_it(tmp_path: Path) -> None:
+    path = tmp_path / "costs.json"
+    write_costs(costs(), path)
+    content = json.loads(path.read_text())
+    del content["embedder"], content["clustering"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(CostsError, match="none for the stage speakers; measure them"):
+        read_costs(path).speaker_costs()
 
 
 def test_figures_of_unmeasured_gpus_are_marked() -> None:
@@ -46,6 +66,8 @@ def test_error_for_an_unknown_profile_explains_how_to_measure() -> None:
         ({"recognizer": {"fixed_s": -1, "unit_s": 1}}, "recognizer: fixed_s must be a number"),
         ({"recognizer": {"fixed_s": 1}}, "unit_s"),
         ({"recognizer": 3}, "recognizer: not a mapping"),
+        ({"recognizer": None}, "recognizer: not a mapping"),
+        ({"embedder": {"fixed_s": 1}}, "embedder: .*unit_s"),
         ({"speed": 3}, "speed is not a known field"),
         ({"words_per_s": "many"}, "words_per_s must be a number"),
     ],

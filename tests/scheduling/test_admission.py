@@ -332,3 +332,75 @@ def test_retry_after_is_bounded() -> None:
     with pytest.raises(Overloaded) as refusal:
         arrive(queue)
     assert refusal.value.retry_after_s == 7.0
+
+
+def store(queue: AdmissionLine, key: str = "a", num_bytes: int = 1) -> AdmissionTicket:
+    return queue.store(key, NO_LIMITS, num_bytes, 0.0)
+
+
+def test_stored_upload_takes_no_slot_and_no_place() -> None:
+    queue = line(max_running=1, max_waiting=1, max_bytes=100)
+    stored = store(queue)
+    assert arrive_complete(queue).state == "running"
+    assert arrive_complete(queue).state == "ready"
+    with pytest.raises(Overloaded):
+        arrive(queue)
+    assert queue.statistics(0.0).num_waiting == 1
+    queue.leave(stored, 0.0)
+    assert queue.statistics(0.0).num_left_waiting == 0
+
+
+def test_stored_uploads_have_half_of_the_bytes_or_one_has_all() -> None:
+    queue = line(max_bytes=100)
+    large = store(queue, num_bytes=90)
+    with pytest.raises(Overloaded):
+        store(queue, num_bytes=5)
+    queue.resize(large, 30, 0.0)
+    second = store(queue, num_bytes=20)
+    with pytest.raises(Overloaded):
+        queue.resize(second, 21, 0.0)
+    assert arrive(queue, num_bytes=50).state == "uploading"
+    with pytest.raises(UploadTooLarge):
+        store(queue, num_bytes=101)
+
+
+def test_upload_is_not_stored_while_a_request_waits_for_its_bytes() -> None:
+    queue = line(max_bytes=100)
+    first = arrive(queue, num_bytes=80)
+    waiting = arrive(queue, num_bytes=30)
+    with pytest.raises(Overloaded):
+        store(queue, "b", num_bytes=10)
+    queue.leave(first, 0.0)
+    assert waiting.state == "uploading"
+    assert store(queue, "b", num_bytes=10).state == "storing"
+
+
+def test_key_at_its_own_limit_does_not_keep_others_from_storing() -> None:
+    queue = line(max_bytes=100)
+    of_key = Limits(max_bytes=10)
+    queue.arrive("a", of_key, 10, None, 0.0)
+    assert queue.arrive("a", of_key, 10, None, 0.0).state == "waiting"
+    assert store(queue, "b").state == "storing"
+    with pytest.raises(Overloaded):
+        queue.store("a", NO_LIMITS, 1, 0.0)
+
+
+def test_number_of_stored_uploads_is_bounded() -> None:
+    queue = line(max_storing=2)
+    tickets = [store(queue), store(queue)]
+    with pytest.raises(Overloaded):
+        store(queue)
+    queue.leave(tickets[0], 0.0)
+    queue.leave(tickets[0], 0.0)
+    assert store(queue).state == "storing"
+
+
+def test_room_of_stored_uploads_is_free_again() -> None:
+    queue = line(max_running=1, max_waiting=1, max_bytes=100)
+    for _ in range(5):
+        ticket = store(queue, num_bytes=10)
+        queue.resize(ticket, 100, 0.0)
+        queue.leave(ticket, 0.0)
+    statistics = queue.statistics(0.0)
+    assert (statistics.in_flight_bytes, statistics.num_running) == (0, 0)
+    assert arrive(queue, num_bytes=100).state == "uploading"

@@ -45,3 +45,11 @@ def test_longer_than_declared_is_never_negative() -> None:
         recording.sent(3.0)
         recording.answered(4.0)
         assert backlog.audio_s == 0.0
+
+
+def test_recording_that_is_worth_less_counts_less() -> None:
+    backlog = Backlog()
+    with backlog.open() as request, backlog.open(weight=0.25) as job:
+        request.sent(5.0)
+        job.decoded(0.0, 400.0)
+        assert backlog.audio_s == 105.0

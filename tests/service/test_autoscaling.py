@@ -17,7 +17,7 @@ APP = "sleepy"
 
 
 @pytest.fixture(scope="module")
-def sleepy_url(service_url: str) -> Iterator[str]:
+def sleepy_url(service_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """An application whose recognizer may go to zero, deployed as `serve deploy` does."""
     from ray import serve
     from ray.serve.context import _get_global_client
@@ -42,6 +42,7 @@ def sleepy_url(service_url: str) -> Iterator[str]:
                     "app_name": APP,
                     "auth": {"mode": "off"},
                     "recognizer": {"deployment": {"autoscaling": scaling}},
+                    "jobs": {"enabled": True, "storage": str(tmp_path_factory.mktemp("jobs"))},
                 },
             }
         ]
@@ -79,3 +80,17 @@ def test_recognizer_scales_to_zero_and_a_request_scales_it_up(
             time.sleep(1.0)
         assert num_recognizers() == 0
         assert transcribe(http, demo_flac)["text"] == expected
+
+
+def test_job_wakes_a_recognizer_that_went_to_zero(
+    sleepy_url: str, client: httpx.Client, demo_flac: bytes
+) -> None:
+    with httpx.Client(base_url=sleepy_url, timeout=120, trust_env=False) as http:
+        expected = transcribe(client, demo_flac, stages="asr")["text"]
+        wait_until(lambda: num_recognizers() == 0)
+        job = http.post(
+            "/v1/jobs", data={"model": "whisper-1"}, files={"file": ("recording", demo_flac)}
+        ).json()
+        path = f"/v1/jobs/{job['id']}"
+        wait_until(lambda: http.get(path).json()["status"] == "completed")
+        assert http.get(f"{path}/result").json()["text"] == expected

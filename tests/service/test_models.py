@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from serve_app.batch.job import BatchJob, JobOrder
 from serve_app.settings import Settings
 from serve_app.transcript.cer import character_error_rate
 from tests.fakes.small_campplus import write_small_campplus
@@ -114,17 +115,21 @@ def test_profile_transcribes(
             assert "no bias encoder" in hinted.json()["error"]["message"]
 
 
-def test_profile_with_speakers_labels_the_known_text(
-    service_url: str, tmp_path: Path, demo_flac: bytes, demo_text: str
-) -> None:
+@pytest.fixture
+def speaker_settings(tmp_path: Path) -> dict[str, Any]:
     write_small_campplus(tmp_path / "voices")
     embedder = {"pack": f"dir:{tmp_path / 'voices'}", "deployment": {"num_cpus": 0.1}}
-    settings = {
+    return {
         "profile": "speakers",
         "speaker_embedder": embedder,
         "recognizer": {"deployment": {"num_replicas": 1, "num_cpus": 0.1}},
     }
-    with _served(service_url, "speakers", settings) as client:
+
+
+def test_profile_with_speakers_labels_the_known_text(
+    service_url: str, speaker_settings: dict[str, Any], demo_flac: bytes, demo_text: str
+) -> None:
+    with _served(service_url, "speakers", speaker_settings) as client:
         stages = client.get("/readyz").json()["stages"]
         assert set(stages) == {"vad", "asr", "punctuation", "speakers"}
         fields = {"response_format": "diarized_json", "num_speakers": "2"}
@@ -147,6 +152,34 @@ def test_profile_with_speakers_labels_the_known_text(
         ]
         plain = transcribe(client, demo_flac, response_format="verbose_json")
         assert "speaker" not in plain["segments"][0]
+
+
+# Ray Data 2.60 sets options of its own that it has deprecated.
+@pytest.mark.filterwarnings("ignore:`use_\\w+` is deprecated:DeprecationWarning")
+def test_job_on_the_service_has_the_speakers_of_its_answers(
+    service_url: str, tmp_path: Path, speaker_settings: dict[str, Any], demo_flac: bytes
+) -> None:
+    source, output = tmp_path / "source", tmp_path / "output"
+    source.mkdir()
+    (source / "demo.flac").write_bytes(demo_flac)
+    batch = {"resources": "serve", "segmenters": {"num_cpus": 0.1}, "log_interval_s": 1}
+    with _served(service_url, "speakers-job", speaker_settings) as client:
+        settings = Settings.model_validate(
+            {**SMALL, **speaker_settings, "app_name": "speakers-job", "batch": batch}
+        )
+        order = JobOrder(str(source), str(output), formats=("srt",), speakers="2")
+        report = BatchJob(settings, order, lambda line: None).run()
+        answer = transcribe(client, demo_flac, response_format="verbose_json", num_speakers="2")
+    assert (report.totals.num_finished, report.totals.num_failed) == (1, 0)
+    (file,) = output.glob("transcripts/*.json")
+    result = json.loads(file.read_text())
+    assert result["warnings"] == []
+    assert result["models"]["speakers"]["name"].endswith("voices")
+    assert [(one["speaker"], one["text"]) for one in result["segments"]] == [
+        (one["speaker"], one["text"]) for one in answer["segments"]
+    ]
+    (subtitles,) = output.glob("transcripts/*.srt")
+    assert "A: " in subtitles.read_text()
 
 
 def test_int8_profile_transcribes_the_known_text(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from serve_app.core.records import Chunk, RequestContext, Token, Utterance
@@ -58,6 +60,20 @@ def test_talk_over_on_two_channels_is_told_apart() -> None:
     sentences = [sentence(0, "你好吗", 0), sentence(600, "我很好", 1), sentence(4000, "再见了", 0)]
     labels = [(one.speaker, one.channel) for one in labelled_sentences(sentences, found)]
     assert labels == [("A", 0), ("B", 1), ("A", 0)]
+
+
+def test_pauses_follow_the_windows_of_their_channel() -> None:
+    parts = [utterance(0, QUIET, 0), utterance(0, LOUD, 1)]
+    voices = collected(
+        *(
+            replace(part, voices=replace(part.voices, pauses_ms=np.array([[600, 900]])))
+            for part in parts
+            if part.voices is not None
+        )
+    )
+    windows = voices.windows()
+    second_ms = int(windows.start_ms[2])
+    assert windows.pauses_ms.tolist() == [[600, 900], [second_ms + 600, second_ms + 900]]
 
 
 def test_voice_on_two_channels_is_one_speaker() -> None:

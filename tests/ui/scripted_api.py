@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.requests import HTTPConnection
 
 from serve_app.core.words import split_words
+from tests.client.job_service import job_json
 from tests.fakes.live_service import ScriptedLiveService, ScriptedTalk
 
 Said = tuple[float, float, str]
@@ -55,6 +56,7 @@ class ScriptedApi:
         channels: one for each sentence, where separate ones are asked for.
         refusal: of transcriptions, if any.
         error_after: a stream breaks off with an error after this many sentences.
+        jobs: by id, as they are answered; None for a service without jobs.
         hold_after: a stream waits after this many sentences for `release`.
         live: what live sessions are told; None for a service without them.
     """
@@ -71,6 +73,7 @@ class ScriptedApi:
     error_after: int | None = None
     hold_after: int | None = None
     live: ScriptedLiveService | None = None
+    jobs: dict[str, dict[str, Any]] | None = None
     orders: list[dict[str, str]] = field(default_factory=list)
     uploads: list[bytes] = field(default_factory=list)
     num_left: int = 0
@@ -82,7 +85,16 @@ class ScriptedApi:
         app.get("/readyz")(self._ready)
         app.post("/v1/audio/transcriptions")(self._transcribe)
         app.websocket("/v1/realtime")(self._live)
+        app.add_api_route("/v1/jobs", self._job_list, methods=["GET", "POST"])
+        app.add_api_route("/v1/jobs/{job_id}", self._job, methods=["GET", "DELETE"])
+        app.add_api_route("/v1/jobs/{job_id}/cancel", self._job, methods=["POST"])
+        app.add_api_route("/v1/jobs/{job_id}/result", self._job_result, methods=["GET"])
         return app
+
+    def end_job(self, job_id: str, status: str = "completed", **others: object) -> None:
+        """Brings a job into a state."""
+        assert self.jobs is not None
+        self.jobs[job_id] = job_json(job_id, status, **others)
 
     def release(self) -> None:
         self.released = True
@@ -99,6 +111,51 @@ class ScriptedApi:
 
     async def _ready(self) -> Response:
         return JSONResponse({"status": "ready", "stages": {stage: {} for stage in self.stages}})
+
+    async def _job_list(self, request: Request) -> Response:
+        if (refusal := self._stranger(request)) is not None:
+            return refusal
+        if self.jobs is None:
+            return Refusal(404, "not_found", "Not Found").response()
+        if request.method == "GET":
+            return JSONResponse({"object": "list", "data": [], "has_more": False})
+        async with request.form() as form:
+            self.uploads.append(await form["file"].read())  # type: ignore[union-attr]  # a file
+            self.orders.append({name: str(form[name]) for name in form if name != "file"})
+        if self.refusal is not None:
+            return self.refusal.response()
+        job_id = f"job_{len(self.jobs):024}"
+        self.jobs[job_id] = job_json(job_id)
+        return JSONResponse(self.jobs[job_id], 202)
+
+    async def _job(self, request: Request, job_id: str) -> Response:
+        if (refusal := self._stranger(request)) is not None:
+            return refusal
+        if self.jobs is None or job_id not in self.jobs:
+            return Refusal(404, "job_not_found").response()
+        if request.method == "DELETE":
+            del self.jobs[job_id]
+            return Response(status_code=204)
+        if request.method == "POST":
+            self.end_job(job_id, "cancelled")
+        return JSONResponse(self.jobs[job_id])
+
+    async def _job_result(self, request: Request, job_id: str) -> Response:
+        if (refusal := self._stranger(request)) is not None:
+            return refusal
+        if self.jobs is None or self.jobs[job_id]["status"] != "completed":
+            return Refusal(409, "job_not_finished").response()
+        body = {
+            "text": "".join(text for _, _, text in self.said),
+            "language": "zh",
+            "duration": 6.0,
+            "segments": [
+                {"id": number, "start": start, "end": end, "text": text}
+                for number, (start, end, text) in enumerate(self.said)
+            ],
+            "words": [word for said in self.said for word in _words(*said)],
+        }
+        return JSONResponse(body)
 
     async def _transcribe(self, request: Request) -> Response:
         if (refusal := self._stranger(request)) is not None:

@@ -85,7 +85,21 @@ def with_speakers(opened: OpenPage, api: ScriptedApi) -> None:
     opened.page.locator(".ps-speaker").nth(8).click()
 
 
-@pytest.mark.parametrize("act", [idle, running, done_and_edited, failed, recording, with_speakers])
+def with_jobs(opened: OpenPage, api: ScriptedApi) -> None:
+    opened.page.evaluate("() => { window.isLong = () => true; }")
+    for number, status in enumerate(("completed", "failed", "running", "queued")):
+        opened.choose(CLIP)
+        opened.page.click(".ps-as-job")
+        opened.wait_for("job")
+        error = {"code": "corrupt_audio", "message": "it is damaged", "param": "file"}
+        api.end_job(f"job_{number:024}", status, error=error if status == "failed" else None)
+    expect(opened.page.locator(".ps-open-job:visible")).to_have_count(1)
+    opened.choose(CLIP)
+
+
+@pytest.mark.parametrize(
+    "act", [idle, running, done_and_edited, failed, recording, with_speakers, with_jobs]
+)
 @pytest.mark.parametrize(
     ("locale", "looks"),
     [
@@ -103,6 +117,7 @@ def test_axe_finds_no_violation(
     looks: tuple[tuple[Scheme, ViewportSize], ...],
 ) -> None:
     api.hotwords = True
+    api.jobs = {}
     api.languages = ("zh", "en", "auto")
     api.models = ("seaco-demo", "paraformer-demo")
     api.stages = ("vad", "asr", "punctuation", "speakers")

@@ -42,7 +42,9 @@ async def test_refusal_contains_the_error_of_the_api() -> None:
     with pytest.raises(ClientError) as refused:
         async for _ in client_of(api).transcribe(io.BytesIO(), Order("x"), ""):
             pass
-    assert refused.value.args == (429, "overloaded", "full", 7)
+    error = refused.value
+    shown = (error.status, error.code, error.message, error.retry_after_s)
+    assert shown == (429, "overloaded", "full", 7)
 
 
 async def test_error_in_the_stream_is_a_refusal_after_the_sentences() -> None:
@@ -93,7 +95,9 @@ async def test_error_page_of_a_proxy_is_a_refusal() -> None:
     transport = httpx.MockTransport(lambda request: httpx.Response(502, text="<html>"))
     with pytest.raises(ClientError) as refused:
         await ApiClient("http://test", 10, transport).offer("")
-    assert refused.value.args == (502, "http_502", "HTTP status 502 Bad Gateway", None)
+    error = refused.value
+    shown = (error.status, error.code, error.message)
+    assert shown == (502, "http_502", "HTTP status 502 Bad Gateway")
 
 
 async def test_no_answer_is_a_refusal() -> None:

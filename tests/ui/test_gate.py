@@ -19,6 +19,7 @@ from serve_app.settings.subtitles import SubtitleSettings
 from serve_app.ui import events
 from serve_app.ui.client import ApiClient
 from serve_app.ui.gate import PageGate, Visits
+from serve_app.ui.job_routes import JobRoutes
 from serve_app.ui.receiving import KeyCheck, SubtitleRoute, UploadRoute
 from serve_app.ui.sessions import SessionLimits, Sessions
 from serve_app.ui.uploads import UploadLimits, UploadStore
@@ -66,9 +67,19 @@ def gate(visits: Visits, sessions: Sessions, uploads: UploadStore) -> PageGate:
     keys = KeyCheck(api)
     upload_route = UploadRoute(uploads, keys, 40_000)
     subtitle_route = SubtitleRoute(keys, SubtitleSettings())
+    job_routes = JobRoutes(api, uploads)
     return PageGate(
-        *(answer, FUNCTIONS, uploads, upload_route, subtitle_route, b"sounds", b"script"),
-        *(None, sessions, visits),
+        answer,
+        FUNCTIONS,
+        uploads,
+        upload_route,
+        subtitle_route,
+        job_routes,
+        b"sounds",
+        b"script",
+        None,
+        sessions,
+        visits,
     )
 
 

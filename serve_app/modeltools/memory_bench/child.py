@@ -14,18 +14,29 @@ from typing import Any
 
 import numpy as np
 
-from serve_app.core.ports import Punctuator, Recognizer, VoiceActivityDetector
-from serve_app.core.records import SAMPLE_RATE_HZ, Pcm
+from serve_app.core.ports import Punctuator, Recognizer, SpeakerEmbedder, VoiceActivityDetector
+from serve_app.core.records import SAMPLE_RATE_HZ, SAMPLES_PER_MS, Pcm
+from serve_app.core.speakers import SpeakerOptions, join_windows
 from serve_app.engines.gpu_memory import gpu_memory
-from serve_app.inference.loading import find_pack, load_punctuator, load_recognizer, load_vad
+from serve_app.inference.loading import (
+    find_pack,
+    load_punctuator,
+    load_recognizer,
+    load_speaker_embedder,
+    load_vad,
+)
+from serve_app.inference.voices import windows_of_chunks
 from serve_app.modeltools.memory_bench.running import RESULT_PREFIX
 from serve_app.modeltools.random_packs.noise import TOKENS_PER_S, speech_like
 from serve_app.packs import PackContents
 from serve_app.settings import Settings
+from serve_app.speakers.diarization import diarize
+from serve_app.transcript.chunking import ChunkAudio
 
 _WITHOUT_PYTORCH = frozenset({"onnx", "whispercpp"})
 _CLIP_S = 6
 _BATCH_FRAMES = 1000
+_GROUP_CLIPS = 5
 _TEXT_WORDS = 20
 
 Work = Callable[[], object]
@@ -99,6 +110,9 @@ def _load(settings: Settings, stage: str, audio: Pcm) -> Work:
     if stage == "asr":
         recognizer = load_recognizer(settings).engine
         return lambda: _recognize(recognizer, audio)
+    if stage == "speakers":
+        embedder = load_speaker_embedder(settings).engine
+        return lambda: _label_speakers(embedder, audio)
     punctuator = load_punctuator(settings).engine
     words = _words(find_pack(settings, settings.punctuator.pack), audio)
     return lambda: _punctuate(punctuator, words)
@@ -113,11 +127,30 @@ def _find_speech(vad: VoiceActivityDetector, audio: Pcm) -> None:
 
 def _recognize(recognizer: Recognizer, audio: Pcm) -> None:
     """Recognizes clips of 6 s in batches of the size that the service would use."""
-    clip_samples = _CLIP_S * SAMPLE_RATE_HZ
-    clips = [audio[first : first + clip_samples] for first in range(0, len(audio), clip_samples)]
-    in_batch = max(1, _BATCH_FRAMES // recognizer.cost(clip_samples))
+    clips = [clip for _, clip in _clips(audio)]
+    in_batch = max(1, _BATCH_FRAMES // recognizer.cost(_CLIP_S * SAMPLE_RATE_HZ))
     for first in range(0, len(clips), in_batch):
         recognizer.transcribe(clips[first : first + in_batch])
+
+
+def _label_speakers(embedder: SpeakerEmbedder, audio: Pcm) -> None:
+    """Embeds chunks of 6 s in groups as the service would, and tells the speakers apart."""
+    chunks = [
+        ChunkAudio(first // SAMPLES_PER_MS, (first + len(clip)) // SAMPLES_PER_MS, clip)
+        for first, clip in _clips(audio)
+    ]
+    windows = []
+    for first in range(0, len(chunks), _GROUP_CLIPS):
+        group = chunks[first : first + _GROUP_CLIPS]
+        windows += windows_of_chunks(group, embedder.embed([chunk.pcm for chunk in group]))
+    diarize(join_windows(windows), SpeakerOptions())
+
+
+def _clips(audio: Pcm) -> list[tuple[int, Pcm]]:
+    clip_samples = _CLIP_S * SAMPLE_RATE_HZ
+    return [
+        (first, audio[first : first + clip_samples]) for first in range(0, len(audio), clip_samples)
+    ]
 
 
 def _punctuate(punctuator: Punctuator, words: list[str]) -> None:
@@ -138,6 +171,7 @@ def _weights_bytes(settings: Settings, stage: str) -> int:
         "vad": settings.vad.pack,
         "asr": settings.recognizer.pack,
         "punctuation": settings.punctuator.pack,
+        "speakers": settings.speaker_embedder.pack,
     }
     pack = find_pack(settings, names[stage])
     files = pack.directory.glob("*.onnx") if pack.weights.suffix == ".onnx" else [pack.weights]

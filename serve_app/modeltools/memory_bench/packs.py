@@ -17,6 +17,7 @@ _ARCHITECTURE_OF_MODEL = {
     "paraformer-small": "paraformer-small",
     "ct-punc": "ct-punc",
     "ct-punc-small": "ct-punc-small",
+    "campplus-zh-en": "campplus",
 }
 
 Report = Callable[[str], None]
@@ -44,6 +45,7 @@ class BenchPacks:
     punctuation: PackChoice = PackChoice("ct-punc", "ct-punc")
     small_asr: PackChoice = PackChoice("paraformer-small", "paraformer-small")
     small_punctuation: PackChoice = PackChoice("ct-punc-small", "ct-punc-small")
+    speakers: PackChoice = PackChoice("campplus-zh-en", "campplus-zh-en")
     onnx: PackChoice | None = None
 
     @property

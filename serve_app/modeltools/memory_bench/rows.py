@@ -21,6 +21,7 @@ class Row:
         vad: the VAD's pack.
         asr: the recognizer's pack.
         punctuation: the punctuation model's pack.
+        speakers: the speaker model's pack.
         engine: of the recognizer.
         dtype: of the recognizer.
     """
@@ -31,27 +32,40 @@ class Row:
     vad: PackChoice
     asr: PackChoice
     punctuation: PackChoice
+    speakers: PackChoice
     engine: str = "paraformer"
     dtype: str = "float32"
 
     @property
     def packs(self) -> tuple[PackChoice, ...]:
         """The loaded packs."""
-        by_stage = {"vad": self.vad, "asr": self.asr, "punctuation": self.punctuation}
+        by_stage = {
+            "vad": self.vad,
+            "asr": self.asr,
+            "punctuation": self.punctuation,
+            "speakers": self.speakers,
+        }
         return tuple(by_stage[stage] for stage in self.stages)
 
 
 def rows_of(packs: BenchPacks, device: str) -> tuple[Row, ...]:
     """Returns all rows for these packs; int8 rows on a CPU only."""
-    large = (packs.vad, packs.asr, packs.punctuation)
-    small = (packs.vad, packs.small_asr, packs.small_punctuation)
+    large = (packs.vad, packs.asr, packs.punctuation, packs.speakers)
+    small = (packs.vad, packs.small_asr, packs.small_punctuation, packs.speakers)
     rows = [
         Row("imports", "Python and imports", (), *large),
         Row("vad", "VAD only", ("vad",), *large),
         Row("punctuation", "punctuation only", ("punctuation",), *large),
+        Row("speakers", "speaker labels only", ("speakers",), *large),
         Row("asr", "ASR only", ("asr",), *large),
         Row("asr+punctuation", "ASR + punctuation", ("asr", "punctuation"), *large),
         Row("full", "full: VAD + ASR + punctuation", ("vad", "asr", "punctuation"), *large),
+        Row(
+            "full+speakers",
+            "full + speaker labels",
+            ("vad", "asr", "punctuation", "speakers"),
+            *large,
+        ),
         Row("small-asr", "ASR only, small", ("asr",), *small),
         Row("small", "full, small", ("vad", "asr", "punctuation"), *small),
     ]
@@ -61,14 +75,14 @@ def rows_of(packs: BenchPacks, device: str) -> tuple[Row, ...]:
 
 
 def _int8_rows(packs: BenchPacks) -> list[Row]:
-    large = (packs.vad, packs.asr, packs.punctuation)
+    large = (packs.vad, packs.asr, packs.punctuation, packs.speakers)
     everything: tuple[Stage, ...] = ("vad", "asr", "punctuation")
     rows = [
         Row("int8-asr", "ASR only, int8", ("asr",), *large, dtype="int8"),
         Row("int8", "full, int8", everything, *large, dtype="int8"),
     ]
     if packs.onnx is not None:
-        graphs = (packs.vad, packs.onnx, packs.punctuation)
+        graphs = (packs.vad, packs.onnx, packs.punctuation, packs.speakers)
         rows += [
             Row("onnx-asr", "ASR only, ONNX int8", ("asr",), *graphs, engine="onnx"),
             Row("onnx", "full, ONNX int8", everything, *graphs, engine="onnx"),

@@ -29,7 +29,7 @@ class MeasuredRow:
         packs: labels of what was loaded.
         is_random: whether any of them has random weights.
         weights_bytes: of the packs' files.
-        imported_bytes: resident_memory before anything was loaded.
+        imported_bytes: resident before anything was loaded.
         load_s: until all stages were loaded.
         rss_bytes: resident after the audio was run.
         pss_bytes: likewise, shared pages divided among their owners.
@@ -108,6 +108,12 @@ def _settings(row: Row, device: str, num_threads: int, pack_dir: Path) -> dict[s
             "num_threads": num_threads,
             "deployment": deployment,
         },
+        "speaker_embedder": {
+            "pack": row.speakers.name,
+            "device": device,
+            "num_threads": num_threads,
+            "deployment": deployment,
+        },
     }
 
 
@@ -143,7 +149,7 @@ _MEGABYTE = 1_000_000
 def markdown(rows: Sequence[MeasuredRow]) -> str:
     """Returns the table, with a GPU column if a GPU was used."""
     on_gpu = any(row.gpu_bytes is not None for row in rows)
-    heads = ["loaded", "packs", "weights MB", "load s", "resident_memory MB", "PSS MB", "peak MB"]
+    heads = ["loaded", "packs", "weights MB", "load s", "resident MB", "PSS MB", "peak MB"]
     heads += ["GPU MB"] if on_gpu else []
     heads += ["RTFx", "RTFx a core"]
     lines = [_line(heads), _line(["---", "---", *["---:"] * (len(heads) - 2)])]

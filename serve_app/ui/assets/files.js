@@ -24,7 +24,7 @@ class FileList {
   _add(item) {
     const { name } = item.file;
     const show = el("button", { type: "button", class: "ps-file-name" });
-    show.append(el("strong", {}, name), el("span", {}, size(item.file.size)));
+    show.append(el("strong", {}, name), el("span", {}, item.away ? "" : size(item.file.size)));
     label(show, "show_file", { name });
     show.onclick = () => this.page.show(item);
     const status = el("span", { class: "ps-file-status" });

@@ -125,19 +125,23 @@ const paraserve = window.paraserve = {
   _build(root) {
     this.form = new OptionForm((key) => this.ask(key));
     this.files = new FileList(this);
+    this.jobs = new JobList(this);
     this.source = new SourcePanel(this);
     this.transcript = new TranscriptView(this);
     this.player = new Player(this);
     this.live = el("div", { class: "ps-hidden", role: "status" });
     this.goButton = button("ps-go", "transcribe", () => this.start());
+    this.jobButton = button("ps-plain ps-as-job", "as_job", () => this.startJobs());
+    this.jobButton.setAttribute("aria-describedby", "ps-as-job-info");
+    this.jobInfo = say(el("p", { class: "ps-privacy", id: "ps-as-job-info", hidden: "" }), "as_job_info");
     this.stopButton = button("ps-plain ps-cancel", "cancel", () => this.cancel());
     this.alert = el("div", { class: "ps-alert", role: "alert", hidden: "" });
     const source = el("section", { class: "ps-source", "aria-labelledby": "ps-source-title" },
       say(el("h2", { id: "ps-source-title" }), "recording"), this.source.element, this.files.element,
       this.form.element,
       el("div", { class: "ps-actions" },
-        el("div", { class: "ps-buttons" }, this.goButton, this.stopButton),
-        say(el("p", { class: "ps-privacy" }), "privacy")));
+        el("div", { class: "ps-buttons" }, this.goButton, this.jobButton, this.stopButton), this.jobInfo,
+        say(el("p", { class: "ps-privacy" }), "privacy")), this.jobs.element);
     const result = el("section", { class: "ps-result", "aria-labelledby": "ps-result-title" },
       this.player.element, this.transcript.head, this.alert, this.transcript.element);
     root.append(this._header(), el("div", { class: "ps-columns" }, source, result), this.live);
@@ -190,16 +194,20 @@ const paraserve = window.paraserve = {
 
   update() {
     const ready = this.items.filter((item) => item.phase === "chosen");
-    const repeatable = this.shown && ["failed", "cancelled", "done"].includes(this.shown.phase);
+    // The recording of a job that an earlier visit made is not here.
+    const repeatable = this.shown && !this.shown.away && ["failed", "cancelled", "done"].includes(this.shown.phase);
     const working = this.items.some((item) => [...BUSY, "queued"].includes(item.phase));
     const models = this.offer?.demo_models || [];
     this.demoWarning.hidden = !models.length;
     say(this.demoWarning, "demo_warning", { models: models.join(", ") });
     this.goButton.disabled = !(ready.length || (repeatable && !working)) || !!this.source.recorder;
     say(this.goButton, ready.length > 1 ? "transcribe_all" : "transcribe", { count: ready.length });
+    this.jobButton.hidden = this.jobInfo.hidden = !this._forJobs().length;
+    this.jobButton.disabled = !!this.source.recorder;
     this.stopButton.hidden = !working;
     this.source.update();
     this.files.update();
+    this.jobs.update();
     this.transcript.update(this.state);
     this.player.update();
     const problem = this.state.problem || this.problem;
@@ -269,11 +277,44 @@ const paraserve = window.paraserve = {
   /** Transcribes what is chosen, else what is shown again. */
   start() {
     let wanted = this.items.filter((item) => item.phase === "chosen");
-    if (!wanted.length && this.shown) wanted = [this.shown];
+    if (!wanted.length && this.shown && !this.shown.away) wanted = [this.shown];
     for (const item of wanted) Object.assign(item, { phase: "queued", problem: null });
     if (wanted.length && !wanted.includes(this.shown) && !this.busy()) this.show(wanted[0]);
     this.update();
     this.next();
+  },
+
+  /** Returns the recordings that are offered as jobs. */
+  _forJobs() {
+    if (!this.offer?.jobs) return [];
+    return this.items.filter((item) => item.phase === "chosen" && isLong(item));
+  },
+
+  /** Makes jobs of the long recordings. */
+  startJobs() {
+    for (const item of this._forJobs()) Object.assign(item, { phase: "queued", asJob: true, problem: null });
+    this.update();
+    this.next();
+  },
+
+  /** Adds the transcript of a job whose recording is not on the page. */
+  addJob(job) {
+    const item = {
+      ...IDLE, id: randomHex(), file: new File([], job.name), sample: false, recorded: false, phase: "job", run: null,
+      audioS: 0, durationS: 0, saved: false, edited: false, model: "", names: {}, job: job.id, away: true,
+    };
+    this.items.push(item);
+    return item;
+  },
+
+  /** Shows the transcript of a job. */
+  showResult(item, result) {
+    this.set(item, {
+      phase: "done", sentences: result.sentences.map((text) => sentenceOf(JSON.parse(text))), problem: null,
+      failedRanges: result.failed_ranges, audioS: result.duration_s, saved: false, edited: false, names: {},
+    });
+    this.show(item);
+    this.transcript.toBeginning();
   },
 
   /** Begins with the next recording, if none is under way. */
@@ -300,6 +341,12 @@ const paraserve = window.paraserve = {
       const upload = await this.upload.done;
       if (item.run !== run) return;
       this.set(item, { phase: "waiting" });
+      if (item.asJob) {
+        const job = await this.jobs.create(item, upload, key, this.form.order());
+        this.set(item, { phase: "job", run: null, job, asJob: false });
+        this.next();
+        return;
+      }
       const { props, trigger } = this.parts.source;
       props.value = { upload, run, key, order: this.form.order() };
       trigger("submit");
@@ -312,7 +359,7 @@ const paraserve = window.paraserve = {
   /** Ends what is under way; what was heard so far stays. */
   cancel() {
     for (const item of this.items) {
-      if (item.phase === "queued") item.phase = "chosen";
+      if (item.phase === "queued") Object.assign(item, { phase: "chosen", asJob: false });
       if (BUSY.includes(item.phase)) this._stop(item);
     }
     this.update();
@@ -320,13 +367,13 @@ const paraserve = window.paraserve = {
 
   _stop(item) {
     const uploading = item.phase === "uploading";
-    Object.assign(item, { phase: "cancelled", run: null });
+    Object.assign(item, { phase: "cancelled", run: null, asJob: false });
     if (uploading) this.upload.abort();
     else this.parts.source.trigger("cancel");
   },
 
   fail(item, name, detail = "", retryAfterS = null) {
-    this.set(item, { phase: "failed", run: null, problem: problemOf(name, detail, retryAfterS, item.file) });
+    this.set(item, { phase: "failed", run: null, asJob: false, problem: problemOf(name, detail, retryAfterS, item.file) });
     this.next();
   },
 
@@ -392,5 +439,6 @@ const paraserve = window.paraserve = {
       }
     }
     this.update();
+    this.jobs.poll();
   },
 };

@@ -42,9 +42,10 @@ class Player {
   open(item) {
     if (this.audio.src) URL.revokeObjectURL(this.audio.src);
     this.audio.pause();
-    Object.assign(this, { item, peaks: null, unplayable: false, durationS: 0, stopAtS: Infinity });
-    this.element.hidden = !item;
-    if (item) this.audio.src = URL.createObjectURL(item.file);
+    const away = !!item?.away;
+    Object.assign(this, { item, peaks: null, unplayable: away, durationS: 0, stopAtS: Infinity });
+    this.element.hidden = !item || away;
+    if (item && !away) this.audio.src = URL.createObjectURL(item.file);
     else this.audio.removeAttribute("src");
     this.moved();
   }

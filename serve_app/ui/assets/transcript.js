@@ -138,7 +138,10 @@ class TranscriptView {
   }
 
   _hintName(phase, sentences) {
-    if (sentences.length) return this.page.player?.unplayable ? "no_playback" : "hint";
+    if (sentences.length) {
+      if (this.page.state.away) return "no_recording";
+      return this.page.player?.unplayable ? "no_playback" : "hint";
+    }
     if (phase === "done") return "silence";
     return ["idle", "chosen"].includes(phase) ? "empty" : null;
   }

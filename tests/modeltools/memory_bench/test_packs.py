@@ -21,6 +21,7 @@ DEMO = {
     "small_asr": "paraformer-demo",
     "punctuation": "ct-punc-demo",
     "small_punctuation": "ct-punc-demo",
+    "speakers": "campplus-zh-en",
 }
 
 
@@ -76,7 +77,9 @@ def test_unknown_role_is_refused(tmp_path: Path) -> None:
 
 
 def test_defaults_are_the_published_packs() -> None:
-    assert [BenchPacks().asr.name, BenchPacks().punctuation.name] == ["paraformer-large", "ct-punc"]
+    packs = BenchPacks()
+    names = [packs.asr.name, packs.punctuation.name, packs.speakers.name]
+    assert names == ["paraformer-large", "ct-punc", "campplus-zh-en"]
 
 
 def test_packs_that_no_row_needs_are_not_written(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from serve_app.modeltools.memory_bench import (
 )
 from serve_app.modeltools.memory_bench.rows import choose_rows, roles_of
 from serve_app.packs import PackContents
+from tests.fakes.small_campplus import write_small_campplus
 from tests.fakes.tiny_packs import write_paraformer
 
 pytestmark = pytest.mark.slow
@@ -26,7 +27,9 @@ def packs(tmp_path: Path, vad_pack: PackContents) -> BenchPacks:
     tiny = PackChoice(f"dir:{write_paraformer(tmp_path / 'tiny')}", "tiny", is_random=True)
     demo = PackChoice("ct-punc-demo", "ct-punc-demo")
     vad = PackChoice(f"dir:{vad_pack.directory}", "fsmn-vad")
-    return BenchPacks(vad, tiny, demo, tiny, demo)
+    write_small_campplus(tmp_path / "voices")
+    voices = PackChoice(f"dir:{tmp_path / 'voices'}", "voices", is_random=True)
+    return BenchPacks(vad, tiny, demo, tiny, demo, voices)
 
 
 def measure(
@@ -51,6 +54,18 @@ def test_rows_are_measured_in_processes_of_their_own(packs: BenchPacks, tmp_path
         assert 50e6 < row.pss_bytes <= row.rss_bytes <= row.peak_bytes
         assert row.rss_bytes < 3e9
     assert full.load_s > imports.load_s
+
+
+def test_speaker_labels_are_measured_alone_and_behind_the_other_stages(
+    packs: BenchPacks, tmp_path: Path
+) -> None:
+    alone, behind = measure(packs, tmp_path, "speakers", "full+speakers")
+    assert alone.problem is None
+    assert behind.problem is None
+    assert alone.packs == ("voices",)
+    assert behind.packs == ("fsmn-vad", "tiny", "ct-punc-demo", "voices")
+    assert 0 < alone.weights_bytes < behind.weights_bytes
+    assert alone.rtfx is not None
 
 
 def test_failed_row_gives_the_reason_and_others_continue(packs: BenchPacks, tmp_path: Path) -> None:
@@ -88,6 +103,7 @@ def test_memory_of_the_gpu_is_counted(packs: BenchPacks, tmp_path: Path) -> None
 
 def test_row_needs_only_the_packs_that_it_loads() -> None:
     assert roles_of(["int8-asr"], "cpu") == {"asr"}
+    assert roles_of(["speakers"], "cpu") == {"speakers"}
     assert roles_of(["onnx-asr"], "cpu") == {"onnx"}
     assert roles_of(["imports"], "cpu") == set()
     assert roles_of([], "cpu") == {each.name for each in fields(BenchPacks)}
