@@ -276,7 +276,10 @@ async def test_samples_that_look_like_a_header_are_audio(
         ([FIRST | {"hotwords": " ".join(f"词{n}" for n in range(200))}], "invalid_parameter"),
         ([FIRST, wave(b"ab", channels=2)], "unsupported_audio_layout"),
         ([FIRST, wave(b"ab", bits=8)], "unsupported_audio_layout"),
-        ([FIRST, b"RIFF\0\0\0\0WAVE" + b"junk\xff\xff\xff\x7f" + bytes(9)], "unsupported_audio_layout"),
+        (
+            [FIRST, b"RIFF\0\0\0\0WAVE" + b"junk\xff\xff\xff\x7f" + bytes(9)],
+            "unsupported_audio_layout",
+        ),
     ],
     ids=range(17),
 )

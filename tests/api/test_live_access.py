@@ -137,7 +137,10 @@ async def test_secret_brings_its_session(service: LiveService) -> None:
     keywords = [f"热词{number}" for number in range(60)]
     value = await client_secret(
         service,
-        session={"type": "transcription", "audio": {"input": {"transcription": {"keywords": keywords}}}},
+        session={
+            "type": "transcription",
+            "audio": {"input": {"transcription": {"keywords": keywords}}},
+        },
     )
     async with connect(service.socket_url(), additional_headers=bearer(value)):
         options = (await service.session()).options
@@ -186,9 +189,7 @@ async def test_bad_request_for_a_secret_is_one_error(
 @pytest.mark.parametrize("content", [b"[]", b"{", b"\xff", b"[" * 50_000, b" " * 70_000 + b"{}"])
 async def test_body_that_is_no_object_is_one_error(service: LiveService, content: bytes) -> None:
     async with httpx.AsyncClient(base_url=service.base_url) as http:
-        response = await http.post(
-            "/realtime/client_secrets", content=content, headers=bearer(KEY)
-        )
+        response = await http.post("/realtime/client_secrets", content=content, headers=bearer(KEY))
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "malformed_body"
 

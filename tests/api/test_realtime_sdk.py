@@ -1,4 +1,4 @@
-"""The official OpenAI client on the Realtime protocol, unmodified; and its types, taken strictly."""
+"""The official OpenAI client on the Realtime protocol, unmodified, and its types."""
 
 from __future__ import annotations
 
@@ -254,7 +254,9 @@ async def test_every_event_is_of_the_clients_types(service: LiveService) -> None
             await send_event(socket, "response.create", event_id="e")
             events += await events_until(socket, "error")
             session = service.sessions.opened[-1]
-            session.tell(SpeechStarted(1, 0), SpeechStopped(1, 10), SegmentFailed(1, 0, 10, "c", "m"))
+            session.tell(
+                SpeechStarted(1, 0), SpeechStopped(1, 10), SegmentFailed(1, 0, 10, "c", "m")
+            )
             events += await events_until(
                 socket, "conversation.item.input_audio_transcription.failed"
             )
