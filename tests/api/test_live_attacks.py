@@ -37,6 +37,8 @@ from tests.api.live import (
 from tests.api.sockets import PATIENCE_S, served
 from tests.fakes.live_sessions import ScriptedSessions, spoken_segment
 
+# With a mask of zero, as of a client.
+PONG = bytes((0x8A, 0x80, 0, 0, 0, 0))
 COMPLETED = "conversation.item.input_audio_transcription.completed"
 
 
@@ -181,10 +183,11 @@ async def test_connection_of_a_client_that_does_not_read_does_not_linger(
         for number in range(20_000):
             session.tell(PartialText(number, "好" * 1000))
         await until(lambda: "close" in session.calls)
-        connection.transport.resume_reading()
         async with asyncio.timeout(PATIENCE_S):
-            await connection.wait_closed()
-        assert connection.close_code == 1006
+            # A write to a connection that was reset ends it on this side.
+            while not connection.transport.is_closing():
+                connection.transport.write(PONG)
+                await asyncio.sleep(0.02)
 
 
 async def test_flood_of_bad_events_is_answered_while_it_is_read(service: LiveService) -> None:
@@ -280,13 +283,12 @@ class EagerServer:
     """Stands between server and application as Ray Serve does, without bounds.
 
     Attributes:
-        most_bytes: of messages that were read and not used.
+        num_bytes: of the messages that it has read.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self.most_bytes = 0
-        self._num_bytes = 0
+        self.num_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         incoming: asyncio.Queue[Message] = asyncio.Queue()
@@ -296,8 +298,7 @@ class EagerServer:
             while True:
                 message = await receive()
                 incoming.put_nowait(message)
-                self._num_bytes += len(message.get("text") or "")
-                self.most_bytes = max(self.most_bytes, self._num_bytes)
+                self.num_bytes += len(message.get("text") or "")
                 if message["type"] == "websocket.disconnect":
                     return
 
@@ -305,17 +306,12 @@ class EagerServer:
             while True:
                 await send(await outgoing.get())
 
-        async def take() -> Message:
-            message = await incoming.get()
-            self._num_bytes -= len(message.get("text") or "")
-            return message
-
         async def put(message: Message) -> None:
             outgoing.put_nowait(message)
 
         helpers = [asyncio.create_task(read()), asyncio.create_task(write())]
         try:
-            await self._app(scope, take, put)
+            await self._app(scope, incoming.get, put)
             await until(outgoing.empty)
         finally:
             for helper in helpers:
@@ -345,15 +341,14 @@ async def test_ray_reads_no_further_than_the_session_uses(
                 await append(client, bytes(48_000))
 
         flooding = asyncio.create_task(flood())
-        await until(lambda: server.most_bytes > 200_000)
+        await until(lambda: server.num_bytes > 200_000)
         # What the sender could not hold would have come by now.
         await asyncio.sleep(0.5)
-        assert server.most_bytes < 1_000_000
+        assert server.num_bytes < 1_000_000
         assert not flooding.done()
         session.room.set()
         await flooding
         await until(lambda: len(session.received) == 2000 * 48_000)
-    assert server.most_bytes < 1_000_000
 
 
 async def test_ray_holds_few_events_for_a_client_that_does_not_read(
