@@ -30,6 +30,8 @@ from serve_app.hosting.run_directory import (
 )
 from serve_app.settings import HttpSettings, Settings
 
+LIVE_ROUTE_PREFIX = "/v1/realtime"
+
 _POLL_S = 0.5
 _OWN_PORTS = range(20_000, 30_000)
 """Above them are those of Serve's replicas and of outgoing connections, below those of Ray."""
@@ -158,7 +160,7 @@ def _deploy(settings: Settings, on_progress: Callable[[str], None]) -> RunningAp
     from ray import serve
     from ray.exceptions import RayError
 
-    from serve_app.app import build, build_page
+    from serve_app.app import build, build_live, build_page
     from serve_app.deployments.ui import own_url
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -170,6 +172,11 @@ def _deploy(settings: Settings, on_progress: Callable[[str], None]) -> RunningAp
         name = f"{settings.app_name}-ui"
         page = build_page(settings)
         targets.append(serve.RunTarget(page, name=name, route_prefix=settings.ui.route_prefix))
+    if settings.live.enabled:
+        name = f"{settings.app_name}-live"
+        targets.append(
+            serve.RunTarget(build_live(settings), name=name, route_prefix=LIVE_ROUTE_PREFIX)
+        )
     try:
         serve.run_many(targets, wait_for_applications_running=False)
         for target in targets:

@@ -129,6 +129,8 @@ class SessionStatistics:
         received_ms: audio that has arrived.
         decided_ms: audio up to which the VAD has decided.
         finished_ms: audio up to which texts are final, or there was no speech.
+        waiting_ms: audio that has arrived and not been decided, or is of ended segments without
+            a text.
         is_speaking: whether a segment is open.
         num_segments: that have ended.
         num_partials: decodes of open segments.
@@ -145,6 +147,7 @@ class SessionStatistics:
     received_ms: int = 0
     decided_ms: int = 0
     finished_ms: int = 0
+    waiting_ms: int = 0
     is_speaking: bool = False
     num_segments: int = 0
     num_partials: int = 0

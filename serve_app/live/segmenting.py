@@ -79,6 +79,8 @@ class Segmenter:
         self._done_until_ms = 0
         self._open_since_ms: int | None = None
         self._announced = False
+        self.told_until_ms = 0
+        """Words up to here were told, so that no later cut is before it."""
         self._restart(0, [])
 
     @property
@@ -245,7 +247,8 @@ class Segmenter:
         """Cuts the open segment in its quietest place; the rest is open, but not announced."""
         start_ms = 0 if self._open_since_ms is None else self._open_since_ms
         pcm = self._tail.slice(start_ms, start_ms + self._max_ms)
-        split_ms = start_ms + quietest_ms(pcm, self._max_ms // 2, self._max_ms)
+        from_ms = min(max(self._max_ms // 2, self.told_until_ms - start_ms), self._max_ms)
+        split_ms = start_ms + quietest_ms(pcm, from_ms, self._max_ms)
         self._announce(found)
         found.append(Closed(start_ms, split_ms, pcm[: (split_ms - start_ms) * SAMPLES_PER_MS]))
         self._announced = False

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from serve_app.core.errors import ParaserveError
-from serve_app.core.live_errors import NothingToCommit, SessionTooLong, TooMuchAudio
+from serve_app.core.live_errors import NothingToCommit, TooMuchAudio
 from serve_app.core.ports import VoiceActivityDetector
 from serve_app.core.records import ChunkFailure, Pcm, RequestContext
 from serve_app.live.audio_input import duration_ms_of, num_bytes_of
@@ -53,11 +53,18 @@ _MAX_STEP_MS = 1000
 _ARRIVAL_STEP_MS = 20
 _MAX_CALLS = 1000
 """Calls and pieces of audio that may wait."""
+_UNSTABLE_MS = 300
+"""Words that end so near to the end of the audio may be cut off."""
+_CUT_SEARCH_S = 2.5
+"""Longest end of a segment, before it must be cut, whose words are not told while it is open: the
+cut is searched there."""
 _MAX_UNREAD_EVENTS = 100
 """While the caller has not read so many events, open segments are not decoded."""
 
 
-RunStep: TypeAlias = Callable[[Callable[[], list[Boundary]]], Awaitable[list[Boundary]]]
+RunStep: TypeAlias = Callable[
+    [Callable[[], list[Boundary]], RequestContext], Awaitable[list[Boundary]]
+]
 """Runs computation away from the event loop."""
 
 
@@ -97,8 +104,6 @@ class SessionLimits:
     partial_interval_s: float = 0.6
     max_segment_s: float = 20.0
     max_lag_s: float = 30.0
-    idle_timeout_s: float = 300.0
-    max_session_s: float = 4 * 3600.0
 
 
 @dataclass(slots=True)
@@ -189,6 +194,7 @@ class Session:
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._step = asyncio.Lock()
         self._events: asyncio.Queue[LiveEvent | BaseException | None] = asyncio.Queue()
         self._open: _Segment | None = None
         self._ended: asyncio.Queue[_Ended | None] = asyncio.Queue()
@@ -199,10 +205,9 @@ class Session:
         self._is_overdue = False
         self._not_before_s = 0.0
         self._is_ending = False
-        self._make_error: Callable[[int], Exception] | None = None
+        self._last_error: Exception | None = None
         self._statistics = SessionStatistics()
         self._num_segments = 0
-        self._opened_s = self._last_audio_s = clock()
         self._tasks = [
             asyncio.create_task(self._guarded(self._take_input())),
             asyncio.create_task(self._guarded(self._finish_segments())),
@@ -214,7 +219,6 @@ class Session:
         if not self._room.is_set():
             raise TooMuchAudio(self._limits.max_lag_s)
         now = self._clock()
-        self._last_audio_s = now
         self._received_bytes += len(data)
         self._waiting_bytes += len(data)
         if not self._arrivals or self._received_ms - self._arrivals[-1][0] >= _ARRIVAL_STEP_MS:
@@ -251,34 +255,14 @@ class Session:
             self._enqueue(_Command(self._segmenter.finish, self._clock(), is_last=True))
             self._is_ending = True
 
-    def end_with(self, error: Callable[[int], Exception]) -> None:
-        """Takes no further audio; raises an error after the texts of what has arrived.
-
-        Args:
-            error: makes it from the position up to which texts were told, in ms.
-        """
-        self._make_error = error
+    def end_with(self, error: Exception) -> None:
+        """Takes no further audio; raises the error after the texts of what has arrived."""
+        self._last_error = error
         self.finish()
 
-    def abort(self, error: Callable[[int], Exception]) -> None:
-        """Takes no further audio and raises an error at once.
-
-        Args:
-            error: makes it from the position up to which texts were told, in ms.
-        """
-        self._end_events(error(self._finished_ms))
-
-    def check(self) -> None:
-        """Ends the session if it has had no audio for too long, or has lasted too long.
-
-        To be called about once a second.
-        """
-        now = self._clock()
-        limits = self._limits
-        if now - self._opened_s >= limits.max_session_s:
-            self.end_with(lambda position_ms: SessionTooLong(limits.max_session_s, position_ms))
-        elif now - self._last_audio_s >= limits.idle_timeout_s:
-            self.end_with(lambda position_ms: SessionTooLong(limits.idle_timeout_s, position_ms))
+    def abort(self, error: Exception) -> None:
+        """Takes no further audio and raises the error at once."""
+        self._end_events(error)
 
     async def events(self) -> AsyncIterator[LiveEvent]:
         while (event := await self._events.get()) is not None:
@@ -292,6 +276,7 @@ class Session:
             received_ms=self._received_ms,
             decided_ms=self._segmenter.end_ms,
             finished_ms=self._finished_ms,
+            waiting_ms=self._waiting_input_ms + sum(self._ended_ms),
             is_speaking=self._open is not None,
         )
 
@@ -306,6 +291,15 @@ class Session:
     @property
     def _received_ms(self) -> int:
         return duration_ms_of(self._audio, self._received_bytes)
+
+    @property
+    def _waiting_input_ms(self) -> int:
+        return duration_ms_of(self._audio, self._waiting_bytes)
+
+    @property
+    def _ended_ms(self) -> list[int]:
+        """How long the segments are that have ended and have no text yet."""
+        return [one.end_ms - one.start_ms for one in self._unfinished if one is not self._open]
 
     @property
     def _finished_ms(self) -> int:
@@ -330,8 +324,7 @@ class Session:
 
     def _measure_room(self) -> None:
         """Opens or closes the door to audio, by what waits beside what is decoded now."""
-        ended_ms = [one.end_ms - one.start_ms for one in self._unfinished if one is not self._open]
-        waiting_ms = duration_ms_of(self._audio, self._waiting_bytes) + sum(ended_ms[1:])
+        waiting_ms = self._waiting_input_ms + sum(self._ended_ms[1:])
         has_room = waiting_ms < self._limits.max_lag_s * 1000 and len(self._input) < _MAX_CALLS
         if has_room or self._is_ending:
             self._room.set()
@@ -364,7 +357,7 @@ class Session:
                 elif isinstance(item, _Audio):
                     await self._detect(item)
                 else:
-                    self._apply(await self._models.run(item.apply), item.arrived_s)
+                    await self._run(item.apply, item.arrived_s)
                     if item.is_last:
                         self._ended.put_nowait(None)
                         return
@@ -376,24 +369,28 @@ class Session:
 
     async def _configure(self, options: SessionOptions) -> None:
         now = self._clock()
-        found = await self._models.run(lambda: self._segmenter.configure(options.detection))
         # What the change of the detection ends was spoken under the old options.
-        self._apply(found, now)
+        await self._run(lambda: self._segmenter.configure(options.detection), now)
         self._options = options
 
     async def _detect(self, audio: _Audio) -> None:
         data = bytes(audio.data)
-        found = await self._models.run(lambda: self._segmenter.push(data))
+        await self._run(lambda: self._segmenter.push(data), audio.arrived_s)
         self._waiting_bytes -= len(data)
         taken_ms = duration_ms_of(self._audio, self._received_bytes - self._waiting_bytes)
         whole_ms = (taken_ms - _STEP_PHASE_MS) // _STEP_MS * _STEP_MS
         self._next_step_ms = whole_ms + _STEP_MS + _STEP_PHASE_MS
-        self._apply(found, audio.arrived_s)
         self._measure_room()
         keep_from_ms = self._segmenter.keep_from_ms
         while self._arrivals and self._arrivals[0][0] < keep_from_ms:
             self._arrivals.popleft()
         self._decode_open()
+
+    async def _run(self, step: Callable[[], list[Boundary]], arrived_s: float) -> None:
+        """Runs a step of the segmenter; meanwhile no word is told that it could cut off."""
+        async with self._step:
+            found = await self._models.run(step, self._context)
+            self._apply(found, arrived_s)
 
     def _apply(self, found: list[Boundary], arrived_s: float) -> None:
         for boundary in found:
@@ -486,8 +483,16 @@ class Session:
             if decoded.code == POISON:
                 segment.poison = decoded
             return
-        is_first = not segment.text.text
-        self._tell(segment, segment.text.advance(decoded.words, end_ms), is_first=is_first)
+        async with self._step:
+            is_first = not segment.text.text
+            delta = segment.text.advance(decoded.words, self._stable_until_ms(segment, end_ms))
+            self._segmenter.told_until_ms = segment.text.end_ms
+            self._tell(segment, delta, is_first=is_first)
+
+    def _stable_until_ms(self, segment: _Segment, audio_end_ms: int) -> int:
+        max_s = self._limits.max_segment_s
+        told_s = max(max_s - _CUT_SEARCH_S, max_s / 2)
+        return min(audio_end_ms - _UNSTABLE_MS, segment.start_ms + int(told_s * 1000))
 
     def _tell(self, segment: _Segment, delta: str, *, is_first: bool) -> None:
         if not delta:
@@ -514,7 +519,7 @@ class Session:
             self._count(num_segments=1)
             self._measure_room()
             self._decode_open()
-        self._end_events(self._make_error(self._finished_ms) if self._make_error else None)
+        self._end_events(self._last_error)
 
     def _fail(self, segment: _Segment, failure: ChunkFailure) -> None:
         self._count(num_failed_segments=1)
@@ -531,7 +536,7 @@ class Session:
         if segment.options.text_rules != AS_SAID:
             words = await rewritten(words, segment.options.text_rules)
         if not segment.cleared:
-            self._tell(segment, text.complete(words), is_first=is_first)
+            self._tell(segment, text.complete(words, segment.end_ms), is_first=is_first)
         self._events.put_nowait(
             FinalText(
                 segment.number,

@@ -17,9 +17,6 @@ from serve_app.core.words import needs_space
 from serve_app.transcript.sentences import SENTENCE_ENDS
 from serve_app.transcript.transcript import MarkedToken, Sentence
 
-_UNSTABLE_MS = 300
-"""Words that end so near to the end of the audio may be cut off."""
-
 
 class StableText:
     """The text of one segment while it is decoded."""
@@ -35,16 +32,21 @@ class StableText:
         return self._text
 
     @property
+    def end_ms(self) -> int:
+        """End of the last word that was told; 0 without any."""
+        return self._told[-1].token.end_ms if self._told else 0
+
+    @property
     def tokens(self) -> tuple[MarkedToken, ...]:
         """The words that were told."""
         return tuple(self._told)
 
-    def advance(self, decoded: Sequence[MarkedToken], audio_end_ms: int) -> str:
+    def advance(self, decoded: Sequence[MarkedToken], until_ms: int) -> str:
         """Takes the next decode of the open segment; returns what can be told now.
 
         Args:
             decoded: the words so far, with their marks.
-            audio_end_ms: end of the audio that was decoded.
+            until_ms: words that end later are not told yet.
         """
         rest = list(decoded[continuation(self._told, decoded) :])
         num_agreed = 0
@@ -52,14 +54,19 @@ class StableText:
         for word, expected in zip(rest[:-1], self._expected, strict=False):
             if (word.token.text, word.mark) != (expected.token.text, expected.mark):
                 break
-            if word.token.end_ms > audio_end_ms - _UNSTABLE_MS:
+            if word.token.end_ms > until_ms:
                 break
             num_agreed += 1
         self._expected = rest[num_agreed:]
         return self._tell(rest[:num_agreed])
 
-    def complete(self, decoded: Sequence[MarkedToken]) -> str:
-        """Takes the decode of the whole segment; returns the rest of its text."""
+    def complete(self, decoded: Sequence[MarkedToken], end_ms: int) -> str:
+        """Takes the decode of the whole segment; returns the rest of its text.
+
+        Args:
+            decoded: all its words, with their marks.
+            end_ms: of the segment; no word ends later.
+        """
         at = continuation(self._told, decoded)
         said = [word.token.text for word in self._told]
         mark = ""
@@ -73,7 +80,9 @@ class StableText:
             ]
             self._told[-1] = replace(self._told[-1], mark=self._told[-1].mark or mark)
         self._text += mark
-        return mark + self._tell(_after(self._told, decoded[at:]))
+        rest = self._tell(decoded[at:])
+        self._told = _in_order(self._told, end_ms)
+        return mark + rest
 
     def _tell(self, words: Sequence[MarkedToken]) -> str:
         before = len(self._text)
@@ -84,14 +93,14 @@ class StableText:
         return self._text[before:]
 
 
-def _after(told: Sequence[MarkedToken], rest: Sequence[MarkedToken]) -> list[MarkedToken]:
-    """Returns the words with times that are not before those that were told."""
-    end_ms = told[-1].token.end_ms if told else 0
+def _in_order(words: Sequence[MarkedToken], end_ms: int) -> list[MarkedToken]:
+    """Returns words of several decodes so that none begins before the one before it ends."""
     moved: list[MarkedToken] = []
-    for word in rest:
-        start_ms = max(word.token.start_ms, end_ms)
-        end_ms = max(word.token.end_ms, start_ms)
-        moved.append(replace(word, token=replace(word.token, start_ms=start_ms, end_ms=end_ms)))
+    from_ms = 0
+    for word in words:
+        start_ms = min(max(word.token.start_ms, from_ms), end_ms)
+        from_ms = min(max(word.token.end_ms, start_ms), end_ms)
+        moved.append(replace(word, token=replace(word.token, start_ms=start_ms, end_ms=from_ms)))
     return moved
 
 

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from serve_app.core.ports import VoiceActivityDetector
 from serve_app.core.records import (
     Chunk,
@@ -40,7 +42,7 @@ PCM_16K = AudioFormat("pcm16", 16_000)
 CONTEXT = RequestContext("live-1")
 
 
-async def run_here(step: Callable[[], list[Boundary]]) -> list[Boundary]:
+async def run_here(step: Callable[[], list[Boundary]], context: RequestContext) -> list[Boundary]:
     return step()
 
 
@@ -72,7 +74,7 @@ class ScriptedRecognizer:
     """Recognizes what `say` makes of a chunk.
 
     Attributes:
-        say: returns the words of a chunk; by default one 字 per 100 ms.
+        say: returns the words of a chunk; by default those of `speech`.
         gate: waited for before each answer.
         failures: raised or returned by the next calls, None for none.
         num_calls: so far.
@@ -99,13 +101,40 @@ class ScriptedRecognizer:
         return [(self.say or tenths)(chunk) for chunk in chunks]
 
 
+def speech(num_words: int, first: int = 1) -> bytes:
+    """Words of 100 ms, each with a level of its own: positive in its first half, then negative."""
+    levels = np.arange(first, first + num_words) % 4999 + 1
+    halves = np.stack((levels, -levels), axis=1).astype(np.int16)
+    return np.repeat(halves.ravel(), 800).tobytes()
+
+
+def silence(num_tenths: int) -> bytes:
+    return bytes(num_tenths * 3200)
+
+
+def words_of(num_words: int, first: int = 1) -> str:
+    """The words of `speech`, as `tenths` recognizes them."""
+    return "".join(chr(0x4E00 + level) for level in np.arange(first, first + num_words) % 4999 + 1)
+
+
 def tenths(chunk: Chunk) -> Recognition:
-    """One word per whole 100 ms, numbered by its amplitude, so that it is told from others."""
-    words = []
-    for i in range(chunk.num_samples // 1600):
-        level = int(chunk.pcm[i * 1600 + 800])
-        words.append(Token(chr(0x4E00 + level % 5000), i * 100, (i + 1) * 100, 0.9))
-    return Recognition(tuple(words), language="zh")
+    """Recognizes the words whose middle is in the chunk, wherever it begins."""
+    negative = chunk.pcm < 0
+    middles = (np.flatnonzero(negative[1:] & (chunk.pcm[:-1] > 0)) + 1).tolist()
+    if len(negative) >= 800 and negative[:800].all() and len(set(chunk.pcm[:800].tolist())) == 1:
+        middles = [0, *middles]
+    return Recognition(
+        tuple(
+            Token(
+                chr(0x4E00 - int(chunk.pcm[middle])),
+                max(0, middle - 800) // 16,
+                min(len(negative), middle + 800) // 16,
+                0.9,
+            )
+            for middle in middles
+        ),
+        language="zh",
+    )
 
 
 def scripted_models(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import av
 import numpy as np
 import pytest
@@ -26,11 +28,11 @@ def _all_of(source: AudioInput, data: bytes, step: int) -> Pcm:
 @pytest.mark.parametrize("encoding", list(_AV_FORMATS))
 def test_g711_is_decoded_as_by_ffmpeg(encoding: Encoding) -> None:
     codes = bytes(range(256))
-    codec = av.CodecContext.create(f"pcm_{_AV_FORMATS[encoding]}", "r")
-    codec.sample_rate = 16_000  # type: ignore[attr-defined]  # of audio codecs
-    codec.layout = "mono"  # type: ignore[attr-defined]  # of audio codecs
+    codec: Any = av.CodecContext.create(f"pcm_{_AV_FORMATS[encoding]}", "r")
+    codec.sample_rate = 16_000
+    codec.layout = "mono"
     frames = codec.decode(av.Packet(codes))
-    expected = np.concatenate([frame.to_ndarray()[0] for frame in frames])  # type: ignore[union-attr]
+    expected = np.concatenate([frame.to_ndarray()[0] for frame in frames])
     assert AudioInput(AudioFormat(encoding, 16_000)).push(codes).tolist() == expected.tolist()
 
 

@@ -34,7 +34,7 @@ def test_words_are_told_once_two_decodes_agree() -> None:
     assert text.advance(words("今天天气"), FAR_MS) == "今天天"
     assert text.advance(words("今天天器很"), FAR_MS) == ""
     assert text.advance(words("今天天器很好"), FAR_MS) == "器很"
-    assert text.complete(words("今天天器很好。")) == "好。"
+    assert text.complete(words("今天天器很好。"), FAR_MS) == "好。"
     assert text.text == "今天天器很好。"
 
 
@@ -47,9 +47,9 @@ def test_a_word_is_told_with_its_mark_once_both_are_agreed_on() -> None:
 
 def test_words_at_the_end_of_the_audio_wait() -> None:
     text = StableText()
-    text.advance(words("今天天气"), 400)
-    assert text.advance(words("今天天气很"), 500) == "今天"
-    assert text.advance(words("今天天气很好"), 1000) == "天气很"
+    text.advance(words("今天天气"), 100)
+    assert text.advance(words("今天天气很"), 200) == "今天"
+    assert text.advance(words("今天天气很好"), 700) == "天气很"
 
 
 def test_what_was_told_stays_when_a_decode_changes_its_mind() -> None:
@@ -58,7 +58,7 @@ def test_what_was_told_stays_when_a_decode_changes_its_mind() -> None:
     text.advance(words("他们在哪里呀"), FAR_MS)
     assert text.text == "他们在哪里"
     # One word differs, and the text goes on after the same number of words.
-    assert text.complete(words("她们在哪里呀。")) == "呀。"
+    assert text.complete(words("她们在哪里呀。"), FAR_MS) == "呀。"
     assert text.text == "他们在哪里呀。"
 
 
@@ -83,7 +83,7 @@ def test_a_mark_is_appended_to_the_last_word_told() -> None:
     text = StableText()
     text.advance(words("好的吗"), FAR_MS)
     text.advance(words("好的吗我"), FAR_MS)
-    assert text.complete(words("好的吗？")) == "？"
+    assert text.complete(words("好的吗？"), FAR_MS) == "？"
     assert [word.mark for word in text.tokens] == ["", "", "？"]
 
 
@@ -92,7 +92,7 @@ def test_latin_words_are_spaced() -> None:
     decode = words(["good", "morning", "everyone", "here"])
     assert text.advance(decode, FAR_MS) == ""
     assert text.advance(decode, FAR_MS) == "good morning everyone"
-    assert text.complete(decode) == " here"
+    assert text.complete(decode, FAR_MS) == " here"
 
 
 def test_sentences_end_at_their_marks() -> None:
@@ -113,7 +113,7 @@ def test_the_text_only_grows_whatever_the_decodes_say(
     for decoded, audio_end_ms in decodes:
         told += text.advance(words(decoded), audio_end_ms)
         assert text.text == told
-    told += text.complete(words(decodes[-1][0]))
+    told += text.complete(words(decodes[-1][0]), FAR_MS)
     assert text.text == told
     assert join_words(word.token.text + word.mark for word in text.tokens) == told
     assert "".join(one.text for one in sentences_of(text.tokens)).replace(" ", "") == told.replace(
@@ -130,4 +130,4 @@ def test_the_text_only_grows_whatever_the_decodes_say(
 def test_a_decode_that_only_grows_is_told_word_for_word(said: str, cuts: list[int]) -> None:
     text = StableText()
     told = "".join(text.advance(words(said[:cut]), cut * 100) for cut in sorted(cuts))
-    assert told + text.complete(words(said)) == said
+    assert told + text.complete(words(said), FAR_MS) == said
