@@ -114,6 +114,10 @@ REMEDIES: dict[type[errors.ParaserveError], str] = {
     live_errors.NothingToCommit: "Send audio before `input_audio_buffer.commit`.",
     live_errors.TooMuchAudio: "Send at the pace of speech, or use the transcription endpoint.",
     live_errors.UnknownEvent: "Correct the event that the message names; the session goes on.",
+    live_errors.OriginNotAllowed: "Serve the page from the service's own address, or have the "
+    "operator add its origin to `http.cors_origins`.",
+    live_errors.EventsNotRead: "Read the session's events while sending audio.",
+    live_errors.SessionIdle: "Open another session when there is audio again.",
     live_errors.SessionTooLong: "Open another session and go on from the position that it names.",
     job_errors.JobNotFound: "Check the id and the key: a job belongs to the API key that created "
     "it, and is removed after `jobs.keep_results_s`.",

@@ -278,7 +278,7 @@ class LiveConnection:
             reason = end.error.code
             with suppress(ConnectionEnd):
                 self._protocol.tell_end(end.error, self._position_ms)
-        with suppress(TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
+        with suppress(ConnectionEnd, TimeoutError, RuntimeError, OSError, WebSocketDisconnect):
             async with asyncio.timeout(_CLOSE_PATIENCE_S):
                 await self._outbox.flush()
                 await self._websocket.close(end.code, reason[:_MAX_REASON_BYTES])

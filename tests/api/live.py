@@ -117,5 +117,5 @@ async def append(socket: ClientConnection, audio: bytes) -> None:
 async def until(holds: Callable[[], bool]) -> None:
     """Waits for a condition."""
     async with asyncio.timeout(PATIENCE_S):
-        while not holds():
+        while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

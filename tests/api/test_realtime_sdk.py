@@ -1,4 +1,4 @@
-"""The official OpenAI client on the Realtime protocol, unmodified; and its types, taken strictly."""
+"""The official OpenAI client on the Realtime protocol, unmodified, and its types."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ async def test_async_client_transcribes(service: LiveService) -> None:
     client = AsyncOpenAI(base_url=service.base_url, api_key="unused")
     texts: list[str] = []
     deltas = ""
+    event: Any
     async with client.realtime.connect(extra_query={"intent": "transcription"}) as connection:
         created = await connection.recv()
         assert created.type == "session.created"
@@ -71,7 +72,7 @@ async def test_async_client_transcribes(service: LiveService) -> None:
                         "turn_detection": {"type": "server_vad", "silence_duration_ms": 500},
                     }
                 },
-                "include": [LOGPROBS],
+                "include": ["item.input_audio_transcription.logprobs"],
             }
         )
         for _ in range(2):
@@ -96,6 +97,7 @@ async def test_async_client_transcribes(service: LiveService) -> None:
 def transcribe_synchronously(base_url: str) -> list[str]:
     client = OpenAI(base_url=base_url, api_key="unused")
     texts: list[str] = []
+    event: Any
     with client.realtime.connect(model="gpt-realtime") as connection:
         connection.session.update(
             session={"type": "transcription", "audio": {"input": {"turn_detection": None}}}
@@ -120,13 +122,13 @@ async def test_sync_client_transcribes(service: LiveService) -> None:
 
 async def test_client_secret_opens_a_session(service: LiveService) -> None:
     client = AsyncOpenAI(base_url=service.base_url, api_key="unused")
+    session: Any = {
+        "type": "transcription",
+        "audio": {"input": {"format": {"type": "audio/pcmu"}, "turn_detection": None}},
+        "include": [LOGPROBS],
+    }
     made = await client.realtime.client_secrets.create(
-        expires_after={"anchor": "created_at", "seconds": 60},
-        session={
-            "type": "transcription",
-            "audio": {"input": {"format": {"type": "audio/pcmu"}, "turn_detection": None}},
-            "include": [LOGPROBS],
-        },
+        expires_after={"anchor": "created_at", "seconds": 60}, session=session
     )
     assert isinstance(made.session, RealtimeTranscriptionSessionCreateResponse)
     assert made.value.startswith("ek_")
@@ -138,9 +140,9 @@ async def test_client_secret_opens_a_session(service: LiveService) -> None:
     assert described["audio"]["input"]["format"] == {"type": "audio/pcmu"}
     assert described["audio"]["input"]["turn_detection"] is None
     assert described["include"] == [LOGPROBS]
-    session = await service.session()
-    assert session.audio.encoding == "mulaw"
-    assert session.options.detection is None
+    opened = await service.session()
+    assert opened.audio.encoding == "mulaw"
+    assert opened.options.detection is None
 
 
 def make_secret_synchronously(base_url: str) -> str:
@@ -214,8 +216,8 @@ def check(event: dict[str, Any]) -> None:
         # Only a session that is made over HTTP has a secret, the reference says.
         event = {**event, "type": "transcription_session.updated"}
         event["session"]["client_secret"] = {"expires_at": 1, "value": ""}
-        text, model = json.dumps(event), TranscriptionSessionUpdatedEvent
-        strictly(model).validate_json(text, strict=True)
+        adapter = strictly(TranscriptionSessionUpdatedEvent)
+        adapter.validate_json(json.dumps(event), strict=True)
         return
     model = MODEL_OF_EVENT[event["type"]]
     parsed = strictly(model).validate_json(text, strict=True)
@@ -226,8 +228,9 @@ async def test_every_event_is_of_the_clients_types(service: LiveService) -> None
     events: list[dict[str, Any]] = []
     headers = {"OpenAI-Beta": "realtime=v1"}
     model = "?intent=transcription&model=whisper-1"
-    for options in ({}, {"additional_headers": headers}):
-        async with connect(service.socket_url("", model), **options) as socket:
+    for additional in (None, headers):
+        url = service.socket_url("", model)
+        async with connect(url, additional_headers=additional) as socket:
             await send_event(
                 socket,
                 "session.update",
