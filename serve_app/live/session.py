@@ -53,7 +53,7 @@ _MAX_STEP_MS = 1000
 _ARRIVAL_STEP_MS = 20
 _MAX_CALLS = 1000
 """Calls and pieces of audio that may wait."""
-_UNSTABLE_MS = 300
+_UNSTABLE_MS = 500
 """Words that end so near to the end of the audio may be cut off."""
 _CUT_SEARCH_S = 2.5
 """Longest end of a segment, before it must be cut, whose words are not told while it is open: the

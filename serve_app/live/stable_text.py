@@ -57,6 +57,9 @@ class StableText:
             if word.token.end_ms > until_ms:
                 break
             num_agreed += 1
+        # A mark is less certain than its word until the next word is there.
+        while num_agreed and rest[num_agreed - 1].mark:
+            num_agreed -= 1
         self._expected = rest[num_agreed:]
         return self._tell(rest[:num_agreed])
 

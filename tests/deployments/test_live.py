@@ -168,7 +168,7 @@ def chunk() -> Chunk:
 
 
 async def test_errors_of_the_models_come_without_remote_tracebacks() -> None:
-    recognizer = FakeHandle([task_error(ModelNotFound("other", ("one",))), task_error(KeyError())])
+    recognizer = FakeHandle([task_error(ModelNotFound("other", "one")), task_error(KeyError())])
     models = RemoteModels(settings(), recognizer.handle, None)
     assert models.label is None
     with pytest.raises(ModelNotFound):

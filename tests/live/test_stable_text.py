@@ -45,6 +45,17 @@ def test_a_word_is_told_with_its_mark_once_both_are_agreed_on() -> None:
     assert text.advance(words("你好，世界上。"), FAR_MS) == "好，世"
 
 
+def test_a_mark_waits_for_the_word_after_it() -> None:
+    text = StableText()
+    text.advance(words("说明语。算"), FAR_MS)
+    assert text.advance(words("说明语。算了"), FAR_MS) == "说明语。算"
+    text = StableText()
+    text.advance(words("说明语。"), FAR_MS)
+    text.advance(words("说明语。预"), FAR_MS)
+    assert text.text == "说明"
+    assert text.complete(words("说明预算。"), FAR_MS) == "预算。"
+
+
 def test_words_at_the_end_of_the_audio_wait() -> None:
     text = StableText()
     text.advance(words("今天天气"), 100)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import soxr
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from serve_app.settings import Settings
 from tests.service.requests import audio_file, read_audio, transcribe
@@ -166,17 +167,17 @@ def test_sessions_over_the_limit_are_refused_and_freed_places_are_taken(live_url
         async with connect(url, proxy=None) as first, connect(url, proxy=None) as second:
             await first.recv()
             await second.recv()
-            async with connect(url, proxy=None) as third:
-                told = [json.loads(await third.recv())]
-                while told[-1]["type"] != "error":
-                    told.append(json.loads(await third.recv()))
-                assert told[-1]["error"]["code"] == "overloaded"
-        for _ in range(100):
-            async with connect(url, proxy=None) as again:
-                if json.loads(await again.recv())["type"] != "error":
-                    return
-            await asyncio.sleep(0.1)
-        pytest.fail("the places were not freed")
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(url, proxy=None)
+            assert refused.value.response.status_code == 429
+            assert b"overloaded" in refused.value.response.body
+        async with asyncio.timeout(30):
+            while True:
+                with suppress(InvalidStatus):
+                    async with connect(url, proxy=None) as again:
+                        await again.recv()
+                        return
+                await asyncio.sleep(0.1)
 
     asyncio.run(run())
 
