@@ -262,6 +262,78 @@ STAGES = [
         "Both at once, all the time: the budget is too small for what is asked for.",
     ),
 ]
+LIVE = [
+    Panel(
+        "Live sessions",
+        "short",
+        {
+            "open": _gauge("sum", "live_sessions"),
+            "speaking": _gauge("sum", "live_sessions_speaking"),
+        },
+        "settings.live.max_sessions bounds those of each replica.",
+    ),
+    Panel(
+        "Time to a segment's first text",
+        "s",
+        {
+            "p50": _quantile(0.5, "live_first_partial_seconds", ""),
+            "p95": _quantile(0.95, "live_first_partial_seconds", ""),
+        },
+        "From the arrival of its start. Two decodes must agree, so at least twice "
+        "settings.live.partial_interval_s.",
+    ),
+    Panel(
+        "Time to a segment's final text",
+        "s",
+        {
+            "p50": _quantile(0.5, "live_final_seconds", ""),
+            "p95": _quantile(0.95, "live_final_seconds", ""),
+        },
+        "From the arrival of the audio that ended it. Above a second the recognizers are too few.",
+    ),
+    Panel(
+        "Lag",
+        "s",
+        {"{{replica}}": _gauge("max", "live_lag_seconds", "replica")},
+        "Audio that waits, of the session that is furthest behind. It must not grow.",
+    ),
+    Panel(
+        "Decodes of open segments",
+        "ops",
+        {
+            "decoded": _rate("live_partials_total"),
+            "left out": _rate("live_partials_thinned_total"),
+        },
+        "What is left out thins the partial texts, before final texts are late.",
+    ),
+    Panel(
+        "Segments by result",
+        "ops",
+        {"{{status}}": _rate("live_segments_total", "status")},
+        "A failed segment is a gap in a transcript.",
+    ),
+    Panel(
+        "Sessions ended and refused",
+        "ops",
+        {
+            "ended": _rate("live_sessions_ended_total"),
+            "refused: {{reason}}": _rate("live_sessions_refused_total", "reason"),
+        },
+        "`overloaded` is a limit of settings.live.",
+    ),
+    Panel(
+        "Live audio per second",
+        "none",
+        {"received": _rate("live_audio_seconds_total")},
+        "Seconds of audio received per second: about the number of senders.",
+    ),
+    Panel(
+        "Words taken back",
+        "ops",
+        {"retractions": _rate("live_retractions_total")},
+        "0 by construction; anything else is a bug.",
+    ),
+]
 JOBS = [
     Panel(
         "Jobs",
@@ -381,6 +453,7 @@ def outputs() -> dict[Path, str]:
     """Returns the content of each file."""
     dashboards = {
         "paraserve-service.json": dashboard("Paraserve: service", "paraserve-service", SERVICE),
+        "paraserve-live.json": dashboard("Paraserve: live", "paraserve-live", LIVE),
         "paraserve-stages.json": dashboard("Paraserve: stages", "paraserve-stages", STAGES),
         "paraserve-jobs.json": dashboard("Paraserve: jobs", "paraserve-jobs", JOBS),
     }

@@ -14,7 +14,7 @@ from typing import Any
 from serve_app.api import job_schemas, openapi, response_schemas
 from serve_app.api.errors import STATUS_OF
 from serve_app.api.response_headers import RESPONSE_HEADERS, TRANSCRIPTIONS_PATH
-from serve_app.core import errors, job_errors
+from serve_app.core import errors, job_errors, live_errors
 
 DOCS = Path(__file__).parent
 _BLOCK = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.S)
@@ -111,6 +111,14 @@ REMEDIES: dict[type[errors.ParaserveError], str] = {
     "searches the speaker embedder's log for the request id.",
     errors.RecognitionFailed: "The operator searches the recognizer's log for the request id.",
     errors.KeysUnavailable: "The operator restores the keys file.",
+    live_errors.NothingToCommit: "Send audio before `input_audio_buffer.commit`.",
+    live_errors.TooMuchAudio: "Send at the pace of speech, or use the transcription endpoint.",
+    live_errors.UnknownEvent: "Correct the event that the message names; the session goes on.",
+    live_errors.OriginNotAllowed: "Serve the page from the service's own address, or have the "
+    "operator add its origin to `http.cors_origins`.",
+    live_errors.EventsNotRead: "Read the session's events while sending audio.",
+    live_errors.SessionIdle: "Open another session when there is audio again.",
+    live_errors.SessionTooLong: "Open another session and go on from the position that it names.",
     job_errors.JobNotFound: "Check the id and the key: a job belongs to the API key that created "
     "it, and is removed after `jobs.keep_results_s`.",
     job_errors.JobNotFinished: "Ask again once the job is completed, or give a `webhook_url`.",

@@ -16,6 +16,7 @@ COMMANDS = {
     "fairness": "a short clip beside long files",
     "gpu": "the engines on a GPU against AutoModel",
     "jobs": "jobs over HTTP while processes are killed",
+    "live": "sessions of live transcription at real-time pace",
     "load": "open-loop traffic of mixed lengths",
     "long-audio": "memory over the length of a recording",
     "outages": "what the loss of each kind of process costs a client that retries",

@@ -10,6 +10,7 @@ and by `paraserve serve`.
 from ray.serve import Application
 
 from serve_app.deployments.ingress import build_ingress
+from serve_app.deployments.live import build_live as build_live_deployment
 from serve_app.deployments.punctuator import build_punctuator
 from serve_app.deployments.recognizer import build_recognizer
 from serve_app.deployments.segmenter import build_segmenter
@@ -51,3 +52,16 @@ def build_page(args: Settings) -> Application:
         ConfigurationError: Gradio is not installed.
     """
     return build_ui(args)
+
+
+def build_live(args: Settings) -> Application:
+    """Returns live transcription, an application of its own beside `build`'s.
+
+    Args:
+        args: the same settings as for `build`.
+
+    Raises:
+        ConfigurationError: API keys are required and there is no keys file.
+    """
+    args.check_access()
+    return build_live_deployment(args)

@@ -31,6 +31,8 @@ from serve_app.hosting.run_directory import (
 )
 from serve_app.settings import HttpSettings, Settings
 
+LIVE_ROUTE_PREFIX = "/v1/realtime"
+
 _POLL_S = 0.5
 _CONTROLLER_POLL_S = 0.05
 _OWN_PORTS = range(20_000, 30_000)
@@ -160,7 +162,7 @@ def _deploy(settings: Settings, on_progress: Callable[[str], None]) -> RunningAp
     from ray import serve
     from ray.exceptions import RayError
 
-    from serve_app.app import build, build_page
+    from serve_app.app import build, build_live, build_page
     from serve_app.deployments.ui import own_url
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
@@ -170,6 +172,11 @@ def _deploy(settings: Settings, on_progress: Callable[[str], None]) -> RunningAp
         name = f"{settings.app_name}-ui"
         page = build_page(settings)
         targets.append(serve.RunTarget(page, name=name, route_prefix=settings.ui.route_prefix))
+    if settings.live.enabled:
+        name = f"{settings.app_name}-live"
+        targets.append(
+            serve.RunTarget(build_live(settings), name=name, route_prefix=LIVE_ROUTE_PREFIX)
+        )
     # The proxies take as long to start as the replicas, so neither waits for the other.
     with ThreadPoolExecutor(1, "start-serve") as pool:
         started = pool.submit(_start_serve, settings, deadline)

@@ -19,6 +19,7 @@ from ray.serve.metrics import Counter, Gauge, Histogram
 Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+_LIVE_SECONDS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 _REQUEST_SECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0)
 
 
@@ -255,6 +256,56 @@ GPU_MEMORY = _TABLE.gauge(
     "kind",
 )
 
+LIVE_SESSIONS = _TABLE.gauge("paraserve_live_sessions", "Open live sessions of a replica.")
+LIVE_SPEAKING = _TABLE.gauge(
+    "paraserve_live_sessions_speaking", "Live sessions in which speech is going on."
+)
+LIVE_LAG = _TABLE.gauge(
+    "paraserve_live_lag_seconds",
+    "Audio that waits to be processed in the live session of a replica that has the most: received "
+    "and not yet through the VAD, or of ended segments without a text.",
+)
+LIVE_SESSIONS_ENDED = _TABLE.counter(
+    "paraserve_live_sessions_ended_total", "Live sessions that have ended."
+)
+LIVE_REFUSALS = _TABLE.counter(
+    "paraserve_live_sessions_refused_total",
+    "Live sessions that were refused, by error code: `overloaded` at a limit, `shutting_down` by a "
+    "replica that is being stopped.",
+    "reason",
+    initial=(("overloaded",), ("shutting_down",)),
+)
+LIVE_SEGMENTS = _TABLE.counter(
+    "paraserve_live_segments_total",
+    "Segments of live sessions that ended, by `status`: `done` with a text, `failed` without.",
+    "status",
+    initial=(("done",), ("failed",)),
+)
+LIVE_PARTIALS = _TABLE.counter(
+    "paraserve_live_partials_total", "Decodes of segments that were still open."
+)
+LIVE_THINNED = _TABLE.counter(
+    "paraserve_live_partials_thinned_total",
+    "Decodes of open segments that were left out because earlier ones had not come back.",
+)
+LIVE_RETRACTIONS = _TABLE.counter(
+    "paraserve_live_retractions_total",
+    "Words that were told and are not in the final text; 0 by construction.",
+)
+LIVE_AUDIO = _TABLE.counter(
+    "paraserve_live_audio_seconds_total", "Audio that live sessions have received."
+)
+LIVE_FIRST_PARTIAL_TIME = _TABLE.histogram(
+    "paraserve_live_first_partial_seconds",
+    _LIVE_SECONDS,
+    "Time from the arrival of the start of a segment to its first text.",
+)
+LIVE_FINAL_TIME = _TABLE.histogram(
+    "paraserve_live_final_seconds",
+    _LIVE_SECONDS,
+    "Time from the arrival of the audio that ended a segment, including the silence that the VAD "
+    "waits for, to its final text.",
+)
 JOBS = _TABLE.gauge(
     "paraserve_jobs",
     "Jobs of the store that are `queued` or `running`; each runner reports all of them.",

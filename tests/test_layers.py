@@ -28,6 +28,7 @@ ORDER = (
     "planning",
     "client",
     "jobs",
+    "live",
     "api",
     "metrics",
     "tracing",

@@ -37,6 +37,7 @@ _GROUPS = {
     # They deploy applications beside the one that the rest of their folder shares.
     "tests/service/test_faults.py": _OTHER_APPS,
     "tests/service/test_hybrid.py": _OTHER_APPS,
+    "tests/service/test_live.py": _OTHER_APPS,
     "tests/service/test_jobs.py": _OTHER_APPS,
     "tests/service/test_models.py": _OTHER_APPS,
     "tests/service/test_onnx.py": _OTHER_APPS,

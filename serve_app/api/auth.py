@@ -37,6 +37,7 @@ from serve_app.settings.keys import KEY_PREFIX, KeyEntry, hash_of, read_keys
 
 _MAX_KEY_CHARS = 256
 _RETRY_S = 1.0
+_SIGNING_PURPOSE = b"paraserve client secrets, version 1"
 
 _KeysState: TypeAlias = Literal["good", "stale", "expired"]
 
@@ -71,6 +72,22 @@ class Authenticator(Protocol):
         """
         ...
 
+    def caller_named(self, name: str) -> Caller:
+        """Returns the caller whose valid key has this name.
+
+        Raises:
+            Unauthenticated: no valid key has it.
+            KeysUnavailable: keys cannot be checked now.
+        """
+        ...
+
+    def signing_secrets(self, name: str) -> tuple[bytes, ...]:
+        """Returns what signs for the valid keys of a name, the same in every process.
+
+        The last one signs; each one verifies, so that a signature ends with its key.
+        """
+        ...
+
     def stale_s(self) -> float:
         """Returns how long ago the keys were last read successfully, in s."""
         ...
@@ -92,6 +109,13 @@ class AllowAll:
     def caller_of(self, authorization: str | None) -> Caller:
         # OpenAI's clients always send a key.
         return self._caller
+
+    def caller_named(self, name: str) -> Caller:
+        return self._caller
+
+    def signing_secrets(self, name: str) -> tuple[bytes, ...]:
+        # Where nobody needs a key, a signature protects nothing.
+        return (b"no keys",)
 
     def stale_s(self) -> float:
         return 0.0
@@ -161,12 +185,38 @@ class KeyFile:
             raise KeyNotAllowed(entry.name, "is disabled")
         if entry.expired(self._clock()):
             raise KeyNotAllowed(entry.name, "has expired")
-        quota_s = entry.limits.max_audio_s_per_month
-        return Caller(entry.name, entry.weight, self._limits_of(entry), quota_s)
+        return self._caller(entry)
+
+    def caller_named(self, name: str) -> Caller:
+        entries = self._valid_entries(name)
+        if self._state == "expired":
+            raise KeysUnavailable
+        if not entries:
+            raise Unauthenticated("the API key is not valid any more")
+        return self._caller(entries[-1])
+
+    def signing_secrets(self, name: str) -> tuple[bytes, ...]:
+        return tuple(
+            hmac.digest(entry.sha256.encode(), _SIGNING_PURPOSE, "sha256")
+            for entry in self._valid_entries(name)
+        )
 
     def stale_s(self) -> float:
         self._follow_file()
         return 0.0 if self._state == "good" else self._monotonic() - self._good_at
+
+    def _valid_entries(self, name: str) -> list[KeyEntry]:
+        self._follow_file()
+        now = self._clock()
+        return [
+            entry
+            for entry in self._entries
+            if entry.name == name and not entry.disabled and not entry.expired(now)
+        ]
+
+    def _caller(self, entry: KeyEntry) -> Caller:
+        quota_s = entry.limits.max_audio_s_per_month
+        return Caller(entry.name, entry.weight, self._limits_of(entry), quota_s)
 
     def _entry_of(self, key: str) -> KeyEntry:
         presented = hash_of(key)
@@ -276,7 +326,7 @@ _POLICY_VIOLATION = 1008
 class AuthenticationMiddleware:
     """Answers 401 or 403 to requests without a valid key.
 
-    Websockets and other connections have no routes here and are closed before they are
+    WebSockets and other connections have no routes here and are closed before they are
     accepted.
 
     Args:

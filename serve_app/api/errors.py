@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from serve_app.api.methods import allowed_methods, path_of
 from serve_app.api.response_models import ErrorAnswer, ErrorType
-from serve_app.core import errors, job_errors
+from serve_app.core import errors, job_errors, live_errors
 
 # An unusable recording is a 400, as in OpenAI's API, whose clients raise `BadRequestError`;
 # `code` names the fault.
@@ -60,6 +60,13 @@ STATUS_OF: dict[type[errors.ParaserveError], int] = {
     errors.DeadlineExceeded: 504,
     errors.RecognitionFailed: 500,
     errors.SpeakersUnavailable: 503,
+    live_errors.NothingToCommit: 400,
+    live_errors.TooMuchAudio: 400,
+    live_errors.UnknownEvent: 400,
+    live_errors.OriginNotAllowed: 403,
+    live_errors.EventsNotRead: 400,
+    live_errors.SessionIdle: 408,
+    live_errors.SessionTooLong: 408,
     job_errors.JobNotFound: 404,
     job_errors.JobNotFinished: 409,
     job_errors.JobWithoutResult: 409,

@@ -11,6 +11,7 @@ import logging
 
 from starlette.middleware import Middleware
 
+from serve_app.api import websocket_server
 from serve_app.api.draining import DrainMiddleware, counter_of_process
 from serve_app.api.flow_control import FlowControlMiddleware
 from serve_app.api.front import FrontMiddleware
@@ -21,7 +22,11 @@ _LOGGER_NAME = "ray.serve.paraserve"
 
 
 def http_middlewares() -> list[Middleware]:
-    """Returns the middleware that Ray Serve runs before its own request handling."""
+    """Returns the middleware that Ray Serve runs before its own request handling.
+
+    Ray asks for it before it starts its servers.
+    """
+    websocket_server.install()
     # The last one is the outermost.
     return [
         Middleware(FlowControlMiddleware),

@@ -1,9 +1,12 @@
-"""Keeps Ray Serve from reading bodies that are not needed yet.
+"""Keeps Ray Serve from reading bodies and messages that are not needed yet.
 
 A replica behind HAProxy reads every body to its end into an unbounded queue, to notice when the
 caller disconnects (Ray 2.60, `ASGIDIReceiveProxy`). So the whole body of a queued request would
 be in memory. This middleware passes on a limited number of bytes, and more as they are used; the
 sender keeps the rest. It is active only after `enable`.
+
+The messages of a WebSocket are read in the same way, and what is sent to it goes through an
+unbounded queue as well (`call_http_entrypoint`): `SendWindow` counts what has not left yet.
 """
 
 from __future__ import annotations
@@ -13,6 +16,9 @@ import asyncio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SCOPE_KEY = "paraserve.flow_control"
+_SEND_SCOPE_KEY = "paraserve.send_window"
+# Empty messages count too: what Ray's queue holds of one, roughly.
+_MESSAGE_BYTES = 256
 _FLOW_CONTROL_BYTES = 256 * 1024
 
 
@@ -59,6 +65,30 @@ class FlowControl:
             self._room.set()
 
 
+class SendWindow:
+    """Counts what was sent to a WebSocket and has not been given to its server.
+
+    Only bytes that the server's loop has taken, which it does as the client reads, count as left.
+    """
+
+    def __init__(self) -> None:
+        self._num_sent = 0
+        self._num_left = 0
+
+    @property
+    def num_held(self) -> int:
+        """Bytes on their way. May be read in any thread."""
+        return self._num_sent - self._num_left
+
+    def sent(self, num_bytes: int) -> None:
+        """Counts bytes; call it in the application's loop only."""
+        self._num_sent += num_bytes
+
+    def left(self, num_bytes: int) -> None:
+        """Counts bytes; call it in the server's loop only."""
+        self._num_left += num_bytes
+
+
 class FlowControlMiddleware:
     """Reads each body only as far as its `FlowControl` allows."""
 
@@ -66,7 +96,7 @@ class FlowControlMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not _Switch.on or scope["type"] != "http":
+        if not _Switch.on or scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         flow = scope[_SCOPE_KEY] = FlowControl(asyncio.get_running_loop())
@@ -74,13 +104,36 @@ class FlowControlMiddleware:
         async def receive_with_flow_control() -> Message:
             await flow.wait_for_room()
             message = await receive()
-            flow.taken(len(message.get("body", b"")))
+            flow.taken(message_bytes(message))
             return message
 
-        await self._app(scope, receive_with_flow_control, send)
+        if scope["type"] == "http":
+            await self._app(scope, receive_with_flow_control, send)
+            return
+        window = scope[_SEND_SCOPE_KEY] = SendWindow()
+
+        async def send_and_count(message: Message) -> None:
+            await send(message)
+            window.left(message_bytes(message))
+
+        await self._app(scope, receive_with_flow_control, send_and_count)
+
+
+def message_bytes(message: Message) -> int:
+    """Returns how much a message counts."""
+    if message["type"].startswith("websocket."):
+        data = message.get("bytes") or message.get("text") or b""
+        return len(data) + _MESSAGE_BYTES
+    return len(message.get("body", b""))
 
 
 def flow_control_of(scope: Scope) -> FlowControl | None:
     """Returns the flow control of a request, None if it is not enabled."""
     flow: FlowControl | None = scope.get(_SCOPE_KEY)
     return flow
+
+
+def send_window_of(scope: Scope) -> SendWindow | None:
+    """Returns the send window of a WebSocket, None if flow control is not enabled."""
+    window: SendWindow | None = scope.get(_SEND_SCOPE_KEY)
+    return window

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.body import RequestBody
@@ -18,6 +19,8 @@ from serve_app.api.screening import check_host, request_id_in, screen, with_plai
 from serve_app.core.errors import ParaserveError
 
 _REQUEST_ID_NAME = b"x-request-id"
+# Source: RFC 6455, section 7.4.1.
+_POLICY_VIOLATION = 1008
 _IS_HEAD = "paraserve.is_head"
 
 
@@ -25,7 +28,7 @@ class FrontMiddleware:
     """Checks the head of each request, assigns its id, and answers unhandled exceptions.
 
     Requests that are refused here, and exceptions that nobody else has handled, are logged
-    and counted. What is no HTTP request passes.
+    and counted. WebSockets are checked like requests, before they are accepted. All else passes.
 
     Args:
         app: the wrapped application.
@@ -47,6 +50,9 @@ class FrontMiddleware:
         self._allowed_hosts = allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._check_websocket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -71,6 +77,25 @@ class FrontMiddleware:
                 # Only a closed connection can now show the caller that the response is incomplete.
                 raise
             await internal_error_response()(scope, receive, answer.send)
+
+    async def _check_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        log = RequestLog(request_id_in(scope), time.monotonic())
+        try:
+            # Its handshake is a GET, which servers leave out of the scope.
+            screen({**scope, "method": "GET"})
+            check_host(scope, self._allowed_hosts)
+        except ParaserveError as error:
+            response = error_response(error)
+            log.status, log.code = response.status_code, error.code
+            log_refusal(self._logger, log)
+            try:
+                await deny_websocket(response, scope, receive, send)
+            finally:
+                self._observer.ended(log)
+            return
+        await self._app(
+            {**scope, "headers": with_plain_headers(scope, log.request_id)}, receive, send
+        )
 
     async def _refuse(
         self, error: ParaserveError, log: RequestLog, request: Request, answer: _Answer
@@ -97,6 +122,17 @@ def log_refusal(logger: logging.Logger, log: RequestLog) -> None:
             "code": log.code,
         },
     )
+
+
+async def deny_websocket(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers the handshake of a WebSocket with a response instead of an upgrade.
+
+    Servers without the ASGI extension for that answer 403.
+    """
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await response(scope, receive, send)
+    else:
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": ""})
 
 
 class _Answer:

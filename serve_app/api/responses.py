@@ -167,7 +167,7 @@ async def sse_events(
                 if event.channel is not None:
                     told["channel"] = event.channel
                 if with_words:
-                    told["words"] = _words([event])
+                    told["words"] = words_of([event])
                 if with_logprobs:
                     told["logprobs"] = token_logprobs([event], text, before)
                     logprobs += told["logprobs"]
@@ -259,7 +259,7 @@ def verbose_json(
             _segment(number, sentence) for number, sentence in enumerate(transcript.sentences)
         ]
     if "word" in parameters.granularities:
-        body["words"] = _words(transcript.sentences)
+        body["words"] = words_of(transcript.sentences)
     if parameters.include_utterances:
         body["utterances"] = [_spoken_span(span) for span in transcript.utterances]
     return body
@@ -355,7 +355,7 @@ def _languages(
     return [{"code": code} for code in codes]
 
 
-def _words(sentences: Iterable[Sentence]) -> list[Word]:
+def words_of(sentences: Iterable[Sentence]) -> list[Word]:
     return [_word(marked.token, sentence) for sentence in sentences for marked in sentence.tokens]
 
 

@@ -268,10 +268,10 @@ def assemble_api(
         service,
         limits_of(settings),
         logger,
-        authenticator=_authenticator(settings, logger),
+        authenticator=authenticator_of(settings, logger),
         fetcher=_fetcher(settings.audio_url),
         observer=observer,
-        access=_access(settings.http),
+        access=access_rules(settings.http),
         jobs=_jobs(settings, logger) if settings.jobs.enabled else None,
     )
     if settings.ui.enabled:
@@ -296,13 +296,19 @@ def _jobs(settings: Settings, logger: logging.Logger) -> JobBackend:
     )
 
 
-def _access(http: HttpSettings) -> AccessRules:
+def access_rules(http: HttpSettings) -> AccessRules:
+    """Returns the hosts and origins that the settings accept."""
     # Health checks use the address that it listens on.
     hosts = (*http.allowed_hosts, http.host) if http.allowed_hosts else ()
     return AccessRules(hosts, http.cors_origins)
 
 
-def _authenticator(settings: Settings, logger: logging.Logger) -> Authenticator:
+def authenticator_of(settings: Settings, logger: logging.Logger) -> Authenticator:
+    """Returns what checks the API keys of the settings.
+
+    Raises:
+        ConfigurationError: keys are required but cannot be read.
+    """
     settings.auth.check()
     limits = key_limits_of(settings)
     if settings.auth.keys_file is None or not settings.auth.demanded:

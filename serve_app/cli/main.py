@@ -60,6 +60,10 @@ class _Commands(LazyGroup):
             "serve_app.cli.usage:usage_command",
             "Print the audio that an API key has used in a month.",
         ),
+        "live": (
+            "serve_app.cli.live:live_command",
+            "Transcribe speech while it is spoken.",
+        ),
         "logs": (
             "serve_app.cli.logs:logs_command",
             "Print the logs of the service that runs on this machine.",

@@ -7,7 +7,8 @@
         for segment in transcript.segments:
             print(segment.start_s, segment.text)
 
-`AsyncParaserve` is the same for asyncio. Both need nothing of the service but httpx.
+`AsyncParaserve` is the same for asyncio, and has `live`. They need nothing of the service but
+httpx; `live` needs websockets.
 """
 
 from serve_app.client.answers import (
@@ -35,6 +36,17 @@ from serve_app.client.job_records import (
     JobWebhook,
 )
 from serve_app.client.jobs import RESUMABLE_BYTES, AsyncJobs, Jobs
+from serve_app.client.live import LiveRequest, LiveSession
+from serve_app.client.live_events import (
+    LiveEnded,
+    LiveError,
+    LiveEvent,
+    LiveFailure,
+    LiveFinal,
+    LivePartial,
+    LiveSpeechStarted,
+    LiveSpeechStopped,
+)
 from serve_app.client.requests import TranscriptionRequest, service_url
 from serve_app.client.usage import MonthUsage, UsageOfKind
 from serve_app.client.webhooks import WebhookEvent, WebhookRefused, verify_webhook
@@ -55,6 +67,16 @@ __all__ = [
     "JobStatus",
     "JobWebhook",
     "Jobs",
+    "LiveEnded",
+    "LiveError",
+    "LiveEvent",
+    "LiveFailure",
+    "LiveFinal",
+    "LivePartial",
+    "LiveRequest",
+    "LiveSession",
+    "LiveSpeechStarted",
+    "LiveSpeechStopped",
     "MonthUsage",
     "Paraserve",
     "Rendered",

@@ -166,7 +166,7 @@ def transcription_of(body: Mapping[str, Any]) -> Transcription:
     return Transcription(
         text=str(body["text"]),
         language=str(body.get("language", "")),
-        languages=_languages(body),
+        languages=languages_of(body),
         duration_s=float(body["duration"]),
         segments=tuple(
             Segment(
@@ -178,7 +178,7 @@ def transcription_of(body: Mapping[str, Any]) -> Transcription:
             )
             for one in body.get("segments") or ()
         ),
-        words=_words(body),
+        words=words_of(body),
         failed=_failed(body.get("failed_ranges")),
         warnings=tuple(map(str, body.get("warnings") or ())),
         body=body,
@@ -213,7 +213,7 @@ def event_of(body: Mapping[str, Any]) -> StreamEvent | None:
             float(body.get("start", 0)),
             float(body.get("end", 0)),
             str(body["delta"]),
-            _words(body),
+            words_of(body),
             _channel(body),
         )
     if kind == "transcript.text.segment":
@@ -225,7 +225,7 @@ def event_of(body: Mapping[str, Any]) -> StreamEvent | None:
             str(body["text"]),
             float(body["duration"]),
             _failed(body.get("failed_ranges")),
-            _languages(body),
+            languages_of(body),
         )
     if kind == "error":
         error = body.get("error") or {}
@@ -251,7 +251,8 @@ def served_of(models: Iterable[Mapping[str, Any]], readiness: object) -> Served:
     )
 
 
-def _words(body: Mapping[str, Any]) -> tuple[Word, ...]:
+def words_of(body: Mapping[str, Any]) -> tuple[Word, ...]:
+    """Reads the words of an answer or event, if it has any."""
     return tuple(
         Word(
             float(one["start"]),
@@ -275,7 +276,8 @@ def _speaker(body: Mapping[str, Any]) -> str | None:
     return None if speaker is None else str(speaker)
 
 
-def _languages(body: Mapping[str, Any]) -> tuple[str, ...]:
+def languages_of(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Reads the languages of an answer or event, if it has any."""
     return tuple(str(one["code"]) for one in body.get("languages") or ())
 
 

@@ -23,6 +23,7 @@ from serve_app.client.answers import (
 )
 from serve_app.client.errors import not_the_api
 from serve_app.client.jobs import AsyncJobs, Jobs
+from serve_app.client.live import LiveRequest, LiveSession, open_session
 from serve_app.client.requests import (
     Form,
     Recording,
@@ -49,6 +50,7 @@ _CONNECT_S = 10.0
 _ASK_S = 10.0
 _DATA = "data:"
 _ANY = TranscriptionRequest()
+_ANY_LIVE = LiveRequest()
 
 
 class _Caller:
@@ -79,9 +81,10 @@ class _Caller:
         if api_key is None:
             api_key = os.environ.get("PARASERVE_API_KEY") or os.environ.get("OPENAI_API_KEY")
         self.url = service_url(base_url or os.environ.get("PARASERVE_URL") or DEFAULT_URL)
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._options: dict[str, Any] = {
             "base_url": self.url,
-            "headers": {"Authorization": f"Bearer {api_key}"} if api_key else {},
+            "headers": self._headers,
             "timeout": httpx.Timeout(timeout_s, connect=_CONNECT_S),
             "trust_env": False,
         }
@@ -299,6 +302,23 @@ class AsyncParaserve(_Caller):
             async for line in response.aiter_lines():
                 if (event := _event(line)) is not None:
                     yield event
+
+    @asynccontextmanager
+    async def live(self, request: LiveRequest = _ANY_LIVE) -> AsyncIterator[LiveSession]:
+        """Opens a live session, which ends with the block.
+
+        Only the opening is tried again: a session that breaks off raises `LiveEnded`, which says
+        from where another one should go on.
+
+        Raises:
+            ClientError: the service refuses it, cannot be reached, or serves no live
+                transcription.
+        """
+        opened: LiveSession = await AsyncRetrying(**self._retry)(
+            open_session, self.url, self._headers, request
+        )
+        async with opened as session:
+            yield session
 
     @asynccontextmanager
     async def _streamed(self, recording: Recording, form: Form) -> AsyncIterator[httpx.Response]:

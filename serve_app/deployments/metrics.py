@@ -108,7 +108,7 @@ class SegmenterMetrics:
 
     def __init__(self, backlog: Backlog, readiness: StageReadiness | None) -> None:
         self._backlog = backlog
-        self._pack = _PackInfo(readiness)
+        self._pack = PackInfo(readiness)
         self._recordings = metrics.new_gauge(metrics.RECORDINGS)
         self._backlog_audio = metrics.new_gauge(metrics.BACKLOG)
         self._chunks = metrics.new_counter(metrics.CHUNKS)
@@ -154,7 +154,7 @@ class ModelMetrics:
         self._tags: dict[str, str] = {"stage": readiness.stage}
         self._statistics = statistics
         self._gpu_bytes = gpu_bytes
-        self._pack = _PackInfo(readiness)
+        self._pack = PackInfo(readiness)
         self._items = metrics.new_gauge(metrics.QUEUED_ITEMS)
         self._oldest_wait = metrics.new_gauge(metrics.OLDEST_WAIT)
         self._batches = metrics.new_counter(metrics.BATCHES)
@@ -267,7 +267,7 @@ def take_retries(context: RequestContext) -> int:
     return _retries_of.pop(context.request_id, 0)
 
 
-class _PackInfo:
+class PackInfo:
     """Reports the pack that a replica was started with, if any."""
 
     def __init__(self, readiness: StageReadiness | None) -> None:

@@ -61,6 +61,7 @@ class PageReplica:
                 ui.max_waiting,
                 max_upload_bytes,
                 max_audio_s=self._settings.audio.max_duration_s if ui.api_url is None else None,
+                live_captions=self._settings.live.enabled,
             ),
             ui.root_path,
             self._settings.subtitles,

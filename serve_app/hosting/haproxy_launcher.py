@@ -39,6 +39,7 @@ _CACHE_MEGABYTES = 8
 _CACHED_OBJECT_BYTES = 2_000_000
 """Swagger UI, the largest of the documents, has 1.5 MB."""
 _CACHED_S = 60
+_TUNNEL_S = 3600
 _DRAIN_S = 60
 """Longest time for which the body of a request without a server is read."""
 
@@ -328,6 +329,8 @@ def _bounds(options: ProxyOptions) -> str:
         "    clitcpka-idle 60s\n"
         "    clitcpka-intvl 10s\n"
         "    clitcpka-cnt 3\n"
+        # Of a WebSocket, in place of the timeouts of requests: replicas end silent ones sooner.
+        f"    timeout tunnel {_TUNNEL_S}s\n"
     )
 
 

@@ -100,20 +100,25 @@ def segmentation_options(settings: Settings) -> SegmentationOptions:
     return settings.segmenter.options_for(SegmentationOptions, limits=limits)
 
 
-def load_vad(settings: Settings) -> Loaded[VoiceActivityDetector]:
+def load_vad(settings: Settings, block_frames: int | None = None) -> Loaded[VoiceActivityDetector]:
     """Loads the VAD, which always runs on the CPU.
+
+    Args:
+        settings: of the whole application.
+        block_frames: of 10 ms that are decided together; None for what is fastest for files.
 
     Raises:
         PackError: the pack cannot be used.
     """
     from serve_app.engines.devices import limit_threads
     from serve_app.engines.fsmn_vad.engine import FsmnVad
+    from serve_app.engines.fsmn_vad.network import BLOCK_FRAMES
 
     limit_threads(settings.segmenter.num_threads)
     pack = find_pack(settings, settings.vad.pack)
     published = VadOptions.from_config(pack.config.get("model_conf") or {})
     options = replace(published, max_end_silence_ms=settings.vad.max_end_silence_ms)
-    engine = FsmnVad(pack, options)
+    engine = FsmnVad(pack, options, block_frames or BLOCK_FRAMES)
     return Loaded(engine, _readiness(settings, "vad", "cpu", pack), pack)
 
 

@@ -15,7 +15,9 @@ from serve_app.settings.section import Tier, tier_of
 
 _SHARED = (
     (
-        re.compile(r"^(ingress|segmenter|recognizer|punctuator|speaker_embedder)\.deployment\."),
+        re.compile(
+            r"^(ingress|segmenter|recognizer|punctuator|speaker_embedder|live)\.deployment\."
+        ),
         "STAGE.deployment.",
     ),
     (re.compile(r"^batch\.(segmenters|recognizers|punctuators)\."), "batch.STAGE."),

@@ -22,6 +22,7 @@ from serve_app.settings.audio_url import AudioUrlSettings
 from serve_app.settings.batch import BatchSettings
 from serve_app.settings.jobs import JobSettings
 from serve_app.settings.keys import read_keys
+from serve_app.settings.live import LiveSettings
 from serve_app.settings.section import Advanced, refuse_old_names
 from serve_app.settings.service import (
     ClusterSettings,
@@ -122,6 +123,7 @@ class Settings(BaseSettings):
     ui: UiSettings = UiSettings()
     batch: BatchSettings = BatchSettings()
     jobs: JobSettings = JobSettings()
+    live: LiveSettings = LiveSettings()
 
     @property
     def largest_upload_bytes(self) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, Literal, TypeAlias, get_args
 
@@ -14,6 +14,8 @@ from serve_app.client import (
     AsyncParaserve,
     ClientError,
     Job,
+    LiveRequest,
+    LiveSession,
     StreamEvent,
     Transcription,
     TranscriptionRequest,
@@ -146,6 +148,19 @@ class ApiClient:
             async for event in events:
                 yield event
 
+    @asynccontextmanager
+    async def live(self, order: Order, rate_hz: int, key: str) -> AsyncIterator[LiveSession]:
+        """Opens a live session, which ends with the block.
+
+        Raises:
+            ClientError: the service refuses it, or there is none.
+        """
+        request = LiveRequest(
+            order.model or None, order.language or None, order.hotwords.split(), rate_hz
+        )
+        async with self._open(key) as service, service.live(request) as session:
+            yield session
+
     async def has_jobs(self, key: str) -> bool:
         """Returns whether the holder of this key can have jobs."""
         try:
@@ -256,6 +271,7 @@ _BY_CODE: dict[str, Problem] = {
     "invalid_audio": "damaged",
     "unreachable": "unreachable",
     "not_the_api": "unreachable",
+    "live_not_served": "refused",
 }
 _BY_STATUS: dict[int, Problem] = {
     401: "key_missing",

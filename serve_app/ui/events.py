@@ -20,6 +20,7 @@ MAX_EVENT_BYTES = 64 * 1024
 """Ample for the longest list of hotwords, each character of it escaped."""
 MAX_HOTWORDS_CHARACTERS = 4000
 MAX_KEY_CHARACTERS = 256
+MIN_RATE_HZ, MAX_RATE_HZ = 8_000, 48_000
 
 _SESSION = re.compile(r"[A-Za-z0-9]{1,64}")
 _EVENT_ID = re.compile(r"[0-9a-f]{32}")
@@ -71,6 +72,21 @@ class Submission:
             "key": self.key,
             "order": {**asdict(self.order), "stages": list(self.order.stages)},
         }
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionRequest:
+    """What live captions are to be like.
+
+    Attributes:
+        key: the visitor's API key, or "".
+        order: the options; those that live transcription does not have are ignored.
+        rate_hz: of the samples.
+    """
+
+    key: str
+    order: Order
+    rate_hz: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +238,21 @@ def submission(value: object) -> Submission:
         _text(sent["key"], MAX_KEY_CHARACTERS),
         _order(sent["order"]),
     )
+
+
+def parse_captions(body: bytes) -> CaptionRequest:
+    """Returns what a page asks for before it sends audio.
+
+    Raises:
+        EventRefused: it is something else.
+    """
+    sent = _fields(_object(body), {"key", "order", "rate"}, "captions")
+    rate_hz = sent["rate"]
+    if isinstance(rate_hz, bool) or not isinstance(rate_hz, int):
+        raise EventRefused("rate must be a whole number")
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise EventRefused(f"rate must be from {MIN_RATE_HZ} to {MAX_RATE_HZ}")
+    return CaptionRequest(_text(sent["key"], MAX_KEY_CHARACTERS), _order(sent["order"]), rate_hz)
 
 
 def _order(value: object) -> Order:

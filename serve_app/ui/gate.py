@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import parse_qs, urlencode
 
 from fastapi.responses import JSONResponse, Response
@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api.flow_control import FlowControl, flow_control_of
+from serve_app.ui.captions import CaptionRoute
 from serve_app.ui.client import refusal_response
 from serve_app.ui.events import (
     MAX_EVENT_BYTES,
@@ -51,6 +52,8 @@ _RESET = "/gradio_api/reset"
 _UPLOAD = "/upload"
 _SUBTITLES = "/subtitles"
 _SAMPLE = "/sample"
+_CAPTURE = "/capture.js"
+_CAPTIONS = "/captions"
 _JOBS = "/jobs"
 # Gradio needs these for its own address; it gets no ranges, cookies or keys.
 _FORWARDED_HEADERS = frozenset(
@@ -98,6 +101,8 @@ class PageGate:
         subtitle_route: renders subtitle files.
         job_routes: make, list and open jobs.
         sample: a recording to try the service with.
+        capture: script of the audio thread, for live captions.
+        captions: relays them; None where the service has none.
         sessions: pages that are open.
         visits: are ended when a page is closed, which ends its heartbeat request.
     """
@@ -111,6 +116,8 @@ class PageGate:
         subtitle_route: SubtitleRoute,
         job_routes: JobRoutes,
         sample: bytes,
+        capture: bytes,
+        captions: CaptionRoute | None,
         sessions: Sessions,
         visits: Visits,
     ) -> None:
@@ -121,6 +128,8 @@ class PageGate:
         self._subtitle_route = subtitle_route
         self._job_routes = job_routes
         self._sample = sample
+        self._capture = capture
+        self._captions = captions
         self._sessions = sessions
         self._visits = visits
 
@@ -128,10 +137,20 @@ class PageGate:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1008})
+            await self._websocket(scope, receive, send)
         elif scope["type"] == "http":
             await self._guarded(scope, receive, send)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # The cookie is not sent by other sites' pages, and the key is in the first message.
+        visitor = visitor_of(Headers(scope=scope))
+        if self._captions is not None and visitor is not None and _path(scope) == _CAPTIONS:
+            with suppress(SessionUnknown, TooManyRequests):
+                self._sessions.count_event(visitor)
+                await self._captions.answer(visitor, scope, receive, send)
+                return
+        await receive()
+        await send({"type": "websocket.close", "code": 1008})
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = _path(scope)
@@ -161,6 +180,8 @@ class PageGate:
             await self._jobs(path, scope, receive)
         elif method == "GET" and path == _SAMPLE:
             raise _Answered(Response(self._sample, media_type="audio/flac"))
+        elif method == "GET" and path == _CAPTURE:
+            raise _Answered(Response(self._capture, media_type="text/javascript"))
         elif method == "GET" and path == _RESULTS:
             await self._results(scope, receive, send)
         elif (method == "GET" and (_PAGE.fullmatch(path) or _ASSET.fullmatch(path))) or (

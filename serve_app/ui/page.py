@@ -25,6 +25,7 @@ from fastapi import FastAPI
 from serve_app.client import ClientError
 from serve_app.settings.subtitles import SubtitleSettings
 from serve_app.ui import events
+from serve_app.ui.captions import CaptionRoute
 from serve_app.ui.client import ApiClient, Order, problem_of
 from serve_app.ui.gate import PageGate, Visits
 from serve_app.ui.job_routes import MAX_LISTED, JobRoutes
@@ -39,6 +40,7 @@ _FONTS = ("system-ui", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC", "sa
 _MONO = ("ui-monospace", "Consolas", "monospace")
 _SCRIPTS = (
     "waveform.js",
+    "captions.js",
     "source.js",
     "form.js",
     "files.js",
@@ -63,6 +65,7 @@ class PageLimits:
         max_upload_bytes: of one file.
         sessions: of pages that are open.
         max_audio_s: longest recording that the API accepts; None if that is unknown.
+        live_captions: show text while the visitor records; the API must serve live transcription.
     """
 
     max_running: int
@@ -70,6 +73,7 @@ class PageLimits:
     max_upload_bytes: int
     sessions: SessionLimits = field(default_factory=SessionLimits)
     max_audio_s: float | None = None
+    live_captions: bool = False
 
 
 def build_page(
@@ -129,6 +133,8 @@ def build_page(
         subtitle_route=SubtitleRoute(keys, subtitles or SubtitleSettings()),
         job_routes=JobRoutes(client, uploads),
         sample=_sample(),
+        capture=_asset("capture.js").encode(),
+        captions=CaptionRoute(client) if limits.live_captions else None,
         sessions=Sessions(limits.sessions, partial(_forget, blocks)),
         visits=visits,
     )
@@ -275,6 +281,7 @@ def _head(limits: PageLimits) -> str:
             "texts": TEXTS,
             "maxUploadBytes": limits.max_upload_bytes,
             "maxAudioS": limits.max_audio_s,
+            "liveCaptions": limits.live_captions,
             "maxHotwordsCharacters": events.MAX_HOTWORDS_CHARACTERS,
             "maxJobs": MAX_LISTED,
         },

@@ -28,6 +28,16 @@ TEXTS: dict[str, dict[Language, str]] = {
     "pause_recording": {"zh": "暂停", "en": "Pause"},
     "resume_recording": {"zh": "继续", "en": "Resume"},
     "stop_recording": {"zh": "停止录音", "en": "Stop"},
+    "captions": {"zh": "实时文字", "en": "Live captions"},
+    "captions_hint": {
+        "zh": "请讲话，文字会出现在这里。",
+        "en": "Speak, and the text appears here.",
+    },
+    "captions_failed": {
+        "zh": "实时文字已停止。{problem}录音不受影响，停止后可以照常转写。",
+        "en": "Live captions have stopped. {problem} The recording goes on and can be transcribed "
+        "when you stop it.",
+    },
     "no_microphone": {
         "zh": "无法使用麦克风：浏览器不允许，或者本页面不是通过 HTTPS 打开的。",
         "en": "No microphone: the browser does not allow it, "

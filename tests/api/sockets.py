@@ -13,12 +13,15 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
+from serve_app.api import websocket_server
+
 PATIENCE_S = 30.0
 
 
 @asynccontextmanager
 async def served(app: ASGIApp) -> AsyncIterator[int]:
-    """Serves the application; yields the port."""
+    """Serves the application as Ray Serve does; yields the port."""
+    websocket_server.install()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
         serving = asyncio.create_task(server.serve([listener]))

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from serve_app.core import errors, job_errors
+from serve_app.core import errors, job_errors, live_errors
 from serve_app.core.errors import ParaserveError
 from tests.error_tree import EVERY_ERROR
 
@@ -45,6 +45,9 @@ ARGUMENTS: dict[type[ParaserveError], tuple[object, ...]] = {
     errors.PackFetchFailed: ("a", "b", "c"),
     errors.DeviceUnavailable: ("cuda", "no driver"),
     job_errors.UploadIncomplete: (1, 2),
+    live_errors.NothingToCommit: (20,),
+    live_errors.TooMuchAudio: (30.0,),
+    live_errors.SessionTooLong: (300.0, 1200),
     job_errors.QuotaExceeded: (3600.0, "2026-12-01"),
 }
 

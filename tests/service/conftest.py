@@ -50,6 +50,7 @@ def settings(spool_dir: Path, page_upload_dir: Path, span_receiver: Receiver) ->
                 "upload_dir": page_upload_dir,
                 "num_cpus": 0.1,
             },
+            "live": {"enabled": True},
             "tracing": {"otlp_endpoint": span_receiver.url},
         }
     )

@@ -154,7 +154,7 @@ class _Switch:
     app: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             await self.app(scope, receive, send)
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.requests import HTTPConnection
 
 from serve_app.core.words import split_words
 from tests.client.job_service import job_json
+from tests.fakes.live_service import ScriptedLiveService, ScriptedTalk
 
 Said = tuple[float, float, str]
 
@@ -55,6 +58,7 @@ class ScriptedApi:
         error_after: a stream breaks off with an error after this many sentences.
         jobs: by id, as they are answered; None for a service without jobs.
         hold_after: a stream waits after this many sentences for `release`.
+        live: what live sessions are told; None for a service without them.
     """
 
     said: tuple[Said, ...] = SAID
@@ -68,6 +72,7 @@ class ScriptedApi:
     refusal: Refusal | None = None
     error_after: int | None = None
     hold_after: int | None = None
+    live: ScriptedLiveService | None = None
     jobs: dict[str, dict[str, Any]] | None = None
     orders: list[dict[str, str]] = field(default_factory=list)
     uploads: list[bytes] = field(default_factory=list)
@@ -79,6 +84,7 @@ class ScriptedApi:
         app.get("/v1/models")(self._models)
         app.get("/readyz")(self._ready)
         app.post("/v1/audio/transcriptions")(self._transcribe)
+        app.websocket("/v1/realtime")(self._live)
         app.add_api_route("/v1/jobs", self._job_list, methods=["GET", "POST"])
         app.add_api_route("/v1/jobs/{job_id}", self._job, methods=["GET", "DELETE"])
         app.add_api_route("/v1/jobs/{job_id}/cancel", self._job, methods=["POST"])
@@ -161,7 +167,21 @@ class ScriptedApi:
             return self.refusal.response()
         return StreamingResponse(self._events(), media_type="text/event-stream")
 
-    def _stranger(self, request: Request) -> Response | None:
+    async def _live(self, websocket: WebSocket) -> None:
+        if self.live is None:
+            await websocket.send_denial_response(JSONResponse({"detail": "Not Found"}, 404))
+            return
+        if (refusal := self._stranger(websocket)) is not None:
+            await websocket.send_denial_response(refusal)
+            return
+        await websocket.accept()
+        talk = ScriptedTalk(self.live, _StarletteWire(websocket))
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await talk.begin()
+            while True:
+                await talk.take(await websocket.receive_text())
+
+    def _stranger(self, request: HTTPConnection) -> Response | None:
         if self.key is None or request.headers.get("authorization") == f"Bearer {self.key}":
             return None
         return Refusal(401, "invalid_api_key", "no or unknown key").response()
@@ -191,6 +211,19 @@ class ScriptedApi:
             finished = True
         finally:
             self.num_left += not finished
+
+
+class _StarletteWire:
+    """A WebSocket of FastAPI as the script of a session uses it."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+
+    async def send(self, message: str, /) -> None:
+        await self._websocket.send_text(message)
+
+    async def close(self, code: int = 1000, reason: str = "", /) -> None:
+        await self._websocket.close(code, reason)
 
 
 def _words(start: float, end: float, text: str) -> list[dict[str, Any]]:

@@ -18,16 +18,14 @@ from serve_app.ui.uploads import UploadLimits, UploadStore
 
 MAX_UPLOAD_BYTES = 8 * 2**20
 PREFIX = "/ui"
-LIMITS = PageLimits(4, 8, MAX_UPLOAD_BYTES)
+LIMITS = PageLimits(4, 8, MAX_UPLOAD_BYTES, live_captions=True)
 
 
 @contextmanager
 def serving(app: ASGIApp) -> Iterator[str]:
     """Yields the address of an application."""
     port = free_port()
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", ws="none")
-    )
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -64,6 +62,6 @@ class _Prefixed:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
+        if scope["type"] in ("http", "websocket"):
             scope = {**scope, "root_path": PREFIX}
         await self._app(scope, receive, send)

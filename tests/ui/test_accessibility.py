@@ -10,6 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
 from serve_app.ui.texts import TEXTS
+from tests.fakes.live_service import ScriptedLiveService, ScriptedSegment
 from tests.ui.conftest import SAMPLES, OpenPage, open_page
 from tests.ui.scripted_api import SAID, Refusal, ScriptedApi
 
@@ -68,8 +69,12 @@ def failed(opened: OpenPage, api: ScriptedApi) -> None:
 
 
 def recording(opened: OpenPage, api: ScriptedApi) -> None:
+    said = (ScriptedSegment(100, 300, SAID[0][2] * 20), ScriptedSegment(400, 10**6, SAID[1][2]))
+    api.live = ScriptedLiveService(said)
     opened.page.click(".ps-record")
     opened.page.wait_for_selector(".ps-recorder:visible")
+    # Enough of it to scroll.
+    opened.page.wait_for_function("paraserve.source.captions.finished.textContent.length > 50")
 
 
 def with_speakers(opened: OpenPage, api: ScriptedApi) -> None:

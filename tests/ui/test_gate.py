@@ -76,6 +76,8 @@ def gate(visits: Visits, sessions: Sessions, uploads: UploadStore) -> PageGate:
         subtitle_route,
         job_routes,
         b"sounds",
+        b"script",
+        None,
         sessions,
         visits,
     )

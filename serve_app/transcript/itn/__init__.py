@@ -10,11 +10,18 @@ from serve_app.transcript.itn.replacements import (
     merge_replacements,
     parse_replacements,
 )
-from serve_app.transcript.itn.rewriting import AS_SAID, TextRules, apply_rules, rewrite
+from serve_app.transcript.itn.rewriting import (
+    AS_SAID,
+    SentenceRewriter,
+    TextRules,
+    apply_rules,
+    rewrite,
+)
 
 __all__ = [
     "AS_SAID",
     "Replacement",
+    "SentenceRewriter",
     "TextRules",
     "apply_rules",
     "check_replacements",

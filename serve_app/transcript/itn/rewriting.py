@@ -70,14 +70,31 @@ class TextRules:
 AS_SAID = TextRules()
 
 
+class SentenceRewriter:
+    """Applies rules to one sentence after the other.
+
+    Args:
+        rules: to apply.
+    """
+
+    def __init__(self, rules: TextRules) -> None:
+        self._replacer = Replacer(rules.replacements)
+        self._itn = rules.itn
+
+    def rewrite(self, sentence: Sentence) -> Sentence | None:
+        """Returns the rewritten sentence, None if nothing is left of it."""
+        replaced = self._replacer.replace(sentence)
+        return rewrite(replaced) if replaced is not None and self._itn else replaced
+
+
 async def apply_rules(
     events: AsyncGenerator[TranscriptEvent], rules: TextRules
 ) -> AsyncGenerator[TranscriptEvent]:
     """Yields the events with rewritten sentences; sentences that become empty are dropped."""
-    replacer = Replacer(rules.replacements)
+    rewriter = SentenceRewriter(rules)
     async with aclosing(events):
         async for event in events:
             if not isinstance(event, Sentence):
                 yield event
-            elif (sentence := replacer.replace(event)) is not None:
-                yield rewrite(sentence) if rules.itn else sentence
+            elif (sentence := rewriter.rewrite(event)) is not None:
+                yield sentence

@@ -15,6 +15,8 @@ class SourcePanel {
     this.sampleButton = button("ps-plain ps-sample", "sample", () => this.sample());
     this.limit = say(el("p", { class: "ps-limit" }), "limit", { size: size(paraserveFacts.maxUploadBytes) });
     this.meter = new RecorderPanel(() => this.pause(), () => this.stop());
+    this.captions = new LiveCaptions();
+    this.meter.element.append(this.captions.element);
     this.choices = el("div", { class: "ps-drop" }, say(el("p", { class: "ps-file" }), "drop"), this.input,
       el("div", { class: "ps-buttons" }, this.pickButton, this.recordButton, this.sampleButton), this.limit);
     this.element = el("div", { class: "ps-intake" }, this.choices, this.meter.element);
@@ -61,6 +63,7 @@ class SourcePanel {
     this.page.problem = null;
     this.page.show(null);
     this.meter.watch(this.recorder);
+    this.captions.start(this.recorder, this.page.form.key(), this.page.form.order());
     this.meter.stopButton.focus();
   }
 
@@ -71,6 +74,7 @@ class SourcePanel {
 
   async stop() {
     const recorder = this.recorder;
+    this.captions.stop();
     const file = await recorder.stop();
     this.recorder = null;
     this.page.choose([file], { recorded: true });

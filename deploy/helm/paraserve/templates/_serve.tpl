@@ -38,8 +38,9 @@ which only deployments with bounds may do.
 {{- end -}}
 {{- end -}}
 {{- $http := dict "host" "0.0.0.0" "port" ($root.Values.serve.port | int) "haproxy" $root.Values.serve.haproxy -}}
-{{- /* The page is an application of its own: a change of it must not restart the others. */ -}}
-{{- $args := merge (dict "http" $http "pack_dir" $root.Values.models.mountPath "app_name" .name) (omit $settings "ui") -}}
+{{- /* The page and live transcription are applications of their own: a change of them must not
+restart the others. */ -}}
+{{- $args := merge (dict "http" $http "pack_dir" $root.Values.models.mountPath "app_name" .name) (omit $settings "ui" "live") -}}
 {{- if or (ne $root.Values.models.source "ephemeral") $effective.offline -}}
 {{- $_ := set $args "offline" true -}}
 {{- end -}}
@@ -80,6 +81,28 @@ which only deployments with bounds may do.
 {{- if eq $application.name $name -}}
 {{- $args := merge (dict "ui" $ui) (deepCopy $application.args) -}}
 {{- $applications = append $applications (dict "name" (printf "%s-ui" $name) "route_prefix" ($ui.route_prefix | default "/ui") "import_path" "serve_app.app:build_page" "args" $args) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $live := dig "live" dict (include "paraserve.effective" (dict "root" . "settings" $settings) | fromYaml) -}}
+{{- if $live.enabled -}}
+{{- $deployment := $live.deployment | default dict -}}
+{{- $options := dict "name" "Live" -}}
+{{- if and $deployment.num_replicas (not $deployment.autoscaling) -}}
+{{- $_ := set $options "num_replicas" ($deployment.num_replicas | int) -}}
+{{- $live = merge (dict "deployment" (omit $deployment "num_replicas")) (omit $live "deployment") -}}
+{{- end -}}
+{{- if gt (.Values.serve.replicaSurgePercent | int) 0 -}}
+{{- $_ := set $options "max_surge_percent" (.Values.serve.replicaSurgePercent | int) -}}
+{{- end -}}
+{{- range $application := $applications -}}
+{{- if eq $application.name $name -}}
+{{- $args := merge (dict "live" $live) (deepCopy $application.args) -}}
+{{- $application := dict "name" (printf "%s-live" $name) "route_prefix" "/v1/realtime" "import_path" "serve_app.app:build_live" "args" $args -}}
+{{- if gt (len $options) 1 -}}
+{{- $_ := set $application "deployments" (list $options) -}}
+{{- end -}}
+{{- $applications = append $applications $application -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

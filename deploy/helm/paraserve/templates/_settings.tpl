@@ -58,6 +58,9 @@ Nothing where there is no cluster to ask, as in `helm template`.
 {{- if dig "ui" "enabled" false ($application.settings | default dict) -}}
 {{- fail (printf "extraApplications.%s.settings.ui.enabled: the page belongs to the main application; enable it in settings.ui." $name) -}}
 {{- end -}}
+{{- if dig "live" "enabled" false ($application.settings | default dict) -}}
+{{- fail (printf "extraApplications.%s.settings.live.enabled: live transcription belongs to the main application; enable it in settings.live." $name) -}}
+{{- end -}}
 {{- $_ := set $all $name $application -}}
 {{- end -}}
 {{- toYaml $all -}}
@@ -71,6 +74,10 @@ Nothing where there is no cluster to ask, as in `helm template`.
 {{- $longest = max $longest (dig "ingress" "request_timeout_s" 3600 $settings | ceil | int) -}}
 {{- range $stage := list "ingress" "segmenter" "recognizer" "punctuator" "speaker_embedder" -}}
 {{- $longest = max $longest (dig $stage "deployment" "graceful_shutdown_timeout_s" 600 $settings | ceil | int) -}}
+{{- end -}}
+{{- /* A session may last hours; one whose replica stops goes on in another within this time. */ -}}
+{{- if dig "live" "enabled" false $settings -}}
+{{- $longest = max $longest (dig "live" "deployment" "graceful_shutdown_timeout_s" 300 $settings | ceil | int) -}}
 {{- end -}}
 {{- end -}}
 {{- $longest -}}

@@ -1,0 +1,1 @@
+"""Live transcription under load."""

@@ -1,0 +1,44 @@
+"""The service with live transcription on, and a number of sessions with it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from loadtests.live.results import LiveResult
+from loadtests.live.speakers import run_speakers
+from loadtests.live.talks import TalkLibrary
+from loadtests.serving import check_local, serving
+
+SETTINGS = ("live.enabled=true", "live.max_sessions=1000")
+
+
+@contextmanager
+def live_service(options: argparse.Namespace, *assignments: str) -> Iterator[str]:
+    """Yields the URL of the service that was named, or of one that runs for the block.
+
+    Args:
+        options: with `url`, None for a service of its own, and `set`.
+        assignments: further settings of its own service.
+
+    Raises:
+        RemoteRefused: the URL is not on this machine.
+    """
+    if options.url is not None:
+        check_local(options.url)
+        yield options.url
+        return
+    with serving(*SETTINGS, *assignments, *options.set) as process:
+        yield process.url
+
+
+async def measure(url: str, num_sessions: int, audio_s: float) -> LiveResult:
+    """Returns what so many sessions at once were told, of audio of about that length."""
+    return LiveResult(await run_speakers(url, TalkLibrary().talks(num_sessions, audio_s)))
+
+
+def warm_up(url: str) -> None:
+    """Has one short session, whose times do not count."""
+    asyncio.run(measure(url, 1, 1.0))

@@ -1,0 +1,1 @@
+"""Live transcription: one session per speaker's stream, whatever the protocol."""
