@@ -57,7 +57,13 @@ class NamedKeys:
         name = (authorization or "").removeprefix("Bearer ")
         if name not in self.callers:
             raise Unauthenticated("the API key is not valid")
+        return self.caller_named(name)
+
+    def caller_named(self, name: str) -> Caller:
         return self.callers[name]
+
+    def signing_secrets(self, name: str) -> tuple[bytes, ...]:
+        return (name.encode(),)
 
     def stale_s(self) -> float:
         return 0.0
