@@ -62,13 +62,15 @@ def main(given: Sequence[str] | None = None) -> int:
     add("--phrases", type=int, default=PHRASES_PER_BLEND, help="phrases of a blend of voices")
     add("--hours", type=float, default=3.0, help="longest recording of `length`")
     cache = Path(tempfile.gettempdir()) / "paraserve-speakers"
+    dtypes = ("float32", "bfloat16")
+    add("--dtype", choices=dtypes, default="float32", help="of the recordings' embeddings")
     add("--cache", type=Path, default=cache, help="directory of phrases and embeddings")
     options = parse(made, given)
     if unknown := set(options.parts) - set(_PARTS):
         made.error(f"no such part: {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
     with Report("speakers", options) as report:
-        studio = Studio(options.cache, options.phrases)
+        studio = Studio(options.cache, options.phrases, options.dtype)
         for part in options.parts or _PARTS:
             if part == "sample":
                 sample(studio, report)
@@ -83,7 +85,8 @@ def main(given: Sequence[str] | None = None) -> int:
 class Studio:
     """What all parts need: voices, embeddings, and where they are kept."""
 
-    def __init__(self, cache: Path, num_phrases: int) -> None:
+    def __init__(self, cache: Path, num_phrases: int, dtype: str = "float32") -> None:
+        self.dtype = dtype
         self.store = PackStore()
         self.cache = cache
         self.num_phrases = num_phrases
@@ -95,7 +98,10 @@ class Studio:
 
     @cached_property
     def listener(self) -> Listener:
-        return Listener(self.embedder, self.cache)
+        if self.dtype == "float32":
+            return Listener(self.embedder, self.cache)
+        # What is kept is of another precision.
+        return Listener(Campplus(self.store, self.dtype), self.cache / self.dtype)
 
     def phrases(self, voice: Voice) -> list[Samples]:
         """Returns phrases of the blend of a voice, not yet at the voice's speed."""

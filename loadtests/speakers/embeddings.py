@@ -21,10 +21,15 @@ _PACK = "campplus-zh-en"
 
 
 class Campplus:
-    """CAM++ on this process's threads."""
+    """CAM++ on this process's threads.
 
-    def __init__(self, store: PackStore) -> None:
-        self._engine = CampplusEngine(resolve(_PACK, store))
+    Args:
+        store: of its pack.
+        dtype: see the setting `speaker_embedder.dtype`.
+    """
+
+    def __init__(self, store: PackStore, dtype: str = "float32") -> None:
+        self._engine = CampplusEngine(resolve(_PACK, store), dtype=dtype)
 
     def embed(self, windows: Sequence[Pcm]) -> Embeddings:
         """Returns a unit vector per window of at most 1.5 s; short ones are padded."""
