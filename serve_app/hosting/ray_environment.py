@@ -13,7 +13,7 @@ from serve_app.api import flow
 from serve_app.core.in_flight import NODE_ADDRESS_VARIABLE, RUN_DIRECTORY_VARIABLE
 from serve_app.hosting.haproxy_launcher import OPTIONS_VARIABLE, ProxyOptions
 from serve_app.hosting.run_directory import RunDirectory
-from serve_app.settings import IngressSettings, Settings
+from serve_app.settings import Settings
 from serve_app.settings.admission import is_loopback
 
 LAUNCHER_IN_IMAGE = "/opt/venv/bin/paraserve-haproxy"
@@ -41,19 +41,22 @@ def common_environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(hard_stop_after_s(settings.ingress)),
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(hard_stop_after_s(settings)),
         "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": str(settings.http.idle_timeout_s),
         "RAY_SERVE_HAPROXY_MAXCONN": str(settings.http.max_connections),
     }
 
 
-def hard_stop_after_s(ingress: IngressSettings) -> int:
+def hard_stop_after_s(settings: Settings) -> int:
     """Returns the time after which a replaced HAProxy drops its connections.
 
     Ray replaces HAProxy at every change of ingress replicas, so this must exceed the longest
-    request. Ray's default is 120 s.
+    request and the longest live session. Ray's default is 120 s.
     """
-    return math.ceil(ingress.max_request_timeout_s) + _HARD_STOP_MARGIN_S
+    longest_s = settings.ingress.max_request_timeout_s
+    if settings.live.enabled:
+        longest_s = max(longest_s, settings.live.max_session_s)
+    return math.ceil(longest_s) + _HARD_STOP_MARGIN_S
 
 
 def run_environment(

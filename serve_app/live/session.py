@@ -256,9 +256,13 @@ class Session:
             self._is_ending = True
 
     def end_with(self, error: Exception) -> None:
-        """Takes no further audio; raises the error after the texts of what has arrived."""
-        self._last_error = error
-        self.finish()
+        """Takes no further audio; raises the error after the texts of what has arrived.
+
+        A session that ends anyway ends without it.
+        """
+        if not self._is_ending:
+            self._last_error = error
+            self.finish()
 
     def abort(self, error: Exception) -> None:
         """Takes no further audio and raises the error at once."""

@@ -205,7 +205,7 @@ _REASONS = {
 def _wanted_environment(config: ServeConfig) -> dict[str, str]:
     """Returns the variables that `serve_app.launch.prepare_environment` would set."""
     haproxy = any(application.settings.http.haproxy for application in config.applications)
-    longest = max(hard_stop_after_s(each.settings.ingress) for each in config.applications)
+    longest = max(hard_stop_after_s(each.settings) for each in config.applications)
     bounds = {_HARD_STOP: str(longest), _LAUNCHER: LAUNCHER_IN_IMAGE}
     return {
         _PROXY: "1" if haproxy else "0",

@@ -63,3 +63,21 @@ def test_that_of_another_application_is_refused() -> None:
     )
     with pytest.raises(Exception, match="belongs to the main application"):
         render(values)
+
+
+def test_sessions_do_not_lengthen_the_grace_period_of_pods_but_outlive_proxies() -> None:
+    long: Json = {"settings": {"live": {"enabled": True, "max_session_s": 30_000}}}
+    without, with_live = (
+        _pod(render(values))
+        for values in (ready_values("demo-cpu"), combined(ready_values("demo-cpu"), long))
+    )
+    assert with_live["terminationGracePeriodSeconds"] == without["terminationGracePeriodSeconds"]
+    variables = {one["name"]: one.get("value") for one in with_live["containers"][0]["env"]}
+    assert variables["RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S"] == "30060"
+
+
+def _pod(objects: list[Json]) -> Json:
+    (service,) = (one for one in objects if one["kind"] == "RayService")
+    group = service["spec"]["rayClusterConfig"]["workerGroupSpecs"][0]
+    pod: Json = group["template"]["spec"]
+    return pod

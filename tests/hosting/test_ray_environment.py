@@ -9,7 +9,11 @@ import pytest
 from ray.serve._private import constants
 
 from serve_app.hosting.haproxy_launcher import OPTIONS_VARIABLE
-from serve_app.hosting.ray_environment import common_environment, run_environment
+from serve_app.hosting.ray_environment import (
+    common_environment,
+    hard_stop_after_s,
+    run_environment,
+)
 from serve_app.hosting.run_directory import RunDirectory
 from serve_app.settings import Settings
 
@@ -70,3 +74,10 @@ def test_ray_listens_on_the_loopback_address_by_default() -> None:
     assert environment()[switch] == "0"
     assert switch not in environment(cluster={"host": "10.0.0.5"})
     assert environment()["RAY_AUTH_MODE"] == "token"
+
+
+def test_a_replaced_haproxy_outlives_the_longest_live_session() -> None:
+    settings = Settings.model_validate({"live": {"enabled": True, "max_session_s": 30_000}})
+    assert hard_stop_after_s(settings) == 30_060
+    off = settings.model_copy(update={"live": settings.live.model_copy(update={"enabled": False})})
+    assert hard_stop_after_s(off) < 30_000

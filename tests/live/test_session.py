@@ -395,6 +395,14 @@ async def test_a_session_that_must_end_tells_all_texts_first() -> None:
     assert session.statistics().finished_ms == 1200
 
 
+async def test_a_session_that_was_finished_ends_as_if_it_need_not() -> None:
+    session = new_session(scripted_models(ScriptedRecognizer()))
+    session.push(speech(12))
+    session.finish()
+    session.end_with(ShuttingDown())
+    assert finals_of(await rest_of(session))[0].text == words_of(12)
+
+
 async def test_an_aborted_session_says_where_to_go_on() -> None:
     recognizer = ScriptedRecognizer()
     session = new_session(scripted_models(recognizer), SessionOptions(partials=False))

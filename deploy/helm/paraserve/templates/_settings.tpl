@@ -83,12 +83,15 @@ Nothing where there is no cluster to ask, as in `helm template`.
 {{- $longest -}}
 {{- end -}}
 
-{{/* Longest deadline that any caller may ask for, in s. */}}
+{{/* Longest deadline that any caller may ask for, or live session, in s. */}}
 {{- define "paraserve.longestDeadline" -}}
 {{- $longest := 0 -}}
 {{- range $name, $application := include "paraserve.applications" . | fromYaml -}}
 {{- $settings := include "paraserve.effective" (dict "root" $ "settings" ($application.settings | default dict)) | fromYaml -}}
 {{- $longest = max $longest (dig "ingress" "max_request_timeout_s" 14400 $settings | ceil | int) -}}
+{{- if dig "live" "enabled" false $settings -}}
+{{- $longest = max $longest (dig "live" "max_session_s" 14400 $settings | ceil | int) -}}
+{{- end -}}
 {{- end -}}
 {{- $longest -}}
 {{- end -}}
