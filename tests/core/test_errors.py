@@ -47,6 +47,7 @@ ARGUMENTS: dict[type[ParaserveError], tuple[object, ...]] = {
     job_errors.UploadIncomplete: (1, 2),
     live_errors.NothingToCommit: (20,),
     live_errors.TooMuchAudio: (30.0,),
+    live_errors.SessionIdle: (300.0,),
     live_errors.SessionTooLong: (300.0, 1200),
     job_errors.QuotaExceeded: (3600.0, "2026-12-01"),
 }
