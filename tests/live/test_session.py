@@ -548,6 +548,7 @@ class _QuickVad(FakeVad):
         return _QuickStream()
 
 
+@pytest.mark.timeout(400)
 async def test_memory_is_flat_over_three_hours() -> None:
     """At accelerated clock: speech with pauses, and an hour without a pause."""
     now = 0.0
