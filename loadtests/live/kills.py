@@ -16,14 +16,15 @@ from loadtests.live.results import LiveResult, add_result, add_table, promise_te
 from loadtests.live.service import SETTINGS, measure, warm_up
 from loadtests.outages import SupervisedService, supervised
 
-_REPLICAS = "recognizer.deployment.num_replicas=2"
+# Reservations for both, and for the sessions, on a machine of two cores.
+_REPLICAS = ("recognizer.deployment.num_replicas=2", "cluster.num_cpus=8")
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
     add_table(report, "Sessions while recognizers are killed", "killed")
     with tempfile.TemporaryDirectory() as directory:
         log = Path(directory) / "serve.log"
-        with supervised(log, *SETTINGS, _REPLICAS, *options.set) as service:
+        with supervised(log, *SETTINGS, *_REPLICAS, *options.set) as service:
             warm_up(service.url)
             num_killed, result = asyncio.run(speak_through_kills(service, options))
     add_result(report, result, num_killed)

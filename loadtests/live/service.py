@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ from loadtests.live.speakers import run_speakers
 from loadtests.live.talks import TalkLibrary
 from loadtests.serving import check_local, serving
 
+_START_LIMIT_S = 180.0
 SETTINGS = ("live.enabled=true", "live.max_sessions=1000")
 
 
@@ -40,5 +42,13 @@ async def measure(url: str, num_sessions: int, audio_s: float) -> LiveResult:
 
 
 def warm_up(url: str) -> None:
-    """Has one short session, whose times do not count."""
-    asyncio.run(measure(url, 1, 1.0))
+    """Has short sessions, whose times do not count, until one is told its text.
+
+    Raises:
+        TimeoutError: none is within minutes.
+    """
+    ends_s = time.monotonic() + _START_LIMIT_S
+    while (result := asyncio.run(measure(url, 1, 1.0))).problems:
+        if time.monotonic() > ends_s:
+            raise TimeoutError(result.problems[0])
+        time.sleep(1)

@@ -24,8 +24,12 @@ def test_live_transcription_is_served_only_if_enabled(name: str) -> None:
     with_live = applications(combined(ready_values(name), LIVE))
     assert set(with_live) - set(without) == {"paraserve-live"}
     assert with_live["paraserve-live"]["route_prefix"] == LIVE_ROUTE_PREFIX
-    # Turning it on or off restarts nothing.
+    # Turning it on or off restarts nothing but the page, which then has live captions.
+    page = without.pop("paraserve-ui", None)
     assert {name: with_live[name] for name in without} == without
+    if page is not None:
+        args = {**page["args"], "live": {"enabled": True}}
+        assert with_live["paraserve-ui"] == {**page, "args": args}
 
 
 def test_its_application_is_built_from_its_args_and_uses_the_main_one() -> None:

@@ -76,15 +76,20 @@ restart the others. */ -}}
 {{- $name := .Values.settings.app_name | default "paraserve" -}}
 {{- $settings := include "paraserve.mainSettings" . | fromYaml -}}
 {{- $ui := dig "ui" dict (include "paraserve.effective" (dict "root" . "settings" $settings) | fromYaml) -}}
+{{- $live := dig "live" dict (include "paraserve.effective" (dict "root" . "settings" $settings) | fromYaml) -}}
 {{- if $ui.enabled -}}
+{{- /* The page shows live captions where there are live sessions. */ -}}
+{{- $known := dict "ui" $ui -}}
+{{- if $live.enabled -}}
+{{- $_ := set $known "live" (dict "enabled" true) -}}
+{{- end -}}
 {{- range $application := $applications -}}
 {{- if eq $application.name $name -}}
-{{- $args := merge (dict "ui" $ui) (deepCopy $application.args) -}}
+{{- $args := merge $known (deepCopy $application.args) -}}
 {{- $applications = append $applications (dict "name" (printf "%s-ui" $name) "route_prefix" ($ui.route_prefix | default "/ui") "import_path" "serve_app.app:build_page" "args" $args) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- $live := dig "live" dict (include "paraserve.effective" (dict "root" . "settings" $settings) | fromYaml) -}}
 {{- if $live.enabled -}}
 {{- $deployment := $live.deployment | default dict -}}
 {{- $options := dict "name" "Live" -}}
