@@ -12,7 +12,10 @@ import sys
 from pathlib import Path
 
 TARGET = Path(__file__).with_name("licenses.md")
-EXTRAS = ("batch", "huggingface", "modelscope", "onnx", "ops", "s3", "tracing", "ui", "whisper")
+EXTRAS = (
+    *("batch", "huggingface", "jobs", "live", "modelscope", "onnx", "ops", "s3", "tracing", "ui"),
+    "whisper",
+)
 HEAD = """# Licenses
 
 Written by `make licenses` (pip-licenses) from what is installed. Paraserve is under Apache-2.0;
