@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import httpx
 
@@ -137,7 +138,8 @@ def running(
         start_node(settings.cluster, run, (reaper.pid,))
         watch = watch_node()
         watch.start()
-        yield replace(_deploy(settings, on_progress), run=run, watch=watch)
+        started = _deploy(settings, on_progress, partial(_check_node, watch))
+        yield replace(started, run=run, watch=watch)
     finally:
         _stop(watch)
         # It ends remaining processes, such as a HAProxy whose manager died.
@@ -154,11 +156,27 @@ def _joined(settings: Settings, on_progress: Callable[[str], None]) -> Iterator[
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise StartFailed(f"no Ray cluster at {settings.cluster.address}: {reason}") from None
-    yield _deploy(settings, on_progress)
+    yield _deploy(settings, on_progress, lambda: None)
 
 
-def _deploy(settings: Settings, on_progress: Callable[[str], None]) -> RunningApplication:
-    """Deploys the application; returns when it is ready."""
+def _check_node(watch: NodeWatch) -> None:
+    """Raises:
+    StartFailed: the node is lost.
+    """
+    if (loss := watch.loss()) is not None:
+        raise StartFailed(f"the Ray node was lost during the start: {loss}")
+
+
+def _deploy(
+    settings: Settings, on_progress: Callable[[str], None], check: Callable[[], None]
+) -> RunningApplication:
+    """Deploys the application; returns when it is ready.
+
+    Args:
+        settings: of the application.
+        on_progress: called with progress messages.
+        check: called again and again; raises once the start can no longer succeed.
+    """
     from ray import serve
     from ray.exceptions import RayError
 
@@ -180,7 +198,7 @@ def _deploy(settings: Settings, on_progress: Callable[[str], None]) -> RunningAp
     # The proxies take as long to start as the replicas, so neither waits for the other.
     with ThreadPoolExecutor(1, "start-serve") as pool:
         started = pool.submit(_start_serve, settings, deadline)
-        _wait_for_controller(started)
+        _wait_for_controller(started, check)
         on_progress("starting the deployments")
         try:
             serve.run_many(targets, wait_for_applications_running=False)
@@ -189,23 +207,24 @@ def _deploy(settings: Settings, on_progress: Callable[[str], None]) -> RunningAp
         started.result()
     try:
         for target in targets:
-            _wait_until_running(target.name, on_progress, deadline)
+            _wait_until_running(target.name, on_progress, deadline, check)
     except RayError as error:
         raise StartFailed(_reason(str(error))) from None
     url = own_url(settings.http)
     on_progress("waiting for the HTTP proxy")
-    wait_until_ready(url, max(deadline - time.monotonic(), _POLL_S))
+    wait_until_ready(url, max(deadline - time.monotonic(), _POLL_S), check)
     return RunningApplication(
         url, f"{url}{settings.ui.route_prefix}/" if settings.ui.enabled else None
     )
 
 
-def _wait_for_controller(started: Future[None]) -> None:
+def _wait_for_controller(started: Future[None], check: Callable[[], None]) -> None:
     """Returns once Serve's controller has a name, or the start has ended or failed."""
     import ray
     from ray.serve._private.constants import SERVE_CONTROLLER_NAME, SERVE_NAMESPACE
 
     while not started.done():
+        check()
         with contextlib.suppress(ValueError):
             ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
             return
@@ -293,11 +312,14 @@ def _check_port(http: HttpSettings, *, shared: bool) -> None:
             ) from None
 
 
-def _wait_until_running(name: str, on_progress: Callable[[str], None], deadline: float) -> None:
+def _wait_until_running(
+    name: str, on_progress: Callable[[str], None], deadline: float, check: Callable[[], None]
+) -> None:
     from ray import serve
 
     last_message = ""
     while time.monotonic() < deadline:
+        check()
         application = serve.status().applications[name]
         if application.status == "RUNNING":
             return
@@ -327,8 +349,13 @@ def _reason(message: str) -> str:
     return re.sub(r"^serve_app(\.\w+)+\.(?=[A-Z])", "", lines[-1]) if lines else "no reason given"
 
 
-def wait_until_ready(url: str, timeout_s: float) -> None:
+def wait_until_ready(url: str, timeout_s: float, check: Callable[[], None] = lambda: None) -> None:
     """Waits until the service reports that all its deployments have warmed up.
+
+    Args:
+        url: of the service.
+        timeout_s: longest wait.
+        check: called again and again; raises once there is no use in waiting.
 
     Raises:
         StartFailed: it is not ready within `timeout_s`.
@@ -336,6 +363,7 @@ def wait_until_ready(url: str, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     with httpx.Client(base_url=url, timeout=10.0, trust_env=False) as client:
         while time.monotonic() < deadline:
+            check()
             try:
                 if client.get("/readyz").status_code == httpx.codes.OK:
                     return

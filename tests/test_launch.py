@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from serve_app.core.errors import ConfigurationError, StartFailed
-from serve_app.launch import running
+from serve_app.launch import running, wait_until_ready
 from serve_app.settings import Settings
 
 
@@ -27,3 +27,11 @@ def test_missing_api_keys_are_reported_before_a_cluster_starts() -> None:
     with pytest.raises(ConfigurationError, match="keys_file"), running(settings, told.append):
         pass
     assert told == []
+
+
+def test_wait_ends_once_there_is_no_use_in_it() -> None:
+    def check() -> None:
+        raise StartFailed("the node is lost")
+
+    with pytest.raises(StartFailed, match="the node is lost"):
+        wait_until_ready("http://127.0.0.1:9", 600.0, check)

@@ -156,7 +156,9 @@ async def test_secret_opens_sessions_and_nothing_else(service: LiveService) -> N
             assert response.json()["error"]["code"] == "invalid_api_key"
 
 
-@pytest.mark.parametrize("key", [None, "psk_unknown", DISABLED])
+@pytest.mark.parametrize(
+    "key", [None, "psk_unknown", DISABLED], ids=["none", "unknown", "disabled"]
+)
 async def test_secret_needs_a_key(service: LiveService, key: str | None) -> None:
     headers = {} if key is None else bearer(key)
     async with httpx.AsyncClient(base_url=service.base_url) as http:

@@ -15,11 +15,12 @@ import httpx
 import numpy as np
 import pytest
 
+from loadtests.serving import start_serving
 from serve_app.hosting.processes import processes_of_run
 from serve_app.hosting.stopping import ExitCode
 from tests.service.requests import audio_file, read_audio, transcribe
 from tests.service.serving_process import ObservedService, serving
-from tests.waiting import wait_until
+from tests.waiting import LIMIT_S, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
@@ -199,3 +200,22 @@ def test_second_signal_ends_at_once_and_reports_cut_requests(demo_flac: bytes) -
         assert code == (ExitCode.REQUESTS_CUT if "; 1 requests were" in service.output else 0)
         assert broken.is_set()
     assert processes_of_run(directory) == []
+
+
+def test_loss_of_the_node_during_the_start_ends_it(tmp_path: Path) -> None:
+    """It would wait for what cannot come, until the limit of a start."""
+    output = tmp_path / "output"
+
+    def text() -> str:
+        return output.read_text(errors="replace")
+
+    with output.open("wb") as file:
+        service = start_serving(SMALL, output=file)
+    try:
+        wait_until(lambda: "waiting for" in text(), text)
+        (raylet,) = [one for one in service.descendants() if one.name() == "raylet"]
+        raylet.kill()
+        assert service.process.wait(LIMIT_S) == 1
+    finally:
+        service.stop()
+    assert "the Ray node was lost during the start" in text()
