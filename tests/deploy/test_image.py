@@ -25,7 +25,11 @@ from tests.deploy.charting import ROOT
 # What runs packs, and the extra that brings it.
 ENGINES = {"paraformer": None, "onnx": "onnx", "whispercpp": "whisper", "hybrid": "whisper"}
 # What is run by developers, and by operators from their own machines.
-NOT_IN_THE_IMAGE = {"ops", "funasr", "test", "bench", "deploy", "dev", "compat", "conformance"}
+NOT_IN_THE_IMAGE = {
+    *("ops", "funasr", "test", "bench", "deploy", "dev", "compat", "conformance"),
+    # Callers' own.
+    *("live", "microphone"),
+}
 LOCKS = ROOT / "deploy" / "locks"
 _PIN = re.compile(
     r"^([A-Za-z0-9._-]+)==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.M
