@@ -193,7 +193,7 @@ def test_a_stopped_replica_ends_its_sessions_with_their_position(
     name = f"{settings.app_name}-leaving"
     update = {
         "deployment": settings.live.deployment.model_copy(
-            update={"graceful_shutdown_timeout_s": 8.0}
+            update={"graceful_shutdown_timeout_s": 45.0}
         )
     }
     leaving = settings.model_copy(update={"live": settings.live.model_copy(update=update)})
@@ -208,7 +208,7 @@ def test_a_stopped_replica_ends_its_sessions_with_their_position(
             pushing = asyncio.create_task(_push_for_ever(socket, recording))
             await asyncio.wait_for(first_text.wait(), 60)
             await asyncio.to_thread(serve.delete, name, _blocking=False)
-            await asyncio.wait_for(reading, 60)
+            await asyncio.wait_for(reading, 200)
             pushing.cancel()
         return heard
 
