@@ -182,9 +182,6 @@ def test_sessions_over_the_limit_are_refused_and_freed_places_are_taken(live_url
     asyncio.run(run())
 
 
-@pytest.mark.xfail(
-    reason="uvicorn closes the socket with 1012 before the session is told", strict=False
-)
 def test_a_stopped_replica_ends_its_sessions_with_their_position(
     live_url: str, settings: Settings, recording: np.ndarray
 ) -> None:
@@ -196,7 +193,7 @@ def test_a_stopped_replica_ends_its_sessions_with_their_position(
     name = f"{settings.app_name}-leaving"
     update = {
         "deployment": settings.live.deployment.model_copy(
-            update={"graceful_shutdown_timeout_s": 45.0}
+            update={"graceful_shutdown_timeout_s": 20.0}
         )
     }
     leaving = settings.model_copy(update={"live": settings.live.model_copy(update=update)})
