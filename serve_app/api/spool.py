@@ -6,7 +6,6 @@ last handle closes, also when the process is killed.
 
 from __future__ import annotations
 
-import errno
 import mmap
 import os
 import tempfile
@@ -18,11 +17,9 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from serve_app.audio.opening import BEGINNING_BYTES
-from serve_app.core.errors import StorageFull, UploadTooLarge
+from serve_app.core.errors import UploadTooLarge
 from serve_app.core.records import FileBytes
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FULL_RETRY_S = 30.0
+from serve_app.core.storage import storage_full_or
 
 
 @dataclass(slots=True)
@@ -64,7 +61,7 @@ class SpoolFile:
             while rest:
                 rest = rest[self.file.write(rest) :]
         except OSError as error:
-            raise _as_full(error) from error
+            raise storage_full_or(error) from error
         self.size_bytes = size_bytes
         if self.check_beginning is not None and size_bytes >= BEGINNING_BYTES:
             check, self.check_beginning = self.check_beginning, None
@@ -111,9 +108,5 @@ class SpoolDirectory:
             # The returned object owns the file.
             file = tempfile.TemporaryFile(dir=self.path, buffering=0)  # noqa: SIM115
         except OSError as error:
-            raise _as_full(error) from error
+            raise storage_full_or(error) from error
         return SpoolFile(cast(BinaryIO, file), max_bytes, on_growth)
-
-
-def _as_full(error: OSError) -> Exception:
-    return StorageFull(_FULL_RETRY_S) if error.errno in _FULL else error

@@ -15,6 +15,7 @@ from fsspec.spec import AbstractFileSystem
 
 from serve_app.batch.records import FileInfo
 from serve_app.batch.uris import parse_uri, plain_text
+from serve_app.core.storage import is_storage_error, sync_directory
 
 _TEMPORARY = ".part-"
 """Prefix of the names of incomplete files."""
@@ -74,17 +75,11 @@ def open_files(url: str) -> Files:
     return RemoteFiles(filesystem, root)
 
 
-_STORAGE_PACKAGES = frozenset(
-    ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs")
-)
-
-
 def storage_problem(error: BaseException) -> str | None:
     """Returns what is wrong with the storage as one sentence; None for any other error."""
     seen: BaseException | None = error
     while seen is not None:
-        package = type(seen).__module__.partition(".")[0]
-        if package in _STORAGE_PACKAGES or isinstance(seen, OSError):
+        if is_storage_error(seen):
             lines = plain_text(str(seen)).split("\n")
             return f"the storage failed: {lines[0] or type(seen).__name__}"
         seen = seen.__cause__
@@ -124,7 +119,7 @@ class LocalFiles:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
 
     def read(self, path: str, max_bytes: int | None = None) -> bytes | None:
         try:
@@ -231,11 +226,3 @@ def _walk(folder: str | Path) -> list[os.DirEntry[str]]:
         except FileNotFoundError:
             continue
     return found
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

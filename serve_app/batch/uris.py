@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
+
+from serve_app.core.storage import PROTOCOLS
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+._\-]+)(::|://)")
 _CHAIN = re.compile(r"^[A-Za-z][A-Za-z0-9+._\-]+::|::[A-Za-z][A-Za-z0-9+._\-]+://")
@@ -15,26 +16,6 @@ _SIGNATURE = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _USERINFO = re.compile(r"(?<=://)[^/?#\s]*@")
-
-PROTOCOLS: Mapping[str, str] = {
-    "file": "file",
-    "local": "file",
-    "s3": "s3",
-    "s3a": "s3",
-    "gs": "gs",
-    "gcs": "gs",
-    "az": "abfs",
-    "abfs": "abfs",
-    "abfss": "abfs",
-    # In the memory of this process; used by tests.
-    "memory": "memory",
-}
-"""Supported URL schemes, and fsspec's name for each.
-
-fsspec has dozens more. Some run code from a file (reference); others let the author of a manifest
-read local files or any host in the network (chains, http, ftp, github, smb). Hence all others
-are rejected.
-"""
 
 
 class UnusableUri(ValueError):

@@ -22,23 +22,16 @@ from fsspec.spec import AbstractFileSystem
 
 from serve_app.core.errors import ConfigurationError, StorageFull
 from serve_app.core.job_errors import StoreUnavailable
+from serve_app.core.storage import (
+    FULL_RETRY_S,
+    PROTOCOLS,
+    is_storage_error,
+    sync_directory,
+)
 from serve_app.jobs.ports import JobFiles
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-_PROTOCOLS = {
-    "s3": "s3",
-    "s3a": "s3",
-    "gs": "gs",
-    "gcs": "gs",
-    "az": "abfs",
-    "abfs": "abfs",
-    "abfss": "abfs",
-    # In the memory of this process; used by tests.
-    "memory": "memory",
-}
-"""fsspec's name of each supported protocol; it has others, some of which run code from a file."""
 
 _ID = re.compile(r"(job|upl)_[A-Za-z0-9_-]{1,64}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}")
@@ -46,10 +39,8 @@ _ID_CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 _TEMPORARY = ".part-"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _FULL_CODES = ("QuotaExceeded", "StorageFull", "InsufficientStorage")
-_FULL_RETRY_S = 30.0
 _NUM_THREADS = 8
 _BLOCK_BYTES = 16 * 2**20
-_STORAGE_PACKAGES = ("aiobotocore", "aiohttp", "azure", "botocore", "gcsfs", "google", "s3fs")
 
 
 class _Storage(Protocol):
@@ -131,12 +122,11 @@ def _translated(error: Exception) -> Exception | None:
     if isinstance(error, FileNotFoundError):
         return StoreUnavailable() if _is_bucket_missing(error) else None
     if isinstance(error, OSError) and error.errno in _FULL:
-        return StorageFull(_FULL_RETRY_S)
-    is_storage = type(error).__module__.partition(".")[0] in _STORAGE_PACKAGES
-    if not is_storage and not isinstance(error, OSError):
+        return StorageFull(FULL_RETRY_S)
+    if not is_storage_error(error):
         return None
     if any(code in str(error) for code in _FULL_CODES):
-        return StorageFull(_FULL_RETRY_S)
+        return StorageFull(FULL_RETRY_S)
     return StoreUnavailable()
 
 
@@ -172,8 +162,8 @@ def _open_storage(storage: str) -> _Storage:
                 f"jobs.storage: the directory {path} cannot be created: {error.strerror}"
             ) from None
         return _Directory(path)
-    protocol = _PROTOCOLS.get(scheme.lower())
-    if protocol is None or "::" in storage or ("@" in rest and protocol != "abfs"):
+    protocol = PROTOCOLS.get(scheme.lower())
+    if protocol in (None, "file") or "::" in storage or ("@" in rest and protocol != "abfs"):
         raise ConfigurationError(
             "jobs.storage must be a path or a URL such as s3://bucket/jobs; credentials belong in "
             "the environment"
@@ -262,7 +252,7 @@ class _Directory:
             temporary.unlink(missing_ok=True)
             _remove_if_empty(target.parent)
             raise
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
 
     def _create(self, path: Path) -> BinaryIO:
         self._check_root()
@@ -272,7 +262,7 @@ class _Directory:
             except FileExistsError:
                 pass
             else:
-                _sync_directory(self._root)
+                sync_directory(self._root)
             try:
                 return path.open("xb")
             except FileNotFoundError:
@@ -409,14 +399,6 @@ def _remove_if_empty(directory: Path) -> None:
     # It fails if files are left, or somebody else was faster.
     with suppress(OSError):
         directory.rmdir()
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 _: type[JobFiles] = FsspecFiles

@@ -8,7 +8,6 @@ removed by `remove_leftovers`.
 from __future__ import annotations
 
 import asyncio
-import errno
 import mmap
 import shutil
 import tempfile
@@ -18,13 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from serve_app.core.errors import EmptyUpload, StorageFull
+from serve_app.core.errors import EmptyUpload
 from serve_app.core.records import FileBytes
+from serve_app.core.storage import storage_full_or
 from serve_app.jobs.ports import JobFiles
 
 _PREFIX = "paraserve-job-"
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FULL_RETRY_S = 30.0
 _LEFT_BEHIND_S = 86_400.0
 
 
@@ -47,13 +45,13 @@ async def fetch_recording(
     try:
         folder = await asyncio.to_thread(tempfile.mkdtemp, prefix=_PREFIX, dir=spool_dir)
     except OSError as error:
-        raise _as_full(error) from error
+        raise storage_full_or(error) from error
     path = Path(folder) / "audio"
     try:
         await files.get_to(names, path)
         return await asyncio.to_thread(_map, path)
     except OSError as error:
-        raise _as_full(error) from error
+        raise storage_full_or(error) from error
     finally:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
@@ -76,7 +74,3 @@ def _map(path: Path) -> FileBytes:
             raise EmptyUpload
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return np.frombuffer(mapped, dtype=np.uint8)
-
-
-def _as_full(error: OSError) -> Exception:
-    return StorageFull(_FULL_RETRY_S) if error.errno in _FULL else error
