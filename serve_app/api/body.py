@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from serve_app.api.flow_control import flow_control_of
-from serve_app.core.errors import RecognitionFailed, UploadTooSlow
+from serve_app.core.errors import ParaserveError, RecognitionFailed, UploadTooSlow
 
 _MAX_AHEAD_BYTES = 64 * 1024
 _DISCARD_BYTES = 1 << 20
@@ -121,6 +121,11 @@ class RequestBody:
                     await self._read()
                     while self._ahead:
                         num_bytes += len(self._take())
+
+    async def discard_after(self, error: ParaserveError) -> None:
+        """Discards the rest of a body that was refused, unless its sender is too slow."""
+        if not isinstance(error, UploadTooSlow):
+            await self.discard()
 
     async def unless_departed(self, work: Awaitable[_T]) -> _T:
         """Waits for work on a body that has been read; cancels it if the sender disconnects.

@@ -79,6 +79,19 @@ class EventFeed:
             raise item.error
         return None
 
+    async def first(self, body: RequestBody, patience_s: float) -> str | None:
+        """Returns the first event as `read` does; closes the feed if there will be no stream.
+
+        Raises:
+            Exception: raised by the source.
+            ClientDisconnect: the caller of `body` disconnected.
+        """
+        try:
+            return await body.unless_departed(self.read(patience_s))
+        except BaseException:
+            await self.close()
+            raise
+
     async def close(self) -> None:
         """Cancels the source, and returns when it has stopped."""
         self._closing = True

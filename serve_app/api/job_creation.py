@@ -48,7 +48,7 @@ from serve_app.api.webhook_urls import WebhookPolicy, WebhookSecretNames
 from serve_app.audio.channel_counts import declared_channels
 from serve_app.audio.durations import estimate_duration
 from serve_app.audio.opening import BEGINNING_BYTES, check_beginning
-from serve_app.core.errors import InvalidParameter, ParaserveError, StorageFull, UploadTooSlow
+from serve_app.core.errors import InvalidParameter, ParaserveError, StorageFull
 from serve_app.core.job_errors import (
     IdempotencyConflict,
     QueueFull,
@@ -167,8 +167,7 @@ class JobCreator:
         except ParaserveError as error:
             if admission is not None:
                 admission.leave()
-            if not isinstance(error, UploadTooSlow):
-                await body.discard()
+            await body.discard_after(error)
             raise
         return recording
 

@@ -181,11 +181,7 @@ class JobEventsHandler:
         feed = EventFeed(self._events(caller_of(request).name, log.subject))
         with ExitStack() as held:
             held.callback(body.close)
-            try:
-                first = await body.unless_departed(feed.read(_RETRY_S))
-            except BaseException:
-                await feed.close()
-                raise
+            first = await feed.first(body, _RETRY_S)
             log.at_end, log.status = True, _OK
             return EventStream(
                 feed,

@@ -130,7 +130,7 @@ class ResumableUploads:
             if has_part:
                 upload = await self._receive(request, body, upload, log)
         except ParaserveError as error:
-            await _discard(body, error)
+            await body.discard_after(error)
             raise
         finally:
             body.close()
@@ -167,7 +167,7 @@ class ResumableUploads:
                 raise UploadConflict(upload.offset_bytes)
             upload = await self._receive(request, body, upload, log)
         except ParaserveError as error:
-            await _discard(body, error)
+            await body.discard_after(error)
             raise
         finally:
             body.close()
@@ -415,9 +415,3 @@ def _headers(upload: ResumableUpload) -> dict[str, str]:
         "Upload-Offset": str(upload.offset_bytes),
         "Upload-Expires": format_datetime(upload.expires_at.astimezone(UTC), usegmt=True),
     }
-
-
-async def _discard(body: RequestBody, error: ParaserveError) -> None:
-    """Reads the rest of a refused body for a moment, so that the caller sees the response."""
-    if not isinstance(error, UploadTooSlow):
-        await body.discard()

@@ -37,7 +37,7 @@ from serve_app.api.service import TranscriptionJob, TranscriptionService
 from serve_app.api.speaker_fields import read_speaker_options
 from serve_app.api.upload import Recording, UploadReader, with_query
 from serve_app.api.usage import Meter
-from serve_app.core.errors import ParaserveError, UploadTooSlow
+from serve_app.core.errors import ParaserveError
 from serve_app.core.records import RecordingEnd, RequestContext
 from serve_app.core.speakers import SpeakerOptions
 from serve_app.packs.registry import demo_warning, is_demo_pack
@@ -142,8 +142,7 @@ class TranscriptionHandler:
         except ParaserveError as error:
             if admission is not None:
                 admission.leave()
-            if not isinstance(error, UploadTooSlow):
-                await body.discard()
+            await body.discard_after(error)
             raise
         log.upload_bytes = recording.spool.size_bytes
         # The declared length; the end of the recording corrects it.
@@ -257,11 +256,7 @@ class TranscriptionHandler:
             ClientDisconnect: the caller disconnected.
         """
         feed = EventFeed(events)
-        try:
-            first = await body.unless_departed(feed.read(_STATUS_PATIENCE_S))
-        except BaseException:
-            await feed.close()
-            raise
+        first = await feed.first(body, _STATUS_PATIENCE_S)
         return EventStream(
             feed,
             first,
