@@ -117,7 +117,7 @@ class HttpFetcher:
                 httpcore.URL(
                     scheme=target.scheme, host=target.host, port=target.port, target=target.path
                 ),
-                headers=[(b"Host", _authority(target)), *_HEADERS],
+                headers=[(b"Host", target.authority), *_HEADERS],
                 extensions={"timeout": {"connect": _STALL_S, "read": _STALL_S, "write": _STALL_S}},
             ) as response:
                 if response.status not in _REDIRECTS:
@@ -130,7 +130,7 @@ class HttpFetcher:
         location = _header(response, b"location")
         if not location:
             raise UrlFetchFailed("it redirects without a Location header")
-        base = f"{target.scheme}://{_authority(target).decode()}{target.path.decode('latin-1')}"
+        base = f"{target.scheme}://{target.authority.decode()}{target.path.decode('latin-1')}"
         try:
             return self._policy.check(urljoin(base, location))
         except (InvalidParameter, ValueError):
@@ -153,11 +153,6 @@ async def _write(response: httpcore.Response, spool: SpoolFile, clock: Callable[
         took_s = clock() - began_s
         if took_s > _STALL_S and spool.size_bytes < took_s * _MIN_BYTES_PER_S:
             raise UrlFetchFailed("its host sends too slowly")
-
-
-def _authority(target: Target) -> bytes:
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    return (host if target.default_port else f"{host}:{target.port}").encode("ascii")
 
 
 def _header(response: httpcore.Response, name: bytes) -> str:

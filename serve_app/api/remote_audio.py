@@ -45,6 +45,12 @@ class Target:
     def default_port(self) -> bool:
         return self.port == _DEFAULT_PORTS[self.scheme]
 
+    @property
+    def authority(self) -> bytes:
+        """The value of the header Host."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (host if self.default_port else f"{host}:{self.port}").encode("ascii")
+
 
 class Signer(Protocol):
     """Returns a URL of an object in a bucket that can be fetched for a short time."""

@@ -179,7 +179,7 @@ class Target(Protocol):
     def path(self) -> bytes: ...
 
     @property
-    def default_port(self) -> bool: ...
+    def authority(self) -> bytes: ...
 
 
 class HttpSender:
@@ -222,7 +222,10 @@ class HttpSender:
             return "unsigned"
         try:
             target = self._check_url(delivery.url)
-            headers = [_host(target), *signed_headers(delivery, secrets, self._clock())]
+            headers = [
+                (b"Host", target.authority),
+                *signed_headers(delivery, secrets, self._clock()),
+            ]
             async with asyncio.timeout(self._try_s):
                 status = await self._post(target, headers, delivery.body)
         except RequestError:
@@ -283,11 +286,6 @@ def signed_headers(
         (b"webhook-timestamp", timestamp.encode()),
         (b"webhook-signature", b" ".join(signatures)),
     ]
-
-
-def _host(target: Target) -> tuple[bytes, bytes]:
-    host = f"[{target.host}]" if ":" in target.host else target.host
-    return b"Host", (host if target.default_port else f"{host}:{target.port}").encode("ascii")
 
 
 async def _read_some(answer: httpcore.Response) -> None:
