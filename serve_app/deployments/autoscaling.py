@@ -46,8 +46,8 @@ class _Reports:
     differ.
     """
 
-    def __init__(self, max_age_s: float) -> None:
-        self._max_age_s = max_age_s
+    def __init__(self, report_interval_s: float) -> None:
+        self.max_age_s = max(_MIN_REPORT_AGE_S, _REPORTS_MISSED * report_interval_s)
         self._seen: dict[str, _Seen] = {}
 
     def latest(self, ctx: AutoscalingContext, now: float) -> list[dict[str, float]]:
@@ -69,7 +69,7 @@ class _Reports:
         if seen is None or sent_at != seen.sent_at:
             self._seen[name] = _Seen(sent_at, now)
             return True
-        return now - seen.at_s <= self._max_age_s
+        return now - seen.at_s <= self.max_age_s
 
 
 class SegmenterPolicy:
@@ -80,7 +80,7 @@ class SegmenterPolicy:
     """
 
     def __init__(self, report_interval_s: float) -> None:
-        self._reports = _Reports(max(_MIN_REPORT_AGE_S, _REPORTS_MISSED * report_interval_s))
+        self._reports = _Reports(report_interval_s)
 
     def __call__(self, ctx: AutoscalingContext) -> tuple[float, dict[str, object]]:
         now = time.monotonic()
@@ -102,7 +102,7 @@ class JobRunnerPolicy:
     """
 
     def __init__(self, report_interval_s: float) -> None:
-        self._reports = _Reports(max(_MIN_REPORT_AGE_S, _REPORTS_MISSED * report_interval_s))
+        self._reports = _Reports(report_interval_s)
 
     def __call__(self, ctx: AutoscalingContext) -> tuple[float, dict[str, object]]:
         now = time.monotonic()
@@ -123,8 +123,7 @@ class QueuedAudioPolicy:
     """
 
     def __init__(self, report_interval_s: float, limits: Mapping[str, float]) -> None:
-        self._max_age_s = max(_MIN_REPORT_AGE_S, _REPORTS_MISSED * report_interval_s)
-        self._reports = _Reports(self._max_age_s)
+        self._reports = _Reports(report_interval_s)
         self._policy = ScalingPolicy(ScalingLimits(**limits))  # type: ignore[arg-type]  # from JSON
         # Serve configures the handlers of this logger in the controller.
         self._logger = logging.getLogger("ray.serve")
@@ -143,10 +142,10 @@ class QueuedAudioPolicy:
     def _sample(self, ctx: AutoscalingContext, now: float) -> LoadSample:
         reports = self._reports.latest(ctx, now)
         backlog = backlog_of(ctx.app_name or "")
-        if backlog is not None and now - backlog.at_s > self._max_age_s:
+        if backlog is not None and now - backlog.at_s > self._reports.max_age_s:
             backlog = None
         jobs = jobs_of(ctx.app_name or "")
-        if jobs is not None and now - jobs.at_s > self._max_age_s:
+        if jobs is not None and now - jobs.at_s > self._reports.max_age_s:
             jobs = None
         return load_sample(
             reports,

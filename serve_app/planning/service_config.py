@@ -9,7 +9,7 @@ from serve_app.planning.speech import SpeechOptions
 from serve_app.scheduling.admission import MAX_RETRY_AFTER_S, Limits
 from serve_app.scheduling.autoscaling import ScalingLimits
 from serve_app.scheduling.batch_budget import BatchLimits
-from serve_app.settings import Settings
+from serve_app.settings import DeploymentSettings, Settings
 
 _GPU_STREAMS = 2
 """Batches in flight of a GPU engine: one is computed, one prepared."""
@@ -149,34 +149,33 @@ def speech_options(settings: Settings, frame_s: float) -> SpeechOptions:
 
 def _recognizer(settings: Settings) -> ReplicaGroupShape:
     recognizer = settings.recognizer
-    deployment = recognizer.deployment
-    return ReplicaGroupShape(
-        num_replicas=deployment.num_replicas,
-        max_calls=deployment.max_ongoing_requests,
-        limits=recognizer_limits(settings),
-        concurrency=_GPU_STREAMS if recognizer.device.startswith("cuda") else 1,
-        gpu_share=deployment.num_gpus,
+    return _group(
+        recognizer.deployment, recognizer_limits(settings), _concurrency(recognizer.device)
     )
 
 
 def _punctuator(settings: Settings) -> ReplicaGroupShape:
     punctuator = settings.punctuator
-    deployment = punctuator.deployment
-    return ReplicaGroupShape(
-        num_replicas=deployment.num_replicas,
-        max_calls=deployment.max_ongoing_requests,
-        limits=punctuator_limits(settings),
-        concurrency=_GPU_STREAMS if punctuator.device.startswith("cuda") else 1,
-        gpu_share=deployment.num_gpus,
+    return _group(
+        punctuator.deployment, punctuator_limits(settings), _concurrency(punctuator.device)
     )
 
 
 def _embedder(settings: Settings) -> ReplicaGroupShape:
-    embedder = settings.speaker_embedder
-    deployment = embedder.deployment
+    return _group(settings.speaker_embedder.deployment, embedder_limits(settings))
+
+
+def _group(
+    deployment: DeploymentSettings, limits: BatchLimits, concurrency: int = 1
+) -> ReplicaGroupShape:
     return ReplicaGroupShape(
         num_replicas=deployment.num_replicas,
         max_calls=deployment.max_ongoing_requests,
-        limits=embedder_limits(settings),
+        limits=limits,
+        concurrency=concurrency,
         gpu_share=deployment.num_gpus,
     )
+
+
+def _concurrency(device: str) -> int:
+    return _GPU_STREAMS if device.startswith("cuda") else 1
