@@ -6,13 +6,15 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from dataclasses import fields as fields_of
-from dataclasses import replace
 from typing import Any, TypeAlias, overload
 from urllib.parse import quote
 
+import httpx
+
 from serve_app.client.answers import Rendered, Transcription, rendered_of, transcription_of
-from serve_app.client.errors import ClientError, ServiceUnreachable
+from serve_app.client.errors import ClientError, ServiceUnreachable, not_the_api
 from serve_app.client.job_records import (
     Job,
     JobOptions,
@@ -31,7 +33,7 @@ from serve_app.client.requests import (
     name_of,
     opened,
 )
-from serve_app.client.sending import AsyncSender, Call, QueryValue, Sender, json_of
+from serve_app.client.sending import AsyncSender, Call, Flow, QueryValue, Sender, json_of
 from serve_app.client.uploads import OnSent, size_of, upload_flow
 
 JobOrId: TypeAlias = Job | str
@@ -71,7 +73,7 @@ def _check_source(recording: Recording | None, audio_url: str | None, upload: st
 
 
 def _creation(
-    form: Form, options: JobOptions, file: tuple[str, Any] | None, repeated: bool
+    form: Form, options: JobOptions, file: tuple[str, Any] | None = None, repeated: bool = True
 ) -> Call:
     """Returns the call that makes a job; with one key, a second call returns the first's job."""
     texts = form | options.form()
@@ -85,6 +87,50 @@ def _creation(
     key = options.idempotency_key or str(uuid.uuid4())
     headers = {"Idempotency-Key": key}
     return Call("POST", _PATH, headers=headers, body={"files": parts}, repeated=repeated)
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where the audio of a job comes from: a recording, a URL, or an upload that is complete."""
+
+    recording: Recording | None
+    audio_url: str | None
+    upload: str | None
+    on_sent: OnSent | None
+    max_failures: int
+
+
+def _creation_flow(source: _Source, form: Form, options: JobOptions, url: str) -> Flow[Job]:
+    """Makes a job; a large recording is uploaded in parts before.
+
+    Args:
+        source: of the audio.
+        form: of the request.
+        options: of the job.
+        url: of the service, for messages.
+    """
+    if source.audio_url is not None:
+        call = _creation(form | {"audio_url": source.audio_url}, options)
+        return _job_in((yield call), url)
+    if source.recording is None:
+        call = _creation(form | {"upload_id": source.upload or ""}, options)
+        return _job_in((yield call), url)
+    name = name_of(source.recording)
+    with opened(source.recording) as content:
+        if content.seekable() and size_of(content) >= RESUMABLE_BYTES:
+            upload_id = yield from upload_flow(
+                content, name, url, on_sent=source.on_sent, max_failures=source.max_failures
+            )
+            call = _creation(form | {"upload_id": upload_id}, options)
+        else:
+            call = _creation(form, options, (name, content), content.seekable())
+        return _job_in((yield call), url)
+
+
+def _job_in(response: httpx.Response | None, url: str) -> Job:
+    if response is None:
+        raise not_the_api(url)
+    return json_of(response, url, job_of)
 
 
 def _page_call(statuses: str | Iterable[str], limit: int, after: str) -> Call:
@@ -169,16 +215,8 @@ class Jobs:
         options = JobOptions(
             webhook_url, metadata or {}, priority, expires_after_s, idempotency_key
         )
-        if audio_url is not None:
-            return self._create(form | {"audio_url": audio_url}, options)
-        if recording is None:
-            return self._create(form | {"upload_id": upload or ""}, options)
-        with opened(recording) as content:
-            if content.seekable() and size_of(content) >= RESUMABLE_BYTES:
-                upload_id = self._upload(content, name_of(recording), None, on_sent)
-                return self._create(form | {"upload_id": upload_id}, options)
-            file = (name_of(recording), content)
-            return self._create(form, options, file, repeated=content.seekable())
+        source = _Source(recording, audio_url, upload, on_sent, self._max_failures)
+        return self._sender.run(_creation_flow(source, form, options, self._sender.url))
 
     def upload(
         self, recording: Recording, *, upload: str | None = None, on_sent: OnSent | None = None
@@ -197,7 +235,15 @@ class Jobs:
             OSError: it cannot be read, or `upload` is of a longer one.
         """
         with opened(recording) as content:
-            return self._upload(content, name_of(recording), upload, on_sent)
+            flow = upload_flow(
+                content,
+                name_of(recording),
+                self._sender.url,
+                upload_id=upload,
+                on_sent=on_sent,
+                max_failures=self._max_failures,
+            )
+            return self._sender.run(flow)
 
     def get(self, job: JobOrId) -> Job:
         """Returns a job as it is now."""
@@ -330,29 +376,6 @@ class Jobs:
             watch.lost_events(error)
         return None
 
-    def _create(
-        self,
-        form: Form,
-        options: JobOptions,
-        file: tuple[str, Any] | None = None,
-        repeated: bool = True,
-    ) -> Job:
-        return self._job(_creation(form, options, file, repeated))
-
-    def _upload(
-        self, content: Any, name: str, upload_id: str | None, on_sent: OnSent | None
-    ) -> str:
-        return self._sender.run(
-            upload_flow(
-                content,
-                name,
-                self._sender.url,
-                upload_id=upload_id,
-                on_sent=on_sent,
-                max_failures=self._max_failures,
-            )
-        )
-
     def _job(self, call: Call) -> Job:
         return json_of(self._sender.send(call), self._sender.url, job_of)
 
@@ -392,23 +415,23 @@ class AsyncJobs:
         options = JobOptions(
             webhook_url, metadata or {}, priority, expires_after_s, idempotency_key
         )
-        if audio_url is not None:
-            return await self._create(form | {"audio_url": audio_url}, options)
-        if recording is None:
-            return await self._create(form | {"upload_id": upload or ""}, options)
-        with opened(recording) as content:
-            if content.seekable() and size_of(content) >= RESUMABLE_BYTES:
-                upload_id = await self._upload(content, name_of(recording), None, on_sent)
-                return await self._create(form | {"upload_id": upload_id}, options)
-            file = (name_of(recording), content)
-            return await self._create(form, options, file, repeated=content.seekable())
+        source = _Source(recording, audio_url, upload, on_sent, self._max_failures)
+        return await self._sender.run(_creation_flow(source, form, options, self._sender.url))
 
     async def upload(
         self, recording: Recording, *, upload: str | None = None, on_sent: OnSent | None = None
     ) -> str:
         """As `Jobs.upload`."""
         with opened(recording) as content:
-            return await self._upload(content, name_of(recording), upload, on_sent)
+            flow = upload_flow(
+                content,
+                name_of(recording),
+                self._sender.url,
+                upload_id=upload,
+                on_sent=on_sent,
+                max_failures=self._max_failures,
+            )
+            return await self._sender.run(flow)
 
     async def get(self, job: JobOrId) -> Job:
         """As `Jobs.get`."""
@@ -516,29 +539,6 @@ class AsyncJobs:
         except ClientError as error:
             watch.lost_events(error)
         return None
-
-    async def _create(
-        self,
-        form: Form,
-        options: JobOptions,
-        file: tuple[str, Any] | None = None,
-        repeated: bool = True,
-    ) -> Job:
-        return await self._job(_creation(form, options, file, repeated))
-
-    async def _upload(
-        self, content: Any, name: str, upload_id: str | None, on_sent: OnSent | None
-    ) -> str:
-        return await self._sender.run(
-            upload_flow(
-                content,
-                name,
-                self._sender.url,
-                upload_id=upload_id,
-                on_sent=on_sent,
-                max_failures=self._max_failures,
-            )
-        )
 
     async def _job(self, call: Call) -> Job:
         return json_of(await self._sender.send(call), self._sender.url, job_of)
