@@ -100,37 +100,35 @@ def test_budgets_can_be_switched_off() -> None:
     assert budgets(values) == {}
 
 
+def left(kube: KubeServer) -> str:
+    """Returns how many pods of the group cpu a drain leaves."""
+    query = "jsonpath={.spec.minAvailable}"
+    return kubectl(kube, "get", "pdb", f"{NAME}-cpu", "-o", query).stdout
+
+
 @pytest.mark.k8s
 def test_budget_follows_at_once_and_the_next_upgrade_agrees(
     releases: helm.Config, services: RayServices, kube: KubeServer
 ) -> None:
-    def left() -> str:
-        query = "jsonpath={.spec.minAvailable}"
-        return kubectl(kube, "get", "pdb", f"{NAME}-cpu", "-o", query).stdout
-
     install(releases, gpu_values())
     with kube.api_client() as api_client:
         admin = Kube(api_client, NAMESPACE)
         told = scale_by_command(admin, NAME, "cpu", ScaleRequest(minimum=4, maximum=8))
     assert "a drain now leaves at least 3 of its pods" in told
-    assert left() == "3"
+    assert left(kube) == "3"
     releases.upgrade(CHART, "speech", gpu_values(settings={"log_level": "DEBUG"}))
-    assert left() == "3"
+    assert left(kube) == "3"
 
 
 @pytest.mark.k8s
 def test_budget_follows_a_group_that_was_scaled_by_hand(
     releases: helm.Config, services: RayServices, kube: KubeServer
 ) -> None:
-    def left() -> str:
-        query = "jsonpath={.spec.minAvailable}"
-        return kubectl(kube, "get", "pdb", f"{NAME}-cpu", "-o", query).stdout
-
     install(releases, gpu_values())
-    assert left() == "1"
+    assert left(kube) == "1"
     scale_group(services, NAME, "cpu", minReplicas=4)
     releases.upgrade(CHART, "speech", gpu_values())
-    assert left() == "3"
+    assert left(kube) == "3"
 
 
 @pytest.mark.parametrize("name", ["demo-cpu", "one-gpu"])
