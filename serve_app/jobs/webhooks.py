@@ -9,9 +9,6 @@ Source: Standard Webhooks 1.0.0; https://www.standardwebhooks.com.
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import hmac
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -19,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol, TypeAlias
 
 import httpcore
+from standardwebhooks import Webhook
 
 from serve_app.core.errors import ConfigurationError, RequestError
 from serve_app.core.job_errors import StoreUnavailable
@@ -273,18 +271,15 @@ def signed_headers(
         secrets: a signature is made by each.
         sent_at: receivers refuse a message of another time, so that nobody can repeat it.
     """
-    timestamp = str(int(sent_at.timestamp()))
-    signed = f"{delivery.id}.{timestamp}.".encode() + delivery.body
-    signatures = [
-        b"v1," + base64.b64encode(hmac.digest(secret, signed, hashlib.sha256)) for secret in secrets
-    ]
+    body = delivery.body.decode()
+    signatures = [Webhook(secret).sign(delivery.id, sent_at, body) for secret in secrets]
     return [
         (b"Content-Type", b"application/json"),
         (b"User-Agent", b"paraserve"),
         (b"Content-Length", str(len(delivery.body)).encode()),
         (b"webhook-id", delivery.id.encode()),
-        (b"webhook-timestamp", timestamp.encode()),
-        (b"webhook-signature", b" ".join(signatures)),
+        (b"webhook-timestamp", str(int(sent_at.timestamp())).encode()),
+        (b"webhook-signature", " ".join(signatures).encode()),
     ]
 
 
