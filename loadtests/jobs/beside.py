@@ -15,18 +15,14 @@ import tempfile
 import time
 from pathlib import Path
 
-import httpx
-
 from loadtests.harness.clips import ClipLibrary
 from loadtests.harness.report import Report
-from loadtests.harness.requests import percentiles
-from loadtests.jobs.caller import JobCaller
-from loadtests.jobs.setup import job_settings, new_secret
+from loadtests.harness.requests import WHISPER, Caller, percentiles
+from loadtests.jobs.setup import job_client, job_settings, new_secret
 from loadtests.outages import supervised
 
 _CLIP_S = 3.0
 _RATIO_LIMIT = 1.5
-_POLL_S = 0.2
 
 
 def run(options: argparse.Namespace, report: Report) -> None:
@@ -46,17 +42,15 @@ async def _run(
     library = ClipLibrary(directory)
     clip, recording = library.content(_CLIP_S), library.content(job_s)
     with supervised(directory / "serve.log", *job_settings(directory, new_secret())) as service:
-        async with (
-            JobCaller(service.url) as caller,
-            httpx.AsyncClient(base_url=service.url, timeout=120, trust_env=False) as client,
-        ):
-            await _send(client, clip, 5)
-            alone = await _send(client, clip, num_clips)
-            ids = [await caller.create(f"beside-{i}", recording) for i in range(num_jobs)]
-            while await caller.status(ids[0]) == "queued":  # noqa: ASYNC110, of another process
-                await asyncio.sleep(_POLL_S)
-            beside = await _send(client, clip, num_clips)
-            if await caller.status(ids[-1]) == "completed":
+        async with job_client(service.url) as client, Caller(service.url) as caller:
+            await _send(caller, clip, 5)
+            alone = await _send(caller, clip, num_clips)
+            jobs = [await client.jobs.create(recording, WHISPER) for _ in range(num_jobs)]
+            async for job in client.jobs.events(jobs[0]):
+                if job.status != "queued":
+                    break
+            beside = await _send(caller, clip, num_clips)
+            if (await client.jobs.get(jobs[-1])).is_final:
                 report.note("the jobs ended before the clips: give more --jobs")
     before, during = percentiles(alone), percentiles(beside)
     report.row("nothing", len(alone), before.p50, before.p95)
@@ -64,16 +58,11 @@ async def _run(
     return (during.p95 or math.inf) / (before.p95 or math.inf)
 
 
-async def _send(client: httpx.AsyncClient, clip: bytes, number: int) -> list[float]:
+async def _send(caller: Caller, clip: bytes, number: int) -> list[float]:
     """Returns the time of each of some clips, sent one after the other, in s."""
     times_s = []
     for _ in range(number):
         began_s = time.monotonic()
-        answer = await client.post(
-            "/v1/audio/transcriptions",
-            data={"model": "whisper-1"},
-            files={"file": ("a.flac", clip)},
-        )
-        answer.raise_for_status()
+        await caller.text(clip)
         times_s.append(time.monotonic() - began_s)
     return times_s

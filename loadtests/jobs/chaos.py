@@ -24,16 +24,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import psutil
 from openai import InvalidWebhookSignatureError, OpenAI
 
 from loadtests.harness.clips import ClipLibrary
 from loadtests.harness.report import Report
-from loadtests.jobs.caller import FINAL, JobCaller
+from loadtests.harness.requests import WHISPER, Caller
 from loadtests.jobs.receiver import Received, receiver
-from loadtests.jobs.setup import database, job_settings, new_secret
+from loadtests.jobs.setup import database, job_client, job_settings, new_secret
 from loadtests.outages import VICTIMS, SupervisedService, supervised
+from serve_app.client import AsyncParaserve
 
 _KINDS = tuple(VICTIMS)
 _SHORT_S = (3, 5, 8, 12, 20, 30)
@@ -82,7 +82,7 @@ class Case:
 def run(options: argparse.Namespace, report: Report) -> None:
     columns = (
         *("database", "jobs", "completed", "failed", "cancelled", "kills"),
-        *("taken over", "requests repeated", "webhooks", "twice", "minutes"),
+        *("taken over", "webhooks", "twice", "minutes"),
     )
     report.table("Jobs while processes are killed", columns)
     for kind in options.database:
@@ -122,37 +122,28 @@ class _Run:
                 *job_settings(self._directory, self._secret),
             ) as service,
         ):
-            async with JobCaller(service.url) as caller:
+            async with job_client(service.url) as client:
                 cases = await self._cases(service.url)
                 supervising = asyncio.create_task(_supervise(service))
                 killing = asyncio.create_task(self._kill(service))
                 try:
-                    await self._create(cases, caller, received.url)
-                    await _until_ended(cases, caller, self._report)
+                    await self._create(cases, client, received.url)
+                    await _until_ended(cases, client, self._report)
                 finally:
                     killing.cancel()
                 for case in cases:
-                    await _read(case, caller)
+                    await _read(case, client)
                 await _until_told(cases, received)
                 supervising.cancel()
-                self._judge(cases, received, caller, time.monotonic() - began_s)
+                self._judge(cases, received, time.monotonic() - began_s)
 
     async def _cases(self, url: str) -> list[Case]:
         """Returns the jobs to create, with what the idle service says of each."""
         library = ClipLibrary(self._directory)
         lengths_s = [self._length_s(i) for i in range(self._options.jobs)]
         clips = [library.clip(length_s) for length_s in lengths_s]
-        async with httpx.AsyncClient(base_url=url, timeout=600, trust_env=False) as client:
-
-            async def ask(content: bytes) -> str:
-                answer = await client.post(
-                    "/v1/audio/transcriptions",
-                    data={"model": "whisper-1"},
-                    files={"file": ("a.flac", content)},
-                )
-                return str(answer.raise_for_status().json()["text"])
-
-            texts = await library.texts(clips, ask)
+        async with Caller(url) as caller:
+            texts = await library.texts(clips, caller.text)
         cases = []
         for i, clip in enumerate(clips):
             content, text = library.path(clip).read_bytes(), texts[clip]
@@ -173,13 +164,16 @@ class _Run:
             return self._dice.uniform(60.0, min(600.0, self._options.longest))
         return min(float(self._dice.choice(_SHORT_S)), float(self._options.longest))
 
-    async def _create(self, cases: list[Case], caller: JobCaller, webhook_url: str) -> None:
+    async def _create(self, cases: list[Case], client: AsyncParaserve, webhook_url: str) -> None:
         async def create(number: int, case: Case) -> None:
             await asyncio.sleep(number * self._options.every)
-            case.job_id = await caller.create(case.name, case.content, webhook_url)
+            job = await client.jobs.create(
+                case.content, WHISPER, webhook_url=webhook_url, idempotency_key=case.name
+            )
+            case.job_id = job.id
             if case.is_cancelled:
                 await asyncio.sleep(self._dice.uniform(0.0, 20.0))
-                await caller.cancel(case.job_id)
+                await client.jobs.cancel(case.job_id)
 
         await asyncio.gather(*(create(number, case) for number, case in enumerate(cases)))
 
@@ -204,9 +198,7 @@ class _Run:
                     self._kills[kind] += 1
                     self._report.say(f"kill {number}: {kind}")
 
-    def _judge(
-        self, cases: list[Case], received: Received, caller: JobCaller, took_s: float
-    ) -> None:
+    def _judge(self, cases: list[Case], received: Received, took_s: float) -> None:
         states = Counter(state for case in cases for state in case.states)
         told, num_forged = _verified(received, self._secret)
         by_job = {case.job_id: case for case in cases}
@@ -225,7 +217,6 @@ class _Run:
             states["cancelled"],
             sum(self._kills.values()),
             sum(max(0, case.num_attempts - 1) for case in cases),
-            caller.num_repeated,
             num_told,
             num_told - len(told),
             f"{took_s / 60:.1f}",
@@ -247,26 +238,26 @@ class _Run:
         promise(f"{name}: no webhook of another state", f"{len(false)}", not false)
 
 
-async def _until_ended(cases: list[Case], caller: JobCaller, report: Report) -> None:
+async def _until_ended(cases: list[Case], client: AsyncParaserve, report: Report) -> None:
     give_up_s = time.monotonic() + _ENDED_LIMIT_S
     left = list(cases)
     while left and time.monotonic() < give_up_s:
         for case in left:
-            job = await caller.get(case.job_id)
-            if job["status"] in FINAL:
-                case.states.add(job["status"])
+            job = await client.jobs.get(case.job_id)
+            if job.is_final:
+                case.states.add(job.status)
         left = [case for case in left if not case.states]
         report.say(f"{len(cases) - len(left)} of {len(cases)} jobs have ended")
         await asyncio.sleep(5.0)
 
 
-async def _read(case: Case, caller: JobCaller) -> None:
+async def _read(case: Case, client: AsyncParaserve) -> None:
     """Asks again: a final state stays as it was, and the result is there."""
-    job = await caller.get(case.job_id)
-    case.states.add(job["status"])
-    case.num_attempts = job["num_attempts"]
-    if job["status"] == "completed":
-        case.result = await caller.text(case.job_id)
+    job = await client.jobs.get(case.job_id)
+    case.states.add(job.status)
+    case.num_attempts = job.num_attempts
+    if job.status == "completed":
+        case.result = (await client.jobs.result(job)).text
 
 
 async def _until_told(cases: list[Case], received: Received) -> None:

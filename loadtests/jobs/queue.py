@@ -18,9 +18,8 @@ from pathlib import Path
 
 from loadtests.harness.clips import ClipLibrary
 from loadtests.harness.report import Report
-from loadtests.harness.requests import percentiles
-from loadtests.jobs.caller import JobCaller
-from loadtests.jobs.setup import Database, database, job_settings, new_secret
+from loadtests.harness.requests import WHISPER, percentiles
+from loadtests.jobs.setup import Database, database, job_client, job_settings, new_secret
 from loadtests.outages import supervised
 
 _AT_ONCE = 4
@@ -48,19 +47,19 @@ async def _run(
         f"jobs.max_queued={num_jobs + 10}",
     ]
     with supervised(directory / "serve.log", *settings) as service:
-        async with JobCaller(service.url) as caller:
+        async with job_client(service.url) as client:
             idle = await _queries_per_s(found)
-            first = await caller.create("first", longest)
+            first = await client.jobs.create(longest, WHISPER)
             room = asyncio.Semaphore(_AT_ONCE)
             created_s: list[float] = []
 
-            async def create(number: int) -> None:
+            async def create() -> None:
                 async with room:
-                    created_s.append(await _timed(lambda: caller.create(f"queued-{number}", clip)))
+                    created_s.append(await _timed(lambda: client.jobs.create(clip, WHISPER)))
 
-            await asyncio.gather(*map(create, range(num_jobs)))
-            listed_s = [await _timed(lambda: caller.list(100)) for _ in range(_LISTS)]
-            await caller.cancel(first)
+            await asyncio.gather(*(create() for _ in range(num_jobs)))
+            listed_s = [await _timed(lambda: client.jobs.page(limit=100)) for _ in range(_LISTS)]
+            await client.jobs.cancel(first)
     created = percentiles(created_s)
     report.row(
         found.kind,

